@@ -1,0 +1,15 @@
+"""fsat tags sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow.
+
+The packages stand in tiers, and each imports only from those above it:
+
+    errors, interrupts, progress, config, labels    facts and small helpers, no heavy imports
+    scoring                                         numpy only: mAP@3, per-class AP, blending
+    data                                            tables, audio, features, folds, generated sounds
+    models                                          Keras builders
+    training, reports                               one fold; tables and figures
+    tracking, tagger                                MLflow; the model that is registered
+    pipeline                                        the entry points as plain functions
+    cli                                             click
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,277 @@
+"""The command line: options in, one line out for every error.
+
+Options have the names of the Config fields, with underscores, because `mlflow run` hands ``-P name=value`` on as
+``--name value``. Nothing heavy is imported before a command's options are known to be right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fsat import __version__, interrupts
+from fsat.config import PRESETS, Config
+from fsat.errors import DataError, FsatError
+
+DEBUG = "FSAT_DEBUG"
+PROBLEMS_SHOWN = 50
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 an error, 2 wrong options, 130 or 143 stopped by a signal."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; the exit code."""
+    interrupts.install()
+    if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` started this process
+        interrupts.follow_parent()
+    try:
+        cli.main(args=arguments, prog_name="python -m fsat", standalone_mode=False)
+        return 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        where = f"{error.ctx.command_path}: " if getattr(error, "ctx", None) else ""
+        help_line = f"; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""
+        return _fail(f"{where}{' '.join(error.format_message().split()).rstrip('.')}{help_line}", error.exit_code)
+    except DataError as error:
+        for problem in error.problems[:PROBLEMS_SHOWN]:
+            print(f"  {problem}", file=sys.stderr)
+        if len(error.problems) > PROBLEMS_SHOWN:
+            print(f"  ... and {len(error.problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
+        return _fail(str(error), 1)
+    except FsatError as error:
+        return _fail(str(error), 1)
+    except interrupts.Interrupted as error:
+        return _fail(str(error), 128 + error.signum)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped", 130)
+    except Exception as error:  # the edge: anything else is a fault of fsat's, or of the machine
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return _fail(f"{what}; set {DEBUG}=1 or add --debug to see where", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    print(f"fsat: error: {message}", file=sys.stderr)
+    return code
+
+
+def _debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[DEBUG] = "1"
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_debug, help=f"Show a traceback on errors (or set {DEBUG}=1)."
+)
+
+
+def config_options(command: Callable) -> Callable:
+    """Add an option for every Config field, and `--preset`."""
+    for spec in reversed(fields(Config)):
+        known = f" One of: {', '.join(spec.metadata['choices'])}." if spec.metadata["choices"] else ""
+        default = f" [default: {spec.default}, or the preset's]"
+        kind = {"int": "INTEGER", "float": "NUMBER", "str": "WORD"}[spec.type]
+        command = click.option(
+            f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default
+        )(command)
+    presets = ", ".join(PRESETS)
+    return click.option("--preset", metavar="WORD", help=f"Set of defaults, the model's own if not given: {presets}.")(
+        command
+    )
+
+
+def source_options(command: Callable) -> Callable:
+    """Add the options of commands that read a dataset."""
+    command = click.option(
+        "--on_bad_clip",
+        type=click.Choice(["error", "exclude"]),
+        default="error",
+        show_default=True,
+        help="What to do about training clips that cannot be used.",
+    )(command)
+    return click.option(
+        "--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"
+    )(command)
+
+
+register_options = [
+    click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
+    click.option(
+        "--promote",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether the alias champion moves to the new version; auto: if its OOF mAP@3 is better.",
+    ),
+]
+
+
+def with_options(options: list[Callable]) -> Callable:
+    """A decorator that adds several options."""
+
+    def add(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+class Commands(click.Group):
+    """Lists commands in the order of work, and gives each `--debug`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable:
+        add = super().command(*args, **kwargs)
+        return lambda function: add(debug_option(function))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fsat")
+@debug_option
+def cli() -> None:
+    """Tag sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow."""
+
+
+@cli.command("main")
+@source_options
+@click.option("--models", default="dummy1d,conv1d", show_default=True, help="Models to train, separated by commas.")
+@with_options(register_options)
+@click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
+@config_options
+def main_command(data_dir: str | None, on_bad_clip: str, models: str, register_as: str, promote: str, output: str,
+                 preset: str | None, **options: str | None) -> None:  # fmt: skip
+    """All of it: eda, every fold of every model, ensemble, registration, tags.
+
+    The other options hold for every model; without them each model has its own preset.
+    """
+    if options.get("model"):
+        models = options["model"]
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError("--models is empty; expected names of models separated by commas")
+    configs = [Config.resolve({**options, "model": name}, preset) for name in dict.fromkeys(names)]
+    source = _source(data_dir, on_bad_clip, options)
+    from fsat.pipeline.main import main
+
+    click.echo(main(source, configs, register_as, promote, Path(output)))
+
+
+@cli.command()
+@source_options
+def eda(data_dir: str | None, on_bad_clip: str) -> None:
+    """Look at the data: classes, waveforms, lengths, and all that is wrong with the clips."""
+    source = _source(data_dir, on_bad_clip, {})
+    from fsat.pipeline.eda import eda
+
+    click.echo(eda(source))
+
+
+@cli.command("train_fold")
+@click.option("--fold", type=int, required=True, help="Number of the fold, from 0.")
+@source_options
+@config_options
+def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
+    """Train one fold; prints its run id."""
+    config = Config.resolve(options, preset)
+    if fold < 0:
+        raise click.UsageError(f"--fold {fold}: expected 0 or more")
+    source = _source(data_dir, on_bad_clip, options)
+    from fsat.pipeline.training import train_fold
+
+    click.echo(train_fold(source, config, fold))
+
+
+@cli.command("cross_validate")
+@source_options
+@config_options
+def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
+    """Train every fold of a study that is not FINISHED yet; prints the folds' run ids."""
+    config = Config.resolve(options, preset)
+    source = _source(data_dir, on_bad_clip, options)
+    from fsat.pipeline.training import cross_validate
+
+    click.echo(",".join(record.run_id for record in cross_validate(source, config)))
+
+
+@cli.command()
+@click.option("--run_ids", default="", metavar="A,B,...", help="Fold runs to blend.")
+@click.option("--studies", default="", metavar="A,B,...", help="Studies to blend. [default: newest complete one]")
+@with_options(register_options)
+@click.option("--allow_incomplete", type=bool, default=False, show_default=True, help="Blend though folds are missing.")
+def ensemble(run_ids: str, studies: str, register_as: str, promote: str, allow_incomplete: bool) -> None:
+    """Blend fold runs by geometric mean, score the blend, register it as a tagger."""
+    from fsat.pipeline.ensemble import ensemble
+
+    made = ensemble(_words(run_ids), _words(studies), register_as, promote, allow_incomplete)
+    table = made.scores.drop(columns=["run_id"])
+    click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    click.echo(made.registered.news)
+
+
+@cli.command()
+@click.option("--input", required=True, metavar="PATH", help="A file, or a folder of WAV, FLAC, OGG and MP3 files.")
+@click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Where to write the table, as CSV.")
+@click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to use.")
+@click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a clip.")
+def predict(input: str, output: str, model: str, top_k: int) -> None:
+    """Tag a file or a folder of files with a registered tagger."""
+    if not Path(input).exists():
+        raise FsatError(f"input={input}: no such file or folder")
+    from fsat.pipeline.predict import predict
+
+    predict(Path(input), Path(output), model, top_k)
+    click.echo(output)
+
+
+@cli.command()
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.argument("truth", type=click.Path(path_type=Path))
+def score(submission: Path, truth: Path) -> None:
+    """mAP@3 and accuracy of SUBMISSION (fname,label) against the table TRUTH (fname,label)."""
+    from fsat.reports.submission import score_submission
+
+    table = score_submission(submission, truth)
+    click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=1001, show_default=True, help="Same seed, same bytes.")
+@click.option("--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips a class.")
+def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
+    """Write generated sounds to DIR, laid out like FSDKaggle2018."""
+    from fsat.data.sources import write_sample
+
+    options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
+    write_sample(folder, seed=seed, **options)
+    click.echo(folder)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _source(data_dir: str | None, on_bad_clip: str, options: dict[str, str | None]) -> Any:
+    """The dataset that the options mean; a missing folder is noticed before anything heavy is imported."""
+    from fsat.data.sources import data_dir_or_default
+    from fsat.pipeline.source import Source
+
+    folder = data_dir_or_default(data_dir)
+    if not folder.is_dir():
+        raise DataError(f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)")
+    return Source(folder, on_bad_clip, n_folds_given=options.get("n_folds") is not None)

@@ -1,0 +1,1 @@
+"""Tables of clips, their audio, features and folds, and generated sounds."""

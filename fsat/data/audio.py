@@ -1,0 +1,127 @@
+"""From a file's bytes to mono float32 samples, and from samples to fixed-length crops.
+
+Conventions: samples are float32 in about [-1, 1], mono (channels are averaged), at a rate in Hz. libsndfile reads WAV,
+FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa's default). Unusable audio raises
+`AudioError` with the reason; the caller names the file.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+
+from fsat.errors import AudioError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+"""Names that a folder is searched for when clips are tagged."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself: length in samples per channel, rate in Hz, number of channels."""
+
+    frames: int
+    samplerate: int
+    channels: int
+
+
+def read_header(path: str | PathLike[str]) -> Header:
+    """Read a file's header without decoding its samples.
+
+    Raises:
+        AudioError: the file cannot be opened as audio or has no samples.
+    """
+    import soundfile as sf
+
+    try:
+        info = sf.info(str(path))
+    except (sf.SoundFileError, OSError, ValueError, TypeError) as error:
+        raise AudioError(f"unreadable audio ({_brief(error)})") from error
+    if info.frames < 1:
+        raise AudioError("no samples in it")
+    return Header(info.frames, info.samplerate, info.channels)
+
+
+def decode(source: str | PathLike[str] | bytes, sampling_rate: int) -> np.ndarray:
+    """Read, mix down and resample one clip.
+
+    Args:
+        source: a path, or the bytes of an audio file.
+        sampling_rate: the rate wanted, in Hz.
+
+    Returns:
+        float32 (n_samples,), n_samples >= 1.
+
+    Raises:
+        AudioError: the audio is unreadable, has no samples, or holds NaN or infinite samples.
+    """
+    import soundfile as sf
+    import soxr
+
+    stream = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else str(source)
+    try:
+        samples, rate = sf.read(stream, dtype="float32", always_2d=True)
+    except (sf.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError(f"unreadable audio ({_brief(error)})") from error
+    if not len(samples):
+        raise AudioError("no samples in it")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise AudioError("NaN or infinite samples")
+    if rate != sampling_rate:
+        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
+    if not len(mono):  # shorter than one sample at the new rate
+        mono = samples[:1, 0]
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def random_crop(samples: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A crop at a random place, or the whole clip at a random place in zeros, as the notebook has it.
+
+    Returns:
+        float32 (length,).
+    """
+    spare = len(samples) - length
+    if spare >= 0:
+        start = int(rng.integers(spare + 1))
+        return samples[start : start + length]
+    start = int(rng.integers(-spare + 1))
+    return np.pad(samples, (start, -spare - start))
+
+
+def even_crops(samples: np.ndarray, length: int, count: int) -> np.ndarray:
+    """Fixed crops for prediction: `count` evenly spaced ones, or the whole clip once, centred in zeros.
+
+    Returns:
+        float32 (count or 1, length).
+    """
+    spare = len(samples) - length
+    if spare <= 0:
+        before = -spare // 2
+        return np.pad(samples, (before, -spare - before))[np.newaxis]
+    starts = [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int)
+    return np.stack([samples[start : start + length] for start in starts])
+
+
+def n_even_crops(n_samples: int, length: int, count: int) -> int:
+    """How many crops `even_crops` makes of a clip of `n_samples`."""
+    return count if n_samples > length else 1
+
+
+def audio_norm(crops: np.ndarray) -> np.ndarray:
+    """Scale each crop to [-0.5, 0.5] by its own least and greatest sample, as the notebook does.
+
+    Args:
+        crops: float32 (..., length).
+    """
+    low = crops.min(axis=-1, keepdims=True)
+    high = crops.max(axis=-1, keepdims=True)
+    return (crops - low) / (high - low + np.float32(1e-6)) - np.float32(0.5)
+
+
+def _brief(error: Exception) -> str:
+    """The last part of a library's message, on one line and without the path that it repeats."""
+    return " ".join(str(error).split()).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__

@@ -1,0 +1,110 @@
+"""Which clip is held out by which fold: from the table's ``fold`` column, or by a stratified split.
+
+Folds are numbered from 0. The values of a ``fold`` column are sorted (as numbers where all are) and numbered so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from fsat.config import Config
+from fsat.errors import ConfigError, DataError, Problem
+
+
+def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
+    """Settle ``folds`` and ``n_folds`` for a dataset, so that a study's id says where its folds came from.
+
+    Args:
+        train: the manifest's training clips.
+        config: as chosen, ``folds`` may be ``auto``.
+        n_folds_given: whether the user asked for this ``n_folds``.
+
+    Raises:
+        ConfigError: the column is asked for and is not there, or has another number of folds than asked for.
+    """
+    if config.folds == "stratified" or (config.folds == "auto" and "fold" not in train):
+        return replace(config, folds="stratified")
+    if "fold" not in train:
+        raise ConfigError("folds=column: the table has no fold column; add one, or use folds=stratified")
+    count = train["fold"].nunique()
+    if count < 2:
+        raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
+    if n_folds_given and config.n_folds != count:
+        raise ConfigError(
+            f"n_folds={config.n_folds}: the table's fold column has {count} folds; leave n_folds out, "
+            "or use folds=stratified"
+        )
+    return replace(config, folds="column", n_folds=count)
+
+
+def check_fold(fold: int, config: Config) -> None:
+    """Raise `ConfigError` unless the fold is one of the study's."""
+    if not 0 <= fold < config.n_folds:
+        raise ConfigError(f"fold={fold}: there are {config.n_folds} folds, numbered 0 to {config.n_folds - 1}")
+
+
+def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]:
+    """Classes with fewer clips than folds, which no split can spread over all folds."""
+    counts = train["label"].value_counts()
+    return [
+        Problem(file, 0, "", f"class {label} has {count} clips, fewer than the {n_folds} folds; add clips, take the "
+                "class out, or lower n_folds")
+        for label, count in sorted(counts[counts < n_folds].items())
+    ]  # fmt: skip
+
+
+def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
+    """The fold that holds out each training clip.
+
+    Args:
+        train: the manifest's training clips, in order.
+        targets: int (n_clips,), class of each clip.
+        config: with ``folds`` settled by `resolve_folds`.
+
+    Returns:
+        int64 (n_clips,), values 0 to n_folds - 1; clips of one ``freesound_id`` share a fold in a stratified split.
+
+    Raises:
+        DataError: a fold would be empty, or would train without one of the classes.
+    """
+    folds = _from_column(train["fold"]) if config.folds == "column" else _stratified(train, targets, config)
+    for fold in range(config.n_folds):
+        held_out = folds == fold
+        if not held_out.any():
+            raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
+        lost = set(targets.tolist()) - set(targets[~held_out].tolist())
+        if lost:
+            label = train["label"].to_numpy()[targets == min(lost)][0]
+            raise DataError(f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to "
+                            "train on; lower n_folds or spread the class over more folds")  # fmt: skip
+    return folds
+
+
+def _from_column(column: pd.Series) -> np.ndarray:
+    values = column.unique().tolist()
+    try:
+        values.sort(key=float)
+    except ValueError:
+        values.sort()
+    return column.map({value: i for i, value in enumerate(values)}).to_numpy(dtype=np.int64)
+
+
+def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    options = {"n_splits": config.n_folds, "shuffle": True, "random_state": config.seed}
+    if "freesound_id" in train:
+        groups = train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])
+        splitter = StratifiedGroupKFold(**options).split(train, targets, groups)
+    else:
+        splitter = StratifiedKFold(**options).split(train, targets)
+    folds = np.empty(len(train), dtype=np.int64)
+    with warnings.catch_warnings():  # small classes are reported by small_classes
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, held_out) in enumerate(splitter):
+            folds[held_out] = fold
+    return folds

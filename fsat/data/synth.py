@@ -1,0 +1,303 @@
+"""Generated sounds: a small stand-in for FSDKaggle2018, so that everything runs without a download.
+
+Twelve of the data set's classes, each imitated by a formula of a few lines, and a writer that lays
+clips out as the competition did. The sounds differ in pitch, timbre, decay, loudness, noise floor and
+leading silence. They exercise the pipeline; a score on them says nothing about real recordings.
+
+Conventions: mono, float64 while computing, float32 at the end; `t` is time in s, `rate` in Hz,
+frequencies in Hz, amplitudes linear. Every random draw comes from the generator passed in.
+
+Labels are noisy as in FSDKaggle2018: about 60 % of the training rows are unverified, and a third of
+those carry the label of the sound they are most easily confused with (`SIBLINGS`). Verified rows are right.
+
+The same seed gives the same bytes, audio and tables alike, with one version of numpy and one kind of
+processor; elsewhere a sample may differ in its last bit, because sin and exp may.
+"""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 44100  # Hz, of the files written
+SECONDS = (0.3, 5.0)  # shortest and longest clip
+UNVERIFIED = 0.6  # share of the training rows
+WRONG = 1 / 3  # share of the unverified rows
+PUBLIC = 0.2  # share of the test rows scored on the public leaderboard
+
+# Confusions run both ways, so noise leaves the number of rows of every label as it was.
+_PAIRS = [
+    ("Snare_drum", "Bass_drum"),  # struck skins
+    ("Hi-hat", "Cowbell"),  # struck metal
+    ("Flute", "Clarinet"),  # blown
+    ("Cello", "Acoustic_guitar"),  # strings
+    ("Applause", "Tearing"),  # crackling noise
+    ("Squeak", "Telephone"),  # shrill tones
+]
+SIBLINGS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
+
+Synth = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+# --- building blocks -------------------------------------------------------------------------------
+
+
+def _phase(frequency: np.ndarray | float, t: np.ndarray, rate: int) -> np.ndarray:
+    """Phase in radians of an oscillator whose frequency (Hz) may change with time."""
+    return 2 * np.pi * np.cumsum(np.broadcast_to(frequency, t.shape)) / rate
+
+
+def _vibrato(f0: float, t: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarray:
+    """f0 (Hz) swaying by the relative depth 4.5 to 6.5 times a second."""
+    return f0 * (1 + depth * np.sin(2 * np.pi * (rng.uniform(4.5, 6.5) * t + rng.random())))
+
+
+def _harmonics(phase: np.ndarray, rolloff: float, count: int, step: int = 1) -> np.ndarray:
+    """Sum over k < count of rolloff**k * sin((1 + k * step) * phase), in closed form (Moorer 1976)."""
+    first, ratio = np.exp(1j * phase), rolloff * np.exp(1j * step * phase)
+    return (first * (1 - ratio**count) / (1 - ratio)).imag
+
+
+def _count(f0: float, rate: int, step: int = 1, most: int = 40) -> int:
+    """How many harmonics of f0 (Hz), every step-th one, fit below 0.45 * rate; from 1 to `most`."""
+    return int(np.clip((0.45 * rate / f0 - 1) // step, 1, most))
+
+
+def _fft_size(n: int) -> int:
+    """The next power of two, whose transform is quick."""
+    return 1 << (n - 1).bit_length()
+
+
+def _band(x: np.ndarray, rate: int, low: float, high: float) -> np.ndarray:
+    """x filtered to low..high Hz with zero phase (a Butterworth's gain, fourth order)."""
+    size = _fft_size(len(x))
+    f = np.fft.rfftfreq(size, 1 / rate) + 1e-3
+    gain = 1 / np.sqrt((1 + (low / f) ** 8) * (1 + (f / high) ** 8))
+    return np.fft.irfft(np.fft.rfft(x, size) * gain, size)[: len(x)]
+
+
+def _noise(t: np.ndarray, rate: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise of unit deviation in the band low..high Hz."""
+    x = _band(rng.standard_normal(len(t)), rate, low, high)
+    return x / (x.std() + 1e-12)
+
+
+def _convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The first len(x) samples of x * kernel."""
+    size = _fft_size(len(x) + len(kernel))
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(kernel, size), size)[: len(x)]
+
+
+def _swell(t: np.ndarray, attack: float, release: float) -> np.ndarray:
+    """Envelope of a sustained note: rises in `attack` s, falls in the last `release` s; 0 to 1."""
+    return np.clip(np.minimum(t / attack, (t[-1] - t) / release), 0, 1)
+
+
+# --- one small function a class: (t, rate, rng) -> samples of any scale ----------------------------
+
+
+def _bass_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A sine falling fast to its pitch, and the beater's click (Roland TR-808)."""
+    pitch, drop = rng.uniform(45, 75), rng.uniform(0.5, 2)
+    body = np.sin(_phase(pitch * (1 + drop * np.exp(-t / 0.03)), t, rate)) * np.exp(-t / rng.uniform(0.12, 0.35))
+    return body + rng.uniform(0.03, 0.1) * _noise(t, rate, 200, 1000, rng) * np.exp(-t / 0.005)
+
+
+def _snare_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Modes (0,1) and (1,1) of a membrane, ratio 1.59, under the rattle of the snares (Fletcher & Rossing 1998, 18)."""
+    pitch, ring = rng.uniform(160, 260), rng.uniform(0.03, 0.08)
+    skin = sum(np.sin(2 * np.pi * pitch * r * t) * np.exp(-t * r / ring) for r in (1, 1.59))
+    rattle = _noise(t, rate, rng.uniform(900, 1800), 9000, rng) * np.exp(-t / rng.uniform(0.08, 0.2))
+    return skin + rng.uniform(1.0, 1.8) * rattle
+
+
+def _hi_hat(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Six inharmonic square waves and noise, only what is above some kHz (Roland TR-808); shut or open."""
+    pitches = np.array([205, 304, 370, 523, 540, 800]) * rng.uniform(0.9, 1.3)
+    metal = sum(np.sign(np.sin(2 * np.pi * (p * t + rng.random()))) for p in pitches)
+    decay = rng.choice([rng.uniform(0.02, 0.06), rng.uniform(0.15, 0.4)])
+    mix = metal + rng.uniform(1, 3) * rng.standard_normal(len(t))
+    return _band(mix, rate, rng.uniform(4000, 6000), 16000) * np.exp(-t / decay)
+
+
+def _cowbell(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Two square waves about a fifth apart in a band, a short knock and a longer ring (Roland TR-808)."""
+    pitch, ratio = rng.uniform(480, 720), rng.uniform(1.45, 1.52)
+    tone = sum(np.sign(np.sin(2 * np.pi * (pitch * r * t + rng.random()))) for r in (1, ratio))
+    ring = 0.6 * np.exp(-t / 0.015) + 0.4 * np.exp(-t / rng.uniform(0.1, 0.35))
+    return _band(tone, rate, 500, rng.uniform(2500, 4000)) * ring
+
+
+def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Few and weak harmonics, vibrato, breath (Fletcher & Rossing 1998, 16)."""
+    f0 = rng.uniform(520, 1050)
+    tone = _harmonics(_phase(_vibrato(f0, t, 0.006, rng), t, rate), rng.uniform(0.05, 0.2), _count(f0, rate, most=5))
+    breath = rng.uniform(0.02, 0.06) * _noise(t, rate, f0, 4 * f0, rng)
+    return (tone + breath) * _swell(t, rng.uniform(0.04, 0.1), 0.08)
+
+
+def _clarinet(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Odd harmonics of a pipe closed at one end, steady pitch (Fletcher & Rossing 1998, 15)."""
+    f0 = rng.uniform(150, 400)
+    tone = _harmonics(_phase(f0, t, rate), rng.uniform(0.75, 0.88), _count(f0, rate, step=2), step=2)
+    return _band(tone, rate, 50, 4000) * _swell(t, rng.uniform(0.02, 0.06), 0.06)
+
+
+def _cello(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A bowed string's sawtooth with vibrato through the wooden body (Helmholtz motion; Fletcher & Rossing 1998, 10)."""
+    f0 = rng.uniform(65, 200)
+    saw = _harmonics(_phase(_vibrato(f0, t, 0.008, rng), t, rate), rng.uniform(0.9, 0.95), _count(f0, rate))
+    body = saw + 0.8 * _band(saw, rate, 200, 500)
+    bow = rng.uniform(0.03, 0.1) * _noise(t, rate, 800, 5000, rng)
+    return (body + bow) * _swell(t, rng.uniform(0.1, 0.25), 0.1)
+
+
+def _acoustic_guitar(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A burst of noise circling in a delay line that averages neighbours (Karplus & Strong 1983)."""
+    period = int(rate / rng.uniform(82, 330))
+    loss = 0.001 ** (period / rate / rng.uniform(1.5, 4))  # per round: -60 dB after 1.5 to 4 s
+    line = np.empty((len(t) // period + 2, period + 1))  # one period a row, after the previous sample
+    line[0, 1:] = _band(rng.standard_normal(period), rate, 60, rng.uniform(1200, 2500))
+    line[0, 0] = line[0, -1]
+    for before, after in zip(line, line[1:], strict=False):
+        after[1:] = loss * (before[1:] + before[:-1]) / 2
+        after[0] = before[-1]
+    return line[:, 1:].ravel()[: len(t)]
+
+
+def _applause(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Many claps, each a few ms of noise, at random instants (a Poisson process)."""
+    crowd, per_second = np.zeros(len(t)), rng.uniform(50, 200)
+    for _ in range(6):  # hands that differ in size
+        clap, size = t[: int(0.03 * rate)], rng.uniform(700, 1100)
+        hits = (rng.random(len(t)) < per_second / 6 / rate) * rng.uniform(0.5, 1, len(t))
+        crowd += _convolve(hits, _noise(clap, rate, size, 1.6 * size, rng) * np.exp(-clap / 0.005))
+    return crowd + 0.2 * _noise(t, rate, 700, 1800, rng)
+
+
+def _tearing(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Fibres that snap ever faster: bright noise cut into grains by a buzz, growing louder."""
+    snaps = _phase(rng.uniform(40, 70) * (1 + t / t[-1]), t, rate) + np.cumsum(rng.standard_normal(len(t))) * 0.01
+    grains = (0.5 + 0.5 * np.cos(snaps)) ** rng.uniform(3, 8)
+    return _noise(t, rate, 3000, 12000, rng) * (0.1 + grains) * (0.4 + 0.6 * t / t[-1])
+
+
+def _squeak(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Stick and slip: chirps that rise and fall, rich in harmonics, with a rough edge."""
+    f0, chirps = rng.uniform(1600, 2400), rng.uniform(2, 4)  # Hz, a second
+    swing = np.sin(np.pi * ((chirps * t) % 1))
+    wobble = 1 + 0.03 * np.sin(2 * np.pi * rng.uniform(50, 90) * t)
+    pitch = f0 * (0.75 + rng.uniform(0.4, 0.7) * swing) * wobble
+    return _harmonics(_phase(pitch, t, rate), rng.uniform(0.4, 0.6), _count(1.5 * f0, rate, most=6)) * swing**0.5
+
+
+def _telephone(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """The warble of an electronic ringer: two tones taking turns 12 to 20 times a second, with pauses."""
+    f0, ratio = rng.uniform(700, 950), rng.uniform(1.2, 1.3)
+    high = np.sin(2 * np.pi * rng.uniform(12, 20) * t) > 0
+    tone = _harmonics(_phase(np.where(high, f0 * ratio, f0), t, rate), 0.5, _count(f0 * ratio, rate, step=2, most=6), 2)
+    return tone * ((t / rng.uniform(0.5, 1)) % 1 < 0.75)
+
+
+SYNTHESISERS: dict[str, Synth] = {
+    "Acoustic_guitar": _acoustic_guitar,
+    "Applause": _applause,
+    "Bass_drum": _bass_drum,
+    "Cello": _cello,
+    "Clarinet": _clarinet,
+    "Cowbell": _cowbell,
+    "Flute": _flute,
+    "Hi-hat": _hi_hat,
+    "Snare_drum": _snare_drum,
+    "Squeak": _squeak,
+    "Tearing": _tearing,
+    "Telephone": _telephone,
+}
+CLASSES = list(SYNTHESISERS)
+LONGEST = {"Bass_drum": 0.9, "Cowbell": 1.0, "Hi-hat": 0.8, "Snare_drum": 0.8, "Squeak": 2.0}  # s; others SECONDS[1]
+
+
+def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """One clip of a class.
+
+    label: one of CLASSES. seconds: length, at least 0.1. rate: Hz, at least 8000.
+    Returns float32 of shape (round(seconds * rate),) in [-1, 1], with a peak between 0.05 and 0.95. Up to
+    0.3 s, but no more than a quarter of the clip, may be silent at the beginning but for the noise floor.
+    """
+    if label not in SYNTHESISERS:
+        raise ValueError(f"label {label!r} has no synthesiser; choose one of {', '.join(CLASSES)}")
+    if seconds < 0.1 or rate < 8000:
+        raise ValueError(f"seconds={seconds}, rate={rate}: expected at least 0.1 s and 8000 Hz")
+    n = round(seconds * rate)
+    lead = int(n * min(0.25, 0.3 / seconds) * rng.random()) if rng.random() < 0.4 else 0
+    t = np.arange(n - lead) / rate
+    sound = SYNTHESISERS[label](t, rate, rng) * np.clip((t[-1] - t) / 0.005, 0, 1)  # no click at the end
+    clip = np.concatenate([np.zeros(lead), sound / np.abs(sound).max()])
+    clip += 10 ** rng.uniform(-3.5, -2.2) * rng.standard_normal(n)  # noise floor at -70 to -44 dB
+    return (clip / np.abs(clip).max() * 0.95 * 10 ** rng.uniform(-1.25, 0)).astype(np.float32)
+
+
+# --- the data set ----------------------------------------------------------------------------------
+
+
+def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 25, test_clips_per_class: int = 5) -> None:
+    """Write audio_train/, audio_test/ and the tables of FSDKaggle2018 into folder (made if missing).
+
+    Every label gets clips_per_class rows in train.csv, right and wrong together. The true labels are in
+    train_truth.csv and test_post_competition.csv. One more test clip has no samples, as three have there.
+    """
+    folder = Path(folder)
+    rng = np.random.default_rng(seed)
+    train = _draw_train(clips_per_class, rng)
+    test = [(label, "Public" if rng.random() < PUBLIC else "Private") for label in CLASSES * test_clips_per_class]
+    test.append(("None", "Ignored"))
+    names = _draw_names(len(train) + len(test), rng)
+    train = sorted((name, *row) for name, row in zip(names, train, strict=False))
+    test = sorted((name, *row) for name, row in zip(names[len(train) :], test, strict=True))
+
+    for sub, rows in (("audio_train", [(n, truth) for n, _, _, truth in train]),
+                      ("audio_test", [(n, truth) for n, truth, _ in test])):  # fmt: skip
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+        for (name, truth), child in zip(rows, rng.spawn(len(rows)), strict=True):
+            clip = np.zeros(0, np.float32) if truth == "None" else _draw_clip(truth, child)
+            soundfile.write(folder / sub / name, clip, RATE, subtype="PCM_16")
+
+    guess = " ".join(CLASSES[:3])
+    _write_table(folder / "train.csv", "fname,label,manually_verified", (row[:3] for row in train))
+    _write_table(folder / "train_truth.csv", "fname,label", ((row[0], row[3]) for row in train))
+    _write_table(folder / "sample_submission.csv", "fname,label", ((row[0], guess) for row in test))
+    _write_table(folder / "test_post_competition.csv", "fname,label,usage", test)
+
+
+def _draw_train(clips_per_class: int, rng: np.random.Generator) -> list[tuple[str, int, str]]:
+    """(label given, manually_verified, true label), clips_per_class rows a class."""
+    unverified = round(UNVERIFIED * clips_per_class)
+    wrong = round(WRONG * unverified)
+    rows = []
+    for truth in CLASSES:
+        for i in range(clips_per_class):
+            rows.append((SIBLINGS[truth] if i < wrong else truth, int(i >= unverified), truth))
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
+    """File names like 00044347.wav, all different."""
+    names: dict[str, None] = {}
+    while len(names) < count:
+        names[f"{rng.integers(2**32):08x}.wav"] = None
+    return list(names)
+
+
+def _draw_clip(label: str, rng: np.random.Generator) -> np.ndarray:
+    """A clip of a length drawn for its class, short ones being more common."""
+    shortest, longest = SECONDS[0], LONGEST.get(label, SECONDS[1])
+    return synthesise(label, shortest + (longest - shortest) * rng.random() ** 5, RATE, rng)
+
+
+def _write_table(path: Path, header: str, rows: Iterable[tuple]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header.split(","))
+        writer.writerows(rows)

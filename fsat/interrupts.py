@@ -1,0 +1,80 @@
+"""SIGINT and SIGTERM end a run in order: the first one raises `Interrupted`, later ones are ignored.
+
+A run that is told to stop must still be marked KILLED on the tracking server, so a second signal (the terminal
+sends SIGINT to every process, and `mlflow run` then adds a SIGTERM) must not cut that short. An exception that is
+raised while foreign code runs may be lost there: `check` raises it again at the next safe place.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_received: list[int] = []
+_depth = 0
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was told to stop by a signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+def install() -> None:
+    """Turn SIGINT and SIGTERM into `Interrupted`; must be called from the main thread."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _on_signal)
+
+
+def received() -> bool:
+    """Whether a signal has come."""
+    return bool(_received)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a few lines finish, such as those that close a run: a signal is noted and nothing is raised inside."""
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
+def check() -> None:
+    """Raise `Interrupted` if a signal has come, even where the first exception was lost."""
+    if _received:
+        raise Interrupted(_received[0])
+
+
+def ignore() -> None:
+    """From here on the work is complete: a late signal must not turn it into a failure."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
+
+
+def follow_parent(poll_seconds: float = 1.0) -> None:
+    """Stop when the process that started this one has gone, as `mlflow run` does when it is killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(poll_seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def _on_signal(signum: int, frame: FrameType | None) -> None:
+    _received.append(signum)
+    if len(_received) == 1 and not _depth:
+        raise Interrupted(signum)

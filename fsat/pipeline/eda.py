@@ -1,0 +1,36 @@
+"""Entry point `eda`: a look at the data."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fsat.data.manifest import read_manifest
+from fsat.pipeline.source import Source
+from fsat.progress import say
+from fsat.reports.eda import write_eda
+from fsat.tracking import runs
+
+
+def eda(source: Source) -> str:
+    """Log the notebook's figures of a dataset and the tables behind them.
+
+    Returns:
+        the run's id.
+    """
+    with runs.tracked("eda", f"eda of {source.data_dir.name}") as run_id:
+        manifest = read_manifest(source.data_dir, source.on_bad_clip)
+        for warning in manifest.warnings:
+            say(f"warning: {warning}")
+        runs.log_dataset(manifest)
+        with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+            facts = write_eda(manifest, Path(name))
+            runs.log_folder(Path(name))
+        runs.log_metrics(facts)
+        say(
+            f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
+            f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "
+            f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
+            f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
+        )
+        return run_id

@@ -1,0 +1,189 @@
+"""Entry point `ensemble`: blend fold runs, score the blend on out-of-fold predictions, register a tagger."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsat import tagger
+from fsat.data.tables import write_table
+from fsat.errors import RunError
+from fsat.pipeline.blending import Blend, blend_members
+from fsat.progress import say
+from fsat.reports.plots import plot_class_precision, plot_confusion
+from fsat.reports.submission import submission
+from fsat.tracking import runs
+from fsat.tracking.members import FoldRun, Member, by_run_ids, download, finished_folds, newest_per_fold
+from fsat.tracking.registry import Registered, register
+
+Studies = dict[str, list[FoldRun]]
+"""Fold runs by study, each study's in the order of folds."""
+
+
+@dataclass(frozen=True)
+class Ensembled:
+    """What `ensemble` made: its run, the scores of members, studies and blend, and the registered version."""
+
+    run_id: str
+    scores: pd.DataFrame
+    registered: Registered
+
+
+def ensemble(
+    run_ids: Sequence[str] = (),
+    studies: Sequence[str] = (),
+    register_as: str = "fsat",
+    promote: str = "auto",
+    allow_incomplete: bool = False,
+) -> Ensembled:
+    """Blend fold runs and register the tagger that they make.
+
+    Args:
+        run_ids: the fold runs to blend.
+        studies: or the studies, of which the newest FINISHED run of every fold is taken. By default the newest
+            complete study.
+        register_as: name of the registered model.
+        promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
+        allow_incomplete: blend studies although folds are missing.
+
+    Raises:
+        RunError: runs are missing, unfinished, or do not belong together.
+    """
+    with runs.tracked("ensemble", "ensemble"):
+        chosen = choose(run_ids, studies, allow_incomplete)
+        with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+            folder = Path(name)
+            members = [download(record, folder / "members") for records in chosen.values() for record in records]
+            blend = blend_members(members)
+            return _log_and_register(members, blend, folder, register_as, promote)
+
+
+def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool) -> Studies:
+    """The fold runs that are meant, by study, complete unless `allow_incomplete`."""
+    if run_ids and studies:
+        raise RunError("run_ids and studies are both given; expected one of them")
+    if run_ids:
+        chosen = _by_study(by_run_ids(list(dict.fromkeys(run_ids))))
+    elif studies:
+        chosen = {study: _newest(study) for study in dict.fromkeys(studies)}
+    else:
+        return _newest_complete(allow_incomplete)
+    for records in chosen.values():
+        missing = missing_folds(records)
+        if missing and not allow_incomplete:
+            raise RunError(what_is_missing(records, missing))
+    return chosen
+
+
+def missing_folds(records: Sequence[FoldRun]) -> list[int]:
+    """The folds of a study that have no run among `records`."""
+    return sorted(set(range(records[0].config.n_folds)) - {record.fold for record in records})
+
+
+def what_is_missing(records: Sequence[FoldRun], missing: Sequence[int]) -> str:
+    """One line: which folds a study lacks, and the command that trains them."""
+    first = records[0]
+    options = {"data_dir": first.data_dir, **first.config.options()}
+    if options.get("folds") == "column":
+        options.pop("n_folds", None)  # the column says how many
+    if first.run.data.tags.get(runs.TAG + "on_bad_clip") == "exclude":
+        options["on_bad_clip"] = "exclude"
+    command = " ".join(["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())])
+    return (
+        f"study {first.study} ({first.config.model}) lacks fold{'s' if len(missing) > 1 else ''} "
+        f"{', '.join(map(str, missing))} of {first.config.n_folds}; train what is missing with `{command}`, "
+        "or blend what is there with -P allow_incomplete=true"
+    )
+
+
+def _by_study(records: Sequence[FoldRun]) -> Studies:
+    chosen: Studies = {}
+    for record in records:
+        chosen.setdefault(record.study, []).append(record)
+    for study, members in chosen.items():
+        members.sort(key=lambda record: record.fold)
+        for before, after in zip(members, members[1:], strict=False):
+            if before.fold == after.fold:
+                raise RunError(
+                    f"run_ids: runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}; "
+                    "expected one run a fold"
+                )
+    return chosen
+
+
+def _newest(study: str) -> list[FoldRun]:
+    records = list(newest_per_fold(finished_folds(study)).values())
+    if not records:
+        known = list(dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds()))
+        there = f"there are {', '.join(known)}" if known else "there is none yet"
+        raise RunError(f"studies: no study {study} with FINISHED fold runs in this experiment; {there}")
+    return records
+
+
+def _newest_complete(allow_incomplete: bool) -> Studies:
+    records = finished_folds()
+    if not records:
+        raise RunError(
+            f"there are no FINISHED fold runs in this experiment on {runs.tracking_uri()}; train them with "
+            "`mlflow run . -e cross_validate -P data_dir=DIR`"
+        )
+    by_study: Studies = {}
+    for record in records:
+        by_study.setdefault(record.study, []).append(record)
+    newest = {study: list(newest_per_fold(members).values()) for study, members in by_study.items()}
+    for study, members in newest.items():
+        if allow_incomplete or not missing_folds(members):
+            return {study: members}
+    members = next(iter(newest.values()))
+    raise RunError(what_is_missing(members, missing_folds(members)))
+
+
+def _log_and_register(
+    members: Sequence[Member], blend: Blend, folder: Path, register_as: str, promote: str
+) -> Ensembled:
+    first = members[0]
+    studies = list(dict.fromkeys(member.record.study for member in members))
+    models = list(dict.fromkeys(member.config.model for member in members))
+    run_id = runs.active_run_id()
+    runs.rename(f"ensemble of {' + '.join(models)}")
+    runs.set_tags({
+        "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
+        "data_dir": first.record.data_dir,
+    })  # fmt: skip
+    runs.log_params({"n_members": len(members), "register_as": register_as, "promote": promote})
+    runs.log_metrics(blend.metrics)
+    runs.log_table(blend.scores, "scores.csv")
+    runs.log_json([member.record.run_id for member in members], "members.json")
+    runs.log_json(first.labels, "labels.json")
+
+    out = folder / "artifacts"
+    predictions = out / "predictions"
+    predictions.mkdir(parents=True)
+    np.save(predictions / "oof.npy", blend.oof)
+    np.save(predictions / "test.npy", blend.test)
+    clips = first.clips.assign(split=np.where(first.clips["split"] == "test", "test", "train"))
+    write_table(clips, predictions / "clips.csv")
+    test_names = clips.loc[clips["split"] == "test", "fname"]
+    write_table(submission(test_names, blend.test, first.labels), predictions / "submission.csv")
+    covered = ~np.isnan(blend.oof).any(axis=1)
+    oof, targets = blend.oof[covered], blend.targets[covered]
+    plot_confusion(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "confusion.png")
+    plot_class_precision(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "class_precision.png")
+    runs.log_folder(out)
+
+    model_folder = folder / "tagger"
+    model_folder.mkdir()
+    files = [tagger.MemberFiles(m.record.study, m.record.fold, m.config, m.weights) for m in members]
+    tagger.write(model_folder, files, first.labels)
+    registered = register(
+        register_as, model_folder, first.labels, blend.metrics["oof_map3"], first.record.dataset, promote
+    )
+    runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
+    say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies")
+    return Ensembled(run_id, blend.scores, registered)

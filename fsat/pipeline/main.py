@@ -1,0 +1,86 @@
+"""Entry point `main`: all of it, on a folder of clips or on generated sounds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fsat.config import Config
+from fsat.pipeline.blending import blend_members
+from fsat.pipeline.eda import eda
+from fsat.pipeline.ensemble import ensemble
+from fsat.pipeline.predict import predict
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import cross_validate
+from fsat.progress import say
+from fsat.tracking import runs
+from fsat.tracking.members import FoldRun, download
+from fsat.tracking.registry import ALIAS
+
+CLIPS_SHOWN = 3
+
+
+def main(source: Source, configs: Sequence[Config], register_as: str, promote: str, output: Path) -> str:
+    """Look at the data, train every fold of every model, register the best blend, tag the test clips.
+
+    Args:
+        source: the dataset.
+        configs: one a study.
+        register_as, promote: as for `ensemble`.
+        output: CSV file for the tags of the test clips, or of the training clips if there are none.
+
+    Returns:
+        a report in words: scores, registered version, some tagged clips, and how to open the UI.
+    """
+    with runs.tracked("main", f"main on {source.data_dir.name}"):
+        eda(source)
+        studies = [cross_validate(source, config) for config in configs]
+        scores, best = compare(studies)
+        say(f"blending {best['model']}, the best by OOF mAP@3")
+        run_ids = [record.run_id for records in studies for record in records if record.study in best["study"].split("+")]
+        made = ensemble(run_ids=run_ids, register_as=register_as, promote=promote)
+        alias = ALIAS if made.registered.promoted else None
+        version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
+        folder = _clips_to_tag(source.data_dir)
+        tags = predict(folder, output, version, top_k=3)
+    return _report(scores, made.registered.news, tags, output)
+
+
+def compare(studies: Sequence[Sequence[FoldRun]]) -> tuple[pd.DataFrame, pd.Series]:
+    """Score each study alone and all together on out-of-fold predictions.
+
+    Returns:
+        a row each, and the row with the highest mAP@3.
+    """
+    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+        members = [[download(record, Path(name)) for record in records] for records in studies]
+        blends = [blend_members(group) for group in members]
+        if len(members) > 1:
+            blends.append(blend_members([member for group in members for member in group]))
+    rows = [blend.scores[blend.scores["kind"] == "blend"].iloc[0] for blend in blends]
+    scores = pd.DataFrame(rows).reset_index(drop=True)
+    return scores, scores.loc[scores["map3"].idxmax()]
+
+
+def _clips_to_tag(data_dir: Path) -> Path:
+    from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+
+    return next(data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir())
+
+
+def _report(scores: pd.DataFrame, news: str, tags: pd.DataFrame, output: Path) -> str:
+    table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
+    table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
+    shown = tags[tags["error"] == ""].head(CLIPS_SHOWN)
+    width = max(map(len, shown["fname"]), default=0)
+    lines = [
+        "", table.to_string(index=False, float_format=lambda value: f"{value:.4f}"),
+        "", news,
+        "", f"Tags of all clips are in {output}; the first {len(shown)}:",
+        *(f"  {row.fname:<{width}}  {row.label}  ({row.scores})" for row in shown.itertuples()),
+        "", "Compare the runs with `mlflow ui`, then open http://127.0.0.1:5000",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Entry point `predict`: tag a file or a folder of files with a registered tagger."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from fsat.data.audio import SUFFIXES
+from fsat.data.tables import write_table
+from fsat.errors import DataError
+from fsat.labels import join_labels
+from fsat.progress import Progress, say
+from fsat.tracking import runs
+from fsat.tracking.registry import load_tagger
+
+FILES_AT_ONCE = 64
+
+
+def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
+    """Tag clips and write ``fname,label,scores,error`` as CSV.
+
+    Args:
+        input: a file, or a folder that is searched for WAV, FLAC, OGG and MP3 files, subfolders included.
+        output: the CSV file; replaced whole.
+        model: an MLflow model URI.
+        top_k: labels a clip.
+
+    Returns:
+        the table; ``label`` and ``scores`` hold `top_k` entries separated by spaces, and are empty where ``error``
+        says why a clip could not be tagged.
+
+    Raises:
+        DataError: there is nothing to tag.
+        RunError: there is no such model.
+    """
+    names, root = find_clips(input)
+    with runs.tracked("predict", f"predict {input.name}") as run_id:
+        runs.log_params({"input": str(input), "model": model, "top_k": top_k, "n_clips": len(names)})
+        tagger = load_tagger(model)
+        runs.set_tags({"tagger_run": tagger.metadata.run_id or ""})
+        parts = []
+        with Progress("tagging", len(names)) as progress:
+            for start in range(0, len(names), FILES_AT_ONCE):
+                some = names[start : start + FILES_AT_ONCE]
+                parts.append(_tag(tagger, root, some, top_k))
+                progress.advance(len(some))
+        table = pd.concat(parts, ignore_index=True)
+        write_table(table, output)
+        runs.log_table(table, "predictions.csv")
+        failed = int((table["error"] != "").sum())
+        runs.log_metrics({"n_tagged": len(table) - failed, "n_failed": failed})
+        say(f"predict: run {run_id}: {len(table) - failed} of {len(table)} clips tagged; table in {output}")
+        if failed:
+            example = table[table["error"] != ""].iloc[0]
+            say(f"warning: {failed} clips could not be tagged, first {example['fname']}: {example['error']}")
+    return table
+
+
+def find_clips(input: Path) -> tuple[list[str], Path]:
+    """Names of the files to tag, in order, and the folder that they are relative to."""
+    if input.is_file():
+        return [input.name], input.parent
+    if not input.is_dir():
+        raise DataError(f"input={input}: no such file or folder")
+    found = [
+        os.path.relpath(os.path.join(folder, name), input)
+        for folder, _, names in os.walk(input)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    ]
+    if not found:
+        raise DataError(f"input={input}: no {', '.join(SUFFIXES)} files in it")
+    return sorted(found), input
+
+
+def _tag(tagger, root: Path, names: list[str], top_k: int) -> pd.DataFrame:
+    audio, unread = [], {}
+    for name in names:
+        try:
+            audio.append((root / name).read_bytes() if (root / name).is_file() else b"")
+        except OSError as error:
+            unread[name] = f"unreadable file ({error.strerror or error})"
+            audio.append(b"")
+    result = tagger.predict(pd.DataFrame({"audio": audio}), params={"top_k": top_k})
+    return pd.DataFrame({
+        "fname": names,
+        "label": [join_labels(labels) for labels in result["labels"]],
+        "scores": [" ".join(f"{score:.6f}" for score in scores) for scores in result["scores"]],
+        "error": [unread.get(name, error) for name, error in zip(names, result["error"], strict=True)],
+    })  # fmt: skip

@@ -1,0 +1,39 @@
+"""What the entry points that read a dataset are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsat.config import Config
+from fsat.data.dataset import Dataset, load_dataset
+from fsat.progress import say
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the clips are and how to take them.
+
+    Attributes:
+        data_dir: the data folder.
+        on_bad_clip: ``error`` or ``exclude``.
+        n_folds_given: whether the user asked for ``n_folds``.
+    """
+
+    data_dir: Path
+    on_bad_clip: str = "error"
+    n_folds_given: bool = False
+
+    def load(self, config: Config, fold: int | None = None) -> Dataset:
+        """The dataset at the Config's rate; says what is odd about it and what will be done."""
+        dataset = load_dataset(self.data_dir, config, self.on_bad_clip, self.n_folds_given, fold)
+        for warning in dataset.manifest.warnings:
+            say(f"warning: {warning}")
+        excluded = [problem for problem in dataset.manifest.problems if problem.split == "train"]
+        if excluded:
+            say(f"warning: {len(excluded)} training rows are left out (on_bad_clip=exclude): {excluded[0]}"
+                f"{', ...' if len(excluded) > 1 else ''}")  # fmt: skip
+        settings = " ".join(f"{name}={value}" for name, value in dataset.config.to_dict().items())
+        say(f"study {dataset.study}: {len(dataset.train)} training and {len(dataset.test)} test clips, "
+            f"{len(dataset.labels)} classes; {settings}")  # fmt: skip
+        return dataset

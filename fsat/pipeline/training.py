@@ -1,0 +1,128 @@
+"""Entry points `train_fold` and `cross_validate`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsat.config import Config
+from fsat.data.dataset import Dataset
+from fsat.data.tables import write_table
+from fsat.pipeline.source import Source
+from fsat.progress import say
+from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
+from fsat.reports.submission import submission
+from fsat.tracking import runs
+from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.training.fold import WEIGHTS, FoldResult
+from fsat.training.fold import train_fold as train
+
+
+def train_fold(source: Source, config: Config, fold: int) -> str:
+    """Train one fold in a run of its own.
+
+    Args:
+        source: the dataset.
+        config: the settings.
+        fold: from 0.
+
+    Returns:
+        the run's id.
+    """
+    with runs.tracked("train_fold", f"{config.model} fold {fold}"):
+        return _train_in_run(source.load(config, fold), fold, source)
+
+
+def cross_validate(source: Source, config: Config) -> list[FoldRun]:
+    """Train every fold of a study that has no FINISHED run yet, each in a run nested in this one.
+
+    Returns:
+        one FINISHED run a fold, in order.
+    """
+    with runs.tracked("cross_validate", f"{config.model} all folds"):
+        dataset = source.load(config)
+        config = dataset.config
+        runs.set_tags({"study": dataset.study, "model": config.model})
+        runs.log_params(config.to_dict())
+        runs.log_dataset(dataset.manifest)
+        done = newest_per_fold(finished_folds(dataset.study))
+        run_ids = []
+        for fold in range(config.n_folds):
+            if fold in done:
+                say(f"fold {fold}: run {done[fold].run_id} is FINISHED and is not trained again")
+                run_ids.append(done[fold].run_id)
+                continue
+            with runs.tracked("train_fold", f"{config.model} fold {fold}"):
+                run_ids.append(_train_in_run(dataset, fold, source))
+        records = by_run_ids(run_ids)
+        metrics = [record.run.data.metrics for record in records]
+        means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
+        runs.log_metrics(means)
+        say(f"study {dataset.study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
+            f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
+        return records
+
+
+def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
+    """Train a fold inside the open run and log all that it leaves."""
+    config = dataset.config
+    run_id = runs.active_run_id()
+    runs.set_tags(
+        {"study": dataset.study, "fold": fold, "model": config.model, "on_bad_clip": source.on_bad_clip}
+    )
+    n_val = int((dataset.folds == fold).sum())
+    facts = {"dataset_digest": dataset.manifest.digest, "n_train": len(dataset.train) - n_val, "n_val": n_val}
+    runs.log_params({**config.to_dict(), "fold": fold, **facts})
+    runs.log_dataset(dataset.manifest)
+    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+        result = train(dataset, fold, Path(name), runs.log_metrics_of_epoch)
+        runs.log_metrics({"best_epoch": result.best_epoch, **result.scores}, step=len(result.history))
+        _log_artifacts(dataset, fold, result)
+    verified = result.scores.get("val_map3_verified")
+    say(f"fold {fold}: run {run_id}: best epoch {result.best_epoch + 1}, val_map3 {result.scores['val_map3']:.4f}, "
+        f"val_acc {result.scores['val_acc']:.4f}"
+        + (f", val_map3 on verified clips {verified:.4f}" if verified is not None else ""))  # fmt: skip
+    return run_id
+
+
+def _log_artifacts(dataset: Dataset, fold: int, result: FoldResult) -> None:
+    """Lay the run's artifacts out in a folder as they will stand on the server, and upload it."""
+    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+        folder = Path(name)
+        (folder / "weights").mkdir()
+        (result.folder / WEIGHTS).rename(folder / "weights" / WEIGHTS)
+        (result.folder / "tensorboard").rename(folder / "tensorboard")
+        (folder / "model.txt").write_text(result.summary)
+
+        predictions = folder / "predictions"
+        predictions.mkdir()
+        np.save(predictions / "train.npy", result.train)
+        np.save(predictions / "test.npy", result.test)
+        write_table(clip_table(dataset, result.held_out), predictions / "clips.csv")
+        test_names = dataset.manifest.test["fname"].tolist()
+        write_table(submission(test_names, result.test, dataset.labels), predictions / "submission.csv")
+
+        held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
+        title = f"{dataset.config.model}, fold {fold}"
+        plot_learning_curves(result.history, result.best_epoch, title, folder / "plots" / "learning_curves.png")
+        plot_confusion(
+            held_out, targets, dataset.labels, f"{title}: validation clips", folder / "plots" / "confusion.png"
+        )
+        plot_class_precision(
+            held_out, targets, dataset.labels, f"{title}: validation clips", folder / "plots" / "class_precision.png"
+        )
+        runs.log_json(dataset.config.to_dict(), "config.json")
+        runs.log_json(dataset.labels, "labels.json")
+        runs.log_folder(folder)
+
+
+def clip_table(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
+    """``fname,split,label,manually_verified`` in the order of the prediction arrays: training clips, then test clips."""
+    train, test = dataset.manifest.train, dataset.manifest.test
+    columns = ["fname", "split", "label", "manually_verified"]
+    above = train.assign(split=np.where(held_out, "val", "train"))[columns]
+    below = pd.DataFrame({"fname": test["fname"], "split": "test", "label": "", "manually_verified": ""})
+    return pd.concat([above, below[columns]], ignore_index=True)

@@ -1,0 +1,61 @@
+"""How far long work has come: a bar on a terminal, plain lines elsewhere. Both go to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def say(message: str) -> None:
+    """Print one line of news to standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts `total` pieces of work.
+
+    >>> with Progress("decoding", total=3) as progress:
+    ...     for _ in range(3):
+    ...         progress.advance()
+    """
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total, self.done = description, total, 0
+        self._bar = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = RichProgress(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.description, total=self.total)
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        """Say that `count` more pieces are done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count)
+        elif time.monotonic() - self._last > PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            say(f"{self.description}: {self.done} of {self.total}")
+
+    def say(self, message: str) -> None:
+        """Print a line of news above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(message, highlight=False, markup=False)
+        else:
+            self._last = time.monotonic()
+            say(message)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,27 @@
+"""How fsat's figures look, and how they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+from matplotlib.figure import Figure  # noqa: E402
+
+DPI = 110
+BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
+
+plt.rcParams.update({
+    "axes.grid": True, "grid.color": "#e3e6e8", "axes.axisbelow": True, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": "#8a9299", "font.size": 10, "axes.titlesize": 12,
+})  # fmt: skip
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and let go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    plt.close(figure)

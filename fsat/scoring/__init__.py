@@ -1,0 +1,1 @@
+"""Scores and blends of predictions, with numpy alone."""

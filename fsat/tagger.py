@@ -1,0 +1,138 @@
+"""The tagger: an ensemble's members in one folder, clips in, top-k labels with scores out.
+
+The folder holds ``tagger.json`` (labels, and per member its study, fold, Config and weights file) and the weights.
+Loading it runs no code from the folder. MLflow loads it through `_load_pyfunc` as a pyfunc model, with a copy of this
+package, so it needs the dependencies but no checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fsat.config import RECIPE, Config
+from fsat.data.audio import decode
+from fsat.errors import AudioError, ConfigError
+from fsat.scoring.blend import blend_studies
+from fsat.scoring.metrics import TOP_K, top_k
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import pandas as pd
+
+FACTS = "tagger.json"
+
+
+@dataclass(frozen=True)
+class MemberFiles:
+    """One member as it goes into a tagger's folder."""
+
+    study: str
+    fold: int
+    config: Config
+    weights: Path
+
+
+def write(folder: Path, members: Sequence[MemberFiles], labels: Sequence[str]) -> None:
+    """Write a tagger's folder; `folder` must exist and be empty."""
+    facts = []
+    for member in members:
+        name = f"{member.study}-fold{member.fold}.weights.h5"
+        shutil.copyfile(member.weights, folder / name)
+        facts.append({"study": member.study, "fold": member.fold, "weights": name, "config": member.config.to_dict()})
+    whole = {"recipe": RECIPE, "labels": list(labels), "members": facts}
+    (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
+
+
+class Tagger:
+    """Tags clips with all members of an ensemble.
+
+    Attributes:
+        labels: label order.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        from fsat.models import build
+
+        facts = json.loads((Path(folder) / FACTS).read_text())
+        self.labels: list[str] = facts["labels"]
+        self._members = []
+        for fact in facts["members"]:
+            config = Config.from_mapping(fact["config"])
+            model = build(config, len(self.labels))
+            model.load_weights(Path(folder) / fact["weights"])
+            self._members.append((fact["study"], config, model))
+
+    def scores(self, sources: Sequence[bytes | str | PathLike[str]]) -> tuple[np.ndarray, list[str]]:
+        """Blended class probabilities of clips.
+
+        Args:
+            sources: the bytes or paths of audio files.
+
+        Returns:
+            float32 (n, n_classes), rows sum to 1, NaN where a clip cannot be used; and for each clip the reason why
+            it cannot, empty where it can.
+        """
+        rates = {config.sampling_rate for _, config, _ in self._members}
+        clips: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
+        errors = [""] * len(sources)
+        for i, source in enumerate(sources):
+            try:
+                decoded = {rate: decode(source, rate) for rate in rates}
+            except AudioError as error:
+                errors[i] = str(error)
+            else:
+                for rate, samples in decoded.items():
+                    clips[rate].append(samples)
+        usable = [i for i, error in enumerate(errors) if not error]
+        result = np.full((len(sources), len(self.labels)), np.nan, dtype=np.float32)
+        if usable:
+            result[usable] = self._blend(clips)
+        return result, errors
+
+    def _blend(self, clips: dict[int, list[np.ndarray]]) -> np.ndarray:
+        from fsat.training.predict import Predictor
+
+        predictors: dict[tuple, Predictor] = {}
+        studies: dict[str, list[np.ndarray]] = {}
+        for study, config, model in self._members:
+            key = (config.sampling_rate, config.audio_length, config.eval_crops, config.features, config.n_mfcc)
+            if key not in predictors:
+                predictors[key] = Predictor(clips[config.sampling_rate], config)
+            studies.setdefault(study, []).append(predictors[key](model))
+        return blend_studies(list(studies.values()))
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Tag rows of clips; this is what MLflow calls.
+
+        Args:
+            model_input: has a column ``audio`` with the bytes of an audio file in each row.
+            params: ``top_k``, how many labels a clip, 3 if not given.
+
+        Returns:
+            per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
+            could not be tagged (its lists are empty then), or an empty text.
+        """
+        import pandas as pd
+
+        wanted = int((params or {}).get("top_k", TOP_K))
+        if wanted < 1:
+            raise ConfigError(f"top_k={wanted}: expected at least 1")
+        scores, errors = self.scores(model_input["audio"].tolist())
+        rows = []
+        for row, ranking, error in zip(scores, top_k(scores, wanted), errors, strict=True):
+            best = [] if error else ranking
+            rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
+        return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+
+
+def _load_pyfunc(data_path: str) -> Tagger:
+    """What `mlflow.pyfunc.load_model` calls."""
+    return Tagger(data_path)

@@ -1,0 +1,188 @@
+"""Fold runs as an ensemble sees them: found on the tracking server, checked, and downloaded by run id alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from fsat.config import Config
+from fsat.errors import ConfigError, RunError
+from fsat.tracking.runs import TAG, experiment_id, server_errors
+
+STAGE = "train_fold"
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """What the server's records say of one fold run.
+
+    Attributes:
+        run: MLflow's record.
+        config: read back from the run's parameters.
+    """
+
+    run: Run
+    config: Config
+
+    @property
+    def run_id(self) -> str:
+        return self.run.info.run_id
+
+    @property
+    def study(self) -> str:
+        return self.run.data.tags[TAG + "study"]
+
+    @property
+    def fold(self) -> int:
+        return int(self.run.data.tags[TAG + "fold"])
+
+    @property
+    def dataset(self) -> str:
+        return self.run.data.tags[TAG + "dataset"]
+
+    @property
+    def data_dir(self) -> str:
+        return self.run.data.tags.get(TAG + "data_dir", "DIR")
+
+    @property
+    def minutes(self) -> float:
+        return (self.run.info.end_time - self.run.info.start_time) / 60000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fold run with what it left: arrays float32 (n_clips, n_classes), rows as in `clips`."""
+
+    record: FoldRun
+    folder: Path
+
+    @cached_property
+    def config(self) -> Config:
+        return Config.from_mapping(json.loads((self.folder / "config.json").read_text()))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        return json.loads((self.folder / "labels.json").read_text())
+
+    @cached_property
+    def clips(self) -> pd.DataFrame:
+        path = self.folder / "predictions" / "clips.csv"
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        return np.load(self.folder / "predictions" / "train.npy", allow_pickle=False)
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        return np.load(self.folder / "predictions" / "test.npy", allow_pickle=False)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Bool (n_train,)."""
+        split = self.clips["split"].to_numpy()
+        return split[split != "test"] == "val"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights" / "best.weights.h5"
+
+
+def finished_folds(study: str | None = None) -> list[FoldRun]:
+    """FINISHED fold runs of the experiment, newest first; of one study if it is given."""
+    wanted = f"tags.`{TAG}stage` = '{STAGE}' and attributes.status = 'FINISHED'"
+    if study is not None:
+        wanted += f" and tags.`{TAG}study` = '{study}'"
+    client, runs, token = mlflow.MlflowClient(), [], None
+    with server_errors():
+        while True:
+            page = client.search_runs(
+                [experiment_id()], wanted, max_results=PAGE, order_by=["attributes.end_time DESC"], page_token=token
+            )
+            runs += page
+            token = page.token
+            if not token:
+                break
+    return [record for record in map(_record, runs) if record is not None]
+
+
+def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
+    """The newest of each fold's runs, by fold; `records` come newest first."""
+    by_fold: dict[int, FoldRun] = {}
+    for record in records:
+        by_fold.setdefault(record.fold, record)
+    return dict(sorted(by_fold.items()))
+
+
+def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
+    """The fold runs with these ids.
+
+    Raises:
+        RunError: an id is unknown, or is not a FINISHED fold run.
+    """
+    records = []
+    for run_id in run_ids:
+        try:
+            run = mlflow.MlflowClient().get_run(run_id)
+        except MlflowException as error:
+            raise RunError(
+                f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI "
+                "and `mlflow runs list` show them"
+            ) from error
+        stage = run.data.tags.get(TAG + "stage", "no fsat stage")
+        if stage != STAGE:
+            raise RunError(f"run_ids: run {run_id} is of stage {stage}; expected fold runs (train_fold)")
+        if run.info.status != "FINISHED":
+            fold = run.data.tags.get(TAG + "fold", "?")
+            raise RunError(
+                f"run_ids: run {run_id} is {run.info.status}; expected FINISHED runs: train fold {fold} again"
+            )
+        record = _record(run)
+        if record is None:
+            raise RunError(f"run_ids: run {run_id} was made by another version of fsat; train its fold again")
+        records.append(record)
+    return records
+
+
+def download(record: FoldRun, folder: Path) -> Member:
+    """Fetch what a fold run left into a new folder below `folder`.
+
+    Raises:
+        RunError: an artifact is missing or cannot be fetched.
+    """
+    target = folder / record.run_id
+    target.mkdir(parents=True)
+    for name in ("config.json", "labels.json", "weights", "predictions"):
+        try:
+            mlflow.artifacts.download_artifacts(run_id=record.run_id, artifact_path=name, dst_path=str(target))
+        except (MlflowException, OSError) as error:
+            raise RunError(
+                f"run {record.run_id}: {name} cannot be fetched ({' '.join(str(error).split())[:200]}); "
+                f"train fold {record.fold} again"
+            ) from error
+    member = Member(record, target)
+    for part in ("weights/best.weights.h5", "predictions/train.npy", "predictions/test.npy", "predictions/clips.csv"):
+        if not (target / part).is_file():
+            raise RunError(f"run {record.run_id}: {part} is missing; train fold {record.fold} again")
+    return member
+
+
+def _record(run: Run) -> FoldRun | None:
+    """The run as a fold run, or None where its parameters are another version's."""
+    names = Config().to_dict()
+    try:
+        config = Config.from_mapping({name: run.data.params[name] for name in names})
+    except (KeyError, ConfigError):
+        return None
+    needed = (TAG + "study", TAG + "fold", TAG + "dataset")
+    return FoldRun(run, config) if all(name in run.data.tags for name in needed) else None

@@ -1,0 +1,139 @@
+"""The model registry: a tagger's versions, and the alias of the one to use.
+
+The alias ``champion`` moves to a new version when its out-of-fold mAP@3 beats the holder's on the same dataset, or
+when the holder came from another dataset.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from fsat.errors import RunError
+from fsat.scoring.metrics import TOP_K
+from fsat.tracking.runs import TAG, server_errors
+
+ALIAS = "champion"
+PROMOTE = ("auto", "always", "never")
+REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
+"""Packages that a served tagger needs, at the versions that trained it."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A new version and what became of the alias; `news` says it in one line."""
+
+    name: str
+    version: int
+    promoted: bool
+    news: str
+
+
+def register(
+    name: str, tagger_folder: Path, labels: Sequence[str], oof_map3: float, dataset: str, promote: str
+) -> Registered:
+    """Log a tagger with the open run, make it a version of a registered model, and settle the alias.
+
+    Args:
+        name: of the registered model.
+        tagger_folder: what `fsat.tagger.write` wrote.
+        labels: label order.
+        oof_map3: the blend's out-of-fold mAP@3.
+        dataset: the dataset's digest.
+        promote: ``auto``, ``always`` or ``never``.
+    """
+    client = mlflow.MlflowClient()
+    with server_errors():
+        info = mlflow.pyfunc.log_model(
+            name="tagger", loader_module="fsat.tagger", data_path=str(tagger_folder), **tagger_arguments(labels)
+        )
+        holder = _holder(client, name)
+        version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
+        for key, value in {"oof_map3": f"{oof_map3:.6f}", "dataset": dataset}.items():
+            client.set_model_version_tag(name, version.version, TAG + key, value)
+        promoted, why = _decide(holder, oof_map3, dataset, promote)
+        if promoted:
+            client.set_registered_model_alias(name, ALIAS, version.version)
+    verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
+    return Registered(name, int(version.version), promoted, f"{name} version {version.version} {verb}: {why}")
+
+
+def load_tagger(model_uri: str) -> Any:
+    """The pyfunc model behind a URI such as ``models:/fsat@champion``.
+
+    Raises:
+        RunError: there is no such model.
+    """
+    try:
+        return mlflow.pyfunc.load_model(model_uri)
+    except (MlflowException, OSError) as error:
+        raise RunError(
+            f"model={model_uri}: cannot be loaded from {mlflow.get_tracking_uri()} "
+            f"({' '.join(str(error).split())[:200]}); register one with `mlflow run . -e ensemble`"
+        ) from error
+
+
+def _holder(client: mlflow.MlflowClient, name: str) -> Any | None:
+    try:
+        return client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException:
+        return None
+
+
+def _decide(holder: Any | None, oof_map3: float, dataset: str, promote: str) -> tuple[bool, str]:
+    if promote == "never":
+        return False, "promote=never"
+    if promote == "always":
+        return True, "promote=always"
+    if holder is None:
+        return True, f"there was none; its OOF mAP@3 is {oof_map3:.4f}"
+    before = f"version {holder.version}"
+    if holder.tags.get(TAG + "dataset") != dataset:
+        return True, f"{before} came from another dataset"
+    score = float(holder.tags.get(TAG + "oof_map3", "nan"))
+    if oof_map3 > score:
+        return True, f"its OOF mAP@3 {oof_map3:.4f} beats the {score:.4f} of {before}"
+    return False, f"its OOF mAP@3 {oof_map3:.4f} does not beat the {score:.4f} of {before}"
+
+
+def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
+    """What MLflow is told of every tagger: signature, an example, the code and the packages that it needs."""
+    import fsat
+
+    text = DataType.string
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "audio")]),
+        outputs=Schema(
+            [ColSpec(Array(text), "labels"), ColSpec(Array(DataType.double), "scores"), ColSpec(text, "error")]
+        ),
+        params=ParamSchema([ParamSpec("top_k", DataType.integer, TOP_K)]),
+    )
+    return {
+        "signature": signature,
+        "input_example": pd.DataFrame({"audio": [_example_clip()]}),
+        "code_paths": [str(Path(fsat.__file__).parent)],
+        "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        "metadata": {"labels": list(labels)},
+    }
+
+
+def _example_clip() -> bytes:
+    """A tenth of a second of a 440 Hz sine as a WAV file."""
+    import soundfile as sf
+
+    buffer = io.BytesIO()
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16000)
+    sf.write(buffer, samples, 16000, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

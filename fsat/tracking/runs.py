@@ -1,0 +1,164 @@
+"""Runs on the MLflow tracking server: opened, described, and always closed as what they were.
+
+A run is FINISHED only when all that it promises is there; it is KILLED when a signal stopped it and FAILED when an
+error did. A run that `mlflow run` has opened for this process is taken over, not doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsat import interrupts
+from fsat.data.manifest import Manifest
+from fsat.errors import RunError
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+import mlflow  # noqa: E402  (after its database library was told to be quiet)
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+TAG = "fsat."
+"""Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""
+
+
+@contextmanager
+def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
+
+    Args:
+        stage: the entry point, kept in the tag ``fsat.stage``.
+        name: the run's name in the UI.
+        tags: more tags, without the prefix.
+
+    Yields:
+        the run's id.
+
+    Raises:
+        RunError: the tracking server cannot be used.
+    """
+    outermost = mlflow.active_run() is None
+    with server_errors():
+        run_id = mlflow.start_run(nested=not outermost).info.run_id
+    status = "FAILED"
+    try:
+        with server_errors():
+            mlflow.MlflowClient().update_run(run_id, name=name)
+            set_tags({"stage": stage, **(tags or {})})
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        with interrupts.deferred():
+            if status == "FINISHED" and interrupts.received():
+                status = "KILLED"
+            mlflow.end_run(status)
+            if status == "FINISHED" and outermost:
+                interrupts.ignore()
+    if status == "KILLED":
+        interrupts.check()
+
+
+def active_run_id() -> str:
+    """Id of the open run."""
+    return mlflow.active_run().info.run_id
+
+
+def rename(name: str) -> None:
+    """Give the open run another name."""
+    mlflow.MlflowClient().update_run(active_run_id(), name=name)
+
+
+def set_tags(tags: Mapping[str, Any]) -> None:
+    """Set ``fsat.`` tags of the open run."""
+    mlflow.set_tags({TAG + key: value for key, value in tags.items()})
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log parameters of the open run; those that `mlflow run` has logged as typed stay as they are."""
+    run_id = mlflow.active_run().info.run_id
+    known = mlflow.MlflowClient().get_run(run_id).data.params
+    mlflow.log_params({key: value for key, value in params.items() if key not in known})
+
+
+def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Log numbers of the open run; the step is the epoch."""
+    mlflow.log_metrics(dict(metrics), step=step)
+
+
+def log_metrics_of_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+    """Log an epoch's numbers of the open run."""
+    log_metrics(metrics, step=epoch)
+
+
+def log_folder(folder: Path, artifact_path: str | None = None) -> None:
+    """Upload all files of a folder."""
+    mlflow.log_artifacts(str(folder), artifact_path)
+
+
+def log_json(value: Any, artifact_file: str) -> None:
+    """Upload a value as a JSON file."""
+    mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
+
+
+def log_table(frame: Any, artifact_file: str) -> None:
+    """Upload a pandas table as CSV."""
+    mlflow.log_text(frame.to_csv(index=False), artifact_file)
+
+
+def log_dataset(manifest: Manifest) -> None:
+    """Name the dataset as the open run's input, and upload what was wrong with it, if anything was."""
+    import pandas as pd
+
+    columns = [name for name in ("fname", "label", "manually_verified", "fold") if name in manifest.train]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whole-number columns are meant to be whole numbers
+        source = str(manifest.folder.absolute())
+        dataset = mlflow.data.from_pandas(
+            manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
+        )
+        mlflow.log_input(dataset, context="training")
+    set_tags({"dataset": manifest.digest, "data_dir": source})
+    if manifest.problems:
+        rows = [vars(problem) for problem in manifest.problems]
+        log_table(pd.DataFrame(rows), "exclusions.csv")
+
+
+def experiment_id() -> str:
+    """The experiment that runs of this process belong to."""
+    active = mlflow.active_run()
+    if active is not None:
+        return active.info.experiment_id
+    with server_errors():
+        # what mlflow.start_run would choose: MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or the default experiment
+        from mlflow.tracking.fluent import _get_experiment_id
+
+        return _get_experiment_id()
+
+
+def tracking_uri() -> str:
+    """Where runs are kept."""
+    return mlflow.get_tracking_uri()
+
+
+@contextmanager
+def server_errors() -> Iterator[None]:
+    """Turn a tracking server's refusal into one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise RunError(
+            f"the tracking server {mlflow.get_tracking_uri()} refused: {' '.join(str(error).split())[:300]}; "
+            "check MLFLOW_TRACKING_URI"
+        ) from error
+

@@ -1,0 +1,1 @@
+"""Training one fold and predicting with it; knows nothing of MLflow."""

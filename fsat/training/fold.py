@@ -1,0 +1,204 @@
+"""Training one fold: fit with early stopping on val_loss, then predict every clip with the best weights.
+
+Validation uses the same fixed crops as prediction, so the best epoch's val_map3 is the score of the predictions that
+are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fsat import interrupts
+from fsat.config import Config
+from fsat.data.dataset import Dataset
+from fsat.data.folds import check_fold
+from fsat.errors import FsatError
+from fsat.models import build, import_keras, seed_everything
+from fsat.progress import Progress
+from fsat.scoring.blend import label_prior
+from fsat.scoring.metrics import accuracy, log_loss, map_at_k
+from fsat.training.batches import evaluation_batches, training_batches
+from fsat.training.predict import CROPS_PER_BATCH, Predictor, predict_clips, predict_or_prior
+
+keras = import_keras()
+
+WEIGHTS = "best.weights.h5"
+
+
+@dataclass
+class FoldResult:
+    """What a trained fold leaves.
+
+    Attributes:
+        history: per epoch ``loss acc val_loss val_acc val_map3 learning_rate epoch_seconds clips_per_second``.
+        best_epoch: the epoch, from 0, with the least val_loss.
+        scores: ``best_val_loss val_map3 val_acc`` of the best weights, and ``val_map3_verified`` where there are
+            verified clips.
+        train: float32 (n_train, n_classes), every training clip in manifest order.
+        test: float32 (n_test, n_classes), the test table's order.
+        held_out: bool (n_train,), the clips that this fold did not train on.
+        summary: the model, layer by layer.
+        folder: holds ``best.weights.h5`` and ``tensorboard/``.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    scores: dict[str, float]
+    train: np.ndarray
+    test: np.ndarray
+    held_out: np.ndarray
+    summary: str
+    folder: Path
+
+
+def train_fold(
+    dataset: Dataset,
+    fold: int,
+    folder: Path,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+) -> FoldResult:
+    """Train `dataset.config.model` on all clips but the fold's own, and predict every clip with the best weights.
+
+    Args:
+        dataset: decoded clips and folds.
+        fold: from 0.
+        folder: an existing folder for weights and event files.
+        on_epoch: called after every epoch with its number and metrics.
+
+    Raises:
+        ConfigError: there is no such fold.
+        FsatError: the loss became NaN or infinite.
+    """
+    config = dataset.config
+    check_fold(fold, config)
+    seed_everything(config.seed * 1009 + fold)
+    held_out = dataset.folds == fold
+    train_clips = [clip for clip, out in zip(dataset.train, held_out, strict=True) if not out]
+    train_targets = dataset.targets[~held_out]
+    model = build(config, len(dataset.labels))
+    if config.use_mfcc:
+        _standardise(model, train_clips, config)
+
+    n_batches = math.ceil(len(train_clips) / config.batch_size)
+    batches = _dataset_of_batches(train_clips, train_targets, len(dataset.labels), config, fold)
+    with Progress(f"fold {fold} of {config.n_folds}", config.max_epochs * n_batches) as progress:
+        watch = _Watch(dataset, fold, len(train_clips), progress, on_epoch)
+        model.fit(
+            batches,
+            epochs=config.max_epochs,
+            steps_per_epoch=n_batches,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                watch,
+                keras.callbacks.ModelCheckpoint(
+                    folder / WEIGHTS, monitor="val_loss", save_best_only=True, save_weights_only=True
+                ),
+                keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
+                keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
+            ],
+        )
+    interrupts.check()
+
+    model.load_weights(folder / WEIGHTS)
+    best = watch.best_epoch
+    train_predictions = predict_clips(model, dataset.train, config)
+    test_predictions = predict_or_prior(
+        model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels))
+    )
+    scores = {"best_val_loss": watch.history[best]["val_loss"]}
+    scores |= {"val_map3": map_at_k(train_predictions[held_out], dataset.targets[held_out])}
+    scores |= {"val_acc": accuracy(train_predictions[held_out], dataset.targets[held_out])}
+    verified = held_out & dataset.verified
+    if verified.any():
+        scores["val_map3_verified"] = map_at_k(train_predictions[verified], dataset.targets[verified])
+    summary = io.StringIO()
+    model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=100)
+    return FoldResult(
+        watch.history, best, scores, train_predictions, test_predictions, held_out, summary.getvalue(), folder
+    )
+
+
+def _standardise(model: keras.Model, clips: list[np.ndarray], config: Config) -> None:
+    """Give the model the mean and deviation of each coefficient over the training clips' fixed crops."""
+    import tensorflow as tf
+
+    from fsat.models.mfcc import STANDARDISE
+
+    crops = tf.data.Dataset.from_generator(
+        lambda: evaluation_batches(clips, config, CROPS_PER_BATCH),
+        output_signature=tf.TensorSpec((None, *config.dim), tf.float32),
+    )
+    model.get_layer(STANDARDISE).adapt(crops)
+
+
+def _dataset_of_batches(clips: list[np.ndarray], targets: np.ndarray, n_classes: int, config: Config, fold: int):
+    """All epochs' batches one after the other, made ahead of the model that eats them."""
+    import tensorflow as tf
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for epoch in range(config.max_epochs):
+            yield from training_batches(clips, targets, n_classes, config, fold, epoch)
+
+    signature = (
+        tf.TensorSpec((None, *config.dim), tf.float32),
+        tf.TensorSpec((None, n_classes), tf.float32),
+    )
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+
+
+@dataclass
+class _Watch(keras.callbacks.Callback):
+    """Validates after each epoch, before the callbacks that look at val_loss, and keeps the history."""
+
+    dataset: Dataset
+    fold: int
+    n_train: int
+    progress: Progress
+    on_epoch: Callable[[int, dict[str, float]], None]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        held_out = np.flatnonzero(self.dataset.folds == self.fold)
+        self.targets = self.dataset.targets[held_out]
+        self.predictor = Predictor([self.dataset.train[i] for i in held_out], self.dataset.config)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        interrupts.check()
+        self.progress.advance()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        trained = time.perf_counter() - self.started
+        scores = self.predictor(self.model)
+        logs["val_loss"] = log_loss(scores, self.targets)
+        logs["val_acc"] = accuracy(scores, self.targets)
+        logs["val_map3"] = map_at_k(scores, self.targets)
+        if not (math.isfinite(logs["loss"]) and np.isfinite(scores).all()):
+            rate = self.dataset.config.learning_rate
+            raise FsatError(f"the loss became {logs['loss']} in epoch {epoch}; lower learning_rate (it is {rate:g})")
+        metrics = {name: float(logs[name]) for name in ("loss", "acc", "val_loss", "val_acc", "val_map3")}
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
+        metrics["epoch_seconds"] = time.perf_counter() - self.started
+        metrics["clips_per_second"] = self.n_train / trained
+        self.history.append(metrics)
+        best = metrics["val_loss"] < self.history[self.best_epoch]["val_loss"]
+        if best:
+            self.best_epoch = epoch
+        self.progress.say(
+            f"fold {self.fold}  epoch {epoch + 1}/{self.dataset.config.max_epochs}  loss {metrics['loss']:.3f}  "
+            f"val_loss {metrics['val_loss']:.3f}  val_map3 {metrics['val_map3']:.3f}  "
+            f"{metrics['clips_per_second']:.0f} clips/s{'  best so far' if best or epoch == 0 else ''}"
+        )
+        self.on_epoch(epoch, metrics)
