@@ -55,6 +55,9 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 128 + error.signum)
     except (KeyboardInterrupt, click.Abort):
         return _fail("stopped", 130)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error} in {sys.executable}; install the dependencies with `make setup`, then `source "
+                     ".venv/bin/activate`", 1)  # fmt: skip
     except Exception as error:  # the edge: anything else is a fault of fsat's, or of the machine
         what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         return _fail(f"{what}; set {DEBUG}=1 or add --debug to see where", 1)
@@ -83,9 +86,9 @@ def config_options(command: Callable) -> Callable:
         known = f" One of: {', '.join(spec.metadata['choices'])}." if spec.metadata["choices"] else ""
         default = f" [default: {spec.default}, or the preset's]"
         kind = {"int": "INTEGER", "float": "NUMBER", "str": "WORD"}[spec.type]
-        command = click.option(
-            f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default
-        )(command)
+        command = click.option(f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default)(
+            command
+        )
     presets = ", ".join(PRESETS)
     return click.option("--preset", metavar="WORD", help=f"Set of defaults, the model's own if not given: {presets}.")(
         command
@@ -133,9 +136,11 @@ class Commands(click.Group):
     """Lists commands in the order of work, and gives each `--debug`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of work."""
         return list(self.commands)
 
     def command(self, *args: Any, **kwargs: Any) -> Callable:
+        """As `click.Group.command`, with `--debug` added."""
         add = super().command(*args, **kwargs)
         return lambda function: add(debug_option(function))
 
@@ -225,7 +230,9 @@ def ensemble(run_ids: str, studies: str, register_as: str, promote: str, allow_i
 
 @cli.command()
 @click.option("--input", required=True, metavar="PATH", help="A file, or a folder of WAV, FLAC, OGG and MP3 files.")
-@click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Where to write the table, as CSV.")
+@click.option(
+    "--output", default="tags.csv", show_default=True, metavar="FILE", help="Where to write the table, as CSV."
+)
 @click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to use.")
 @click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a clip.")
 def predict(input: str, output: str, model: str, top_k: int) -> None:
@@ -273,5 +280,7 @@ def _source(data_dir: str | None, on_bad_clip: str, options: dict[str, str | Non
 
     folder = data_dir_or_default(data_dir)
     if not folder.is_dir():
-        raise DataError(f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)")
+        raise DataError(
+            f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)"
+        )
     return Source(folder, on_bad_clip, n_folds_given=options.get("n_folds") is not None)

@@ -55,3 +55,8 @@ class DataError(FsatError):
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = list(problems)
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things in words: ``1 clip``, ``2 clips``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from types import FrameType
 
 _received: list[int] = []
 _depth = 0
+_installed = False
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,7 +29,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install() -> None:
-    """Turn SIGINT and SIGTERM into `Interrupted`; must be called from the main thread."""
+    """Turn SIGINT and SIGTERM into `Interrupted`; must be called from the main thread, by a program of its own."""
+    global _installed
+    _installed = True
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _on_signal)
 
@@ -56,8 +59,11 @@ def check() -> None:
 
 
 def ignore() -> None:
-    """From here on the work is complete: a late signal must not turn it into a failure."""
-    if threading.current_thread() is threading.main_thread():
+    """From here on the work is complete: a late signal must not turn it into a failure.
+
+    Does nothing where `install` was not called, so that a caller's own handling of signals stays.
+    """
+    if _installed:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)
 

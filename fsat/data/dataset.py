@@ -11,7 +11,7 @@ from fsat.config import Config
 from fsat.data.clips import decode_clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
-from fsat.errors import AudioError
+from fsat.errors import AudioError, count
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def load_dataset(
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
         check_fold(fold, config)
-    train = decode_clips(manifest.train_folder, manifest.train["fname"].tolist(), config.sampling_rate, "training clips")
+    train = decode_clips(
+        manifest.train_folder, manifest.train["fname"].tolist(), config.sampling_rate, "training clips"
+    )
     usable = manifest.test["reason"] == ""
     names = manifest.test.loc[usable, "fname"].tolist()
     decoded = iter(decode_clips(manifest.test_folder, names, config.sampling_rate, "test clips"))
@@ -89,10 +91,12 @@ def load_dataset(
     test = [None if isinstance(clip, AudioError) else clip for clip in test]
 
     silent = [name for name, clip in zip(manifest.train["fname"], train, strict=True) if not clip.any()]
-    silent += [name for name, clip in zip(manifest.test["fname"], test, strict=True) if clip is not None and not clip.any()]
+    silent += [
+        name for name, clip in zip(manifest.test["fname"], test, strict=True) if clip is not None and not clip.any()
+    ]
     if silent:
         more = ", ..." if len(silent) > 5 else ""
-        warning = f"{len(silent)} silent clips (every sample is 0): {', '.join(silent[:5])}{more}"
+        warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{more}"
         manifest = replace(manifest, warnings=[*manifest.warnings, warning])
 
     targets = manifest.targets

@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.checks import check_clips
 from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.tables import Table, read_table
-from fsat.errors import DataError, Problem
+from fsat.errors import DataError, Problem, count
 from fsat.labels import NO_LABEL, label_order, why_not_a_label
 
 REQUIRED = ("fname", "label", "manually_verified")
@@ -163,9 +163,10 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
 
 def _decide(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
     if problems and on_bad_clip == "error":
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         way_out = ", or leave these clips out with on_bad_clip=exclude" if all(p.row for p in problems) else ""
-        raise DataError(f"{folder}: {count} in the training clips; mend what is listed{way_out}", problems)
+        raise DataError(
+            f"{folder}: {count(len(problems), 'problem')} in the training clips; mend what is listed{way_out}", problems
+        )
 
 
 def _first(folder: Path, names: Iterable[str], what: str) -> Path:
@@ -216,7 +217,10 @@ def _read_test(folder: Path) -> tuple[pd.DataFrame, list[Problem], Path, list[st
     if problems:
         shown = ", ".join(f"{problem.fname} ({problem.reason})" for problem in problems[:5])
         more = ", ..." if len(problems) > 5 else ""
-        warnings = [*warnings, f"{len(problems)} unusable test clips get the label prior as their scores: {shown}{more}"]
+        warnings = [
+            *warnings,
+            f"{count(len(problems), 'unusable test clip')}, scored by the label prior: {shown}{more}",
+        ]
     return frame, problems, folders[0], warnings
 
 

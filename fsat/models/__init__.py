@@ -13,30 +13,44 @@ from fsat.config import MODELS, Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import keras
 
 
 def build(config: Config, n_classes: int) -> keras.Model:
-    """Make and compile `config.model`.
+    """Make `config.model`, ready to predict.
 
     Args:
-        config: gives the model, its input's shape and the learning rate.
+        config: gives the model and its input's shape.
         n_classes: width of the softmax.
 
     Returns:
-        A compiled model that maps float32 (batch, *config.dim) to probabilities (batch, n_classes).
+        A model that maps float32 (batch, *config.dim) to probabilities (batch, n_classes).
     """
-    keras = import_keras()
+    import_keras()
     module, function = MODELS[config.model].builder.split(":")
     model = getattr(importlib.import_module(module), function)(config, n_classes)
+    model.jit_compile = False  # XLA runs conv1d at a third of the speed on a CPU
+    return model
+
+
+def build_for_training(config: Config, n_classes: int) -> keras.Model:
+    """As `build`, compiled with Adam at the configured learning rate."""
+    keras = import_keras()
+    model = build(config, n_classes)
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
         loss="categorical_crossentropy",
         metrics=["acc"],
-        jit_compile=False,  # XLA trains conv1d at a third of the speed on a CPU
+        jit_compile=False,
     )
     return model
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Write a model's weights without its optimizer's state; the name must end in ``.weights.h5``."""
+    import_keras().Model(model.inputs, model.outputs).save_weights(path)
 
 
 def import_keras():
@@ -45,7 +59,8 @@ def import_keras():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" not in sys.modules:
         with _quiet_stderr():
-            import tensorflow  # noqa: F401  (first, so that its notes are the ones held back)
+            import tensorflow as tf  # first, so that its notes are the ones held back
+        tf.get_logger().setLevel("ERROR")  # it warns of each new batch shape
     import keras
 
     return keras

@@ -64,12 +64,13 @@ def blend_members(members: Sequence[Member]) -> Blend:
         oof = out_of_fold([member.train for member in folds], [member.held_out for member in folds])
         parts[study] = oof
         for member in folds:
-            where = member.held_out
             record = member.record
-            rows.append(["member", study, member.config.model, record.fold, *_scores(member.train, targets, verified, where),
-                         record.minutes, record.run_id])  # fmt: skip
+            scores = _scores(member.train, targets, verified, member.held_out)
+            rows.append(["member", study, record.config.model, record.fold, *scores, record.minutes, record.run_id])
         minutes = sum(member.record.minutes for member in folds)
-        rows.append(["study", study, folds[0].config.model, "", *_scores(oof, targets, verified, _rows(oof)), minutes, ""])
+        rows.append(
+            ["study", study, folds[0].config.model, "", *_scores(oof, targets, verified, _rows(oof)), minutes, ""]
+        )
 
     oof = np.full_like(next(iter(parts.values())), np.nan)
     covered = np.logical_and.reduce([_rows(part) for part in parts.values()])
@@ -89,8 +90,10 @@ def check_agreement(members: Sequence[Member]) -> None:
         record = member.record
         shape = (len(member.clips[member.clips["split"] != "test"]), len(member.labels))
         if member.train.shape != shape:
-            raise RunError(f"run {record.run_id}: predictions/train.npy has shape {member.train.shape}, expected {shape}; "
-                           f"train fold {record.fold} again")  # fmt: skip
+            raise RunError(
+                f"run {record.run_id}: predictions/train.npy has shape {member.train.shape}, expected {shape}; "
+                f"train fold {record.fold} again"
+            )
         for what, mine, others in (
             ("labels", member.labels, first.labels),
             ("training clips", _clips(member, False), _clips(first, False)),

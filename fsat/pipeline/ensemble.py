@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,9 @@ def what_is_missing(records: Sequence[FoldRun], missing: Sequence[int]) -> str:
         options.pop("n_folds", None)  # the column says how many
     if first.run.data.tags.get(runs.TAG + "on_bad_clip") == "exclude":
         options["on_bad_clip"] = "exclude"
-    command = " ".join(["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())])
+    command = " ".join(
+        ["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())]
+    )
     return (
         f"study {first.study} ({first.config.model}) lacks fold{'s' if len(missing) > 1 else ''} "
         f"{', '.join(map(str, missing))} of {first.config.n_folds}; train what is missing with `{command}`, "
@@ -108,7 +111,7 @@ def _by_study(records: Sequence[FoldRun]) -> Studies:
         chosen.setdefault(record.study, []).append(record)
     for study, members in chosen.items():
         members.sort(key=lambda record: record.fold)
-        for before, after in zip(members, members[1:], strict=False):
+        for before, after in pairwise(members):
             if before.fold == after.fold:
                 raise RunError(
                     f"run_ids: runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}; "

@@ -40,7 +40,9 @@ def main(source: Source, configs: Sequence[Config], register_as: str, promote: s
         studies = [cross_validate(source, config) for config in configs]
         scores, best = compare(studies)
         say(f"blending {best['model']}, the best by OOF mAP@3")
-        run_ids = [record.run_id for records in studies for record in records if record.study in best["study"].split("+")]
+        run_ids = [
+            record.run_id for records in studies for record in records if record.study in best["study"].split("+")
+        ]
         made = ensemble(run_ids=run_ids, register_as=register_as, promote=promote)
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"

@@ -70,9 +70,7 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
     """Train a fold inside the open run and log all that it leaves."""
     config = dataset.config
     run_id = runs.active_run_id()
-    runs.set_tags(
-        {"study": dataset.study, "fold": fold, "model": config.model, "on_bad_clip": source.on_bad_clip}
-    )
+    runs.set_tags({"study": dataset.study, "fold": fold, "model": config.model, "on_bad_clip": source.on_bad_clip})
     n_val = int((dataset.folds == fold).sum())
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": len(dataset.train) - n_val, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
@@ -120,7 +118,7 @@ def _log_artifacts(dataset: Dataset, fold: int, result: FoldResult) -> None:
 
 
 def clip_table(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
-    """``fname,split,label,manually_verified`` in the order of the prediction arrays: training clips, then test clips."""
+    """``fname,split,label,manually_verified`` in the order of the prediction arrays: training, then test clips."""
     train, test = dataset.manifest.train, dataset.manifest.test
     columns = ["fname", "split", "label", "manually_verified"]
     above = train.assign(split=np.where(held_out, "val", "train"))[columns]

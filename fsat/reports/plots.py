@@ -45,7 +45,9 @@ def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(False)
     for i, j in zip(*np.nonzero(counts), strict=True):
-        axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black")
+        axes.text(
+            j, i, counts[i, j], ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black"
+        )
     axes.set_xlabel("best guess")
     axes.set_ylabel("label")
     axes.set_title(title)

@@ -36,26 +36,32 @@ class FoldRun:
 
     @property
     def run_id(self) -> str:
+        """MLflow's id of the run."""
         return self.run.info.run_id
 
     @property
     def study(self) -> str:
+        """The study's id."""
         return self.run.data.tags[TAG + "study"]
 
     @property
     def fold(self) -> int:
+        """Number of the fold, from 0."""
         return int(self.run.data.tags[TAG + "fold"])
 
     @property
     def dataset(self) -> str:
+        """The dataset's digest."""
         return self.run.data.tags[TAG + "dataset"]
 
     @property
     def data_dir(self) -> str:
+        """Where the dataset lay when the fold was trained."""
         return self.run.data.tags.get(TAG + "data_dir", "DIR")
 
     @property
     def minutes(self) -> float:
+        """How long the run took."""
         return (self.run.info.end_time - self.run.info.start_time) / 60000
 
 
@@ -68,23 +74,28 @@ class Member:
 
     @cached_property
     def config(self) -> Config:
+        """The settings that the run was trained with."""
         return Config.from_mapping(json.loads((self.folder / "config.json").read_text()))
 
     @cached_property
     def labels(self) -> list[str]:
+        """Label order."""
         return json.loads((self.folder / "labels.json").read_text())
 
     @cached_property
     def clips(self) -> pd.DataFrame:
+        """``fname,split,label,manually_verified`` as text, in the order of the arrays."""
         path = self.folder / "predictions" / "clips.csv"
         return pd.read_csv(path, dtype=str, keep_default_na=False)
 
     @cached_property
     def train(self) -> np.ndarray:
+        """float32 (n_train, n_classes)."""
         return np.load(self.folder / "predictions" / "train.npy", allow_pickle=False)
 
     @cached_property
     def test(self) -> np.ndarray:
+        """float32 (n_test, n_classes)."""
         return np.load(self.folder / "predictions" / "test.npy", allow_pickle=False)
 
     @property
@@ -95,6 +106,7 @@ class Member:
 
     @property
     def weights(self) -> Path:
+        """The file of the best weights."""
         return self.folder / "weights" / "best.weights.h5"
 
 

@@ -61,7 +61,7 @@ def register(
         )
         holder = _holder(client, name)
         version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-        for key, value in {"oof_map3": f"{oof_map3:.6f}", "dataset": dataset}.items():
+        for key, value in {"oof_map3": repr(float(oof_map3)), "dataset": dataset}.items():
             client.set_model_version_tag(name, version.version, TAG + key, value)
         promoted, why = _decide(holder, oof_map3, dataset, promote)
         if promoted:

@@ -46,10 +46,11 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
         RunError: the tracking server cannot be used.
     """
     outermost = mlflow.active_run() is None
-    with server_errors():
+    with interrupts.deferred(), server_errors():
         run_id = mlflow.start_run(nested=not outermost).info.run_id
     status = "FAILED"
     try:
+        interrupts.check()
         with server_errors():
             mlflow.MlflowClient().update_run(run_id, name=name)
             set_tags({"stage": stage, **(tags or {})})
@@ -161,4 +162,3 @@ def server_errors() -> Iterator[None]:
             f"the tracking server {mlflow.get_tracking_uri()} refused: {' '.join(str(error).split())[:300]}; "
             "check MLFLOW_TRACKING_URI"
         ) from error
-

@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold
 from fsat.errors import FsatError
-from fsat.models import build, import_keras, seed_everything
+from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import Progress
 from fsat.scoring.blend import label_prior
 from fsat.scoring.metrics import accuracy, log_loss, map_at_k
@@ -30,6 +30,7 @@ from fsat.training.predict import CROPS_PER_BATCH, Predictor, predict_clips, pre
 keras = import_keras()
 
 WEIGHTS = "best.weights.h5"
+CHECKPOINT = "checkpoint.weights.h5"
 
 
 @dataclass
@@ -82,11 +83,12 @@ def train_fold(
     held_out = dataset.folds == fold
     train_clips = [clip for clip, out in zip(dataset.train, held_out, strict=True) if not out]
     train_targets = dataset.targets[~held_out]
-    model = build(config, len(dataset.labels))
+    model = build_for_training(config, len(dataset.labels))
     if config.use_mfcc:
         _standardise(model, train_clips, config)
 
     n_batches = math.ceil(len(train_clips) / config.batch_size)
+    _follow_statistics(model, n_batches)
     batches = _dataset_of_batches(train_clips, train_targets, len(dataset.labels), config, fold)
     with Progress(f"fold {fold} of {config.n_folds}", config.max_epochs * n_batches) as progress:
         watch = _Watch(dataset, fold, len(train_clips), progress, on_epoch)
@@ -99,7 +101,7 @@ def train_fold(
             callbacks=[
                 watch,
                 keras.callbacks.ModelCheckpoint(
-                    folder / WEIGHTS, monitor="val_loss", save_best_only=True, save_weights_only=True
+                    folder / CHECKPOINT, monitor="val_loss", save_best_only=True, save_weights_only=True
                 ),
                 keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
                 keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
@@ -107,12 +109,11 @@ def train_fold(
         )
     interrupts.check()
 
-    model.load_weights(folder / WEIGHTS)
+    model.load_weights(folder / CHECKPOINT)
+    save_weights(model, folder / WEIGHTS)
     best = watch.best_epoch
     train_predictions = predict_clips(model, dataset.train, config)
-    test_predictions = predict_or_prior(
-        model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels))
-    )
+    test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
     scores = {"best_val_loss": watch.history[best]["val_loss"]}
     scores |= {"val_map3": map_at_k(train_predictions[held_out], dataset.targets[held_out])}
     scores |= {"val_acc": accuracy(train_predictions[held_out], dataset.targets[held_out])}
@@ -137,6 +138,17 @@ def _standardise(model: keras.Model, clips: list[np.ndarray], config: Config) ->
         output_signature=tf.TensorSpec((None, *config.dim), tf.float32),
     )
     model.get_layer(STANDARDISE).adapt(crops)
+
+
+def _follow_statistics(model: keras.Model, n_batches: int) -> None:
+    """Let batch normalisation average over about one epoch.
+
+    Keras's momentum of 0.99 averages over a hundred batches. A small dataset has two batches an epoch, so validation
+    would see the statistics of fifty epochs ago, and early stopping would end the training before it began.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, 1 - 1 / max(2, n_batches))
 
 
 def _dataset_of_batches(clips: list[np.ndarray], targets: np.ndarray, n_classes: int, config: Config, fold: int):
@@ -173,13 +185,16 @@ class _Watch(keras.callbacks.Callback):
         self.predictor = Predictor([self.dataset.train[i] for i in held_out], self.dataset.config)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Stop here if a signal has come."""
         interrupts.check()
         self.progress.advance()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Validate, and put the scores where the next callbacks look for them."""
         trained = time.perf_counter() - self.started
         scores = self.predictor(self.model)
         logs["val_loss"] = log_loss(scores, self.targets)

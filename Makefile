@@ -1,0 +1,36 @@
+# Needs Python 3.11 or later, make and a network; all else goes into .venv at the versions in requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fsat needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+# The whole main job on generated sounds.
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local $(DEMO)
+
+DEMO := -P n_folds=2 -P audio_duration=1 -P batch_size=16 -P max_epochs=30
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# After a change of dependencies in pyproject.toml: pin them anew.
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

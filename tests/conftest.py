@@ -1,0 +1,86 @@
+"""Fixtures: a tracking store of its own for every module, tiny datasets, and a clone of the repository."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+for name in [name for name in os.environ if name.startswith(("MLFLOW_", "FSAT_")) and name != "FSAT_SHARED"]:
+    del os.environ[name]
+# Nothing but the installation may need a network: every request that leaves this machine meets a closed door.
+for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    os.environ[name] = "http://127.0.0.1:9"
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache folder of the tests' own."""
+    os.environ["FSAT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real recordings beside the repository."""
+    folder = Path(os.environ.get("FSAT_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real recordings in {folder}: set FSAT_SHARED to a folder with data/ and tools/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def esc10(shared, tmp_path_factory) -> Path:
+    """160 real training clips of 10 classes in two folds, and 80 test clips, laid out like FSDKaggle2018."""
+    folder = tmp_path_factory.mktemp("esc10") / "data"
+    subprocess.run([sys.executable, shared / "tools" / "esc10_dataset.py", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """An empty working folder with its own SQLite tracking store; the tests of the module run in it."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("store")
+    before = Path.cwd()
+    os.chdir(folder)
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    yield folder
+    mlflow.set_tracking_uri(None)
+    os.chdir(before)
+
+
+@pytest.fixture
+def signals():
+    """fsat's handling of signals, taken back afterwards."""
+    from fsat import interrupts
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.install()
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    interrupts._received.clear()
+    interrupts._installed = False
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory) -> Path:
+    """The working tree as a fresh clone would have it: tracked files and new ones, nothing that git ignores."""
+    folder = tmp_path_factory.mktemp("clone") / "fsat"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder

@@ -1,0 +1,117 @@
+"""Every mistake is one line and a non-zero exit code; nothing heavy runs before it is noticed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from helpers import make_dataset
+
+import fsat
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
+
+
+def fsat_command(*arguments, folder, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "fsat", *map(str, arguments)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def error_line(done: subprocess.CompletedProcess) -> str:
+    """The one line of an error; fails if there is more than that."""
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("fsat: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train_fold", "--fold", "abc"], "'abc' is not a valid integer"),
+        (["train_fold", "--fold", "-1"], "expected 0 or more"),
+        (["train_fold"], "Missing option '--fold'"),
+        (["train_fold", "--fold", "0", "--model", "resnet"],
+         "model=resnet: no such model; there are dummy1d, conv1d, conv2d_mfcc"),
+        (["train_fold", "--fold", "0", "--preset", "slow"], "preset=slow: no such preset"),
+        (["train_fold", "--fold", "0", "--lerning_rate", "1"], "No such option '--lerning_rate'. (Did you mean one of: '--learning_rate'"),
+        (["train_fold", "--fold", "0", "--learning_rate", "fast"], "learning_rate=fast: expected a number"),
+        (["train_fold", "--fold", "0", "--batch_size", "0"], "batch_size=0: expected at least 1"),
+        (["train_fold", "--fold", "0", "--model", "conv1d", "--preset", "quick"],
+         "conv1d cannot take 100 samples (sampling_rate=100 Hz, audio_duration=1 s): it needs at least 1616 samples"),
+        (["train_fold", "--fold", "0", "--data_dir", "nowhere"], "nowhere: no such folder"),
+        (["train_fold", "--fold", "0", "--on_bad_clip", "skip"], "'skip' is not one of 'error', 'exclude'"),
+        (["cross_validate", "--folds", "random"], "folds=random: expected one of auto, column, stratified"),
+        (["predict", "--input", "nowhere"], "input=nowhere: no such file or folder"),
+        (["predict", "--input", ".", "--top_k", "0"], "0 is not in the range x>=1"),
+        (["tag"], "No such command 'tag'"),
+        (["score", "a.csv", "b.csv"], "a.csv: cannot be read: No such file or directory"),
+        (["main", "--models", "conv1d,resnet"], "model=resnet: no such model"),
+        (["main", "--models", ","], "--models is empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_options(arguments, expected, tmp_path):
+    assert expected in error_line(fsat_command(*arguments, folder=tmp_path))
+
+
+def test_fold_out_of_range(data, tmp_path):
+    done = fsat_command("train_fold", "--fold", 7, "--n_folds", 3, "--data_dir", data, folder=tmp_path)
+    assert error_line(done) == "fsat: error: fold=7: there are 3 folds, numbered 0 to 2"
+
+
+def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path):
+    data = make_dataset(tmp_path / "bad", clips_per_class=4, test_clips=0)
+    names = sorted(path.name for path in (data / "audio_train").iterdir())
+    (data / "audio_train" / names[0]).write_bytes(b"")
+    (data / "audio_train" / names[1]).unlink()
+    done = fsat_command("eda", "--data_dir", data, folder=tmp_path)
+    *listed, last = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; mend what is listed, or leave")
+    assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in listed)
+    assert any(f"{names[1]}: missing file" in line for line in listed)
+
+
+def test_no_model_is_registered_yet(data, tmp_path):
+    done = fsat_command("predict", "--input", data / "audio_train", folder=tmp_path)
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert "model=models:/fsat@champion: cannot be loaded" in line
+    assert "mlflow run . -e ensemble" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_traceback_only_with_debug(tmp_path):
+    arguments = ["train_fold", "--fold", 0, "--data_dir", "nowhere"]
+    assert "Traceback" in fsat_command(*arguments, "--debug", folder=tmp_path).stderr
+    assert "Traceback" in fsat_command(*arguments, folder=tmp_path, FSAT_DEBUG="1").stderr
+
+
+def test_sample_writes_a_dataset_once(tmp_path):
+    done = fsat_command("sample", "sounds", "--clips_per_class", 10, folder=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "sounds" / "train.csv").is_file()
+    again = fsat_command("sample", "sounds", folder=tmp_path)
+    assert "sounds: is not empty" in error_line(again)
+
+
+def test_score_prints_public_private_and_both(shared, tmp_path):
+    tables = shared / "data" / "fsdkaggle2018"
+    done = fsat_command(
+        "score", tables / "sample_submission.csv", tables / "test_post_competition.csv", folder=tmp_path
+    )
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [["part", "clips"], ["Public", "301"], ["Private", "1299"], ["all", "1600"]]
+
+
+def test_version(tmp_path):
+    assert fsat.__version__ in fsat_command("--version", folder=tmp_path).stdout

@@ -1,0 +1,336 @@
+"""Config: the notebook's values, where they come from, what is refused and how, and what makes a study."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, replace
+
+import numpy as np
+import pytest
+from helpers import one_line
+
+import fsat.config
+from fsat.config import MODELS, PRESETS, Config
+from fsat.errors import ConfigError, FsatError
+
+# A value for every field that differs from the default and that conv2d_mfcc and conv1d both take.
+OTHER_VALUES = {
+    "model": "dummy1d",
+    "sampling_rate": 22050,
+    "audio_duration": 1.5,
+    "n_mfcc": 30,
+    "n_folds": 5,
+    "folds": "stratified",
+    "learning_rate": 3e-05,
+    "batch_size": 32,
+    "max_epochs": 7,
+    "patience": 2,
+    "eval_crops": 1,
+    "seed": 7,
+}
+
+# (field, value, the end of the error line after "field=value: ")
+REFUSED = [
+    ("model", "conv3d", "expected one of dummy1d, conv1d, conv2d_mfcc"),
+    ("model", "", "expected one of dummy1d, conv1d, conv2d_mfcc"),
+    ("sampling_rate", 0, "expected at least 1"),
+    ("sampling_rate", -16000, "expected at least 1"),
+    ("sampling_rate", 768001, "expected at most 768000"),
+    ("sampling_rate", 16000.5, "expected a whole number"),
+    ("sampling_rate", "16k", "expected a whole number"),
+    ("sampling_rate", None, "expected a whole number"),
+    ("sampling_rate", True, "expected a whole number"),
+    ("audio_duration", 0.0, "expected more than 0"),
+    ("audio_duration", -2.0, "expected more than 0"),
+    ("audio_duration", 600.5, "expected at most 600"),
+    ("audio_duration", "two", "expected a number"),
+    ("audio_duration", float("nan"), "expected a number"),
+    ("audio_duration", float("inf"), "expected a number"),
+    ("n_mfcc", 0, "expected at least 1"),
+    ("n_mfcc", 129, "expected at most 128"),
+    ("n_folds", 1, "expected at least 2"),
+    ("n_folds", 1001, "expected at most 1000"),
+    ("n_folds", "abc", "expected a whole number"),
+    ("folds", "random", "expected one of auto, column, stratified"),
+    ("learning_rate", 0.0, "expected more than 0"),
+    ("learning_rate", -0.001, "expected more than 0"),
+    ("learning_rate", "fast", "expected a number"),
+    ("learning_rate", float("-inf"), "expected a number"),
+    ("batch_size", 0, "expected at least 1"),
+    ("batch_size", 1.5, "expected a whole number"),
+    ("max_epochs", 0, "expected at least 1"),
+    ("patience", 0, "expected at least 1"),
+    ("eval_crops", 0, "expected at least 1"),
+    ("eval_crops", 101, "expected at most 100"),
+    ("seed", -1, "expected at least 0"),
+    ("seed", 2**31, "expected at most 2147483647"),
+    ("seed", "", "expected a whole number"),
+]
+
+# (field, values that are still allowed at the ends of its range)
+ALLOWED = {
+    "model": ["dummy1d", "conv1d"],
+    "sampling_rate": [808, 768000],
+    "audio_duration": [0.101, 600.0],
+    "n_mfcc": [1, 128],
+    "n_folds": [2, 1000],
+    "folds": ["auto", "column", "stratified"],
+    "learning_rate": [1e-12, 10.0],
+    "batch_size": [1, 4096],
+    "max_epochs": [1, 100000],
+    "patience": [1, 100000],
+    "eval_crops": [1, 100],
+    "seed": [0, 2**31 - 1],
+}
+
+
+def test_defaults_are_the_notebooks_first_model() -> None:
+    config = Config()
+    assert config.model == "conv1d"
+    assert (config.sampling_rate, config.audio_duration, config.n_folds) == (16000, 2, 10)
+    assert (config.learning_rate, config.max_epochs, config.n_mfcc) == (0.001, 50, 20)
+    assert (config.batch_size, config.patience, config.seed) == (64, 5, 1001)
+    assert not config.use_mfcc
+    assert config.audio_length == 32000
+    assert config.dim == (32000, 1)
+
+
+def test_presets_are_the_notebooks_configurations() -> None:
+    assert Config.resolve({}, "conv1d") == Config()
+    assert Config.resolve({}, "conv2d_mfcc") == Config(model="conv2d_mfcc", sampling_rate=44100, n_mfcc=40)
+    quick = Config.resolve({}, "quick")
+    assert (quick.sampling_rate, quick.audio_duration, quick.n_folds, quick.max_epochs) == (100, 1, 2, 1)
+    assert quick.model == "dummy1d"
+    assert quick.dim == (100, 1)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_makes_a_config(preset: str) -> None:
+    config = Config.resolve({}, preset)
+    assert all(getattr(config, name) == value for name, value in PRESETS[preset].items())
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration", "n_mfcc", "dim"),
+    [
+        (44100, 2.0, 40, (40, 173, 1)),  # the notebook's
+        (16000, 2.0, 20, (20, 63, 1)),
+        (16000, 1.0, 16, (16, 32, 1)),
+        (44100, 0.5, 128, (128, 44, 1)),  # 22050 samples: 43 hops and a bit
+        (512, 16.0, 20, (20, 17, 1)),
+    ],
+)
+def test_mfcc_shape(rate: int, duration: float, n_mfcc: int, dim: tuple[int, ...]) -> None:
+    config = Config(model="conv2d_mfcc", sampling_rate=rate, audio_duration=duration, n_mfcc=n_mfcc)
+    assert config.use_mfcc
+    assert config.dim == dim
+    assert config.n_frames == dim[1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration", "samples"), [(16000, 2.0, 32000), (44100, 0.3, 13230), (100, 0.016, 2), (1, 0.01, 1)]
+)
+def test_audio_length_is_in_samples(rate: int, duration: float, samples: int) -> None:
+    assert Config(model="dummy1d", sampling_rate=rate, audio_duration=duration).audio_length == samples
+
+
+def test_choosing_a_model_chooses_its_preset() -> None:
+    assert Config.resolve({"model": "conv2d_mfcc"}) == Config.resolve({}, "conv2d_mfcc")
+    assert Config.resolve({"model": "conv1d"}) == Config()
+    assert Config.resolve({}) == Config()
+
+
+def test_options_go_before_presets() -> None:
+    config = Config.resolve({"model": "conv2d_mfcc", "sampling_rate": 22050, "n_mfcc": None, "seed": "3"})
+    assert (config.sampling_rate, config.n_mfcc, config.seed) == (22050, 40, 3)
+    config = Config.resolve({"max_epochs": 9}, "quick")
+    assert (config.max_epochs, config.n_folds, config.sampling_rate) == (9, 2, 100)
+    config = Config.resolve({"model": "dummy1d"}, "conv2d_mfcc")
+    assert (config.model, config.sampling_rate, config.n_mfcc) == ("dummy1d", 44100, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "preset", "line"),
+    [
+        ({"model": "conv9"}, None, "model=conv9: no such model; there are dummy1d, conv1d, conv2d_mfcc"),
+        ({}, "slow", "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, quick"),
+        ({"model": "quick"}, None, "model=quick: expected one of dummy1d, conv1d, conv2d_mfcc"),
+        ({"model": "conv9"}, "quick", "model=conv9: expected one of dummy1d, conv1d, conv2d_mfcc"),
+    ],
+)
+def test_unknown_models_and_presets(options: dict, preset: str | None, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.resolve(options, preset)
+    assert one_line(caught.value) == line
+
+
+def test_unknown_setting() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_mapping({"learning_rat": 0.1, "seed": 1})
+    line = one_line(caught.value)
+    assert line.startswith("learning_rat: no such setting; there are model, sampling_rate, ")
+    assert all(spec.name in line for spec in fields(Config))
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), REFUSED)
+def test_refused_value(name: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_mapping({name: value})
+    assert one_line(caught.value) + "." == f"{name}={value}: {expected}."
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, ends in ALLOWED.items() for value in ends])
+def test_allowed_value(name: str, value: object) -> None:
+    assert getattr(Config.from_mapping({"sampling_rate": 16000, name: value}), name) == value
+
+
+def test_every_field_is_tested() -> None:
+    names = {spec.name for spec in fields(Config)}
+    assert names == {name for name, _, _ in REFUSED} == set(ALLOWED) == set(OTHER_VALUES)
+
+
+def test_a_value_of_several_lines_is_refused_in_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_mapping({"model": "conv1d\nand more"})
+    one_line(caught.value)
+
+
+def test_errors_are_what_the_command_line_prints() -> None:
+    assert issubclass(ConfigError, FsatError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"sampling_rate": 100, "audio_duration": 1},
+            "conv1d cannot take 100 samples (sampling_rate=100 Hz, audio_duration=1 s): it needs at least 1616 "
+            "samples, that is audio_duration=16.16 at this rate",
+        ),
+        (
+            {"audio_duration": 0.1},
+            "conv1d cannot take 1600 samples (sampling_rate=16000 Hz, audio_duration=0.1 s): it needs at least 1616 "
+            "samples, that is audio_duration=0.101 at this rate",
+        ),
+        (
+            {"model": "conv2d_mfcc", "audio_duration": 0.4},
+            "conv2d_mfcc cannot take 6400 samples (sampling_rate=16000 Hz, audio_duration=0.4 s): it needs at least "
+            "7680 samples, that is audio_duration=0.48 at this rate",
+        ),
+        ({"model": "conv2d_mfcc", "n_mfcc": 15}, "n_mfcc=15: conv2d_mfcc needs at least 16 MFCC; raise n_mfcc"),
+    ],
+)
+def test_what_a_model_cannot_take(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**settings)
+    assert one_line(caught.value) == line
+
+
+@pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc"])
+@pytest.mark.parametrize("rate", [2, 100, 1001, 8000, 11025, 16000, 44100, 96000, 768000])
+def test_the_length_that_the_error_names_is_one_that_works(model: str, rate: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(model=model, sampling_rate=rate, audio_duration=0.001)
+    advice = dict(re.findall(r"(audio_duration|sampling_rate)=([\d.]+)", str(caught.value).partition("it needs")[2]))
+    assert advice
+    mended = Config.from_mapping({"model": model, "sampling_rate": rate, **advice})
+    assert mended.audio_length >= MODELS[model].min_samples
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        OTHER_VALUES,
+        {**OTHER_VALUES, "model": "conv2d_mfcc"},
+        {"learning_rate": 0.1 + 0.2, "audio_duration": 1 / 3},
+        {"learning_rate": 1e-12, "seed": 2**31 - 1},
+    ],
+)
+def test_values_come_back_from_their_texts(settings: dict) -> None:
+    config = Config(**settings)
+    texts = {name: str(value) for name, value in config.to_dict().items()}  # as MLflow keeps them
+    assert Config.from_mapping(texts) == config
+    assert Config.from_mapping(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_values_have_the_type_of_their_field() -> None:
+    config = Config.from_mapping({"sampling_rate": "8000", "audio_duration": 1, "seed": 5.0, "learning_rate": "1e-3"})
+    assert config.to_dict() | {"sampling_rate": 8000, "audio_duration": 1.0, "seed": 5} == config.to_dict()
+    assert [type(value) for value in (config.sampling_rate, config.seed)] == [int, int]
+    assert [type(value) for value in (config.audio_duration, config.learning_rate)] == [float, float]
+    assert type(replace(config, batch_size=np.int64(8)).batch_size) is int
+
+
+def test_it_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config().seed = 2
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("name", [name for name in OTHER_VALUES if name not in ("model", "sampling_rate")])
+def test_options_give_the_config_back(preset: str, name: str) -> None:
+    config = Config.resolve({name: OTHER_VALUES[name]}, preset)
+    options = config.options()
+    assert Config.resolve(options) == config
+    assert next(iter(options)) == "model"
+    assert options[name] == OTHER_VALUES[name]
+
+
+def test_options_are_the_fewest() -> None:
+    assert Config().options() == {"model": "conv1d"}
+    assert Config.resolve({"seed": 3}, "conv2d_mfcc").options() == {"model": "conv2d_mfcc", "seed": 3}
+    assert Config(model="conv2d_mfcc").options() == {"model": "conv2d_mfcc", "sampling_rate": 16000, "n_mfcc": 20}
+
+
+@pytest.mark.parametrize("name", [name for name in OTHER_VALUES if name != "n_mfcc"])
+def test_study_changes_with_every_setting(name: str) -> None:
+    config = Config()
+    assert replace(config, **{name: OTHER_VALUES[name]}).study_id("d", ["a", "b"]) != config.study_id("d", ["a", "b"])
+
+
+def test_study_of_a_model_on_mfcc_changes_with_their_number() -> None:
+    config = Config.resolve({}, "conv2d_mfcc")
+    assert replace(config, n_mfcc=41).study_id("d", ["a"]) != config.study_id("d", ["a"])
+
+
+@pytest.mark.parametrize("model", ["dummy1d", "conv1d"])
+def test_study_does_not_change_with_a_setting_that_changes_no_prediction(model: str) -> None:
+    config = Config(model=model)
+    assert replace(config, n_mfcc=21).study_id("d", ["a"]) == config.study_id("d", ["a"])
+
+
+def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config()
+    study = config.study_id("digest", ["a", "b"])
+    assert config.study_id("digest", ["a", "b"]) == study
+    assert len({study, config.study_id("other", ["a", "b"]), config.study_id("digest", ["b", "a"]),
+                config.study_id("digest", ["a"]), config.study_id("digest", ["ab"])}) == 5  # fmt: skip
+    monkeypatch.setattr(fsat.config, "RECIPE", fsat.config.RECIPE + 1)
+    assert config.study_id("digest", ["a", "b"]) != study
+
+
+def test_study_is_that_of_the_values_and_not_of_how_they_were_given() -> None:
+    study = Config().study_id("d", ("a", "b"))
+    assert re.fullmatch(r"[0-9a-f]{8,16}", study)
+    assert Config(audio_duration=2, seed="1001").study_id("d", ["a", "b"]) == study
+    code = "from fsat.config import Config; print(Config().study_id('d', ['a', 'b']))"
+    for hash_seed in ("1", "2"):
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
+        )
+        assert result.stdout.strip() == study
+
+
+def test_facts_import_nothing_heavy() -> None:
+    code = "import sys, fsat.config, fsat.labels, fsat.errors; print(*{m.split('.')[0] for m in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                            env={"PYTHONPATH": ":".join(sys.path)})  # fmt: skip
+    assert not {"numpy", "pandas", "tensorflow", "keras", "librosa", "mlflow", "soundfile"} & set(result.stdout.split())

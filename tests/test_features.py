@@ -1,0 +1,101 @@
+"""MFCC against librosa's own, and the shapes that models take in."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+from helpers import tone
+
+from fsat.config import Config
+from fsat.data.features import mfcc, model_input
+
+# (rate, coefficients): the seed's two
+SETTINGS = [(16000, 20), (44100, 40)]
+
+
+def sounds(rate: int, seconds: float = 2.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n_samples = round(rate * seconds)
+    short = np.pad(tone(440, seconds / 4, rate), (n_samples // 8, 0))
+    return {
+        "noise": (0.1 * rng.standard_normal(n_samples)).astype(np.float32),
+        "sine": tone(440, seconds, rate),
+        "silence": np.zeros(n_samples, np.float32),
+        "quiet": (1e-4 * rng.standard_normal(n_samples)).astype(np.float32),
+        "short": np.pad(short, (0, n_samples - len(short))),  # a tone with silence on both sides
+    }
+
+
+def librosas(crop: np.ndarray, rate: int, n_mfcc: int) -> np.ndarray:
+    """As the notebook calls it."""
+    return librosa.feature.mfcc(y=crop, sr=rate, n_mfcc=n_mfcc)
+
+
+@pytest.mark.parametrize(("rate", "n_mfcc"), SETTINGS)
+@pytest.mark.parametrize("sound", ["noise", "sine", "silence", "quiet", "short"])
+def test_mfcc_are_librosas(rate: int, n_mfcc: int, sound: str) -> None:
+    crop = sounds(rate)[sound]
+    result = mfcc(crop[np.newaxis], rate, n_mfcc)
+    assert result.dtype == np.float32
+    assert result.shape == (1, n_mfcc, 1 + len(crop) // 512)
+    np.testing.assert_allclose(result[0], librosas(crop, rate, n_mfcc), atol=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "n_mfcc"), SETTINGS)
+def test_a_batch_gives_what_each_crop_gives_by_itself(rate: int, n_mfcc: int) -> None:
+    """The floor 80 dB below the maximum is that of the crop: a quiet one is not cut by a loud neighbour."""
+    crops = np.stack(list(sounds(rate).values()))
+    result = mfcc(crops, rate, n_mfcc)
+    for crop, one in zip(crops, result, strict=True):
+        np.testing.assert_allclose(one, librosas(crop, rate, n_mfcc), atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [7680, 7681, 8191, 8192, 22050])
+def test_frames_of_any_length(length: int) -> None:
+    crop = sounds(16000)["noise"][:length]
+    np.testing.assert_allclose(mfcc(crop[np.newaxis], 16000, 20)[0], librosas(crop, 16000, 20), atol=1e-3)
+
+
+@pytest.mark.parametrize("n_mfcc", [1, 13, 128])
+def test_number_of_coefficients(n_mfcc: int) -> None:
+    crop = sounds(16000)["noise"][:8000]
+    np.testing.assert_allclose(mfcc(crop[np.newaxis], 16000, n_mfcc)[0], librosas(crop, 16000, n_mfcc), atol=1e-3)
+
+
+def test_silence_by_hand() -> None:
+    """Every band is at -100 dB: the first coefficient of the orthonormal DCT is -100 * sqrt(128), the others 0."""
+    result = mfcc(np.zeros((1, 8000), np.float32), 16000, 20)[0]
+    np.testing.assert_allclose(result[0], -100 * 128**0.5, atol=1e-3)
+    np.testing.assert_allclose(result[1:], 0, atol=1e-3)
+
+
+def test_ten_times_the_amplitude_is_20_db_more() -> None:
+    crop = sounds(16000)["noise"][:8000]
+    soft, loud = mfcc(np.stack([crop, 10 * crop]), 16000, 20)
+    np.testing.assert_allclose(loud[0] - soft[0], 20 * 128**0.5, atol=1e-2)
+    np.testing.assert_allclose(loud[1:], soft[1:], atol=1e-2)
+
+
+@pytest.mark.parametrize("preset", ["conv1d", "conv2d_mfcc", "quick"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_model_input_has_the_shape_that_the_config_names(preset: str, batch: int) -> None:
+    config = Config.resolve({}, preset)
+    crops = np.random.default_rng(0).standard_normal((batch, config.audio_length)).astype(np.float32)
+    inputs = model_input(crops, config)
+    assert inputs.shape == (batch, *config.dim)
+    assert inputs.dtype == np.float32
+
+
+def test_model_input_of_a_waveform_model_is_normalised() -> None:
+    config = Config(model="dummy1d", sampling_rate=4, audio_duration=1)
+    inputs = model_input(np.array([[0, 1, -1, 0.5]], np.float32), config)
+    np.testing.assert_allclose(inputs, [[[0.0], [0.5], [-0.5], [0.25]]], atol=1e-6)
+
+
+def test_model_input_of_a_model_on_mfcc_is_not_normalised() -> None:
+    """As in the notebook, whose MFCC are those of the waveform itself."""
+    config = Config.resolve({"model": "conv2d_mfcc", "sampling_rate": 16000})
+    crop = sounds(16000)["noise"]
+    inputs = model_input(crop[np.newaxis], config)
+    np.testing.assert_allclose(inputs[0, :, :, 0], librosas(crop, 16000, 40), atol=1e-3)

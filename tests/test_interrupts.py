@@ -1,0 +1,177 @@
+"""A run that is told to stop ends as KILLED wherever the signal finds it, and an error ends it as FAILED."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import pytest
+from conftest import ROOT
+from helpers import make_dataset
+
+from fsat import interrupts
+from fsat.config import Config
+from fsat.errors import FsatError, RunError
+from fsat.interrupts import Interrupted
+from fsat.pipeline import training
+from fsat.pipeline.ensemble import ensemble
+from fsat.pipeline.source import Source
+from fsat.tracking import runs
+
+TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
+
+
+def all_runs() -> list:
+    return mlflow.search_runs(output_format="list")
+
+
+MOMENTS = {
+    "reading": ("fsat.pipeline.source.load_dataset", "before"),
+    "opened": ("fsat.tracking.runs.set_tags", "before"),
+    "first epoch": ("fsat.tracking.runs.log_metrics", "after"),
+    "building": ("fsat.training.fold.build_for_training", "after"),
+    "weights": ("fsat.training.fold.save_weights", "after"),
+    "first artifact": ("fsat.tracking.runs.log_json", "after"),
+    "uploading": ("fsat.tracking.runs.log_folder", "before"),
+    "uploaded": ("fsat.tracking.runs.log_folder", "after"),
+    "opening": ("mlflow.start_run", "after"),
+}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data, signals, monkeypatch):
+    where, when = MOMENTS[moment]
+    owner, name = where.rsplit(".", 1)
+    original = getattr(__import__(owner, fromlist=[name]), name)
+    fired = []
+
+    def struck(*args, **kwargs):
+        if when == "before" and not fired:
+            fired.append(1)
+            os.kill(os.getpid(), signum)
+        result = original(*args, **kwargs)
+        if when == "after" and not fired:
+            fired.append(1)
+            os.kill(os.getpid(), signum)
+        return result
+
+    before = {run.info.run_id for run in all_runs()}
+    monkeypatch.setattr(where, struck)
+    with pytest.raises(Interrupted) as caught:
+        training.train_fold(Source(data), Config.resolve(TINY), 0)
+    monkeypatch.undo()
+    interrupts._received.clear()
+    assert caught.value.signum == signum
+    assert fired
+    (run,) = [run for run in all_runs() if run.info.run_id not in before]
+    assert run.info.status == "KILLED"
+    with pytest.raises(RunError, match=r"KILLED|no fsat stage"):
+        ensemble(run_ids=[run.info.run_id])
+
+
+def test_a_signal_after_all_is_uploaded_changes_nothing(store, data, signals, monkeypatch):
+    end_run = mlflow.end_run
+
+    def struck(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return end_run(*args, **kwargs)
+
+    monkeypatch.setattr("mlflow.end_run", struck)
+    run_id = training.train_fold(Source(data), Config.resolve(TINY), 0)
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_second_signal_does_not_stop_the_closing(store, data, signals, monkeypatch):
+    end_run = mlflow.end_run
+
+    def strike_again(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return end_run(*args, **kwargs)
+
+    monkeypatch.setattr("mlflow.end_run", strike_again)
+    with pytest.raises(Interrupted), runs.tracked("train_fold", "twice") as run_id:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+
+
+def test_a_killed_cross_validation_kills_its_fold_too(store, data, signals, monkeypatch):
+    before = {run.info.run_id for run in all_runs()}
+    log = runs.log_metrics_of_epoch
+
+    def strike(epoch, metrics):
+        log(epoch, metrics)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("fsat.tracking.runs.log_metrics_of_epoch", strike)
+    with pytest.raises(Interrupted):
+        training.cross_validate(Source(data), Config.resolve({**TINY, "seed": 5}))
+    new = [run for run in all_runs() if run.info.run_id not in before]
+    assert {run.data.tags["fsat.stage"]: run.info.status for run in new} == {
+        "cross_validate": "KILLED", "train_fold": "KILLED",
+    }  # fmt: skip
+
+
+def test_an_error_ends_a_run_as_failed(store, data):
+    before = {run.info.run_id for run in all_runs()}
+    with pytest.raises(FsatError, match="lower learning_rate"):
+        training.train_fold(Source(data), Config.resolve({**TINY, "learning_rate": 1e38}), 0)
+    (run,) = [run for run in all_runs() if run.info.run_id not in before]
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_killed_process_says_so_in_one_line(how, code, data, tmp_path):
+    """The real thing: a process of its own, killed in mid-training."""
+    process = start(["-m", "fsat", "train_fold"], data, tmp_path)
+    wait_for(process, "epoch 2/")
+    process.send_signal(how)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert rest.splitlines()[-1] == f"fsat: error: stopped by {how.name}"
+    assert "Traceback" not in rest
+    assert statuses(tmp_path) == ["KILLED"]
+
+
+def test_killing_mlflow_run_stops_the_training_that_it_started(data, tmp_path):
+    process = start(
+        ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"], data, tmp_path, "-P"
+    )
+    wait_for(process, "epoch 2/")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:
+        time.sleep(0.5)
+    process.stderr.close()
+    assert statuses(tmp_path) == ["KILLED"]
+
+
+def start(command: list[str], data, folder, flag: str = "") -> subprocess.Popen:
+    options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000}
+    for name, value in options.items():
+        command = [*command, flag, f"{name}={value}"] if flag else [*command, f"--{name}", str(value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=folder, env=environment, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the process ended before it said {text!r}")
+
+
+def statuses(folder) -> list[str]:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    return [run.info.status for run in client.search_runs(["0"])]

@@ -1,0 +1,163 @@
+"""Scores against slow versions written from their definitions, against scikit-learn, and against hand-made cases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, confusion_matrix
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from fsat.scoring.metrics import (
+    accuracy,
+    average_precision_at_k,
+    class_average_precision,
+    confusion,
+    log_loss,
+    map_at_k,
+    top_k,
+)
+
+
+def slow_map_at_3(scores: list[list[float]], targets: list[int]) -> float:
+    """The challenge's measure, one clip and one guess after the other; among equal scores the first class wins."""
+    total = 0.0
+    for row, target in zip(scores, targets, strict=True):
+        left = list(range(len(row)))
+        precision_sum, right = 0.0, 0
+        for position in range(min(3, len(row))):
+            best = left[0]
+            for candidate in left:
+                if row[candidate] > row[best]:
+                    best = candidate
+            left.remove(best)
+            if best == target:
+                right += 1
+                precision_sum += right / (position + 1)
+        total += precision_sum  # divided by the number of true labels, which is 1
+    return total / len(targets)
+
+
+def random_case(seed: int, coarse: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    n_clips, n_classes = int(rng.integers(1, 40)), int(rng.integers(1, 45))
+    scores = rng.random((n_clips, n_classes)).astype(np.float32)
+    if coarse:  # many ties
+        scores = np.round(scores * 3) / 3
+    return scores, rng.integers(0, n_classes, n_clips)
+
+
+@pytest.mark.parametrize("coarse", [False, True], ids=["distinct", "ties"])
+def test_map3_agrees_with_the_slow_version(coarse: bool) -> None:
+    for seed in range(150):
+        scores, targets = random_case(seed, coarse)
+        assert map_at_k(scores, targets) == pytest.approx(slow_map_at_3(scores.tolist(), targets.tolist()), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "expected"),
+    [
+        ([0.7, 0.1, 0.1, 0.1], 0, 1.0),
+        ([0.4, 0.5, 0.1, 0.0], 0, 1 / 2),
+        ([0.3, 0.4, 0.2, 0.1], 2, 1 / 3),
+        ([0.3, 0.4, 0.2, 0.1], 3, 0.0),
+        ([0.25, 0.25, 0.25, 0.25], 0, 1.0),  # ties go by class order
+        ([0.25, 0.25, 0.25, 0.25], 1, 1 / 2),
+        ([0.25, 0.25, 0.25, 0.25], 2, 1 / 3),
+        ([0.25, 0.25, 0.25, 0.25], 3, 0.0),
+        ([0.1, 0.1, 0.4, 0.4], 3, 1 / 2),
+        ([0.0, -1.0, 2.0, 1.0], 0, 1 / 3),  # any scores, not only probabilities
+        ([0.6, 0.4], 1, 1 / 2),  # fewer than three classes
+        ([0.6, 0.4], 0, 1.0),
+        ([1.0], 0, 1.0),
+    ],
+)
+def test_map3_of_one_clip(scores: list[float], target: int, expected: float) -> None:
+    assert map_at_k(np.array([scores]), np.array([target])) == pytest.approx(expected)
+
+
+def test_map3_is_the_mean_over_clips() -> None:
+    scores = np.array([[0.7, 0.2, 0.1, 0.0], [0.7, 0.2, 0.1, 0.0], [0.7, 0.2, 0.1, 0.0], [0.7, 0.2, 0.1, 0.0]])
+    assert map_at_k(scores, np.array([0, 1, 2, 3])) == pytest.approx((1 + 1 / 2 + 1 / 3) / 4)
+
+
+def test_other_numbers_of_guesses() -> None:
+    scores = np.array([[0.1, 0.2, 0.3, 0.4]])
+    assert [map_at_k(scores, np.array([0]), k) for k in (1, 3, 4, 9)] == [0, 0, 0.25, 0.25]
+
+
+def test_top_k_orders_by_score_then_class() -> None:
+    scores = np.array([[0.1, 0.4, 0.4, 0.1], [0.0, 0.0, 0.0, 1.0]])
+    assert top_k(scores).tolist() == [[1, 2, 0], [3, 0, 1]]
+    assert top_k(scores, 1).tolist() == [[1], [3]]
+    assert top_k(np.array([[0.2, 0.8]])).tolist() == [[1, 0]]
+
+
+def test_random_guessing_with_ten_classes_scores_what_chance_gives() -> None:
+    rng = np.random.default_rng(0)
+    score = map_at_k(rng.random((40000, 10)), rng.integers(0, 10, 40000))
+    assert score == pytest.approx((1 + 1 / 2 + 1 / 3) / 10, abs=0.005)  # the 0.18 of ESC-10
+
+
+def test_a_repeated_guess_counts_once() -> None:
+    ranking = np.array([[4, 2, 2], [2, 2, 2], [4, 5, 6], [-1, -1, 2]])
+    assert average_precision_at_k(ranking, np.array([2, 2, 2, 2])) == pytest.approx([1 / 2, 1, 0, 1 / 3])
+
+
+def test_accuracy() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.5, 0.5]])
+    assert accuracy(scores, np.array([0, 0, 0, 1])) == 0.5  # right, wrong, right by class order, wrong
+
+
+def test_log_loss_by_hand() -> None:
+    scores = np.array([[0.5, 0.5], [0.25, 0.75]])
+    assert log_loss(scores, np.array([0, 0])) == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert log_loss(np.array([[0.0, 1.0]]), np.array([0])) == pytest.approx(-math.log(1e-7))
+    assert log_loss(np.array([[0.0, 1.0]]), np.array([1])) == 0
+
+
+def test_log_loss_agrees_with_sklearn() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.dirichlet(np.ones(7), 50)
+    targets = rng.integers(0, 7, 50)
+    assert log_loss(scores, targets) == pytest.approx(sklearn_log_loss(targets, scores, labels=range(7)))
+
+
+@pytest.mark.parametrize("function", [map_at_k, accuracy, log_loss])
+def test_no_clips_have_no_score(function) -> None:
+    assert math.isnan(function(np.empty((0, 3)), np.empty(0, dtype=int)))
+
+
+def test_class_average_precision_agrees_with_sklearn() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n_clips, n_classes = int(rng.integers(2, 60)), int(rng.integers(2, 12))
+        scores = rng.random((n_clips, n_classes))  # float64: no ties
+        targets = rng.integers(0, n_classes, n_clips)
+        expected = [
+            average_precision_score(targets == j, scores[:, j]) if (targets == j).any() else np.nan
+            for j in range(n_classes)
+        ]
+        np.testing.assert_allclose(class_average_precision(scores, targets), expected, rtol=1e-12)
+
+
+def test_class_average_precision_by_hand() -> None:
+    scores = np.array([[0.9, 0.1, 0], [0.8, 0.7, 0], [0.7, 0.9, 0], [0.1, 0.8, 0]])
+    result = class_average_precision(scores, np.array([0, 1, 0, 1]))
+    # class 0 is ranked clips 0, 1, 2, 3, right at 1 and 3; class 1 is ranked 2, 3, 1, 0, right at 2 and 3
+    np.testing.assert_allclose(result[:2], [(1 + 2 / 3) / 2, (1 / 2 + 2 / 3) / 2])
+    assert np.isnan(result[2])  # no clip of that class
+
+
+def test_confusion_agrees_with_sklearn() -> None:
+    for seed in range(20):
+        scores, targets = random_case(seed, coarse=seed % 2 == 0)
+        guesses = [row.index(max(row)) for row in scores.tolist()]
+        expected = confusion_matrix(targets, guesses, labels=range(scores.shape[1]))
+        np.testing.assert_array_equal(confusion(scores, targets), expected)
+
+
+def test_confusion_has_labels_in_rows() -> None:
+    scores = np.array([[0.1, 0.9, 0], [0.1, 0.9, 0], [0, 0, 1]])
+    assert confusion(scores, np.array([0, 0, 2])).tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]

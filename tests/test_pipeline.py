@@ -1,0 +1,315 @@
+"""Training, ensembling, registering and tagging in a real MLflow store, on clips small enough for a test."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import make_dataset
+from scipy.stats import gmean
+
+from fsat.config import Config
+from fsat.data.audio import decode
+from fsat.errors import RunError
+from fsat.models import build
+from fsat.pipeline.ensemble import ensemble
+from fsat.pipeline.predict import predict
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import cross_validate, train_fold
+from fsat.training.predict import predict_clips
+
+TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
+ARTIFACTS = [
+    "config.json", "labels.json", "model.txt", "plots/class_precision.png", "plots/confusion.png",
+    "plots/learning_curves.png", "predictions/clips.csv", "predictions/submission.csv", "predictions/test.npy",
+    "predictions/train.npy", "weights/best.weights.h5",
+]  # fmt: skip
+
+
+def tiny(**options) -> Config:
+    return Config.resolve({"model": "conv1d", **TINY, **options})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=8, test_clips=5)
+    (folder / "audio_test" / "empty.wav").write_bytes(b"")
+    with open(folder / "sample_submission.csv", "a") as table:
+        table.write("empty.wav,\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(data) -> Source:
+    return Source(data)
+
+
+@pytest.fixture(scope="module")
+def study(store, source):
+    """Both folds of a conv1d study, trained by cross_validate."""
+    return cross_validate(source, tiny())
+
+
+def artifacts(run_id: str, path: str = "") -> list[str]:
+    found = []
+    for entry in mlflow.MlflowClient().list_artifacts(run_id, path):
+        found += artifacts(run_id, entry.path) if entry.is_dir else [entry.path]
+    return found
+
+
+def fetch(run_id: str, path: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+
+
+def array(run_id: str, name: str) -> np.ndarray:
+    return np.load(fetch(run_id, f"predictions/{name}.npy"))
+
+
+def status(run_id: str) -> str:
+    return mlflow.get_run(run_id).info.status
+
+
+def test_a_fold_run_leaves_what_the_design_lists(study, data):
+    record = study[1]
+    run = mlflow.get_run(record.run_id)
+    assert run.info.status == "FINISHED"
+    assert Config.from_mapping({k: run.data.params[k] for k in Config().to_dict()}) == record.config
+    assert record.config == tiny(folds="stratified")
+    assert run.data.params["fold"] == "1"
+    assert (run.data.params["n_train"], run.data.params["n_val"]) == ("12", "12")
+    assert run.data.tags["fsat.stage"] == "train_fold"
+    assert run.data.tags["fsat.model"] == "conv1d"
+    assert run.data.tags["fsat.dataset"] == run.data.params["dataset_digest"]
+    parent = mlflow.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["fsat.stage"] == "cross_validate"
+    (dataset_input,) = run.inputs.dataset_inputs
+    assert dataset_input.dataset.digest == run.data.tags["fsat.dataset"]
+
+    client = mlflow.MlflowClient()
+    for name in ("loss", "acc", "val_loss", "learning_rate", "epoch_seconds", "clips_per_second"):
+        assert [point.step for point in client.get_metric_history(record.run_id, name)] == [0, 1], name
+    for name in ("val_acc", "val_map3"):  # the last point is the score of the weights that were kept
+        assert [point.step for point in client.get_metric_history(record.run_id, name)] == [0, 1, 2], name
+    losses = [point.value for point in client.get_metric_history(record.run_id, "val_loss")]
+    assert run.data.metrics["best_val_loss"] == min(losses)
+    assert run.data.metrics["best_epoch"] == int(np.argmin(losses))
+
+    found = artifacts(record.run_id)
+    assert set(ARTIFACTS) <= set(found)
+    assert any(name.startswith("tensorboard/") and "events" in name for name in found)
+    assert json.loads(fetch(record.run_id, "labels.json").read_text()) == sorted(
+        set(pd.read_csv(data / "train.csv")["label"])
+    )
+
+
+def test_prediction_arrays_fit_their_table(study, data):
+    table = pd.read_csv(data / "train.csv")
+    labels = sorted(set(table["label"]))
+    held_out = np.zeros(len(table), dtype=int)
+    for record in study:
+        train, test = array(record.run_id, "train"), array(record.run_id, "test")
+        clips = pd.read_csv(fetch(record.run_id, "predictions/clips.csv"), keep_default_na=False)
+        rows = clips[clips["split"] != "test"]
+        assert train.dtype == test.dtype == np.float32
+        assert train.shape == (len(table), len(labels))
+        assert test.shape == (6, len(labels))
+        np.testing.assert_allclose(train.sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(test.sum(axis=1), 1, rtol=1e-5)
+        assert rows["fname"].tolist() == table["fname"].tolist()
+        assert clips[clips["split"] == "test"]["fname"].tolist()[-1] == "empty.wav"
+        prior = table["label"].value_counts(normalize=True)[labels].to_numpy()
+        np.testing.assert_allclose(test[-1], prior, rtol=1e-6)  # the clip that cannot be used
+
+        val = (rows["split"] == "val").to_numpy()
+        held_out += val
+        targets = rows["label"].map(labels.index).to_numpy()
+        place = (-train[val]).argsort(axis=1, kind="stable")[:, :3].tolist()
+        points = [1 / (1 + best.index(t)) if t in best else 0 for best, t in zip(place, targets[val], strict=True)]
+        run = mlflow.get_run(record.run_id)
+        assert run.data.metrics["val_map3"] == pytest.approx(np.mean(points))
+
+        submission = pd.read_csv(fetch(record.run_id, "predictions/submission.csv"))
+        assert submission["fname"].tolist() == clips[clips["split"] == "test"]["fname"].tolist()
+        best = test[0].argsort()[::-1][:3]
+        assert submission["label"][0] == " ".join(labels[j] for j in best)
+    assert held_out.tolist() == [1] * len(table)
+
+
+def test_weights_alone_give_the_predictions_back(study, data):
+    record = study[0]
+    config = Config(**json.loads(fetch(record.run_id, "config.json").read_text()))
+    model = build(config, 3)
+    model.load_weights(fetch(record.run_id, "weights/best.weights.h5"))
+    names = pd.read_csv(data / "train.csv")["fname"]
+    clips = [decode(data / "audio_train" / name, config.sampling_rate) for name in names]
+    np.testing.assert_allclose(predict_clips(model, clips, config), array(record.run_id, "train"), atol=1e-6)
+
+
+def test_finished_folds_are_not_trained_again(study, source):
+    again = cross_validate(source, tiny())
+    assert [record.run_id for record in again] == [record.run_id for record in study]
+
+
+def test_same_command_same_bits_and_another_seed_or_fold_not(study, source):
+    alone = train_fold(source, tiny(), 0)
+    for name in ("train", "test"):
+        assert array(alone, name).tobytes() == array(study[0].run_id, name).tobytes()
+        assert array(alone, name).tobytes() != array(study[1].run_id, name).tobytes()
+    other = train_fold(source, tiny(seed=2), 0)
+    assert array(other, "test").tobytes() != array(alone, "test").tobytes()
+    assert mlflow.get_run(other).data.tags["fsat.study"] != mlflow.get_run(alone).data.tags["fsat.study"]
+
+
+@pytest.fixture(scope="module")
+def blended(study):
+    """An ensemble of the study, registered as tones."""
+    return ensemble(run_ids=[record.run_id for record in study], register_as="tones")
+
+
+def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
+    members = [array(record.run_id, "train") for record in study]
+    tables = [pd.read_csv(fetch(record.run_id, "predictions/clips.csv"), keep_default_na=False) for record in study]
+    expected = np.zeros_like(members[0])
+    for scores, table in zip(members, tables, strict=True):
+        val = (table[table["split"] != "test"]["split"] == "val").to_numpy()
+        expected[val] = scores[val]
+    np.testing.assert_allclose(array(blended.run_id, "oof"), expected, rtol=1e-5)
+    mean = gmean([array(record.run_id, "test").astype(np.float64) for record in study], axis=0)
+    np.testing.assert_allclose(
+        array(blended.run_id, "test"), mean / mean.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7
+    )
+    metrics = mlflow.get_run(blended.run_id).data.metrics
+    table = pd.read_csv(data / "train.csv")
+    labels = sorted(set(table["label"]))
+    targets = table["label"].map(labels.index).to_numpy()
+    assert metrics["oof_acc"] == pytest.approx((expected.argmax(axis=1) == targets).mean())
+    scores = pd.read_csv(fetch(blended.run_id, "scores.csv"))
+    assert scores["kind"].tolist() == ["member", "member", "study", "blend"]
+    assert scores["map3"].iloc[-1] == pytest.approx(metrics["oof_map3"])
+    assert {"predictions/submission.csv", "predictions/clips.csv", "members.json"} <= set(artifacts(blended.run_id))
+
+
+def test_the_registered_tagger_gives_the_scores_that_were_logged(blended, data):
+    assert blended.registered.promoted
+    tagger = mlflow.pyfunc.load_model("models:/tones@champion")
+    logged = array(blended.run_id, "test")
+    names = pd.read_csv(data / "sample_submission.csv")["fname"].tolist()
+    rows = pd.DataFrame({"audio": [(data / "audio_test" / name).read_bytes() for name in names]})
+    tags = tagger.predict(rows, params={"top_k": 2})
+    labels = json.loads(fetch(blended.run_id, "labels.json").read_text())
+    for i in range(5):
+        order = np.argsort(-logged[i], kind="stable")[:2]
+        assert tags["labels"][i] == [labels[j] for j in order]
+        np.testing.assert_allclose(tags["scores"][i], logged[i][order], atol=1e-6)
+        assert tags["error"][i] == ""
+    assert tags["labels"][5] == []
+    assert "unreadable" in tags["error"][5]
+
+
+def test_predict_writes_a_row_for_every_file(blended, data, store, tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "deep").mkdir(parents=True)
+    name = pd.read_csv(data / "sample_submission.csv")["fname"][0]
+    (folder / "deep" / "one.WAV").write_bytes((data / "audio_test" / name).read_bytes())
+    (folder / "bad.flac").write_text("not a sound")
+    (folder / "notes.txt").write_text("not looked at")
+    table = predict(folder, tmp_path / "tags.csv", "models:/tones@champion", 3)
+    written = pd.read_csv(tmp_path / "tags.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(written, table)
+    assert written["fname"].tolist() == ["bad.flac", "deep/one.WAV"]
+    assert written["label"].tolist()[0] == ""
+    assert "unreadable" in written["error"][0]
+    logged = np.sort(array(blended.run_id, "test")[0])[::-1]
+    np.testing.assert_allclose([float(x) for x in written["scores"][1].split()], logged, atol=2e-6)
+
+
+def test_champion_moves_only_as_promote_says(blended, study, source):
+    client = mlflow.MlflowClient()
+    run_ids = [record.run_id for record in study]
+
+    def holder() -> str:
+        return client.get_model_version_by_alias("tones", "champion").version
+
+    same = ensemble(run_ids=run_ids, register_as="tones")
+    assert not same.registered.promoted
+    assert "does not beat" in same.registered.news
+    assert int(holder()) == blended.registered.version
+    forced = ensemble(run_ids=run_ids, register_as="tones", promote="always")
+    assert int(holder()) == forced.registered.version
+    kept = ensemble(run_ids=run_ids, register_as="tones", promote="never")
+    assert kept.registered.version > forced.registered.version
+    assert int(holder()) == forced.registered.version
+    client.set_model_version_tag("tones", holder(), "fsat.dataset", "another")
+    moved = ensemble(run_ids=run_ids, register_as="tones")
+    assert moved.registered.promoted
+    assert "another dataset" in moved.registered.news
+    client.set_model_version_tag("tones", holder(), "fsat.oof_map3", "0.0001")
+    assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.news
+
+
+def test_members_may_differ_in_rate_and_features(study, source, data, store):
+    others = cross_validate(source, tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16))
+    made = ensemble(studies=[study[0].study, others[0].study], register_as="joint")
+    per_study = [
+        gmean([array(record.run_id, "test").astype(np.float64) for record in records], axis=0)
+        for records in (study, others)
+    ]
+    mean = gmean([scores / scores.sum(axis=1, keepdims=True) for scores in per_study], axis=0)
+    expected = mean / mean.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(array(made.run_id, "test"), expected, rtol=1e-3, atol=1e-6)
+    tagger = mlflow.pyfunc.load_model(f"models:/joint/{made.registered.version}")
+    name = pd.read_csv(data / "sample_submission.csv")["fname"][1]
+    tags = tagger.predict(pd.DataFrame({"audio": [(data / "audio_test" / name).read_bytes()]}))
+    np.testing.assert_allclose(tags["scores"][0], np.sort(expected[1])[::-1], atol=1e-5)
+
+
+def test_newest_complete_study_is_the_default(study, store):
+    made = ensemble(register_as="newest")
+    newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'train_fold'", output_format="list")
+    complete = {run.data.tags["fsat.study"] for run in newest if run.data.tags["fsat.fold"] == "1"}
+    assert mlflow.get_run(made.run_id).data.tags["fsat.studies"] in complete
+    assert len(json.loads(fetch(made.run_id, "members.json").read_text())) == 2
+
+
+def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path):
+    run_ids = [record.run_id for record in study]
+
+    def refusal(**arguments) -> str:
+        with pytest.raises(RunError) as caught:
+            ensemble(register_as="refused", **arguments)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no run 0123abcd" in refusal(run_ids=["0123abcd"])
+    parent = mlflow.get_run(run_ids[0]).data.tags["mlflow.parentRunId"]
+    assert "stage cross_validate; expected fold runs" in refusal(run_ids=[parent])
+    missing = refusal(run_ids=run_ids[:1])
+    assert "lacks fold 1 of 2" in missing
+    assert f"mlflow run . -e cross_validate -P data_dir={data}" in missing
+    assert "-P sampling_rate=8000" in missing
+    twice = train_fold(source, tiny(), 0)
+    assert "are both fold 0" in refusal(run_ids=[*run_ids, twice])
+    assert "no study nowhere" in refusal(studies=["nowhere"])
+    assert "both given" in refusal(run_ids=run_ids, studies=["x"])
+
+    elsewhere = Source(make_dataset(tmp_path / "other", clips_per_class=6, test_clips=2))
+    others = [record.run_id for record in cross_validate(elsewhere, tiny(model="dummy1d"))]
+    assert "disagrees with run" in refusal(run_ids=[*run_ids, *others])
+    assert "lacks fold 1 of 2" in refusal(run_ids=[*run_ids, others[0]])
+
+    failed = train_fold(source, tiny(model="dummy1d"), 1)
+    mlflow.MlflowClient().set_terminated(failed, "FAILED")
+    assert f"run {failed} is FAILED" in refusal(run_ids=[failed])
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        mlflow.MlflowClient().get_registered_model("refused")
+
+
+def test_an_incomplete_study_only_if_allowed(study):
+    made = ensemble(run_ids=[study[0].run_id], register_as="half", allow_incomplete=True)
+    oof = array(made.run_id, "oof")
+    assert np.isnan(oof).any(axis=1).sum() == 12
+    scores = pd.read_csv(fetch(made.run_id, "scores.csv"))
+    assert scores["clips"].tolist() == [12, 12, 12]
+    assert status(made.run_id) == "FINISHED"

@@ -1,0 +1,165 @@
+"""`mlflow run` as a new user types it, in a fresh clone."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+import pytest
+
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
+
+
+def mlflow_run(clone, *arguments, network=False, **environment) -> subprocess.CompletedProcess:
+    env = {**os.environ, **environment}
+    if network:
+        env = {name: value for name, value in env.items() if name not in PROXIES}
+    return subprocess.run(
+        [sys.executable, "-m", "mlflow", "run", ".", *arguments], cwd=clone, env=env, capture_output=True, text=True
+    )
+
+
+def local(clone, *arguments) -> subprocess.CompletedProcess:
+    return mlflow_run(clone, "--env-manager", "local", *arguments)
+
+
+def runs_of(clone, stage: str) -> list:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{clone}/mlflow.db")
+    return client.search_runs(["0"], f"tags.`fsat.stage` = '{stage}'")
+
+
+def test_a_fresh_clone_trains_a_fold_and_says_what_is_missing(clone):
+    done = local(clone, "-e", "train_fold", "-P", "fold=3", "-P", "max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "generating sounds in" in done.stderr
+    (run,) = runs_of(clone, "train_fold")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["fsat.fold"] == "3"
+    assert run.data.params["n_folds"] == "10"
+    assert run.data.tags["mlflow.project.entryPoint"] == "train_fold"
+    assert run.info.artifact_uri.startswith(f"{clone}/mlruns/") or f"{clone}/mlruns/" in run.info.artifact_uri
+
+    missing = local(clone, "-e", "ensemble")
+    assert missing.returncode != 0
+    assert (
+        "lacks folds 0, 1, 2, 4, 5, 6, 7, 8, 9 of 10; train what is missing with `mlflow run . -e cross_validate"
+        in (missing.stderr)
+    )
+    assert "Traceback" not in missing.stderr
+    assert [run.info.status for run in runs_of(clone, "ensemble")] == ["FAILED"]
+
+
+def test_mistakes_by_mlflow_run_are_one_line_of_fsat(clone):
+    done = local(clone, "-e", "train_fold", "-P", "fold=abc")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fsat: ")]
+    assert "'abc' is not a valid integer" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_real_recordings_with_a_stratified_split_in_an_environment_built_by_uv(clone, esc10, tmp_path_factory):
+    """Builds the environment of conda.yaml, so it needs uv and a package index."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed: pip install uv")
+    done = mlflow_run(
+        clone, "--env-manager", "uv", "-e", "train_fold", "-P", "fold=3", "-P", f"data_dir={esc10}",
+        "-P", "folds=stratified", "-P", "max_epochs=1",
+        network=True, MLFLOW_ENV_ROOT=str(tmp_path_factory.mktemp("envs")),
+    )  # fmt: skip
+    if done.returncode and "CI" not in os.environ and re.search("error sending request|dns error", done.stderr):
+        pytest.skip("uv cannot reach a package index: needs a network")
+    assert done.returncode == 0, done.stderr[-3000:]
+    newest = runs_of(clone, "train_fold")[0]
+    assert newest.info.status == "FINISHED"
+    assert newest.data.params["folds"] == "stratified"
+    assert (newest.data.params["n_train"], newest.data.params["n_val"]) != ("80", "80")
+
+
+def test_main_does_all_of_it(clone):
+    """The command of `make demo`, whose scores the README promises."""
+    options = re.search(r"^DEMO := (.*)$", (clone / "Makefile").read_text(), re.MULTILINE).group(1)
+    done = local(clone, *options.split())
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {line.split()[1]: line.split() for line in done.stdout.splitlines() if re.match(r"\s*[0-9a-f]{10}", line)}
+    conv1d, dummy1d = float(rows["conv1d"][2]), float(rows["dummy1d"][2])
+    assert conv1d > 0.85
+    assert dummy1d < conv1d - 0.3
+    assert "fsat version 1 is now champion" in done.stdout
+    assert len(re.findall(r"^  [0-9a-f]{8}\.wav  \w\S* \S+ \S+  \(", done.stdout, re.MULTILINE)) == 3
+    assert "mlflow ui" in done.stdout
+    for stage, count in {"main": 1, "eda": 1, "cross_validate": 2, "ensemble": 2, "predict": 1}.items():
+        finished = [run for run in runs_of(clone, stage) if run.info.status == "FINISHED"]
+        assert len(finished) == (1 if stage == "ensemble" else count), stage
+
+
+def test_the_eda_of_main_is_on_the_server(clone):
+    (run,) = runs_of(clone, "eda")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{clone}/mlflow.db")
+    for folder, count in {"plots": 5, "tables": 3}.items():
+        files = client.list_artifacts(run.info.run_id, folder)
+        assert len(files) == count
+        assert all(file.file_size > 100 for file in files if file.path.endswith("png"))
+    assert run.data.metrics["n_classes"] >= 10
+
+
+def test_predict_with_the_champion_gives_the_tags_of_main(clone):
+    from fsat.data.sources import SAMPLE, cache_dir
+
+    folder = cache_dir() / SAMPLE / "audio_test"
+    done = local(clone, "-e", "predict", "-P", f"input={folder}", "-P", "output=again.csv")
+    assert done.returncode == 0, done.stderr
+    assert (clone / "again.csv").read_text() == (clone / "tags.csv").read_text()
+
+
+def test_the_champion_serves_without_the_checkout(clone, tmp_path):
+    """`mlflow models serve`: JSON with base64 clips in, tags out; the code travels with the model."""
+    import base64
+    import csv
+    import json
+    import time
+    import urllib.request
+
+    from fsat.data.sources import SAMPLE, cache_dir
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{clone}/mlflow.db"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/fsat@champion", "--env-manager", "local",
+         "--port", str(port)],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
+                break
+            except OSError:
+                assert server.poll() is None, server.stderr.read()
+                assert time.monotonic() < deadline, "the server did not answer"
+                time.sleep(0.5)
+        rows = csv.DictReader((clone / "tags.csv").read_text().splitlines())
+        good = next(row for row in rows if not row["error"])
+        clip = (cache_dir() / SAMPLE / "audio_test" / good["fname"]).read_bytes()
+        records = [{"audio": base64.b64encode(audio).decode()} for audio in (clip, b"not a sound")]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"dataframe_records": records, "params": {"top_k": 3}}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        answer = json.load(urllib.request.urlopen(request, timeout=60))["predictions"]
+    finally:
+        os.killpg(server.pid, 15)
+        server.communicate(timeout=30)
+    assert answer[0]["labels"] == good["label"].split()
+    np.testing.assert_allclose(answer[0]["scores"], [float(score) for score in good["scores"].split()], atol=2e-6)
+    assert answer[1]["labels"] == []
+    assert "unreadable" in answer[1]["error"]

@@ -1,0 +1,162 @@
+"""CSV tables: what is read, and that every fault is named with its line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import one_line
+
+from fsat.data.tables import read_table, write_table, write_whole
+from fsat.errors import DataError, Problem
+
+REQUIRED = ("fname", "label")
+
+
+def table_of(folder: Path, content: str | bytes) -> Path:
+    path = folder / "table.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_cells_come_as_texts_with_their_line(tmp_path: Path) -> None:
+    table = read_table(table_of(tmp_path, "fname,label,fold\na.wav,Flute,01\nb.wav,NA,\n"), REQUIRED, ("fold",))
+    assert table.frame.to_dict("records") == [
+        {"row": 2, "fname": "a.wav", "label": "Flute", "fold": "01"},
+        {"row": 3, "fname": "b.wav", "label": "NA", "fold": ""},
+    ]
+    assert table.problems == []
+    assert table.warnings == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "fname,label\na.wav,Flute\nb.wav,Bell\n",
+        "fname,label\na.wav,Flute\nb.wav,Bell",  # no last line end
+        "fname,label\r\na.wav,Flute\r\nb.wav,Bell\r\n",
+        "fname,label\ra.wav,Flute\rb.wav,Bell\r",
+        '"fname","label"\n"a.wav","Flute"\n"b.wav","Bell"\n',
+        "label,fname\nFlute,a.wav\nBell,b.wav\n",
+        " fname , label\na.wav,Flute\nb.wav,Bell\n",
+    ],
+    ids=["plain", "no end", "crlf", "cr", "quoted", "other order", "spaces in header"],
+)
+def test_ways_to_write_the_same_table(tmp_path: Path, content: str) -> None:
+    frame = read_table(table_of(tmp_path, content), REQUIRED).frame
+    assert frame["fname"].tolist() == ["a.wav", "b.wav"]
+    assert frame["label"].tolist() == ["Flute", "Bell"]
+    assert frame["row"].tolist() == [2, 3]
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    frame = read_table(table_of(tmp_path, "fname,label\n\na.wav,Flute\n\n\nb.wav,Bell\n\n"), REQUIRED).frame
+    assert frame["row"].tolist() == [3, 6]
+
+
+def test_utf8_is_kept(tmp_path: Path) -> None:
+    frame = read_table(table_of(tmp_path, "fname,label\nä.wav,Flöte\n"), REQUIRED).frame
+    assert frame.loc[0, ["fname", "label"]].tolist() == ["ä.wav", "Flöte"]
+
+
+def test_byte_order_mark_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    table = read_table(table_of(tmp_path, b"\xef\xbb\xbffname,label\na.wav,Flute\n"), REQUIRED)
+    assert table.frame["fname"].tolist() == ["a.wav"]
+    assert len(table.warnings) == 1
+    assert "table.csv" in table.warnings[0]
+    assert "byte order mark" in table.warnings[0]
+
+
+def test_unknown_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    table = read_table(table_of(tmp_path, "fname,mood,label,note\na.wav,sad,Flute,x\n"), REQUIRED)
+    assert table.frame.columns.tolist() == ["row", "fname", "label"]
+    assert table.frame["label"].tolist() == ["Flute"]
+    assert len(table.warnings) == 1
+    assert "mood, note" in table.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["row", "frames", "reason", "digest", "index", ""])
+def test_a_column_named_like_one_of_fsats_own(tmp_path: Path, name: str) -> None:
+    frame = read_table(table_of(tmp_path, f"{name},fname,label\n7,a.wav,Flute\n"), REQUIRED).frame
+    assert frame.to_dict("records") == [{"row": 2, "fname": "a.wav", "label": "Flute"}]
+
+
+def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:
+    content = "label,fname\nFlute,a.wav\nBell\nBell,b.wav,1\nBell,c.wav\n"
+    table = read_table(table_of(tmp_path, content), ("fname", "label"), split="test")
+    assert table.frame["row"].tolist() == [2, 5]
+    assert [(p.file, p.row, p.split) for p in table.problems] == [("table.csv", 3, "test"), ("table.csv", 4, "test")]
+    assert "1 cell" in table.problems[0].reason
+    assert "2 columns" in table.problems[0].reason
+    assert table.problems[1].fname == "b.wav"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["empty", "fname,label"]),
+        (b"\n\n", ["empty", "fname,label"]),
+        (b"fname,label\n", ["no rows"]),
+        (b"fname,label\n\n", ["no rows"]),
+        (b"file,tag\na.wav,Flute\n", ["unknown column layout", "'file,tag'", "fname,label", "missing fname, label"]),
+        (b"fname;label\na.wav;Flute\n", ["unknown column layout", "'fname;label'"]),
+        (b"a.wav,Flute\nb.wav,Bell\n", ["unknown column layout", "'a.wav,Flute'"]),  # no header
+        (b"fname,tag\na.wav,Flute\n", ["unknown column layout", "missing label"]),
+        (b"fname,label,label\na.wav,Flute,Bell\n", ["label", "twice"]),
+        ("fname,label\na.wav,Flute\nb.wav,Flöte\n".encode("latin-1"), ["line 3", "wrong encoding", "0xf6", "UTF-8"]),
+        ("fname,label\na.wav,Flute\n".encode("utf-16"), ["wrong encoding", "UTF-16", "UTF-8"]),
+        ("\ufefffname,label\na.wav,Flute\n".encode("utf-16-be"), ["wrong encoding", "UTF-16", "UTF-8"]),
+        ("fname,label\na.wav,Flute\n".encode("utf-16-le"), ["wrong encoding", "UTF-8"]),  # without a mark
+        (b'fname,label\na.wav,Flute\n"b.wav,Bell\nc.wav,Bell\n', ["not CSV", "line"]),
+        (b'fname,label\na.wav,"Flute"x\n', ["not CSV", "line 2"]),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt \xff\xfe", ["wrong encoding"]),
+    ],
+)
+def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, words: list[str]) -> None:
+    path = table_of(tmp_path, content)
+    with pytest.raises(DataError) as caught:
+        read_table(path, REQUIRED)
+    message = one_line(caught.value)
+    assert message.startswith(f"{path}: ")
+    for word in words:
+        assert word in message
+
+
+def test_no_such_table(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.csv", tmp_path):
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            read_table(path, REQUIRED)
+        assert one_line(caught.value).startswith(f"{path}: ")
+
+
+def test_problems_read_as_one_line() -> None:
+    assert str(Problem("train.csv", 7, "a.wav", "missing file")) == "train.csv:7: a.wav: missing file"
+    assert str(Problem("train.csv", 0, "", "too small")) == "train.csv: too small"
+    assert str(Problem("train.csv", 7, "a\nb\x1b[2J.wav", "missing file")).isprintable()
+
+
+def test_a_written_table_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.csv"
+    write_table(pd.DataFrame({"fname": ["a,b.wav", 'c".wav'], "label": ["Flute Bell Cello", ""]}), path)
+    frame = read_table(path, REQUIRED).frame
+    assert frame["fname"].tolist() == ["a,b.wav", 'c".wav']
+    assert frame["label"].tolist() == ["Flute Bell Cello", ""]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    write_whole(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["table.csv"]
