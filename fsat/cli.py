@@ -51,13 +51,11 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 1)
     except FsatError as error:
         return _fail(str(error), 1)
-    except interrupts.Interrupted as error:
-        return _fail(str(error), 128 + error.signum)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("stopped", 130)
     except ModuleNotFoundError as error:
         return _fail(f"{error} in {sys.executable}; install the dependencies with `make setup`, then `source "
                      ".venv/bin/activate`", 1)  # fmt: skip
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped", 130)
     except Exception as error:  # the edge: anything else is a fault of fsat's, or of the machine
         what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         return _fail(f"{what}; set {DEBUG}=1 or add --debug to see where", 1)
@@ -66,6 +64,8 @@ def run(arguments: list[str]) -> int:
 def _fail(message: str, code: int) -> int:
     if os.environ.get(DEBUG):
         traceback.print_exc()
+    if signum := interrupts.received():  # whatever a library made of the interruption
+        message, code = f"stopped by {signum.name}", 128 + signum
     print(f"fsat: error: {message}", file=sys.stderr)
     return code
 
@@ -154,19 +154,19 @@ def cli() -> None:
 
 @cli.command("main")
 @source_options
-@click.option("--models", default="dummy1d,conv1d", show_default=True, help="Models to train, separated by commas.")
+@click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
 @with_options(register_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
-def main_command(data_dir: str | None, on_bad_clip: str, models: str, register_as: str, promote: str, output: str,
+def main_command(data_dir: str | None, on_bad_clip: str, models: str | None, register_as: str, promote: str, output: str,
                  preset: str | None, **options: str | None) -> None:  # fmt: skip
     """All of it: eda, every fold of every model, ensemble, registration, tags.
 
     The other options hold for every model; without them each model has its own preset.
     """
-    if options.get("model"):
-        models = options["model"]
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    if models is None:
+        models = options["model"] or PRESETS.get(preset, {}).get("model", "dummy1d,conv1d")
+    names = _words(models)
     if not names:
         raise click.UsageError("--models is empty; expected names of models separated by commas")
     configs = [Config.resolve({**options, "model": name}, preset) for name in dict.fromkeys(names)]

@@ -36,9 +36,9 @@ def install() -> None:
         signal.signal(signum, _on_signal)
 
 
-def received() -> bool:
-    """Whether a signal has come."""
-    return bool(_received)
+def received() -> signal.Signals | None:
+    """The first signal that has come."""
+    return signal.Signals(_received[0]) if _received else None
 
 
 @contextmanager

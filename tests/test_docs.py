@@ -1,5 +1,6 @@
 """MLproject, the command line, Config and the README say the same."""
 
+import hashlib
 import re
 from dataclasses import fields
 
@@ -66,7 +67,9 @@ def test_mlflow_run_lines_in_the_readme_name_entry_points():
 
 
 def test_conda_env_points_to_the_lock():
-    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    text = (ROOT / "conda.yaml").read_text()
+    conda = yaml.safe_load(text)
+    assert f"# lock: {hashlib.sha256((ROOT / 'requirements.lock').read_bytes()).hexdigest()[:16]}\n" in text
     assert {"pip": ["-r requirements.lock"]} in conda["dependencies"]
     lock = (ROOT / "requirements.lock").read_text()
     assert "://" not in lock

@@ -121,7 +121,7 @@ def _snare_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarra
 
 def _glockenspiel(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Bending modes of a free bar, the high ones dying first (Fletcher & Rossing 1998, 2 and 19)."""
-    f0, ring = rng.uniform(1400, 2600), rng.uniform(0.3, 1)
+    f0, ring = rng.uniform(1800, 2800), rng.uniform(0.3, 1)
     modes = [(ratio * f0, level) for ratio, level in ((1, 1), (2.756, 0.5), (5.404, 0.25)) if ratio * f0 < 0.45 * rate]
     return sum(level * np.sin(2 * np.pi * f * t) * np.exp(-t * f / f0 / ring) for f, level in modes)
 
@@ -147,7 +147,7 @@ def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Few and weak harmonics, vibrato, breath (Fletcher & Rossing 1998, 16)."""
     f0 = rng.uniform(800, 1600)
     tone = _harmonics(_phase(_vibrato(f0, t, 0.006, rng), t, rate), rng.uniform(0.05, 0.2), _count(f0, rate, most=5))
-    breath = rng.uniform(0.05, 0.12) * _noise(t, rate, f0, 4 * f0, rng)
+    breath = rng.uniform(0.02, 0.06) * _noise(t, rate, f0, 4 * f0, rng)
     return (tone + breath) * _swell(t, rng.uniform(0.04, 0.1), 0.08)
 
 
@@ -171,10 +171,10 @@ def _applause(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Many claps, each a few ms of noise, at random instants (a Poisson process)."""
     crowd, per_second = np.zeros(len(t)), rng.uniform(50, 200)
     for _ in range(6):  # hands that differ in size
-        clap, size = t[: int(0.03 * rate)], rng.uniform(700, 1100)
+        clap, size = t[: int(0.03 * rate)], rng.uniform(600, 900)
         hits = (rng.random(len(t)) < per_second / 6 / rate) * rng.uniform(0.5, 1, len(t))
         crowd += _convolve(hits, _noise(clap, rate, size, 1.6 * size, rng) * np.exp(-clap / 0.005))
-    crowd += 0.2 * _noise(t, rate, 700, 1800, rng)
+    crowd += 0.2 * _noise(t, rate, 600, 1500, rng)
     return _press(crowd / crowd.std(), rng.uniform(0.7, 1.5))
 
 
@@ -295,7 +295,7 @@ def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
 def _draw_clip(label: str, rng: np.random.Generator) -> np.ndarray:
     """A clip of a length drawn for its class, short ones being more common."""
     shortest, longest = STRUCK if label in DRUMS else SUSTAINED
-    return synthesise(label, shortest + (longest - shortest) * rng.random() ** 4, RATE, rng)
+    return synthesise(label, shortest + (longest - shortest) * rng.random() ** 6, RATE, rng)
 
 
 def _write_table(path: Path, header: str, rows: Iterable[tuple]) -> None:

@@ -93,7 +93,7 @@ def _plot_classes(classes: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("training clips")
     axes.set_title(f"Clips per class: {classes['clips'].min()} to {classes['clips'].max()}, "
                    f"{classes['verified'].sum() / classes['clips'].sum():.0%} verified")  # fmt: skip
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(1.0, 0.0))
     save(figure, path)
 
 
@@ -144,5 +144,6 @@ def _plot_repeated(repeated: pd.DataFrame, path: Path) -> None:
     axes.barh(range(len(shown)), shown["clips"], color=ORANGE)
     axes.set_yticks(range(len(shown)), names)
     axes.set_xlabel("clips of exactly this length in samples")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("Repeated lengths" if len(shown) else "No length is shared by several clips")
     save(figure, path)

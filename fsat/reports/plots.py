@@ -24,6 +24,8 @@ def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, t
     left.set_ylabel("cross-entropy (nats)")
     right.set_ylabel("score")
     right.set_ylim(0, 1)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
     save(figure, path)
 

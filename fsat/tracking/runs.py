@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from fsat import interrupts
 from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing waits for a network
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-import mlflow  # noqa: E402  (after its database library was told to be quiet)
+import mlflow  # noqa: E402  (after it was told to be quiet)
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -61,7 +63,7 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
         raise
     finally:
         with interrupts.deferred():
-            if status == "FINISHED" and interrupts.received():
+            if interrupts.received():  # whatever a library made of the interruption
                 status = "KILLED"
             mlflow.end_run(status)
             if status == "FINISHED" and outermost:

@@ -1,0 +1,264 @@
+"""Folds: from the column, or stratified with the clips of one recording kept together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import make_dataset, one_line
+
+from fsat.config import Config
+from fsat.data.dataset import load_dataset
+from fsat.data.folds import check_fold, fold_of_clips, resolve_folds, small_classes
+from fsat.data.tables import read_table
+from fsat.errors import ConfigError, DataError
+
+CONFIG = Config(model="dummy1d")
+
+
+def clips(labels: list[str], **columns: list[str]) -> pd.DataFrame:
+    """Training clips as the manifest has them: all texts."""
+    return pd.DataFrame({"fname": [f"{i}.wav" for i in range(len(labels))], "label": labels, **columns})
+
+
+def split(train: pd.DataFrame, config: Config = CONFIG, n_folds_given: bool = False) -> tuple[np.ndarray, Config]:
+    """The fold of each clip, and the Config with its folds settled."""
+    config = resolve_folds(train, config, n_folds_given)
+    labels = sorted(set(train["label"]))
+    targets = np.array([labels.index(label) for label in train["label"]])
+    return fold_of_clips(train, targets, config), config
+
+
+def assert_every_class_is_trained_on(train: pd.DataFrame, folds: np.ndarray, n_folds: int) -> None:
+    assert sorted(set(folds.tolist())) == list(range(n_folds))
+    for fold in range(n_folds):
+        assert set(train["label"][folds != fold]) == set(train["label"])
+
+
+# --- the column ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["1", "2", "1", "2"], [0, 1, 0, 1]),
+        (["10", "2", "2", "10"], [1, 0, 0, 1]),  # numbers sort as numbers
+        (["10", "9", "-1", "2.5"], [3, 2, 0, 1]),
+        (["7", "3", "7", "3"], [1, 0, 1, 0]),
+        (["b", "a", "c", "a"], [1, 0, 2, 0]),
+        (["10", "2", "x", "2"], [0, 1, 2, 1]),  # not all are numbers: they sort as words
+    ],
+)
+def test_column_values_are_sorted_and_numbered(column: list[str], expected: list[int]) -> None:
+    train = clips(["Bell"] * 4, fold=column)
+    folds, config = split(train)
+    assert folds.tolist() == expected
+    assert (config.folds, config.n_folds) == ("column", max(expected) + 1)
+
+
+def test_column_beats_the_default_number_of_folds() -> None:
+    train = clips(["Bell", "Cello"] * 3, fold=["1", "1", "2", "2", "3", "3"])
+    assert resolve_folds(train, CONFIG).n_folds == 3
+    assert resolve_folds(train, replace(CONFIG, folds="column")).n_folds == 3
+    assert resolve_folds(train, replace(CONFIG, n_folds=3), n_folds_given=True).n_folds == 3
+
+
+def test_another_number_of_folds_than_the_column_has() -> None:
+    train = clips(["Bell", "Cello"] * 3, fold=["1", "1", "2", "2", "3", "3"])
+    with pytest.raises(ConfigError) as caught:
+        resolve_folds(train, replace(CONFIG, n_folds=5), n_folds_given=True)
+    assert one_line(caught.value) == (
+        "n_folds=5: the table's fold column has 3 folds; leave n_folds out, or use folds=stratified"
+    )
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_folds(clips(["Bell"] * 4), replace(CONFIG, folds="column"))
+    assert "folds=column" in one_line(caught.value)
+    assert "folds=stratified" in str(caught.value)
+
+
+def test_a_column_of_one_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_folds(clips(["Bell"] * 4, fold=["1"] * 4), CONFIG)
+    assert "one value" in one_line(caught.value)
+
+
+def test_a_column_that_holds_a_whole_class_out() -> None:
+    train = clips(["Bell", "Bell", "Cello", "Cello"], fold=["1", "2", "2", "2"])
+    with pytest.raises(DataError) as caught:
+        split(train)
+    message = one_line(caught.value)
+    assert message.startswith("fold 1 of 2 holds every clip of class Cello")
+
+
+def test_stratified_ignores_the_column() -> None:
+    labels = ["Bell", "Cello"] * 10
+    with_column = clips(labels, fold=["1", "2"] * 10)
+    config = replace(CONFIG, folds="stratified", n_folds=5)
+    folds, settled = split(with_column, config, n_folds_given=True)
+    np.testing.assert_array_equal(folds, split(clips(labels), config)[0])
+    assert (settled.folds, settled.n_folds) == ("stratified", 5)
+
+
+def test_a_study_knows_where_its_folds_come_from() -> None:
+    """Settled, auto is one of the other two: the same folds asked for in two ways are one study."""
+    without, with_column = clips(["Bell"] * 20), clips(["Bell"] * 20, fold=["1", "2"] * 10)
+    auto = replace(CONFIG, n_folds=2)
+    assert resolve_folds(without, auto) == resolve_folds(without, replace(auto, folds="stratified"))
+    assert resolve_folds(with_column, auto) == resolve_folds(with_column, replace(auto, folds="column"))
+    assert resolve_folds(with_column, auto) != resolve_folds(without, auto)
+
+
+# --- stratified ------------------------------------------------------------------------------------
+
+
+def uneven(seed: int = 0) -> list[str]:
+    """Labels of classes with 10 to 57 clips, in random order."""
+    sizes = {"Bell": 57, "Cello": 31, "Flute": 20, "Squeak": 10}
+    labels = [label for label, size in sizes.items() for _ in range(size)]
+    return [labels[i] for i in np.random.default_rng(seed).permutation(len(labels))]
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 10])
+def test_every_class_is_spread_evenly(n_folds: int) -> None:
+    train = clips(uneven())
+    folds, config = split(train, replace(CONFIG, n_folds=n_folds))
+    assert config.n_folds == n_folds
+    assert_every_class_is_trained_on(train, folds, n_folds)
+    for label in set(train["label"]):
+        sizes = np.bincount(folds[(train["label"] == label).to_numpy()], minlength=n_folds)
+        assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_split_comes_from_the_seed_alone(grouped: bool) -> None:
+    columns = {"freesound_id": [str(i // 2) for i in range(118)]} if grouped else {}
+    train = clips(uneven(), **columns)
+    config = replace(CONFIG, n_folds=3)
+    np.random.seed(1)  # noqa: NPY002
+    first = split(train, config)[0]
+    np.random.seed(2)  # noqa: NPY002
+    np.testing.assert_array_equal(split(train, config)[0], first)
+    np.testing.assert_array_equal(split(train, replace(config, model="conv1d", batch_size=8))[0], first)
+    assert (split(train, replace(config, seed=2))[0] != first).any()
+
+
+def test_the_split_is_shuffled() -> None:
+    folds = split(clips(["Bell"] * 100), replace(CONFIG, n_folds=2))[0]
+    assert folds[:50].tolist() != [0] * 50
+    assert 10 < folds[:50].sum() < 40
+
+
+def assert_groups_stay_together(train: pd.DataFrame, folds: np.ndarray) -> None:
+    for _, members in train.groupby("freesound_id"):
+        assert len(set(folds[members.index].tolist())) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clips_of_one_recording_stay_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, ids = [], []
+    for number in range(150):  # recordings of 1 to 4 clips, most of one label
+        label = "ABCDE"[number % 5]
+        for _ in range(int(rng.integers(1, 5))):
+            labels.append(label if rng.random() < 0.9 else str(rng.choice(list("ABCDE"))))
+            ids.append(str(300000 + number))
+    order = rng.permutation(len(labels))
+    train = clips([labels[i] for i in order], freesound_id=[ids[i] for i in order])
+    folds, _ = split(train, replace(CONFIG, n_folds=4))
+    assert_groups_stay_together(train, folds)
+    assert_every_class_is_trained_on(train, folds, 4)
+    for label in "ABCDE":  # still stratified, as well as the groups allow
+        shares = np.bincount(folds[(train["label"] == label).to_numpy()], minlength=4) / (train["label"] == label).sum()
+        assert np.abs(shares - 0.25).max() < 0.12
+
+
+def test_clips_without_an_id_stand_for_themselves() -> None:
+    """Otherwise all of them would be one recording, and in one fold."""
+    train = clips(["Bell", "Cello"] * 20, freesound_id=["", " "] * 10 + ["1"] * 2 + ["2"] * 2 + [""] * 16)
+    folds, _ = split(train, replace(CONFIG, n_folds=2))
+    blank = (train["freesound_id"].str.strip() == "").to_numpy()
+    assert 10 < folds[blank].sum() < 26
+    assert_groups_stay_together(train[~blank], folds)
+
+
+def test_a_class_of_one_recording_cannot_be_split() -> None:
+    train = clips(["Bell"] * 6 + ["Cello"] * 6, freesound_id=["7"] * 6 + [str(i) for i in range(10, 16)])
+    with pytest.raises(DataError, match="holds every clip of class Bell") as caught:
+        split(train, replace(CONFIG, n_folds=2))
+    one_line(caught.value)
+
+
+def test_fewer_recordings_than_folds() -> None:
+    train = clips(["Bell", "Cello"] * 6, freesound_id=["1", "2"] * 6)
+    with pytest.raises(DataError) as caught:
+        split(train, replace(CONFIG, n_folds=6))
+    one_line(caught.value)
+
+
+# --- small classes and fold numbers ----------------------------------------------------------------
+
+
+def test_small_classes_are_named_in_order() -> None:
+    train = clips(["Bell"] * 3 + ["Squeak"] * 2 + ["Cello"] * 10 + ["Applause"])
+    found = small_classes(train, 4, "train.csv")
+    assert [p.reason.partition(" clip")[0] for p in found] == [
+        "class Applause has 1", "class Bell has 3", "class Squeak has 2",
+    ]  # fmt: skip
+    assert all((p.file, p.row) == ("train.csv", 0) for p in found)
+    assert small_classes(train, 1, "train.csv") == []
+
+
+@pytest.mark.parametrize("fold", [0, 9])
+def test_a_fold_that_there_is(fold: int) -> None:
+    check_fold(fold, CONFIG)
+
+
+@pytest.mark.parametrize("fold", [-1, 10, 99])
+def test_a_fold_that_there_is_not(fold: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_fold(fold, CONFIG)
+    assert one_line(caught.value) == f"fold={fold}: there are 10 folds, numbered 0 to 9"
+
+
+# --- through the dataset ---------------------------------------------------------------------------
+
+
+def test_a_dataset_has_the_folds_of_its_column(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", fold_column=3, test_clips=0)
+    config = Config.resolve({"n_folds": None}, "quick")
+    dataset = load_dataset(folder, config)
+    assert dataset.folds.tolist() == [j % 3 for j in range(6) for _ in range(3)]
+    assert (dataset.config.folds, dataset.config.n_folds) == ("column", 3)
+    ignoring = load_dataset(folder, replace(config, folds="stratified"))
+    assert (ignoring.config.folds, ignoring.config.n_folds) == ("stratified", 2)
+    assert set(ignoring.folds.tolist()) == {0, 1}
+    with pytest.raises(ConfigError, match="fold=3: there are 3 folds"):
+        load_dataset(folder, config, fold=3)
+    with pytest.raises(ConfigError, match="n_folds=2"):
+        load_dataset(folder, config, n_folds_given=True)
+
+
+def test_a_dataset_keeps_recordings_together(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", freesound_id=True, test_clips=0)
+    dataset = load_dataset(folder, Config.resolve({}, "quick"))
+    assert_groups_stay_together(dataset.manifest.train, dataset.folds)
+
+
+def test_the_real_table_splits_into_ten(shared: Path) -> None:
+    table = read_table(
+        shared / "data" / "fsdkaggle2018" / "train_post_competition.csv",
+        ("fname", "label", "manually_verified"),
+        ("freesound_id",),
+    )
+    folds, _ = split(table.frame)
+    assert_groups_stay_together(table.frame, folds)
+    assert_every_class_is_trained_on(table.frame, folds, 10)
+    sizes = np.bincount(folds)
+    assert sizes.min() > 800
+    assert sizes.max() < 1100
