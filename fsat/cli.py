@@ -158,8 +158,16 @@ def cli() -> None:
 @with_options(register_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
-def main_command(data_dir: str | None, on_bad_clip: str, models: str | None, register_as: str, promote: str, output: str,
-                 preset: str | None, **options: str | None) -> None:  # fmt: skip
+def main_command(
+    data_dir: str | None,
+    on_bad_clip: str,
+    models: str | None,
+    register_as: str,
+    promote: str,
+    output: str,
+    preset: str | None,
+    **options: str | None,
+) -> None:
     """All of it: eda, every fold of every model, ensemble, registration, tags.
 
     The other options hold for every model; without them each model has its own preset.
@@ -225,6 +233,7 @@ def ensemble(run_ids: str, studies: str, register_as: str, promote: str, allow_i
     made = ensemble(_words(run_ids), _words(studies), register_as, promote, allow_incomplete)
     table = made.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    click.echo(f"ensemble run {made.run_id}")
     click.echo(made.registered.news)
 
 

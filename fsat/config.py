@@ -14,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, printable
 
 RECIPE = 1
 """Raised whenever the code's results change for the same Config and dataset."""
+
+MAX_RATE, MAX_SECONDS = 768000, 600
+"""Greatest sampling_rate in Hz and audio_duration in s that make sense for a clip."""
 
 HOP_LENGTH = 512
 """Samples between two MFCC frames (librosa's default, as in the notebook)."""
@@ -74,8 +77,10 @@ class Config:
     """
 
     model: str = _setting("conv1d", "Model to train.", choices=tuple(MODELS))
-    sampling_rate: int = _setting(16000, "Rate that clips are resampled to, in Hz.", least=1, most=768000)
-    audio_duration: float = _setting(2.0, "Length of the crop that the model sees, in seconds.", above=0, most=600)
+    sampling_rate: int = _setting(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
+    audio_duration: float = _setting(
+        2.0, "Length of the crop that the model sees, in seconds.", above=0, most=MAX_SECONDS
+    )
     n_mfcc: int = _setting(20, "Number of MFCC; used by models on MFCC.", least=1, most=128)
     n_folds: int = _setting(10, "Number of folds.", least=2, most=1000)
     folds: str = _setting(
@@ -98,10 +103,17 @@ class Config:
             raise ConfigError(f"n_mfcc={self.n_mfcc}: {self.model} needs at least {info.min_mfcc} MFCC; raise n_mfcc")
         if self.audio_length < info.min_samples:
             seconds = math.ceil(1000 * info.min_samples / self.sampling_rate) / 1000
+            way_out = f"audio_duration={seconds:g} at this rate"
+            if seconds > MAX_SECONDS:
+                rate = math.ceil(info.min_samples / self.audio_duration)
+                way_out = f"sampling_rate={rate} for this duration"
+                if rate > MAX_RATE:
+                    rate = math.ceil(info.min_samples / MAX_SECONDS)
+                    way_out = f"sampling_rate={rate} and audio_duration={MAX_SECONDS}"
             raise ConfigError(
                 f"{self.model} cannot take {self.audio_length} samples (sampling_rate={self.sampling_rate} Hz, "
                 f"audio_duration={self.audio_duration:g} s): it needs at least {info.min_samples} samples, that is "
-                f"audio_duration={seconds:g} at this rate"
+                f"{way_out}"
             )
 
     @property
@@ -172,7 +184,10 @@ class Config:
 
     def study_id(self, dataset_digest: str, labels: Sequence[str]) -> str:
         """Short hash that all folds of one study share: settings, dataset, label order and recipe."""
-        facts = [self.to_dict(), dataset_digest, list(labels), RECIPE]
+        settings = self.to_dict()
+        if not self.use_mfcc:
+            del settings["n_mfcc"]  # changes no prediction
+        facts = [settings, dataset_digest, list(labels), RECIPE]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -187,15 +202,15 @@ def _checked(spec: Any, value: Any) -> Any:
         if kind is float and not math.isfinite(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{spec.name}={value}: expected {words}") from None
+        raise ConfigError(f"{spec.name}={printable(value)}: expected {words}") from None
     limits = spec.metadata
     if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(f"{spec.name}={value}: expected one of {', '.join(limits['choices'])}")
+        raise ConfigError(f"{spec.name}={printable(value)}: expected one of {', '.join(limits['choices'])}")
     low, above, high = limits["least"], limits["above"], limits["most"]
     if low is not None and value < low:
-        raise ConfigError(f"{spec.name}={value}: expected at least {low:g}")
+        raise ConfigError(f"{spec.name}={printable(value)}: expected at least {low}")
     if above is not None and value <= above:
-        raise ConfigError(f"{spec.name}={value}: expected more than {above:g}")
+        raise ConfigError(f"{spec.name}={printable(value)}: expected more than {above}")
     if high is not None and value > high:
-        raise ConfigError(f"{spec.name}={value}: expected at most {high:g}")
+        raise ConfigError(f"{spec.name}={printable(value)}: expected at most {high}")
     return value

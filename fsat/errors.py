@@ -46,7 +46,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.row}" if self.row else self.file
-        return f"{place}: {self.fname}: {self.reason}" if self.fname else f"{place}: {self.reason}"
+        return f"{place}: {printable(self.fname)}: {self.reason}" if self.fname else f"{place}: {self.reason}"
 
 
 class DataError(FsatError):
@@ -55,6 +55,12 @@ class DataError(FsatError):
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = list(problems)
+
+
+def printable(value: object) -> str:
+    """The value as text on one line: line ends and control characters are escaped."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def count(number: int, thing: str) -> str:

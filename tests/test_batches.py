@@ -68,10 +68,10 @@ def test_each_input_is_a_crop_of_its_own_clip() -> None:
 
 def test_equal_seed_fold_and_epoch_give_equal_batches() -> None:
     clips = random_clips(30)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     first = epoch(clips, fold=3, number=2)
     epoch(clips, fold=3, number=0)  # whatever ran before
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     for (inputs, targets), (again, targets_again) in zip(first, epoch(clips, fold=3, number=2), strict=True):
         np.testing.assert_array_equal(inputs, again)
         np.testing.assert_array_equal(targets, targets_again)

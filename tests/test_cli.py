@@ -42,7 +42,7 @@ def error_line(done: subprocess.CompletedProcess) -> str:
         (["train_fold", "--fold", "0", "--model", "resnet"],
          "model=resnet: no such model; there are dummy1d, conv1d, conv2d_mfcc"),
         (["train_fold", "--fold", "0", "--preset", "slow"], "preset=slow: no such preset"),
-        (["train_fold", "--fold", "0", "--lerning_rate", "1"], "No such option '--lerning_rate'. (Did you mean one of: '--learning_rate'"),
+        (["train_fold", "--fold", "0", "--lerning_rate", "1"], "Did you mean one of: '--learning_rate'"),
         (["train_fold", "--fold", "0", "--learning_rate", "fast"], "learning_rate=fast: expected a number"),
         (["train_fold", "--fold", "0", "--batch_size", "0"], "batch_size=0: expected at least 1"),
         (["train_fold", "--fold", "0", "--model", "conv1d", "--preset", "quick"],

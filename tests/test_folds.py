@@ -140,9 +140,9 @@ def test_the_split_comes_from_the_seed_alone(grouped: bool) -> None:
     columns = {"freesound_id": [str(i // 2) for i in range(118)]} if grouped else {}
     train = clips(uneven(), **columns)
     config = replace(CONFIG, n_folds=3)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     first = split(train, config)[0]
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     np.testing.assert_array_equal(split(train, config)[0], first)
     np.testing.assert_array_equal(split(train, replace(config, model="conv1d", batch_size=8))[0], first)
     assert (split(train, replace(config, seed=2))[0] != first).any()

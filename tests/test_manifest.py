@@ -451,7 +451,7 @@ def test_every_row_is_ragged(tmp_path: Path, fold_column: int) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(DataError, match="no such folder; expected one with train.csv and audio_train/") as caught:
+        with pytest.raises(DataError, match=r"no such folder; expected one with train\.csv and audio_train/") as caught:
             read_manifest(folder)
         assert str(folder) in one_line(caught.value)
 

@@ -76,7 +76,7 @@ def test_real_recordings_with_a_stratified_split_in_an_environment_built_by_uv(c
     newest = runs_of(clone, "train_fold")[0]
     assert newest.info.status == "FINISHED"
     assert newest.data.params["folds"] == "stratified"
-    assert (newest.data.params["n_train"], newest.data.params["n_val"]) != ("80", "80")
+    assert (newest.data.params["n_train"], newest.data.params["n_val"]) == ("144", "16")
 
 
 def test_main_does_all_of_it(clone):

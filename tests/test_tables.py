@@ -56,6 +56,12 @@ def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     assert frame["row"].tolist() == [3, 6]
 
 
+def test_a_line_end_inside_quotes_is_counted(tmp_path: Path) -> None:
+    frame = read_table(table_of(tmp_path, 'fname,label\na.wav,"Flute\nBell"\nb.wav,Bell\n'), REQUIRED).frame
+    assert frame["label"].tolist() == ["Flute\nBell", "Bell"]
+    assert frame["row"].tolist()[1] == 4
+
+
 def test_utf8_is_kept(tmp_path: Path) -> None:
     frame = read_table(table_of(tmp_path, "fname,label\nä.wav,Flöte\n"), REQUIRED).frame
     assert frame.loc[0, ["fname", "label"]].tolist() == ["ä.wav", "Flöte"]
@@ -113,7 +119,12 @@ def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:
         (b'fname,label\na.wav,"Flute"x\n', ["not CSV", "line 2"]),
         (b"RIFF\x24\x00\x00\x00WAVEfmt \xff\xfe", ["wrong encoding"]),
     ],
-)
+    ids=[
+        "empty", "line ends", "header only", "header and line end", "layout", "semicolons", "no header",
+        "column missing", "column twice", "latin-1", "utf-16", "utf-16-be", "utf-16 without mark", "open quote",
+        "text after quote", "wav",
+    ],
+)  # fmt: skip
 def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, words: list[str]) -> None:
     path = table_of(tmp_path, content)
     with pytest.raises(DataError) as caught:

@@ -8,6 +8,7 @@ FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa'
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from os import PathLike
 
@@ -37,11 +38,12 @@ def read_header(path: str | PathLike[str]) -> Header:
     import soundfile as sf
 
     try:
-        info = sf.info(str(path))
+        info = sf.info(str(path), verbose=True)  # for extra_info, libsndfile's log
     except (sf.SoundFileError, OSError, ValueError, TypeError) as error:
         raise AudioError(f"unreadable audio ({_brief(error)})") from error
     if info.frames < 1:
         raise AudioError("no samples in it")
+    _check_whole(info.extra_info)
     return Header(info.frames, info.samplerate, info.channels)
 
 
@@ -63,18 +65,22 @@ def decode(source: str | PathLike[str] | bytes, sampling_rate: int) -> np.ndarra
 
     stream = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else str(source)
     try:
-        samples, rate = sf.read(stream, dtype="float32", always_2d=True)
+        with sf.SoundFile(stream) as file:
+            rate, log = file.samplerate, file.extra_info
+            samples = file.read(dtype="float32", always_2d=True)
     except (sf.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
         raise AudioError(f"unreadable audio ({_brief(error)})") from error
     if not len(samples):
         raise AudioError("no samples in it")
+    _check_whole(log)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    first = mono[:1]
+    if rate != sampling_rate and np.isfinite(mono).all():
+        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
     if not np.isfinite(mono).all():
         raise AudioError("NaN or infinite samples")
-    if rate != sampling_rate:
-        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
     if not len(mono):  # shorter than one sample at the new rate
-        mono = samples[:1, 0]
+        mono = first
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
@@ -120,6 +126,16 @@ def audio_norm(crops: np.ndarray) -> np.ndarray:
     low = crops.min(axis=-1, keepdims=True)
     high = crops.max(axis=-1, keepdims=True)
     return (crops - low) / (high - low + np.float32(1e-6)) - np.float32(0.5)
+
+
+def _check_whole(log: str) -> None:
+    """Refuse a WAV that broke off: libsndfile's log says ``data : 88200 (should be 39956)``.
+
+    A recorder that writes into a pipe does not know the length and writes the greatest number: that is no fault.
+    """
+    for promised, there in re.findall(r"^data\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE):
+        if int(there) < int(promised) < 0x7FFFF000:
+            raise AudioError(f"truncated: the header promises {promised} bytes of samples, there are {there}")
 
 
 def _brief(error: Exception) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config
-from fsat.errors import ConfigError, DataError, Problem
+from fsat.errors import ConfigError, DataError, Problem, count
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
@@ -30,15 +30,15 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
         return replace(config, folds="stratified")
     if "fold" not in train:
         raise ConfigError("folds=column: the table has no fold column; add one, or use folds=stratified")
-    count = train["fold"].nunique()
-    if count < 2:
+    n_folds = train["fold"].nunique()
+    if n_folds < 2:
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
-    if n_folds_given and config.n_folds != count:
+    if n_folds_given and config.n_folds != n_folds:
         raise ConfigError(
-            f"n_folds={config.n_folds}: the table's fold column has {count} folds; leave n_folds out, "
+            f"n_folds={config.n_folds}: the table's fold column has {n_folds} folds; leave n_folds out, "
             "or use folds=stratified"
         )
-    return replace(config, folds="column", n_folds=count)
+    return replace(config, folds="column", n_folds=n_folds)
 
 
 def check_fold(fold: int, config: Config) -> None:
@@ -51,9 +51,9 @@ def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]
     """Classes with fewer clips than folds, which no split can spread over all folds."""
     counts = train["label"].value_counts()
     return [
-        Problem(file, 0, "", f"class {label} has {count} clips, fewer than the {n_folds} folds; add clips, take the "
-                "class out, or lower n_folds")
-        for label, count in sorted(counts[counts < n_folds].items())
+        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}, fewer than the {n_folds} folds; add clips, "
+                "take the class out, or lower n_folds")
+        for label, number in sorted(counts[counts < n_folds].items())
     ]  # fmt: skip
 
 
@@ -99,6 +99,9 @@ def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.
     options = {"n_splits": config.n_folds, "shuffle": True, "random_state": config.seed}
     if "freesound_id" in train:
         groups = train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])
+        if (n_groups := groups.nunique()) < config.n_folds:
+            raise DataError(f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be "
+                            f"spread over {config.n_folds} folds; lower n_folds")  # fmt: skip
         splitter = StratifiedGroupKFold(**options).split(train, targets, groups)
     else:
         splitter = StratifiedKFold(**options).split(train, targets)

@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.checks import check_clips
 from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.tables import Table, read_table
-from fsat.errors import DataError, Problem, count
+from fsat.errors import ConfigError, DataError, Problem, count
 from fsat.labels import NO_LABEL, label_order, why_not_a_label
 
 REQUIRED = ("fname", "label", "manually_verified")
@@ -49,7 +49,7 @@ class Manifest:
             ``freesound_id`` (text), and ``row`` (line), ``frames``, ``samplerate``, ``digest`` of the file.
         test: one row a test clip: ``fname, row, frames, samplerate, digest, reason``; the reason is empty for usable
             clips. May have no rows.
-        train_table: the training table's file name.
+        train_table, test_table: the tables' file names; that of the test table is empty where there is none.
         train_folder, test_folder: where the files lie.
         labels: label order.
         problems: all that was found wrong and lived with: excluded training clips and unusable test clips.
@@ -62,6 +62,7 @@ class Manifest:
     train_table: str
     train_folder: Path
     test_folder: Path
+    test_table: str
     labels: list[str]
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -101,8 +102,8 @@ class Manifest:
             if reason
         ]
         _decide(self.folder, found, on_bad_clip)
-        found += [
-            Problem("test", int(row), fname, reason, "test")
+        unusable = [
+            Problem(self.test_table, int(row), fname, reason, "test")
             for row, fname, reason in zip(self.test["row"], self.test["fname"], test_bad, strict=True)
             if reason
         ]
@@ -112,11 +113,15 @@ class Manifest:
         train = self.train[~train_bad.astype(bool)].reset_index(drop=True)
         if found and not train.empty:
             too_small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table)
-            _decide(self.folder, too_small, "error")
+            if too_small:
+                _decide(self.folder, [*found, *too_small], "error")
         if train.empty:
             raise DataError(f"{self.folder}: no usable training clip is left; see the problems below", found)
         labels = label_order(train["label"])
-        return replace(self, train=train, test=test, labels=labels, problems=[*self.problems, *found])
+        return replace(
+            self, train=train, test=test, labels=labels, problems=[*self.problems, *found, *unusable],
+            warnings=[*self.warnings, *_warn_of(unusable)],
+        )  # fmt: skip
 
 
 def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config | None = None) -> Manifest:
@@ -144,19 +149,30 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     problems += _clip_problems(train, train_table.name, "train")
     problems.sort(key=lambda problem: problem.row)
 
-    test, test_problems, test_folder, warnings = _read_test(folder)
+    broken = []
+    try:
+        test, test_table, test_problems, test_folder, warnings = _read_test(folder)
+    except DataError as error:
+        if not problems:
+            raise
+        broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
     usable = train[~train["row"].isin({problem.row for problem in problems})]
     too_small = []
-    if config is not None:
-        seen = train if on_bad_clip == "error" else usable
-        too_small = small_classes(seen, resolve_folds(seen, config).n_folds, train_table.name)
-    _decide(folder, [*problems, *too_small], "error" if too_small else on_bad_clip)
+    seen = _sound_rows(train) if on_bad_clip == "error" else usable
+    if config is not None and not seen.empty:
+        try:
+            too_small = small_classes(seen, resolve_folds(seen, config).n_folds, train_table.name)
+        except ConfigError as error:
+            if not problems:
+                raise
+            too_small = [Problem(train_table.name, 0, "", str(error))]
+    _decide(folder, [*problems, *too_small, *broken], "error" if too_small or broken else on_bad_clip)
     train = usable.drop(columns="reason").reset_index(drop=True)
     if train.empty:
         raise DataError(f"{train_table}: no usable training clip is left; see the problems below", problems)
     train["manually_verified"] = train["manually_verified"].astype("int64")
     return Manifest(
-        folder, train, test, train_table.name, train_folder, test_folder, label_order(train["label"]),
+        folder, train, test, train_table.name, train_folder, test_folder, test_table, label_order(train["label"]),
         problems=[*problems, *test_problems], warnings=[*table.warnings, *warnings],
     )  # fmt: skip
 
@@ -193,6 +209,14 @@ def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
     return problems
 
 
+def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say which class and fold they are of, whatever their files are like."""
+    sound = (frame["label"].map(why_not_a_label) == "") & ~frame["fname"].duplicated()
+    if "fold" in frame:
+        sound &= frame["fold"].str.strip() != ""
+    return frame[sound]
+
+
 def _with_facts(frame: pd.DataFrame, folder: Path, what: str) -> pd.DataFrame:
     facts = check_clips(folder, frame["fname"].tolist(), what)
     columns = {name: [getattr(fact, name) for fact in facts] for name in ("frames", "samplerate", "digest", "reason")}
@@ -204,28 +228,47 @@ def _clip_problems(frame: pd.DataFrame, file: str, split: str) -> list[Problem]:
     return [Problem(file, int(row.row), row.fname, row.reason, split) for row in bad.itertuples(index=False)]
 
 
-def _read_test(folder: Path) -> tuple[pd.DataFrame, list[Problem], Path, list[str]]:
+def _read_test(folder: Path) -> tuple[pd.DataFrame, str, list[Problem], Path, list[str]]:
+    """Test clips, their table's name, what is wrong with them, their folder, and warnings."""
     tables = [folder / name for name in TEST_TABLES if (folder / name).exists()]
     folders = [folder / name for name in TEST_FOLDERS if (folder / name).exists()]
-    if not tables or not folders:
+    test_folder = folders[0] if folders else folder / TEST_FOLDERS[0]
+    if not tables:
         nothing = pd.DataFrame(columns=["row", "fname", "frames", "samplerate", "digest", "reason"])
-        return nothing, [], folder / TEST_FOLDERS[0], []
+        warnings = [f"{test_folder.name} is left out: there is no {TEST_TABLES[0]}"] if folders else []
+        return nothing, "", [], test_folder, warnings
+    name = tables[0].name
     table = _test_table(tables[0])
-    frame = _with_facts(table.frame[["row", "fname"]], folders[0], "test clips")
-    problems = [*table.problems, *_clip_problems(frame, tables[0].name, "test")]
-    warnings = table.warnings
-    if problems:
-        shown = ", ".join(f"{problem.fname} ({problem.reason})" for problem in problems[:5])
-        more = ", ..." if len(problems) > 5 else ""
-        warnings = [
-            *warnings,
-            f"{count(len(problems), 'unusable test clip')}, scored by the label prior: {shown}{more}",
-        ]
-    return frame, problems, folders[0], warnings
+    twice = table.frame["fname"].duplicated()
+    problems = [
+        Problem(name, row.row, row.fname, "duplicate row, which is left out", "test")
+        for row in table.frame[twice].itertuples(index=False)
+    ]
+    frame = _with_facts(table.frame.loc[~twice, ["row", "fname"]].reset_index(drop=True), test_folder, "test clips")
+    unusable = _clip_problems(frame, name, "test")
+    warnings = [*table.warnings, *_warn_of(unusable)]
+    if problems or table.problems:
+        first = [*problems, *table.problems][0]
+        warnings.append(f"{count(len(problems) + len(table.problems), 'bad row')} in the test table: {first}")
+    problems = sorted([*problems, *table.problems, *unusable], key=lambda problem: problem.row)
+    return frame, name, problems, test_folder, warnings
+
+
+def _warn_of(unusable: list[Problem]) -> list[str]:
+    """One line about the test clips that cannot be used, if there are any."""
+    if not unusable:
+        return []
+    shown = ", ".join(f"{problem.fname} ({problem.reason})" for problem in unusable[:5])
+    more = ", ..." if len(unusable) > 5 else ""
+    return [f"{count(len(unusable), 'unusable test clip')}, scored by the label prior: {shown}{more}"]
 
 
 def _test_table(path: Path) -> Table:
+    """The test table; of a row with too many or too few cells the name counts all the same."""
     table = read_table(path, ("fname",), ("label", "usage", "freesound_id", "license"), "test")
+    if table.problems:
+        ragged = pd.DataFrame([{"row": problem.row, "fname": problem.fname} for problem in table.problems])
+        table.frame = pd.concat([table.frame, ragged]).sort_values("row").reset_index(drop=True)
     if META in path.parts and "label" in table.frame:  # Zenodo leaves out the padding clips' audio
         table.frame = table.frame[table.frame["label"] != NO_LABEL].reset_index(drop=True)
     return table

@@ -108,20 +108,20 @@ def _bass_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray
     pitch, drop = rng.uniform(45, 75), rng.uniform(0.5, 2)
     body = np.sin(_phase(pitch * (1 + drop * np.exp(-t / 0.03)), t, rate)) * np.exp(-t / rng.uniform(0.12, 0.35))
     click = _noise(t, rate, 200, 1000, rng) * np.exp(-t / 0.005)
-    return _press(body + rng.uniform(0.03, 0.1) * click, rng.uniform(1, 3))
+    return _press(body + rng.uniform(0.03, 0.1) * click, rng.uniform(2, 4))
 
 
 def _snare_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Modes (0,1) and (1,1) of a membrane, ratio 1.59, under the rattle of the snares (Fletcher & Rossing 1998, 18)."""
     pitch, ring = rng.uniform(160, 260), rng.uniform(0.03, 0.08)
     skin = sum(np.sin(2 * np.pi * pitch * r * t) * np.exp(-t * r / ring) for r in (1, 1.59))
-    rattle = _noise(t, rate, rng.uniform(900, 1800), 9000, rng) * np.exp(-t / rng.uniform(0.08, 0.2))
-    return _press(skin + rng.uniform(1.0, 1.8) * rattle, rng.uniform(0.5, 1.5))
+    rattle = _noise(t, rate, rng.uniform(700, 1100), 2500, rng) * np.exp(-t / rng.uniform(0.08, 0.2))
+    return _press(skin + rng.uniform(0.6, 1.2) * rattle, rng.uniform(0.5, 1.5))
 
 
 def _glockenspiel(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Bending modes of a free bar, the high ones dying first (Fletcher & Rossing 1998, 2 and 19)."""
-    f0, ring = rng.uniform(1800, 2800), rng.uniform(0.3, 1)
+    f0, ring = rng.uniform(2200, 3200), rng.uniform(0.3, 1)
     modes = [(ratio * f0, level) for ratio, level in ((1, 1), (2.756, 0.5), (5.404, 0.25)) if ratio * f0 < 0.45 * rate]
     return sum(level * np.sin(2 * np.pi * f * t) * np.exp(-t * f / f0 / ring) for f, level in modes)
 
@@ -131,7 +131,7 @@ def _hi_hat(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     pitches = np.array([205, 304, 370, 523, 540, 800]) * rng.uniform(0.9, 1.3)
     metal = sum(np.sign(np.sin(2 * np.pi * (p * t + rng.random()))) for p in pitches)
     decay = rng.choice([rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.4)])
-    mix = _band(metal + rng.uniform(1, 3) * rng.standard_normal(len(t)), rate, rng.uniform(4000, 6000), 16000)
+    mix = _band(metal + rng.uniform(1, 3) * rng.standard_normal(len(t)), rate, rng.uniform(3300, 5000), 16000)
     return _press(mix / mix.std() * np.exp(-t / decay), rng.uniform(0.5, 1.5))
 
 
@@ -140,12 +140,12 @@ def _cowbell(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     pitch, ratio = rng.uniform(480, 720), rng.uniform(1.45, 1.52)
     tone = sum(np.sign(np.sin(2 * np.pi * (pitch * r * t + rng.random()))) for r in (1, ratio))
     ring = 0.6 * np.exp(-t / 0.015) + 0.4 * np.exp(-t / rng.uniform(0.1, 0.35))
-    return _band(tone, rate, 500, rng.uniform(2500, 4000)) * ring
+    return _band(tone, rate, 400, rng.uniform(1500, 2500)) * ring
 
 
 def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Few and weak harmonics, vibrato, breath (Fletcher & Rossing 1998, 16)."""
-    f0 = rng.uniform(800, 1600)
+    f0 = rng.uniform(900, 1500)
     tone = _harmonics(_phase(_vibrato(f0, t, 0.006, rng), t, rate), rng.uniform(0.05, 0.2), _count(f0, rate, most=5))
     breath = rng.uniform(0.02, 0.06) * _noise(t, rate, f0, 4 * f0, rng)
     return (tone + breath) * _swell(t, rng.uniform(0.04, 0.1), 0.08)
@@ -154,7 +154,7 @@ def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
 def _clarinet(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Odd harmonics of a pipe closed at one end, steady pitch (Fletcher & Rossing 1998, 15)."""
     f0 = rng.uniform(150, 300)
-    tone = _harmonics(_phase(f0, t, rate), rng.uniform(0.8, 0.9), _count(f0, rate, step=2), step=2)
+    tone = _harmonics(_phase(f0, t, rate), rng.uniform(0.3, 0.5), _count(f0, rate, step=2), step=2)
     return _band(tone, rate, 50, 4000) * _swell(t, rng.uniform(0.02, 0.06), 0.06)
 
 
@@ -182,13 +182,13 @@ def _tearing(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Fibres that snap ever faster: bright noise cut into grains by a buzz, growing louder."""
     snaps = _phase(rng.uniform(40, 70) * (1 + t / t[-1]), t, rate) + np.cumsum(rng.standard_normal(len(t))) * 0.01
     grains = (0.5 + 0.5 * np.cos(snaps)) ** rng.uniform(2, 5)
-    rip = _noise(t, rate, rng.uniform(1800, 2400), 12000, rng) * (0.1 + grains) * (0.4 + 0.6 * t / t[-1])
+    rip = _noise(t, rate, rng.uniform(1500, 1800), 3000, rng) * (0.1 + grains) * (0.4 + 0.6 * t / t[-1])
     return _press(rip, rng.uniform(1, 2))
 
 
 def _squeak(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Stick and slip: chirps that rise and fall, rich in harmonics, with a rough edge."""
-    f0, chirps = rng.uniform(1600, 2400), rng.uniform(2, 4)  # Hz, a second
+    f0, chirps = rng.uniform(1400, 2000), rng.uniform(2, 4)  # Hz, a second
     swing = np.sin(np.pi * ((chirps * t) % 1))
     wobble = 1 + 0.03 * np.sin(2 * np.pi * rng.uniform(50, 90) * t)
     pitch = f0 * (0.75 + rng.uniform(0.4, 0.7) * swing) * wobble
@@ -197,9 +197,9 @@ def _squeak(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
 
 def _telephone(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """The warble of an electronic ringer: two tones taking turns 12 to 20 times a second, with pauses."""
-    f0, ratio = rng.uniform(700, 950), rng.uniform(1.2, 1.3)
+    f0, ratio = rng.uniform(400, 500), rng.uniform(1.2, 1.3)
     high = np.sin(2 * np.pi * rng.uniform(12, 20) * t) > 0
-    tone = _harmonics(_phase(np.where(high, f0 * ratio, f0), t, rate), 0.5, _count(f0 * ratio, rate, step=2, most=6), 2)
+    tone = _harmonics(_phase(np.where(high, f0 * ratio, f0), t, rate), 0.25, _count(f0 * ratio, rate, step=2, most=6), 2)
     return tone * ((t / rng.uniform(0.5, 1)) % 1 < 0.75)
 
 

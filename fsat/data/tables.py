@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.errors import DataError, Problem
+from fsat.errors import DataError, Problem, count
 
 
 @dataclass
@@ -50,6 +50,8 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); expected columns {expected}") from error
     if not header:
         raise DataError(f"{path}: the table is empty; expected a header line {expected} and a row for every clip")
+    if any("\0" in name for name in header):
+        raise DataError(f"{path}: wrong encoding: NUL bytes, as in UTF-16; save the table as UTF-8")
     missing = [name for name in required if name not in header]
     if missing:
         raise DataError(
@@ -63,17 +65,19 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
         raise DataError(f"{path}: the table has a header but no rows; expected a row for every clip")
     problems = []
     rows = []
+    kept = [i for i, name in enumerate(header) if name in {*required, *known}]
+    key = header.index(required[0])
     for line, cells in numbered:
         if len(cells) == len(header):
-            rows.append([line, *cells])
+            rows.append([line, *(cells[i] for i in kept)])
         else:
-            reason = f"{len(cells)} cells in a table of {len(header)} columns"
-            problems.append(Problem(path.name, line, cells[0], reason, split))
-    frame = pd.DataFrame(rows, columns=["row", *header], dtype=object)
-    ignored = [name for name in header if name not in {*required, *known}]
+            reason = f"{count(len(cells), 'cell')} in a table of {len(header)} columns"
+            problems.append(Problem(path.name, line, cells[key] if key < len(cells) else "", reason, split))
+    frame = pd.DataFrame(rows, columns=["row", *(header[i] for i in kept)], dtype=object)
+    ignored = [name if name else repr(name) for i, name in enumerate(header) if i not in kept]
     if ignored:
         warnings.append(f"{path.name}: unknown columns are left out: {', '.join(ignored)}")
-    return Table(frame.drop(columns=ignored), problems, warnings)
+    return Table(frame, problems, warnings)
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

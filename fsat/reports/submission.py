@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.data.tables import read_table
-from fsat.errors import DataError, Problem
+from fsat.errors import DataError, Problem, count
 from fsat.labels import NO_LABEL, join_labels
 from fsat.scoring.metrics import TOP_K, average_precision_at_k, top_k
 
@@ -71,7 +71,7 @@ def _by_fname(path: Path) -> pd.DataFrame:
     for row in frame[frame["fname"].duplicated()].itertuples():
         problems.append(Problem(path.name, row.row, row.fname, "duplicate row"))
     if problems:
-        raise DataError(f"{path}: {len(problems)} bad rows; expected one row a clip", problems)
+        raise DataError(f"{path}: {count(len(problems), 'bad row')}; expected one row a clip", problems)
     return frame.set_index("fname")
 
 

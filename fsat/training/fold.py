@@ -79,7 +79,7 @@ def train_fold(
     """
     config = dataset.config
     check_fold(fold, config)
-    seed_everything(config.seed * 1009 + fold)
+    seed_everything((config.seed * 1009 + fold) % 2**32)
     held_out = dataset.folds == fold
     train_clips = [clip for clip, out in zip(dataset.train, held_out, strict=True) if not out]
     train_targets = dataset.targets[~held_out]
@@ -121,7 +121,7 @@ def train_fold(
     if verified.any():
         scores["val_map3_verified"] = map_at_k(train_predictions[verified], dataset.targets[verified])
     summary = io.StringIO()
-    model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=100)
+    model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
     return FoldResult(
         watch.history, best, scores, train_predictions, test_predictions, held_out, summary.getvalue(), folder
     )

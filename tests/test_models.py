@@ -1,0 +1,253 @@
+"""The models: the notebook's layers and parameter counts, the least input each takes, weights that travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import make_dataset
+
+from fsat.config import HOP_LENGTH, MODELS, Config
+from fsat.data.dataset import load_dataset
+from fsat.data.features import model_input
+from fsat.models import build, build_for_training, import_keras, save_weights, seed_everything
+
+keras = import_keras()
+layers = keras.layers
+
+SMALL = {
+    "dummy1d": Config(model="dummy1d", sampling_rate=100, audio_duration=1),
+    "conv1d": Config(model="conv1d", sampling_rate=8000, audio_duration=0.25),
+    "conv2d_mfcc": Config(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16),
+}
+
+
+def trainable(model) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def inputs_for(config: Config, count: int = 6, seed: int = 0) -> np.ndarray:
+    crops = np.random.default_rng(seed).uniform(-1, 1, (count, config.audio_length)).astype(np.float32)
+    return model_input(crops * np.linspace(0.1, 1, count, dtype=np.float32)[:, None], config)
+
+
+def unsettle(model) -> None:
+    """Give every weight another value than a new model's, those of the running statistics included."""
+    rng = np.random.default_rng(5)
+    model.set_weights([(rng.uniform(0.5, 1.5, w.shape) * (0.05 if w.ndim > 1 else 1)).astype(w.dtype)
+                       for w in model.get_weights()])  # fmt: skip
+
+
+# --- the notebook's --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "parameters"), [("dummy1d", 82), ("conv1d", 360513), ("conv2d_mfcc", 168361)])
+def test_trainable_parameters_with_41_classes(model: str, parameters: int) -> None:
+    config = Config.resolve({"model": model})
+    built = build(config, 41)
+    assert trainable(built) == parameters
+    assert built.input_shape == (None, *config.dim)
+    assert built.output_shape == (None, 41)
+
+
+def notebooks_conv1d(length: int, n_classes: int):
+    """`get_1d_conv_model` of the seed, line by line."""
+    inp = keras.Input(shape=(length, 1))
+    x = layers.Conv1D(16, 9, activation="relu", padding="valid")(inp)
+    x = layers.Conv1D(16, 9, activation="relu", padding="valid")(x)
+    x = layers.MaxPool1D(16)(x)
+    x = layers.Dropout(rate=0.1)(x)
+    x = layers.Conv1D(32, 3, activation="relu", padding="valid")(x)
+    x = layers.Conv1D(32, 3, activation="relu", padding="valid")(x)
+    x = layers.MaxPool1D(4)(x)
+    x = layers.Dropout(rate=0.1)(x)
+    x = layers.Conv1D(32, 3, activation="relu", padding="valid")(x)
+    x = layers.Conv1D(32, 3, activation="relu", padding="valid")(x)
+    x = layers.MaxPool1D(4)(x)
+    x = layers.Dropout(rate=0.1)(x)
+    x = layers.Conv1D(256, 3, activation="relu", padding="valid")(x)
+    x = layers.Conv1D(256, 3, activation="relu", padding="valid")(x)
+    x = layers.GlobalMaxPool1D()(x)
+    x = layers.Dropout(rate=0.2)(x)
+    x = layers.Dense(64, activation="relu")(x)
+    x = layers.Dense(1028, activation="relu")(x)
+    return keras.Model(inp, layers.Dense(n_classes, activation="softmax")(x))
+
+
+def notebooks_dummy1d(length: int, n_classes: int):
+    """`get_1d_dummy_model` of the seed."""
+    inp = keras.Input(shape=(length, 1))
+    x = layers.GlobalMaxPool1D()(inp)
+    return keras.Model(inp, layers.Dense(n_classes, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(("name", "notebooks"), [("dummy1d", notebooks_dummy1d), ("conv1d", notebooks_conv1d)])
+def test_waveform_models_are_the_notebooks(name: str, notebooks) -> None:
+    config = SMALL[name]
+    ours, theirs = build(config, 7), notebooks(config.audio_length, 7)
+    assert [type(layer) for layer in ours.layers] == [type(layer) for layer in theirs.layers]
+    rates = [[layer.rate for layer in m.layers if isinstance(layer, layers.Dropout)] for m in (ours, theirs)]
+    assert rates[0] == rates[1]
+    unsettle(ours)
+    theirs.set_weights(ours.get_weights())
+    inputs = inputs_for(config)
+    np.testing.assert_allclose(ours(inputs), theirs(inputs), atol=1e-6)
+
+
+def test_conv2d_mfcc_is_the_notebooks_after_standardisation() -> None:
+    config = SMALL["conv2d_mfcc"]
+    ours = build(config, 7)
+    inputs = inputs_for(config, 12)
+    ours.layers[1].adapt(inputs)
+
+    inp = keras.Input(config.dim)
+    x = inp
+    for _ in range(4):
+        x = layers.Conv2D(32, (4, 10), padding="same")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.Activation("relu")(x)
+        x = layers.MaxPool2D()(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(64)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("relu")(x)
+    theirs = keras.Model(inp, layers.Dense(7, activation="softmax")(x))
+
+    theirs.set_weights(ours.get_weights()[3:])  # mean, variance and count come first
+    mean = inputs.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    deviation = inputs.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    standardised = ((inputs - mean) / deviation).astype(np.float32)
+    np.testing.assert_allclose(standardised.std(axis=(0, 2, 3)), 1, rtol=1e-4)
+    np.testing.assert_allclose(ours(inputs), theirs(standardised), atol=1e-4)
+
+
+# --- the least input -------------------------------------------------------------------------------
+
+
+def at(model: str, n_samples: int, n_mfcc: int) -> SimpleNamespace:
+    """What a builder looks at, without Config's own check."""
+    dim = (n_mfcc, 1 + n_samples // HOP_LENGTH, 1) if MODELS[model].features == "mfcc" else (n_samples, 1)
+    return SimpleNamespace(model=model, dim=dim)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_the_least_length_is_one_that_works(model: str) -> None:
+    info = MODELS[model]
+    config = at(model, info.min_samples, max(info.min_mfcc, 1))
+    built = build(config, 3)
+    assert np.isfinite(built(np.zeros((2, *config.dim), np.float32))).all()
+
+
+@pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_samples > 1])
+def test_one_sample_less_is_too_short(model: str) -> None:
+    """Keras itself says so, not fsat: what MODELS says is neither too little nor too much."""
+    info = MODELS[model]
+    with pytest.raises(ValueError, match=r"dimension|negative|Computed output size"):
+        build(at(model, info.min_samples - 1, 40), 3)
+
+
+@pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_mfcc > 1])
+def test_one_coefficient_less_is_too_few(model: str) -> None:
+    info = MODELS[model]
+    build(at(model, 10 * info.min_samples, info.min_mfcc), 3)
+    with pytest.raises(ValueError, match=r"dimension|negative|Computed output size"):
+        build(at(model, 10 * info.min_samples, info.min_mfcc - 1), 3)
+
+
+# --- what comes out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+@pytest.mark.parametrize("n_classes", [2, 41])
+def test_outputs_are_probabilities(model: str, n_classes: int) -> None:
+    built = build(SMALL[model], n_classes)
+    outputs = built.predict_on_batch(inputs_for(SMALL[model], 5))
+    assert outputs.shape == (5, n_classes)
+    assert outputs.dtype == np.float32
+    assert (outputs >= 0).all()
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_odd_but_possible_inputs_give_numbers(model: str) -> None:
+    """Silence and a full-scale square wave, after the model's own features."""
+    config = SMALL[model]
+    square = np.where(np.arange(config.audio_length) % 40 < 20, 1, -1)
+    crops = np.stack([np.zeros(config.audio_length), square]).astype(np.float32)
+    assert np.isfinite(build(config, 3).predict_on_batch(model_input(crops, config))).all()
+
+
+def test_training_is_compiled_as_the_notebook_has_it() -> None:
+    model = build_for_training(Config(model="dummy1d", learning_rate=0.25), 3)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert float(model.optimizer.learning_rate) == 0.25
+    assert model.loss == "categorical_crossentropy"
+    targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    inputs = np.linspace(-0.5, 0.5, 4 * 32000, dtype=np.float32).reshape(4, 32000, 1)
+    logs = model.train_on_batch(inputs, targets, return_dict=True)
+    assert set(logs) == {"loss", "acc"}
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_weights_travel(model: str, tmp_path: Path) -> None:
+    config = SMALL[model]
+    trained = build_for_training(config, 4)
+    unsettle(trained)
+    inputs = inputs_for(config)
+    expected = trained.predict_on_batch(inputs)
+    save_weights(trained, tmp_path / "best.weights.h5")
+
+    other = build(config, 4)
+    assert np.abs(other.predict_on_batch(inputs) - expected).max() > 1e-4
+    other.load_weights(tmp_path / "best.weights.h5")
+    np.testing.assert_array_equal(other.predict_on_batch(inputs), expected)
+
+
+def test_weights_have_no_optimizers_state(tmp_path: Path) -> None:
+    model = build_for_training(SMALL["conv1d"], 4)
+    model.train_on_batch(inputs_for(SMALL["conv1d"], 2), np.eye(4, dtype=np.float32)[[0, 1]])
+    save_weights(model, tmp_path / "best.weights.h5")
+    assert (tmp_path / "best.weights.h5").stat().st_size < 2 * 4 * model.count_params()  # Adam's state is twice them
+
+
+def test_statistics_of_the_training_clips_travel_with_the_weights(tmp_path: Path) -> None:
+    config = SMALL["conv2d_mfcc"]
+    model = build_for_training(config, 3)
+    inputs = inputs_for(config, 20)
+    model.layers[1].adapt(inputs)
+    save_weights(model, tmp_path / "best.weights.h5")
+
+    other = build(config, 3)
+    other.load_weights(tmp_path / "best.weights.h5")
+    layer = other.layers[1]
+    np.testing.assert_allclose(np.ravel(layer.mean), inputs.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-4)
+    np.testing.assert_allclose(np.ravel(layer.variance), inputs.var(axis=(0, 2, 3), dtype=np.float64), rtol=1e-3)
+    np.testing.assert_array_equal(other.predict_on_batch(inputs), model.predict_on_batch(inputs))
+    assert not layer.trainable_weights
+
+
+# --- seeds -----------------------------------------------------------------------------------------
+
+
+def test_weights_come_from_the_seed() -> None:
+    def weights(seed: int) -> np.ndarray:
+        seed_everything(seed)
+        return np.concatenate([w.ravel() for w in build(SMALL["conv1d"], 4).get_weights()])
+
+    first = weights(1)
+    np.testing.assert_array_equal(weights(1), first)
+    assert (weights(2) != first).any()
+
+
+def test_the_greatest_seed_that_config_allows_can_be_trained_with(tmp_path: Path) -> None:
+    from fsat.training.fold import train_fold
+
+    config = Config.resolve({"seed": 2**31 - 1}, "quick")
+    dataset = load_dataset(make_dataset(tmp_path / "data"), config)
+    (tmp_path / "run").mkdir()
+    assert train_fold(dataset, 1, tmp_path / "run").train.shape == (18, 3)
