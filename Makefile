@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.lock
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local $(DEMO)
 
-DEMO := -P n_folds=2 -P audio_duration=1 -P batch_size=16 -P max_epochs=30
+DEMO := -P n_folds=2 -P sampling_rate=8000 -P audio_duration=1 -P batch_size=16 -P max_epochs=50 -P patience=15
 
 test: setup
 	$(BIN)/python -m pytest

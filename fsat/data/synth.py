@@ -236,7 +236,7 @@ def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) 
 # --- the data set ----------------------------------------------------------------------------------
 
 
-def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 25, test_clips_per_class: int = 5) -> None:
+def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, test_clips_per_class: int = 5) -> None:
     """Write audio_train/, audio_test/ and the tables of FSDKaggle2018 into folder (made if missing).
 
     Every label gets clips_per_class rows in train.csv, right and wrong together. The true labels are in
@@ -244,8 +244,10 @@ def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 25, tes
     """
     rng = np.random.default_rng(seed)
     train = _draw_train(clips_per_class, rng)
-    test = [(label, "Public" if rng.random() < PUBLIC else "Private") for label in CLASSES * test_clips_per_class]
-    test.append(("None", "Ignored"))
+    truths = CLASSES * test_clips_per_class
+    ranks = rng.random(len(truths)).argsort().argsort()
+    usages = ["Public" if rank < PUBLIC * len(truths) else "Private" for rank in ranks]
+    test = [*zip(truths, usages, strict=True), ("None", "Ignored")]
     names = _draw_names(len(train) + len(test), rng)
     train = sorted((name, *row) for name, row in zip(names, train, strict=False))
     test = sorted((name, *row) for name, row in zip(names[len(train) :], test, strict=True))
