@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in order: the first one raises `Interrupted`, later ones are ignored.
+"""SIGINT, SIGTERM and SIGHUP end a run in order: the first one raises `Interrupted`, later ones are ignored.
 
 A run that is told to stop must still be marked KILLED on the tracking server, so a second signal (the terminal
 sends SIGINT to every process, and `mlflow run` then adds a SIGTERM) must not cut that short. An exception that is
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _received: list[int] = []
 _depth = 0
 _installed = False
@@ -29,11 +31,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install() -> None:
-    """Turn SIGINT and SIGTERM into `Interrupted`; must be called from the main thread, by a program of its own."""
+    """Turn signals into `Interrupted`; must be called from the main thread, by a program of its own.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
     global _installed
     _installed = True
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _on_signal)
+    for signum in SIGNALS:
+        if signum is signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _on_signal)
 
 
 def received() -> signal.Signals | None:
@@ -64,7 +70,7 @@ def ignore() -> None:
     Does nothing where `install` was not called, so that a caller's own handling of signals stays.
     """
     if _installed:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
 

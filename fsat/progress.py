@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -10,8 +11,11 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 def say(message: str) -> None:
-    """Print one line of news to standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """Print one line of news to standard error; where nobody reads it any more, the work goes on without."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the rest of the process)
 
 
 class Progress:

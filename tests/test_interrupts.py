@@ -131,45 +131,50 @@ def test_an_error_ends_a_run_as_failed(store, data):
 def test_a_killed_process_says_so_in_one_line(how, code, data, tmp_path):
     """The real thing: a process of its own, killed in mid-training."""
     process = start(["-m", "fsat", "train_fold"], data, tmp_path)
-    wait_for(process, "epoch 2/")
+    wait_for("epoch 2/", process, tmp_path)
     process.send_signal(how)
-    rest = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert rest.splitlines()[-1] == f"fsat: error: stopped by {how.name}"
-    assert "Traceback" not in rest
+    assert process.wait(timeout=60) == code
+    said = (tmp_path / "stderr").read_text()
+    assert said.splitlines()[-1] == f"fsat: error: stopped by {how.name}"
+    assert "Traceback" not in said
     assert statuses(tmp_path) == ["KILLED"]
 
 
 def test_killing_mlflow_run_stops_the_training_that_it_started(data, tmp_path):
-    process = start(
-        ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"], data, tmp_path, "-P"
-    )
-    wait_for(process, "epoch 2/")
+    command = ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"]
+    process = start(command, data, tmp_path, "-P")
+    wait_for("epoch 2/", process, tmp_path)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:
         time.sleep(0.5)
-    process.stderr.close()
     assert statuses(tmp_path) == ["KILLED"]
 
 
-def start(command: list[str], data, folder, flag: str = "") -> subprocess.Popen:
-    options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000}
+def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
+    process = start(["-m", "fsat", "train_fold"], data, tmp_path, stderr=subprocess.PIPE, max_epochs=20)
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+    assert statuses(tmp_path) == ["FINISHED"]
+
+
+def start(command: list[str], data, folder, flag: str = "", stderr: int | None = None, **more) -> subprocess.Popen:
+    options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000, **more}
     for name, value in options.items():
         command = [*command, flag, f"{name}={value}"] if flag else [*command, f"--{name}", str(value)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    return subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    with open(folder / "stderr", "w") as file:
+        return subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=environment,
+            stdout=subprocess.DEVNULL, stderr=stderr or file,
+        )  # fmt: skip
 
 
-def wait_for(process: subprocess.Popen, text: str) -> None:
-    for line in process.stderr:
-        if text in line:
-            return
-    raise AssertionError(f"the process ended before it said {text!r}")
+def wait_for(text: str, process: subprocess.Popen, folder) -> None:
+    while text not in (folder / "stderr").read_text():
+        assert process.poll() is None, (folder / "stderr").read_text()
+        time.sleep(0.2)
 
 
 def statuses(folder) -> list[str]:

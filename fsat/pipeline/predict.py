@@ -9,7 +9,7 @@ import pandas as pd
 
 from fsat.data.audio import SUFFIXES
 from fsat.data.tables import write_table
-from fsat.errors import DataError
+from fsat.errors import DataError, count
 from fsat.labels import join_labels
 from fsat.progress import Progress, say
 from fsat.tracking import runs
@@ -54,7 +54,7 @@ def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
         say(f"predict: run {run_id}: {len(table) - failed} of {len(table)} clips tagged; table in {output}")
         if failed:
             example = table[table["error"] != ""].iloc[0]
-            say(f"warning: {failed} clips could not be tagged, first {example['fname']}: {example['error']}")
+            say(f"warning: {count(failed, 'clip')} could not be tagged, first {example['fname']}: {example['error']}")
     return table
 
 
