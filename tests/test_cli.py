@@ -110,7 +110,7 @@ def test_score_prints_public_private_and_both(shared, tmp_path):
         "score", tables / "sample_submission.csv", tables / "test_post_competition.csv", folder=tmp_path
     )
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [["part", "clips"], ["Public", "301"], ["Private", "1299"], ["all", "1600"]]
+    assert [row[:2] for row in rows] == [["part", "clips"], ["Public", "301"], ["Private", "1299"], ["both", "1600"]]
 
 
 def test_version(tmp_path):

@@ -74,8 +74,8 @@ def test_parts_by_usage(tmp_path: Path) -> None:
     truth = [(*row, part) for row, part in zip(TRUTH, usage, strict=True)] + [("z.wav", "None", "Ignored")]
     guesses = [("a.wav", "Bell"), ("b.wav", "Bell Cello"), ("c.wav", "x"), ("d.wav", "Bell")]
     scores = score(tmp_path, guesses, truth, ("fname", "label", "usage"))
-    assert list(scores) == ["Public", "Private", "all"]
-    assert scores == {"Public": (2, 0.75, 0.5), "Private": (2, 0.5, 0.5), "all": (4, 0.625, 0.5)}
+    assert list(scores) == ["Public", "Private", "both"]
+    assert scores == {"Public": (2, 0.75, 0.5), "Private": (2, 0.5, 0.5), "both": (4, 0.625, 0.5)}
 
 
 def test_other_words_in_the_column_usage(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def slow_scores(guesses: Path, truth: Path) -> dict[str, tuple[int, float, float
     """mAP@3 and accuracy by part, row by row with the csv module alone."""
     with open(guesses, newline="") as file:
         guessed = {row["fname"]: row["label"].split(" ") for row in csv.DictReader(file)}
-    points: dict[str, list[float]] = {"Public": [], "Private": [], "all": []}
+    points: dict[str, list[float]] = {"Public": [], "Private": [], "both": []}
     with open(truth, newline="") as file:
         for row in csv.DictReader(file):
             if row["usage"] == "Ignored":
@@ -188,7 +188,7 @@ def slow_scores(guesses: Path, truth: Path) -> dict[str, tuple[int, float, float
                 if guessed[row["fname"]][position] == row["label"]:
                     value = 1 / (position + 1)
             points[row["usage"]].append(value)
-            points["all"].append(value)
+            points["both"].append(value)
     return {
         part: (len(values), sum(values) / len(values), values.count(1.0) / len(values))
         for part, values in points.items()
@@ -207,7 +207,7 @@ def test_the_real_truth_scores_one(fsdkaggle2018: Path, tmp_path: Path) -> None:
     assert scores_of(perfect, truth) == {
         "Public": (301, 1.0, 1.0),
         "Private": (1299, 1.0, 1.0),
-        "all": (1600, 1.0, 1.0),
+        "both": (1600, 1.0, 1.0),
     }
 
 
@@ -224,7 +224,7 @@ def test_the_real_sample_submission_scores_what_the_slow_version_says(
         guesses = write_csv(tmp_path / "guesses.csv", ["fname", "label"], rows)
     expected = slow_scores(guesses, truth)
     result = scores_of(guesses, truth)
-    assert list(result) == ["Public", "Private", "all"]
+    assert list(result) == ["Public", "Private", "both"]
     for part, values in expected.items():
         assert result[part] == pytest.approx(values)
         assert 0 < result[part][1] < 0.2

@@ -27,9 +27,9 @@ def cache_dir() -> Path:
 def data_dir_or_default(data_dir: str | None) -> Path:
     """The folder asked for, else ``FSAT_DATA_DIR``, else the generated sounds, which are made on first use."""
     if data_dir:
-        return Path(data_dir)
+        return Path(data_dir).expanduser()
     if given := os.environ.get("FSAT_DATA_DIR"):
-        return Path(given)
+        return Path(given).expanduser()
     folder = cache_dir() / SAMPLE
     if not folder.is_dir():
         say(f"no data_dir given: generating sounds in {folder}")

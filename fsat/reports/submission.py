@@ -32,7 +32,7 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     Args:
         submission_path: ``fname,label``, up to three labels separated by spaces; more are not looked at.
         truth_path: ``fname,label``; clips without a label (empty or ``None``) are not scored. A column ``usage``, as
-            in FSDKaggle2018's ``test_post_competition.csv``, gives a line for each of its values and one for all.
+            in FSDKaggle2018's ``test_post_competition.csv``, gives a line for each of its values and one for both.
 
     Returns:
         ``part, clips, map3, accuracy``, the last line being all clips.
@@ -59,7 +59,7 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     precision = average_precision_at_k(ranking, targets)
     hit = ranking[:, 0] == targets
     parts = [(name, (truth["usage"] == name).to_numpy()) for name in _usages(truth)]
-    parts.append(("all", np.ones(len(truth), dtype=bool)))
+    parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
     rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(hit[mask].mean())) for name, mask in parts]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
 
