@@ -1,8 +1,9 @@
 """SIGINT, SIGTERM and SIGHUP end a run in order: the first one raises `Interrupted`, later ones are ignored.
 
 A run that is told to stop must still be marked KILLED on the tracking server, so a second signal (the terminal
-sends SIGINT to every process, and `mlflow run` then adds a SIGTERM) must not cut that short. An exception that is
-raised while foreign code runs may be lost there: `check` raises it again at the next safe place.
+sends SIGINT to every process, and `mlflow run` then adds a SIGTERM) must not cut that short. A signal that comes in an
+exchange with the server waits for its end, `GRACE_SECONDS` at most. An exception that is raised while foreign code
+runs may be lost there: `check` raises it again at the next safe place.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+GRACE_SECONDS = 5.0
+
 _received: list[int] = []
-_depth = 0
+_shields = 0  # how many `shielded` and `deferred` are open
+_deferrals = 0  # how many of them are `deferred`
 _installed = False
 
 
@@ -40,6 +44,7 @@ def install() -> None:
     for signum in SIGNALS:
         if signum is signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _on_signal)
+    signal.signal(signal.SIGALRM, _on_alarm)
 
 
 def received() -> signal.Signals | None:
@@ -48,14 +53,31 @@ def received() -> signal.Signals | None:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Let a few lines finish, such as those that close a run: a signal is noted and nothing is raised inside."""
-    global _depth
-    _depth += 1
+def shielded() -> Iterator[None]:
+    """Let an exchange with a server or a database finish; a signal is raised at its end, or when the grace is over."""
+    global _shields
+    _shields += 1
     try:
         yield
     finally:
-        _depth -= 1
+        _shields -= 1
+        if _installed and not _shields:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    if not _shields:
+        check()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a few lines finish, such as those that close a run: a signal is noted, and nothing is raised."""
+    global _shields, _deferrals
+    _shields += 1
+    _deferrals += 1
+    try:
+        yield
+    finally:
+        _shields -= 1
+        _deferrals -= 1
 
 
 def check() -> None:
@@ -88,5 +110,13 @@ def follow_parent(poll_seconds: float = 1.0) -> None:
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
     _received.append(signum)
-    if len(_received) == 1 and not _depth:
+    if len(_received) > 1:
+        return
+    if not _shields:
         raise Interrupted(signum)
+    signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+
+
+def _on_alarm(signum: int, frame: FrameType | None) -> None:
+    if _received and not _deferrals:
+        raise Interrupted(_received[0])

@@ -62,7 +62,7 @@ def signals():
     """fsat's handling of signals, taken back afterwards."""
     from fsat import interrupts
 
-    before = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in (*interrupts.SIGNALS, signal.SIGALRM)}
     interrupts.install()
     yield
     for signum, handler in before.items():

@@ -89,6 +89,26 @@ def test_a_signal_after_all_is_uploaded_changes_nothing(store, data, signals, mo
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
+def test_a_signal_waits_for_the_end_of_an_exchange(signals):
+    done = []
+    with pytest.raises(Interrupted), interrupts.shielded():
+        with interrupts.shielded():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+def test_but_not_for_ever(signals, monkeypatch):
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", 0.2)
+    done = []
+    with pytest.raises(Interrupted), interrupts.shielded():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        done.append("waited to the end")
+    assert not done
+
+
 def test_a_second_signal_does_not_stop_the_closing(store, data, signals, monkeypatch):
     end_run = mlflow.end_run
 

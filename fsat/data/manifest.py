@@ -116,7 +116,7 @@ class Manifest:
             if too_small:
                 _decide(self.folder, [*found, *too_small], "error")
         if train.empty:
-            raise DataError(f"{self.folder}: no usable training clip is left; see the problems below", found)
+            raise DataError(f"{self.folder}: no usable training clip is left; mend what is listed", found)
         labels = label_order(train["label"])
         return replace(
             self, train=train, test=test, labels=labels, problems=[*self.problems, *found, *unusable],
@@ -169,7 +169,7 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     _decide(folder, [*problems, *too_small, *broken], "error" if too_small or broken else on_bad_clip)
     train = usable.drop(columns="reason").reset_index(drop=True)
     if train.empty:
-        raise DataError(f"{train_table}: no usable training clip is left; see the problems below", problems)
+        raise DataError(f"{train_table}: no usable training clip is left; mend what is listed", problems)
     train["manually_verified"] = train["manually_verified"].astype("int64")
     return Manifest(
         folder, train, test, train_table.name, train_folder, test_folder, test_table, label_order(train["label"]),

@@ -14,9 +14,10 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.tracking.runs import TAG, experiment_id, server_errors
+from fsat.tracking.runs import TAG, experiment_id, server_call
 
 STAGE = "train_fold"
 PAGE = 1000
@@ -116,7 +117,7 @@ def finished_folds(study: str | None = None) -> list[FoldRun]:
     if study is not None:
         wanted += f" and tags.`{TAG}study` = '{study}'"
     client, runs, token = mlflow.MlflowClient(), [], None
-    with server_errors():
+    with server_call():
         while True:
             page = client.search_runs(
                 [experiment_id()], wanted, max_results=PAGE, order_by=["attributes.end_time DESC"], page_token=token
@@ -145,7 +146,8 @@ def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
     records = []
     for run_id in run_ids:
         try:
-            run = mlflow.MlflowClient().get_run(run_id)
+            with interrupts.shielded():
+                run = mlflow.MlflowClient().get_run(run_id)
         except MlflowException as error:
             raise RunError(
                 f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI "
@@ -176,7 +178,8 @@ def download(record: FoldRun, folder: Path) -> Member:
     target.mkdir(parents=True)
     for name in ("config.json", "labels.json", "weights", "predictions"):
         try:
-            mlflow.artifacts.download_artifacts(run_id=record.run_id, artifact_path=name, dst_path=str(target))
+            with interrupts.shielded():
+                mlflow.artifacts.download_artifacts(run_id=record.run_id, artifact_path=name, dst_path=str(target))
         except (MlflowException, OSError) as error:
             raise RunError(
                 f"run {record.run_id}: {name} cannot be fetched ({' '.join(str(error).split())[:200]}); "

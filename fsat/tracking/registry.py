@@ -23,7 +23,7 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.scoring.metrics import TOP_K
-from fsat.tracking.runs import TAG, server_errors
+from fsat.tracking.runs import TAG, server_call
 
 ALIAS = "champion"
 PROMOTE = ("auto", "always", "never")
@@ -55,7 +55,7 @@ def register(
         promote: ``auto``, ``always`` or ``never``.
     """
     client = mlflow.MlflowClient()
-    with server_errors():
+    with server_call():
         info = mlflow.pyfunc.log_model(
             name="tagger", loader_module="fsat.tagger", data_path=str(tagger_folder), **tagger_arguments(labels)
         )

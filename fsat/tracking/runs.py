@@ -33,6 +33,19 @@ TAG = "fsat."
 
 
 @contextmanager
+def server_call() -> Iterator[None]:
+    """An exchange with the tracking server: a signal waits for its end, and a refusal becomes one line."""
+    with interrupts.shielded():
+        try:
+            yield
+        except MlflowException as error:
+            raise RunError(
+                f"the tracking server {mlflow.get_tracking_uri()} refused: {' '.join(str(error).split())[:300]}; "
+                "check MLFLOW_TRACKING_URI"
+            ) from error
+
+
+@contextmanager
 def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Iterator[str]:
     """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
 
@@ -48,12 +61,12 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
         RunError: the tracking server cannot be used.
     """
     outermost = mlflow.active_run() is None
-    with interrupts.deferred(), server_errors():
+    with interrupts.deferred(), server_call():
         run_id = mlflow.start_run(nested=not outermost).info.run_id
     status = "FAILED"
     try:
         interrupts.check()
-        with server_errors():
+        with server_call():
             mlflow.MlflowClient().update_run(run_id, name=name)
             set_tags({"stage": stage, **(tags or {})})
         yield run_id
@@ -77,16 +90,19 @@ def active_run_id() -> str:
     return mlflow.active_run().info.run_id
 
 
+@server_call()
 def rename(name: str) -> None:
     """Give the open run another name."""
     mlflow.MlflowClient().update_run(active_run_id(), name=name)
 
 
+@server_call()
 def set_tags(tags: Mapping[str, Any]) -> None:
     """Set ``fsat.`` tags of the open run."""
     mlflow.set_tags({TAG + key: value for key, value in tags.items()})
 
 
+@server_call()
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters of the open run; those that `mlflow run` has logged as typed stay as they are."""
     run_id = mlflow.active_run().info.run_id
@@ -94,6 +110,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     mlflow.log_params({key: value for key, value in params.items() if key not in known})
 
 
+@server_call()
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log numbers of the open run; the step is the epoch."""
     mlflow.log_metrics(dict(metrics), step=step)
@@ -104,16 +121,19 @@ def log_metrics_of_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
     log_metrics(metrics, step=epoch)
 
 
+@server_call()
 def log_folder(folder: Path, artifact_path: str | None = None) -> None:
     """Upload all files of a folder."""
     mlflow.log_artifacts(str(folder), artifact_path)
 
 
+@server_call()
 def log_json(value: Any, artifact_file: str) -> None:
     """Upload a value as a JSON file."""
     mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
 
 
+@server_call()
 def log_table(frame: Any, artifact_file: str) -> None:
     """Upload a pandas table as CSV."""
     mlflow.log_text(frame.to_csv(index=False), artifact_file)
@@ -130,7 +150,8 @@ def log_dataset(manifest: Manifest) -> None:
         dataset = mlflow.data.from_pandas(
             manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
         )
-        mlflow.log_input(dataset, context="training")
+        with server_call():
+            mlflow.log_input(dataset, context="training")
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
         rows = [vars(problem) for problem in manifest.problems]
@@ -142,7 +163,7 @@ def experiment_id() -> str:
     active = mlflow.active_run()
     if active is not None:
         return active.info.experiment_id
-    with server_errors():
+    with server_call():
         # what mlflow.start_run would choose: MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or the default experiment
         from mlflow.tracking.fluent import _get_experiment_id
 
@@ -152,15 +173,3 @@ def experiment_id() -> str:
 def tracking_uri() -> str:
     """Where runs are kept."""
     return mlflow.get_tracking_uri()
-
-
-@contextmanager
-def server_errors() -> Iterator[None]:
-    """Turn a tracking server's refusal into one line."""
-    try:
-        yield
-    except MlflowException as error:
-        raise RunError(
-            f"the tracking server {mlflow.get_tracking_uri()} refused: {' '.join(str(error).split())[:300]}; "
-            "check MLFLOW_TRACKING_URI"
-        ) from error
