@@ -7,6 +7,7 @@ Options have the names of the Config fields, with underscores, because `mlflow r
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,15 @@ def run(arguments: list[str]) -> int:
     interrupts.install()
     if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` started this process
         interrupts.follow_parent()
+    code = _run(arguments)
+    if interrupts.received() and "MLFLOW_RUN_ID" in os.environ:  # nobody has taken that run over yet
+        # in a process of its own, because the signal may have left this one with a half-imported MLflow
+        closing = "from fsat.tracking.runs import close_unopened; close_unopened()"
+        subprocess.run([sys.executable, "-c", closing], start_new_session=True, check=False)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         cli.main(args=arguments, prog_name="python -m fsat", standalone_mode=False)
         return 0
@@ -222,15 +232,19 @@ def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, *
 
 
 @cli.command()
-@click.option("--run_ids", default="", metavar="A,B,...", help="Fold runs to blend.")
-@click.option("--studies", default="", metavar="A,B,...", help="Studies to blend. [default: newest complete one]")
+@click.option("--run_ids", metavar="A,B,...", help="Fold runs to blend.")
+@click.option("--studies", metavar="A,B,...", help="Studies to blend. [default: newest complete one]")
 @with_options(register_options)
 @click.option("--allow_incomplete", type=bool, default=False, show_default=True, help="Blend though folds are missing.")
-def ensemble(run_ids: str, studies: str, register_as: str, promote: str, allow_incomplete: bool) -> None:
+def ensemble(run_ids: str | None, studies: str | None, register_as: str, promote: str, allow_incomplete: bool) -> None:
     """Blend fold runs by geometric mean, score the blend, register it as a tagger."""
+    chosen = _words(run_ids or ""), _words(studies or "")
+    for name, given, words in zip(("run_ids", "studies"), (run_ids, studies), chosen, strict=True):
+        if given is not None and not words:
+            raise click.UsageError(f"--{name} is empty; expected ids separated by commas")
     from fsat.pipeline.ensemble import ensemble
 
-    made = ensemble(_words(run_ids), _words(studies), register_as, promote, allow_incomplete)
+    made = ensemble(*chosen, register_as, promote, allow_incomplete)
     table = made.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")
@@ -289,7 +303,6 @@ def _source(data_dir: str | None, on_bad_clip: str, options: dict[str, str | Non
 
     folder = data_dir_or_default(data_dir)
     if not folder.is_dir():
-        raise DataError(
-            f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)"
-        )
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder.absolute()}: {what}; expected one with train.csv and audio_train/ (data_dir=DIR)")
     return Source(folder, on_bad_clip, n_folds_given=options.get("n_folds") is not None)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -99,13 +100,22 @@ def ignore() -> None:
 def follow_parent(poll_seconds: float = 1.0) -> None:
     """Stop when the process that started this one has gone, as `mlflow run` does when it is killed."""
     parent = os.getppid()
+    gone = parent == 1 and not _is_mlflow(parent)  # it went before this process could look
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and not gone:
             time.sleep(poll_seconds)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def _is_mlflow(pid: int) -> bool:
+    """Whether that process is `mlflow run`, which may be process 1 in a container."""
+    try:
+        return b"mlflow" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:

@@ -52,6 +52,11 @@ def error_line(done: subprocess.CompletedProcess) -> str:
         (["cross_validate", "--folds", "random"], "folds=random: expected one of auto, column, stratified"),
         (["predict", "--input", "nowhere"], "input=nowhere: no such file or folder"),
         (["predict", "--input", ".", "--top_k", "0"], "0 is not in the range x>=1"),
+        (["predict", "--input", ".", "--output", "."], "is a folder; expected the name of a file to write"),
+        (["ensemble", "--run_ids", ","], "--run_ids is empty; expected ids separated by commas"),
+        (["ensemble", "--studies", ""], "--studies is empty"),
+        (["sample", "/dev/null"], "/dev/null: is a file; expected a new or empty folder"),
+        (["eda", "--data_dir", "/dev/null"], "/dev/null: not a folder"),
         (["tag"], "No such command 'tag'"),
         (["score", "a.csv", "b.csv"], "a.csv: cannot be read: No such file or directory"),
         (["main", "--models", "conv1d,resnet"], "model=resnet: no such model"),
@@ -100,6 +105,11 @@ def test_sample_writes_a_dataset_once(tmp_path):
     done = fsat_command("sample", "sounds", "--clips_per_class", 10, folder=tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "sounds" / "train.csv").is_file()
+    (tmp_path / "here").mkdir()
+    here = fsat_command("sample", ".", "--clips_per_class", 10, folder=tmp_path / "here")
+    assert here.returncode == 0
+    assert (tmp_path / "here" / "train.csv").read_bytes() == (tmp_path / "sounds" / "train.csv").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"sounds", "here"}
     again = fsat_command("sample", "sounds", folder=tmp_path)
     assert "sounds: is not empty" in error_line(again)
 

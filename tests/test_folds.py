@@ -262,3 +262,14 @@ def test_the_real_table_splits_into_ten(shared: Path) -> None:
     sizes = np.bincount(folds)
     assert sizes.min() > 800
     assert sizes.max() < 1100
+
+
+def test_one_fold_written_in_several_ways_is_one_fold() -> None:
+    folds = ["0", " 0", "00", "1", "1.0", "01"] * 2
+    train = pd.DataFrame({"label": ["a", "b", "a", "b", "a", "b"] * 2, "fold": folds})
+    config = resolve_folds(train, Config())
+    assert config.n_folds == 2
+    targets = np.array([0, 1] * 6)
+    assert fold_of_clips(train, targets, config).tolist() == [0, 0, 0, 1, 1, 1] * 2
+    words = pd.DataFrame({"fold": ["nan", "1", "2", "nan"]})
+    assert resolve_folds(words, Config()).n_folds == 3

@@ -172,6 +172,20 @@ def test_killing_mlflow_run_stops_the_training_that_it_started(data, tmp_path):
     assert statuses(tmp_path) == ["KILLED"]
 
 
+def test_stopping_before_the_run_is_taken_over_closes_it_too(data, tmp_path):
+    """`mlflow run` has made the run; its process dies while the training still imports."""
+    command = ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"]
+    process = start(command, data, tmp_path, "-P")
+    wait_for("=== Running command", process, tmp_path)
+    time.sleep(1.5)
+    process.terminate()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:
+        time.sleep(0.5)
+    assert statuses(tmp_path) == ["KILLED"]
+
+
 def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
     process = start(["-m", "fsat", "train_fold"], data, tmp_path, stderr=subprocess.PIPE, max_epochs=20)
     process.stderr.close()

@@ -13,12 +13,14 @@ from scipy.stats import gmean
 
 from fsat.config import Config
 from fsat.data.audio import decode
-from fsat.errors import DataError, RunError
+from fsat.errors import DataError, FsatError, RunError
 from fsat.models import build
 from fsat.pipeline.ensemble import ensemble
+from fsat.pipeline.main import main
 from fsat.pipeline.predict import predict
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
+from fsat.tracking.members import by_run_ids
 from fsat.training.predict import predict_clips
 
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
@@ -300,6 +302,13 @@ def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path)
     assert "disagrees with run" in refusal(run_ids=[*run_ids, *others])
     assert "lacks fold 1 of 2" in refusal(run_ids=[*run_ids, others[0]])
 
+    crosswise = {"run_ids": [run_ids[0], None], "allow_incomplete": True}
+    crosswise["run_ids"][1] = train_fold(source, tiny(model="dummy1d"), 1)
+    assert "no training clip is held out by a member of every study" in refusal(**crosswise)
+    mlflow.MlflowClient().delete_run(crosswise["run_ids"][1])
+    assert f"run {crosswise['run_ids'][1]} is deleted" in refusal(**crosswise)
+    assert "no study a'b" in refusal(studies=["a'b"])
+
     failed = train_fold(source, tiny(model="dummy1d"), 1)
     mlflow.MlflowClient().set_terminated(failed, "FAILED")
     assert f"run {failed} is FAILED" in refusal(run_ids=[failed])
@@ -314,6 +323,37 @@ def test_an_incomplete_study_only_if_allowed(study):
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"))
     assert scores["clips"].tolist() == [12, 12, 12]
     assert status(made.run_id) == "FINISHED"
+    version = mlflow.MlflowClient().get_model_version_by_alias("half", "champion")
+    assert version.tags["fsat.oof_clips"] == "12"
+    whole = ensemble(run_ids=[record.run_id for record in study], register_as="half", promote="always")
+    mlflow.MlflowClient().set_model_version_tag("half", str(whole.registered.version), "fsat.oof_map3", "0.01")
+    again = ensemble(run_ids=[study[0].run_id], register_as="half", allow_incomplete=True)
+    assert not again.registered.promoted
+    assert "fewer clips" in again.registered.news
+
+
+def test_main_without_test_clips_tags_the_training_clips(store, tmp_path):
+    folder = make_dataset(tmp_path / "plain", clips_per_class=4, test_clips=0)
+    (folder / "audio_test").mkdir()
+    said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv")
+    assert len(pd.read_csv(tmp_path / "tags.csv")) == 12
+    assert "plain version 1 is now champion" in said
+    with pytest.raises(FsatError, match="is a folder"):
+        main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path)
+
+
+def test_a_config_comes_back_from_a_run_as_it_was_settled(store, source, monkeypatch):
+    """`mlflow run -P folds=auto -P learning_rate=1e-3` has logged both as typed before fsat starts."""
+    mlflow.end_run()
+    made = mlflow.MlflowClient().create_run("0")
+    for name, text in {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d"}.items():
+        mlflow.MlflowClient().log_param(made.info.run_id, name, text)
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    run_id = train_fold(source, tiny(model="dummy1d", learning_rate="1e-3", folds="auto"), 0)
+    assert run_id == made.info.run_id
+    (record,) = by_run_ids([run_id])
+    assert record.config == tiny(model="dummy1d", folds="stratified")
+    assert json.loads(fetch(run_id, "config.json").read_text()) == record.config.to_dict()
 
 
 def test_mfcc_are_standardised_by_the_training_clips_alone(source, data, store):

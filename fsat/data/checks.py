@@ -82,6 +82,8 @@ def why_outside(root: Path, fname: str) -> str:
         return "the file name is empty"
     if "\0" in fname:
         return "the file name has a NUL in it"
+    if "\r" in fname:
+        return "the file name has a carriage return in it, which tables cannot keep: rename the file"
     if os.path.isabs(fname):
         return "leaves the folder (an absolute path)"
     if ".." in Path(fname).parts:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
         return replace(config, folds="stratified")
     if "fold" not in train:
         raise ConfigError("folds=column: the table has no fold column; add one, or use folds=stratified")
-    n_folds = train["fold"].nunique()
+    n_folds = len(_numbered(train["fold"]))
     if n_folds < 2:
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
     if n_folds_given and config.n_folds != n_folds:
@@ -85,12 +86,24 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
 
 
 def _from_column(column: pd.Series) -> np.ndarray:
-    values = column.unique().tolist()
+    keys = _numbered(column)
+    numbers = {key: i for i, key in enumerate(keys)}
+    as_keys = _keys(column)
+    return np.array([numbers[key] for key in as_keys], dtype=np.int64)
+
+
+def _numbered(column: pd.Series) -> list[Decimal | str]:
+    """The column's distinct values in order: as numbers where all are numbers, so that 01 and 1.0 are 1."""
+    return sorted(set(_keys(column)))
+
+
+def _keys(column: pd.Series) -> list[Decimal | str]:
+    texts = [text.strip() for text in column]
     try:
-        values.sort(key=float)
-    except ValueError:
-        values.sort()
-    return column.map({value: i for i, value in enumerate(values)}).to_numpy(dtype=np.int64)
+        numbers = [Decimal(text) for text in texts]
+    except InvalidOperation:
+        return texts
+    return numbers if all(number.is_finite() for number in numbers) else texts
 
 
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:

@@ -144,6 +144,8 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     train_table = _first(folder, TRAIN_TABLES, "a table of training clips")
     train_folder = _first(folder, TRAIN_FOLDERS, "a folder of training clips")
     table = read_table(train_table, REQUIRED, KNOWN)
+    for name in set(OPTIONAL) & set(table.frame):
+        table.frame[name] = table.frame[name].str.strip()
     problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
     train = _with_facts(table.frame, train_folder, "training clips")
     problems += _clip_problems(train, train_table.name, "train")

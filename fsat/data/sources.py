@@ -26,10 +26,8 @@ def cache_dir() -> Path:
 
 def data_dir_or_default(data_dir: str | None) -> Path:
     """The folder asked for, else ``FSAT_DATA_DIR``, else the generated sounds, which are made on first use."""
-    if data_dir:
-        return Path(data_dir).expanduser()
-    if given := os.environ.get("FSAT_DATA_DIR"):
-        return Path(given).expanduser()
+    if given := data_dir or os.environ.get("FSAT_DATA_DIR"):
+        return Path(os.path.expanduser(given))
     folder = cache_dir() / SAMPLE
     if not folder.is_dir():
         say(f"no data_dir given: generating sounds in {folder}")
@@ -48,7 +46,10 @@ def write_sample(folder: Path, **options: int) -> None:
         DataError: the folder has something in it.
         FsatError: it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; expected a new or empty folder for the generated sounds")
+    if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty; expected a new or empty folder for the generated sounds")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +57,10 @@ def write_sample(folder: Path, **options: int) -> None:
         try:
             write_dataset(unfinished, **options)
             unfinished.chmod(0o755)
-            if folder.is_dir():
-                folder.rmdir()
+            if folder.is_dir():  # it may be where the user stands: fill it, the table last
+                for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train.csv"):
+                    path.rename(folder / path.name)
+                return
             try:
                 os.rename(unfinished, folder)
             except OSError:  # another process was first

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.errors import DataError, Problem, count
+from fsat.errors import DataError, FsatError, Problem, count
 
 
 @dataclass
@@ -87,16 +87,35 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in its place at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     try:
         write(Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise FsatError(f"{path}: cannot be written: {error.strerror or error}") from error
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file to be written.
+
+    Raises:
+        FsatError: the path is a folder, or its folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FsatError(f"{path}: cannot be written: {error.strerror or error}; choose another file") from error
+    if path.is_dir():
+        raise FsatError(f"{path}: is a folder; expected the name of a file to write")
+    if not os.access(path.parent, os.W_OK):
+        raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
 
 
 def _read_text(path: Path) -> tuple[str, list[str]]:

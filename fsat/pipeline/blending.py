@@ -74,6 +74,11 @@ def blend_members(members: Sequence[Member]) -> Blend:
 
     oof = np.full_like(next(iter(parts.values())), np.nan)
     covered = np.logical_and.reduce([_rows(part) for part in parts.values()])
+    if not covered.any():
+        raise RunError(
+            "no training clip is held out by a member of every study, so the blend cannot be scored; "
+            "expected studies that share at least one fold's clips"
+        )
     oof[covered] = geometric_mean([part[covered] for part in parts.values()])
     test = blend_studies([[member.test for member in folds] for folds in studies.values()])
     models = "+".join(dict.fromkeys(folds[0].config.model for folds in studies.values()))

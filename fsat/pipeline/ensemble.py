@@ -21,7 +21,7 @@ from fsat.reports.plots import plot_class_precision, plot_confusion
 from fsat.reports.submission import submission
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, Member, by_run_ids, download, finished_folds, newest_per_fold
-from fsat.tracking.registry import Registered, register
+from fsat.tracking.registry import Registered, Score, register
 
 Studies = dict[str, list[FoldRun]]
 """Fold runs by study, each study's in the order of folds."""
@@ -121,7 +121,7 @@ def _by_study(records: Sequence[FoldRun]) -> Studies:
 
 
 def _newest(study: str) -> list[FoldRun]:
-    records = list(newest_per_fold(finished_folds(study)).values())
+    records = list(newest_per_fold(finished_folds(study) if study.isalnum() else []).values())
     if not records:
         known = list(dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds()))
         there = f"there are {', '.join(known)}" if known else "there is none yet"
@@ -184,9 +184,8 @@ def _log_and_register(
     model_folder.mkdir()
     files = [tagger.MemberFiles(m.record.study, m.record.fold, m.config, m.weights) for m in members]
     tagger.write(model_folder, files, first.labels)
-    registered = register(
-        register_as, model_folder, first.labels, blend.metrics["oof_map3"], first.record.dataset, promote
-    )
+    score = Score(blend.metrics["oof_map3"], int(covered.sum()))
+    registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote)
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies")
     return Ensembled(run_id, blend.scores, registered)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.config import Config
+from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+from fsat.data.tables import check_writable
 from fsat.pipeline.blending import blend_members
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.predict import predict
+from fsat.pipeline.predict import has_clips, predict
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate
 from fsat.progress import say
@@ -35,6 +37,7 @@ def main(source: Source, configs: Sequence[Config], register_as: str, promote: s
     Returns:
         a report in words: scores, registered version, some tagged clips, and how to open the UI.
     """
+    check_writable(output)
     with runs.tracked("main", f"main on {source.data_dir.name}"):
         eda(source)
         studies = [cross_validate(source, config) for config in configs]
@@ -68,9 +71,9 @@ def compare(studies: Sequence[Sequence[FoldRun]]) -> tuple[pd.DataFrame, pd.Seri
 
 
 def _clips_to_tag(data_dir: Path) -> Path:
-    from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
-
-    return next(data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir())
+    """The folder of test clips, or of training clips where there are none."""
+    folders = [data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir()]
+    return next((folder for folder in folders if has_clips(folder)), folders[-1])
 
 
 def _report(scores: pd.DataFrame, news: str, tags: pd.DataFrame, output: Path) -> str:

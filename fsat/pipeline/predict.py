@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from fsat.data.audio import SUFFIXES
-from fsat.data.tables import write_table
+from fsat.data.tables import check_writable, write_table
 from fsat.errors import DataError, count
 from fsat.labels import join_labels
 from fsat.progress import Progress, say
@@ -35,6 +36,7 @@ def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
         DataError: there is nothing to tag.
         RunError: there is no such model.
     """
+    check_writable(output)
     names, root = find_clips(input)
     with runs.tracked("predict", f"predict {input.name}") as run_id:
         runs.log_params({"input": str(input), "model": model, "top_k": top_k, "n_clips": len(names)})
@@ -64,25 +66,44 @@ def find_clips(input: Path) -> tuple[list[str], Path]:
         return [input.name], input.parent
     if not input.is_dir():
         raise DataError(f"input={input}: no such file or folder")
-    found = [
-        os.path.relpath(os.path.join(folder, name), input)
-        for folder, _, names in os.walk(input)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    ]
+    found = sorted(_walk(input))
     if not found:
         raise DataError(f"input={input}: no {', '.join(SUFFIXES)} files in it")
-    return sorted(found), input
+    return found, input
+
+
+def has_clips(folder: Path) -> bool:
+    """Whether there is a file to tag in a folder or below it."""
+    return next(_walk(folder), None) is not None
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.lower().endswith(SUFFIXES):
+                yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """A file's bytes, or why there are none."""
+    try:
+        if not path.exists():
+            return b"", "missing file"
+        if not path.is_file():
+            return b"", "not a regular file"
+        data = path.read_bytes()
+    except OSError as error:
+        return b"", f"unreadable file ({error.strerror or error})"
+    return data, "" if data else "empty file"
 
 
 def _tag(tagger, root: Path, names: list[str], top_k: int) -> pd.DataFrame:
     audio, unread = [], {}
     for name in names:
-        try:
-            audio.append((root / name).read_bytes() if (root / name).is_file() else b"")
-        except OSError as error:
-            unread[name] = f"unreadable file ({error.strerror or error})"
-            audio.append(b"")
+        data, reason = _read(root / name)
+        audio.append(data)
+        if reason:
+            unread[name] = reason
     result = tagger.predict(pd.DataFrame({"audio": audio}), params={"top_k": top_k})
     return pd.DataFrame({
         "fname": names,

@@ -70,7 +70,15 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
     """Train a fold inside the open run and log all that it leaves."""
     config = dataset.config
     run_id = runs.active_run_id()
-    runs.set_tags({"study": dataset.study, "fold": fold, "model": config.model, "on_bad_clip": source.on_bad_clip})
+    runs.set_tags(
+        {
+            "study": dataset.study,
+            "fold": fold,
+            "model": config.model,
+            "folds": config.folds,
+            "on_bad_clip": source.on_bad_clip,
+        }
+    )
     n_val = int((dataset.folds == fold).sum())
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": len(dataset.train) - n_val, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -23,5 +24,7 @@ plt.rcParams.update({
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # labels in scripts that the font lacks show as boxes
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(figure)

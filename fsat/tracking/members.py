@@ -17,9 +17,12 @@ from mlflow.exceptions import MlflowException
 from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.tracking.runs import TAG, experiment_id, server_call
+from fsat.tracking.runs import TAG, experiment_id, refusal, server_call
 
 STAGE = "train_fold"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How the server says that it knows no such thing."""
+
 PAGE = 1000
 
 
@@ -145,14 +148,19 @@ def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
     """
     records = []
     for run_id in run_ids:
+        run_id = run_id.lower()
         try:
             with interrupts.shielded():
                 run = mlflow.MlflowClient().get_run(run_id)
         except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise refusal(error) from error
             raise RunError(
                 f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI "
                 "and `mlflow runs list` show them"
             ) from error
+        if run.info.lifecycle_stage != "active":
+            raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
         stage = run.data.tags.get(TAG + "stage", "no fsat stage")
         if stage != STAGE:
             raise RunError(f"run_ids: run {run_id} is of stage {stage}; expected fold runs (train_fold)")
@@ -196,7 +204,8 @@ def _record(run: Run) -> FoldRun | None:
     """The run as a fold run, or None where its parameters are another version's."""
     names = Config().to_dict()
     try:
-        config = Config.from_mapping({name: run.data.params[name] for name in names})
+        settled = {"folds": run.data.tags[TAG + "folds"]}  # the parameter may say auto, as typed for `mlflow run`
+        config = Config.from_mapping({name: run.data.params[name] for name in names} | settled)
     except (KeyError, ConfigError):
         return None
     needed = (TAG + "study", TAG + "fold", TAG + "dataset")

@@ -1,7 +1,7 @@
 """The model registry: a tagger's versions, and the alias of the one to use.
 
 The alias ``champion`` moves to a new version when its out-of-fold mAP@3 beats the holder's on the same dataset, or
-when the holder came from another dataset.
+when the holder came from another dataset. A score on fewer clips, of a study that lacks folds, beats none on more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,21 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.scoring.metrics import TOP_K
+from fsat.tracking.members import UNKNOWN
 from fsat.tracking.runs import TAG, server_call
 
 ALIAS = "champion"
 PROMOTE = ("auto", "always", "never")
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Packages that a served tagger needs, at the versions that trained it."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A blend's out-of-fold mAP@3, and the number of training clips that it is made on."""
+
+    map3: float
+    clips: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Registered:
 
 
 def register(
-    name: str, tagger_folder: Path, labels: Sequence[str], oof_map3: float, dataset: str, promote: str
+    name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str
 ) -> Registered:
     """Log a tagger with the open run, make it a version of a registered model, and settle the alias.
 
@@ -50,7 +59,7 @@ def register(
         name: of the registered model.
         tagger_folder: what `fsat.tagger.write` wrote.
         labels: label order.
-        oof_map3: the blend's out-of-fold mAP@3.
+        score: the blend's.
         dataset: the dataset's digest.
         promote: ``auto``, ``always`` or ``never``.
     """
@@ -61,9 +70,10 @@ def register(
         )
         holder = _holder(client, name)
         version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-        for key, value in {"oof_map3": repr(float(oof_map3)), "dataset": dataset}.items():
-            client.set_model_version_tag(name, version.version, TAG + key, value)
-        promoted, why = _decide(holder, oof_map3, dataset, promote)
+        facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset}
+        for key, value in facts.items():
+            client.set_model_version_tag(name, version.version, TAG + key, str(value))
+        promoted, why = _decide(holder, score, dataset, promote)
         if promoted:
             client.set_registered_model_alias(name, ALIAS, version.version)
     verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
@@ -88,24 +98,28 @@ def load_tagger(model_uri: str) -> Any:
 def _holder(client: mlflow.MlflowClient, name: str) -> Any | None:
     try:
         return client.get_model_version_by_alias(name, ALIAS)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
         return None
 
 
-def _decide(holder: Any | None, oof_map3: float, dataset: str, promote: str) -> tuple[bool, str]:
+def _decide(holder: Any | None, score: Score, dataset: str, promote: str) -> tuple[bool, str]:
     if promote == "never":
         return False, "promote=never"
     if promote == "always":
         return True, "promote=always"
     if holder is None:
-        return True, f"there was none; its OOF mAP@3 is {oof_map3:.4f}"
+        return True, f"there was none; its OOF mAP@3 is {score.map3:.4f}"
     before = f"version {holder.version}"
     if holder.tags.get(TAG + "dataset") != dataset:
         return True, f"{before} came from another dataset"
-    score = float(holder.tags.get(TAG + "oof_map3", "nan"))
-    if oof_map3 > score:
-        return True, f"its OOF mAP@3 {oof_map3:.4f} beats the {score:.4f} of {before}"
-    return False, f"its OOF mAP@3 {oof_map3:.4f} does not beat the {score:.4f} of {before}"
+    held = float(holder.tags.get(TAG + "oof_map3", "nan"))
+    if score.clips < int(holder.tags.get(TAG + "oof_clips", 0)):
+        return False, f"its OOF mAP@3 {score.map3:.4f} is made on fewer clips than the {held:.4f} of {before}"
+    if score.map3 > held:
+        return True, f"its OOF mAP@3 {score.map3:.4f} beats the {held:.4f} of {before}"
+    return False, f"its OOF mAP@3 {score.map3:.4f} does not beat the {held:.4f} of {before}"
 
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:

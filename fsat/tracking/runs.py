@@ -39,10 +39,13 @@ def server_call() -> Iterator[None]:
         try:
             yield
         except MlflowException as error:
-            raise RunError(
-                f"the tracking server {mlflow.get_tracking_uri()} refused: {' '.join(str(error).split())[:300]}; "
-                "check MLFLOW_TRACKING_URI"
-            ) from error
+            raise refusal(error) from error
+
+
+def refusal(error: MlflowException) -> RunError:
+    """A server's error in one line."""
+    what = " ".join(str(error).split())[:300]
+    return RunError(f"the tracking server {mlflow.get_tracking_uri()} refused: {what}; check MLFLOW_TRACKING_URI")
 
 
 @contextmanager
@@ -83,6 +86,12 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
                 interrupts.ignore()
     if status == "KILLED":
         interrupts.check()
+
+
+def close_unopened() -> None:
+    """Mark the run that `mlflow run` made for this process, and that `tracked` never took over, as KILLED."""
+    with interrupts.deferred():
+        mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
 
 
 def active_run_id() -> str:
