@@ -1,158 +1,16 @@
-"""The command line: options in, one line out for every error.
-
-Options have the names of the Config fields, with underscores, because `mlflow run` hands ``-P name=value`` on as
-``--name value``. Nothing heavy is imported before a command's options are known to be right.
-"""
+"""The commands: each turns its options into the arguments of an entry point in `fsat.pipeline`."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import traceback
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fsat import __version__, interrupts
+from fsat import __version__
+from fsat.cli.options import Commands, config_options, debug_option, register_options, source_options, with_options
 from fsat.config import PRESETS, Config
 from fsat.errors import DataError, FsatError
-
-DEBUG = "FSAT_DEBUG"
-PROBLEMS_SHOWN = 50
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 an error, 2 wrong options, 130 or 143 stopped by a signal."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
-def run(arguments: list[str]) -> int:
-    """Run a command; the exit code."""
-    interrupts.install()
-    if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` started this process
-        interrupts.follow_parent()
-    code = _run(arguments)
-    if interrupts.received() and "MLFLOW_RUN_ID" in os.environ:  # nobody has taken that run over yet
-        # in a process of its own, because the signal may have left this one with a half-imported MLflow
-        closing = "from fsat.tracking.runs import close_unopened; close_unopened()"
-        subprocess.run([sys.executable, "-c", closing], start_new_session=True, check=False)
-    return code
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        cli.main(args=arguments, prog_name="python -m fsat", standalone_mode=False)
-        return 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        where = f"{error.ctx.command_path}: " if getattr(error, "ctx", None) else ""
-        help_line = f"; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""
-        return _fail(f"{where}{' '.join(error.format_message().split()).rstrip('.')}{help_line}", error.exit_code)
-    except DataError as error:
-        for problem in error.problems[:PROBLEMS_SHOWN]:
-            print(f"  {problem}", file=sys.stderr)
-        if len(error.problems) > PROBLEMS_SHOWN:
-            print(f"  ... and {len(error.problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
-        return _fail(str(error), 1)
-    except FsatError as error:
-        return _fail(str(error), 1)
-    except ModuleNotFoundError as error:
-        return _fail(f"{error} in {sys.executable}; install the dependencies with `make setup`, then `source "
-                     ".venv/bin/activate`", 1)  # fmt: skip
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("stopped", 130)
-    except Exception as error:  # the edge: anything else is a fault of fsat's, or of the machine
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        return _fail(f"{what}; set {DEBUG}=1 or add --debug to see where", 1)
-
-
-def _fail(message: str, code: int) -> int:
-    if os.environ.get(DEBUG):
-        traceback.print_exc()
-    if signum := interrupts.received():  # whatever a library made of the interruption
-        message, code = f"stopped by {signum.name}", 128 + signum
-    print(f"fsat: error: {message}", file=sys.stderr)
-    return code
-
-
-def _debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        os.environ[DEBUG] = "1"
-
-
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_debug, help=f"Show a traceback on errors (or set {DEBUG}=1)."
-)
-
-
-def config_options(command: Callable) -> Callable:
-    """Add an option for every Config field, and `--preset`."""
-    for spec in reversed(fields(Config)):
-        known = f" One of: {', '.join(spec.metadata['choices'])}." if spec.metadata["choices"] else ""
-        default = f" [default: {spec.default}, or the preset's]"
-        kind = {"int": "INTEGER", "float": "NUMBER", "str": "WORD"}[spec.type]
-        command = click.option(f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default)(
-            command
-        )
-    presets = ", ".join(PRESETS)
-    return click.option("--preset", metavar="WORD", help=f"Set of defaults, the model's own if not given: {presets}.")(
-        command
-    )
-
-
-def source_options(command: Callable) -> Callable:
-    """Add the options of commands that read a dataset."""
-    command = click.option(
-        "--on_bad_clip",
-        type=click.Choice(["error", "exclude"]),
-        default="error",
-        show_default=True,
-        help="What to do about training clips that cannot be used.",
-    )(command)
-    return click.option(
-        "--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"
-    )(command)
-
-
-register_options = [
-    click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
-    click.option(
-        "--promote",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        help="Whether the alias champion moves to the new version; auto: if its OOF mAP@3 is better.",
-    ),
-]
-
-
-def with_options(options: list[Callable]) -> Callable:
-    """A decorator that adds several options."""
-
-    def add(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-class Commands(click.Group):
-    """Lists commands in the order of work, and gives each `--debug`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of work."""
-        return list(self.commands)
-
-    def command(self, *args: Any, **kwargs: Any) -> Callable:
-        """As `click.Group.command`, with `--debug` added."""
-        add = super().command(*args, **kwargs)
-        return lambda function: add(debug_option(function))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,0 +1,90 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from fsat.config import PRESETS, Config
+
+DEBUG = "FSAT_DEBUG"
+"""Environment variable that asks for tracebacks."""
+
+
+def _debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[DEBUG] = "1"
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_debug, help=f"Show a traceback on errors (or set {DEBUG}=1)."
+)
+
+
+def config_options(command: Callable) -> Callable:
+    """Add an option for every Config field, and `--preset`."""
+    for spec in reversed(fields(Config)):
+        known = f" One of: {', '.join(spec.metadata['choices'])}." if spec.metadata["choices"] else ""
+        default = f" [default: {spec.default}, or the preset's]"
+        kind = {"int": "INTEGER", "float": "NUMBER", "str": "WORD"}[spec.type]
+        command = click.option(f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default)(
+            command
+        )
+    presets = ", ".join(PRESETS)
+    return click.option("--preset", metavar="WORD", help=f"Set of defaults, the model's own if not given: {presets}.")(
+        command
+    )
+
+
+def source_options(command: Callable) -> Callable:
+    """Add the options of commands that read a dataset."""
+    command = click.option(
+        "--on_bad_clip",
+        type=click.Choice(["error", "exclude"]),
+        default="error",
+        show_default=True,
+        help="What to do about training clips that cannot be used.",
+    )(command)
+    return click.option(
+        "--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"
+    )(command)
+
+
+register_options = [
+    click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
+    click.option(
+        "--promote",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether the alias champion moves to the new version; auto: if its OOF mAP@3 is better.",
+    ),
+]
+
+
+def with_options(options: list[Callable]) -> Callable:
+    """A decorator that adds several options."""
+
+    def add(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+class Commands(click.Group):
+    """Lists commands in the order of work, and gives each `--debug`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of work."""
+        return list(self.commands)
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable:
+        """As `click.Group.command`, with `--debug` added."""
+        add = super().command(*args, **kwargs)
+        return lambda function: add(debug_option(function))
