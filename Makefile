@@ -31,7 +31,9 @@ lint: setup
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
-	sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
+	$(BIN)/python -c 'import hashlib, re, pathlib; lock, conda = map(pathlib.Path, ("requirements.lock", "conda.yaml")); \
+		digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]; \
+		conda.write_text(re.sub("(?m)^# lock: .*", "# lock: " + digest, conda.read_text()))'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

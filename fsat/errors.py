@@ -31,7 +31,7 @@ class Problem:
     """One thing that is wrong with a dataset.
 
     Attributes:
-        file: the table or clip, relative to the data folder.
+        file: name of the table.
         row: the line of the table, counted from 1 (the header is line 1); 0 for the table as a whole.
         fname: the clip concerned; empty for the table as a whole.
         reason: what is wrong, in words.

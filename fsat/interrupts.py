@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP; a tagger that is served there imports this module too."""
 
 GRACE_SECONDS = 5.0
 
@@ -128,5 +129,5 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def _on_alarm(signum: int, frame: FrameType | None) -> None:
-    if _received and not _deferrals:
+    if _received and _shields and not _deferrals:
         raise Interrupted(_received[0])

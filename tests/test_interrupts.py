@@ -160,25 +160,18 @@ def test_a_killed_process_says_so_in_one_line(how, code, data, tmp_path):
     assert statuses(tmp_path) == ["KILLED"]
 
 
-def test_killing_mlflow_run_stops_the_training_that_it_started(data, tmp_path):
+@pytest.mark.parametrize(
+    ("said", "seconds_later", "how"),
+    [("epoch 2/", 0, signal.SIGKILL), ("=== Running command", 1.5, signal.SIGTERM)],
+    ids=["in mid-training", "while the training still imports"],
+)
+def test_killing_mlflow_run_stops_the_training_that_it_started(said, seconds_later, how, data, tmp_path):
+    """`mlflow run` made the run, and does not live to close it."""
     command = ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"]
     process = start(command, data, tmp_path, "-P")
-    wait_for("epoch 2/", process, tmp_path)
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:
-        time.sleep(0.5)
-    assert statuses(tmp_path) == ["KILLED"]
-
-
-def test_stopping_before_the_run_is_taken_over_closes_it_too(data, tmp_path):
-    """`mlflow run` has made the run; its process dies while the training still imports."""
-    command = ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"]
-    process = start(command, data, tmp_path, "-P")
-    wait_for("=== Running command", process, tmp_path)
-    time.sleep(1.5)
-    process.terminate()
+    wait_for(said, process, tmp_path)
+    time.sleep(seconds_later)
+    process.send_signal(how)
     process.wait()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:

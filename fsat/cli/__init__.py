@@ -22,7 +22,7 @@ PROBLEMS_SHOWN = 50
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 an error, 2 wrong options, 130 or 143 stopped by a signal."""
+    """Run a command and exit: 0 done, 1 an error, 2 wrong options, 128 + its number for a signal."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -22,11 +22,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself: length in samples per channel, rate in Hz, number of channels."""
+    """What a file says about itself: length in samples per channel, rate in Hz."""
 
     frames: int
     samplerate: int
-    channels: int
 
 
 def read_header(path: str | PathLike[str]) -> Header:
@@ -44,7 +43,7 @@ def read_header(path: str | PathLike[str]) -> Header:
     if info.frames < 1:
         raise AudioError("no samples in it")
     _check_whole(info.extra_info)
-    return Header(info.frames, info.samplerate, info.channels)
+    return Header(info.frames, info.samplerate)
 
 
 def decode(source: str | PathLike[str] | bytes, sampling_rate: int) -> np.ndarray:

@@ -205,7 +205,7 @@ def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
             reasons.append(reason)
         if row.manually_verified not in ("0", "1"):
             reasons.append(f"manually_verified is {row.manually_verified!r}, expected 0 or 1")
-        if "fold" in frame and not row.fold.strip():
+        if "fold" in frame and not row.fold:
             reasons.append("the fold is empty")
         problems += [Problem(file, row.row, row.fname, reason) for reason in reasons]
     return problems
@@ -215,7 +215,7 @@ def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows that say which class and fold they are of, whatever their files are like."""
     sound = (frame["label"].map(why_not_a_label) == "") & ~frame["fname"].duplicated()
     if "fold" in frame:
-        sound &= frame["fold"].str.strip() != ""
+        sound &= frame["fold"] != ""
     return frame[sound]
 
 

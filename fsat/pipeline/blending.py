@@ -68,9 +68,8 @@ def blend_members(members: Sequence[Member]) -> Blend:
             scores = _scores(member.train, targets, verified, member.held_out)
             rows.append(["member", study, record.config.model, record.fold, *scores, record.minutes, record.run_id])
         minutes = sum(member.record.minutes for member in folds)
-        rows.append(
-            ["study", study, folds[0].config.model, "", *_scores(oof, targets, verified, _rows(oof)), minutes, ""]
-        )
+        scores = _scores(oof, targets, verified, _rows(oof))
+        rows.append(["study", study, folds[0].record.config.model, "", *scores, minutes, ""])
 
     oof = np.full_like(next(iter(parts.values())), np.nan)
     covered = np.logical_and.reduce([_rows(part) for part in parts.values()])
@@ -81,7 +80,7 @@ def blend_members(members: Sequence[Member]) -> Blend:
         )
     oof[covered] = geometric_mean([part[covered] for part in parts.values()])
     test = blend_studies([[member.test for member in folds] for folds in studies.values()])
-    models = "+".join(dict.fromkeys(folds[0].config.model for folds in studies.values()))
+    models = "+".join(dict.fromkeys(folds[0].record.config.model for folds in studies.values()))
     minutes = sum(member.record.minutes for member in members)
     rows.append(["blend", "+".join(studies), models, "", *_scores(oof, targets, verified, covered), minutes, ""])
     columns = ["kind", "study", "model", "fold", "clips", "map3", "accuracy", "map3_verified", "minutes", "run_id"]

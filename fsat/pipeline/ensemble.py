@@ -152,7 +152,7 @@ def _log_and_register(
 ) -> Ensembled:
     first = members[0]
     studies = list(dict.fromkeys(member.record.study for member in members))
-    models = list(dict.fromkeys(member.config.model for member in members))
+    models = list(dict.fromkeys(member.record.config.model for member in members))
     run_id = runs.active_run_id()
     runs.rename(f"ensemble of {' + '.join(models)}")
     runs.set_tags({
@@ -182,7 +182,7 @@ def _log_and_register(
 
     model_folder = folder / "tagger"
     model_folder.mkdir()
-    files = [tagger.MemberFiles(m.record.study, m.record.fold, m.config, m.weights) for m in members]
+    files = [tagger.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
     tagger.write(model_folder, files, first.labels)
     score = Score(blend.metrics["oof_map3"], int(covered.sum()))
     registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote)

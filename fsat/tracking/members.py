@@ -77,11 +77,6 @@ class Member:
     folder: Path
 
     @cached_property
-    def config(self) -> Config:
-        """The settings that the run was trained with."""
-        return Config.from_mapping(json.loads((self.folder / "config.json").read_text()))
-
-    @cached_property
     def labels(self) -> list[str]:
         """Label order."""
         return json.loads((self.folder / "labels.json").read_text())
@@ -184,7 +179,7 @@ def download(record: FoldRun, folder: Path) -> Member:
     """
     target = folder / record.run_id
     target.mkdir(parents=True)
-    for name in ("config.json", "labels.json", "weights", "predictions"):
+    for name in ("labels.json", "weights", "predictions"):
         try:
             with interrupts.shielded():
                 mlflow.artifacts.download_artifacts(run_id=record.run_id, artifact_path=name, dst_path=str(target))

@@ -27,7 +27,6 @@ from fsat.tracking.members import UNKNOWN
 from fsat.tracking.runs import TAG, server_call
 
 ALIAS = "champion"
-PROMOTE = ("auto", "always", "never")
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Packages that a served tagger needs, at the versions that trained it."""
 

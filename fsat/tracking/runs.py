@@ -18,6 +18,7 @@ from typing import Any
 from fsat import interrupts
 from fsat.data.manifest import Manifest
 from fsat.errors import RunError
+from fsat.progress import say
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing waits for a network
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -49,13 +50,12 @@ def refusal(error: MlflowException) -> RunError:
 
 
 @contextmanager
-def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Iterator[str]:
+def tracked(stage: str, name: str) -> Iterator[str]:
     """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
 
     Args:
         stage: the entry point, kept in the tag ``fsat.stage``.
         name: the run's name in the UI.
-        tags: more tags, without the prefix.
 
     Yields:
         the run's id.
@@ -71,7 +71,7 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
         interrupts.check()
         with server_call():
             mlflow.MlflowClient().update_run(run_id, name=name)
-            set_tags({"stage": stage, **(tags or {})})
+            set_tags({"stage": stage})
         yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -90,8 +90,10 @@ def tracked(stage: str, name: str, tags: Mapping[str, Any] | None = None) -> Ite
 
 def close_unopened() -> None:
     """Mark the run that `mlflow run` made for this process, and that `tracked` never took over, as KILLED."""
-    with interrupts.deferred():
+    try:
         mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
+    except MlflowException as error:
+        say(f"warning: {refusal(error)}")
 
 
 def active_run_id() -> str:
@@ -131,9 +133,9 @@ def log_metrics_of_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
 
 
 @server_call()
-def log_folder(folder: Path, artifact_path: str | None = None) -> None:
+def log_folder(folder: Path) -> None:
     """Upload all files of a folder."""
-    mlflow.log_artifacts(str(folder), artifact_path)
+    mlflow.log_artifacts(str(folder))
 
 
 @server_call()

@@ -114,9 +114,11 @@ def train_fold(
     best = watch.best_epoch
     train_predictions = predict_clips(model, dataset.train, config)
     test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
-    scores = {"best_val_loss": watch.history[best]["val_loss"]}
-    scores |= {"val_map3": map_at_k(train_predictions[held_out], dataset.targets[held_out])}
-    scores |= {"val_acc": accuracy(train_predictions[held_out], dataset.targets[held_out])}
+    scores = {
+        "best_val_loss": watch.history[best]["val_loss"],
+        "val_map3": map_at_k(train_predictions[held_out], dataset.targets[held_out]),
+        "val_acc": accuracy(train_predictions[held_out], dataset.targets[held_out]),
+    }
     verified = held_out & dataset.verified
     if verified.any():
         scores["val_map3_verified"] = map_at_k(train_predictions[verified], dataset.targets[verified])
