@@ -16,7 +16,7 @@ from typing import Any
 
 from fsat.errors import ConfigError, printable
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the code's results change for the same Config and dataset."""
 
 MAX_RATE, MAX_SECONDS = 768000, 600
@@ -35,6 +35,7 @@ class ModelInfo:
         features: ``waveform`` or ``mfcc``, what the model takes in.
         min_samples: the shortest input in samples that its layers can take.
         min_mfcc: the fewest MFCC that its layers can take; 0 where it takes none.
+        bfloat16: whether ``precision=auto`` may choose bfloat16: the model has arithmetic that gains by it.
         preset: Config values that go with the model unless an option says otherwise.
     """
 
@@ -42,11 +43,12 @@ class ModelInfo:
     features: str = "waveform"
     min_samples: int = 1
     min_mfcc: int = 0
+    bfloat16: bool = True
     preset: Mapping[str, Any] = field(default_factory=dict)
 
 
 MODELS: dict[str, ModelInfo] = {
-    "dummy1d": ModelInfo("fsat.models.waveform:dummy1d"),
+    "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
     "conv1d": ModelInfo("fsat.models.waveform:conv1d", min_samples=1616),
     "conv2d_mfcc": ModelInfo(
         "fsat.models.mfcc:conv2d_mfcc",
@@ -92,6 +94,11 @@ class Config:
     batch_size: int = _setting(64, "Clips in a batch.", least=1)
     max_epochs: int = _setting(50, "Epochs at most.", least=1)
     patience: int = _setting(5, "Epochs without a better val_loss before training stops.", least=1)
+    precision: str = _setting(
+        "auto",
+        "Arithmetic of the layers: auto is bfloat16 where processor or GPU have it and the model gains by it.",
+        choices=("auto", "float32", "mixed_bfloat16"),
+    )
     eval_crops: int = _setting(3, "Evenly spaced crops of a longer clip, averaged at prediction.", least=1, most=100)
     seed: int = _setting(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
@@ -183,8 +190,14 @@ class Config:
         }
 
     def study_id(self, dataset_digest: str, labels: Sequence[str]) -> str:
-        """Short hash that all folds of one study share: settings, dataset, label order and recipe."""
+        """Short hash that all folds of one study share: settings, dataset, label order and recipe.
+
+        Raises:
+            ConfigError: the precision is ``auto``, which means this on one machine and that on another.
+        """
         settings = self.to_dict()
+        if self.precision == "auto":
+            raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 when a study is named")
         if not self.use_mfcc:
             del settings["n_mfcc"]  # changes no prediction
         facts = [settings, dataset_digest, list(labels), RECIPE]

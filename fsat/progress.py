@@ -9,6 +9,14 @@ from types import TracebackType
 
 PLAIN_LINE_SECONDS = 10.0
 
+_plain = False
+
+
+def use_plain_lines() -> None:
+    """No bars from here on, even on a terminal, because other processes write to it as well."""
+    global _plain
+    _plain = True
+
 
 def say(message: str) -> None:
     """Print one line of news to standard error; where nobody reads it any more, the work goes on without."""
@@ -32,7 +40,7 @@ class Progress:
         self._last = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _plain:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

@@ -8,9 +8,12 @@ package, so it needs the dependencies but no checkout.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ import numpy as np
 
 from fsat.config import RECIPE, Config
 from fsat.data.audio import decode
+from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import TOP_K, top_k
@@ -66,6 +70,8 @@ class Tagger:
         self._members = []
         for fact in facts["members"]:
             config = Config.from_mapping(fact["config"])
+            if config.precision == "mixed_bfloat16":  # or float32, where the machine would have to imitate it
+                config = replace(config, precision="auto")
             model = build(config, len(self.labels))
             model.load_weights(Path(folder) / fact["weights"])
             self._members.append((fact["study"], config, model))
@@ -80,33 +86,31 @@ class Tagger:
             float32 (n, n_classes), rows sum to 1, NaN where a clip cannot be used; and for each clip the reason why
             it cannot, empty where it can.
         """
-        rates = {config.sampling_rate for _, config, _ in self._members}
-        clips: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
-        errors = [""] * len(sources)
-        for i, source in enumerate(sources):
-            try:
-                decoded = {rate: decode(source, rate) for rate in rates}
-            except AudioError as error:
-                errors[i] = str(error)
-            else:
-                for rate, samples in decoded.items():
-                    clips[rate].append(samples)
+        rates = sorted({config.sampling_rate for _, config, _ in self._members})
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = list(pool.map(partial(_decode, rates=rates), sources))
+        errors = [str(clip) if isinstance(clip, AudioError) else "" for clip in decoded]
         usable = [i for i, error in enumerate(errors) if not error]
         result = np.full((len(sources), len(self.labels)), np.nan, dtype=np.float32)
         if usable:
+            clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in rates}
             result[usable] = self._blend(clips)
         return result, errors
 
-    def _blend(self, clips: dict[int, list[np.ndarray]]) -> np.ndarray:
+    def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
         from fsat.training.predict import Predictor
 
-        predictors: dict[tuple, Predictor] = {}
-        studies: dict[str, list[np.ndarray]] = {}
-        for study, config, model in self._members:
+        alike: dict[tuple, list[tuple[str, Config, Any]]] = {}  # members that take in the same
+        for member in self._members:
+            config = member[1]
             key = (config.sampling_rate, config.audio_length, config.eval_crops, config.features, config.n_mfcc)
-            if key not in predictors:
-                predictors[key] = Predictor(clips[config.sampling_rate], config)
-            studies.setdefault(study, []).append(predictors[key](model))
+            alike.setdefault(key, []).append(member)
+        studies: dict[str, list[np.ndarray]] = {}
+        for members in alike.values():
+            config = members[0][1]
+            predictions = Predictor(clips[config.sampling_rate], config)(*(model for _, _, model in members))
+            for (study, _, _), prediction in zip(members, predictions, strict=True):
+                studies.setdefault(study, []).append(prediction)
         return blend_studies(list(studies.values()))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -131,6 +135,14 @@ class Tagger:
             best = [] if error else ranking
             rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
         return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+
+
+def _decode(source: bytes | str | PathLike[str], rates: Sequence[int]) -> dict[int, np.ndarray] | AudioError:
+    """The clip at each rate, or why it cannot be used."""
+    try:
+        return {rate: decode(source, rate) for rate in rates}
+    except AudioError as error:
+        return error
 
 
 def _load_pyfunc(data_path: str) -> Tagger:

@@ -1,12 +1,20 @@
-"""Blending: the geometric mean where products underflow, studies that count alike, out-of-fold rows, the prior."""
+"""Blending: the geometric mean where products underflow, studies that count alike, out-of-fold rows, the prior.
+
+Then: that no bit depends on how the rows are cut or on how many threads there are, and that files give what arrays do.
+"""
 
 from __future__ import annotations
+
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import gmean
 
-from fsat.scoring.blend import blend_studies, geometric_mean, label_prior, out_of_fold
+from fsat.errors import FsatError
+from fsat.scoring import rows
+from fsat.scoring.blend import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior, out_of_fold
 from fsat.scoring.metrics import top_k
 
 
@@ -129,3 +137,171 @@ def test_label_prior_is_how_often_each_class_occurs() -> None:
     prior = label_prior(np.array([0, 2, 2, 2, 0]), 4)
     assert prior.dtype == np.float32
     np.testing.assert_allclose(prior, [0.4, 0, 0.6, 0])
+
+
+# --- many rows -------------------------------------------------------------------------------------
+
+CUTS = [(1 << 17, 1), (1 << 17, 4), (41, 1), (41 * 7, 3), (41 * 64, 2), (41 * 1000, 8), (1, 2)]
+"""Elements a chunk (1 and 41 are one row), and threads."""
+
+
+def hard_members(count: int, n_clips: int, n_classes: int = 41, seed: int = 0) -> list[np.ndarray]:
+    """Predictions from flat to certain, with zeros, numbers below float32's smallest, and rows of zeros."""
+    rng = np.random.default_rng(seed)
+    given = []
+    for _ in range(count):
+        logits = rng.standard_normal((n_clips, n_classes)) * rng.choice([0.1, 3, 40], (n_clips, 1))
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+        scores[rng.random(scores.shape) < 0.02] = 0
+        scores[rng.random(scores.shape) < 0.01] = 1e-40
+        given.append(scores)
+    for scores in given:
+        scores[n_clips // 2] = 0
+    return given
+
+
+def in_log_space(studies: list[list[np.ndarray]]) -> np.ndarray:
+    """The definition: a logarithm of every element, in float64."""
+    tiny = np.finfo(np.float32).tiny
+    means = [np.mean([np.log(np.maximum(m.astype(np.float64), tiny)) for m in ms], axis=0) for ms in studies]
+    total = np.mean(means, axis=0)
+    total = np.exp(total - total.max(axis=1, keepdims=True))
+    return total / total.sum(axis=1, keepdims=True)
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, elements: int, threads: int) -> None:
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(rows, "THREADS", threads)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 17])
+def test_many_members_of_zeros_and_certainties_agree_with_log_space(count: int) -> None:
+    given = hard_members(count, 1500)
+    assert (np.prod(np.stack(given).astype(np.float64), axis=0) == 0).any()
+    result, expected = geometric_mean(given), in_log_space([given])
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-37)
+    np.testing.assert_array_equal(top_k(result), top_k(expected.astype(np.float32)))
+    np.testing.assert_allclose(result[750], 1 / 41, rtol=1e-6)
+
+
+def test_studies_of_zeros_and_certainties_agree_with_log_space() -> None:
+    given = hard_members(14, 1500, seed=3)
+    studies = [given[:10], given[10:11], given[11:]]
+    np.testing.assert_allclose(blend_studies(studies), in_log_space(studies), rtol=1e-6, atol=1e-37)
+
+
+def test_twelve_members_at_the_smallest_number() -> None:
+    """Eight of them multiply to 4e-304; float64 holds no product of nine."""
+    tiny = np.float32(np.finfo(np.float32).tiny)
+    one = np.array([[tiny, tiny * 2, tiny * 4, 0]], dtype=np.float32)
+    np.testing.assert_allclose(geometric_mean([one] * 12), [[1 / 8, 2 / 8, 4 / 8, 1 / 8]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("elements", "threads"), CUTS)
+def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkeypatch, tmp_path: Path) -> None:
+    given = hard_members(10, 1237, seed=1)
+    fold = np.random.default_rng(0).integers(-1, 10, 1237)
+    masks = [fold == i for i in range(10)]
+    for i, scores in enumerate(given):
+        np.save(tmp_path / f"{i}.npy", scores)
+    maps = [rows.open_rows(tmp_path / f"{i}.npy") for i in range(10)]
+    cut(monkeypatch, 10**9, 1)
+    best = np.empty((1237, 3), np.int32)
+    expected = geometric_mean(given, best=best)
+    studies, oof = blend_studies([given[:7], given[7:]]), out_of_fold(given, masks)
+    np.testing.assert_array_equal(best, top_k(expected))
+    np.testing.assert_array_equal(oof[fold >= 0], np.stack(given)[fold, np.arange(1237)][fold >= 0])
+
+    cut(monkeypatch, elements, threads)
+    out = rows.create_rows(tmp_path / "out.npy", (1237, 41))
+    ranking = rows.create_rows(tmp_path / "best.npy", (1237, 3), np.int32)
+    assert geometric_mean(maps, out, ranking) is out
+    assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
+    assert np.load(tmp_path / "best.npy").tobytes() == best.tobytes()
+    assert geometric_mean(given).tobytes() == expected.tobytes()
+    assert geometric_mean([scores.astype(np.float64) for scores in maps]).tobytes() == expected.tobytes()
+    assert blend_studies([maps[:7], maps[7:]]).tobytes() == studies.tobytes()
+    assert out_of_fold(maps, masks).tobytes() == oof.tobytes()
+    blend_files([tmp_path / f"{i}.npy" for i in range(10)], tmp_path / "files.npy", tmp_path / "three.npy")
+    assert (tmp_path / "files.npy").read_bytes() == (tmp_path / "out.npy").read_bytes()
+    assert (tmp_path / "three.npy").read_bytes() == (tmp_path / "best.npy").read_bytes()
+
+
+def test_rows_without_a_prediction_stay_without() -> None:
+    given = members(4, n_clips=9)
+    fold = np.array([0, 1, 0, 1, 7, 0, 1, 7, 0])
+    whole = OutOfFold(given[:2], [fold == 0, fold == 1])
+    other = OutOfFold(given[2:], [fold <= 1, fold == 7])
+    result = geometric_mean([whole, other])
+    assert np.isnan(result).all(axis=1).tolist() == (fold == 7).tolist()
+    taken = np.where((fold == 0)[:, np.newaxis], given[0], given[1])[fold < 7]
+    np.testing.assert_allclose(result[fold < 7], geometric_mean([taken, given[2][fold < 7]]), rtol=1e-6)
+
+
+def test_what_is_to_be_filled_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"out has shape \(7, 5\), expected \(8, 5\)"):
+        geometric_mean(members(2), np.empty((7, 5), np.float32))
+    with pytest.raises(ValueError, match=r"best has shape \(9, 3\)"):
+        geometric_mean(members(2), best=np.empty((9, 3), np.int32))
+    with pytest.raises(ValueError, match="nothing to blend in one"):
+        blend_studies([members(2), []])
+
+
+def test_files_of_different_shape_leave_no_result(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for path, clips in zip(paths, (8, 9), strict=True):
+        np.save(path, members(1, n_clips=clips)[0])
+    with pytest.raises(ValueError, match=r"\(8, 5\) and \(9, 5\)"):
+        blend_files(paths, tmp_path / "out.npy")
+    with pytest.raises(ValueError, match="nothing to blend"):
+        blend_files([], tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_files_without_clips(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.empty((0, 5), np.float32))
+    blend_files([tmp_path / "a.npy"] * 2, tmp_path / "out.npy", tmp_path / "best.npy")
+    assert np.load(tmp_path / "out.npy").shape == (0, 5)
+    assert np.load(tmp_path / "best.npy").shape == (0, 3)
+
+
+def test_an_error_in_one_thread_ends_the_others_and_is_raised(monkeypatch) -> None:
+    cut(monkeypatch, 10, 4)
+    seen, first = [], threading.Event()
+
+    def work(todo: rows.Ranges) -> None:
+        for start, _ in todo:
+            if start == 0:
+                first.set()
+                raise RuntimeError("no more")
+            first.wait(5)
+            seen.append(start)
+            threading.Event().wait(0.001)
+
+    with pytest.raises(RuntimeError, match="no more"):
+        rows.in_threads(100_000, 10, work)
+    assert len(seen) < 50_000
+
+
+def test_releasing_keeps_what_was_written(tmp_path: Path) -> None:
+    made = rows.create_rows(tmp_path / "made.npy", (3000, 41))
+    made[:] = np.arange(3000)[:, np.newaxis]
+    rows.release(made[100:2000])
+    rows.release(made[::-1])
+    assert (made[:, 7] == np.arange(3000)).all()
+    assert (np.load(tmp_path / "made.npy")[:, 40] == np.arange(3000)).all()
+    private = np.load(tmp_path / "made.npy", mmap_mode="c")
+    private[:] = -1  # is in memory alone
+    rows.release(private[100:2000])
+    assert (private == -1).all()
+    rows.release(np.ones((4, 4)))
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rows.os, "posix_fallocate", full)
+    with pytest.raises(FsatError, match=r"out\.npy: cannot be written: No space left .* 0 MB.*TMPDIR"):
+        rows.create_rows(tmp_path / "out.npy", (10, 4))

@@ -30,7 +30,10 @@ OTHER_VALUES = {
     "patience": 2,
     "eval_crops": 1,
     "seed": 7,
+    "precision": "mixed_bfloat16",
 }
+
+SETTLED = Config(precision="float32")
 
 # (field, value, the end of the error line after "field=value: ")
 REFUSED = [
@@ -55,6 +58,7 @@ REFUSED = [
     ("n_folds", 1001, "expected at most 1000"),
     ("n_folds", "abc", "expected a whole number"),
     ("folds", "random", "expected one of auto, column, stratified"),
+    ("precision", "float16", "expected one of auto, float32, mixed_bfloat16"),
     ("learning_rate", 0.0, "expected more than 0"),
     ("learning_rate", -0.001, "expected more than 0"),
     ("learning_rate", "fast", "expected a number"),
@@ -82,6 +86,7 @@ ALLOWED = {
     "batch_size": [1, 4096],
     "max_epochs": [1, 100000],
     "patience": [1, 100000],
+    "precision": ["auto", "float32", "mixed_bfloat16"],
     "eval_crops": [1, 100],
     "seed": [0, 2**31 - 1],
 }
@@ -288,23 +293,28 @@ def test_options_are_the_fewest() -> None:
 
 @pytest.mark.parametrize("name", [name for name in OTHER_VALUES if name != "n_mfcc"])
 def test_study_changes_with_every_setting(name: str) -> None:
-    config = Config()
+    config = SETTLED
     assert replace(config, **{name: OTHER_VALUES[name]}).study_id("d", ["a", "b"]) != config.study_id("d", ["a", "b"])
 
 
 def test_study_of_a_model_on_mfcc_changes_with_their_number() -> None:
-    config = Config.resolve({}, "conv2d_mfcc")
+    config = Config.resolve({"precision": "float32"}, "conv2d_mfcc")
     assert replace(config, n_mfcc=41).study_id("d", ["a"]) != config.study_id("d", ["a"])
+
+
+def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
+    with pytest.raises(ConfigError, match="precision=auto"):
+        Config().study_id("d", ["a"])
 
 
 @pytest.mark.parametrize("model", ["dummy1d", "conv1d"])
 def test_study_does_not_change_with_a_setting_that_changes_no_prediction(model: str) -> None:
-    config = Config(model=model)
+    config = Config(model=model, precision="float32")
     assert replace(config, n_mfcc=21).study_id("d", ["a"]) == config.study_id("d", ["a"])
 
 
 def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config()
+    config = SETTLED
     study = config.study_id("digest", ["a", "b"])
     assert config.study_id("digest", ["a", "b"]) == study
     assert len({study, config.study_id("other", ["a", "b"]), config.study_id("digest", ["b", "a"]),
@@ -314,10 +324,10 @@ def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.Mo
 
 
 def test_study_is_that_of_the_values_and_not_of_how_they_were_given() -> None:
-    study = Config().study_id("d", ("a", "b"))
+    study = SETTLED.study_id("d", ("a", "b"))
     assert re.fullmatch(r"[0-9a-f]{8,16}", study)
-    assert Config(audio_duration=2, seed="1001").study_id("d", ["a", "b"]) == study
-    code = "from fsat.config import Config; print(Config().study_id('d', ['a', 'b']))"
+    assert Config(audio_duration=2, seed="1001", precision="float32").study_id("d", ["a", "b"]) == study
+    code = "from fsat.config import Config; print(Config(precision='float32').study_id('d', ['a', 'b']))"
     for hash_seed in ("1", "2"):
         result = subprocess.run(
             [sys.executable, "-c", code],

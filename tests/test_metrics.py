@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from fsat.scoring import rows
 from fsat.scoring.metrics import (
     accuracy,
     average_precision_at_k,
     class_average_precision,
     confusion,
+    label_places,
     log_loss,
     map_at_k,
     top_k,
@@ -92,6 +95,71 @@ def test_top_k_orders_by_score_then_class() -> None:
     assert top_k(scores).tolist() == [[1, 2, 0], [3, 0, 1]]
     assert top_k(scores, 1).tolist() == [[1], [3]]
     assert top_k(np.array([[0.2, 0.8]])).tolist() == [[1, 0]]
+
+
+def odd_scores(dtype: type, seed: int = 0) -> np.ndarray:
+    """Ties, zeros of both signs, infinities, NaN, and rows of nothing else."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.standard_normal((700, 41)) * rng.choice([1, 8], (700, 1)))
+    for value in (-0.0, np.nan, np.inf, -np.inf):
+        scores[rng.random(scores.shape) < rng.choice([0, 0, 0.03, 0.9], (700, 1))] = value
+    scores[:4] = np.array([np.nan, -np.inf, np.inf, 0.0])[:, np.newaxis]
+    return scores.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_top_k_is_a_stable_sort_with_nan_last(dtype: type) -> None:
+    for seed in range(5):
+        scores = odd_scores(dtype, seed)
+        assert np.isnan(scores).any(axis=1).sum() > 100
+        for k in (0, 1, 3, 8, 9, 41, 50):
+            np.testing.assert_array_equal(top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    assert top_k(scores).dtype == np.intp
+    whole = np.random.default_rng(0).integers(-3, 3, (50, 7))
+    np.testing.assert_array_equal(top_k(whole), np.argsort(-whole, axis=1, kind="stable")[:, :3])
+
+
+def test_top_k_leaves_the_scores_alone_and_fills_what_it_is_given() -> None:
+    scores = odd_scores(np.float32)
+    before, out = scores.copy(), np.empty((700, 3), np.int32)
+    assert top_k(scores, out=out) is out
+    np.testing.assert_array_equal(scores, before)
+    np.testing.assert_array_equal(out, top_k(scores))
+
+
+@pytest.mark.parametrize(("elements", "threads"), [(1, 1), (41 * 13, 2), (41 * 64, 4), (1 << 17, 2)])
+@pytest.mark.parametrize("mapped", [False, True], ids=["array", "map"])
+def test_no_score_depends_on_chunks_or_threads(
+    elements: int, threads: int, mapped: bool, monkeypatch, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(7)
+    scores, targets = rng.dirichlet(np.ones(41), 3001).astype(np.float32), rng.integers(0, 41, 3001)
+    scores[rng.random(scores.shape) < 0.1] = 0.03125
+    functions = (map_at_k, accuracy, log_loss, class_average_precision, confusion, label_places, lambda s, _: top_k(s))
+    ranking = np.argsort(-scores, axis=1, kind="stable")
+    chosen = scores.astype(np.float64)[np.arange(3001), targets]
+    expected = [
+        average_precision_at_k(ranking[:, :3], targets).mean(),
+        (ranking[:, 0] == targets).mean(),
+        -np.log(np.clip(chosen, 1e-7, 1.0)).mean(),
+        class_average_precision(scores, targets),
+        confusion_matrix(targets, ranking[:, 0], labels=range(41)),
+        [min(row.tolist().index(target), 3) for row, target in zip(ranking, targets, strict=True)],
+        ranking[:, :3],
+    ]
+    if mapped:
+        np.save(tmp_path / "scores.npy", scores)
+        scores = rows.open_rows(tmp_path / "scores.npy")
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(rows, "THREADS", threads)
+    for function, value in zip(functions, expected, strict=True):
+        np.testing.assert_array_equal(function(scores, targets), value)
+
+
+@pytest.mark.parametrize("function", [map_at_k, accuracy, log_loss, class_average_precision, confusion])
+def test_as_many_targets_as_rows(function) -> None:
+    with pytest.raises(ValueError, match=r"targets have shape \(4,\), expected \(3,\)"):
+        function(np.ones((3, 2)), np.zeros(4, dtype=int))
 
 
 def test_random_guessing_with_ten_classes_scores_what_chance_gives() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import make_dataset
+from helpers import make_dataset, one_line, tone
 
 from fsat.config import HOP_LENGTH, MODELS, Config
 from fsat.data.dataset import load_dataset
 from fsat.data.features import model_input
-from fsat.models import build, build_for_training, import_keras, save_weights, seed_everything
+from fsat.errors import ConfigError
+from fsat.models import build, build_for_training, import_keras, n_threads, precision, save_weights, seed_everything
 
 keras = import_keras()
 layers = keras.layers
+
+from fsat.models.layers import AudioNorm, ConvReLU1D, bias_add  # noqa: E402  (after Keras was told to be quiet)
 
 SMALL = {
     "dummy1d": Config(model="dummy1d", sampling_rate=100, audio_duration=1),
@@ -85,19 +89,19 @@ def notebooks_dummy1d(length: int, n_classes: int):
 
 @pytest.mark.parametrize(("name", "notebooks"), [("dummy1d", notebooks_dummy1d), ("conv1d", notebooks_conv1d)])
 def test_waveform_models_are_the_notebooks(name: str, notebooks) -> None:
-    config = SMALL[name]
+    config = replace(SMALL[name], precision="float32")
     ours, theirs = build(config, 7), notebooks(config.audio_length, 7)
-    assert [type(layer) for layer in ours.layers] == [type(layer) for layer in theirs.layers]
     rates = [[layer.rate for layer in m.layers if isinstance(layer, layers.Dropout)] for m in (ours, theirs)]
     assert rates[0] == rates[1]
     unsettle(ours)
     theirs.set_weights(ours.get_weights())
     inputs = inputs_for(config)
-    np.testing.assert_allclose(ours(inputs), theirs(inputs), atol=1e-6)
+    normalised = np.stack([notebooks_audio_norm(crop) for crop in inputs.astype(np.float64)])
+    np.testing.assert_allclose(ours(inputs), theirs(normalised.astype(np.float32)), atol=1e-6)
 
 
 def test_conv2d_mfcc_is_the_notebooks_after_standardisation() -> None:
-    config = SMALL["conv2d_mfcc"]
+    config = replace(SMALL["conv2d_mfcc"], precision="float32")
     ours = build(config, 7)
     inputs = inputs_for(config, 12)
     ours.layers[1].adapt(inputs)
@@ -123,13 +127,142 @@ def test_conv2d_mfcc_is_the_notebooks_after_standardisation() -> None:
     np.testing.assert_allclose(ours(inputs), theirs(standardised), atol=1e-4)
 
 
+# --- layers ----------------------------------------------------------------------------------------
+
+
+def notebooks_audio_norm(data: np.ndarray) -> np.ndarray:
+    """As the notebook has it (`seed/beginners-guide.txt`), in float64."""
+    max_data = np.max(data)
+    min_data = np.min(data)
+    data = (data - min_data) / (max_data - min_data + 1e-6)
+    return data - 0.5
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, count).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        noise(1000),
+        0.001 * noise(1000),
+        tone(50, 0.2, 8000) + np.float32(0.3),
+        np.zeros(100, np.float32),
+        np.full(100, 0.7, np.float32),
+        np.array([-1, 1], np.float32),
+        np.array([0.25], np.float32),
+        1e-7 * noise(100),
+    ],
+    ids=["noise", "quiet", "offset", "silence", "constant", "two", "one", "near silence"],
+)
+def test_audio_norm_is_the_notebooks(crop: np.ndarray) -> None:
+    expected = notebooks_audio_norm(crop.astype(np.float64))
+    result = np.asarray(AudioNorm()(crop[np.newaxis, :, np.newaxis]))
+    assert result.dtype == np.float32
+    assert result.shape == (1, len(crop), 1)
+    np.testing.assert_allclose(result[0, :, 0], expected, atol=1e-6)
+    assert result.min() >= -0.5
+    assert result.max() <= 0.5
+
+
+def test_audio_norm_treats_every_crop_by_itself() -> None:
+    crops = np.stack([noise(50, seed=1), 0.01 * noise(50, seed=2), np.zeros(50, np.float32)])[..., np.newaxis]
+    together = np.asarray(AudioNorm()(crops))
+    for crop, result in zip(crops, together, strict=True):
+        np.testing.assert_array_equal(np.asarray(AudioNorm()(crop[np.newaxis]))[0], result)
+
+
+@pytest.mark.parametrize("pool", [0, 2, 4, -1])
+@pytest.mark.parametrize("steps", [9, 41, 64])
+def test_the_faster_convolution_is_keras_own(pool: int, steps: int) -> None:
+    """Outputs and gradients of ConvReLU1D against Conv1D with ReLU, and pooling after it."""
+    import tensorflow as tf
+
+    inputs = tf.constant(np.random.default_rng(1).standard_normal((3, steps, 5)).astype(np.float32))
+    ours, conv = ConvReLU1D(6, 3, pool_size=pool), layers.Conv1D(6, 3, activation="relu")
+    pooling = {0: lambda x: x, -1: layers.GlobalMaxPool1D()}.get(pool) or layers.MaxPool1D(pool)
+    ours.build(inputs.shape)
+    conv.build(inputs.shape)
+    weights = [np.random.default_rng(2).standard_normal(w.shape) for w in ours.get_weights()]
+    results = []
+    for layer, after in ((ours, lambda x: x), (conv, pooling)):
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = after(layer(inputs))
+            loss = tf.reduce_sum(outputs**2)
+        results.append([outputs, *tape.gradient(loss, [inputs, layer.kernel.value, layer.bias.value])])
+    assert ours.compute_output_shape(inputs.shape) == tuple(results[0][0].shape)
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_bias_gradients_in_bfloat16_are_whole() -> None:
+    """A plain bfloat16 sum of these 320,000 ones stops at 256."""
+    import tensorflow as tf
+
+    values = tf.ones((10, 1, 32000, 4), tf.bfloat16)
+    bias = tf.zeros(4, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        outputs = bias_add(values, bias)
+    np.testing.assert_allclose(tf.cast(tape.gradient(outputs, bias), tf.float32), 320000, rtol=0.01)
+
+
+@pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc"])
+def test_bfloat16_gives_nearly_what_float32_gives(model: str) -> None:
+    seed_everything(3)
+    exact = build(replace(SMALL[model], precision="float32"), 5)
+    rough = build(replace(SMALL[model], precision="mixed_bfloat16"), 5)
+    rough.set_weights(exact.get_weights())
+    assert {layer.compute_dtype for layer in rough.layers} >= {"bfloat16", "float32"}
+    assert {weight.dtype for weight in rough.weights if "seed" not in weight.path} <= {"float32", "int64"}
+    inputs = inputs_for(SMALL[model])
+    expected, result = exact.predict_on_batch(inputs), rough.predict_on_batch(inputs)
+    assert result.dtype == np.float32
+    assert 0 < np.abs(result - expected).max() < 0.02
+    assert keras.config.dtype_policy().name == "float32"  # as it was
+
+
+def test_auto_precision_is_settled_by_the_machine_and_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for has, expected in ((True, "mixed_bfloat16"), (False, "float32")):
+        monkeypatch.setattr(precision, "machine_has_bfloat16", lambda has=has: has)
+        assert precision.settle_precision(Config()).precision == expected
+        assert precision.settle_precision(Config(model="dummy1d")).precision == "float32"  # which would gain nothing
+        assert precision.settle_precision(Config(precision="float32")).precision == "float32"
+        assert precision.settle_precision(Config(precision="mixed_bfloat16")).precision == "mixed_bfloat16"
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 amx_tile\n")
+    assert precision._cpu_flags(cpuinfo) & precision.CPU_FLAGS == {"avx512_bf16"}
+    assert precision._cpu_flags(tmp_path / "none") == set()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 4), ("1", 1), ("16", 16)])
+def test_number_of_threads(given: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSAT_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("FSAT_THREADS", given)
+    assert n_threads() == expected
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many", "", "2.5"])
+def test_a_wrong_number_of_threads_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSAT_THREADS", given)
+    with pytest.raises(ConfigError, match="FSAT_THREADS") as caught:
+        n_threads()
+    one_line(caught.value)
+
+
 # --- the least input -------------------------------------------------------------------------------
 
 
 def at(model: str, n_samples: int, n_mfcc: int) -> SimpleNamespace:
     """What a builder looks at, without Config's own check."""
     dim = (n_mfcc, 1 + n_samples // HOP_LENGTH, 1) if MODELS[model].features == "mfcc" else (n_samples, 1)
-    return SimpleNamespace(model=model, dim=dim)
+    return SimpleNamespace(model=model, dim=dim, precision="float32")
 
 
 @pytest.mark.parametrize("model", list(MODELS))

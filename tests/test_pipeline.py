@@ -13,8 +13,10 @@ from scipy.stats import gmean
 
 from fsat.config import Config
 from fsat.data.audio import decode
+from fsat.data.clips import Clips
 from fsat.errors import DataError, FsatError, RunError
 from fsat.models import build
+from fsat.models.precision import settle_precision
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.main import main
 from fsat.pipeline.predict import predict
@@ -79,7 +81,7 @@ def test_a_fold_run_leaves_what_the_design_lists(study, data):
     run = mlflow.get_run(record.run_id)
     assert run.info.status == "FINISHED"
     assert Config.from_mapping({k: run.data.params[k] for k in Config().to_dict()}) == record.config
-    assert record.config == tiny(folds="stratified")
+    assert record.config == settle_precision(tiny(folds="stratified"))
     assert run.data.params["fold"] == "1"
     assert (run.data.params["n_train"], run.data.params["n_val"]) == ("12", "12")
     assert run.data.tags["fsat.stage"] == "train_fold"
@@ -146,13 +148,28 @@ def test_weights_alone_give_the_predictions_back(study, data):
     model = build(config, 3)
     model.load_weights(fetch(record.run_id, "weights/best.weights.h5"))
     names = pd.read_csv(data / "train.csv")["fname"]
-    clips = [decode(data / "audio_train" / name, config.sampling_rate) for name in names]
+    decoded = [decode(data / "audio_train" / name, config.sampling_rate) for name in names]
+    clips = Clips.from_arrays(decoded, config.sampling_rate)
     np.testing.assert_allclose(predict_clips(model, clips, config), array(record.run_id, "train"), atol=1e-6)
 
 
 def test_finished_folds_are_not_trained_again(study, source):
     again = cross_validate(source, tiny())
     assert [record.run_id for record in again] == [record.run_id for record in study]
+
+
+def test_folds_side_by_side_are_the_folds_one_after_the_other(study, source, monkeypatch):
+    """Bit for bit, each in its process and on its share of the cores, nested in the run that asked."""
+    monkeypatch.setattr("fsat.pipeline.training.finished_folds", lambda study: [])
+    both = cross_validate(source, tiny(), parallel_folds="2")
+    assert [record.fold for record in both] == [0, 1]
+    assert not {record.run_id for record in both} & {record.run_id for record in study}
+    assert {record.study for record in both} == {record.study for record in study}
+    parents = {mlflow.get_run(record.run_id).data.tags["mlflow.parentRunId"] for record in both}
+    assert [mlflow.get_run(parent).data.tags["fsat.stage"] for parent in parents] == ["cross_validate"]
+    for record, before in zip(both, study, strict=True):
+        for name in ("train", "test"):
+            np.testing.assert_array_equal(array(record.run_id, name), array(before.run_id, name))
 
 
 def test_same_command_same_bits_and_another_seed_or_fold_not(study, source):

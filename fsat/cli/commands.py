@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from fsat import __version__
-from fsat.cli.options import Commands, config_options, debug_option, register_options, source_options, with_options
+from fsat.cli.options import (
+    Commands,
+    config_options,
+    debug_option,
+    parallel_option,
+    register_options,
+    source_options,
+    with_options,
+)
 from fsat.config import PRESETS, Config
 from fsat.errors import DataError, FsatError
 
@@ -23,6 +31,7 @@ def cli() -> None:
 @cli.command("main")
 @source_options
 @click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
+@parallel_option
 @with_options(register_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
@@ -30,6 +39,7 @@ def main_command(
     data_dir: str | None,
     on_bad_clip: str,
     models: str | None,
+    parallel_folds: str,
     register_as: str,
     promote: str,
     output: str,
@@ -49,7 +59,7 @@ def main_command(
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.main import main
 
-    click.echo(main(source, configs, register_as, promote, Path(output)))
+    click.echo(main(source, configs, register_as, promote, Path(output), parallel_folds))
 
 
 @cli.command()
@@ -79,14 +89,17 @@ def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | 
 
 @cli.command("cross_validate")
 @source_options
+@parallel_option
 @config_options
-def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
+def cross_validate(
+    data_dir: str | None, on_bad_clip: str, parallel_folds: str, preset: str | None, **options: str | None
+) -> None:
     """Train every fold of a study that is not FINISHED yet; prints the folds' run ids."""
     config = Config.resolve(options, preset)
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.training import cross_validate
 
-    click.echo(",".join(record.run_id for record in cross_validate(source, config)))
+    click.echo(",".join(record.run_id for record in cross_validate(source, config, parallel_folds)))
 
 
 @cli.command()
@@ -148,6 +161,19 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
     write_sample(folder, seed=seed, **options)
     click.echo(folder)
+
+
+@cli.command()
+@click.option("--clear", is_flag=True, help="Remove the decoded clips, but those that are just being made.")
+@click.option("--all", "everything", is_flag=True, help="With --clear: remove the generated sounds too.")
+def cache(clear: bool, everything: bool) -> None:
+    """List what is kept between runs, such as decoded clips, or remove it."""
+    if everything and not clear:
+        raise click.UsageError("--all goes with --clear")
+    from fsat.data.housekeeping import clear_cache, list_cache
+
+    for line in clear_cache(everything) if clear else list_cache():
+        click.echo(line)
 
 
 def _words(text: str) -> list[str]:

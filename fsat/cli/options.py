@@ -54,6 +54,21 @@ def source_options(command: Callable) -> Callable:
     )(command)
 
 
+def _check_parallel_folds(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value == "auto" or (value.isascii() and value.isdecimal() and int(value) > 0):
+        return value
+    raise click.BadParameter(f"{value!r}: expected auto or a whole number of at least 1")
+
+
+parallel_option = click.option(
+    "--parallel_folds",
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    callback=_check_parallel_folds,
+    help="Folds to train at the same time, each in a process of its own.",
+)
+
 register_options = [
     click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
     click.option(

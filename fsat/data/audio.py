@@ -83,48 +83,21 @@ def decode(source: str | PathLike[str] | bytes, sampling_rate: int) -> np.ndarra
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def random_crop(samples: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """A crop at a random place, or the whole clip at a random place in zeros, as the notebook has it.
-
-    Returns:
-        float32 (length,).
-    """
-    spare = len(samples) - length
-    if spare >= 0:
-        start = int(rng.integers(spare + 1))
-        return samples[start : start + length]
-    start = int(rng.integers(-spare + 1))
-    return np.pad(samples, (start, -spare - start))
-
-
-def even_crops(samples: np.ndarray, length: int, count: int) -> np.ndarray:
-    """Fixed crops for prediction: `count` evenly spaced ones, or the whole clip once, centred in zeros.
-
-    Returns:
-        float32 (count or 1, length).
-    """
-    spare = len(samples) - length
-    if spare <= 0:
-        before = -spare // 2
-        return np.pad(samples, (before, -spare - before))[np.newaxis]
-    starts = [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int)
-    return np.stack([samples[start : start + length] for start in starts])
-
-
-def n_even_crops(n_samples: int, length: int, count: int) -> int:
-    """How many crops `even_crops` makes of a clip of `n_samples`."""
-    return count if n_samples > length else 1
-
-
-def audio_norm(crops: np.ndarray) -> np.ndarray:
-    """Scale each crop to [-0.5, 0.5] by its own least and greatest sample, as the notebook does.
+def even_starts(n_samples: int, length: int, count: int) -> list[int]:
+    """Where the fixed crops for prediction begin: `count` evenly spaced ones, or the whole clip once.
 
     Args:
-        crops: float32 (..., length).
+        n_samples: the clip's length, at least 1.
+        length: a crop's length.
+        count: crops of a clip that is longer than one.
+
+    Returns:
+        first samples; a clip that is shorter than a crop starts before 0, so that it lies centred in zeros.
     """
-    low = crops.min(axis=-1, keepdims=True)
-    high = crops.max(axis=-1, keepdims=True)
-    return (crops - low) / (high - low + np.float32(1e-6)) - np.float32(0.5)
+    spare = n_samples - length
+    if spare <= 0:
+        return [-(-spare // 2)]
+    return [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int).tolist()
 
 
 def _check_whole(log: str) -> None:

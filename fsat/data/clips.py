@@ -1,41 +1,173 @@
-"""All clips of a dataset, decoded and resampled once and held in memory."""
+"""Decoded clips as one sequence, whether they lie in memory or in a file that is far larger than memory.
+
+A file is mapped, not read: the system loads what is looked at. Such pages count as this process's memory until they
+are handed back, which happens after every `TOUCHED_BYTES`; what is looked at again then comes from the system's cache.
+"""
 
 from __future__ import annotations
 
-import os
+import mmap
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from fsat.data.audio import decode
 from fsat.errors import AudioError
-from fsat.progress import Progress
+
+TOUCHED_BYTES = 128 << 20
+"""How much of a mapped file may be looked at before its pages are handed back."""
+
+ABSENT = "there is no such clip"
+"""The error of a row that `Clips.take` was asked to leave empty."""
 
 
-def decode_clips(folder: Path, fnames: Sequence[str], sampling_rate: int, what: str) -> list[np.ndarray | AudioError]:
-    """Decode every file, on all cores.
+class Floats:
+    """A flat read-only float32 array, in memory or mapped from a file. Safe to use from several threads.
 
-    Args:
-        folder: the folder that the names are relative to.
-        fnames: file names, already checked to stay inside it.
-        sampling_rate: in Hz.
-        what: what the progress line calls them.
-
-    Returns:
-        In order, float32 (n_samples,) for each clip, or the error for one that cannot be used.
+    Attributes:
+        values: float32 (n,).
     """
 
-    def one(fname: str) -> np.ndarray | AudioError:
-        try:
-            return decode(folder / fname, sampling_rate)
-        except AudioError as error:
-            return error
+    def __init__(self, values: np.ndarray, mapped: mmap.mmap | None = None) -> None:
+        self.values, self._mapped = values, mapped
+        self._lock, self._touched = threading.Lock(), 0
 
-    clips = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, Progress(f"decoding {what}", len(fnames)) as progress:
-        for clip in pool.map(one, fnames):
-            clips.append(clip)
-            progress.advance()
-    return clips
+    @classmethod
+    def of_file(cls, path: Path) -> Floats:
+        """Map a file of little-endian float32; raises OSError."""
+        with open(path, "rb") as file:
+            if not path.stat().st_size:  # which cannot be mapped
+                return cls(_read_only(np.empty(0, np.float32)))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(np.frombuffer(mapped, "<f4"), mapped)
+
+    def touch(self, n_values: int) -> None:
+        """Say that `n_values` more are being looked at."""
+        if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        with self._lock:
+            self._touched += 4 * n_values
+            if self._touched > TOUCHED_BYTES:
+                self._touched = 0
+                self._mapped.madvise(mmap.MADV_DONTNEED)  # of a shared read-only mapping, so nothing is lost
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Everything that was decoded together, of which `Clips` are views.
+
+    Attributes:
+        samples: clip after clip.
+        lengths: int64 (n,), in samples.
+        errors: per clip why it cannot be used, '' where it can.
+        silent: bool (n,).
+        sampling_rate: in Hz.
+        folder: where it is kept; None if it is in memory only.
+    """
+
+    samples: Floats
+    lengths: np.ndarray
+    errors: list[str]
+    silent: np.ndarray
+    sampling_rate: int
+    folder: Path | None = None
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First sample of each clip, int64 (n,)."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+class Clips:
+    """A read-only sequence of decoded clips; ``clips[i]`` is float32 (lengths[i],) in about [-1, 1].
+
+    Attributes:
+        whole: what was decoded together.
+        rows: int64 (n,), the place of each clip in it; -1 for a clip that is absent.
+        sampling_rate: in Hz.
+        lengths: int64 (n,), in samples; 0 where the clip cannot be used.
+        errors: per clip the reason why it cannot be used, '' where it can.
+        silent: bool (n,), usable but every sample is 0.
+    """
+
+    def __init__(self, whole: Whole, rows: np.ndarray | None = None) -> None:
+        self.whole, self.sampling_rate = whole, whole.sampling_rate
+        self.rows = np.arange(len(whole.lengths)) if rows is None else rows
+        self.lengths = np.append(whole.lengths, 0)[self.rows]  # row -1 is the 0
+        self.silent = np.append(whole.silent, False)[self.rows]
+        self.errors = [ABSENT if row < 0 else whole.errors[row] for row in self.rows.tolist()]
+        self._starts = np.append(whole.starts, 0)[self.rows]
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[np.ndarray | AudioError], sampling_rate: int) -> Clips:
+        """Clips from memory.
+
+        Args:
+            arrays: per clip float32 (n_samples,), n_samples >= 1, or the error for one that cannot be used.
+            sampling_rate: in Hz.
+        """
+        found = [np.empty(0, np.float32) if isinstance(array, AudioError) else np.asarray(array) for array in arrays]
+        for i, array in enumerate(found):
+            if array.dtype != np.float32 or array.ndim != 1 or (not len(array) and array is arrays[i]):
+                raise ValueError(f"clip {i}: got {array.dtype} {array.shape}, expected float32 (n_samples,)")
+        values = _read_only(np.concatenate([np.empty(0, np.float32), *found]))
+        lengths = np.array([len(array) for array in found], dtype=np.int64)
+        errors = [str(array) if isinstance(array, AudioError) else "" for array in arrays]
+        silent = np.array([len(array) > 0 and not array.any() for array in found], dtype=bool)
+        return cls(Whole(Floats(values), lengths, errors, silent, sampling_rate))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        start, length = int(self._starts[i]), int(self.lengths[i])
+        self.whole.samples.touch(length)
+        return self.whole.samples.values[start : start + length]
+
+    def take(self, indices: np.ndarray) -> Clips:
+        """A view of some clips, in this order; nothing is copied.
+
+        Args:
+            indices: int (m,) places in this sequence, -1 for a clip of length 0 that is not there; or bool (n,).
+        """
+        indices = np.asarray(indices)
+        if indices.dtype == bool:
+            if indices.shape != (len(self),):
+                raise IndexError(f"a mask of {indices.shape}, expected ({len(self)},)")
+            indices = np.flatnonzero(indices)
+        indices = indices.astype(np.int64, casting="same_kind" if indices.size else "unsafe")
+        if indices.size and not -1 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"indices {indices.min()} to {indices.max()}, expected -1 to {len(self) - 1}")
+        return Clips(self.whole, np.append(self.rows, -1)[indices])
+
+    def crops(self, indices: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+        """A piece of each of these clips, with zeros where it runs over an end.
+
+        Args:
+            indices: int (m,) places in this sequence.
+            starts: int (m,) first sample of each piece; may be negative.
+            length: of a piece, in samples.
+
+        Returns:
+            float32 (m, length), writable.
+        """
+        indices, starts = np.asarray(indices, np.int64), np.asarray(starts, np.int64)
+        result = np.zeros((len(indices), length), np.float32)
+        first = np.maximum(starts, 0)
+        last = np.minimum(starts + length, self.lengths[indices])
+        offsets = self._starts[indices]
+        self.whole.samples.touch(int(np.maximum(last - first, 0).sum()))
+        places = np.stack([offsets + first, offsets + last, first - starts, last - starts], axis=1)
+        values = self.whole.samples.values
+        for row, (source, source_end, target, target_end) in zip(result, places.tolist(), strict=True):
+            if source < source_end:
+                row[target:target_end] = values[source:source_end]
+        return result
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fsat.config import Config
-from fsat.data.clips import decode_clips
+from fsat.data.cache import ClipFile, open_clips
+from fsat.data.clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
-from fsat.errors import AudioError, count
+from fsat.errors import count
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,16 @@ class Dataset:
         config: with ``folds`` and ``n_folds`` settled for this dataset.
         targets: int64 (n_train,), class of each training clip.
         folds: int64 (n_train,), the fold that holds the clip out.
-        train: decoded training clips, float32 (n_samples,) each.
-        test: decoded test clips; None where a clip is unusable.
+        train: decoded training clips.
+        test: decoded test clips, one for every row of the test table; of length 0 where a clip is unusable.
     """
 
     manifest: Manifest
     config: Config
     targets: np.ndarray
     folds: np.ndarray
-    train: list[np.ndarray]
-    test: list[np.ndarray | None]
+    train: Clips
+    test: Clips
 
     @property
     def labels(self) -> list[str]:
@@ -74,26 +76,28 @@ def load_dataset(
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
         check_fold(fold, config)
-    train = decode_clips(
-        manifest.train_folder, manifest.train["fname"].tolist(), config.sampling_rate, "training clips"
+    usable = (manifest.test["reason"] == "").to_numpy()
+    clips = open_clips(
+        [
+            *_files(manifest.train_folder, manifest.train),
+            *_files(manifest.test_folder, manifest.test[usable]),
+        ],
+        config.sampling_rate,
     )
-    usable = manifest.test["reason"] == ""
-    names = manifest.test.loc[usable, "fname"].tolist()
-    decoded = iter(decode_clips(manifest.test_folder, names, config.sampling_rate, "test clips"))
-    test = [next(decoded) if good else None for good in usable]
+    n_train = len(manifest.train)
+    train = clips.take(np.arange(n_train))
+    test = clips.take(np.where(usable, n_train - 1 + np.cumsum(usable), -1))
 
-    bad = {f"train/{name}": str(clip) for name, clip in zip(manifest.train["fname"], train, strict=True)
-           if isinstance(clip, AudioError)}  # fmt: skip
-    bad |= {f"test/{name}": str(clip) for name, clip in zip(manifest.test["fname"], test, strict=True)
-            if isinstance(clip, AudioError)}  # fmt: skip
+    bad = {f"train/{name}": error for name, error in zip(manifest.train["fname"], train.errors, strict=True) if error}
+    bad |= {
+        f"test/{name}": error
+        for name, error, known in zip(manifest.test["fname"], test.errors, manifest.test["reason"], strict=True)
+        if error and not known
+    }
     manifest = manifest.without(bad, on_bad_clip, config)
-    train = [clip for clip in train if not isinstance(clip, AudioError)]
-    test = [None if isinstance(clip, AudioError) else clip for clip in test]
+    train = train.take(train.lengths > 0)
 
-    silent = [name for name, clip in zip(manifest.train["fname"], train, strict=True) if not clip.any()]
-    silent += [
-        name for name, clip in zip(manifest.test["fname"], test, strict=True) if clip is not None and not clip.any()
-    ]
+    silent = [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]
     if silent:
         more = ", ..." if len(silent) > 5 else ""
         warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{more}"
@@ -101,3 +105,10 @@ def load_dataset(
 
     targets = manifest.targets
     return Dataset(manifest, config, targets, fold_of_clips(manifest.train, targets, config), train, test)
+
+
+def _files(folder: Path, table: pd.DataFrame) -> list[ClipFile]:
+    return [
+        ClipFile(folder / clip.fname, clip.digest, clip.stamp, clip.frames, clip.samplerate)
+        for clip in table.itertuples(index=False)
+    ]

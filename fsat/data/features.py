@@ -1,4 +1,4 @@
-"""From crops to what a model takes in: the normalised waveform or MFCC.
+"""From crops to what a model takes in: the waveform as it is, which the model normalises, or MFCC.
 
 The MFCC are those of ``librosa.feature.mfcc`` with its defaults, as in the notebook, computed for a whole batch at
 once: Hann window of 2048 samples every 512, zero-padded at both ends; power; 128 Slaney mel bands; decibels with a
@@ -7,20 +7,45 @@ floor 80 dB below the crop's maximum; orthonormal DCT-II (Davis and Mermelstein 
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsat.config import HOP_LENGTH, Config
-from fsat.data.audio import audio_norm
+from fsat.data.audio import even_starts
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 N_FFT = 2048
 N_MELS = 128
 TOP_DB = 80.0
+FRAMES_AT_ONCE = 44
+"""Frames that are transformed together; what they need stays in a core's cache."""
+
+
+def fixed_crops(lengths: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the crops for prediction are, clip after clip: see `even_starts`.
+
+    Args:
+        lengths: int (n_clips,), in samples; 0 for a clip that cannot be used, which has no crops.
+
+    Returns:
+        int64 (n_crops,) each: the clip's index and the crop's first sample; and int64 (n_clips,), the crops of each
+        clip.
+    """
+    starts = [even_starts(n, config.audio_length, config.eval_crops) if n else [] for n in lengths.tolist()]
+    counts = np.array([len(some) for some in starts], dtype=np.int64)
+    which = np.repeat(np.arange(len(lengths)), counts)
+    return which, np.fromiter(chain.from_iterable(starts), np.int64, len(which)), counts
 
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
-    """What `config.model` takes in for a batch of crops.
+    """What `config.model` takes in for a batch of crops: their MFCC, or the crops themselves.
 
     Args:
         crops: float32 (batch, audio_length).
@@ -30,7 +55,7 @@ def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
     """
     if config.use_mfcc:
         return mfcc(crops, config.sampling_rate, config.n_mfcc)[..., np.newaxis]
-    return audio_norm(crops)[..., np.newaxis]
+    return crops[..., np.newaxis]
 
 
 def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
@@ -44,24 +69,50 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
     Returns:
         float32 (batch, n_mfcc, 1 + length // 512).
     """
-    from scipy.fft import dct, rfft
+    from scipy.fft import dct
 
-    padded = np.pad(crops, ((0, 0), (N_FFT // 2, N_FFT // 2)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT, axis=1)[:, ::HOP_LENGTH]  # batch, time, n_fft
+    result = np.empty((len(crops), n_mfcc, 1 + crops.shape[1] // HOP_LENGTH), dtype=np.float32)
     window, filters = _window_and_filters(sampling_rate)
-    spectrum = rfft(frames * window, axis=-1)  # batch, time, bins
-    power = spectrum.real**2 + spectrum.imag**2
-    mel = power @ filters.T  # batch, time, mels
-    decibels = 10.0 * np.log10(np.maximum(mel, np.float32(1e-10)))
-    floor = decibels.max(axis=(1, 2), keepdims=True) - TOP_DB
-    cepstrum = dct(np.maximum(decibels, floor), type=2, axis=-1, norm="ortho")[..., :n_mfcc]
-    return np.ascontiguousarray(cepstrum.transpose(0, 2, 1), dtype=np.float32)
+
+    def one(crop: np.ndarray, out: np.ndarray) -> None:
+        frames = np.lib.stride_tricks.sliding_window_view(np.pad(crop, N_FFT // 2), N_FFT)[::HOP_LENGTH]
+        mel = np.empty((N_MELS, len(frames)), dtype=np.float32)
+        for first in range(0, len(frames), FRAMES_AT_ONCE):
+            some = slice(first, first + FRAMES_AT_ONCE)
+            mel[:, some] = filters @ _power_spectrum(frames[some] * window)
+        decibels = 10.0 * np.log10(np.maximum(mel, np.float32(1e-10)))
+        floored = np.maximum(decibels, decibels.max() - TOP_DB)
+        out[:] = dct(floored, type=2, axis=0, norm="ortho")[:n_mfcc]
+
+    for _ in _threads().map(one, crops, result):
+        pass
+    return result
+
+
+def _power_spectrum(frames: np.ndarray) -> np.ndarray:
+    """Power of windowed frames, float32 (n_frames, n_fft), as float32 (bins, n_frames)."""
+    from scipy.fft import rfft
+
+    spectrum = rfft(frames, axis=-1, overwrite_x=True)
+    power = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
+    return np.ascontiguousarray(power.T)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mfcc")
 
 
 @lru_cache(maxsize=8)
-def _window_and_filters(sampling_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hann window (n_fft,) and mel filter bank (n_mels, bins), float32."""
+def _window_and_filters(sampling_rate: int) -> tuple[np.ndarray, csr_array]:
+    """Hann window (n_fft,) and mel filter bank (n_mels, bins), float32.
+
+    The bank is sparse: a bin has weights in two bands. That is quicker than the dense product, which would also have
+    BLAS start threads of its own inside ours.
+    """
     import librosa
+    from scipy.sparse import csr_array
 
     window = librosa.filters.get_window("hann", N_FFT, fftbins=True).astype(np.float32)
-    return window, librosa.filters.mel(sr=sampling_rate, n_fft=N_FFT, n_mels=N_MELS).astype(np.float32)
+    return window, csr_array(librosa.filters.mel(sr=sampling_rate, n_fft=N_FFT, n_mels=N_MELS).astype(np.float32))

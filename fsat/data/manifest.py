@@ -46,9 +46,10 @@ class Manifest:
     Attributes:
         folder: the data folder.
         train: one row a training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
-            ``freesound_id`` (text), and ``row`` (line), ``frames``, ``samplerate``, ``digest`` of the file.
-        test: one row a test clip: ``fname, row, frames, samplerate, digest, reason``; the reason is empty for usable
-            clips. May have no rows.
+            ``freesound_id`` (text), and ``row`` (line), ``frames``, ``samplerate``, ``digest`` and ``stamp`` of
+            the file, as in `ClipFacts`.
+        test: one row a test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
+            usable clips. May have no rows.
         train_table, test_table: the tables' file names; that of the test table is empty where there is none.
         train_folder, test_folder: where the files lie.
         labels: label order.
@@ -221,8 +222,8 @@ def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _with_facts(frame: pd.DataFrame, folder: Path, what: str) -> pd.DataFrame:
     facts = check_clips(folder, frame["fname"].tolist(), what)
-    columns = {name: [getattr(fact, name) for fact in facts] for name in ("frames", "samplerate", "digest", "reason")}
-    return frame.assign(**columns)
+    names = ("frames", "samplerate", "digest", "stamp", "reason")
+    return frame.assign(**{name: [getattr(fact, name) for fact in facts] for name in names})
 
 
 def _clip_problems(frame: pd.DataFrame, file: str, split: str) -> list[Problem]:
@@ -236,7 +237,7 @@ def _read_test(folder: Path) -> tuple[pd.DataFrame, str, list[Problem], Path, li
     folders = [folder / name for name in TEST_FOLDERS if (folder / name).exists()]
     test_folder = folders[0] if folders else folder / TEST_FOLDERS[0]
     if not tables:
-        nothing = pd.DataFrame(columns=["row", "fname", "frames", "samplerate", "digest", "reason"])
+        nothing = pd.DataFrame(columns=["row", "fname", "frames", "samplerate", "digest", "stamp", "reason"])
         warnings = [f"{test_folder.name} is left out: there is no {TEST_TABLES[0]}"] if folders else []
         return nothing, "", [], test_folder, warnings
     name = tables[0].name

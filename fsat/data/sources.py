@@ -7,21 +7,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from fsat.data.store import cache_dir
 from fsat.data.synth import write_dataset
 from fsat.errors import DataError, FsatError
 from fsat.progress import say
 
 SAMPLE = "generated-sounds-1"
 """Folder of the generated sounds in the cache; the number rises when they change."""
-
-
-def cache_dir() -> Path:
-    """``FSAT_CACHE_DIR``, else the platform's user cache."""
-    if given := os.environ.get("FSAT_CACHE_DIR"):
-        return Path(given).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("fsat"))
 
 
 def data_dir_or_default(data_dir: str | None) -> Path:

@@ -1,16 +1,23 @@
-"""From members to a blend: do they belong together, what do they give together, and how good is it?"""
+"""From members to a blend: do they belong together, what do they give together, and how good is it?
+
+Arrays of predictions are memory maps throughout, gone through a few rows at a time; what is held in memory is one table
+of clips and a few numbers a clip.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsat.errors import RunError
-from fsat.scoring.blend import blend_studies, geometric_mean, out_of_fold
-from fsat.scoring.metrics import accuracy, map_at_k
+from fsat.scoring.blend import OutOfFold, blend_studies, geometric_mean
+from fsat.scoring.metrics import TOP_K, label_places, map_of_places
+from fsat.scoring.rows import Ranges, Rows, create_rows, in_threads, release
 from fsat.tracking.members import Member
 
 
@@ -20,15 +27,20 @@ class Blend:
 
     Attributes:
         oof: float32 (n_train, n_classes), for each training clip the blend of the predictions of each study's one
-            member that did not train on it; NaN rows where a fold is missing.
+            member that did not train on it; NaN rows where a fold is missing. A memory map, as is all of the test
+            clips.
+        covered: bool (n_train,), the row of `oof` is a prediction.
         test: float32 (n_test, n_classes), the geometric mean over all members, each study counting alike.
+        best: int32 (n_test, 3), the most likely classes of each test clip, best first.
         targets: int64 (n_train,).
         scores: ``kind, study, model, fold, clips, map3, accuracy, map3_verified, minutes, run_id``: a row for each
             member on its own fold, each study's out-of-fold predictions, and the blend's.
     """
 
     oof: np.ndarray
+    covered: np.ndarray
     test: np.ndarray
+    best: np.ndarray
     targets: np.ndarray
     scores: pd.DataFrame
 
@@ -40,51 +52,57 @@ class Blend:
         return {name: float(value) for name, value in metrics.items() if not np.isnan(value)}
 
 
-def blend_members(members: Sequence[Member]) -> Blend:
+def blend_members(members: Sequence[Member], folder: Path | None = None) -> Blend:
     """Blend members that belong together.
 
     Args:
         members: at least one; those of one study differ in fold.
+        folder: where ``oof.npy``, ``test.npy`` and ``best.npy`` are made; by default they are files without a name,
+            which go when the blend is let go of.
 
     Raises:
         RunError: members disagree on the dataset, the labels, their order, or the clips.
+        FsatError: the disk has no room for the blend.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+            return blend_members(members, Path(name))
     check_agreement(members)
     first = members[0]
     studies: dict[str, list[Member]] = {}
     for member in members:
         studies.setdefault(member.record.study, []).append(member)
+    targets, verified = _truth(first)
 
-    train = first.clips[first.clips["split"] != "test"]
-    targets = train["label"].map({label: i for i, label in enumerate(first.labels)}).to_numpy(dtype=np.int64)
-    verified = train["manually_verified"].to_numpy() == "1"
-
-    rows, parts = [], {}
+    rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
     for study, folds in studies.items():
-        oof = out_of_fold([member.train for member in folds], [member.held_out for member in folds])
-        parts[study] = oof
-        for member in folds:
+        oof = OutOfFold([member.train for member in folds], [member.held_out for member in folds])
+        places, covered = _places(oof, targets)
+        parts.append(oof)
+        everywhere &= covered
+        for member in folds:  # its own fold's rows are the study's
             record = member.record
-            scores = _scores(member.train, targets, verified, member.held_out)
+            scores = _scores(places, verified, member.held_out)
             rows.append(["member", study, record.config.model, record.fold, *scores, record.minutes, record.run_id])
         minutes = sum(member.record.minutes for member in folds)
-        scores = _scores(oof, targets, verified, _rows(oof))
+        scores = _scores(places, verified, covered)
         rows.append(["study", study, folds[0].record.config.model, "", *scores, minutes, ""])
 
-    oof = np.full_like(next(iter(parts.values())), np.nan)
-    covered = np.logical_and.reduce([_rows(part) for part in parts.values()])
-    if not covered.any():
+    if not everywhere.any():
         raise RunError(
             "no training clip is held out by a member of every study, so the blend cannot be scored; "
             "expected studies that share at least one fold's clips"
         )
-    oof[covered] = geometric_mean([part[covered] for part in parts.values()])
-    test = blend_studies([[member.test for member in folds] for folds in studies.values()])
+    oof = geometric_mean(parts, create_rows(folder / "oof.npy", first.train.shape))
+    places, covered = _places(oof, targets)
+    best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
+    test = create_rows(folder / "test.npy", first.test.shape)
+    blend_studies([[member.test for member in folds] for folds in studies.values()], test, best)
     models = "+".join(dict.fromkeys(folds[0].record.config.model for folds in studies.values()))
     minutes = sum(member.record.minutes for member in members)
-    rows.append(["blend", "+".join(studies), models, "", *_scores(oof, targets, verified, covered), minutes, ""])
+    rows.append(["blend", "+".join(studies), models, "", *_scores(places, verified, covered), minutes, ""])
     columns = ["kind", "study", "model", "fold", "clips", "map3", "accuracy", "map3_verified", "minutes", "run_id"]
-    return Blend(oof, test, targets, pd.DataFrame(rows, columns=columns))
+    return Blend(oof, covered, test, best, targets, pd.DataFrame(rows, columns=columns))
 
 
 def check_agreement(members: Sequence[Member]) -> None:
@@ -92,16 +110,18 @@ def check_agreement(members: Sequence[Member]) -> None:
     first = members[0]
     for member in members:
         record = member.record
-        shape = (len(member.clips[member.clips["split"] != "test"]), len(member.labels))
-        if member.train.shape != shape:
-            raise RunError(
-                f"run {record.run_id}: predictions/train.npy has shape {member.train.shape}, expected {shape}; "
-                f"train fold {record.fold} again"
-            )
+        facts = member.facts
+        for name, array, clips in (("train", member.train, facts.n_train), ("test", member.test, facts.n_test)):
+            shape = (clips, len(member.labels))
+            if array.shape != shape:
+                raise RunError(
+                    f"run {record.run_id}: predictions/{name}.npy has shape {array.shape}, expected {shape}; "
+                    f"train fold {record.fold} again"
+                )
         for what, mine, others in (
             ("labels", member.labels, first.labels),
-            ("training clips", _clips(member, False), _clips(first, False)),
-            ("test clips", _clips(member, True), _clips(first, True)),
+            ("training clips", facts.train, first.facts.train),
+            ("test clips", facts.test, first.facts.test),
             ("dataset", record.dataset, first.record.dataset),
         ):
             if mine != others:
@@ -111,22 +131,41 @@ def check_agreement(members: Sequence[Member]) -> None:
                 )
 
 
-def _clips(member: Member, test: bool) -> list[list[str]]:
+def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
+    """Of the training clips: int64 (n_train,), the class, and bool (n_train,), someone has verified it."""
     clips = member.clips
-    return clips.loc[(clips["split"] == "test") == test, ["fname", "label", "manually_verified"]].to_numpy().tolist()
+    train = (clips["split"] != "test").to_numpy()
+    names = clips["label"].cat
+    number = {label: i for i, label in enumerate(member.labels)}
+    classes = np.array([number.get(name, -1) for name in names.categories], dtype=np.int64)
+    targets = classes[names.codes.to_numpy()[train]]
+    if (targets < 0).any():
+        record = member.record
+        raise RunError(
+            f"run {record.run_id}: predictions/clips.csv has a label that is not in labels.json; "
+            f"train fold {record.fold} again"
+        )
+    return targets, (clips["manually_verified"] == "1").to_numpy()[train]
 
 
-def _rows(scores: np.ndarray) -> np.ndarray:
-    """Bool (n_clips,): the row has a prediction."""
-    return ~np.isnan(scores).any(axis=1)
+def _places(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`label_places`, and bool (n_clips,): the row has a prediction."""
+    places = np.empty(len(targets), dtype=np.uint8)
+    covered = np.empty(len(targets), dtype=bool)
+
+    def work(todo: Ranges) -> None:
+        for start, stop in todo:
+            part = scores[start:stop]
+            covered[start:stop] = ~np.isnan(part).any(axis=1)
+            places[start:stop] = label_places(part, targets[start:stop])
+            release(part)
+
+    in_threads(*scores.shape, work)
+    return places, covered
 
 
-def _scores(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
+def _scores(places: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
     """Clips, mAP@3, accuracy, and mAP@3 on verified clips, over the rows in `where`."""
-    both = where & verified
-    return [
-        int(where.sum()),
-        map_at_k(scores[where], targets[where]),
-        accuracy(scores[where], targets[where]),
-        map_at_k(scores[both], targets[both]),
-    ]
+    here = places[where]
+    accuracy = float((here == 0).mean()) if len(here) else float("nan")
+    return [len(here), map_of_places(here), accuracy, map_of_places(places[where & verified])]

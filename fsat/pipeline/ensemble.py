@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from fsat import tagger
-from fsat.data.tables import write_table
 from fsat.errors import RunError
 from fsat.pipeline.blending import Blend, blend_members
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion
-from fsat.reports.submission import submission
+from fsat.reports.submission import CLIPS_AT_ONCE, write_parts, write_submission
+from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, Member, by_run_ids, download, finished_folds, newest_per_fold
 from fsat.tracking.registry import Registered, Score, register
@@ -61,7 +61,9 @@ def ensemble(
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             folder = Path(name)
             members = [download(record, folder / "members") for records in chosen.values() for record in records]
-            blend = blend_members(members)
+            predictions = folder / "artifacts" / "predictions"
+            predictions.mkdir(parents=True)
+            blend = blend_members(members, predictions)
             return _log_and_register(members, blend, folder, register_as, promote)
 
 
@@ -166,16 +168,14 @@ def _log_and_register(
     runs.log_json(first.labels, "labels.json")
 
     out = folder / "artifacts"
-    predictions = out / "predictions"
-    predictions.mkdir(parents=True)
-    np.save(predictions / "oof.npy", blend.oof)
-    np.save(predictions / "test.npy", blend.test)
-    clips = first.clips.assign(split=np.where(first.clips["split"] == "test", "test", "train"))
-    write_table(clips, predictions / "clips.csv")
-    test_names = clips.loc[clips["split"] == "test", "fname"]
-    write_table(submission(test_names, blend.test, first.labels), predictions / "submission.csv")
-    covered = ~np.isnan(blend.oof).any(axis=1)
-    oof, targets = blend.oof[covered], blend.targets[covered]
+    predictions = out / "predictions"  # oof.npy and test.npy are there
+    (predictions / "best.npy").unlink()
+    write_parts(predictions / "clips.csv", _clips_of_blend(first))
+    test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
+    write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
+    oof, targets = blend.oof, blend.targets
+    if not blend.covered.all():
+        oof, targets = _rows_where(blend.oof, blend.covered, folder / "covered.npy"), targets[blend.covered]
     plot_confusion(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "confusion.png")
     plot_class_precision(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "class_precision.png")
     runs.log_folder(out)
@@ -184,8 +184,29 @@ def _log_and_register(
     model_folder.mkdir()
     files = [tagger.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
     tagger.write(model_folder, files, first.labels)
-    score = Score(blend.metrics["oof_map3"], int(covered.sum()))
+    score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
     registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote)
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies")
     return Ensembled(run_id, blend.scores, registered)
+
+
+def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
+    """A member's table of clips, without its fold, in parts."""
+    for start in range(0, len(member.clips), CLIPS_AT_ONCE):
+        part = member.clips.iloc[start : start + CLIPS_AT_ONCE]
+        yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
+
+
+def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:
+    """Some rows of a memory map, as another one in the file `path`."""
+    result = create_rows(path, (int(mask.sum()), scores.shape[1]))
+    done = 0
+    for start, stop in ranges(*scores.shape):
+        part = scores[start:stop]
+        some = part[mask[start:stop]]
+        result[done : done + len(some)] = some
+        release(result[done : done + len(some)])
+        release(part)
+        done += len(some)
+    return result

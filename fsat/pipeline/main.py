@@ -25,7 +25,14 @@ from fsat.tracking.registry import ALIAS
 CLIPS_SHOWN = 3
 
 
-def main(source: Source, configs: Sequence[Config], register_as: str, promote: str, output: Path) -> str:
+def main(
+    source: Source,
+    configs: Sequence[Config],
+    register_as: str,
+    promote: str,
+    output: Path,
+    parallel_folds: str = "auto",
+) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
     Args:
@@ -33,6 +40,7 @@ def main(source: Source, configs: Sequence[Config], register_as: str, promote: s
         configs: one a study.
         register_as, promote: as for `ensemble`.
         output: CSV file for the tags of the test clips, or of the training clips if there are none.
+        parallel_folds: as for `cross_validate`.
 
     Returns:
         a report in words: scores, registered version, some tagged clips, and how to open the UI.
@@ -40,7 +48,7 @@ def main(source: Source, configs: Sequence[Config], register_as: str, promote: s
     check_writable(output)
     with runs.tracked("main", f"main on {source.data_dir.name}"):
         eda(source)
-        studies = [cross_validate(source, config) for config in configs]
+        studies = [cross_validate(source, config, parallel_folds) for config in configs]
         scores, best = compare(studies)
         say(f"blending {best['model']}, the best by OOF mAP@3")
         run_ids = [

@@ -25,8 +25,8 @@ class Source:
     n_folds_given: bool = False
 
     def load(self, config: Config, fold: int | None = None) -> Dataset:
-        """The dataset at the Config's rate; says what is odd about it and what will be done."""
-        dataset = load_dataset(self.data_dir, config, self.on_bad_clip, self.n_folds_given, fold)
+        """The dataset at the Config's rate, its precision settled; says what is odd about it and what will be done."""
+        dataset = self.read(config, fold)
         for warning in dataset.manifest.warnings:
             say(f"warning: {warning}")
         excluded = [problem for problem in dataset.manifest.problems if problem.split == "train"]
@@ -37,3 +37,9 @@ class Source:
         say(f"study {dataset.study}: {len(dataset.train)} training and {len(dataset.test)} test clips, "
             f"{len(dataset.labels)} classes; {settings}")  # fmt: skip
         return dataset
+
+    def read(self, config: Config, fold: int | None = None) -> Dataset:
+        """As `load`, without a word."""
+        from fsat.models.precision import settle_precision  # it asks TensorFlow about GPUs
+
+        return load_dataset(self.data_dir, settle_precision(config), self.on_bad_clip, self.n_folds_given, fold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fsat.config import Config
 from fsat.data.dataset import Dataset
 from fsat.data.tables import write_table
 from fsat.pipeline.source import Source
+from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission
@@ -36,8 +38,13 @@ def train_fold(source: Source, config: Config, fold: int) -> str:
         return _train_in_run(source.load(config, fold), fold, source)
 
 
-def cross_validate(source: Source, config: Config) -> list[FoldRun]:
+def cross_validate(source: Source, config: Config, parallel_folds: str = "auto") -> list[FoldRun]:
     """Train every fold of a study that has no FINISHED run yet, each in a run nested in this one.
+
+    Args:
+        source: the dataset.
+        config: the settings.
+        parallel_folds: how many folds are trained at the same time; ``auto`` for what is quickest here.
 
     Returns:
         one FINISHED run a fold, in order.
@@ -49,21 +56,42 @@ def cross_validate(source: Source, config: Config) -> list[FoldRun]:
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         done = newest_per_fold(finished_folds(dataset.study))
-        run_ids = []
-        for fold in range(config.n_folds):
-            if fold in done:
-                say(f"fold {fold}: run {done[fold].run_id} is FINISHED and is not trained again")
-                run_ids.append(done[fold].run_id)
-                continue
-            with runs.tracked("train_fold", f"{config.model} fold {fold}"):
-                run_ids.append(_train_in_run(dataset, fold, source))
-        records = by_run_ids(run_ids)
+        for fold, record in done.items():
+            say(f"fold {fold}: run {record.run_id} is FINISHED and is not trained again")
+        run_ids = {fold: record.run_id for fold, record in done.items()}
+        run_ids |= _train_missing(source, dataset, [k for k in range(config.n_folds) if k not in done], parallel_folds)
+        records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         metrics = [record.run.data.metrics for record in records]
         means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
         runs.log_metrics(means)
         say(f"study {dataset.study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
             f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
         return records
+
+
+def _train_missing(source: Source, dataset: Dataset, folds: list[int], parallel_folds: str) -> dict[int, str]:
+    """Train these folds, one after the other or side by side; the run's id by fold."""
+    count = n_workers(parallel_folds, dataset.config, len(folds))
+    if count > 1:
+        say(f"training {len(folds)} folds, {count} at a time")
+        one = partial(_train_in_worker, source, dataset.config, runs.as_parent())
+        return train_side_by_side(one, folds, count)
+    run_ids = {}
+    for fold in folds:
+        with runs.tracked("train_fold", f"{dataset.config.model} fold {fold}"):
+            run_ids[fold] = _train_in_run(dataset, fold, source)
+    return run_ids
+
+
+def _train_in_worker(source: Source, config: Config, parent: runs.Parent, fold: int) -> str:
+    """Train a fold in a process of its own, in a run nested in that of the process that asked."""
+    with runs.tracked("train_fold", f"{config.model} fold {fold}", parent):
+        return _train_in_run(_read_once(source, config), fold, source)
+
+
+@lru_cache(maxsize=1)
+def _read_once(source: Source, config: Config) -> Dataset:
+    return source.read(config)
 
 
 def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:

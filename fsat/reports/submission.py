@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fsat.data.tables import read_table
+from fsat.data.tables import read_table, write_whole
 from fsat.errors import DataError, Problem, count
 from fsat.labels import NO_LABEL, join_labels
 from fsat.scoring.metrics import TOP_K, average_precision_at_k, top_k
+
+CLIPS_AT_ONCE = 50_000
+"""Lines of a table that are written at once."""
 
 
 def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
@@ -22,8 +25,37 @@ def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str])
         scores: (n_clips, n_classes).
         labels: label order.
     """
-    best = [join_labels([labels[j] for j in row]) for row in top_k(scores)]
-    return pd.DataFrame({"fname": list(fnames), "label": best})
+    return _table(fnames, top_k(scores), labels)
+
+
+def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> None:
+    """Write the table that `submission` gives, a part at a time, so that it need not fit in memory.
+
+    Args:
+        path: the CSV file; replaced whole.
+        fnames: (n_clips,), a list or an array.
+        best: int (n_clips, 3), classes as `top_k` gives them; perhaps a memory map.
+        labels: label order.
+    """
+    starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
+    slices = (slice(start, start + CLIPS_AT_ONCE) for start in starts)
+    write_parts(path, (_table(fnames[rows], best[rows], labels) for rows in slices))
+
+
+def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """Write tables of the same columns below each other as one CSV file, which is replaced whole."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            for i, part in enumerate(parts):
+                part.to_csv(file, index=False, header=i == 0)
+
+    write_whole(path, write)
+
+
+def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+    texts = [join_labels([labels[j] for j in row]) for row in best.tolist()]
+    return pd.DataFrame({"fname": list(fnames), "label": texts})
 
 
 def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:

@@ -1,7 +1,12 @@
-"""Fold runs as an ensemble sees them: found on the tracking server, checked, and downloaded by run id alone."""
+"""Fold runs as an ensemble sees them: found on the tracking server, checked, and downloaded by run id alone.
+
+What grows with the clips is looked at a few rows at a time: arrays are memory maps, and the table of clips is read in
+parts, of which a digest is kept.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
+from fsat.scoring.rows import open_rows
 from fsat.tracking.runs import TAG, experiment_id, refusal, server_call
 
 STAGE = "train_fold"
@@ -24,6 +30,16 @@ UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How the server says that it knows no such thing."""
 
 PAGE = 1000
+
+CLIPS_AT_ONCE = 50_000
+"""Lines of a table of clips that are read at once."""
+
+
+SHARED = ("fname", "label", "manually_verified")
+"""Columns of the table of clips that all members of an ensemble share."""
+
+FEW = ("split", "label", "manually_verified")
+"""Columns of the table of clips with few different values."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +86,25 @@ class FoldRun:
 
 
 @dataclass(frozen=True)
+class ClipFacts:
+    """What an ensemble must know of a member's table of clips, without the table.
+
+    Attributes:
+        n_train, n_test: how many clips.
+        train, test: digests of the clips' names, labels and verification, in order.
+        held_out: bool (n_train,), true for the clips that the member did not train on.
+    """
+
+    n_train: int
+    n_test: int
+    train: str
+    test: str
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True)
 class Member:
-    """A fold run with what it left: arrays float32 (n_clips, n_classes), rows as in `clips`."""
+    """A fold run with what it left: arrays float32 (n_clips, n_classes), rows as in `clips`, as memory maps."""
 
     record: FoldRun
     folder: Path
@@ -83,25 +116,44 @@ class Member:
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """``fname,split,label,manually_verified`` as text, in the order of the arrays."""
-        path = self.folder / "predictions" / "clips.csv"
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        """``fname,split,label,manually_verified``, all but the first categories, in the order of the arrays."""
+        return pd.read_csv(self._table, dtype={"fname": str, **dict.fromkeys(FEW, "category")}, keep_default_na=False)
+
+    @cached_property
+    def facts(self) -> ClipFacts:
+        """Counts, digests and held-out clips of the table of clips, read a part at a time."""
+        counts, held_out = {True: 0, False: 0}, []
+        hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED}
+        with pd.read_csv(self._table, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE) as parts:
+            for part in parts:
+                is_test = (part["split"] == "test").to_numpy()
+                held_out.append((part["split"] == "val").to_numpy()[~is_test])
+                for test in counts:
+                    some = part[is_test == test]
+                    counts[test] += len(some)
+                    for name in SHARED:
+                        hashes[test, name].update("\0".join([*some[name].tolist(), ""]).encode())
+        train, test = (" ".join(hashes[test, name].hexdigest() for name in SHARED) for test in (False, True))
+        return ClipFacts(counts[False], counts[True], train, test, np.concatenate([np.empty(0, bool), *held_out]))
 
     @cached_property
     def train(self) -> np.ndarray:
         """float32 (n_train, n_classes)."""
-        return np.load(self.folder / "predictions" / "train.npy", allow_pickle=False)
+        return open_rows(self.folder / "predictions" / "train.npy")
 
     @cached_property
     def test(self) -> np.ndarray:
         """float32 (n_test, n_classes)."""
-        return np.load(self.folder / "predictions" / "test.npy", allow_pickle=False)
+        return open_rows(self.folder / "predictions" / "test.npy")
 
     @property
     def held_out(self) -> np.ndarray:
         """Bool (n_train,)."""
-        split = self.clips["split"].to_numpy()
-        return split[split != "test"] == "val"
+        return self.facts.held_out
+
+    @property
+    def _table(self) -> Path:
+        return self.folder / "predictions" / "clips.csv"
 
     @property
     def weights(self) -> Path:

@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ TAG = "fsat."
 """Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""
 
 
+@dataclass(frozen=True)
+class Parent:
+    """The open run of a process, for those that work for it."""
+
+    run_id: str
+    experiment_id: str
+
+
 @contextmanager
 def server_call() -> Iterator[None]:
     """An exchange with the tracking server: a signal waits for its end, and a refusal becomes one line."""
@@ -50,12 +59,13 @@ def refusal(error: MlflowException) -> RunError:
 
 
 @contextmanager
-def tracked(stage: str, name: str) -> Iterator[str]:
+def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str]:
     """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
 
     Args:
         stage: the entry point, kept in the tag ``fsat.stage``.
         name: the run's name in the UI.
+        parent: the run of another process to nest this one in.
 
     Yields:
         the run's id.
@@ -63,9 +73,10 @@ def tracked(stage: str, name: str) -> Iterator[str]:
     Raises:
         RunError: the tracking server cannot be used.
     """
-    outermost = mlflow.active_run() is None
+    outermost = mlflow.active_run() is None and parent is None
     with interrupts.deferred(), server_call():
-        run_id = mlflow.start_run(nested=not outermost).info.run_id
+        where = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
+        run_id = mlflow.start_run(nested=not outermost, **where).info.run_id
     status = "FAILED"
     try:
         interrupts.check()
@@ -94,6 +105,12 @@ def close_unopened() -> None:
         mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
     except MlflowException as error:
         say(f"warning: {refusal(error)}")
+
+
+def as_parent() -> Parent:
+    """The open run, to nest runs of other processes in."""
+    info = mlflow.active_run().info
+    return Parent(info.run_id, info.experiment_id)
 
 
 def active_run_id() -> str:

@@ -1,24 +1,38 @@
 """Batches for training and for prediction.
 
-Everything random in a training epoch comes from one generator, seeded by (seed, fold, epoch), so an epoch's batches
-are the same whatever ran before and however fast it ran.
+Everything random in a training epoch comes from one generator, seeded by (seed, fold, epoch), and is drawn before the
+first batch is made. So an epoch's batches are the same whatever ran before, however fast it ran, and whichever of the
+`WORKERS` threads made them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import even_crops, n_even_crops, random_crop
-from fsat.data.features import model_input
+from fsat.data.clips import Clips
+from fsat.data.features import fixed_crops, model_input
+
+WORKERS = 2
+"""Threads that make batches ahead of the model."""
+
+AHEAD = 4
+"""Batches that wait for the model at most."""
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def training_batches(
-    clips: Sequence[np.ndarray], targets: np.ndarray, n_classes: int, config: Config, fold: int, epoch: int
+    clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int, epoch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One epoch: every clip once, in random order, each as one random crop.
+
+    A clip that is shorter than a crop comes whole, at a random place in zeros, as the notebook has it.
 
     Args:
         clips: decoded clips of the training split.
@@ -33,35 +47,56 @@ def training_batches(
     """
     rng = np.random.default_rng([config.seed, fold, epoch])
     order = rng.permutation(len(clips))
+    spare = clips.lengths[order] - config.audio_length
+    starts = rng.integers(np.abs(spare) + 1) * np.sign(spare)
     one_hot = np.eye(n_classes, dtype=np.float32)
-    for start in range(0, len(order), config.batch_size):
-        chosen = order[start : start + config.batch_size]
-        crops = np.stack([random_crop(clips[i], config.audio_length, rng) for i in chosen])
-        yield model_input(crops, config), one_hot[targets[chosen]]
+
+    def make(first: int) -> tuple[np.ndarray, np.ndarray]:
+        some = slice(first, first + config.batch_size)
+        crops = clips.crops(order[some], starts[some], config.audio_length)
+        return model_input(crops, config), one_hot[targets[order[some]]]
+
+    return ahead(make, range(0, len(order), config.batch_size))
 
 
-def evaluation_batches(clips: Sequence[np.ndarray], config: Config, batch_size: int) -> Iterator[np.ndarray]:
+def evaluation_batches(clips: Clips, config: Config, batch_size: int) -> Iterator[np.ndarray]:
     """The fixed crops of every clip, in order, as float32 (batch, *config.dim)."""
-    waiting: list[np.ndarray] = []
-    for clip in clips:
-        waiting.extend(even_crops(clip, config.audio_length, config.eval_crops))
-        while len(waiting) >= batch_size:
-            yield model_input(np.stack(waiting[:batch_size]), config)
-            del waiting[:batch_size]
-    if waiting:
-        yield model_input(np.stack(waiting), config)
+    which, starts, _ = fixed_crops(clips.lengths, config)
+
+    def make(first: int) -> np.ndarray:
+        some = slice(first, first + batch_size)
+        return model_input(clips.crops(which[some], starts[some], config.audio_length), config)
+
+    return ahead(make, range(0, len(which), batch_size))
 
 
-def average_crops(predictions: np.ndarray, clips: Sequence[np.ndarray], config: Config) -> np.ndarray:
+def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over each clip's fixed crops.
 
     Args:
-        predictions: (n_crops of all clips, n_classes), in the order of `evaluation_batches`.
+        predictions: (n_crops of all clips, n_classes), clip after clip.
+        counts: int (n_clips,), crops of each clip, at least 1.
 
     Returns:
         float32 (n_clips, n_classes).
     """
-    counts = np.array([n_even_crops(len(clip), config.audio_length, config.eval_crops) for clip in clips])
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     sums = np.add.reduceat(predictions.astype(np.float64), starts, axis=0)
     return (sums / counts[:, np.newaxis]).astype(np.float32)
+
+
+def ahead(make: Callable[[Task], Result], tasks: Iterator[Task]) -> Iterator[Result]:
+    """``map(make, tasks)``, in order, made by threads a few tasks ahead of the one that is asked for."""
+    tasks = iter(tasks)
+    waiting: deque = deque()
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="batches") as pool:
+        try:
+            while True:
+                while len(waiting) < AHEAD and (task := next(tasks, None)) is not None:
+                    waiting.append(pool.submit(make, task))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -17,6 +17,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
+from fsat.data.clips import Clips
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold
 from fsat.errors import FsatError
@@ -24,8 +25,8 @@ from fsat.models import build_for_training, import_keras, save_weights, seed_eve
 from fsat.progress import Progress
 from fsat.scoring.blend import label_prior
 from fsat.scoring.metrics import accuracy, log_loss, map_at_k
-from fsat.training.batches import evaluation_batches, training_batches
-from fsat.training.predict import CROPS_PER_BATCH, Predictor, predict_clips, predict_or_prior
+from fsat.training.batches import training_batches
+from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 
 keras = import_keras()
 
@@ -81,7 +82,7 @@ def train_fold(
     check_fold(fold, config)
     seed_everything((config.seed * 1009 + fold) % 2**32)
     held_out = dataset.folds == fold
-    train_clips = [clip for clip, out in zip(dataset.train, held_out, strict=True) if not out]
+    train_clips = dataset.train.take(np.flatnonzero(~held_out))
     train_targets = dataset.targets[~held_out]
     model = build_for_training(config, len(dataset.labels))
     if config.use_mfcc:
@@ -129,14 +130,14 @@ def train_fold(
     )
 
 
-def _standardise(model: keras.Model, clips: list[np.ndarray], config: Config) -> None:
+def _standardise(model: keras.Model, clips: Clips, config: Config) -> None:
     """Give the model the mean and deviation of each coefficient over the training clips' fixed crops."""
     import tensorflow as tf
 
     from fsat.models.mfcc import STANDARDISE
 
     crops = tf.data.Dataset.from_generator(
-        lambda: evaluation_batches(clips, config, CROPS_PER_BATCH),
+        Predictor(clips, config).batches,
         output_signature=tf.TensorSpec((None, *config.dim), tf.float32),
     )
     model.get_layer(STANDARDISE).adapt(crops)
@@ -153,8 +154,8 @@ def _follow_statistics(model: keras.Model, n_batches: int) -> None:
             layer.momentum = min(layer.momentum, 1 - 1 / max(2, n_batches))
 
 
-def _dataset_of_batches(clips: list[np.ndarray], targets: np.ndarray, n_classes: int, config: Config, fold: int):
-    """All epochs' batches one after the other, made ahead of the model that eats them."""
+def _dataset_of_batches(clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int):
+    """All epochs' batches one after the other."""
     import tensorflow as tf
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -165,7 +166,7 @@ def _dataset_of_batches(clips: list[np.ndarray], targets: np.ndarray, n_classes:
         tf.TensorSpec((None, *config.dim), tf.float32),
         tf.TensorSpec((None, n_classes), tf.float32),
     )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
 
 
 @dataclass
@@ -184,7 +185,7 @@ class _Watch(keras.callbacks.Callback):
         super().__init__()
         held_out = np.flatnonzero(self.dataset.folds == self.fold)
         self.targets = self.dataset.targets[held_out]
-        self.predictor = Predictor([self.dataset.train[i] for i in held_out], self.dataset.config)
+        self.predictor = Predictor(self.dataset.train.take(held_out), self.dataset.config)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -198,7 +199,7 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Validate, and put the scores where the next callbacks look for them."""
         trained = time.perf_counter() - self.started
-        scores = self.predictor(self.model)
+        (scores,) = self.predictor(self.model)
         logs["val_loss"] = log_loss(scores, self.targets)
         logs["val_acc"] = accuracy(scores, self.targets)
         logs["val_map3"] = map_at_k(scores, self.targets)

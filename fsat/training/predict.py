@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.training.batches import average_crops, evaluation_batches
+from fsat.data.cache import fixed_features
+from fsat.data.clips import Clips
+from fsat.data.features import fixed_crops
+from fsat.training.batches import ahead, average_crops, evaluation_batches
 
 if TYPE_CHECKING:
     import keras
@@ -18,52 +21,66 @@ CROPS_PER_BATCH = 64
 
 
 class Predictor:
-    """Predicts the same clips again and again, as validation does after every epoch.
+    """Predicts the same clips again and again: by one model after every epoch, or by many that share their features.
 
-    The inputs of models on MFCC are kept, because they cost more to make than to hold.
+    The inputs of models on MFCC are computed once and kept, in the clips' store where they have one.
+
+    Args:
+        clips: decoded clips; unusable ones, of length 0, get no prediction.
+        config: of the model, or of all the models that share crops and features.
     """
 
-    def __init__(self, clips: Sequence[np.ndarray], config: Config) -> None:
+    def __init__(self, clips: Clips, config: Config) -> None:
         self.clips, self.config = clips, config
-        self._kept: list[np.ndarray] | None = None
+        self.usable = clips.lengths > 0
+        self.counts = fixed_crops(clips.lengths, config)[2]
+        self._features = fixed_features(clips, config) if config.use_mfcc else None
 
-    def __call__(self, model: keras.Model) -> np.ndarray:
-        """Probabilities float32 (n_clips, n_classes); rows sum to 1."""
-        if self._kept is not None:
-            batches = iter(self._kept)
-        else:
-            batches = evaluation_batches(self.clips, self.config, CROPS_PER_BATCH)
-            if self.config.use_mfcc:
-                self._kept = list(batches)
-                batches = iter(self._kept)
-        parts = []
-        for batch in batches:
-            parts.append(np.asarray(model.predict_on_batch(batch)))
-            interrupts.check()
-        if not parts:
-            return np.empty((0, model.output_shape[-1]), dtype=np.float32)
-        return average_crops(np.concatenate(parts), self.clips, self.config)
+    def batches(self) -> Iterator[np.ndarray]:
+        """The models' inputs of all fixed crops, clip after clip: float32 (batch, *config.dim)."""
+        if self._features is None:
+            return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH)
+        total = int(self.counts.sum())
+        return ahead(
+            lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),
+            range(0, total, CROPS_PER_BATCH),
+        )
+
+    def __call__(self, *models: keras.Model) -> list[np.ndarray]:
+        """Predict by each model, batch by batch, so that each input is made once for all of them.
+
+        Returns:
+            for each model float32 (n_clips, n_classes); rows sum to 1, rows of unusable clips are NaN.
+        """
+        parts: list[list[np.ndarray]] = [[] for _ in models]
+        for batch in self.batches():
+            for model, part in zip(models, parts, strict=True):
+                part.append(np.asarray(model.predict_on_batch(batch)))
+                interrupts.check()
+        results = []
+        for model, part in zip(models, parts, strict=True):
+            result = np.full((len(self.clips), model.output_shape[-1]), np.nan, dtype=np.float32)
+            if part:
+                result[self.usable] = average_crops(np.concatenate(part), self.counts[self.usable])
+            results.append(result)
+        return results
 
 
-def predict_clips(model: keras.Model, clips: Sequence[np.ndarray], config: Config) -> np.ndarray:
+def predict_clips(model: keras.Model, clips: Clips, config: Config) -> np.ndarray:
     """Probabilities of decoded clips.
 
     Args:
         model: takes (batch, *config.dim).
-        clips: float32 (n_samples,) each, at ``config.sampling_rate``.
+        clips: at ``config.sampling_rate``.
 
     Returns:
-        float32 (n_clips, n_classes); rows sum to 1.
+        float32 (n_clips, n_classes); rows sum to 1, rows of unusable clips are NaN.
     """
-    return Predictor(clips, config)(model)
+    return Predictor(clips, config)(model)[0]
 
 
-def predict_or_prior(
-    model: keras.Model, clips: Sequence[np.ndarray | None], config: Config, prior: np.ndarray
-) -> np.ndarray:
-    """As `predict_clips`, with `prior` (n_classes,) as the row of every clip that is None."""
-    result = np.tile(prior.astype(np.float32), (len(clips), 1))
-    usable = [i for i, clip in enumerate(clips) if clip is not None]
-    if usable:
-        result[usable] = predict_clips(model, [clips[i] for i in usable], config)
+def predict_or_prior(model: keras.Model, clips: Clips, config: Config, prior: np.ndarray) -> np.ndarray:
+    """As `predict_clips`, with `prior` (n_classes,) as the row of every clip that is unusable."""
+    result = predict_clips(model, clips, config)
+    result[clips.lengths == 0] = prior
     return result

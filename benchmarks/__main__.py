@@ -1,0 +1,102 @@
+"""``python -m benchmarks DATA_DIR [NAME ...]``: run benchmarks and write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.harness import Bench, Section, is_installed, say
+
+NAMES = ("decode", "train", "predict", "blend", "startup", "memory", "folds", "precision")
+"""Every benchmark, in the order of RESULTS.md; each is a module with a function `run`."""
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    """Run the benchmarks asked for, one after the other; 1 if one of them failed."""
+    arguments = parse()
+    failed = []
+    for name in arguments.names:
+        say(f"{name}:")
+        before, busy = report.cpu_times(), report.busy_share()
+        with tempfile.TemporaryDirectory(prefix=f"fsat-bench-{name}-", dir=arguments.tmp) as folder:
+            os.environ["FSAT_CACHE_DIR"] = str(Path(folder) / "cache")  # never the user's own
+            work = Path(folder) / "work"
+            work.mkdir()
+            bench = Bench(arguments.data_dir, work, arguments.repeats, arguments.quick, tuple(arguments.store_mb))
+            try:
+                section = run(name, bench)
+            except Exception:  # the next one may still run; the old section stays
+                traceback.print_exc()
+                failed.append(name)
+                continue
+        text = report.render(name, section, command(arguments, name), quiet(before, busy))
+        print(text, flush=True)
+        if arguments.output:
+            report.update(arguments.output, {name: text}, NAMES)
+    if failed:
+        say(f"failed: {', '.join(failed)}; their sections stay as they were")
+    return 1 if failed else 0
+
+
+def run(name: str, bench: Bench) -> Section:
+    """Run a benchmark; where a library that it cannot do without is not installed, a section that says so."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    if missing := [need for need in getattr(module, "NEEDS", ()) if not is_installed(need)]:
+        words = " ".join(missing)
+        return Section(notes=[f"Not run: {words} is not installed. `pip install {words}`, then run it again."])
+    return module.run(bench)
+
+
+def parse() -> argparse.Namespace:
+    """The command line's arguments, checked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="real clips: train.csv and audio_train/")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run, all if none: {', '.join(NAMES)}")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each side is run [default: 3]")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that all of it runs; only printed")
+    parser.add_argument("--output", type=Path, help="the file to write [default: RESULTS.md; none with --quick]")
+    parser.add_argument("--tmp", type=Path, help="folder for temporary files, up to 8 GB [default: the system's]")
+    parser.add_argument(
+        "--store_mb", type=int, nargs=2, default=None, metavar=("SMALL", "LARGE"),
+        help="memory: MB of decoded clips in the two stores [default: 200 2000]",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if not (arguments.data_dir / "train.csv").is_file():
+        parser.error(f"{arguments.data_dir}: expected a folder with train.csv and audio_train/")
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: expected at least 1")
+    arguments.data_dir = arguments.data_dir.resolve()
+    arguments.names = list(dict.fromkeys(arguments.names)) or list(NAMES)
+    arguments.store_mb = arguments.store_mb or ([4, 40] if arguments.quick else [200, 2000])
+    if arguments.output is None and not arguments.quick:
+        arguments.output = RESULTS
+    return arguments
+
+
+def command(arguments: argparse.Namespace, name: str) -> str:
+    """How to get a section again."""
+    sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
+    quick = " --quick" if arguments.quick else ""
+    return f"python -m benchmarks DATA_DIR {name} --repeats {arguments.repeats}{sizes}{quick}"
+
+
+def quiet(before: tuple[int, int, int], busy: float) -> str:
+    """What is known of other work on the machine while the benchmark ran."""
+    after = report.cpu_times()
+    stolen = (after[2] - before[2]) / max(1, after[0] - before[0])
+    return (f"Other work in the 2 s before: {busy:.0%} of the cores; stolen by other virtual machines meanwhile: "
+            f"{stolen:.0%}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

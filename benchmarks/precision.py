@@ -1,0 +1,85 @@
+"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over three seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, number, samples
+
+SEEDS = (1001, 1002, 1003)
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+def run(bench: Bench) -> Section:
+    """Train every fold for each seed and precision."""
+    seeds = bench.pick(SEEDS, SEEDS[:2])
+    sides = {
+        f"{precision}, seed {seed}": partial(
+            call, "benchmarks.precision:out_of_fold_scores", data_dir=str(bench.data_dir), precision=precision,
+            seed=seed, max_epochs=bench.pick(50, 1),
+        )
+        for seed in seeds for precision in PRECISIONS
+    }  # fmt: skip
+    found = alternate(1, sides)
+    by_precision = {name: [found[f"{name}, seed {seed}"][0] for seed in seeds] for name in PRECISIONS}
+    scores = {name: [result["map3"] for result in results] for name, results in by_precision.items()}
+    exact, brief = scores.values()
+    difference = statistics.mean(brief) - statistics.mean(exact)
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in scores.values()))
+    rows = [
+        Row("OOF mAP@3", Samples(PRECISIONS[1], brief, ""), Samples(PRECISIONS[0], exact, "")),
+        Row("difference of the means, over its standard error", Samples("", [abs(difference) / error], "")
+            if error else Samples("", [0.0 if difference == 0 else math.inf], ""), at_most=1.0),
+        *(
+            Row(what, *(samples(name, by_precision[name], key, unit) for name in reversed(PRECISIONS)))
+            for what, key, unit in (
+                ("OOF accuracy", "accuracy", ""), ("best epoch, mean of the folds", "best_epoch", ""),
+                ("time for all folds", "seconds", "s"),
+            )
+        ),
+    ]  # fmt: skip
+    means = "; ".join(
+        f"{name}: mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f} "
+        f"({', '.join(f'{value:.4f}' for value in values)})"
+        for name, values in scores.items()
+    )
+    within = "it is" if abs(difference) < error else "it is not"
+    notes = [
+        f"conv1d on the clips of DATA_DIR with their folds, preset settings, seeds {', '.join(map(str, seeds))}. "
+        f"mAP@3 over all out-of-fold predictions: {means}. Difference of the means, bfloat16 less float32: "
+        f"{difference:+.4f}; standard error of the difference: {number(error)}. Within noise means that the difference "
+        f"is smaller than its standard error: {within}."
+    ]
+    return Section(rows, notes, ["tensorflow", "keras", "numpy"])
+
+
+def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int) -> dict[str, float]:
+    """Train every fold and score the predictions of the folds that held the clips out."""
+    import numpy as np
+
+    from fsat.config import Config
+    from fsat.pipeline.source import Source
+    from fsat.scoring.blend import out_of_fold
+    from fsat.scoring.metrics import accuracy, map_at_k
+    from fsat.training.fold import train_fold
+
+    config = Config.resolve({"model": "conv1d", "precision": precision, "seed": seed, "max_epochs": max_epochs})
+    dataset = Source(Path(data_dir)).load(config)
+    start = time.perf_counter()
+    results = []
+    for fold in range(dataset.config.n_folds):
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(train_fold(dataset, fold, Path(folder)))
+    seconds = time.perf_counter() - start
+    oof = out_of_fold([result.train for result in results], [result.held_out for result in results])
+    return {
+        "map3": map_at_k(oof, dataset.targets),
+        "accuracy": accuracy(oof, dataset.targets),
+        "best_epoch": float(np.mean([result.best_epoch + 1 for result in results])),
+        "seconds": seconds,
+    }

@@ -1,0 +1,102 @@
+"""Tagging speed: an ensemble of ten conv1d by `fsat.tagger.Tagger` against the notebook's way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Bench, Row, Samples, Section, alternate, call
+
+FILES, MEMBERS, CLASSES = 500, 10, 41
+DEFAULT_CROPS = 3
+NEEDS = ("resampy",)
+
+
+def run(bench: Bench) -> Section:
+    """Tag the same files by both."""
+    n_files, n_members = bench.pick(FILES, 20), bench.pick(MEMBERS, 2)
+    paths = call("benchmarks.sounds:write_files", data_dir=str(bench.data_dir), folder=str(bench.folder / "files"),
+                 n_files=n_files)  # fmt: skip
+    weights = bench.folder / "notebook"
+    weights.mkdir()
+    call("benchmarks.notebook:write_members", folder=str(weights), n_members=n_members, n_classes=CLASSES)
+    sides: dict[str, Any] = {
+        "notebook": partial(call, "benchmarks.notebook:predict", paths=paths, folder=str(weights),
+                            n_members=n_members, n_classes=CLASSES),
+    }  # fmt: skip
+    for crops in (DEFAULT_CROPS, 1):
+        folder = bench.folder / f"tagger{crops}"
+        folder.mkdir()
+        call("benchmarks.predict:write_tagger", folder=str(folder), n_members=n_members, eval_crops=crops)
+        sides[f"fsat {crops}"] = partial(call, "benchmarks.predict:fsat_tags", paths=paths, folder=str(folder))
+    found = alternate(bench.repeats, sides)
+
+    def rate(who: str, side: str, *parts: str) -> Samples:
+        return Samples(who, [n_files / sum(result[part] for part in parts) for result in found[side]], "clips/s")
+
+    precision = found[f"fsat {DEFAULT_CROPS}"][0]["precision"]
+    three, one = f"fsat, {DEFAULT_CROPS} crops, {precision}", f"fsat, 1 crop, {precision}"
+    notebook = "notebook, 1 crop, float32"
+    rows = [
+        Row("models loaded before", rate(three, f"fsat {DEFAULT_CROPS}", "tag"), rate(notebook, "notebook", "tag"),
+            at_least=15),
+        Row("models loaded before", rate(one, "fsat 1", "tag"), rate(notebook, "notebook", "tag")),
+        Row("loading included", rate(three, f"fsat {DEFAULT_CROPS}", "load", "tag"),
+            rate(notebook, "notebook", "load", "tag")),
+        Row("loading included", rate(one, "fsat 1", "load", "tag"), rate(notebook, "notebook", "load", "tag")),
+    ]  # fmt: skip
+    notes = [
+        f"{n_files} WAV files (the clips of DATA_DIR repeated, no two alike), {n_members} members with fresh weights, "
+        f"{CLASSES} classes; from the list of paths to the three best labels of every clip. Imports, and numba's "
+        "compilation, are done before on both sides; the tracing of each member's graph at its first batch is in the "
+        "time on both sides. The notebook takes member after member, each over a generator that decodes every file "
+        "for itself, in six worker processes."
+    ]
+    return Section(rows, notes, ["tensorflow", "keras", "librosa", "resampy", "numpy"])
+
+
+def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
+    """A tagger's folder with freshly made members."""
+    import tempfile
+
+    from fsat import tagger
+    from fsat.config import Config
+    from fsat.models import build, save_weights
+    from fsat.models.precision import settle_precision
+
+    config = settle_precision(Config(eval_crops=eval_crops))
+    with tempfile.TemporaryDirectory() as name:
+        members = []
+        for fold in range(n_members):
+            path = Path(name) / f"{fold}.weights.h5"
+            save_weights(build(config, CLASSES), path)
+            members.append(tagger.MemberFiles("study", fold, config, path))
+        tagger.write(Path(folder), members, [f"class{i}" for i in range(CLASSES)])
+
+
+def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
+    """Tag files by `Tagger.scores`.
+
+    Returns:
+        seconds: ``load`` the members, and ``tag`` from the paths to the labels; and the ``precision``.
+    """
+    from fsat.config import Config
+    from fsat.models import import_keras
+    from fsat.models.precision import settle_precision
+    from fsat.scoring.metrics import top_k
+    from fsat.tagger import Tagger
+
+    import_keras()
+    precision = settle_precision(Config()).precision
+    start = time.perf_counter()
+    tagger = Tagger(folder)
+    loaded = time.perf_counter()
+    scores, errors = tagger.scores(paths)
+    tags = [" ".join(tagger.labels[j] for j in row) for row in top_k(scores)]
+    done = time.perf_counter()
+    if any(errors) or len(tags) != len(paths):
+        raise RuntimeError(f"not all files were tagged: {next(filter(None, errors), '')}")
+    return {"load": loaded - start, "tag": done - loaded, "precision": precision}

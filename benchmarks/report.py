@@ -1,0 +1,126 @@
+"""RESULTS.md: one section a benchmark between markers, so that a run replaces its own sections and no others."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import fsat
+from benchmarks.harness import Row, Samples, Section, number
+
+HEAD = """\
+# Results of the benchmarks
+
+Written by `python -m benchmarks DATA_DIR`; see [README.md](README.md) for what each one measures. Each section says on
+which machine, when and with what it was made. A cell holds the median of the repeats, with the least and greatest in
+parentheses; the ratio is that of the medians, left by right. Where there is no right side, the left median is held
+against the limit.
+"""
+
+SECTION = re.compile(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", re.DOTALL)
+
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""What decides how fast float32 and bfloat16 are."""
+
+
+def machine() -> str:
+    """Processor, cores, memory and instruction sets, in a line."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    flags = set(re.search(r"^flags\s*: (.*)$", cpuinfo, re.MULTILINE).group(1).split()) if "flags" in cpuinfo else set()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    has = ", ".join(f"{'has' if flag in flags else 'lacks'} {flag}" for flag in CPU_FLAGS)
+    return (f"{' '.join(model.group(1).split()) if model else platform.machine()}, {os.cpu_count()} cores, "
+            f"{memory:.0f} GiB of memory; {has}")  # fmt: skip
+
+
+def versions(libraries: Sequence[str]) -> str:
+    """Python's version and those of the libraries that are installed."""
+    found = [f"Python {platform.python_version()}"]
+    for name in libraries:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
+
+
+def cpu_times() -> tuple[int, int, int]:
+    """Ticks since the machine's start: all, busy, and stolen by other virtual machines."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - ticks[7], ticks[7]
+
+
+def busy_share(seconds: float = 2.0) -> float:
+    """Share of the cores that others keep busy while this process sleeps."""
+    before = cpu_times()
+    time.sleep(seconds)
+    after = cpu_times()
+    return (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
+def render(name: str, section: Section, command: str, quiet: str) -> str:
+    """A section as Markdown, with its markers.
+
+    Args:
+        name: the benchmark's.
+        section: what it found.
+        command: how it was run, with DATA_DIR for the folder.
+        quiet: what is known of other work on the machine meanwhile.
+    """
+    lines = [
+        f"<!-- {name}: begin -->", f"## {name}", "",
+        f"{datetime.now():%Y-%m-%d %H:%M}, `{command}`  ",
+        f"{machine()}  ",
+        f"fsat {fsat.__version__}, {versions(section.libraries)}  ",
+        quiet, "",
+    ]  # fmt: skip
+    if section.rows:
+        lines += ["| measured | this side | other side | ratio | to reach | |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [_line(row) for row in section.rows]
+        lines.append("")
+    for note in section.notes:
+        lines += [note, ""]
+    return "\n".join([*lines, f"<!-- {name}: end -->"])
+
+
+def update(path: Path, sections: dict[str, str], order: Sequence[str]) -> None:
+    """Put sections into RESULTS.md and leave the others as they are.
+
+    Args:
+        path: the file; made if it is not there.
+        sections: Markdown by name, as `render` gives it.
+        order: in which the sections stand.
+    """
+    before = path.read_text() if path.exists() else ""
+    whole = {found.group(1): found.group(0) for found in SECTION.finditer(before)} | sections
+    path.write_text("\n\n".join([HEAD.rstrip(), *(whole[name] for name in order if name in whole)]) + "\n")
+
+
+def _line(row: Row) -> str:
+    ratio = "" if row.second is None else number(row.judged)
+    cells = [row.what, _cell(row.first), _cell(row.second), ratio, _goal(row), row.verdict]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(side: Samples | None) -> str:
+    if side is None:
+        return ""
+    return f"{side.who}: {side}" if side.who else str(side)
+
+
+def _goal(row: Row) -> str:
+    goals = []
+    if row.at_least is not None:
+        goals.append(f"≥ {row.at_least:g}")
+    if row.at_most is not None:
+        goals.append(f"≤ {row.at_most:g}")
+    if row.aim is not None:
+        goals.append(f"(aim {row.aim:g})")
+    return " ".join(goals)

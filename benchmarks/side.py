@@ -1,0 +1,22 @@
+"""The process that one side of a comparison runs in: ``python -m benchmarks.side MODULE:FUNCTION RESULT``.
+
+Keyword arguments come as JSON on standard input; what the function returns is written as JSON to the file RESULT.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+
+def main(target: str, result: str) -> None:
+    """Call `target` with the arguments from standard input and keep what it returns."""
+    module, function = target.split(":")
+    arguments = json.load(sys.stdin)
+    Path(result).write_text(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,162 @@
+"""Folds side by side: processes of this machine that train folds of one study, its cores divided among them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from fsat import interrupts, progress
+from fsat.config import Config
+from fsat.errors import FsatError, RunError
+
+STOP_SECONDS = 60.0
+"""How long a process that was told to stop may take to close its run."""
+
+
+@dataclass
+class Worker:
+    """A process and what it is doing.
+
+    Attributes:
+        process: trains one fold after the other.
+        pipe: takes a fold's number; gives back the run's id, or the error in a line.
+        fold: the one in work; None if it waits for one.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    fold: int | None = None
+
+
+def cores() -> list[int]:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def train_side_by_side(train: Callable[[int], str], folds: Sequence[int], n_workers: int) -> dict[int, str]:
+    """Train folds in processes of their own, each process on its share of the cores.
+
+    An error in one fold lets the others that have begun finish, and then is raised. A signal, or an error here, stops
+    them all.
+
+    Args:
+        train: trains a fold in a run of its own and returns the run's id; must be picklable.
+        folds: numbers of the folds.
+        n_workers: processes, at least 1.
+
+    Returns:
+        the run's id by fold.
+
+    Raises:
+        RunError: a fold failed, or its process died.
+    """
+    waiting, run_ids, errors = list(folds), {}, []
+    workers = _start(train, min(n_workers, len(waiting)))
+    try:
+        while waiting or any(worker.fold is not None for worker in workers):
+            for worker in workers:
+                if worker.fold is None and waiting and not errors:
+                    worker.fold = waiting.pop(0)
+                    worker.pipe.send(worker.fold)
+            busy = [worker for worker in workers if worker.fold is not None]
+            if not busy:
+                break  # an error has come, and all that had begun is done
+            ready = wait([worker.pipe for worker in busy], timeout=0.5)
+            interrupts.check()
+            for worker in [worker for worker in busy if worker.pipe in ready]:
+                fold, worker.fold = worker.fold, None
+                run_id, error = _answer(worker)
+                if error:
+                    errors.append(f"fold {fold}: {error}")
+                else:
+                    run_ids[fold] = run_id
+    finally:
+        with interrupts.deferred():
+            _stop(workers)
+    if errors:
+        more = f" ({len(errors) - 1} more failed)" if len(errors) > 1 else ""
+        raise RunError(errors[0] + more)
+    return run_ids
+
+
+def _start(train: Callable[[int], str], count: int) -> list[Worker]:
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not live through a fork
+    mine = cores()
+    workers = []
+    for i in range(count):
+        here, there = context.Pipe()
+        share = mine[i * len(mine) // count : (i + 1) * len(mine) // count] or [mine[i % len(mine)]]
+        process = context.Process(target=_work, args=(train, there, share), name=f"folds-{i}")
+        process.start()
+        there.close()  # so that the pipe ends with the process
+        workers.append(Worker(process, here))
+    return workers
+
+
+def _answer(worker: Worker) -> tuple[str, str]:
+    """The run's id, or the error."""
+    try:
+        return worker.pipe.recv()
+    except EOFError:
+        worker.process.join(STOP_SECONDS)
+        code = worker.process.exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
+        return "", f"its process {how}; if memory ran out, use a smaller batch_size or parallel_folds=1"
+
+
+def _stop(workers: list[Worker]) -> None:
+    """End the processes: those in work are told to stop and given time to close their runs."""
+    for worker in workers:
+        worker.pipe.close()
+        if worker.fold is not None and worker.process.is_alive():
+            worker.process.terminate()
+    for worker in workers:
+        worker.process.join(STOP_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _work(train: Callable[[int], str], pipe: Connection, share: list[int]) -> None:
+    """What a process does: train the folds whose numbers come, until the pipe ends."""
+    interrupts.install()
+    interrupts.follow_parent()
+    progress.use_plain_lines()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share)
+    try:
+        while True:
+            fold = pipe.recv()
+            try:
+                pipe.send((train(fold), ""))
+            except Exception as error:
+                if os.environ.get("FSAT_DEBUG"):
+                    traceback.print_exc()
+                interrupts.check()
+                what = str(error) if isinstance(error, FsatError) else f"{type(error).__name__}: {error}"
+                pipe.send(("", " ".join(what.split())[:500]))
+    except (EOFError, BrokenPipeError):
+        return
+    except KeyboardInterrupt:
+        os._exit(128 + (interrupts.received() or signal.SIGINT))
+
+
+def n_workers(parallel_folds: str, config: Config, n_folds: int) -> int:
+    """How many folds are trained at the same time.
+
+    Args:
+        parallel_folds: a number, or ``auto``.
+        config: what is trained.
+        n_folds: how many folds there are to train.
+    """
+    if parallel_folds != "auto":
+        return min(int(parallel_folds), n_folds)
+    return 1

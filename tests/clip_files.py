@@ -1,0 +1,50 @@
+"""What the tests of decoded and checked clips share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from fsat.cli import cli
+from fsat.data.cache import ClipFile
+from fsat.data.checks import check_clip
+from fsat.data.clips import Clips
+
+
+def clip_files(folder: Path) -> list[ClipFile]:
+    return [clip_file(path) for path in sorted(folder.iterdir())]
+
+
+def clip_file(path: Path) -> ClipFile:
+    facts = check_clip(path.parent.resolve(), path.name)
+    return ClipFile(path, facts.digest or "?", facts.stamp, facts.frames, facts.samplerate)
+
+
+def store_of(clips: Clips) -> Path:
+    assert clips.whole.folder is not None
+    return clips.whole.folder
+
+
+def flip(path: Path, offset: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def fsat_cache(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(cli, ["cache", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()

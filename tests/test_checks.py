@@ -1,0 +1,135 @@
+"""Files that have not been touched since they were checked are not read again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clip_files import flip, fsat_cache, halve, in_place_of
+from helpers import make_dataset, tone, write_wav
+
+from fsat.config import Config
+from fsat.data import checks, store
+from fsat.data.checks import ClipFacts, check_clips
+from fsat.data.dataset import load_dataset
+
+N_CLIPS = 18
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "data", test_clips=2)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are hashed; no change is too recent to be remembered."""
+    seen: list[str] = []
+    hash_file = checks.hash_file
+
+    def counted(path: Path) -> str:
+        seen.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(checks, "hash_file", counted)
+    monkeypatch.setattr(checks, "RACY_SECONDS", 0.0)
+    return seen
+
+
+def check(folder: Path, *more: str) -> list[ClipFacts]:
+    return check_clips(folder, [*sorted(path.name for path in folder.iterdir()), *more], "clips")
+
+
+def test_unchanged_files_are_read_once(data: Path, reads, tmp_path: Path, monkeypatch) -> None:
+    first = check(data / "audio_train")
+    assert len(reads) == N_CLIPS
+    monkeypatch.chdir(data)
+    assert check(Path("audio_train")) == first
+    assert len(reads) == N_CLIPS
+    shutil.copytree(data, tmp_path / "copy", copy_function=shutil.copy2)
+    copied = check(tmp_path / "copy" / "audio_train")
+    assert len(reads) == 2 * N_CLIPS
+    assert [facts.digest for facts in copied] == [facts.digest for facts in first]
+
+
+def test_changed_files_are_read_again(data: Path, reads) -> None:
+    folder = data / "audio_train"
+    before = check(folder)
+    reads.clear()
+    path = folder / "bell_00.wav"
+    times, size = path.stat(), path.stat().st_size
+    flip(path, size - 1)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # only ctime tells
+    after = check(folder)
+    assert reads == ["bell_00.wav"]
+    assert after[0].digest != before[0].digest
+    assert after[1:] == before[1:]
+    (folder / "bell_01.wav").unlink()
+    (folder / "bell_02.wav").rename(folder / "bell_01.wav")
+    reads.clear()
+    assert [facts.digest for facts in check(folder)] == [facts.digest for facts in (after[0], *after[2:])]
+    assert reads == ["bell_01.wav"]
+
+
+def test_a_file_that_was_just_changed_is_not_remembered(data: Path, reads, monkeypatch) -> None:
+    monkeypatch.setattr(checks, "RACY_SECONDS", 60.0)
+    for _ in range(2):
+        check(data / "audio_train")
+    assert len(reads) == 2 * N_CLIPS
+    assert not checks.memo_path((data / "audio_train").resolve()).exists()
+
+
+def test_bad_clips_are_looked_at_every_time(data: Path, reads, tmp_path: Path) -> None:
+    folder = data / "audio_train"
+    (folder / "bell_00.wav").write_bytes(b"no sound")
+    for _ in range(2):
+        facts = check(folder, "gone.wav", "../outside.wav")
+        assert [bool(fact.reason) for fact in facts] == [True, *[False] * (N_CLIPS - 1), True, True]
+    write_wav(folder / "gone.wav", tone(500, 0.2, 8000))
+    assert not check_clips(folder, ["gone.wav"], "clips")[0].reason
+    shutil.copy2(folder / "cello_00.wav", tmp_path / "outside.wav")
+    (folder / "cello_00.wav").unlink()
+    (folder / "cello_00.wav").symlink_to(tmp_path / "outside.wav")
+    check(folder)
+    assert check_clips(folder, ["cello_00.wav"], "clips")[0].reason == "leaves the folder (a link out of it)"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        halve,
+        lambda path: flip(path, 300),
+        lambda path: path.write_bytes(os.urandom(500)),
+        in_place_of,
+        lambda path: store.write_facts(path, {"checks": 0}),
+        lambda path: (shutil.rmtree(path.parent), path.parent.write_text("in the way")),
+    ],
+    ids=["truncated", "flipped", "garbage", "a folder", "older", "no place"],
+)
+def test_a_memo_that_is_damaged_is_not_used(data: Path, reads, capsys, spoil: Callable[[Path], object]) -> None:
+    folder = data / "audio_train"
+    first = check(folder)
+    spoil(checks.memo_path(folder.resolve()))
+    reads.clear()
+    assert check(folder) == first
+    assert len(reads) == N_CLIPS
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dataset_is_not_read_again(data: Path, reads, folder: Path) -> None:
+    for _ in range(2):
+        load_dataset(data, Config.resolve({}, "quick"))
+    assert len(reads) == N_CLIPS + 2
+    assert any(line.startswith("notes of checks: ") for line in fsat_cache())
+    fsat_cache("--clear")
+    assert [path.name for path in folder.iterdir()] == ["clips"]

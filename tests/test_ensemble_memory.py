@@ -1,0 +1,219 @@
+"""Blending takes memory that does not grow with members times clips; what it gives is what whole arrays give.
+
+Each measurement runs in a process of its own, because the peak of a process never comes down. It counts mapped pages.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from fsat.errors import RunError
+from fsat.pipeline.blending import blend_members
+from fsat.reports.submission import submission, write_submission
+from fsat.scoring import rows
+from fsat.scoring.blend import blend_studies, geometric_mean, out_of_fold
+from fsat.scoring.metrics import accuracy, map_at_k, top_k
+from fsat.tracking import members as tracking_members
+from fsat.tracking.members import Member
+
+N_CLASSES = 41
+LABELS = [f"class_{j:02d}" for j in range(N_CLASSES)]
+SLACK = 48e6
+"""Bytes: scratch arrays of up to four threads, and the large pages that they touch of each member."""
+
+MEASURE = """
+import sys
+from pathlib import Path
+def peak():  # bytes; unlike getrusage's, VmHWM does not start at what the parent has taken before exec
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+"""
+
+
+def grown(code: str, *arguments: object) -> float:
+    """Bytes by which a process's peak memory grows over what it is after its imports; `code` prints them."""
+    command = [sys.executable, "-c", MEASURE + code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    print(done.stdout)
+    return float(done.stdout.split()[-1])
+
+
+def predictions(n_clips: int, seed: int) -> np.ndarray:
+    scores = np.random.default_rng(seed).random((n_clips, N_CLASSES), dtype=np.float32) ** 8
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n_folds: int) -> Path:
+    """What a fold run leaves, but for the weights."""
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "labels.json").write_text(json.dumps(LABELS))
+    np.save(folder / "predictions" / "train.npy", train)
+    np.save(folder / "predictions" / "test.npy", test)
+    i, j = np.arange(len(train)), np.arange(len(test))
+    clips = pd.concat([
+        pd.DataFrame({
+            "fname": [f"{n}.wav" for n in i], "split": np.where(i % n_folds == fold, "val", "train"),
+            "label": [LABELS[n * 7 % N_CLASSES] for n in i], "manually_verified": np.where(i % 3 == 0, "1", "0"),
+        }),
+        pd.DataFrame({"fname": [f"t{n}.wav" for n in j], "split": "test", "label": "", "manually_verified": ""}),
+    ])  # fmt: skip
+    clips.to_csv(folder / "predictions" / "clips.csv", index=False)
+    return folder
+
+
+def member(folder: Path, study: str, fold: int) -> Member:
+    config = SimpleNamespace(model=f"model of {study}")
+    record = SimpleNamespace(
+        study=study, fold=fold, run_id=f"{study}{fold}", dataset="d", minutes=1.5, config=config
+    )  # fmt: skip
+    return Member(record, folder)
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> dict[str, list[Member]]:
+    """Study a with three of three folds, b with two of three: 307 training clips, 100 test clips."""
+    made: dict[str, list[Member]] = {}
+    for study, folds in {"a": 3, "b": 2}.items():
+        for fold in range(folds):
+            folder, seed = tmp_path / f"{study}{fold}", 10 * fold + len(study + "b" * (study == "b"))
+            write_member(folder, predictions(307, seed), predictions(100, 100 + seed), fold, 3)
+            made.setdefault(study, []).append(member(folder, study, fold))
+    return made
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["no folder", "folder"])
+def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, named, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 41 * 16)
+    monkeypatch.setattr(rows, "THREADS", 3)
+    monkeypatch.setattr(tracking_members, "CLIPS_AT_ONCE", 50)
+    everyone = [one for folds in studies.values() for one in folds]
+    (tmp_path / "blend").mkdir()
+    blend = blend_members(everyone, tmp_path / "blend" if named else None)
+
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 10**9)
+    fold, targets = np.arange(307) % 3, np.arange(307) * 7 % N_CLASSES
+    verified = np.arange(307) % 3 == 0
+    whole = {study: [np.array(one.train) for one in folds] for study, folds in studies.items()}
+    parts = {study: out_of_fold(arrays, [fold == i for i in range(len(arrays))]) for study, arrays in whole.items()}
+    covered = fold < 2
+    np.testing.assert_array_equal(blend.covered, covered)
+    np.testing.assert_array_equal(blend.oof[covered], geometric_mean([part[covered] for part in parts.values()]))
+    assert np.isnan(blend.oof[~covered]).all()
+    test = blend_studies([[np.array(one.test) for one in folds] for folds in studies.values()])
+    np.testing.assert_array_equal(blend.test, test)
+    np.testing.assert_array_equal(blend.best, top_k(test))
+    np.testing.assert_array_equal(blend.targets, targets)
+    if named:
+        np.testing.assert_array_equal(np.load(tmp_path / "blend" / "oof.npy"), blend.oof)
+
+    def scores(array: np.ndarray, where: np.ndarray) -> list[float]:
+        both = where & verified
+        return [
+            where.sum(), map_at_k(array[where], targets[where]), accuracy(array[where], targets[where]),
+            map_at_k(array[both], targets[both]),
+        ]  # fmt: skip
+
+    expected = []
+    for study, arrays in whole.items():
+        expected += [scores(array, fold == i) for i, array in enumerate(arrays)]
+        expected.append(scores(parts[study], fold < len(arrays)))
+    expected.append(scores(blend.oof, covered))
+    found = blend.scores[["clips", "map3", "accuracy", "map3_verified"]].to_numpy(dtype=float)
+    np.testing.assert_array_equal(found, np.array(expected, dtype=float))
+    assert blend.scores["kind"].tolist() == ["member"] * 3 + ["study"] + ["member"] * 2 + ["study", "blend"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("shape", r"run b1: predictions/test.npy has shape \(99, 41\), expected \(100, 41\); train fold 1 again"),
+        ("label", r"run b1 \(study b\) disagrees with run a0 \(study a\) on the training clips"),
+        ("order", r"run b1 \(study b\) disagrees with run a0 \(study a\) on the test clips"),
+        ("unknown", r"run a0: predictions/clips.csv has a label that is not in labels.json; train fold 0 again"),
+    ],
+)
+def test_members_that_disagree_are_refused_without_their_tables_in_memory(studies, change, message) -> None:
+    folder = studies["b"][1].folder / "predictions"
+    table = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
+    if change == "shape":
+        np.save(folder / "test.npy", predictions(99, 0))
+    elif change == "label":
+        table.loc[306, "label"] = "class_00"
+    elif change == "order":
+        table.loc[[405, 406], "fname"] = table.loc[[406, 405], "fname"].to_numpy()
+    else:
+        for one in (one for folds in studies.values() for one in folds):
+            path = one.folder / "predictions" / "clips.csv"
+            path.write_text(path.read_text().replace("class_00", "class_99"))
+    if change in ("label", "order"):
+        table.to_csv(folder / "clips.csv", index=False)
+    with pytest.raises(RunError, match=message):
+        blend_members([one for folds in studies.values() for one in folds])
+    assert not any("clips" in vars(one) for one in studies["b"])
+
+
+def test_a_submission_in_parts_is_the_submission(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fsat.reports.submission.CLIPS_AT_ONCE", 7)
+    for n_clips in (0, 7, 30):
+        scores, names = predictions(n_clips, 1), [f'a, "{i}".wav' for i in range(n_clips)]
+        write_submission(tmp_path / "out.csv", names, top_k(scores), LABELS)
+        submission(names, scores, LABELS).to_csv(tmp_path / "expected.csv", index=False)
+        assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
+def test_files_are_blended_in_constant_memory(tmp_path: Path) -> None:
+    n_clips = 300_000
+    block = predictions(n_clips // 10, 0)
+    np.save(tmp_path / "one.npy", np.concatenate([block] * 10))
+    size = block.nbytes * 10  # 49 MB; eight maps of the file count eight times
+    code = """
+from fsat.scoring.blend import blend_files
+folder, before = Path(sys.argv[1]), peak()
+blend_files([folder / "one.npy"] * 8, folder / "out.npy", folder / "best.npy")
+print(peak() - before)
+"""
+    assert grown(code, tmp_path) < SLACK < size
+    result = np.load(tmp_path / "out.npy", mmap_mode="r")
+    np.testing.assert_allclose(result[-len(block) :], block, atol=1e-6)  # of eight times the same
+    np.testing.assert_array_equal(np.load(tmp_path / "best.npy")[: len(block)], top_k(block))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
+def test_an_ensemble_is_blended_in_memory_for_one_table(tmp_path: Path) -> None:
+    n_clips, n_folds = 100_000, 8
+    train, test = predictions(n_clips, 0), predictions(n_clips, 1)
+    first = write_member(tmp_path / "0", train, test, 0, n_folds)
+    table = pd.read_csv(first / "predictions" / "clips.csv", dtype=str, keep_default_na=False)
+    number = pd.Series(np.arange(n_clips) % n_folds).reindex(range(2 * n_clips), fill_value=-1).to_numpy()
+    for fold in range(1, n_folds):
+        folder = tmp_path / str(fold) / "predictions"
+        folder.mkdir(parents=True)
+        (tmp_path / str(fold) / "labels.json").write_bytes((first / "labels.json").read_bytes())
+        for name in ("train.npy", "test.npy"):
+            (folder / name).symlink_to(first / "predictions" / name)
+        split = np.where(number < 0, "test", np.where(number == fold, "val", "train"))
+        table.assign(split=split).to_csv(folder / "clips.csv", index=False)
+    code = """
+sys.path.insert(0, "tests")
+from test_ensemble_memory import blend_members, member, LABELS, write_submission
+import pyarrow
+folder = Path(sys.argv[1])
+members = [member(folder / str(i), "s", i) for i in range(8)]
+before = peak()
+blend = blend_members(members, folder)
+write_submission(folder / "submission.csv", members[0].clips["fname"].array[100_000:], blend.best, LABELS)
+print(peak() - before)
+"""
+    per_clip = 2 * n_clips * 300  # bytes: the table of clips being read, the lines being written, numbers
+    assert grown(code, tmp_path) < SLACK + per_clip < 8 * (train.nbytes + test.nbytes) / 2
+    np.testing.assert_allclose(np.load(tmp_path / "oof.npy", mmap_mode="r")[-1000:], train[-1000:], atol=1e-6)
+    assert len((tmp_path / "submission.csv").read_text().splitlines()) == n_clips + 1
