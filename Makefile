@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test lint lock bench clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ lock: setup
 	$(BIN)/python -c 'import hashlib, re, pathlib; lock, conda = map(pathlib.Path, ("requirements.lock", "conda.yaml")); \
 		digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]; \
 		conda.write_text(re.sub("(?m)^# lock: .*", "# lock: " + digest, conda.read_text()))'
+
+# What fsat's speed and memory are measured by: make bench DATA_DIR=DIR [BENCH="decode train"]; see benchmarks/README.md.
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'resampy>=0.4'
+	$(BIN)/python -m benchmarks $(DATA_DIR) $(BENCH)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

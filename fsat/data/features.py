@@ -8,6 +8,7 @@ floor 80 dB below the crop's maximum; orthonormal DCT-II (Davis and Mermelstein 
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 N_FFT = 2048
 N_MELS = 128
 TOP_DB = 80.0
-FRAMES_AT_ONCE = 44
-"""Frames that are transformed together; what they need stays in a core's cache."""
 
 
 def fixed_crops(lengths: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,28 +74,43 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
     window, filters = _window_and_filters(sampling_rate)
 
     def one(crop: np.ndarray, out: np.ndarray) -> None:
-        frames = np.lib.stride_tricks.sliding_window_view(np.pad(crop, N_FFT // 2), N_FFT)[::HOP_LENGTH]
-        mel = np.empty((N_MELS, len(frames)), dtype=np.float32)
-        for first in range(0, len(frames), FRAMES_AT_ONCE):
-            some = slice(first, first + FRAMES_AT_ONCE)
-            mel[:, some] = filters @ _power_spectrum(frames[some] * window)
-        decibels = 10.0 * np.log10(np.maximum(mel, np.float32(1e-10)))
-        floored = np.maximum(decibels, decibels.max() - TOP_DB)
-        out[:] = dct(floored, type=2, axis=0, norm="ortho")[:n_mfcc]
+        mel = filters @ _power_spectrum(crop, window)
+        np.maximum(mel, np.float32(1e-10), out=mel)
+        np.log10(mel, out=mel)
+        mel *= np.float32(10.0)  # decibels
+        np.maximum(mel, mel.max() - np.float32(TOP_DB), out=mel)
+        out[:] = dct(mel, type=2, axis=0, norm="ortho", overwrite_x=True)[:n_mfcc]
 
     for _ in _threads().map(one, crops, result):
         pass
     return result
 
 
-def _power_spectrum(frames: np.ndarray) -> np.ndarray:
-    """Power of windowed frames, float32 (n_frames, n_fft), as float32 (bins, n_frames)."""
+def _power_spectrum(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Power of each frame, float32 (bins, n_frames), in an array that is this thread's until its next call.
+
+    What is needed on the way is kept from crop to crop, because fresh memory of this size costs as much as the
+    arithmetic.
+    """
     from scipy.fft import rfft
 
-    spectrum = rfft(frames, axis=-1, overwrite_x=True)
-    power = np.square(spectrum.real)
-    power += np.square(spectrum.imag)
-    return np.ascontiguousarray(power.T)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(crop, N_FFT // 2), N_FFT)[::HOP_LENGTH]  # time, n_fft
+    n_frames, n_bins = len(frames), 1 + N_FFT // 2
+    if getattr(_kept, "n_frames", 0) != n_frames:
+        _kept.windowed = np.empty((n_frames, N_FFT), np.float32)
+        _kept.power, _kept.imaginary = np.empty((2, n_frames, n_bins), np.float32)
+        _kept.by_bin = np.empty((n_bins, n_frames), np.float32)
+        _kept.n_frames = n_frames
+    np.multiply(frames, window, out=_kept.windowed)
+    spectrum = rfft(_kept.windowed, axis=-1)
+    np.square(spectrum.real, out=_kept.power)
+    np.square(spectrum.imag, out=_kept.imaginary)
+    _kept.power += _kept.imaginary
+    _kept.by_bin[:] = _kept.power.T
+    return _kept.by_bin
+
+
+_kept = threading.local()
 
 
 @lru_cache(maxsize=1)
