@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
-NAMES = ("decode", "train", "predict", "blend", "startup", "memory", "folds", "precision")
+NAMES = ("decode", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
 """Every benchmark, in the order of RESULTS.md; each is a module with a function `run`."""
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

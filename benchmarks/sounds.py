@@ -62,7 +62,7 @@ def write_decoded(data_dir: str, path: str, sampling_rate: int, fold: int) -> in
     """Decode all training clips but the fold's own into an .npz file: samples end to end, lengths, targets.
 
     Returns:
-        how many clips.
+        how many classes.
     """
     import librosa
     import numpy as np
@@ -76,7 +76,7 @@ def write_decoded(data_dir: str, path: str, sampling_rate: int, fold: int) -> in
         lengths=[len(clip) for clip in clips],
         targets=[labels.index(row["label"]) for row in rows],
     )
-    return len(rows)
+    return len(labels)
 
 
 def _rows(data_dir: Path) -> list[dict[str, str]]:

@@ -2,9 +2,9 @@
 
 The packages stand in tiers, and each imports only from those above it:
 
-    errors, interrupts, progress, config, labels    facts and small helpers, no heavy imports
+    errors, interrupts, progress, config, ...       facts and small helpers, no heavy imports
     scoring                                         numpy only: mAP@3, per-class AP, blending
-    data                                            tables, audio, features, folds, generated sounds
+    data                                            tables, audio, decoded clips, features, folds
     models                                          Keras builders
     training, reports                               one fold; tables and figures
     tracking, tagger                                MLflow; the model that is registered

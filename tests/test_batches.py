@@ -12,8 +12,9 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops
 from fsat.errors import AudioError
+from fsat.threads import in_order
 from fsat.training import batches as batches_module
-from fsat.training.batches import ahead, average_crops, evaluation_batches, training_batches
+from fsat.training.batches import average_crops, evaluation_batches, training_batches
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 
 CONFIG = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)
@@ -111,17 +112,17 @@ def test_work_ahead_is_in_order_bounded_and_ends_with_its_reader() -> None:
         made.append(number)
         return number
 
-    assert list(ahead(slow_at_first, range(20))) == list(range(20))
+    assert list(in_order(slow_at_first, range(20), 3, 5)) == list(range(20))
     made.clear()
-    reader = ahead(slow_at_first, range(1000))
+    reader = in_order(slow_at_first, range(1000), 3, 5)
     assert next(reader) == 0
     reader.close()
-    assert len(made) <= 1 + batches_module.AHEAD
+    assert len(made) <= 1 + 5
 
 
 def test_an_error_in_a_worker_comes_out() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda number: 1 // number, [2, 1, 0, 1]))
+        list(in_order(lambda number: 1 // number, [2, 1, 0, 1], 2, 3))
 
 
 def test_equal_seed_fold_and_epoch_give_equal_batches() -> None:

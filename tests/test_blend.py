@@ -14,7 +14,7 @@ from scipy.stats import gmean
 
 from fsat.errors import FsatError
 from fsat.scoring import rows
-from fsat.scoring.blend import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior, out_of_fold
+from fsat.scoring.blend import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior
 from fsat.scoring.metrics import top_k
 
 
@@ -121,7 +121,7 @@ def test_a_study_twice_is_that_study() -> None:
 def test_out_of_fold_takes_the_row_of_the_member_that_held_the_clip_out() -> None:
     predictions = [np.full((6, 2), fill, dtype=np.float32) for fill in (0.1, 0.2, 0.3)]
     folds = np.array([2, 0, 1, 0, 9, 2])  # no member held clip 4 out
-    result = out_of_fold(predictions, [folds == fold for fold in range(3)])
+    result = OutOfFold(predictions, [folds == fold for fold in range(3)])[:]
     assert result.dtype == np.float32
     np.testing.assert_allclose(result[:, 0], [0.3, 0.1, 0.2, 0.1, np.nan, 0.3])
     np.testing.assert_array_equal(result[:, 0], result[:, 1])
@@ -130,7 +130,7 @@ def test_out_of_fold_takes_the_row_of_the_member_that_held_the_clip_out() -> Non
 def test_out_of_fold_refuses_a_clip_held_out_twice() -> None:
     predictions = [np.zeros((3, 2), np.float32)] * 2
     with pytest.raises(ValueError, match="clip 1 was held out by two members"):
-        out_of_fold(predictions, [np.array([True, True, False]), np.array([False, True, True])])
+        OutOfFold(predictions, [np.array([True, True, False]), np.array([False, True, True])])
 
 
 def test_label_prior_is_how_often_each_class_occurs() -> None:
@@ -209,7 +209,7 @@ def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkey
     cut(monkeypatch, 10**9, 1)
     best = np.empty((1237, 3), np.int32)
     expected = geometric_mean(given, best=best)
-    studies, oof = blend_studies([given[:7], given[7:]]), out_of_fold(given, masks)
+    studies, oof = blend_studies([given[:7], given[7:]]), OutOfFold(given, masks)[:]
     np.testing.assert_array_equal(best, top_k(expected))
     np.testing.assert_array_equal(oof[fold >= 0], np.stack(given)[fold, np.arange(1237)][fold >= 0])
 
@@ -222,7 +222,7 @@ def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkey
     assert geometric_mean(given).tobytes() == expected.tobytes()
     assert geometric_mean([scores.astype(np.float64) for scores in maps]).tobytes() == expected.tobytes()
     assert blend_studies([maps[:7], maps[7:]]).tobytes() == studies.tobytes()
-    assert out_of_fold(maps, masks).tobytes() == oof.tobytes()
+    assert OutOfFold(maps, masks)[:].tobytes() == oof.tobytes()
     blend_files([tmp_path / f"{i}.npy" for i in range(10)], tmp_path / "files.npy", tmp_path / "three.npy")
     assert (tmp_path / "files.npy").read_bytes() == (tmp_path / "out.npy").read_bytes()
     assert (tmp_path / "three.npy").read_bytes() == (tmp_path / "best.npy").read_bytes()

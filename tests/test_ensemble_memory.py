@@ -20,7 +20,7 @@ from fsat.errors import RunError
 from fsat.pipeline.blending import blend_members
 from fsat.reports.submission import submission, write_submission
 from fsat.scoring import rows
-from fsat.scoring.blend import blend_studies, geometric_mean, out_of_fold
+from fsat.scoring.blend import OutOfFold, blend_studies, geometric_mean
 from fsat.scoring.metrics import accuracy, map_at_k, top_k
 from fsat.tracking import members as tracking_members
 from fsat.tracking.members import Member
@@ -102,7 +102,7 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, named, tmp
     fold, targets = np.arange(307) % 3, np.arange(307) * 7 % N_CLASSES
     verified = np.arange(307) % 3 == 0
     whole = {study: [np.array(one.train) for one in folds] for study, folds in studies.items()}
-    parts = {study: out_of_fold(arrays, [fold == i for i in range(len(arrays))]) for study, arrays in whole.items()}
+    parts = {study: OutOfFold(arrays, [fold == i for i in range(len(arrays))])[:] for study, arrays in whole.items()}
     covered = fold < 2
     np.testing.assert_array_equal(blend.covered, covered)
     np.testing.assert_array_equal(blend.oof[covered], geometric_mean([part[covered] for part in parts.values()]))

@@ -16,6 +16,7 @@ from helpers import one_line
 from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
+from fsat.pipeline import workers
 from fsat.pipeline.workers import cores, n_workers, train_side_by_side
 
 
@@ -100,8 +101,19 @@ def test_a_signal_stops_them_all(signum: signal.Signals, tmp_path: Path) -> None
 
 
 def test_a_number_is_taken_as_it_is_but_never_more_than_there_are_folds() -> None:
-    assert n_workers("1", Config(), 10) == 1
-    assert n_workers("3", Config(), 10) == 3
-    assert n_workers("30", Config(), 4) == 4
-    assert 1 <= n_workers("auto", Config(), 10) <= 10
-    assert n_workers("auto", Config(), 1) == 1
+    assert n_workers("1", Config(), 10, 100) == 1
+    assert n_workers("3", Config(), 10, 100) == 3
+    assert n_workers("30", Config(), 4, 100) == 4
+    assert n_workers("2", Config(), 0, 100) == 1  # every fold is done
+
+
+@pytest.mark.parametrize(("n_cores", "expected"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4), (64, 10)])
+def test_auto_gives_each_fold_the_cores_that_it_fills(
+    n_cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FSAT_THREADS", raising=False)
+    monkeypatch.setattr(workers, "cores", lambda: list(range(n_cores)))
+    assert n_workers("auto", Config(), 10, 9000) == expected
+    assert n_workers("auto", Config(), 10, 100) == 1  # not worth a process
+    monkeypatch.setenv("FSAT_THREADS", "16")
+    assert n_workers("auto", Config(), 10, 9000) == max(1, n_cores // 16)

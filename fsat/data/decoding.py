@@ -11,9 +11,7 @@ import json
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +38,7 @@ from fsat.data.store import (
 )  # fmt: skip
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.progress import Progress
+from fsat.threads import in_order
 
 FORMAT = 1
 """Raised when the layout of a store changes, or the samples that `decode` makes of the same bytes."""
@@ -94,7 +93,10 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
             entries += _resume(samples, journal, header)
             check_space(unfinished, sum(sizes[len(entries) :]))
             known = _finished_elsewhere(folder, sampling_rate, {file.digest for file in files[len(entries) :]})
-            decoded = in_order(lambda file: _samples_of(file, sampling_rate, known), files[len(entries) :])
+            workers = os.cpu_count() or 1
+            decoded = in_order(
+                lambda file: _samples_of(file, sampling_rate, known), files[len(entries) :], workers, 4 * workers
+            )
             with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress, closing(decoded):
                 progress.advance(len(entries))
                 for clip, error in decoded:
@@ -112,22 +114,6 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
         os.rename(unfinished, folder)
         sync_folder(folder.parent)
         (folder / JOURNAL).unlink(missing_ok=True)
-
-
-def in_order(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """As `map`, on all cores, at most a few items ahead of the one that is asked for."""
-    workers = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Place]) -> tuple[np.ndarray, str]:

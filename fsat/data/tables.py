@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,17 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV; a reader sees the old file or the whole new one."""
     write_whole(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """Write tables of the same columns below each other as one CSV file, which is replaced whole."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            for i, part in enumerate(parts):
+                part.to_csv(file, index=False, header=i == 0)
+
+    write_whole(path, write)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

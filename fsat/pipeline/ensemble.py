@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from fsat import tagger
+from fsat.data.tables import write_parts
 from fsat.errors import RunError
 from fsat.pipeline.blending import Blend, blend_members
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion
-from fsat.reports.submission import CLIPS_AT_ONCE, write_parts, write_submission
+from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, Member, by_run_ids, download, finished_folds, newest_per_fold

@@ -71,7 +71,7 @@ def cross_validate(source: Source, config: Config, parallel_folds: str = "auto")
 
 def _train_missing(source: Source, dataset: Dataset, folds: list[int], parallel_folds: str) -> dict[int, str]:
     """Train these folds, one after the other or side by side; the run's id by fold."""
-    count = n_workers(parallel_folds, dataset.config, len(folds))
+    count = n_workers(parallel_folds, dataset.config, len(folds), len(dataset.train))
     if count > 1:
         say(f"training {len(folds)} folds, {count} at a time")
         one = partial(_train_in_worker, source, dataset.config, runs.as_parent())

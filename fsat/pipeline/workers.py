@@ -14,6 +14,10 @@ from multiprocessing.process import BaseProcess
 from fsat import interrupts, progress
 from fsat.config import Config
 from fsat.errors import FsatError, RunError
+from fsat.models import n_threads
+
+SAMPLES_WORTH_A_PROCESS = 1_000_000_000
+"""A processor of 2023 trains conv1d on as many samples in a minute; a process takes ten seconds to start."""
 
 STOP_SECONDS = 60.0
 """How long a process that was told to stop may take to close its run."""
@@ -149,14 +153,21 @@ def _work(train: Callable[[int], str], pipe: Connection, share: list[int]) -> No
         os._exit(128 + (interrupts.received() or signal.SIGINT))
 
 
-def n_workers(parallel_folds: str, config: Config, n_folds: int) -> int:
+def n_workers(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -> int:
     """How many folds are trained at the same time.
+
+    ``auto`` gives each fold the cores that its threads fill, so that a machine with fewer than twice those trains one
+    fold after the other; and it starts no processes for less than about a minute's work. `benchmarks/` has what two
+    folds on two cores give.
 
     Args:
         parallel_folds: a number, or ``auto``.
         config: what is trained.
         n_folds: how many folds there are to train.
+        n_clips: training clips of a fold.
     """
     if parallel_folds != "auto":
-        return min(int(parallel_folds), n_folds)
-    return 1
+        return max(1, min(int(parallel_folds), n_folds))
+    if n_clips * config.max_epochs * config.audio_length < SAMPLES_WORTH_A_PROCESS:
+        return 1
+    return max(1, min(len(cores()) // n_threads(), n_folds))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fsat.data.tables import read_table, write_whole
+from fsat.data.tables import read_table, write_parts
 from fsat.errors import DataError, Problem, count
 from fsat.labels import NO_LABEL, join_labels
 from fsat.scoring.metrics import TOP_K, average_precision_at_k, top_k
@@ -40,17 +40,6 @@ def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels
     starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
     slices = (slice(start, start + CLIPS_AT_ONCE) for start in starts)
     write_parts(path, (_table(fnames[rows], best[rows], labels) for rows in slices))
-
-
-def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
-    """Write tables of the same columns below each other as one CSV file, which is replaced whole."""
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            for i, part in enumerate(parts):
-                part.to_csv(file, index=False, header=i == 0)
-
-    write_whole(path, write)
 
 
 def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:

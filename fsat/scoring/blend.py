@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fsat.scoring.metrics import TOP_K, top_k
-from fsat.scoring.rows import Ranges, Rows, as_rows, create_rows, in_threads, open_rows, ranges, release
+from fsat.scoring.rows import Ranges, Rows, as_rows, create_rows, in_threads, open_rows, release
 
 TINY = float(np.finfo(np.float32).tiny)
 """What a probability of 0 counts as, so that one member alone cannot rule out a class for ever."""
@@ -176,31 +176,6 @@ class OutOfFold:
             result[mask] = part[mask]
             release(part)
         return result
-
-
-def out_of_fold(
-    predictions: Sequence[np.ndarray], held_out: Sequence[np.ndarray], out: np.ndarray | None = None
-) -> np.ndarray:
-    """For each clip the prediction of the one member that did not train on it, as an array; see `OutOfFold`.
-
-    Args:
-        predictions: per member (n_clips, n_classes).
-        held_out: per member bool (n_clips,), true where the member's fold held the clip out.
-        out: float32 (n_clips, n_classes) to write the result to, perhaps a memory map; by default a new array.
-
-    Returns:
-        float32 (n_clips, n_classes); NaN rows for clips that no member held out.
-
-    Raises:
-        ValueError: two members held out the same clip.
-    """
-    source = OutOfFold(predictions, held_out)
-    if out is None:
-        out = np.empty(source.shape, dtype=np.float32)
-    for start, stop in ranges(*source.shape):
-        out[start:stop] = source[start:stop]
-        release(out[start:stop])
-    return out
 
 
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:

@@ -7,24 +7,20 @@ first batch is made. So an epoch's batches are the same whatever ran before, how
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops, model_input
+from fsat.threads import in_order
 
 WORKERS = 2
 """Threads that make batches ahead of the model."""
 
 AHEAD = 4
 """Batches that wait for the model at most."""
-
-Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 def training_batches(
@@ -56,7 +52,7 @@ def training_batches(
         crops = clips.crops(order[some], starts[some], config.audio_length)
         return model_input(crops, config), one_hot[targets[order[some]]]
 
-    return ahead(make, range(0, len(order), config.batch_size))
+    return in_order(make, range(0, len(order), config.batch_size), WORKERS, AHEAD)
 
 
 def evaluation_batches(clips: Clips, config: Config, batch_size: int) -> Iterator[np.ndarray]:
@@ -67,7 +63,7 @@ def evaluation_batches(clips: Clips, config: Config, batch_size: int) -> Iterato
         some = slice(first, first + batch_size)
         return model_input(clips.crops(which[some], starts[some], config.audio_length), config)
 
-    return ahead(make, range(0, len(which), batch_size))
+    return in_order(make, range(0, len(which), batch_size), WORKERS, AHEAD)
 
 
 def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -83,20 +79,3 @@ def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     sums = np.add.reduceat(predictions.astype(np.float64), starts, axis=0)
     return (sums / counts[:, np.newaxis]).astype(np.float32)
-
-
-def ahead(make: Callable[[Task], Result], tasks: Iterator[Task]) -> Iterator[Result]:
-    """``map(make, tasks)``, in order, made by threads a few tasks ahead of the one that is asked for."""
-    tasks = iter(tasks)
-    waiting: deque = deque()
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="batches") as pool:
-        try:
-            while True:
-                while len(waiting) < AHEAD and (task := next(tasks, None)) is not None:
-                    waiting.append(pool.submit(make, task))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

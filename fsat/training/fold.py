@@ -31,7 +31,6 @@ from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 keras = import_keras()
 
 WEIGHTS = "best.weights.h5"
-CHECKPOINT = "checkpoint.weights.h5"
 
 
 @dataclass
@@ -101,16 +100,13 @@ def train_fold(
             verbose=0,
             callbacks=[
                 watch,
-                keras.callbacks.ModelCheckpoint(
-                    folder / CHECKPOINT, monitor="val_loss", save_best_only=True, save_weights_only=True
-                ),
                 keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
-                keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
+                _EventFiles(folder / "tensorboard", write_graph=False),
             ],
         )
     interrupts.check()
 
-    model.load_weights(folder / CHECKPOINT)
+    model.set_weights(watch.best_weights)
     save_weights(model, folder / WEIGHTS)
     best = watch.best_epoch
     train_predictions = predict_clips(model, dataset.train, config)
@@ -169,9 +165,16 @@ def _dataset_of_batches(clips: Clips, targets: np.ndarray, n_classes: int, confi
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
 
 
+class _EventFiles(keras.callbacks.TensorBoard):
+    """TensorBoard's event files, an entry an epoch; without the hooks around each batch, which cost a few percent."""
+
+    on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
+    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
+
+
 @dataclass
 class _Watch(keras.callbacks.Callback):
-    """Validates after each epoch, before the callbacks that look at val_loss, and keeps the history."""
+    """Validates after each epoch, before the callbacks that look at val_loss; keeps history and best weights."""
 
     dataset: Dataset
     fold: int
@@ -180,6 +183,7 @@ class _Watch(keras.callbacks.Callback):
     on_epoch: Callable[[int, dict[str, float]], None]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    best_weights: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -211,12 +215,12 @@ class _Watch(keras.callbacks.Callback):
         metrics["epoch_seconds"] = time.perf_counter() - self.started
         metrics["clips_per_second"] = self.n_train / trained
         self.history.append(metrics)
-        best = metrics["val_loss"] < self.history[self.best_epoch]["val_loss"]
+        best = epoch == 0 or metrics["val_loss"] < self.history[self.best_epoch]["val_loss"]
         if best:
-            self.best_epoch = epoch
+            self.best_epoch, self.best_weights = epoch, self.model.get_weights()
         self.progress.say(
             f"fold {self.fold}  epoch {epoch + 1}/{self.dataset.config.max_epochs}  loss {metrics['loss']:.3f}  "
             f"val_loss {metrics['val_loss']:.3f}  val_map3 {metrics['val_map3']:.3f}  "
-            f"{metrics['clips_per_second']:.0f} clips/s{'  best so far' if best or epoch == 0 else ''}"
+            f"{metrics['clips_per_second']:.0f} clips/s{'  best so far' if best else ''}"
         )
         self.on_epoch(epoch, metrics)

@@ -12,7 +12,8 @@ from fsat.config import Config
 from fsat.data.cache import fixed_features
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops
-from fsat.training.batches import ahead, average_crops, evaluation_batches
+from fsat.threads import in_order
+from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches
 
 if TYPE_CHECKING:
     import keras
@@ -41,9 +42,11 @@ class Predictor:
         if self._features is None:
             return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH)
         total = int(self.counts.sum())
-        return ahead(
+        return in_order(
             lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),
             range(0, total, CROPS_PER_BATCH),
+            WORKERS,
+            AHEAD,
         )
 
     def __call__(self, *models: keras.Model) -> list[np.ndarray]:
