@@ -8,55 +8,61 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Bench, Row, Samples, Section, alternate, command_seconds
+from benchmarks.harness import ROOT, Bench, Row, Samples, Section, alternate, call, command_seconds
 
-EPOCHS = {"conv1d": 3, "dummy1d": 10}
+CASES = (("dummy1d", 4, 10, 0), ("conv1d", 2, 3, 0), ("conv1d", 2, 30, 640))
+"""Model, folds, epochs, and rows that the clips are repeated to; 0 for DATA_DIR as it is."""
 
 
 def run(bench: Bench) -> Section:
-    """Time cross-validations of 2 and 4 folds, each on a tracking store of its own."""
+    """Time cross-validations, each on a tracking store of its own."""
     start = bench.folder / "start"
     start.mkdir()
     # an empty tracking store's tables are made once and copied, and the clips are decoded once
-    _command(bench, start, "dummy1d", 2, 1, epochs=1, experiment="warm")
+    _command(bench.data_dir, start, "dummy1d", 2, 1, epochs=1, experiment="warm")
     shutil.rmtree(start / "mlruns", ignore_errors=True)
+    long = bench.folder / "long"
     rows = []
-    for model in EPOCHS:
-        for n_folds in bench.pick((2, 4), (2,)):
-            epochs = bench.pick(EPOCHS[model], 1)
-            sides = {
-                f"{model}, {n_folds} folds, {parallel} at a time": partial(
-                    _fresh, bench, start, model, n_folds, parallel, epochs
-                )
-                for parallel in (1, 2)
-            }
-            one, two = alternate(bench.repeats, sides).values()
-            rows.append(Row(f"{model}, {n_folds} folds, {epochs} epochs", Samples("parallel_folds=1", one, "s"),
-                            Samples("parallel_folds=2", two, "s")))  # fmt: skip
+    for model, n_folds, epochs, n_rows in bench.pick(CASES, CASES[:1]):
+        data = bench.data_dir
+        if n_rows:
+            data = long
+            call("benchmarks.sounds:write_dataset", data_dir=str(bench.data_dir), folder=str(long), n_rows=n_rows)
+            _command(data, start, "conv1d", 2, 1, epochs=1, experiment="warm")
+        what = f"{model}, {n_folds} folds, {epochs} epochs{f' of {n_rows} clips' if n_rows else ''}"
+        sides = {
+            f"{what}, {parallel} at a time": partial(
+                _fresh, bench, data, start, model, n_folds, parallel, bench.pick(epochs, 1)
+            )
+            for parallel in (1, 2)
+        }
+        one, two = alternate(bench.repeats, sides).values()
+        rows.append(Row(what, Samples("parallel_folds=1", one, "s"), Samples("parallel_folds=2", two, "s")))
     notes = [
         "Wall time of the whole command `python -m fsat cross_validate`, start and imports included, on the clips of "
-        "DATA_DIR with stratified folds, decoded before; each run has an SQLite tracking store of its own whose tables "
-        f"are made before. A ratio above 1 means that two folds at a time are faster, on {os.cpu_count()} cores."
+        "DATA_DIR, repeated where the table says so, with stratified folds, decoded before; each run has an SQLite "
+        "tracking store of its own whose tables are made before. "
+        f"A ratio above 1 means that two folds at a time are faster, on {os.cpu_count()} cores."
     ]
     return Section(rows, notes, ["tensorflow", "keras", "mlflow"])
 
 
-def _fresh(bench: Bench, start: Path, model: str, n_folds: int, parallel: int, epochs: int) -> float:
+def _fresh(bench: Bench, data: Path, start: Path, model: str, n_folds: int, parallel: int, epochs: int) -> float:
     """Seconds of a cross-validation on a copy of the tracking store, which is deleted afterwards."""
     folder = bench.folder / "run"
     shutil.copytree(start, folder)
     try:
-        return _command(bench, folder, model, n_folds, parallel, epochs)
+        return _command(data, folder, model, n_folds, parallel, epochs)
     finally:
         shutil.rmtree(folder)
 
 
 def _command(
-    bench: Bench, folder: Path, model: str, n_folds: int, parallel: int, epochs: int, experiment: str = "timed"
+    data: Path, folder: Path, model: str, n_folds: int, parallel: int, epochs: int, experiment: str = "timed"
 ) -> float:
     """Seconds of `python -m fsat cross_validate` with `folder` as the working folder."""
     options = {
-        "data_dir": bench.data_dir, "model": model, "folds": "stratified", "n_folds": n_folds, "max_epochs": epochs,
+        "data_dir": data, "model": model, "folds": "stratified", "n_folds": n_folds, "max_epochs": epochs,
         "patience": epochs, "parallel_folds": parallel,
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

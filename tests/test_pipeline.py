@@ -363,13 +363,14 @@ def test_a_config_comes_back_from_a_run_as_it_was_settled(store, source, monkeyp
     """`mlflow run -P folds=auto -P learning_rate=1e-3` has logged both as typed before fsat starts."""
     mlflow.end_run()
     made = mlflow.MlflowClient().create_run("0")
-    for name, text in {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d"}.items():
+    typed = {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d", "precision": "auto"}
+    for name, text in typed.items():
         mlflow.MlflowClient().log_param(made.info.run_id, name, text)
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
     run_id = train_fold(source, tiny(model="dummy1d", learning_rate="1e-3", folds="auto"), 0)
     assert run_id == made.info.run_id
     (record,) = by_run_ids([run_id])
-    assert record.config == tiny(model="dummy1d", folds="stratified")
+    assert record.config == tiny(model="dummy1d", folds="stratified", precision="float32")
     assert json.loads(fetch(run_id, "config.json").read_text()) == record.config.to_dict()
 
 

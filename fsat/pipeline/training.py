@@ -104,6 +104,7 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
             "fold": fold,
             "model": config.model,
             "folds": config.folds,
+            "precision": config.precision,
             "on_bad_clip": source.on_bad_clip,
         }
     )

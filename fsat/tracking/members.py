@@ -251,7 +251,8 @@ def _record(run: Run) -> FoldRun | None:
     """The run as a fold run, or None where its parameters are another version's."""
     names = Config().to_dict()
     try:
-        settled = {"folds": run.data.tags[TAG + "folds"]}  # the parameter may say auto, as typed for `mlflow run`
+        # the parameters may say auto, as typed for `mlflow run`
+        settled = {name: run.data.tags[TAG + name] for name in ("folds", "precision")}
         config = Config.from_mapping({name: run.data.params[name] for name in names} | settled)
     except (KeyError, ConfigError):
         return None
