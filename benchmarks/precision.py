@@ -64,7 +64,7 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
 
     from fsat.config import Config
     from fsat.pipeline.source import Source
-    from fsat.scoring.blend import out_of_fold
+    from fsat.scoring.blend import OutOfFold
     from fsat.scoring.metrics import accuracy, map_at_k
     from fsat.training.fold import train_fold
 
@@ -76,7 +76,7 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
         with tempfile.TemporaryDirectory() as folder:
             results.append(train_fold(dataset, fold, Path(folder)))
     seconds = time.perf_counter() - start
-    oof = out_of_fold([result.train for result in results], [result.held_out for result in results])
+    oof = OutOfFold([result.train for result in results], [result.held_out for result in results])[:]
     return {
         "map3": map_at_k(oof, dataset.targets),
         "accuracy": accuracy(oof, dataset.targets),

@@ -17,7 +17,7 @@ import numpy as np
 
 from fsat.errors import AudioError
 
-TOUCHED_BYTES = 128 << 20
+TOUCHED_BYTES = 32 << 20
 """How much of a mapped file may be looked at before its pages are handed back."""
 
 ABSENT = "there is no such clip"

@@ -19,7 +19,7 @@ from fsat.threads import in_order
 WORKERS = 2
 """Threads that make batches ahead of the model."""
 
-AHEAD = 4
+AHEAD = 3
 """Batches that wait for the model at most."""
 
 

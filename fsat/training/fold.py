@@ -162,7 +162,7 @@ def _dataset_of_batches(clips: Clips, targets: np.ndarray, n_classes: int, confi
         tf.TensorSpec((None, *config.dim), tf.float32),
         tf.TensorSpec((None, n_classes), tf.float32),
     )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(1)
 
 
 class _EventFiles(keras.callbacks.TensorBoard):
