@@ -157,8 +157,8 @@ def n_workers(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -
     """How many folds are trained at the same time.
 
     ``auto`` gives each fold the cores that its threads fill, so that a machine with fewer than twice those trains one
-    fold after the other; and it starts no processes for less than about a minute's work. `benchmarks/` has what two
-    folds on two cores give.
+    fold after the other; and it starts no processes for less than about a minute's work. The benchmark `folds` compares
+    two at a time with one.
 
     Args:
         parallel_folds: a number, or ``auto``.
