@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tmp", type=Path, help="folder for temporary files, up to 8 GB [default: the system's]")
     parser.add_argument(
         "--store_mb", type=int, nargs=2, default=None, metavar=("SMALL", "LARGE"),
-        help="memory: MB of decoded clips in the two stores [default: 200 2000]",
+        help="memory: MB of decoded clips in the two stores [default: 400 4000]",
     )  # fmt: skip
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--repeats {arguments.repeats}: expected at least 1")
     arguments.data_dir = arguments.data_dir.resolve()
     arguments.names = list(dict.fromkeys(arguments.names)) or list(NAMES)
-    arguments.store_mb = arguments.store_mb or ([4, 40] if arguments.quick else [200, 2000])
+    arguments.store_mb = arguments.store_mb or ([4, 40] if arguments.quick else [400, 4000])
     if arguments.output is None and not arguments.quick:
         arguments.output = RESULTS
     return arguments

@@ -44,7 +44,7 @@ class Bench:
     folder: Path
     repeats: int = 3
     quick: bool = False
-    store_mb: tuple[int, int] = (200, 2000)
+    store_mb: tuple[int, int] = (400, 4000)
 
     def pick(self, usual: T, quick: T) -> T:
         """`usual`, or `quick` in a quick run."""

@@ -1,17 +1,18 @@
-"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over seven seeds."""
+"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over ten seeds."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, number, samples
 
-SEEDS = tuple(range(1001, 1008))
+SEEDS = tuple(range(2001, 2011))
+"""None of them was looked at while the models were made."""
+
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -39,7 +40,6 @@ def run(bench: Bench) -> Section:
             Row(what, *(samples(name, by_precision[name], key, unit) for name in reversed(PRECISIONS)))
             for what, key, unit in (
                 ("OOF accuracy", "accuracy", ""), ("best epoch, mean of the folds", "best_epoch", ""),
-                ("time for all folds", "seconds", "s"),
             )
         ),
     ]  # fmt: skip
@@ -70,16 +70,13 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
 
     config = Config.resolve({"model": "conv1d", "precision": precision, "seed": seed, "max_epochs": max_epochs})
     dataset = Source(Path(data_dir)).load(config)
-    start = time.perf_counter()
     results = []
     for fold in range(dataset.config.n_folds):
         with tempfile.TemporaryDirectory() as folder:
             results.append(train_fold(dataset, fold, Path(folder)))
-    seconds = time.perf_counter() - start
     oof = OutOfFold([result.train for result in results], [result.held_out for result in results])[:]
     return {
         "map3": map_at_k(oof, dataset.targets),
         "accuracy": accuracy(oof, dataset.targets),
         "best_epoch": float(np.mean([result.best_epoch + 1 for result in results])),
-        "seconds": seconds,
     }

@@ -151,6 +151,11 @@ def expected_features(clips: Clips) -> np.ndarray:
     return model_input(np.stack(pieces), MFCC)
 
 
+def opened_anew(clips: Clips) -> Clips:
+    """As another process would see them."""
+    return Clips(replace(clips.whole, features={}))
+
+
 @pytest.fixture
 def mixed(files, tmp_path: Path) -> Clips:
     """Clips longer and shorter than a crop, and one that is unusable."""
@@ -194,6 +199,14 @@ def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatc
     assert len(list(store_of(mixed).glob("features-*.f32"))) == 3
 
 
+def test_fixed_features_are_read_and_checked_once(mixed: Clips, monkeypatch) -> None:
+    fixed_features(mixed, MFCC)
+    opened = fixed_features(opened_anew(mixed), MFCC)
+    monkeypatch.setattr(cache, "check_parts", None)
+    features = fixed_features(mixed.take(np.array([3])), MFCC)
+    np.testing.assert_array_equal(features.rows(0, 3), opened.rows(6, 9))
+
+
 def test_fixed_features_of_clips_in_memory(mixed: Clips) -> None:
     arrays = [clip if len(clip) else AudioError("bad") for clip in mixed]
     features = fixed_features(Clips.from_arrays(arrays, MFCC.sampling_rate), MFCC)
@@ -210,7 +223,7 @@ def test_damaged_features_are_computed_again(mixed: Clips, capsys, suffix: str, 
     (path,) = store_of(mixed).glob(f"features-*.{suffix}")
     damage(path)
     capsys.readouterr()
-    features = fixed_features(mixed, MFCC)
+    features = fixed_features(opened_anew(mixed), MFCC)
     (said,) = capsys.readouterr().err.splitlines()
     assert "the MFCC are damaged" in said
     np.testing.assert_array_equal(features.rows(0, len(features)), expected_features(mixed))

@@ -156,28 +156,34 @@ def fixed_features(clips: Clips, config: Config) -> Features:
     folder = clips.whole.folder
     if folder is None:
         return Features(clips, config)
-    whole = Clips(clips.whole)
-    name = key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
-    path = folder / f"features-{name}.f32"
+    path = folder / f"features-{key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])}.f32"
+    opened = clips.whole.features
+    if path.name not in opened and (kept := _kept_features(path, Clips(clips.whole), config)):
+        opened[path.name] = kept
+    return Features(clips, config, opened.get(path.name))
+
+
+def _kept_features(path: Path, whole: Clips, config: Config) -> Floats | None:
+    """The MFCC of all clips from a file, which is written if need be; None if the cache was cleared meanwhile."""
     size = 4 * len(fixed_crops(whole.lengths, config)[0]) * config.dim[0] * config.dim[1]
     with suppress(Damaged):
         if kept := _open_features(path, size):
-            return Features(clips, config, kept)
+            return kept
     with explained(path, lambda: size):
-        if not folder.parent.is_dir():  # the cache was cleared while these clips were in use
-            return Features(clips, config)
-        with locked(folder, "computing these MFCC"):
-            if not (folder / INDEX).exists():
-                return Features(clips, config)
+        if not path.parent.parent.is_dir():  # the whole cache was cleared
+            return None
+        with locked(path.parent, "computing these MFCC"):
+            if not (path.parent / INDEX).exists():
+                return None
             try:
                 kept = _open_features(path, size)
             except Damaged as damage:
-                say(f"{folder}: the MFCC are damaged ({damage}); computing them again")
+                say(f"{path.parent}: the MFCC are damaged ({damage}); computing them again")
                 kept = None
             if kept is None:
                 _write_features(path, whole, config, size)
                 kept = _open_features(path, size)
-    return Features(clips, config, kept)
+    return kept
 
 
 def _open_features(path: Path, size: int) -> Floats | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class Whole:
         silent: bool (n,).
         sampling_rate: in Hz.
         folder: where it is kept; None if it is in memory only.
+        features: fixed features by the name of their file, those that were opened and checked already.
     """
 
     samples: Floats
@@ -74,6 +75,7 @@ class Whole:
     silent: np.ndarray
     sampling_rate: int
     folder: Path | None = None
+    features: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def starts(self) -> np.ndarray:
