@@ -1,4 +1,4 @@
-"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over ten seeds."""
+"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over eight seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, number, samples
 
-SEEDS = tuple(range(2001, 2011))
+SEEDS = tuple(range(2001, 2009))
 """None of them was looked at while the models were made."""
 
 PRECISIONS = ("float32", "mixed_bfloat16")

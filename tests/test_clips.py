@@ -156,6 +156,25 @@ def opened_anew(clips: Clips) -> Clips:
     return Clips(replace(clips.whole, features={}))
 
 
+def test_crops_do_not_show_what_was_in_memory_before(monkeypatch) -> None:
+    arrays = [np.ones(50, np.float32), AudioError("bad"), np.ones(200, np.float32)]
+    clips = Clips.from_arrays(arrays, RATE)
+    crops = clips.crops(np.array([0, 1, 2]), np.array([0, 0, 0]), 100)
+    assert crops.ctypes.data % 64 == 0, "TensorFlow would copy it"
+    empty = np.empty
+    monkeypatch.setattr("fsat.data.clips.np.empty", lambda *args, **kwargs: fill_nan(empty(*args, **kwargs)))
+    indices, starts = np.array([0, 0, 0, 0, 1, 2]), np.array([0, -30, 60, -120, 0, 150])
+    for row, (i, start) in zip(clips.crops(indices, starts, 100), zip(indices, starts, strict=True), strict=True):
+        padded = np.pad(clips[i], 200)
+        np.testing.assert_array_equal(row, np.pad(padded, (0, 300))[200 + start : 300 + start])
+
+
+def fill_nan(array: np.ndarray) -> np.ndarray:
+    """As memory that was used before."""
+    array.fill(np.nan)
+    return array
+
+
 @pytest.fixture
 def mixed(files, tmp_path: Path) -> Clips:
     """Clips longer and shorter than a crop, and one that is unusable."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from fsat.errors import AudioError
 
-TOUCHED_BYTES = 32 << 20
+TOUCHED_BYTES = 128 << 20
 """How much of a mapped file may be looked at before its pages are handed back."""
 
 ABSENT = "there is no such clip"
@@ -157,7 +157,7 @@ class Clips:
             float32 (m, length), writable.
         """
         indices, starts = np.asarray(indices, np.int64), np.asarray(starts, np.int64)
-        result = np.zeros((len(indices), length), np.float32)
+        result = _aligned(len(indices), length)
         first = np.maximum(starts, 0)
         last = np.minimum(starts + length, self.lengths[indices])
         offsets = self._starts[indices]
@@ -165,9 +165,20 @@ class Clips:
         places = np.stack([offsets + first, offsets + last, first - starts, last - starts], axis=1)
         values = self.whole.samples.values
         for row, (source, source_end, target, target_end) in zip(result, places.tolist(), strict=True):
-            if source < source_end:
-                row[target:target_end] = values[source:source_end]
+            if source >= source_end:
+                row[:] = 0
+                continue
+            row[:target] = 0
+            row[target:target_end] = values[source:source_end]
+            row[target_end:] = 0
         return result
+
+
+def _aligned(n_rows: int, length: int) -> np.ndarray:
+    """Uninitialised float32 (n_rows, length) on a 64-byte boundary, which TensorFlow takes over without a copy."""
+    memory = np.empty(n_rows * length + 16, np.float32)
+    first = -memory.ctypes.data // memory.itemsize % 16
+    return memory[first : first + n_rows * length].reshape(n_rows, length)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
