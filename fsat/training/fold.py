@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,20 +91,17 @@ def train_fold(
 
     n_batches = math.ceil(len(train_clips) / config.batch_size)
     _follow_statistics(model, n_batches)
-    batches = _dataset_of_batches(train_clips, train_targets, len(dataset.labels), config, fold)
     with Progress(f"fold {fold} of {config.n_folds}", config.max_epochs * n_batches) as progress:
         watch = _Watch(dataset, fold, len(train_clips), progress, on_epoch)
-        model.fit(
-            batches,
-            epochs=config.max_epochs,
-            steps_per_epoch=n_batches,
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                watch,
-                keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
-                _EventFiles(folder / "tensorboard", write_graph=False),
-            ],
+        callbacks = [
+            watch,
+            keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
+            _EventFiles(folder / "tensorboard", write_graph=False),
+        ]
+        _fit(
+            keras.callbacks.CallbackList(callbacks, model=model, epochs=config.max_epochs, steps=n_batches),
+            lambda epoch: training_batches(train_clips, train_targets, len(dataset.labels), config, fold, epoch),
+            config.max_epochs,
         )
     interrupts.check()
 
@@ -150,19 +149,34 @@ def _follow_statistics(model: keras.Model, n_batches: int) -> None:
             layer.momentum = min(layer.momentum, 1 - 1 / max(2, n_batches))
 
 
-def _dataset_of_batches(clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int):
-    """All epochs' batches one after the other."""
-    import tensorflow as tf
+def _fit(
+    callbacks: keras.callbacks.CallbackList,
+    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
+    max_epochs: int,
+) -> None:
+    """Keras's `fit` for batches that threads make ahead; its own puts a tf.data pipeline between, which costs time.
 
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for epoch in range(config.max_epochs):
-            yield from training_batches(clips, targets, n_classes, config, fold, epoch)
-
-    signature = (
-        tf.TensorSpec((None, *config.dim), tf.float32),
-        tf.TensorSpec((None, n_classes), tf.float32),
-    )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(1)
+    Args:
+        callbacks: with the model to train.
+        batches: of an epoch: inputs and targets.
+        max_epochs: unless a callback stops the training.
+    """
+    model = callbacks.model
+    model.stop_training = False
+    callbacks.on_train_begin()
+    for epoch in range(max_epochs):
+        callbacks.on_epoch_begin(epoch)
+        sums, n_clips = Counter(), 0
+        with closing(batches(epoch)) as of_epoch:
+            for i, (inputs, targets) in enumerate(of_epoch):
+                logs = model.train_on_batch(inputs, targets, return_dict=True)
+                sums.update({name: value * len(targets) for name, value in logs.items()})
+                n_clips += len(targets)
+                callbacks.on_train_batch_end(i, logs)
+        callbacks.on_epoch_end(epoch, {name: total / n_clips for name, total in sums.items()})
+        if model.stop_training:
+            break
+    callbacks.on_train_end()
 
 
 class _EventFiles(keras.callbacks.TensorBoard):
