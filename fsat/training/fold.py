@@ -180,7 +180,7 @@ def _fit(
 
 
 class _EventFiles(keras.callbacks.TensorBoard):
-    """TensorBoard's event files, an entry an epoch; without the hooks around each batch, which cost a few percent."""
+    """TensorBoard's event files, an entry an epoch; without the hooks around each batch, which cost time."""
 
     on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
     on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
