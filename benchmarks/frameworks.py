@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Bench, Row, Section, alternate, call, is_installed, samples
@@ -17,6 +19,7 @@ def run(bench: Bench) -> Section:
     epochs = bench.pick(FSAT_EPOCHS, 2)
     in_memory_side = partial(call, "benchmarks.frameworks:in_memory", data_dir=data, epochs=epochs)
     sides: dict[str, Any] = {
+        "by turns": partial(call, "benchmarks.frameworks:by_turns", data_dir=data, epochs=epochs),
         "fsat": partial(train, data, "conv1d", epochs),
         "train_on_batch": partial(in_memory_side, deterministic=True),
         "fsat float32": partial(train, data, "conv1d", epochs, "float32"),
@@ -37,9 +40,13 @@ def run(bench: Bench) -> Section:
     memory, free = found["train_on_batch"], found["train_on_batch, any order"]
     bare, both = f"`train_on_batch`, {precision}", f"`train_on_batch` and `predict_on_batch`, {precision}"
     section = Section(libraries=["tensorflow", "keras", "torch", "numpy"])
+    for key, what, second in ((RATE, "training part of epochs", bare), (WHOLE, "whole epochs", both)):
+        sides_of = [[result[side] for result in found["by turns"]] for side in ("fold", "memory")]
+        pair = [samples(who, results, key, unit) for who, results in zip((fsat.who, second), sides_of, strict=True)]
+        section.rows.append(Row(f"{what}, by turns", *pair, at_least=0.95))
     section.rows += [
-        Row("training part of epochs", fsat, samples(bare, memory, RATE, unit), at_least=0.95),
-        Row("whole epochs", fsat_whole, samples(both, memory, WHOLE, unit), at_least=0.95),
+        Row("training part of epochs", fsat, samples(bare, memory, RATE, unit)),
+        Row("whole epochs", fsat_whole, samples(both, memory, WHOLE, unit)),
         Row("training part of epochs", fsat, samples(f"{bare}, determinism off", free, RATE, unit)),
         Row("training", fsat, samples("fsat, float32", found["fsat float32"], RATE, unit)),
     ]
@@ -48,6 +55,8 @@ def run(bench: Bench) -> Section:
         "(whole epochs) from one epoch's end to the next, with validation and event files.",
         "`train_on_batch`: the same model, precision and threads, on one epoch's batches made before as arrays in "
         "memory, over and over; whole epochs add `predict_on_batch` on the crops of the held-out clips.",
+        "By turns: both in one process, an epoch of the one after an epoch of the other, so that what the machine's "
+        "neighbours do hits both alike; the ranges of the other rows show how much that is.",
     ]
     if not is_installed("torch"):
         section.notes.append("PyTorch is not installed: install PyTorch's CPU build (`pip install torch`) for its row.")
@@ -63,28 +72,66 @@ def run(bench: Bench) -> Section:
 
 def in_memory(data_dir: str, epochs: int, deterministic: bool) -> dict[str, Any]:
     """The same model on batches that lie in memory: what Keras can do at best; returns as `fsat_fold` does."""
-    from fsat.models import build_for_training, seed_everything
-    from fsat.training.batches import evaluation_batches, training_batches
-    from fsat.training.predict import CROPS_PER_BATCH
+    dataset = load(data_dir, "conv1d", epochs, "auto")
+    bare = _Bare(dataset, deterministic)
+    return _rates(dataset, [bare.epoch() for _ in range(epochs)])
+
+
+def by_turns(data_dir: str, epochs: int) -> dict[str, dict[str, Any]]:
+    """An epoch of `train_fold`, an epoch of `in_memory`, and so on, in one process.
+
+    Returns:
+        under ``fold`` and ``memory`` what `in_memory` returns.
+    """
+    from fsat.training.fold import train_fold
 
     dataset = load(data_dir, "conv1d", epochs, "auto")
-    config, n_classes, held_out = dataset.config, len(dataset.labels), dataset.folds == FOLD
-    if deterministic:
-        seed_everything(config.seed)
-    network = build_for_training(config, n_classes)
-    targets = dataset.targets[~held_out]
-    batches = list(training_batches(dataset.train.take(~held_out), targets, n_classes, config, FOLD, 0))
-    validation = list(evaluation_batches(dataset.train.take(held_out), config, CROPS_PER_BATCH))
-    trained, whole = [], []
-    for _ in range(epochs):
+    bare = _Bare(dataset, deterministic=True)
+    memory: list[tuple[float, float]] = []
+    fold: list[tuple[float, float]] = []
+    started = time.perf_counter()
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        nonlocal started
+        fold.append((len(bare.targets) / metrics["clips_per_second"], time.perf_counter() - started))
+        memory.append(bare.epoch())
+        started = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_fold(dataset, FOLD, Path(folder), on_epoch)
+    return {"fold": _rates(dataset, fold), "memory": _rates(dataset, memory)}
+
+
+class _Bare:
+    """The model, and all that one epoch needs as arrays."""
+
+    def __init__(self, dataset: Any, deterministic: bool) -> None:
+        from fsat.models import build_for_training, seed_everything
+        from fsat.training.batches import evaluation_batches, training_batches
+        from fsat.training.predict import CROPS_PER_BATCH
+
+        config, n_classes, held_out = dataset.config, len(dataset.labels), dataset.folds == FOLD
+        if deterministic:
+            seed_everything(config.seed)
+        self.network = build_for_training(config, n_classes)
+        self.targets = dataset.targets[~held_out]
+        clips = dataset.train.take(~held_out)
+        self.batches = list(training_batches(clips, self.targets, n_classes, config, FOLD, 0))
+        self.validation = list(evaluation_batches(dataset.train.take(held_out), config, CROPS_PER_BATCH))
+
+    def epoch(self) -> tuple[float, float]:
+        """Seconds of the training part, and of all with the held-out clips predicted."""
         start = time.perf_counter()
-        for inputs, one_hot in batches:
-            network.train_on_batch(inputs, one_hot)
-        trained.append(time.perf_counter() - start)
-        for inputs in validation:
-            network.predict_on_batch(inputs)
-        whole.append(time.perf_counter() - start)
-    return {
-        "clips_per_second": len(targets) / statistics.median(trained[1:]),
-        "clips_per_second_whole": len(targets) / statistics.median(whole[1:]),
-    }
+        for inputs, one_hot in self.batches:
+            self.network.train_on_batch(inputs, one_hot)
+        trained = time.perf_counter() - start
+        for inputs in self.validation:
+            self.network.predict_on_batch(inputs)
+        return trained, time.perf_counter() - start
+
+
+def _rates(dataset: Any, epochs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Clips/s by the medians of all epochs but the first."""
+    n_train = int((dataset.folds != FOLD).sum())
+    trained, whole = (n_train / statistics.median(seconds) for seconds in zip(*epochs[1:], strict=True))
+    return {RATE: trained, WHOLE: whole, "precision": dataset.config.precision}
