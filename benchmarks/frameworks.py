@@ -19,7 +19,9 @@ def run(bench: Bench) -> Section:
     epochs = bench.pick(FSAT_EPOCHS, 2)
     in_memory_side = partial(call, "benchmarks.frameworks:in_memory", data_dir=data, epochs=epochs)
     sides: dict[str, Any] = {
-        "by turns": partial(call, "benchmarks.frameworks:by_turns", data_dir=data, epochs=epochs),
+        "by turns": partial(
+            call, "benchmarks.frameworks:by_turns", data_dir=data, epochs=bench.pick(3 * FSAT_EPOCHS, 2)
+        ),
         "fsat": partial(train, data, "conv1d", epochs),
         "train_on_batch": partial(in_memory_side, deterministic=True),
         "fsat float32": partial(train, data, "conv1d", epochs, "float32"),
