@@ -159,3 +159,11 @@ def one_line(error: BaseException) -> str:
     assert message == message.strip()
     assert message.isprintable(), f"not one printable line: {message!r}"
     return message
+
+
+def notebooks_audio_norm(data: np.ndarray) -> np.ndarray:
+    """As the notebook has it (`seed/beginners-guide.txt`), in float64."""
+    max_data = np.max(data)
+    min_data = np.min(data)
+    data = (data - min_data) / (max_data - min_data + 1e-6)
+    return data - 0.5

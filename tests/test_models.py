@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import make_dataset, one_line, tone
+from helpers import make_dataset, notebooks_audio_norm, one_line
 
 from fsat.config import HOP_LENGTH, MODELS, Config
 from fsat.data.dataset import load_dataset
@@ -18,8 +18,6 @@ from fsat.models import build, build_for_training, import_keras, n_threads, prec
 
 keras = import_keras()
 layers = keras.layers
-
-from fsat.models.layers import AudioNorm, ConvReLU1D, bias_add  # noqa: E402  (after Keras was told to be quiet)
 
 SMALL = {
     "dummy1d": Config(model="dummy1d", sampling_rate=100, audio_duration=1),
@@ -127,87 +125,7 @@ def test_conv2d_mfcc_is_the_notebooks_after_standardisation() -> None:
     np.testing.assert_allclose(ours(inputs), theirs(standardised), atol=1e-4)
 
 
-# --- layers ----------------------------------------------------------------------------------------
-
-
-def notebooks_audio_norm(data: np.ndarray) -> np.ndarray:
-    """As the notebook has it (`seed/beginners-guide.txt`), in float64."""
-    max_data = np.max(data)
-    min_data = np.min(data)
-    data = (data - min_data) / (max_data - min_data + 1e-6)
-    return data - 0.5
-
-
-def noise(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, count).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    "crop",
-    [
-        noise(1000),
-        0.001 * noise(1000),
-        tone(50, 0.2, 8000) + np.float32(0.3),
-        np.zeros(100, np.float32),
-        np.full(100, 0.7, np.float32),
-        np.array([-1, 1], np.float32),
-        np.array([0.25], np.float32),
-        1e-7 * noise(100),
-    ],
-    ids=["noise", "quiet", "offset", "silence", "constant", "two", "one", "near silence"],
-)
-def test_audio_norm_is_the_notebooks(crop: np.ndarray) -> None:
-    expected = notebooks_audio_norm(crop.astype(np.float64))
-    result = np.asarray(AudioNorm()(crop[np.newaxis, :, np.newaxis]))
-    assert result.dtype == np.float32
-    assert result.shape == (1, len(crop), 1)
-    np.testing.assert_allclose(result[0, :, 0], expected, atol=1e-6)
-    assert result.min() >= -0.5
-    assert result.max() <= 0.5
-
-
-def test_audio_norm_treats_every_crop_by_itself() -> None:
-    crops = np.stack([noise(50, seed=1), 0.01 * noise(50, seed=2), np.zeros(50, np.float32)])[..., np.newaxis]
-    together = np.asarray(AudioNorm()(crops))
-    for crop, result in zip(crops, together, strict=True):
-        np.testing.assert_array_equal(np.asarray(AudioNorm()(crop[np.newaxis]))[0], result)
-
-
-@pytest.mark.parametrize("pool", [0, 2, 4, -1])
-@pytest.mark.parametrize("steps", [9, 41, 64])
-def test_the_faster_convolution_is_keras_own(pool: int, steps: int) -> None:
-    """Outputs and gradients of ConvReLU1D against Conv1D with ReLU, and pooling after it."""
-    import tensorflow as tf
-
-    inputs = tf.constant(np.random.default_rng(1).standard_normal((3, steps, 5)).astype(np.float32))
-    ours, conv = ConvReLU1D(6, 3, pool_size=pool), layers.Conv1D(6, 3, activation="relu")
-    pooling = {0: lambda x: x, -1: layers.GlobalMaxPool1D()}.get(pool) or layers.MaxPool1D(pool)
-    ours.build(inputs.shape)
-    conv.build(inputs.shape)
-    weights = [np.random.default_rng(2).standard_normal(w.shape) for w in ours.get_weights()]
-    results = []
-    for layer, after in ((ours, lambda x: x), (conv, pooling)):
-        layer.set_weights(weights)
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = after(layer(inputs))
-            loss = tf.reduce_sum(outputs**2)
-        results.append([outputs, *tape.gradient(loss, [inputs, layer.kernel.value, layer.bias.value])])
-    assert ours.compute_output_shape(inputs.shape) == tuple(results[0][0].shape)
-    for mine, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_bias_gradients_in_bfloat16_are_whole() -> None:
-    """A plain bfloat16 sum of these 320,000 ones stops at 256."""
-    import tensorflow as tf
-
-    values = tf.ones((10, 1, 32000, 4), tf.bfloat16)
-    bias = tf.zeros(4, tf.bfloat16)
-    with tf.GradientTape() as tape:
-        tape.watch(bias)
-        outputs = bias_add(values, bias)
-    np.testing.assert_allclose(tf.cast(tape.gradient(outputs, bias), tf.float32), 320000, rtol=0.01)
+# --- precision and threads --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc"])

@@ -78,6 +78,37 @@ class ConvReLU1D(layers.Conv1D):
         }
 
 
+class BatchNorm(layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` over the last axis, as one operation.
+
+    Keras puts it together from several, and its gradient is a sum of three parts that TensorFlow adds in the order in
+    which they get ready: the last digits differ from run to run.
+
+    Input and output are (..., channels) in the layer's precision; mean and variance are float32.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Normalise by the batch, and follow its statistics, or by the statistics that were followed."""
+        learn = bool(training and self.trainable)
+        flat = inputs if inputs.shape.rank == 4 else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
+        none = tf.zeros((0,), tf.float32)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=flat,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=none if learn else tf.convert_to_tensor(self.moving_mean),
+            variance=none if learn else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=learn,
+        )
+        if learn:
+            n = tf.cast(tf.size(flat, tf.int64) // flat.shape[-1], tf.float32)
+            variance *= tf.maximum(n - 1, 1) / n  # the operation's is that of a sample, over n - 1
+            for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                kept.assign(kept * self.momentum + new * (1 - self.momentum))
+        return outputs if inputs.shape.rank == 4 else tf.reshape(outputs, tf.shape(inputs))
+
+
 @tf.custom_gradient
 def bias_add(values: tf.Tensor, bias: tf.Tensor):
     """``values + bias`` along the last axis, with a bias gradient that is summed in float32.

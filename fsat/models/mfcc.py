@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from fsat.config import Config
+from fsat.models.layers import BatchNorm
 
 STANDARDISE = "standardise"
 """Name of the layer that is adapted to the training clips before training."""
@@ -21,11 +22,11 @@ def conv2d_mfcc(config: Config, n_classes: int) -> keras.Model:
     x = layers.Normalization(axis=1, name=STANDARDISE, dtype="float32")(inputs)
     for _ in range(4):
         x = layers.Conv2D(32, (4, 10), padding="same")(x)
-        x = layers.BatchNormalization()(x)
+        x = BatchNorm()(x)
         x = layers.MaxPool2D()(x)  # halves coefficients and frames
         x = layers.ReLU()(x)  # after pooling, which gives the same from a quarter of the elements
     x = layers.Flatten()(x)
     x = layers.Dense(64, dtype="float32")(x)  # batch, 64
-    x = layers.BatchNormalization(dtype="float32")(x)
+    x = BatchNorm(dtype="float32")(x)
     x = layers.ReLU(dtype="float32")(x)
     return keras.Model(inputs, layers.Dense(n_classes, activation="softmax", dtype="float32")(x), name="conv2d_mfcc")

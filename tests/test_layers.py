@@ -1,0 +1,166 @@
+"""The layers that the models share: what Keras's own compute, and the same digits on every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from helpers import notebooks_audio_norm, tone
+
+from fsat.config import MODELS, Config
+from fsat.models import build_for_training, import_keras, seed_everything
+
+keras = import_keras()
+layers = keras.layers
+
+import tensorflow as tf  # noqa: E402  (after Keras was told to be quiet)
+
+from fsat.models.layers import AudioNorm, BatchNorm, ConvReLU1D, bias_add  # noqa: E402
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, count).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        noise(1000),
+        0.001 * noise(1000),
+        tone(50, 0.2, 8000) + np.float32(0.3),
+        np.zeros(100, np.float32),
+        np.full(100, 0.7, np.float32),
+        np.array([-1, 1], np.float32),
+        np.array([0.25], np.float32),
+        1e-7 * noise(100),
+    ],
+    ids=["noise", "quiet", "offset", "silence", "constant", "two", "one", "near silence"],
+)
+def test_audio_norm_is_the_notebooks(crop: np.ndarray) -> None:
+    expected = notebooks_audio_norm(crop.astype(np.float64))
+    result = np.asarray(AudioNorm()(crop[np.newaxis, :, np.newaxis]))
+    assert result.dtype == np.float32
+    assert result.shape == (1, len(crop), 1)
+    np.testing.assert_allclose(result[0, :, 0], expected, atol=1e-6)
+    assert result.min() >= -0.5
+    assert result.max() <= 0.5
+
+
+def test_audio_norm_treats_every_crop_by_itself() -> None:
+    crops = np.stack([noise(50, seed=1), 0.01 * noise(50, seed=2), np.zeros(50, np.float32)])[..., np.newaxis]
+    together = np.asarray(AudioNorm()(crops))
+    for crop, result in zip(crops, together, strict=True):
+        np.testing.assert_array_equal(np.asarray(AudioNorm()(crop[np.newaxis]))[0], result)
+
+
+@pytest.mark.parametrize("pool", [0, 2, 4, -1])
+@pytest.mark.parametrize("steps", [9, 41, 64])
+def test_the_faster_convolution_is_keras_own(pool: int, steps: int) -> None:
+    """Outputs and gradients of ConvReLU1D against Conv1D with ReLU, and pooling after it."""
+    inputs = tf.constant(np.random.default_rng(1).standard_normal((3, steps, 5)).astype(np.float32))
+    ours, conv = ConvReLU1D(6, 3, pool_size=pool), layers.Conv1D(6, 3, activation="relu")
+    pooling = {0: lambda x: x, -1: layers.GlobalMaxPool1D()}.get(pool) or layers.MaxPool1D(pool)
+    ours.build(inputs.shape)
+    conv.build(inputs.shape)
+    weights = [np.random.default_rng(2).standard_normal(w.shape) for w in ours.get_weights()]
+    results = []
+    for layer, after in ((ours, lambda x: x), (conv, pooling)):
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = after(layer(inputs))
+            loss = tf.reduce_sum(outputs**2)
+        results.append([outputs, *tape.gradient(loss, [inputs, layer.kernel.value, layer.bias.value])])
+    assert ours.compute_output_shape(inputs.shape) == tuple(results[0][0].shape)
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_bias_gradients_in_bfloat16_are_whole() -> None:
+    """A plain bfloat16 sum of these 320,000 ones stops at 256."""
+    values = tf.ones((10, 1, 32000, 4), tf.bfloat16)
+    bias = tf.zeros(4, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        outputs = bias_add(values, bias)
+    np.testing.assert_allclose(tf.cast(tape.gradient(outputs, bias), tf.float32), 320000, rtol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7, 3), (6, 3), (1, 3), (1, 1, 1, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool) -> None:
+    """Outputs, gradients and the statistics that are followed."""
+    rng = np.random.default_rng(4)
+    inputs = tf.constant(rng.normal(2, 3, shape).astype(np.float32))
+    weights = [rng.uniform(0.5, 1.5, 3).astype(np.float32) for _ in range(4)]
+    factors = tf.constant(rng.normal(size=shape).astype(np.float32))
+    results = []
+    for layer in (BatchNorm(momentum=0.7), layers.BatchNormalization(momentum=0.7)):
+        layer.build(shape)
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=training)
+            loss = tf.reduce_sum(outputs * factors)
+        gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+        results.append([outputs, *gradients, *layer.get_weights()])
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
+    inputs = np.random.default_rng(4).normal(0.5, 2, (64, 20, 43, 4)).astype(np.float32)
+    results = []
+    for layer in (BatchNorm, layers.BatchNormalization):
+        layer = layer(momentum=0, dtype="mixed_bfloat16")
+        results.append([tf.cast(layer(tf.cast(inputs, tf.bfloat16), training=True), tf.float32), *layer.get_weights()])
+        assert layer.dtype == "float32"
+    for mine, theirs, tolerance in zip(*results, (0.02, 1e-4, 1e-4, 1e-4, 1e-4), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_a_batch_norm_that_is_not_trained_uses_what_it_has_followed() -> None:
+    layer = BatchNorm(trainable=False)
+    inputs = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
+    np.testing.assert_allclose(layer(inputs, training=True), inputs / np.sqrt(1.001), rtol=1e-5)
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
+
+
+# --- the same digits -------------------------------------------------------------------------------
+
+
+def gradients_of(config: Config, batch_size: int):
+    """A compiled function from inputs and targets to the gradients of a new model, its weights as they are."""
+    seed_everything(5)
+    model = build_for_training(config, 10)
+
+    @tf.function
+    def gradients(inputs: tf.Tensor, targets: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs, targets, model(inputs, training=True))
+        return tape.gradient(loss, model.trainable_variables)
+
+    rng = np.random.default_rng(6)
+    inputs = tf.constant(rng.uniform(-1, 1, (batch_size, *config.dim)).astype(np.float32))
+    targets = tf.constant(np.eye(10, dtype=np.float32)[np.arange(batch_size) % 10])
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0  # or every call would drop something else
+    return gradients, inputs, targets
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_no_gradient_is_a_sum_of_three_parts(model: str, precision: str) -> None:
+    """TensorFlow adds three in the order in which they get ready; of two the order does not matter."""
+    gradients, inputs, targets = gradients_of(Config.resolve({"model": model, "precision": precision}), 2)
+    operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
+    assert not [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
+
+
+def test_gradients_of_whole_batches_are_the_same_every_time() -> None:
+    config = Config.resolve({"model": "conv2d_mfcc", "precision": "float32"})
+    gradients, inputs, targets = gradients_of(config, config.batch_size)
+    found = Counter(b"".join(part.numpy().tobytes() for part in gradients(inputs, targets)) for _ in range(20))
+    assert list(found.values()) == [20]
