@@ -2,7 +2,7 @@
 
 The packages stand in tiers, and each imports only from those above it:
 
-    errors, interrupts, progress, config, ...       facts and small helpers, no heavy imports
+    errors, interrupts, settings, presets, config ... facts and small helpers, no heavy imports
     scoring                                         numpy only: mAP@3, per-class AP, blending
     data                                            tables, audio, decoded clips, features, folds
     models                                          Keras builders

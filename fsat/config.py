@@ -1,8 +1,8 @@
-"""The settings that training, features and inference share, and the models that they can name.
+"""The settings that training, features and inference share.
 
 Conventions: times in seconds, rates in Hz, lengths in samples. Every field of `Config` is an option of the command
 line under the same name, a parameter of every run, and part of a study's id. The defaults are those of the
-*Beginner's Guide to Audio Data* notebook.
+*Beginner's Guide to Audio Data* notebook; those of what it did not have leave everything as it was there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from fsat.errors import ConfigError, printable
+from fsat.presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
+from fsat.settings import checked, setting, weight_schedule
 
 RECIPE = 2
 """Raised whenever the code's results change for the same Config and dataset."""
@@ -22,52 +25,8 @@ RECIPE = 2
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Greatest sampling_rate in Hz and audio_duration in s that make sense for a clip."""
 
-HOP_LENGTH = 512
-"""Samples between two MFCC frames (librosa's default, as in the notebook)."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What fsat knows of a model without importing TensorFlow.
-
-    Attributes:
-        builder: ``module:function`` that makes the Keras model.
-        features: ``waveform`` or ``mfcc``, what the model takes in.
-        min_samples: the shortest input in samples that its layers can take.
-        min_mfcc: the fewest MFCC that its layers can take; 0 where it takes none.
-        bfloat16: whether ``precision=auto`` may choose bfloat16: the model has arithmetic that gains by it.
-        preset: Config values that go with the model unless an option says otherwise.
-    """
-
-    builder: str
-    features: str = "waveform"
-    min_samples: int = 1
-    min_mfcc: int = 0
-    bfloat16: bool = True
-    preset: Mapping[str, Any] = field(default_factory=dict)
-
-
-MODELS: dict[str, ModelInfo] = {
-    "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
-    "conv1d": ModelInfo("fsat.models.waveform:conv1d", min_samples=1616),
-    "conv2d_mfcc": ModelInfo(
-        "fsat.models.mfcc:conv2d_mfcc",
-        features="mfcc",
-        min_samples=15 * HOP_LENGTH,
-        min_mfcc=16,
-        preset={"sampling_rate": 44100, "n_mfcc": 40},
-    ),
-}
-"""Every model by name. A new one is a builder function and a line here."""
-
-PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
-PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
-
-
-def _setting(default: Any, help: str, *, least: float | None = None, above: float | None = None,
-             most: float | None = None, choices: Sequence[str] = ()) -> Any:  # fmt: skip
-    metadata = {"help": help, "least": least, "above": above, "most": most, "choices": tuple(choices)}
-    return field(default=default, metadata=metadata)
+SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask")
+"""Settings that only models on log-mel spectrograms take."""
 
 
 @dataclass(frozen=True)
@@ -78,50 +37,143 @@ class Config:
         ConfigError: a value is of the wrong kind or out of range, or the model cannot take the configured length.
     """
 
-    model: str = _setting("conv1d", "Model to train.", choices=tuple(MODELS))
-    sampling_rate: int = _setting(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
-    audio_duration: float = _setting(
+    model: str = setting("conv1d", "Model to train.", choices=tuple(MODELS))
+    sampling_rate: int = setting(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
+    audio_duration: float = setting(
         2.0, "Length of the crop that the model sees, in seconds.", above=0, most=MAX_SECONDS
     )
-    n_mfcc: int = _setting(20, "Number of MFCC; used by models on MFCC.", least=1, most=128)
-    n_folds: int = _setting(10, "Number of folds.", least=2, most=1000)
-    folds: str = _setting(
+    n_mfcc: int = setting(20, "Number of MFCC; used by models on MFCC.", least=1, most=128)
+    n_mels: int = setting(
+        64, "Number of mel bands; used by models on log-mel spectrograms.", least=16, most=256, later=True
+    )
+    n_folds: int = setting(10, "Number of folds.", least=2, most=1000)
+    folds: str = setting(
         "auto",
         "Where folds come from: the table's fold column, a stratified split, or auto (the column if there is one).",
         choices=("auto", "column", "stratified"),
     )
-    learning_rate: float = _setting(0.001, "Learning rate of Adam.", above=0)
-    batch_size: int = _setting(64, "Clips in a batch.", least=1)
-    max_epochs: int = _setting(50, "Epochs at most.", least=1)
-    patience: int = _setting(5, "Epochs without a better val_loss before training stops.", least=1)
-    precision: str = _setting(
+    learning_rate: float = setting(0.001, "Learning rate of Adam; its peak if it changes.", above=0)
+    schedule: str = setting(
+        "constant",
+        "How the learning rate goes: constant, or cosine, which falls to 0 over max_epochs.",
+        choices=("constant", "cosine"),
+        later=True,
+    )
+    warmup: float = setting(
+        0.0, "Share of the training over which the learning rate rises from 0.", least=0, below=1, later=True
+    )
+    weight_decay: float = setting(
+        0.0, "Weight decay of kernels, apart from the loss (AdamW).", least=0, most=1, later=True
+    )
+    batch_size: int = setting(64, "Clips in a batch.", least=1)
+    max_epochs: int = setting(50, "Epochs at most.", least=1)
+    checkpoint: str = setting(
+        "best",
+        "Weights to keep: best (of the epoch with the least validation loss), last, or average (of the last epochs).",
+        choices=("best", "last", "average"),
+        later=True,
+    )
+    patience: int = setting(5, "Epochs without a better loss before training stops; used by checkpoint=best.", least=1)
+    holdout: float = setting(
+        0.0,
+        "Share of the training clips held aside to choose the best epoch by; 0 chooses on the fold's own clips.",
+        least=0,
+        most=0.5,
+        later=True,
+    )
+    average_last: float = setting(
+        0.25, "Share of the epochs, at the end, that checkpoint=average averages.", above=0, most=1, later=True
+    )
+    mixup: float = setting(
+        0.0, "Mixes pairs of clips in shares from Beta(mixup, mixup); 0 mixes none.", least=0, most=100, later=True
+    )
+    gain: float = setting(0.0, "Greatest random gain, up or down, in dB.", least=0, most=60, later=True)
+    stretch: float = setting(
+        0.0, "Random length of crops: up to 1 + stretch times as long or as short.", least=0, most=1, later=True
+    )
+    mel_shift: int = setting(0, "Greatest random shift of the pitch, in mel bands.", least=0, most=64, later=True)
+    time_mask: float = setting(0.0, "Greatest length of each of two masked times, in seconds.", least=0, later=True)
+    mel_mask: int = setting(0, "Greatest width of each of two masked ranges of mel bands.", least=0, later=True)
+    label_smoothing: float = setting(
+        0.0, "Share of each label that is spread over all classes.", least=0, below=1, later=True
+    )
+    unverified_weight: str = setting(
+        "1",
+        "Weight of unverified clips in the loss; or epoch:weight,... with straight lines between, as 0:1,30:0.2.",
+        later=True,
+    )
+    loss: str = setting(
+        "ce",
+        "Loss on unverified clips: ce (cross-entropy), lq, soft_bootstrap or hard_bootstrap.",
+        choices=("ce", "lq", "soft_bootstrap", "hard_bootstrap"),
+        later=True,
+    )
+    lq: float = setting(0.7, "q of loss=lq: near 0 it is cross-entropy, at 1 mean absolute error.", above=0, most=1,
+                        later=True)  # fmt: skip
+    bootstrap: float = setting(
+        0.95, "Share of the label in the bootstrap losses; the model's own belief is the rest.", least=0, most=1,
+        later=True,
+    )  # fmt: skip
+    drop_losses: float = setting(
+        0.0, "Share of the unverified clips of a batch, those with the greatest loss, that do not count after warmup.",
+        least=0, below=1, later=True,
+    )  # fmt: skip
+    labels_run_id: str = setting("none", "Run of `verify` whose labels to train on instead of the table's.", later=True)
+    precision: str = setting(
         "auto",
         "Arithmetic of the layers: auto is bfloat16 where processor or GPU have it and the model gains by it.",
         choices=("auto", "float32", "mixed_bfloat16"),
     )
-    eval_crops: int = _setting(3, "Evenly spaced crops of a longer clip, averaged at prediction.", least=1, most=100)
-    seed: int = _setting(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
+    eval_crops: int = setting(3, "Evenly spaced crops of a longer clip, averaged at prediction.", least=1, most=100)
+    seed: int = setting(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
+        pairs = weight_schedule("unverified_weight", self.unverified_weight)
+        text = f"{pairs[0][1]:g}" if len(pairs) == 1 else ",".join(f"{epoch:g}:{weight:g}" for epoch, weight in pairs)
+        object.__setattr__(self, "unverified_weight", text)
         info = MODELS[self.model]
         if self.n_mfcc < info.min_mfcc:
             raise ConfigError(f"n_mfcc={self.n_mfcc}: {self.model} needs at least {info.min_mfcc} MFCC; raise n_mfcc")
-        if self.audio_length < info.min_samples:
-            seconds = math.ceil(1000 * info.min_samples / self.sampling_rate) / 1000
-            way_out = f"audio_duration={seconds:g} at this rate"
-            if seconds > MAX_SECONDS:
-                rate = math.ceil(info.min_samples / self.audio_duration)
-                way_out = f"sampling_rate={rate} for this duration"
-                if rate > MAX_RATE:
-                    rate = math.ceil(info.min_samples / MAX_SECONDS)
-                    way_out = f"sampling_rate={rate} and audio_duration={MAX_SECONDS}"
+        self._check_length()
+        if not self.use_logmel:
+            for name in SPECTROGRAM_ONLY:
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{name}={getattr(self, name):g}: {self.model} does not take it, only models on log-mel "
+                        "spectrograms do (cnn_logmel); leave it at 0"
+                    )
+        object.__setattr__(self, "labels_run_id", self.labels_run_id.strip().lower())
+        if (
+            self.labels_run_id != "none" and not set(self.labels_run_id) <= set("0123456789abcdef")
+        ) or not self.labels_run_id:
             raise ConfigError(
-                f"{self.model} cannot take {self.audio_length} samples (sampling_rate={self.sampling_rate} Hz, "
-                f"audio_duration={self.audio_duration:g} s): it needs at least {info.min_samples} samples, that is "
-                f"{way_out}"
+                f"labels_run_id={printable(self.labels_run_id)}: expected the id of a run of verify, or none"
             )
+        if self.holdout and self.checkpoint != "best":
+            raise ConfigError(
+                f"holdout={self.holdout:g}: checkpoint={self.checkpoint} chooses nothing; leave it at 0, or use "
+                "checkpoint=best"
+            )
+
+    def _check_length(self) -> None:
+        """Raise `ConfigError` where the model cannot take the configured length."""
+        least = self.min_samples
+        if self.audio_length >= least:
+            return
+        seconds = math.ceil(1000 * least / self.sampling_rate) / 1000
+        way_out = f"audio_duration={seconds:g} at this rate"
+        if seconds > MAX_SECONDS:
+            rate = math.ceil(least / self.audio_duration)
+            way_out = f"sampling_rate={rate} for this duration"
+            if rate > MAX_RATE:
+                rate = math.ceil(least / MAX_SECONDS)
+                way_out = f"sampling_rate={rate} and audio_duration={MAX_SECONDS}"
+        raise ConfigError(
+            f"{self.model} cannot take {self.audio_length} samples (sampling_rate={self.sampling_rate} Hz, "
+            f"audio_duration={self.audio_duration:g} s): it needs at least {least} samples, that is {way_out}"
+        )
 
     @property
     def audio_length(self) -> int:
@@ -130,7 +182,7 @@ class Config:
 
     @property
     def features(self) -> str:
-        """``waveform`` or ``mfcc``."""
+        """``waveform``, ``mfcc`` or ``logmel``."""
         return MODELS[self.model].features
 
     @property
@@ -139,14 +191,53 @@ class Config:
         return self.features == "mfcc"
 
     @property
+    def use_logmel(self) -> bool:
+        """Whether the model takes log-mel spectrograms."""
+        return self.features == "logmel"
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest crop in samples that the model can take."""
+        info = MODELS[self.model]
+        return max(info.min_samples, info.min_frames * self.hop_length)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples from one frame of the features to the next."""
+        return max(1, round(LOGMEL_HOP * self.sampling_rate)) if self.use_logmel else HOP_LENGTH
+
+    @property
     def n_frames(self) -> int:
-        """MFCC frames in a crop."""
-        return 1 + self.audio_length // HOP_LENGTH
+        """Frames of MFCC or of a spectrogram in a crop."""
+        return 1 + self.audio_length // self.hop_length
 
     @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input for one clip: (audio_length, 1) or (n_mfcc, n_frames, 1)."""
+        """Shape of the model's input for one clip.
+
+        It is (audio_length, 1), (n_mfcc, n_frames, 1), or (n_frames, n_mels, 1) for log-mel.
+        """
+        if self.use_logmel:
+            return (self.n_frames, self.n_mels, 1)
         return (self.n_mfcc, self.n_frames, 1) if self.use_mfcc else (self.audio_length, 1)
+
+    @property
+    def selected_on(self) -> str:
+        """What the kept weights were chosen on: ``own fold``, ``holdout`` or ``nothing``.
+
+        A score on clips that the weights were chosen on is a little too good.
+        """
+        if self.checkpoint != "best":
+            return "nothing"
+        return "holdout" if self.holdout else "own fold"
+
+    def unverified_weight_at(self, epoch: int) -> float:
+        """Weight of an unverified clip in the loss of an epoch, counted from 0."""
+        pairs = weight_schedule("unverified_weight", self.unverified_weight)
+        for (start, low), (stop, high) in pairwise(pairs):
+            if start <= epoch < stop:
+                return low + (high - low) * (epoch - start) / (stop - start)
+        return pairs[0][1] if epoch < pairs[0][0] else pairs[-1][1]
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], preset: str | None = None) -> Config:
@@ -178,6 +269,11 @@ class Config:
             raise ConfigError(f"{unknown[0]}: no such setting; there are {', '.join(names)}")
         return cls(**values)
 
+    @classmethod
+    def names(cls, given: Mapping[str, Any]) -> list[str]:
+        """The fields that a record of settings must have, and those that it has of the ones that came later."""
+        return [spec.name for spec in fields(cls) if not spec.metadata["later"] or spec.name in given]
+
     def to_dict(self) -> dict[str, Any]:
         """Values by field name, in the order of the fields."""
         return asdict(self)
@@ -195,35 +291,23 @@ class Config:
         Raises:
             ConfigError: the precision is ``auto``, which means this on one machine and that on another.
         """
-        settings = self.to_dict()
         if self.precision == "auto":
             raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 when a study is named")
-        if not self.use_mfcc:
-            del settings["n_mfcc"]  # changes no prediction
+        settings = {spec.name: getattr(self, spec.name) for spec in fields(self)
+                    if not (spec.metadata["later"] and getattr(self, spec.name) == spec.default)}  # fmt: skip
+        for name in self._unused():
+            settings.pop(name, None)
         facts = [settings, dataset_digest, list(labels), RECIPE]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
 
-
-def _checked(spec: Any, value: Any) -> Any:
-    """`value` in the field's type and within its limits."""
-    kind = {"int": int, "float": float, "str": str}[spec.type]
-    words = {int: "a whole number", float: "a number", str: "a word"}[kind]
-    try:
-        if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
-            raise ValueError
-        value = kind(value)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{spec.name}={printable(value)}: expected {words}") from None
-    limits = spec.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(f"{spec.name}={printable(value)}: expected one of {', '.join(limits['choices'])}")
-    low, above, high = limits["least"], limits["above"], limits["most"]
-    if low is not None and value < low:
-        raise ConfigError(f"{spec.name}={printable(value)}: expected at least {low}")
-    if above is not None and value <= above:
-        raise ConfigError(f"{spec.name}={printable(value)}: expected more than {above}")
-    if high is not None and value > high:
-        raise ConfigError(f"{spec.name}={printable(value)}: expected at most {high}")
-    return value
+    def _unused(self) -> list[str]:
+        """Settings that change no prediction beside the others."""
+        used = {
+            "n_mfcc": self.use_mfcc,
+            "n_mels": self.use_logmel,
+            "patience": self.checkpoint == "best",
+            "average_last": self.checkpoint == "average",
+            "lq": self.loss == "lq",
+            "bootstrap": self.loss.endswith("bootstrap"),
+        }
+        return [name for name, is_used in used.items() if not is_used]

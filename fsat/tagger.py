@@ -103,7 +103,7 @@ class Tagger:
         alike: dict[tuple, list[tuple[str, Config, Any]]] = {}  # members that take in the same
         for member in self._members:
             config = member[1]
-            key = (config.sampling_rate, config.audio_length, config.eval_crops, config.features, config.n_mfcc)
+            key = (config.sampling_rate, config.dim, config.eval_crops, config.features)
             alike.setdefault(key, []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
         for members in alike.values():

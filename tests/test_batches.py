@@ -14,7 +14,8 @@ from fsat.data.features import fixed_crops
 from fsat.errors import AudioError
 from fsat.threads import in_order
 from fsat.training import batches as batches_module
-from fsat.training.batches import average_crops, evaluation_batches, training_batches
+from fsat.training.batches import TrainingClips, average_crops, evaluation_batches
+from fsat.training.lessons import Lessons
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 
 CONFIG = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)
@@ -33,6 +34,11 @@ def as_clips(arrays: list[np.ndarray | AudioError], config: Config = CONFIG) -> 
 
 def random_clips(count: int, low: int = 5, high: int = 60, seed: int = 0, config: Config = CONFIG) -> Clips:
     return as_clips(random_arrays(count, low, high, seed), config)
+
+
+def training_batches(clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int, number: int):
+    lessons = Lessons(targets, np.ones(len(targets), dtype=bool), n_classes)
+    return TrainingClips(clips, lessons, config).batches(fold, number)
 
 
 def epoch(clips: Clips, config: Config = CONFIG, fold: int = 0, number: int = 0):

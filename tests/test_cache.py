@@ -26,9 +26,10 @@ from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import decoding, store
 from fsat.data.audio import decode
-from fsat.data.cache import ClipFile, fixed_features, open_clips
+from fsat.data.cache import ClipFile, open_clips
 from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
+from fsat.data.fixed import fixed_features
 from fsat.data.sources import SAMPLE, cache_dir
 from fsat.errors import AudioError, DataError, FsatError
 

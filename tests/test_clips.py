@@ -13,11 +13,12 @@ from clip_files import clip_file, clip_files, flip, fsat_cache, halve, store_of
 from helpers import make_dataset, tone, write_wav
 
 from fsat.config import Config
-from fsat.data import cache
-from fsat.data.cache import ClipFile, fixed_features, open_clips
+from fsat.data import fixed, kept
+from fsat.data.cache import ClipFile, open_clips
 from fsat.data.checks import hash_file
 from fsat.data.clips import ABSENT, Clips, Floats, Whole
 from fsat.data.features import model_input
+from fsat.data.fixed import fixed_features
 from fsat.errors import AudioError
 
 RATE = 8000
@@ -204,7 +205,7 @@ def test_fixed_features_are_those_of_the_fixed_crops(mixed: Clips) -> None:
 
 def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatch) -> None:
     fixed_features(mixed.take(np.array([3])), MFCC)
-    monkeypatch.setattr(cache, "model_input", None)
+    monkeypatch.setattr(fixed, "model_input", None)
     for indices in (np.arange(len(mixed)), np.array([7, -1, 4, 1, 4, 0]), np.array([], int), np.array([1, -1])):
         view = mixed.take(indices)
         features = fixed_features(view, MFCC)
@@ -221,7 +222,7 @@ def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatc
 def test_fixed_features_are_read_and_checked_once(mixed: Clips, monkeypatch) -> None:
     fixed_features(mixed, MFCC)
     opened = fixed_features(opened_anew(mixed), MFCC)
-    monkeypatch.setattr(cache, "check_parts", None)
+    monkeypatch.setattr(kept, "check_parts", None)
     features = fixed_features(mixed.take(np.array([3])), MFCC)
     np.testing.assert_array_equal(features.rows(0, 3), opened.rows(6, 9))
 
@@ -259,7 +260,7 @@ def test_features_of_clips_whose_store_was_cleared(mixed: Clips, folder: Path) -
 
 def test_features_stopped_midway_leave_nothing(mixed: Clips, monkeypatch) -> None:
     before = set(store_of(mixed).iterdir())
-    monkeypatch.setattr(cache, "model_input", lambda crops, config: 1 / 0)
+    monkeypatch.setattr(fixed, "model_input", lambda crops, config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fixed_features(mixed, MFCC)
     assert set(store_of(mixed).iterdir()) == before

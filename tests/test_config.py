@@ -13,10 +13,10 @@ import pytest
 from helpers import one_line
 
 import fsat.config
-from fsat.config import MODELS, PRESETS, Config
+from fsat.config import MODELS, PRESETS, SPECTROGRAM_ONLY, Config
 from fsat.errors import ConfigError, FsatError
 
-# A value for every field that differs from the default and that conv2d_mfcc and conv1d both take.
+# A value for every field that differs from the default; all but those of SPECTROGRAM_ONLY go with every model.
 OTHER_VALUES = {
     "model": "dummy1d",
     "sampling_rate": 22050,
@@ -31,14 +31,34 @@ OTHER_VALUES = {
     "eval_crops": 1,
     "seed": 7,
     "precision": "mixed_bfloat16",
+    "n_mels": 40,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "checkpoint": "average",
+    "holdout": 0.2,
+    "average_last": 0.5,
+    "mixup": 0.3,
+    "gain": 6.0,
+    "stretch": 0.2,
+    "mel_shift": 3,
+    "time_mask": 0.25,
+    "mel_mask": 8,
+    "label_smoothing": 0.1,
+    "unverified_weight": "0:1,30:0.2",
+    "loss": "lq",
+    "lq": 0.5,
+    "bootstrap": 0.8,
+    "drop_losses": 0.2,
+    "labels_run_id": "0123456789abcdef",
 }
 
 SETTLED = Config(precision="float32")
 
 # (field, value, the end of the error line after "field=value: ")
 REFUSED = [
-    ("model", "conv3d", "expected one of dummy1d, conv1d, conv2d_mfcc"),
-    ("model", "", "expected one of dummy1d, conv1d, conv2d_mfcc"),
+    ("model", "conv3d", "expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
+    ("model", "", "expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
     ("sampling_rate", 0, "expected at least 1"),
     ("sampling_rate", -16000, "expected at least 1"),
     ("sampling_rate", 768001, "expected at most 768000"),
@@ -72,6 +92,47 @@ REFUSED = [
     ("seed", -1, "expected at least 0"),
     ("seed", 2**31, "expected at most 2147483647"),
     ("seed", "", "expected a whole number"),
+    ("n_mels", 15, "expected at least 16"),
+    ("n_mels", 257, "expected at most 256"),
+    ("schedule", "step", "expected one of constant, cosine"),
+    ("warmup", -0.1, "expected at least 0"),
+    ("warmup", 1.0, "expected less than 1"),
+    ("weight_decay", -1e-4, "expected at least 0"),
+    ("weight_decay", 1.5, "expected at most 1"),
+    ("checkpoint", "first", "expected one of best, last, average"),
+    ("holdout", -0.1, "expected at least 0"),
+    ("holdout", 0.6, "expected at most 0.5"),
+    ("average_last", 0.0, "expected more than 0"),
+    ("average_last", 1.1, "expected at most 1"),
+    ("mixup", -1.0, "expected at least 0"),
+    ("mixup", 101.0, "expected at most 100"),
+    ("gain", -6.0, "expected at least 0"),
+    ("gain", 61.0, "expected at most 60"),
+    ("stretch", 1.5, "expected at most 1"),
+    ("stretch", -0.5, "expected at least 0"),
+    ("mel_shift", -1, "expected at least 0"),
+    ("mel_shift", 65, "expected at most 64"),
+    ("time_mask", -0.1, "expected at least 0"),
+    ("mel_mask", -1, "expected at least 0"),
+    ("label_smoothing", 1.0, "expected less than 1"),
+    ("label_smoothing", -0.1, "expected at least 0"),
+    *(
+        (
+            "unverified_weight",
+            text,
+            "expected a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2",
+        )
+        for text in ("-1", "", "much", "nan", "0:1,0:2", "30:1,0:2", "0:1,0.5", "-1:1", "0:1,30:-0.2", "0:1,", "1.5:1")
+    ),
+    ("loss", "mse", "expected one of ce, lq, soft_bootstrap, hard_bootstrap"),
+    ("lq", 0.0, "expected more than 0"),
+    ("lq", 1.1, "expected at most 1"),
+    ("bootstrap", -0.1, "expected at least 0"),
+    ("bootstrap", 1.1, "expected at most 1"),
+    ("drop_losses", -0.1, "expected at least 0"),
+    ("drop_losses", 1.0, "expected less than 1"),
+    ("labels_run_id", "", "expected the id of a run of verify, or none"),
+    ("labels_run_id", "newest", "expected the id of a run of verify, or none"),
 ]
 
 # (field, values that are still allowed at the ends of its range)
@@ -89,7 +150,33 @@ ALLOWED = {
     "precision": ["auto", "float32", "mixed_bfloat16"],
     "eval_crops": [1, 100],
     "seed": [0, 2**31 - 1],
+    "n_mels": [16, 256],
+    "schedule": ["constant", "cosine"],
+    "warmup": [0.0, 0.99],
+    "weight_decay": [0.0, 1.0],
+    "checkpoint": ["best", "last", "average"],
+    "holdout": [0.0, 0.5],
+    "average_last": [0.01, 1.0],
+    "mixup": [0.0, 100.0],
+    "gain": [0.0, 60.0],
+    "stretch": [0.0, 1.0],
+    "mel_shift": [0, 64],
+    "time_mask": [0.0, 5.0],
+    "mel_mask": [0, 64],
+    "label_smoothing": [0.0, 0.99],
+    "unverified_weight": ["0", "0.25", "1", "10", "0:0,10:1", "5:1,6:0,20:0.5"],
+    "loss": ["ce", "lq", "soft_bootstrap", "hard_bootstrap"],
+    "lq": [0.001, 1.0],
+    "bootstrap": [0.0, 1.0],
+    "drop_losses": [0.0, 0.99],
+    "labels_run_id": ["none", "a1b2"],
 }
+
+TOGETHER = {key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}
+"""What a field's values need beside them."""
+
+EVERYWHERE = {name: value for name, value in OTHER_VALUES.items() if name not in (*SPECTROGRAM_ONLY, "holdout")}
+"""What every model takes, all at once."""
 
 
 def test_defaults_are_the_notebooks_first_model() -> None:
@@ -160,10 +247,10 @@ def test_options_go_before_presets() -> None:
 @pytest.mark.parametrize(
     ("options", "preset", "line"),
     [
-        ({"model": "conv9"}, None, "model=conv9: no such model; there are dummy1d, conv1d, conv2d_mfcc"),
-        ({}, "slow", "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, quick"),
-        ({"model": "quick"}, None, "model=quick: expected one of dummy1d, conv1d, conv2d_mfcc"),
-        ({"model": "conv9"}, "quick", "model=conv9: expected one of dummy1d, conv1d, conv2d_mfcc"),
+        ({"model": "conv9"}, None, "model=conv9: no such model; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
+        ({}, "slow", "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel, quick"),
+        ({"model": "quick"}, None, "model=quick: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
+        ({"model": "conv9"}, "quick", "model=conv9: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
     ],
 )
 def test_unknown_models_and_presets(options: dict, preset: str | None, line: str) -> None:
@@ -189,7 +276,8 @@ def test_refused_value(name: str, value: object, expected: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, ends in ALLOWED.items() for value in ends])
 def test_allowed_value(name: str, value: object) -> None:
-    assert getattr(Config.from_mapping({"sampling_rate": 16000, name: value}), name) == value
+    config = Config.from_mapping({"sampling_rate": 16000, **TOGETHER.get(name, {}), name: value})
+    assert getattr(config, name) == value
 
 
 def test_every_field_is_tested() -> None:
@@ -249,8 +337,9 @@ def test_the_length_that_the_error_names_is_one_that_works(model: str, rate: int
     "settings",
     [
         {},
-        OTHER_VALUES,
-        {**OTHER_VALUES, "model": "conv2d_mfcc"},
+        EVERYWHERE,
+        {**EVERYWHERE, "model": "conv2d_mfcc"},
+        {**OTHER_VALUES, "model": "cnn_logmel", "checkpoint": "best"},
         {"learning_rate": 0.1 + 0.2, "audio_duration": 1 / 3},
         {"learning_rate": 1e-12, "seed": 2**31 - 1},
     ],
@@ -276,13 +365,13 @@ def test_it_does_not_change() -> None:
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-@pytest.mark.parametrize("name", [name for name in OTHER_VALUES if name not in ("model", "sampling_rate")])
+@pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("model", "sampling_rate")])
 def test_options_give_the_config_back(preset: str, name: str) -> None:
     config = Config.resolve({name: OTHER_VALUES[name]}, preset)
     options = config.options()
     assert Config.resolve(options) == config
     assert next(iter(options)) == "model"
-    assert options[name] == OTHER_VALUES[name]
+    assert options.get(name, getattr(Config.resolve({}, config.model), name)) == OTHER_VALUES[name]
 
 
 def test_options_are_the_fewest() -> None:
@@ -291,15 +380,20 @@ def test_options_are_the_fewest() -> None:
     assert Config(model="conv2d_mfcc").options() == {"model": "conv2d_mfcc", "sampling_rate": 16000, "n_mfcc": 20}
 
 
-@pytest.mark.parametrize("name", [name for name in OTHER_VALUES if name != "n_mfcc"])
+# What a field must have beside it to change predictions.
+IN_USE = {
+    **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")},
+    "n_mfcc": {"model": "conv2d_mfcc"},
+    "average_last": {"checkpoint": "average"},
+    "lq": {"loss": "lq"},
+    "bootstrap": {"loss": "soft_bootstrap"},
+}
+
+
+@pytest.mark.parametrize("name", list(OTHER_VALUES))
 def test_study_changes_with_every_setting(name: str) -> None:
-    config = SETTLED
+    config = replace(SETTLED, **IN_USE.get(name, {}))
     assert replace(config, **{name: OTHER_VALUES[name]}).study_id("d", ["a", "b"]) != config.study_id("d", ["a", "b"])
-
-
-def test_study_of_a_model_on_mfcc_changes_with_their_number() -> None:
-    config = Config.resolve({"precision": "float32"}, "conv2d_mfcc")
-    assert replace(config, n_mfcc=41).study_id("d", ["a"]) != config.study_id("d", ["a"])
 
 
 def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
@@ -308,9 +402,58 @@ def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
 
 
 @pytest.mark.parametrize("model", ["dummy1d", "conv1d"])
-def test_study_does_not_change_with_a_setting_that_changes_no_prediction(model: str) -> None:
+@pytest.mark.parametrize("name", ["n_mfcc", "n_mels", "average_last", "lq", "bootstrap"])
+def test_study_does_not_change_with_a_setting_that_changes_no_prediction(model: str, name: str) -> None:
     config = Config(model=model, precision="float32")
-    assert replace(config, n_mfcc=21).study_id("d", ["a"]) == config.study_id("d", ["a"])
+    assert replace(config, **{name: OTHER_VALUES[name]}).study_id("d", ["a"]) == config.study_id("d", ["a"])
+
+
+def test_patience_is_of_no_importance_where_nothing_is_chosen() -> None:
+    config = replace(SETTLED, checkpoint="last")
+    assert replace(config, patience=9).study_id("d", ["a"]) == config.study_id("d", ["a"])
+
+
+def test_settings_that_came_later_leave_the_studies_of_before_as_they_are() -> None:
+    """These ids were made by the version that had none of them."""
+    assert SETTLED.study_id("d", ["a"]) == "cc0944185b"
+    assert Config.resolve({"precision": "float32"}, "conv2d_mfcc").study_id("d", ["a"]) == "c700d47a3f"
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("0.5", {0: 0.5, 99: 0.5}),
+        ("0:1,30:0.2", {0: 1, 15: 0.6, 30: 0.2, 99: 0.2}),
+        ("5:0,10:1", {0: 0, 5: 0, 6: 0.2, 10: 1, 50: 1}),
+    ],
+)
+def test_weight_of_unverified_clips_by_epoch(text: str, weights: dict[int, float]) -> None:
+    config = Config(unverified_weight=text)
+    assert {epoch: pytest.approx(config.unverified_weight_at(epoch)) for epoch in weights} == weights
+
+
+def test_the_same_weight_is_the_same_study_however_it_is_written() -> None:
+    assert {Config(unverified_weight=text) for text in ("1", "1.0", " 1", "1e0")} == {Config()}
+    assert Config(unverified_weight="0:1.0, 30:0.20") == Config(unverified_weight="0:1,30:0.2")
+
+
+@pytest.mark.parametrize("name", SPECTROGRAM_ONLY)
+def test_what_only_models_on_spectrograms_take(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**{name: OTHER_VALUES[name]})
+    assert "conv1d does not take it, only models on log-mel spectrograms do" in one_line(caught.value)
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "average"])
+def test_holdout_is_for_choosing_an_epoch(checkpoint: str) -> None:
+    with pytest.raises(ConfigError, match=f"checkpoint={checkpoint} chooses nothing"):
+        Config(checkpoint=checkpoint, holdout=0.2)
+
+
+def test_what_the_weights_were_chosen_on() -> None:
+    assert Config().selected_on == "own fold"
+    assert Config(holdout=0.2).selected_on == "holdout"
+    assert Config(checkpoint="last").selected_on == Config(checkpoint="average").selected_on == "nothing"
 
 
 def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ import pytest
 from helpers import make_dataset, notebooks_audio_norm, one_line
 
 from fsat.config import HOP_LENGTH, MODELS, Config
+from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
 from fsat.data.features import model_input
+from fsat.data.spectra import spectra
 from fsat.errors import ConfigError
 from fsat.models import build, build_for_training, import_keras, n_threads, precision, save_weights, seed_everything
 
@@ -23,6 +25,7 @@ SMALL = {
     "dummy1d": Config(model="dummy1d", sampling_rate=100, audio_duration=1),
     "conv1d": Config(model="conv1d", sampling_rate=8000, audio_duration=0.25),
     "conv2d_mfcc": Config(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16),
+    "cnn_logmel": Config(model="cnn_logmel", sampling_rate=8000, audio_duration=0.5, n_mels=20),
 }
 
 
@@ -32,7 +35,15 @@ def trainable(model) -> int:
 
 def inputs_for(config: Config, count: int = 6, seed: int = 0) -> np.ndarray:
     crops = np.random.default_rng(seed).uniform(-1, 1, (count, config.audio_length)).astype(np.float32)
-    return model_input(crops * np.linspace(0.1, 1, count, dtype=np.float32)[:, None], config)
+    return features_of(crops * np.linspace(0.1, 1, count, dtype=np.float32)[:, None], config)
+
+
+def features_of(crops: np.ndarray, config: Config) -> np.ndarray:
+    """What the model takes in for clips that are as long as a crop."""
+    if not config.use_logmel:
+        return model_input(crops, config)
+    found = spectra(Clips.from_arrays(list(crops), config.sampling_rate), config)
+    return found.crops(np.arange(len(crops)), np.zeros(len(crops), int), config.n_frames)[..., np.newaxis]
 
 
 def unsettle(model) -> None:
@@ -177,26 +188,27 @@ def test_a_wrong_number_of_threads_is_one_line(given: str, monkeypatch: pytest.M
 # --- the least input -------------------------------------------------------------------------------
 
 
-def at(model: str, n_samples: int, n_mfcc: int) -> SimpleNamespace:
-    """What a builder looks at, without Config's own check."""
-    dim = (n_mfcc, 1 + n_samples // HOP_LENGTH, 1) if MODELS[model].features == "mfcc" else (n_samples, 1)
+def at(model: str, n_samples: int, n_rows: int) -> SimpleNamespace:
+    """What a builder looks at, without Config's own check; of a model on log-mel the samples are frames."""
+    dim = (n_rows, 1 + n_samples // HOP_LENGTH, 1) if MODELS[model].features == "mfcc" else (n_samples, 1)
+    dim = (n_samples, 16, 1) if MODELS[model].features == "logmel" else dim
     return SimpleNamespace(model=model, dim=dim, precision="float32")
 
 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_the_least_length_is_one_that_works(model: str) -> None:
     info = MODELS[model]
-    config = at(model, info.min_samples, max(info.min_mfcc, 1))
+    config = at(model, max(info.min_samples, info.min_frames), max(info.min_mfcc, 1))
     built = build(config, 3)
     assert np.isfinite(built(np.zeros((2, *config.dim), np.float32))).all()
 
 
-@pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_samples > 1])
+@pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_samples + info.min_frames > 1])
 def test_one_sample_less_is_too_short(model: str) -> None:
     """Keras itself says so, not fsat: what MODELS says is neither too little nor too much."""
     info = MODELS[model]
     with pytest.raises(ValueError, match=r"dimension|negative|Computed output size"):
-        build(at(model, info.min_samples - 1, 40), 3)
+        build(at(model, max(info.min_samples, info.min_frames) - 1, 40), 3)
 
 
 @pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_mfcc > 1])
@@ -227,7 +239,7 @@ def test_odd_but_possible_inputs_give_numbers(model: str) -> None:
     config = SMALL[model]
     square = np.where(np.arange(config.audio_length) % 40 < 20, 1, -1)
     crops = np.stack([np.zeros(config.audio_length), square]).astype(np.float32)
-    assert np.isfinite(build(config, 3).predict_on_batch(model_input(crops, config))).all()
+    assert np.isfinite(build(config, 3).predict_on_batch(features_of(crops, config))).all()
 
 
 def test_training_is_compiled_as_the_notebook_has_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,9 @@ class Dataset:
         folds: int64 (n_train,), the fold that holds the clip out.
         train: decoded training clips.
         test: decoded test clips, one for every row of the test table; of length 0 where a clip is unusable.
+        taught: int64 (n_train,), the class that training takes each clip for, -1 for one that it leaves out; by
+            default `targets`. Scores are made on `targets` alone.
+        trusted: bool (n_train,), that class was checked, by hand or by `verify`; by default `verified`.
     """
 
     manifest: Manifest
@@ -35,6 +39,26 @@ class Dataset:
     folds: np.ndarray
     train: Clips
     test: Clips
+    taught: np.ndarray | None = None
+    trusted: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, usual in (("taught", self.targets), ("trusted", self.verified)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual)
+
+    def relabelled(self, new_labels: Mapping[str, str]) -> Dataset:
+        """The dataset with other labels to train on, which count as trusted.
+
+        Args:
+            new_labels: by clip; empty for a clip to leave out. Clips that are not in it keep theirs.
+        """
+        number = {label: i for i, label in enumerate(self.labels)} | {"": -1}
+        taught, trusted = self.targets.copy(), self.verified.copy()
+        for i, fname in enumerate(self.manifest.train["fname"]):
+            if (label := new_labels.get(fname)) is not None:
+                taught[i], trusted[i] = number[label], True
+        return replace(self, taught=taught, trusted=trusted)
 
     @property
     def labels(self) -> list[str]:

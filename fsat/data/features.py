@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsat.config import HOP_LENGTH, Config
+from fsat.config import Config
 from fsat.data.audio import even_starts
+from fsat.presets import HOP_LENGTH
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -27,17 +28,22 @@ N_MELS = 128
 TOP_DB = 80.0
 
 
-def fixed_crops(lengths: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fixed_crops(
+    lengths: np.ndarray, config: Config, crop: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the crops for prediction are, clip after clip: see `even_starts`.
 
     Args:
         lengths: int (n_clips,), in samples; 0 for a clip that cannot be used, which has no crops.
+        config: gives the crops' number and length.
+        crop: their length, if it is not in samples, and so neither are `lengths`.
 
     Returns:
         int64 (n_crops,) each: the clip's index and the crop's first sample; and int64 (n_clips,), the crops of each
         clip.
     """
-    starts = [even_starts(n, config.audio_length, config.eval_crops) if n else [] for n in lengths.tolist()]
+    crop = crop or config.audio_length
+    starts = [even_starts(n, crop, config.eval_crops) if n else [] for n in lengths.tolist()]
     counts = np.array([len(some) for some in starts], dtype=np.int64)
     which = np.repeat(np.arange(len(lengths)), counts)
     return which, np.fromiter(chain.from_iterable(starts), np.int64, len(which)), counts
@@ -45,6 +51,8 @@ def fixed_crops(lengths: np.ndarray, config: Config) -> tuple[np.ndarray, np.nda
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
     """What `config.model` takes in for a batch of crops: their MFCC, or the crops themselves.
+
+    Models on log-mel spectrograms take crops of a whole clip's, see `fsat.data.spectra`.
 
     Args:
         crops: float32 (batch, audio_length).
@@ -81,7 +89,7 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
         np.maximum(mel, mel.max() - np.float32(TOP_DB), out=mel)
         out[:] = dct(mel, type=2, axis=0, norm="ortho", overwrite_x=True)[:n_mfcc]
 
-    for _ in _threads().map(one, crops, result):
+    for _ in threads().map(one, crops, result):
         pass
     return result
 
@@ -114,8 +122,9 @@ _kept = threading.local()
 
 
 @lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mfcc")
+def threads() -> ThreadPoolExecutor:
+    """Threads that make features, one a core."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="features")
 
 
 @lru_cache(maxsize=8)

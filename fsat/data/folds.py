@@ -6,6 +6,7 @@ Folds are numbered from 0. The values of a ``fold`` column are sorted (as number
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
@@ -85,6 +86,36 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
     return folds
 
 
+def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: int) -> np.ndarray:
+    """Clips to choose the best epoch by: about ``config.holdout`` of them, stratified, whole recordings together.
+
+    Args:
+        train: rows of the manifest, those that the fold may train on.
+        targets: int (n_clips,), their classes.
+        config: gives share and seed.
+        fold: its number.
+
+    Returns:
+        bool (n_clips,).
+
+    Raises:
+        ConfigError: there are too few clips or recordings for that share.
+    """
+    n_splits = max(2, round(1 / config.holdout))
+    n_groups = _recordings(train).nunique() if "freesound_id" in train else len(train)
+    if min(n_groups, len(train)) < 2 * n_splits:
+        raise ConfigError(
+            f"holdout={config.holdout:g}: {count(len(train), 'clip')} of {count(n_groups, 'recording')} are too few; "
+            f"raise holdout, or use checkpoint=average"
+        )
+    seed = (config.seed * 1009 + fold) % 2**32
+    options = {"n_splits": n_splits, "shuffle": True, "random_state": seed}
+    _, aside = next(_splits(train, targets, options))
+    result = np.zeros(len(train), dtype=bool)
+    result[aside] = True
+    return result
+
+
 def _from_column(column: pd.Series) -> np.ndarray:
     keys = _numbered(column)
     numbers = {key: i for i, key in enumerate(keys)}
@@ -107,20 +138,30 @@ def _keys(column: pd.Series) -> list[Decimal | str]:
 
 
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
+    if "freesound_id" in train and (n_groups := _recordings(train).nunique()) < config.n_folds:
+        raise DataError(f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be "
+                        f"spread over {config.n_folds} folds; lower n_folds")  # fmt: skip
+    options = {"n_splits": config.n_folds, "shuffle": True, "random_state": config.seed}
+    folds = np.empty(len(train), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(_splits(train, targets, options)):
+        folds[held_out] = fold
+    return folds
+
+
+def _splits(
+    train: pd.DataFrame, targets: np.ndarray, options: dict[str, int | bool]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stratified splits that keep clips of one recording together where the table says which those are."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    options = {"n_splits": config.n_folds, "shuffle": True, "random_state": config.seed}
-    if "freesound_id" in train:
-        groups = train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])
-        if (n_groups := groups.nunique()) < config.n_folds:
-            raise DataError(f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be "
-                            f"spread over {config.n_folds} folds; lower n_folds")  # fmt: skip
-        splitter = StratifiedGroupKFold(**options).split(train, targets, groups)
-    else:
-        splitter = StratifiedKFold(**options).split(train, targets)
-    folds = np.empty(len(train), dtype=np.int64)
     with warnings.catch_warnings():  # small classes are reported by small_classes
         warnings.simplefilter("ignore", UserWarning)
-        for fold, (_, held_out) in enumerate(splitter):
-            folds[held_out] = fold
-    return folds
+        if "freesound_id" in train:
+            yield from StratifiedGroupKFold(**options).split(train, targets, _recordings(train))
+        else:
+            yield from StratifiedKFold(**options).split(train, targets)
+
+
+def _recordings(train: pd.DataFrame) -> pd.Series:
+    """What each clip was cut from; a clip without a ``freesound_id`` is one of its own."""
+    return train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])

@@ -42,17 +42,24 @@ def build(config: Config, n_classes: int) -> keras.Model:
     return model
 
 
-def build_for_training(config: Config, n_classes: int) -> keras.Model:
-    """As `build`, compiled with Adam at the configured learning rate."""
-    keras = import_keras()
+def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
+    """As `build`, compiled with the configured loss and optimizer; `n_steps` are the batches of the whole training."""
+    import_keras()
+    from fsat.models.losses import compile_arguments
+
     model = build(config, n_classes)
-    model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["acc"],
-        jit_compile=False,
-    )
+    model.compile(optimizer=_optimizer(config, model), jit_compile=False, **compile_arguments(config, n_steps))
     return model
+
+
+def _optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
+    """Adam at the configured learning rate, with decay of the kernels' weights if that is asked for."""
+    keras = import_keras()
+    if not config.weight_decay:
+        return keras.optimizers.Adam(config.learning_rate)
+    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    return optimizer
 
 
 def save_weights(model: keras.Model, path: Path) -> None:

@@ -29,6 +29,23 @@ class AudioNorm(layers.Layer):
         return (crops - low) / (high - low + 1e-6) - 0.5
 
 
+class LevelNorm(layers.Layer):
+    """Set the level of spectrograms: the loudest point of each is 1, what is `RANGE_DB` softer, or more, is -1.
+
+    Input and output are float32 (batch, frames, mels, 1), whatever the precision of the layers that follow.
+    """
+
+    RANGE_DB = 80.0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(dtype="float32", **options)
+
+    def call(self, decibels: tf.Tensor) -> tf.Tensor:
+        """Normalise a batch of spectrograms in decibels."""
+        below = decibels - tf.reduce_max(decibels, axis=(1, 2, 3), keepdims=True)
+        return tf.maximum(below, -self.RANGE_DB) * (2 / self.RANGE_DB) + 1
+
+
 class ConvReLU1D(layers.Conv1D):
     """``Conv1D(activation="relu")``, and the maximum over `pool_size` steps after it if that is given.
 

@@ -33,7 +33,11 @@ class Source:
         if excluded:
             say(f"warning: {len(excluded)} training rows are left out (on_bad_clip=exclude): {excluded[0]}"
                 f"{', ...' if len(excluded) > 1 else ''}")  # fmt: skip
-        settings = " ".join(f"{name}={value}" for name, value in dataset.config.to_dict().items())
+        usual, settings = Config().to_dict(), dataset.config.to_dict()
+        shown = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")
+        settings = " ".join(
+            f"{name}={value}" for name, value in settings.items() if name in shown or value != usual[name]
+        )
         say(f"study {dataset.study}: {len(dataset.train)} training and {len(dataset.test)} test clips, "
             f"{len(dataset.labels)} classes; {settings}")  # fmt: skip
         return dataset

@@ -19,7 +19,7 @@ from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learni
 from fsat.reports.submission import submission
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.training.fold import WEIGHTS, FoldResult
+from fsat.training.fold import WEIGHTS, FoldResult, split
 from fsat.training.fold import train_fold as train
 
 
@@ -105,11 +105,13 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
             "model": config.model,
             "folds": config.folds,
             "precision": config.precision,
+            "selected_on": config.selected_on,
             "on_bad_clip": source.on_bad_clip,
         }
     )
     n_val = int((dataset.folds == fold).sum())
-    facts = {"dataset_digest": dataset.manifest.digest, "n_train": len(dataset.train) - n_val, "n_val": n_val}
+    n_train = int((split(dataset, fold) == "train").sum())
+    facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
     runs.log_dataset(dataset.manifest)
     with tempfile.TemporaryDirectory(prefix="fsat-") as name:
@@ -117,7 +119,8 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
         runs.log_metrics({"best_epoch": result.best_epoch, **result.scores}, step=len(result.history))
         _log_artifacts(dataset, fold, result)
     verified = result.scores.get("val_map3_verified")
-    say(f"fold {fold}: run {run_id}: best epoch {result.best_epoch + 1}, val_map3 {result.scores['val_map3']:.4f}, "
+    kept = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[config.checkpoint]
+    say(f"fold {fold}: run {run_id}: {kept} {result.best_epoch + 1}, val_map3 {result.scores['val_map3']:.4f}, "
         f"val_acc {result.scores['val_acc']:.4f}"
         + (f", val_map3 on verified clips {verified:.4f}" if verified is not None else ""))  # fmt: skip
     return run_id
@@ -136,7 +139,7 @@ def _log_artifacts(dataset: Dataset, fold: int, result: FoldResult) -> None:
         predictions.mkdir()
         np.save(predictions / "train.npy", result.train)
         np.save(predictions / "test.npy", result.test)
-        write_table(clip_table(dataset, result.held_out), predictions / "clips.csv")
+        write_table(clip_table(dataset, result.splits), predictions / "clips.csv")
         test_names = dataset.manifest.test["fname"].tolist()
         write_table(submission(test_names, result.test, dataset.labels), predictions / "submission.csv")
 
@@ -154,10 +157,10 @@ def _log_artifacts(dataset: Dataset, fold: int, result: FoldResult) -> None:
         runs.log_folder(folder)
 
 
-def clip_table(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
+def clip_table(dataset: Dataset, splits: np.ndarray) -> pd.DataFrame:
     """``fname,split,label,manually_verified`` in the order of the prediction arrays: training, then test clips."""
     train, test = dataset.manifest.train, dataset.manifest.test
     columns = ["fname", "split", "label", "manually_verified"]
-    above = train.assign(split=np.where(held_out, "val", "train"))[columns]
+    above = train.assign(split=splits)[columns]
     below = pd.DataFrame({"fname": test["fname"], "split": "test", "label": "", "manually_verified": ""})
     return pd.concat([above, below[columns]], ignore_index=True)

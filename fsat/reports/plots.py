@@ -12,12 +12,12 @@ from fsat.scoring.metrics import class_average_precision, confusion
 
 
 def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, title: str, path: Path) -> None:
-    """Loss and scores over epochs; a line marks the epoch whose weights are kept."""
-    epochs = np.arange(len(history))
+    """Loss and scores over the epochs that have them; a line marks the epoch whose weights are kept."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for axes, names in ((left, ("loss", "val_loss")), (right, ("acc", "val_acc", "val_map3"))):
         for name, colour in zip(names, (GREY, BLUE, ORANGE), strict=False):
-            axes.plot(epochs, [row[name] for row in history], marker="o", markersize=3, color=colour, label=name)
+            points = [(epoch, row[name]) for epoch, row in enumerate(history) if name in row]
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=name)
         axes.axvline(best_epoch, color="black", linewidth=0.8, linestyle=":", label="weights kept")
         axes.set_xlabel("epoch")
         axes.legend(frameon=False)

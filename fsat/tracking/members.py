@@ -249,11 +249,11 @@ def download(record: FoldRun, folder: Path) -> Member:
 
 def _record(run: Run) -> FoldRun | None:
     """The run as a fold run, or None where its parameters are another version's."""
-    names = Config().to_dict()
+    params = run.data.params
     try:
         # the parameters may say auto, as typed for `mlflow run`
         settled = {name: run.data.tags[TAG + name] for name in ("folds", "precision")}
-        config = Config.from_mapping({name: run.data.params[name] for name in names} | settled)
+        config = Config.from_mapping({name: params[name] for name in Config.names(params)} | settled)
     except (KeyError, ConfigError):
         return None
     needed = (TAG + "study", TAG + "fold", TAG + "dataset")

@@ -14,7 +14,10 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops, model_input
+from fsat.data.spectra import Spectra, spectra
 from fsat.threads import in_order
+from fsat.training.augment import cut, draw, mask, mix
+from fsat.training.lessons import Lessons, targets_of
 
 WORKERS = 2
 """Threads that make batches ahead of the model."""
@@ -23,45 +26,72 @@ AHEAD = 3
 """Batches that wait for the model at most."""
 
 
-def training_batches(
-    clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int, epoch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One epoch: every clip once, in random order, each as one random crop.
-
-    A clip that is shorter than a crop comes whole, at a random place in zeros, as the notebook has it.
+class TrainingClips:
+    """The clips that a fold trains on, and what is taught about them.
 
     Args:
         clips: decoded clips of the training split.
-        targets: int (n_clips,).
-        n_classes: width of the one-hot targets.
-        config: gives batch size, crop and features.
-        fold, epoch: with ``config.seed`` they fix order and crops.
-
-    Yields:
-        inputs float32 (batch, *config.dim) and one-hot targets float32 (batch, n_classes); the last batch may be
-        smaller.
+        lessons: about them.
+        config: gives batch size, crop, features and augmentation.
     """
-    rng = np.random.default_rng([config.seed, fold, epoch])
-    order = rng.permutation(len(clips))
-    spare = clips.lengths[order] - config.audio_length
-    starts = rng.integers(np.abs(spare) + 1) * np.sign(spare)
-    one_hot = np.eye(n_classes, dtype=np.float32)
 
-    def make(first: int) -> tuple[np.ndarray, np.ndarray]:
-        some = slice(first, first + config.batch_size)
-        crops = clips.crops(order[some], starts[some], config.audio_length)
-        return model_input(crops, config), one_hot[targets[order[some]]]
+    def __init__(self, clips: Clips, lessons: Lessons, config: Config) -> None:
+        self.clips, self.lessons, self.config = clips, lessons, config
+        self._spectra = spectra(clips, config) if config.use_logmel else None
 
-    return in_order(make, range(0, len(order), config.batch_size), WORKERS, AHEAD)
+    def n_batches(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        taking_part = int(np.count_nonzero(self.lessons.weights(self.config, epoch)))
+        return -(-taking_part // self.config.batch_size)
+
+    def batches(self, fold: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One epoch: every clip with a weight once, in random order, each as one random crop.
+
+        A clip that is shorter than a crop comes whole, at a random place in zeros, as the notebook has it.
+
+        Args:
+            fold, epoch: with ``config.seed`` they fix all that is random.
+
+        Yields:
+            inputs float32 (batch, *config.dim) and targets as `fsat.training.lessons.targets_of` makes them; the last
+            batch may be smaller.
+        """
+        config, source = self.config, self._spectra
+        weights = self.lessons.weights(config, epoch)
+        rng = np.random.default_rng([config.seed, fold, epoch])
+        lengths, crop = (source.n_frames, config.n_frames) if source else (self.clips.lengths, config.audio_length)
+        draws = draw(rng, np.flatnonzero(weights), lengths, crop, config)
+
+        def make(first: int) -> tuple[np.ndarray, np.ndarray]:
+            some = slice(first, min(first + config.batch_size, len(draws.order)))
+            targets = targets_of(self.lessons, weights, draws, some, config)
+            if source:
+                return mask(mix(cut(source, draws, some, config), draws, some), draws, some)[..., np.newaxis], targets
+            crops = self.clips.crops(draws.order[some], draws.starts[some], config.audio_length)
+            return mix(model_input(crops, config), draws, some), targets
+
+        return in_order(make, range(0, len(draws.order), config.batch_size), WORKERS, AHEAD)
 
 
-def evaluation_batches(clips: Clips, config: Config, batch_size: int) -> Iterator[np.ndarray]:
-    """The fixed crops of every clip, in order, as float32 (batch, *config.dim)."""
-    which, starts, _ = fixed_crops(clips.lengths, config)
+def evaluation_batches(
+    clips: Clips, config: Config, batch_size: int, source: Spectra | None = None
+) -> Iterator[np.ndarray]:
+    """The fixed crops of every clip, in order, as float32 (batch, *config.dim).
+
+    Args:
+        clips: decoded clips.
+        config: gives crops and features.
+        batch_size: crops in a batch.
+        source: the clips' spectrograms, for models on them.
+    """
+    lengths, crop = (source.n_frames, config.n_frames) if source else (clips.lengths, config.audio_length)
+    which, starts, _ = fixed_crops(lengths, config, crop)
 
     def make(first: int) -> np.ndarray:
         some = slice(first, first + batch_size)
-        return model_input(clips.crops(which[some], starts[some], config.audio_length), config)
+        if source:
+            return source.crops(which[some], starts[some], crop)[..., np.newaxis]
+        return model_input(clips.crops(which[some], starts[some], crop), config)
 
     return in_order(make, range(0, len(which), batch_size), WORKERS, AHEAD)
 

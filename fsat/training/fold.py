@@ -1,18 +1,14 @@
-"""Training one fold: fit with early stopping on val_loss, then predict every clip with the best weights.
+"""Training one fold: fit, then predict every clip with the weights that are kept.
 
-Validation uses the same fixed crops as prediction, so the best epoch's val_map3 is the score of the predictions that
-are kept.
+Validation uses the same fixed crops as prediction, so where the best epoch's weights are kept, its val_map3 is the
+score of the predictions.
 """
 
 from __future__ import annotations
 
 import io
-import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +17,15 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.dataset import Dataset
-from fsat.data.folds import check_fold
-from fsat.errors import FsatError
+from fsat.data.folds import check_fold, hold_aside
+from fsat.errors import ConfigError
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import Progress
 from fsat.scoring.blend import label_prior
 from fsat.scoring.metrics import accuracy, log_loss, map_at_k
-from fsat.training.batches import training_batches
+from fsat.training.batches import TrainingClips
+from fsat.training.lessons import Lessons
+from fsat.training.loop import Watch, callbacks_of, fit
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 
 keras = import_keras()
@@ -40,13 +38,15 @@ class FoldResult:
     """What a trained fold leaves.
 
     Attributes:
-        history: per epoch ``loss acc val_loss val_acc val_map3 learning_rate epoch_seconds clips_per_second``.
-        best_epoch: the epoch, from 0, with the least val_loss.
-        scores: ``best_val_loss val_map3 val_acc`` of the best weights, and ``val_map3_verified`` where there are
-            verified clips.
+        history: per epoch ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc val_map3`` in
+            the epochs that were validated, and ``holdout_loss`` where clips were held aside.
+        best_epoch: the epoch, from 0, whose weights are kept: the one with the least loss, or the last.
+        scores: of the kept weights on the fold's own clips: ``best_val_loss val_map3 val_acc``, the last two with
+            ``_verified`` on the verified clips alone where there are any, and ``val_map3_single_crop``.
         train: float32 (n_train, n_classes), every training clip in manifest order.
         test: float32 (n_test, n_classes), the test table's order.
-        held_out: bool (n_train,), the clips that this fold did not train on.
+        splits: str (n_train,): ``val`` for the fold's own clips, ``train``, ``holdout`` for those that only chose the
+            epoch, and ``unused`` for those that took no part.
         summary: the model, layer by layer.
         folder: holds ``best.weights.h5`` and ``tensorboard/``.
     """
@@ -56,9 +56,14 @@ class FoldResult:
     scores: dict[str, float]
     train: np.ndarray
     test: np.ndarray
-    held_out: np.ndarray
+    splits: np.ndarray
     summary: str
     folder: Path
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Bool (n_train,): the fold's own clips, which it did not train on."""
+        return self.splits == "val"
 
 
 def train_fold(
@@ -67,7 +72,7 @@ def train_fold(
     folder: Path,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
 ) -> FoldResult:
-    """Train `dataset.config.model` on all clips but the fold's own, and predict every clip with the best weights.
+    """Train `dataset.config.model` on all clips but the fold's own, and predict every clip with the weights kept.
 
     Args:
         dataset: decoded clips and folds.
@@ -76,53 +81,79 @@ def train_fold(
         on_epoch: called after every epoch with its number and metrics.
 
     Raises:
-        ConfigError: there is no such fold.
+        ConfigError: there is no such fold, or no clip is left to train on.
         FsatError: the loss became NaN or infinite.
     """
-    config = dataset.config
+    config, n_classes = dataset.config, len(dataset.labels)
     check_fold(fold, config)
+    splits = split(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
-    held_out = dataset.folds == fold
-    train_clips = dataset.train.take(np.flatnonzero(~held_out))
-    train_targets = dataset.targets[~held_out]
-    model = build_for_training(config, len(dataset.labels))
+    taught = splits == "train"
+    lessons = Lessons(dataset.taught[taught], dataset.trusted[taught], n_classes)
+    clips = TrainingClips(dataset.train.take(taught), lessons, config)
+    n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
+    model = build_for_training(config, n_classes, n_steps)
     if config.use_mfcc:
-        _standardise(model, train_clips, config)
-
-    n_batches = math.ceil(len(train_clips) / config.batch_size)
-    _follow_statistics(model, n_batches)
-    with Progress(f"fold {fold} of {config.n_folds}", config.max_epochs * n_batches) as progress:
-        watch = _Watch(dataset, fold, len(train_clips), progress, on_epoch)
-        callbacks = [
-            watch,
-            keras.callbacks.EarlyStopping(monitor="val_loss", mode="min", patience=config.patience),
-            _EventFiles(folder / "tensorboard", write_graph=False),
-        ]
-        _fit(
-            keras.callbacks.CallbackList(callbacks, model=model, epochs=config.max_epochs, steps=n_batches),
-            lambda epoch: training_batches(train_clips, train_targets, len(dataset.labels), config, fold, epoch),
-            config.max_epochs,
+        _standardise(model, clips.clips, config)
+    _follow_statistics(model, clips.n_batches(0))
+    with Progress(f"fold {fold} of {config.n_folds}", n_steps) as progress:
+        own, aside = (
+            (dataset.train.take(splits == name), dataset.targets[splits == name]) for name in ("val", "holdout")
         )
+        watch = Watch(config, fold, own, aside if len(aside[1]) else None, int(taught.sum()), progress, on_epoch)
+        callbacks = callbacks_of(watch, config, folder / "tensorboard")
+        callbacks = keras.callbacks.CallbackList(
+            callbacks, model=model, epochs=config.max_epochs, steps=clips.n_batches(0)
+        )
+        fit(callbacks, lambda epoch: clips.batches(fold, epoch), config, n_steps)
     interrupts.check()
 
-    model.set_weights(watch.best_weights)
+    model.set_weights(watch.kept_weights)
     save_weights(model, folder / WEIGHTS)
-    best = watch.best_epoch
     train_predictions = predict_clips(model, dataset.train, config)
-    test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
-    scores = {
-        "best_val_loss": watch.history[best]["val_loss"],
-        "val_map3": map_at_k(train_predictions[held_out], dataset.targets[held_out]),
-        "val_acc": accuracy(train_predictions[held_out], dataset.targets[held_out]),
-    }
-    verified = held_out & dataset.verified
-    if verified.any():
-        scores["val_map3_verified"] = map_at_k(train_predictions[verified], dataset.targets[verified])
+    test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, n_classes))
+    scores = _scores(dataset, splits == "val", train_predictions)
+    if config.eval_crops > 1:
+        single = Predictor(own[0], replace(config, eval_crops=1), keep=False)
+        scores["val_map3_single_crop"] = map_at_k(single(model)[0], own[1])
     summary = io.StringIO()
     model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
     return FoldResult(
-        watch.history, best, scores, train_predictions, test_predictions, held_out, summary.getvalue(), folder
+        watch.history, watch.kept_epoch, scores, train_predictions, test_predictions, splits, summary.getvalue(), folder
     )
+
+
+def split(dataset: Dataset, fold: int) -> np.ndarray:
+    """What each training clip is to a fold: str (n_train,), see `FoldResult.splits`.
+
+    Raises:
+        ConfigError: no clip is left to train on.
+    """
+    config = dataset.config
+    splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
+    weights = [config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)]
+    unused = (dataset.taught < 0) | (~dataset.trusted & (max(weights) == 0))
+    splits[(splits == "train") & unused] = "unused"
+    if config.holdout:
+        candidates = splits == "train"
+        aside = hold_aside(dataset.manifest.train[candidates], dataset.targets[candidates], config, fold)
+        splits[np.flatnonzero(candidates)[aside]] = "holdout"
+    train = splits == "train"
+    if not train.any() or (min(weights) == 0 and not dataset.trusted[train].any()):
+        raise ConfigError(
+            f"fold={fold}: no clip is left to train on with unverified_weight={config.unverified_weight} and "
+            f"labels_run_id={config.labels_run_id}; give unverified clips a weight above 0"
+        )
+    return splits
+
+
+def _scores(dataset: Dataset, own: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    scores = {"best_val_loss": log_loss(predictions[own], dataset.targets[own])}
+    for suffix, mask in (("", own), ("_verified", own & dataset.verified)):
+        if mask.any():
+            scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
+            scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
+    return scores
 
 
 def _standardise(model: keras.Model, clips: Clips, config: Config) -> None:
@@ -146,95 +177,4 @@ def _follow_statistics(model: keras.Model, n_batches: int) -> None:
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, 1 - 1 / max(2, n_batches))
-
-
-def _fit(
-    callbacks: keras.callbacks.CallbackList,
-    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
-    max_epochs: int,
-) -> None:
-    """Keras's `fit` for batches that threads make ahead; its own puts a tf.data pipeline between, which costs time.
-
-    Args:
-        callbacks: with the model to train.
-        batches: of an epoch: inputs and targets.
-        max_epochs: unless a callback stops the training.
-    """
-    model = callbacks.model
-    model.stop_training = False
-    callbacks.on_train_begin()
-    for epoch in range(max_epochs):
-        callbacks.on_epoch_begin(epoch)
-        sums, n_clips = Counter(), 0
-        with closing(batches(epoch)) as of_epoch:
-            for i, (inputs, targets) in enumerate(of_epoch):
-                logs = model.train_on_batch(inputs, targets, return_dict=True)
-                sums.update({name: value * len(targets) for name, value in logs.items()})
-                n_clips += len(targets)
-                callbacks.on_train_batch_end(i, logs)
-        callbacks.on_epoch_end(epoch, {name: total / n_clips for name, total in sums.items()})
-        if model.stop_training:
-            break
-    callbacks.on_train_end()
-
-
-class _EventFiles(keras.callbacks.TensorBoard):
-    """TensorBoard's event files, an entry an epoch; without the hooks around each batch, which cost time."""
-
-    on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
-    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
-
-
-@dataclass
-class _Watch(keras.callbacks.Callback):
-    """Validates after each epoch, before the callbacks that look at val_loss; keeps history and best weights."""
-
-    dataset: Dataset
-    fold: int
-    n_train: int
-    progress: Progress
-    on_epoch: Callable[[int, dict[str, float]], None]
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_weights: list[np.ndarray] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        held_out = np.flatnonzero(self.dataset.folds == self.fold)
-        self.targets = self.dataset.targets[held_out]
-        self.predictor = Predictor(self.dataset.train.take(held_out), self.dataset.config)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Stop here if a signal has come."""
-        interrupts.check()
-        self.progress.advance()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Validate, and put the scores where the next callbacks look for them."""
-        trained = time.perf_counter() - self.started
-        (scores,) = self.predictor(self.model)
-        logs["val_loss"] = log_loss(scores, self.targets)
-        logs["val_acc"] = accuracy(scores, self.targets)
-        logs["val_map3"] = map_at_k(scores, self.targets)
-        if not (math.isfinite(logs["loss"]) and np.isfinite(scores).all()):
-            rate = self.dataset.config.learning_rate
-            raise FsatError(f"the loss became {logs['loss']} in epoch {epoch}; lower learning_rate (it is {rate:g})")
-        metrics = {name: float(logs[name]) for name in ("loss", "acc", "val_loss", "val_acc", "val_map3")}
-        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
-        metrics["epoch_seconds"] = time.perf_counter() - self.started
-        metrics["clips_per_second"] = self.n_train / trained
-        self.history.append(metrics)
-        best = epoch == 0 or metrics["val_loss"] < self.history[self.best_epoch]["val_loss"]
-        if best:
-            self.best_epoch, self.best_weights = epoch, self.model.get_weights()
-        self.progress.say(
-            f"fold {self.fold}  epoch {epoch + 1}/{self.dataset.config.max_epochs}  loss {metrics['loss']:.3f}  "
-            f"val_loss {metrics['val_loss']:.3f}  val_map3 {metrics['val_map3']:.3f}  "
-            f"{metrics['clips_per_second']:.0f} clips/s{'  best so far' if best else ''}"
-        )
-        self.on_epoch(epoch, metrics)
+            layer.momentum = float(min(layer.momentum, 1 - 1 / max(2, n_batches)))

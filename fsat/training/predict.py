@@ -9,9 +9,10 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.cache import fixed_features
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops
+from fsat.data.fixed import fixed_features
+from fsat.data.spectra import spectra
 from fsat.threads import in_order
 from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches
 
@@ -24,23 +25,26 @@ CROPS_PER_BATCH = 64
 class Predictor:
     """Predicts the same clips again and again: by one model after every epoch, or by many that share their features.
 
-    The inputs of models on MFCC are computed once and kept, in the clips' store where they have one.
+    MFCC and spectrograms are computed once and kept, in the clips' store where they have one.
 
     Args:
         clips: decoded clips; unusable ones, of length 0, get no prediction.
         config: of the model, or of all the models that share crops and features.
+        keep: whether MFCC may be kept.
     """
 
-    def __init__(self, clips: Clips, config: Config) -> None:
+    def __init__(self, clips: Clips, config: Config, keep: bool = True) -> None:
         self.clips, self.config = clips, config
         self.usable = clips.lengths > 0
-        self.counts = fixed_crops(clips.lengths, config)[2]
-        self._features = fixed_features(clips, config) if config.use_mfcc else None
+        self._features = fixed_features(clips, config) if config.use_mfcc and keep else None
+        self._spectra = spectra(clips, config) if config.use_logmel else None
+        lengths, crop = (self._spectra.n_frames, config.n_frames) if self._spectra else (clips.lengths, None)
+        self.counts = fixed_crops(lengths, config, crop)[2]
 
     def batches(self) -> Iterator[np.ndarray]:
         """The models' inputs of all fixed crops, clip after clip: float32 (batch, *config.dim)."""
         if self._features is None:
-            return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH)
+            return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH, self._spectra)
         total = int(self.counts.sum())
         return in_order(
             lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),

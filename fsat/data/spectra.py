@@ -1,0 +1,146 @@
+"""Log-mel spectrograms of whole clips, of which training and prediction take crops.
+
+Conventions: a spectrogram is float32 (frames, mels), in decibels above `FLOOR_DB`; 0 is the floor, and what lies beyond
+a clip's ends is 0. A frame stands for `Config.hop_length` samples, its Hann window is twice as long. Power of the
+Fourier transform; Slaney mel bands of equal area (as ``librosa.filters.mel``) from `LOWEST` Hz to half the rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fsat.config import Config
+from fsat.data.clips import Clips, Floats, Whole
+from fsat.data.features import threads
+from fsat.data.kept import kept_features
+from fsat.data.store import key_of
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+SPECTRA = 1
+"""Raised when the spectrograms of the same samples change."""
+
+FLOOR_DB = -80.0
+"""Decibels of a band's power that count as silence."""
+
+LOWEST = 20.0
+"""Hz where the lowest band begins."""
+
+FRAMES_AT_ONCE = 512
+CLIPS_AT_ONCE = 64
+
+
+class Spectra:
+    """Spectrograms of clips, in memory or in a mapped file.
+
+    Attributes:
+        n_frames: int64 (n_clips,), 0 where the clip cannot be used.
+    """
+
+    def __init__(self, values: Clips, n_mels: int) -> None:
+        self._values, self._n_mels = values, n_mels
+        self.n_frames = values.lengths // n_mels
+
+    def crops(self, indices: np.ndarray, starts: np.ndarray, n_frames: int) -> np.ndarray:
+        """A piece of each of these clips' spectrograms, with zeros where it runs over an end.
+
+        Args:
+            indices: int (m,) places of the clips.
+            starts: int (m,) first frame of each piece; may be negative.
+            n_frames: of a piece.
+
+        Returns:
+            float32 (m, n_frames, n_mels), writable.
+        """
+        flat = self._values.crops(indices, np.asarray(starts) * self._n_mels, n_frames * self._n_mels)
+        return flat.reshape(len(flat), n_frames, self._n_mels)
+
+
+def spectra(clips: Clips, config: Config) -> Spectra:
+    """The spectrograms of clips, computed once for all that were decoded together and kept beside them.
+
+    Args:
+        clips: at ``config.sampling_rate``; of those in memory the spectrograms are in memory too.
+        config: of a model on log-mel spectrograms.
+
+    Raises:
+        FsatError: the disk is full, or the cache folder cannot be written.
+    """
+    if not config.use_logmel or config.sampling_rate != clips.sampling_rate:
+        raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected log-mel at {clips.sampling_rate} Hz")
+    whole = clips.whole
+    lengths = np.where(whole.lengths > 0, 1 + whole.lengths // config.hop_length, 0) * config.n_mels
+    key = key_of([SPECTRA, config.hop_length, config.n_mels])
+    n_frames = int(lengths.sum()) // config.n_mels
+    values = kept_features(
+        whole, f"logmel-{key}.f32", "log-mel spectrograms", n_frames, config.n_mels, lambda: _all(Clips(whole), config)
+    )
+    rows = clips.rows
+    if values is None:  # those asked for, alone
+        lengths, rows = np.where(clips.lengths > 0, 1 + clips.lengths // config.hop_length, 0) * config.n_mels, None
+        values = Floats(np.concatenate([np.empty(0, np.float32), *(part.ravel() for part in _all(clips, config))]))
+    nothing = [""] * len(lengths)
+    return Spectra(Clips(Whole(values, lengths, nothing, lengths < 0, clips.sampling_rate), rows), config.n_mels)
+
+
+def _all(clips: Clips, config: Config) -> Iterator[np.ndarray]:
+    """The spectrograms of usable clips, some clips at a time."""
+    usable = np.flatnonzero(clips.lengths > 0)
+
+    def one(i: int) -> np.ndarray:
+        return logmel(clips[i], config.sampling_rate, config.n_mels, config.hop_length)
+
+    for first in range(0, len(usable), CLIPS_AT_ONCE):
+        yield np.concatenate(list(threads().map(one, usable[first : first + CLIPS_AT_ONCE].tolist())))
+
+
+def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int) -> np.ndarray:
+    """The log-mel spectrogram of a waveform, zero-padded at both ends.
+
+    Args:
+        samples: float32 (n_samples,), in about [-1, 1].
+        sampling_rate: in Hz.
+        n_mels: number of bands.
+        hop_length: samples from frame to frame.
+
+    Returns:
+        float32 (1 + n_samples // hop_length, n_mels), in decibels above `FLOOR_DB`, at least 0.
+    """
+    from scipy.fft import rfft
+
+    window, filters = _window_and_filters(sampling_rate, n_mels, hop_length)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, len(window) // 2), len(window))[::hop_length]
+    result = np.empty((len(frames), n_mels), np.float32)
+    for first in range(0, len(frames), FRAMES_AT_ONCE):
+        some = slice(first, first + FRAMES_AT_ONCE)
+        spectrum = rfft(frames[some] * window, axis=-1)
+        power = np.square(spectrum.real)
+        power += np.square(spectrum.imag)  # time, bins
+        result[some] = (filters @ power.T).T
+    np.maximum(result, np.float32(10 ** (FLOOR_DB / 10)), out=result)
+    np.log10(result, out=result)
+    result *= np.float32(10)
+    result -= np.float32(FLOOR_DB)
+    return result
+
+
+@lru_cache(maxsize=8)
+def _window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tuple[np.ndarray, csr_array]:
+    """Hann window of two hops, centred in n_fft samples, and the mel filter bank (n_mels, bins), float32."""
+    import warnings
+
+    import librosa
+    from scipy.sparse import csr_array
+
+    n_fft = 2 ** math.ceil(math.log2(2 * hop_length))
+    window = librosa.util.pad_center(librosa.filters.get_window("hann", 2 * hop_length, fftbins=True), size=n_fft)
+    with warnings.catch_warnings():  # at a low rate some bands are narrower than a bin, and stay at the floor
+        warnings.simplefilter("ignore", UserWarning)
+        filters = librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels, fmin=LOWEST)
+    return window.astype(np.float32), csr_array(filters.astype(np.float32))

@@ -1,0 +1,79 @@
+"""The models that a Config can name, and sets of settings that go together.
+
+Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+HOP_LENGTH = 512
+"""Samples between two MFCC frames (librosa's default, as in the notebook)."""
+
+LOGMEL_HOP = 0.016
+"""Seconds between two frames of a log-mel spectrogram."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What fsat knows of a model without importing TensorFlow.
+
+    Attributes:
+        builder: ``module:function`` that makes the Keras model.
+        features: ``waveform``, ``mfcc`` or ``logmel``, what the model takes in.
+        min_samples: the shortest input in samples that its layers can take.
+        min_frames: the fewest frames that its layers can take; 0 where it takes none.
+        min_mfcc: the fewest MFCC that its layers can take; 0 where it takes none.
+        bfloat16: whether ``precision=auto`` may choose bfloat16: the model has arithmetic that gains by it.
+        preset: Config values that go with the model unless an option says otherwise.
+    """
+
+    builder: str
+    features: str = "waveform"
+    min_samples: int = 1
+    min_frames: int = 0
+    min_mfcc: int = 0
+    bfloat16: bool = True
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+
+LOGMEL: dict[str, Any] = {
+    "sampling_rate": 32000,
+    "audio_duration": 4.0,
+    "batch_size": 16,
+    "max_epochs": 100,
+    "learning_rate": 0.002,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.0001,
+    "checkpoint": "average",
+    "mixup": 0.4,
+    "gain": 6.0,
+    "time_mask": 0.4,
+    "mel_mask": 8,
+}
+"""The recipe of `cnn_logmel`; the benchmark `quality` has what each part of it gives."""
+
+MODELS: dict[str, ModelInfo] = {
+    "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
+    "conv1d": ModelInfo("fsat.models.waveform:conv1d", min_samples=1616),
+    "conv2d_mfcc": ModelInfo(
+        "fsat.models.mfcc:conv2d_mfcc",
+        features="mfcc",
+        min_samples=15 * HOP_LENGTH,
+        min_mfcc=16,
+        preset={"sampling_rate": 44100, "n_mfcc": 40},
+    ),
+    "cnn_logmel": ModelInfo(
+        "fsat.models.logmel:cnn_logmel",
+        features="logmel",
+        min_frames=15,
+        preset=LOGMEL,
+    ),
+}
+"""Every model by name. A new one is a builder function and a line here."""
+
+PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
+PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
