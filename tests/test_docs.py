@@ -14,7 +14,7 @@ from fsat.config import MODELS, PRESETS, Config
 
 README = (ROOT / "README.md").read_text()
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "predict"]
+ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict"]
 
 
 def test_entry_points_are_commands_of_the_same_name():

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 TIERS = [
-    {"errors", "interrupts", "progress", "settings", "presets", "config", "labels", "threads"},
+    {"errors", "interrupts", "progress", "settings", "presets", "config", "labels", "threads", "thresholds"},
     {"scoring"},
     {"data"},
     {"models"},

@@ -15,10 +15,12 @@ from fsat.cli.options import (
     parallel_option,
     register_options,
     source_options,
+    threshold_options,
     with_options,
 )
 from fsat.config import PRESETS, Config
 from fsat.errors import DataError, FsatError
+from fsat.thresholds import Thresholds
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -109,10 +111,7 @@ def cross_validate(
 @click.option("--allow_incomplete", type=bool, default=False, show_default=True, help="Blend though folds are missing.")
 def ensemble(run_ids: str | None, studies: str | None, register_as: str, promote: str, allow_incomplete: bool) -> None:
     """Blend fold runs by geometric mean, score the blend, register it as a tagger."""
-    chosen = _words(run_ids or ""), _words(studies or "")
-    for name, given, words in zip(("run_ids", "studies"), (run_ids, studies), chosen, strict=True):
-        if given is not None and not words:
-            raise click.UsageError(f"--{name} is empty; expected ids separated by commas")
+    chosen = _chosen(run_ids, studies)
     from fsat.pipeline.ensemble import ensemble
 
     made = ensemble(*chosen, register_as, promote, allow_incomplete)
@@ -120,6 +119,19 @@ def ensemble(run_ids: str | None, studies: str | None, register_as: str, promote
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")
     click.echo(made.registered.news)
+
+
+@cli.command()
+@click.option("--run_ids", metavar="A,B,...", help="Fold runs whose out-of-fold predictions decide.")
+@click.option("--studies", metavar="A,B,...", help="Studies that decide. [default: newest complete one]")
+@with_options(threshold_options)
+def verify(run_ids: str | None, studies: str | None, accept_at: float, relabel_at: float, drop_at: float) -> None:
+    """Decide on unverified labels by out-of-fold predictions; prints the run id, for labels_run_id."""
+    chosen = _chosen(run_ids, studies)
+    thresholds = Thresholds(accept_at, relabel_at, drop_at)
+    from fsat.pipeline.verify import verify
+
+    click.echo(verify(*chosen, thresholds).run_id)
 
 
 @cli.command()
@@ -174,6 +186,15 @@ def cache(clear: bool, everything: bool) -> None:
 
     for line in clear_cache(everything) if clear else list_cache():
         click.echo(line)
+
+
+def _chosen(run_ids: str | None, studies: str | None) -> tuple[list[str], list[str]]:
+    """The ids in both options."""
+    chosen = _words(run_ids or ""), _words(studies or "")
+    for name, given, words in zip(("run_ids", "studies"), (run_ids, studies), chosen, strict=True):
+        if given is not None and not words:
+            raise click.UsageError(f"--{name} is empty; expected ids separated by commas")
+    return chosen
 
 
 def _words(text: str) -> list[str]:

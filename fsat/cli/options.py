@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fsat.config import PRESETS, Config
+from fsat.thresholds import Thresholds
 
 DEBUG = "FSAT_DEBUG"
 """Environment variable that asks for tracebacks."""
@@ -78,6 +79,20 @@ register_options = [
         show_default=True,
         help="Whether the alias champion moves to the new version; auto: if its OOF mAP@3 is better.",
     ),
+]
+
+
+threshold_options = [
+    click.option(f"--{field.name}_at", type=click.FloatRange(0, 1), default=field.default, show_default=True, help=help)
+    for field, help in zip(
+        fields(Thresholds),
+        (
+            "Least probability of a label that is the best guess, to accept it.",
+            "Least probability of another best guess, to make it the label.",
+            "Probability of a label below which its clip is dropped.",
+        ),
+        strict=True,
+    )
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fsat.config import Config
 from fsat.data.dataset import Dataset, load_dataset
+from fsat.errors import RunError
 from fsat.progress import say
 
 
@@ -45,5 +46,15 @@ class Source:
     def read(self, config: Config, fold: int | None = None) -> Dataset:
         """As `load`, without a word."""
         from fsat.models.precision import settle_precision  # it asks TensorFlow about GPUs
+        from fsat.tracking.labels import fetch_labels
 
-        return load_dataset(self.data_dir, settle_precision(config), self.on_bad_clip, self.n_folds_given, fold)
+        labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
+        dataset = load_dataset(self.data_dir, settle_precision(config), self.on_bad_clip, self.n_folds_given, fold)
+        if labels is None:
+            return dataset
+        if labels.dataset != dataset.manifest.digest:
+            raise RunError(
+                f"labels_run_id={labels.run_id}: its labels are of another dataset (digest {labels.dataset}) than "
+                f"{self.data_dir} (digest {dataset.manifest.digest}); run verify on a study of this one"
+            )
+        return dataset.relabelled(labels.new_labels)

@@ -1,0 +1,104 @@
+"""Entry point `verify`: a study's out-of-fold predictions decide which unverified labels can be trained on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsat.errors import RunError
+from fsat.pipeline.blending import blend_members
+from fsat.pipeline.ensemble import choose
+from fsat.progress import say
+from fsat.scoring.rows import ranges, release
+from fsat.scoring.verification import DECISIONS, decide
+from fsat.thresholds import Thresholds
+from fsat.tracking import runs
+from fsat.tracking.labels import COLUMNS, STAGE, TABLE, fetch_labels
+from fsat.tracking.members import Member, download
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` has decided.
+
+    Attributes:
+        run_id: of its run, which `train_fold` takes as ``labels_run_id``.
+        table: ``fname,label,new_label,score,decision``, every training clip.
+        counts: clips by decision.
+    """
+
+    run_id: str
+    table: pd.DataFrame
+    counts: dict[str, int]
+
+
+def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds: Thresholds | None = None) -> Verified:
+    """Accept, replace or drop the labels of unverified clips, and log what was decided.
+
+    Args:
+        run_ids, studies: as for `ensemble`; several studies are blended by geometric mean.
+        thresholds: how sure the models must be.
+
+    Raises:
+        RunError: runs are missing, unfinished, or do not belong together, a clip has no out-of-fold prediction, or
+            there is no unverified clip.
+    """
+    thresholds = thresholds or Thresholds()
+    with runs.tracked(STAGE, "verify"):
+        chosen = choose(run_ids, studies, allow_incomplete=False)
+        with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+            members = [download(record, Path(name)) for records in chosen.values() for record in records]
+            table = label_table(members, thresholds)
+        return _log(members, table, thresholds)
+
+
+def label_table(members: Sequence[Member], thresholds: Thresholds) -> pd.DataFrame:
+    """``fname,label,new_label,score,decision`` of every training clip, in the members' order."""
+    first = members[0]
+    blend = blend_members(members)
+    clips = first.clips[first.clips["split"] != "test"]
+    verified = (clips["manually_verified"] == "1").to_numpy()
+    if not blend.covered.all():
+        missing = clips["fname"].to_numpy()[~blend.covered]
+        raise RunError(
+            f"{len(missing)} of {len(clips)} training clips have no out-of-fold prediction of every study, first "
+            f"{missing[0]}; expected complete studies that share their clips: train the missing folds with "
+            "cross_validate"
+        )
+    if verified.all():
+        raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
+    parts = []
+    for start, stop in ranges(*blend.oof.shape):
+        scores = blend.oof[start:stop]
+        parts.append(decide(scores, blend.targets[start:stop], verified[start:stop], thresholds))
+        release(scores)
+    decisions, classes, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
+    names = np.array([*first.labels, ""], dtype=object)
+    columns = (clips["fname"].to_numpy(), clips["label"].astype(str).to_numpy(), names[classes], confidence, decisions)
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6})
+
+
+def _log(members: Sequence[Member], table: pd.DataFrame, thresholds: Thresholds) -> Verified:
+    first, run_id = members[0], runs.active_run_id()
+    studies = list(dict.fromkeys(member.record.study for member in members))
+    before = sorted({member.record.config.labels_run_id for member in members} - {"none"})
+    round_number = 1 + max((fetch_labels(labels).round for labels in before), default=0)
+    runs.rename(f"verify, round {round_number}")
+    runs.set_tags({
+        "studies": ",".join(studies), "dataset": first.record.dataset, "data_dir": first.record.data_dir,
+        "round": round_number, "labels_run_id": ",".join(before) or "none",
+    })  # fmt: skip
+    runs.log_params({f"{name}_at": value for name, value in vars(thresholds).items()})
+    runs.log_json([member.record.run_id for member in members], "members.json")
+    runs.log_table(table, TABLE)
+    counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
+    runs.log_metrics({f"n_{name}": number for name, number in counts.items()})
+    say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels "
+        f"{counts['accept']} are accepted, {counts['relabel']} replaced, {counts['drop']} dropped, "
+        f"{counts['keep']} kept as they are")  # fmt: skip
+    return Verified(run_id, table, counts)

@@ -1,0 +1,74 @@
+"""Tables of labels that `verify` has logged, as a training finds them: by the run's id alone."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from fsat import interrupts
+from fsat.errors import RunError
+from fsat.tracking.members import UNKNOWN
+from fsat.tracking.runs import TAG, refusal
+
+STAGE = "verify"
+TABLE = "labels.csv"
+COLUMNS = ("fname", "label", "new_label", "score", "decision")
+
+
+@dataclass(frozen=True)
+class VerifiedLabels:
+    """What a run of `verify` has decided.
+
+    Attributes:
+        run_id: of the run.
+        dataset: digest of the dataset that it is about.
+        round: 1 for labels by models that trained on the table's, one more for each time that such labels were used.
+        new_labels: by clip, of those that something was decided about; empty for a clip to leave out.
+    """
+
+    run_id: str
+    dataset: str
+    round: int
+    new_labels: dict[str, str]
+
+
+def fetch_labels(run_id: str) -> VerifiedLabels:
+    """The labels of a run of `verify`.
+
+    Raises:
+        RunError: the id is unknown, or is not that of a FINISHED run of `verify`, or its table cannot be fetched.
+    """
+    try:
+        with interrupts.shielded():
+            run = mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise refusal(error) from error
+        raise RunError(
+            f"labels_run_id={run_id}: no such run on {mlflow.get_tracking_uri()}; expected the id of a run of verify, "
+            "as it prints at its end"
+        ) from error
+    stage = run.data.tags.get(TAG + "stage", "no fsat stage")
+    if stage != STAGE:
+        raise RunError(f"labels_run_id={run_id}: the run is of stage {stage}; expected a run of verify")
+    if run.info.status != "FINISHED" or run.info.lifecycle_stage != "active":
+        state = run.info.status if run.info.lifecycle_stage == "active" else "deleted"
+        raise RunError(f"labels_run_id={run_id}: the run is {state}; expected a FINISHED one: run verify again")
+    with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
+        try:
+            with interrupts.shielded():
+                path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=TABLE, dst_path=folder)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (MlflowException, OSError, ValueError) as error:
+            raise RunError(
+                f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "
+                "run verify again"
+            ) from error
+    decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
+    tags = run.data.tags
+    new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
+    return VerifiedLabels(run_id, tags.get(TAG + "dataset", ""), int(tags.get(TAG + "round", 1)), new_labels)
