@@ -109,17 +109,58 @@ class Row:
         return "reached" if low <= self.judged <= high else "MISSED"
 
 
+@dataclass(frozen=True)
+class Score:
+    """A line of a table of scores: values over seeds, judged by their mean.
+
+    Attributes:
+        what: what was measured.
+        values: one a seed.
+        at_least, at_most: the limit of the mean, if there is one.
+        aim: a further limit that is only wished for.
+        remark: anything else, such as wall time.
+    """
+
+    what: str
+    values: Sequence[float]
+    at_least: float | None = None
+    at_most: float | None = None
+    aim: float | None = None
+    remark: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.mean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; 0 for one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def verdict(self) -> str:
+        """``reached``, ``MISSED``, or nothing where there is no limit."""
+        if self.at_least is None and self.at_most is None:
+            return ""
+        low = -float("inf") if self.at_least is None else self.at_least
+        high = float("inf") if self.at_most is None else self.at_most
+        return "reached" if low <= self.mean <= high else "MISSED"
+
+
 @dataclass
 class Section:
     """What a benchmark found.
 
     Attributes:
-        rows: its table.
+        rows: its table of comparisons.
+        scores: its tables of scores, by title.
         notes: what a reader must know to judge the table, a paragraph each.
         libraries: distributions whose versions matter here.
     """
 
     rows: list[Row] = field(default_factory=list)
+    scores: dict[str, list[Score]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     libraries: Sequence[str] = ("numpy",)
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import fsat
-from benchmarks.harness import Row, Samples, Section, number
+from benchmarks.harness import Row, Samples, Score, Section, number
 
 HEAD = """\
 # Results of the benchmarks
@@ -20,7 +20,7 @@ HEAD = """\
 Written by `python -m benchmarks DATA_DIR`; see [README.md](README.md) for what each one measures. Each section says on
 which machine, when and with what it was made. A cell holds the median of the repeats, with the least and greatest in
 parentheses; the ratio is that of the medians, left by right. Where there is no right side, the left median is held
-against the limit.
+against the limit. Tables of scores have means over seeds, and as spread the standard deviation.
 """
 
 SECTION = re.compile(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", re.DOTALL)
@@ -85,6 +85,13 @@ def render(name: str, section: Section, command: str, quiet: str) -> str:
         lines += ["| measured | this side | other side | ratio | to reach | |", "| --- | --- | --- | --- | --- | --- |"]
         lines += [_line(row) for row in section.rows]
         lines.append("")
+    for title, scores in section.scores.items():
+        lines += [
+            f"| {title} | mean | spread | each seed | to reach | | |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        lines += [_score_line(score) for score in scores]
+        lines.append("")
     for note in section.notes:
         lines += [note, ""]
     return "\n".join([*lines, f"<!-- {name}: end -->"])
@@ -109,13 +116,20 @@ def _line(row: Row) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _score_line(score: Score) -> str:
+    each = ", ".join(f"{value:.4g}" for value in score.values) if len(score.values) > 1 else ""
+    cells = [score.what, f"{score.mean:.4g}", f"{score.spread:.2g}" if each else "", each, _goal(score), score.verdict,
+             score.remark]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
 def _cell(side: Samples | None) -> str:
     if side is None:
         return ""
     return f"{side.who}: {side}" if side.who else str(side)
 
 
-def _goal(row: Row) -> str:
+def _goal(row: Row | Score) -> str:
     goals = []
     if row.at_least is not None:
         goals.append(f"≥ {row.at_least:g}")
