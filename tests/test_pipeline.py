@@ -22,6 +22,7 @@ from fsat.pipeline.main import main
 from fsat.pipeline.predict import predict
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
+from fsat.scoring.calibration import reliability
 from fsat.tagger import MemberFiles, Tagger, write
 from fsat.tracking.members import by_run_ids, download
 from fsat.training.predict import predict_clips
@@ -212,6 +213,12 @@ def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     assert scores["map3"].iloc[3] == pytest.approx(metrics["oof_map3"])
     assert scores["map3"].iloc[3] == scores["map3"].iloc[5]  # one study: its weight is 1
     assert "weights.json" not in artifacts(blended.run_id)
+    names = ("classes", "confusion", "confused_pairs", "calibration", "suspects")
+    assert {f"reports/{name}.csv" for name in names} | {"plots/calibration.png"} <= set(artifacts(blended.run_id))
+    bins = reliability(expected.max(axis=1), expected.argmax(axis=1) == targets)
+    assert metrics["oof_ece"] == metrics["oof_ece_verified"] == pytest.approx(bins.expected_error)  # all are verified
+    doubted = pd.read_csv(fetch(blended.run_id, "reports/suspects.csv"))
+    assert set(doubted["fname"]) == set(table["fname"][expected.argmax(axis=1) != targets])
     assert {"predictions/submission.csv", "predictions/clips.csv", "members.json"} <= set(artifacts(blended.run_id))
 
 
@@ -394,6 +401,8 @@ def test_an_incomplete_study_only_if_allowed(study):
     assert np.isnan(oof).any(axis=1).sum() == 12
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"))
     assert scores["clips"].tolist() == [12] * 5
+    assert pd.read_csv(fetch(made.run_id, "reports/classes.csv"))["clips"].sum() == 12
+    assert pd.read_csv(fetch(made.run_id, "reports/calibration.csv"))["clips"].sum() == 12
     assert status(made.run_id) == "FINISHED"
     version = mlflow.MlflowClient().get_model_version_by_alias("half", "champion")
     assert version.tags["fsat.oof_clips"] == "12"
@@ -410,6 +419,7 @@ def test_main_without_test_clips_tags_the_training_clips(store, tmp_path):
     said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv", blend="arithmetic")
     newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
     assert newest[0].data.params["blend"] == "arithmetic"
+    assert pd.read_csv(fetch(newest[0].info.run_id, "reports/classes.csv"))["clips"].tolist() == [4, 4, 4]
     assert len(pd.read_csv(tmp_path / "tags.csv")) == 12
     assert "plain version 1 is now champion" in said
     with pytest.raises(FsatError, match="is a folder"):

@@ -17,7 +17,7 @@ from fsat.data.tables import write_parts
 from fsat.errors import RunError
 from fsat.pipeline.blending import Blend, blend_members, check_method
 from fsat.progress import say
-from fsat.reports.plots import plot_class_precision, plot_confusion
+from fsat.reports.study import Predicted, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
@@ -182,11 +182,7 @@ def _log_and_register(
     write_parts(predictions / "clips.csv", _clips_of_blend(first))
     test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
-    oof, targets = blend.oof, blend.targets
-    if not blend.covered.all():
-        oof, targets = _rows_where(blend.oof, blend.covered, folder / "covered.npy"), targets[blend.covered]
-    plot_confusion(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "confusion.png")
-    plot_class_precision(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "class_precision.png")
+    runs.log_metrics(write_reports(_predicted(first, blend, folder / "covered.npy"), out))
     runs.log_folder(out)
 
     model_folder = folder / "tagger"
@@ -206,6 +202,16 @@ def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
     for start in range(0, len(member.clips), CLIPS_AT_ONCE):
         part = member.clips.iloc[start : start + CLIPS_AT_ONCE]
         yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
+
+
+def _predicted(member: Member, blend: Blend, path: Path) -> Predicted:
+    """The training clips that have a blended prediction; `path` is for their rows, if these are not all."""
+    covered = blend.covered
+    names = member.clips.loc[member.clips["split"] != "test", "fname"].array
+    if covered.all():
+        return Predicted(blend.oof, blend.targets, blend.verified, names, member.labels)
+    oof = _rows_where(blend.oof, covered, path)
+    return Predicted(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
 
 
 def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:
