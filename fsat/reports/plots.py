@@ -85,12 +85,12 @@ def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
     above.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
     above.bar(bins.low, np.nan_to_num(bins.accuracy), width, align="edge", color=BLUE, edgecolor="white",
               label="accuracy")  # fmt: skip
-    above.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, markersize=5, label="mean score of the bin")
+    above.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
     above.set_xlim(0, 1)
     above.set_ylim(0, 1)
     above.set_ylabel("share of best guesses that are right")
-    above.legend(frameon=False, loc="upper left")
-    above.set_title(f"{title}: expected calibration error {bins.expected_error:.3f}")
+    above.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(f"{title}: expected calibration error {bins.expected_error:.3f}", fontsize=12)
     below.bar(bins.low, bins.clips, width, align="edge", color=GREY, edgecolor="white")
     below.set_ylabel("clips")
     below.set_xlabel("score of the best guess")
