@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock bench clean
+.PHONY: setup demo test lint lock bench quality weak_labels clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ lock: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'resampy>=0.4'
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(BENCH)
+
+# How good the models are: quality on DATA_DIR's folds, about an hour; weak_labels, with labels made wrong on purpose.
+quality weak_labels: setup
+	$(BIN)/python -m benchmarks $(DATA_DIR) $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

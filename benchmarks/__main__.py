@@ -14,7 +14,10 @@ from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
 NAMES = ("decode", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
-"""Every benchmark, in the order of RESULTS.md; each is a module with a function `run`."""
+"""What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
+
+LONG = ("quality", "weak_labels")
+"""Those that are run only by name: what is measured is how good the models are, and it takes an hour or more."""
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -40,7 +43,7 @@ def main() -> int:
         text = report.render(name, section, command(arguments, name), quiet(before, busy))
         print(text, flush=True)
         if arguments.output:
-            report.update(arguments.output, {name: text}, NAMES)
+            report.update(arguments.output, {name: text}, (*NAMES, *LONG))
     if failed:
         say(f"failed: {', '.join(failed)}; their sections stay as they were")
     return 1 if failed else 0
@@ -59,7 +62,12 @@ def parse() -> argparse.Namespace:
     """The command line's arguments, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="real clips: train.csv and audio_train/")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run, all if none: {', '.join(NAMES)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which to run: {', '.join((*NAMES, *LONG))}; if none, all but {', '.join(LONG)}",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="how often each side is run [default: 3]")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that all of it runs; only printed")
     parser.add_argument("--output", type=Path, help="the file to write [default: RESULTS.md; none with --quick]")
@@ -69,8 +77,8 @@ def parse() -> argparse.Namespace:
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
     )  # fmt: skip
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(NAMES):
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if unknown := set(arguments.names) - {*NAMES, *LONG}:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join((*NAMES, *LONG))}")
     if not (arguments.data_dir / "train.csv").is_file():
         parser.error(f"{arguments.data_dir}: expected a folder with train.csv and audio_train/")
     if arguments.repeats < 1:

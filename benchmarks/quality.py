@@ -43,12 +43,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def run(bench: Bench) -> Section:
     """Train every study of every seed, one after the other."""
     seeds = bench.pick(SEEDS, SEEDS[:1])
-    quick = bench.pick({}, {"max_epochs": 1})
+    quick, data = bench.pick({}, {"max_epochs": 1}), str(bench.data_dir)
     studies = {name: {"preset": name} for name in (*MEMBERS, *NOTEBOOK.values())}
     studies |= {name: {"preset": "cnn_logmel", **change} for name, change in bench.pick(ABLATIONS, {}).items()}
     sides = {
         f"{name}, seed {seed}": partial(
-            call, "benchmarks.quality:study", data_dir=str(bench.data_dir), options={**options, **quick, "seed": seed},
+            call, "benchmarks.quality:study", data_dir=data, options={**options, **quick, "seed": seed},
             path=str(bench.folder / f"{name}-{seed}.npy".replace(" ", "_")),
         )
         for seed in seeds for name, options in studies.items()
@@ -56,7 +56,9 @@ def run(bench: Bench) -> Section:
     results = alternate(1, sides)
     found = {name: [results[f"{name}, seed {seed}"][0] for seed in seeds] for name in studies}
     blends = [
-        call("benchmarks.quality:blend", paths=[found[name][i]["path"] for name in MEMBERS], data_dir=str(bench.data_dir))
+        call(
+            "benchmarks.quality:blend", paths=[found[name][i]["path"] for name in MEMBERS], data_dir=str(bench.data_dir)
+        )
         for i in range(len(seeds))
     ]
     return _section(found, blends, seeds)
@@ -141,3 +143,23 @@ def study(data_dir: str, options: dict[str, Any], path: str) -> dict[str, Any]:
         "minutes": minutes,
         "clips": len(dataset.targets),
     }
+
+
+def blend(paths: list[str], data_dir: str) -> dict[str, float]:
+    """mAP@3 of each way to blend some studies' out-of-fold predictions; weights are fitted on other folds."""
+    import numpy as np
+
+    from fsat.config import Config
+    from fsat.pipeline.source import Source
+    from fsat.scoring.blend import Blended, OutOfFold
+    from fsat.scoring.metrics import map_at_k
+    from fsat.scoring.weights import cross_fit
+
+    dataset = Source(Path(data_dir)).load(Config.resolve({"model": "dummy1d"}))
+    masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]
+    studies = [OutOfFold([predictions] * len(masks), masks) for predictions in map(np.load, paths)]
+    everywhere = np.ones(len(dataset.targets), dtype=bool)
+    weights = cross_fit(studies, dataset.targets, dataset.verified, everywhere).by_fold
+    blends = {name: Blended([[study] for study in studies], name) for name in ("geometric", "arithmetic")}
+    blends["weighted"] = Blended([[study] for study in studies], "weighted", weights, dataset.folds)
+    return {name: map_at_k(rows, dataset.targets) for name, rows in blends.items()}

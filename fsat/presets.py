@@ -77,3 +77,6 @@ MODELS: dict[str, ModelInfo] = {
 
 PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
+
+BLENDS = ("geometric", "arithmetic", "weighted")
+"""How an ensemble may blend its studies; see `fsat.scoring.blend`."""

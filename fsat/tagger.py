@@ -1,8 +1,8 @@
 """The tagger: an ensemble's members in one folder, clips in, top-k labels with scores out.
 
-The folder holds ``tagger.json`` (labels, and per member its study, fold, Config and weights file) and the weights.
-Loading it runs no code from the folder. MLflow loads it through `_load_pyfunc` as a pyfunc model, with a copy of this
-package, so it needs the dependencies but no checkout.
+The folder holds ``tagger.json`` (labels, how studies are blended and what each weighs, and per member its study, fold,
+Config and weights file) and the members' weights. Loading it runs no code from the folder. MLflow loads it through
+`_load_pyfunc` as a pyfunc model, with a copy of this package, so it needs the dependencies but no checkout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,14 +44,31 @@ class MemberFiles:
     weights: Path
 
 
-def write(folder: Path, members: Sequence[MemberFiles], labels: Sequence[str]) -> None:
-    """Write a tagger's folder; `folder` must exist and be empty."""
+def write(
+    folder: Path,
+    members: Sequence[MemberFiles],
+    labels: Sequence[str],
+    blend: str = "geometric",
+    study_weights: Mapping[str, float] | None = None,
+) -> None:
+    """Write a tagger's folder.
+
+    Args:
+        folder: must exist and be empty.
+        members: all of the blend's; those of a study that weighs 0 are left out, for they change nothing.
+        labels: label order.
+        blend: one of `fsat.config.BLENDS`.
+        study_weights: for ``weighted``, what each study weighs.
+    """
     facts = []
     for member in members:
+        if study_weights and study_weights[member.study] == 0:
+            continue
         name = f"{member.study}-fold{member.fold}.weights.h5"
         shutil.copyfile(member.weights, folder / name)
         facts.append({"study": member.study, "fold": member.fold, "weights": name, "config": member.config.to_dict()})
-    whole = {"recipe": RECIPE, "labels": list(labels), "members": facts}
+    how = {"blend": blend, "study_weights": dict(study_weights or {})}
+    whole = {"recipe": RECIPE, "labels": list(labels), **how, "members": facts}
     (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
 
 
@@ -67,6 +84,8 @@ class Tagger:
 
         facts = json.loads((Path(folder) / FACTS).read_text())
         self.labels: list[str] = facts["labels"]
+        self._method: str = facts.get("blend", "geometric")  # older folders say nothing
+        self._study_weights: dict[str, float] = facts.get("study_weights", {})
         self._members = []
         for fact in facts["members"]:
             config = Config.from_mapping(fact["config"])
@@ -111,7 +130,8 @@ class Tagger:
             predictions = Predictor(clips[config.sampling_rate], config)(*(model for _, _, model in members))
             for (study, _, _), prediction in zip(members, predictions, strict=True):
                 studies.setdefault(study, []).append(prediction)
-        return blend_studies(list(studies.values()))
+        weights = [self._study_weights[study] for study in studies] if self._method == "weighted" else None
+        return blend_studies(list(studies.values()), method=self._method, weights=weights)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Tag rows of clips; this is what MLflow calls.

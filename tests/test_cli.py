@@ -55,6 +55,8 @@ def error_line(done: subprocess.CompletedProcess) -> str:
         (["predict", "--input", ".", "--output", "."], "is a folder; expected the name of a file to write"),
         (["ensemble", "--run_ids", ","], "--run_ids is empty; expected ids separated by commas"),
         (["ensemble", "--studies", ""], "--studies is empty"),
+        (["ensemble", "--blend", "foo"], "'foo' is not one of 'geometric', 'arithmetic', 'weighted'"),
+        (["main", "--blend", "foo"], "'foo' is not one of 'geometric', 'arithmetic', 'weighted'"),
         (["sample", "/dev/null"], "/dev/null: is a file; expected a new or empty folder"),
         (["eda", "--data_dir", "/dev/null"], "/dev/null: not a folder"),
         (["tag"], "No such command 'tag'"),

@@ -18,10 +18,12 @@ from conftest import ROOT
 
 from fsat.errors import RunError
 from fsat.pipeline.blending import blend_members
+from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
 from fsat.scoring import rows
 from fsat.scoring.blend import OutOfFold, blend_studies, geometric_mean
 from fsat.scoring.metrics import accuracy, map_at_k, top_k
+from fsat.scoring.weights import cross_fit
 from fsat.tracking import members as tracking_members
 from fsat.tracking.members import Member
 
@@ -89,30 +91,44 @@ def studies(tmp_path: Path) -> dict[str, list[Member]]:
     return made
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["no folder", "folder"])
-def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, named, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "named"), [("geometric", False), ("geometric", True), ("arithmetic", True), ("weighted", True)]
+)
+def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, named, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 41 * 16)
     monkeypatch.setattr(rows, "THREADS", 3)
     monkeypatch.setattr(tracking_members, "CLIPS_AT_ONCE", 50)
     everyone = [one for folds in studies.values() for one in folds]
     (tmp_path / "blend").mkdir()
-    blend = blend_members(everyone, tmp_path / "blend" if named else None)
+    blend = blend_members(everyone, tmp_path / "blend" if named else None, method)
 
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 10**9)
     fold, targets = np.arange(307) % 3, np.arange(307) * 7 % N_CLASSES
     verified = np.arange(307) % 3 == 0
     whole = {study: [np.array(one.train) for one in folds] for study, folds in studies.items()}
-    parts = {study: OutOfFold(arrays, [fold == i for i in range(len(arrays))])[:] for study, arrays in whole.items()}
+    lazy = {study: OutOfFold(arrays, [fold == i for i in range(len(arrays))]) for study, arrays in whole.items()}
+    parts = {study: part[:] for study, part in lazy.items()}
     covered = fold < 2
+    weights = cross_fit(list(lazy.values()), targets, verified, covered)
+    assert (weights.by_fold[0] != weights.by_fold[1]).any()
+    crossed = [blend_studies([[p] for p in parts.values()], method="weighted", weights=w) for w in weights.by_fold]
+    oofs = {
+        "geometric": geometric_mean(parts.values()),
+        "arithmetic": blend_studies([list(parts.values())], method="arithmetic"),
+        "weighted": np.where((fold == 0)[:, np.newaxis], crossed[0], crossed[1]),
+    }
     np.testing.assert_array_equal(blend.covered, covered)
-    np.testing.assert_array_equal(blend.oof[covered], geometric_mean([part[covered] for part in parts.values()]))
+    np.testing.assert_array_equal(blend.oof[covered], oofs[method][covered])
     assert np.isnan(blend.oof[~covered]).all()
-    test = blend_studies([[np.array(one.test) for one in folds] for folds in studies.values()])
+    tests = [[np.array(one.test) for one in folds] for folds in studies.values()]
+    test = blend_studies(tests, method=method, weights=weights.final)
     np.testing.assert_array_equal(blend.test, test)
+    assert blend.weights == (dict(zip("ab", weights.final.tolist(), strict=True)) if method == "weighted" else {})
     np.testing.assert_array_equal(blend.best, top_k(test))
     np.testing.assert_array_equal(blend.targets, targets)
     if named:
         np.testing.assert_array_equal(np.load(tmp_path / "blend" / "oof.npy"), blend.oof)
+        assert {path.name for path in (tmp_path / "blend").iterdir()} == {"oof.npy", "test.npy", "best.npy"}
 
     def scores(array: np.ndarray, where: np.ndarray) -> list[float]:
         both = where & verified
@@ -125,10 +141,13 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, named, tmp
     for study, arrays in whole.items():
         expected += [scores(array, fold == i) for i, array in enumerate(arrays)]
         expected.append(scores(parts[study], fold < len(arrays)))
-    expected.append(scores(blend.oof, covered))
+    expected += [scores(oofs[name], covered) for name in BLENDS]
     found = blend.scores[["clips", "map3", "accuracy", "map3_verified"]].to_numpy(dtype=float)
     np.testing.assert_array_equal(found, np.array(expected, dtype=float))
-    assert blend.scores["kind"].tolist() == ["member"] * 3 + ["study"] + ["member"] * 2 + ["study", "blend"]
+    assert blend.scores["kind"].tolist() == ["member"] * 3 + ["study"] + ["member"] * 2 + ["study"] + ["blend"] * 3
+    assert blend.scores["method"].tolist() == [""] * 7 + list(BLENDS)
+    assert blend.metrics["oof_map3"] == expected[7 + BLENDS.index(method)][1] == blend.row["map3"]
+    assert {name: blend.metrics[f"weight_{name}"] for name in blend.weights} == blend.weights
 
 
 @pytest.mark.parametrize(
@@ -188,7 +207,8 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
-def test_an_ensemble_is_blended_in_memory_for_one_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_studies", [1, 2])
+def test_an_ensemble_is_blended_in_memory_for_one_table(n_studies: int, tmp_path: Path) -> None:
     n_clips, n_folds = 100_000, 8
     train, test = predictions(n_clips, 0), predictions(n_clips, 1)
     first = write_member(tmp_path / "0", train, test, 0, n_folds)
@@ -207,13 +227,15 @@ sys.path.insert(0, "tests")
 from test_ensemble_memory import blend_members, member, LABELS, write_submission
 import pyarrow
 folder = Path(sys.argv[1])
-members = [member(folder / str(i), "s", i) for i in range(8)]
+members = [member(folder / str(i), study, i) for study in "st"[: int(sys.argv[2])] for i in range(8)]
+import scipy.optimize
 before = peak()
-blend = blend_members(members, folder)
+blend = blend_members(members, folder, "weighted")
 write_submission(folder / "submission.csv", members[0].clips["fname"].array[100_000:], blend.best, LABELS)
 print(peak() - before)
 """
     per_clip = 2 * n_clips * 300  # bytes: the table of clips being read, the lines being written, numbers
-    assert grown(code, tmp_path) < SLACK + per_clip < 8 * (train.nbytes + test.nbytes) / 2
+    fitted = 50_000 * N_CLASSES * 4 * n_studies * (n_studies > 1)  # logarithms that weights are fitted on
+    assert grown(code, tmp_path, n_studies) < SLACK + per_clip + fitted < 8 * (train.nbytes + test.nbytes) / 2
     np.testing.assert_allclose(np.load(tmp_path / "oof.npy", mmap_mode="r")[-1000:], train[-1000:], atol=1e-6)
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == n_clips + 1

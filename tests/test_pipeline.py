@@ -14,7 +14,7 @@ from scipy.stats import gmean
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
-from fsat.errors import DataError, FsatError, RunError
+from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.models import build
 from fsat.models.precision import settle_precision
 from fsat.pipeline.ensemble import ensemble
@@ -22,7 +22,10 @@ from fsat.pipeline.main import main
 from fsat.pipeline.predict import predict
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
-from fsat.tracking.members import by_run_ids
+from fsat.presets import BLENDS
+from fsat.scoring.calibration import reliability
+from fsat.tagger import MemberFiles, Tagger, write
+from fsat.tracking.members import by_run_ids, download
 from fsat.training.predict import predict_clips
 
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
@@ -206,8 +209,17 @@ def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     targets = table["label"].map(labels.index).to_numpy()
     assert metrics["oof_acc"] == pytest.approx((expected.argmax(axis=1) == targets).mean())
     scores = pd.read_csv(fetch(blended.run_id, "scores.csv"))
-    assert scores["kind"].tolist() == ["member", "member", "study", "blend"]
-    assert scores["map3"].iloc[-1] == pytest.approx(metrics["oof_map3"])
+    assert scores["kind"].tolist() == ["member", "member", "study", "blend", "blend", "blend"]
+    assert scores["method"].tolist()[3:] == list(BLENDS)
+    assert scores["map3"].iloc[3] == pytest.approx(metrics["oof_map3"])
+    assert scores["map3"].iloc[3] == scores["map3"].iloc[5]  # one study: its weight is 1
+    assert "weights.json" not in artifacts(blended.run_id)
+    names = ("classes", "confusion", "confused_pairs", "calibration", "suspects")
+    assert {f"reports/{name}.csv" for name in names} | {"plots/calibration.png"} <= set(artifacts(blended.run_id))
+    bins = reliability(expected.max(axis=1), expected.argmax(axis=1) == targets)
+    assert metrics["oof_ece"] == metrics["oof_ece_verified"] == pytest.approx(bins.expected_error)  # all are verified
+    doubted = pd.read_csv(fetch(blended.run_id, "reports/suspects.csv"))
+    assert set(doubted["fname"]) == set(table["fname"][expected.argmax(axis=1) != targets])
     assert {"predictions/submission.csv", "predictions/clips.csv", "members.json"} <= set(artifacts(blended.run_id))
 
 
@@ -269,8 +281,13 @@ def test_champion_moves_only_as_promote_says(blended, study, source):
     assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.news
 
 
-def test_members_may_differ_in_rate_and_features(study, source, data, store):
-    others = cross_validate(source, tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16))
+@pytest.fixture(scope="module")
+def others(study, source):
+    """Both folds of a conv2d_mfcc study of the same clips."""
+    return cross_validate(source, tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16))
+
+
+def test_members_may_differ_in_rate_and_features(study, others, data):
     made = ensemble(studies=[study[0].study, others[0].study], register_as="joint")
     per_study = [
         gmean([array(record.run_id, "test").astype(np.float64) for record in records], axis=0)
@@ -283,6 +300,50 @@ def test_members_may_differ_in_rate_and_features(study, source, data, store):
     name = pd.read_csv(data / "sample_submission.csv")["fname"][1]
     tags = tagger.predict(pd.DataFrame({"audio": [(data / "audio_test" / name).read_bytes()]}))
     np.testing.assert_allclose(tags["scores"][0], np.sort(expected[1])[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", BLENDS)
+def test_the_tagger_blends_as_its_ensemble_did(study, others, data, method):
+    both = [study[0].study, others[0].study]
+    made = ensemble(studies=both, register_as=method, blend=method)
+    run, logged = mlflow.get_run(made.run_id), array(made.run_id, "test")
+    assert run.data.params["blend"] == method
+    version = mlflow.artifacts.download_artifacts(f"models:/{method}/{made.registered.version}")
+    folder = Path(version, "data", "tagger")
+    facts = json.loads((folder / "tagger.json").read_text())
+    assert facts["blend"] == method
+    if method == "weighted":
+        weights = json.loads(fetch(made.run_id, "weights.json").read_text())
+        assert list(weights) == both
+        assert sum(weights.values()) == pytest.approx(1)
+        assert facts["study_weights"] == weights
+        assert {name: run.data.metrics[f"weight_{name}"] for name in weights} == weights
+    row = made.scores[made.scores["method"] == method].iloc[0]
+    assert run.data.metrics["oof_map3"] == pytest.approx(row["map3"])
+    names = pd.read_csv(data / "sample_submission.csv")["fname"][:5]
+    clips = [data / "audio_test" / name for name in names]
+    np.testing.assert_allclose(Tagger(folder).scores(clips)[0], logged[:5], atol=1e-6)
+    if method == "geometric":  # as a folder of an older fsat, which does not say
+        older = {name: value for name, value in facts.items() if name not in ("blend", "study_weights")}
+        (folder / "tagger.json").write_text(json.dumps(older))
+        np.testing.assert_allclose(Tagger(folder).scores(clips)[0], logged[:5], atol=1e-6)
+    else:
+        assert np.abs(logged - array(ensemble(studies=both, register_as="mean").run_id, "test")).max() > 1e-3
+
+
+def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tmp_path):
+    members = [download(record, tmp_path / "members") for record in (*study, *others)]
+    files = [MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
+    for name, some, how in (
+        ("both", files, ("weighted", {study[0].study: 1.0, others[0].study: 0.0})),
+        ("alone", files[:2], ()),
+    ):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, some, members[0].labels, *how)
+    assert len(list((tmp_path / "both").glob("*.weights.h5"))) == 2
+    clips = sorted((data / "audio_train").iterdir())[:3]
+    scores = [Tagger(tmp_path / name).scores(clips)[0].tolist() for name in ("both", "alone")]
+    assert scores[0] == scores[1]
 
 
 def test_newest_complete_study_is_the_default(study, store):
@@ -313,6 +374,8 @@ def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path)
     assert "are both fold 0" in refusal(run_ids=[*run_ids, twice])
     assert "no study nowhere" in refusal(studies=["nowhere"])
     assert "both given" in refusal(run_ids=run_ids, studies=["x"])
+    with pytest.raises(ConfigError, match="blend=median: expected one of geometric, arithmetic, weighted"):
+        ensemble(run_ids=run_ids, blend="median")
 
     elsewhere = Source(make_dataset(tmp_path / "other", clips_per_class=6, test_clips=2))
     others = [record.run_id for record in cross_validate(elsewhere, tiny(model="dummy1d"))]
@@ -338,7 +401,9 @@ def test_an_incomplete_study_only_if_allowed(study):
     oof = array(made.run_id, "oof")
     assert np.isnan(oof).any(axis=1).sum() == 12
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"))
-    assert scores["clips"].tolist() == [12, 12, 12]
+    assert scores["clips"].tolist() == [12] * 5
+    assert pd.read_csv(fetch(made.run_id, "reports/classes.csv"))["clips"].sum() == 12
+    assert pd.read_csv(fetch(made.run_id, "reports/calibration.csv"))["clips"].sum() == 12
     assert status(made.run_id) == "FINISHED"
     version = mlflow.MlflowClient().get_model_version_by_alias("half", "champion")
     assert version.tags["fsat.oof_clips"] == "12"
@@ -352,7 +417,10 @@ def test_an_incomplete_study_only_if_allowed(study):
 def test_main_without_test_clips_tags_the_training_clips(store, tmp_path):
     folder = make_dataset(tmp_path / "plain", clips_per_class=4, test_clips=0)
     (folder / "audio_test").mkdir()
-    said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv")
+    said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv", blend="arithmetic")
+    newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
+    assert newest[0].data.params["blend"] == "arithmetic"
+    assert pd.read_csv(fetch(newest[0].info.run_id, "reports/classes.csv"))["clips"].tolist() == [4, 4, 4]
     assert len(pd.read_csv(tmp_path / "tags.csv")) == 12
     assert "plain version 1 is now champion" in said
     with pytest.raises(FsatError, match="is a folder"):

@@ -10,10 +10,10 @@ import click
 from fsat import __version__
 from fsat.cli.options import (
     Commands,
+    blend_options,
     config_options,
     debug_option,
     parallel_option,
-    register_options,
     source_options,
     threshold_options,
     with_options,
@@ -34,7 +34,7 @@ def cli() -> None:
 @source_options
 @click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
 @parallel_option
-@with_options(register_options)
+@with_options(blend_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
 def main_command(
@@ -42,6 +42,7 @@ def main_command(
     on_bad_clip: str,
     models: str | None,
     parallel_folds: str,
+    blend: str,
     register_as: str,
     promote: str,
     output: str,
@@ -61,7 +62,7 @@ def main_command(
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.main import main
 
-    click.echo(main(source, configs, register_as, promote, Path(output), parallel_folds))
+    click.echo(main(source, configs, register_as, promote, Path(output), parallel_folds, blend))
 
 
 @cli.command()
@@ -107,14 +108,16 @@ def cross_validate(
 @cli.command()
 @click.option("--run_ids", metavar="A,B,...", help="Fold runs to blend.")
 @click.option("--studies", metavar="A,B,...", help="Studies to blend. [default: newest complete one]")
-@with_options(register_options)
+@with_options(blend_options)
 @click.option("--allow_incomplete", type=bool, default=False, show_default=True, help="Blend though folds are missing.")
-def ensemble(run_ids: str | None, studies: str | None, register_as: str, promote: str, allow_incomplete: bool) -> None:
-    """Blend fold runs by geometric mean, score the blend, register it as a tagger."""
+def ensemble(
+    run_ids: str | None, studies: str | None, blend: str, register_as: str, promote: str, allow_incomplete: bool
+) -> None:
+    """Blend fold runs, score the blend, register it as a tagger."""
     chosen = _chosen(run_ids, studies)
     from fsat.pipeline.ensemble import ensemble
 
-    made = ensemble(*chosen, register_as, promote, allow_incomplete)
+    made = ensemble(*chosen, register_as, promote, allow_incomplete, blend)
     table = made.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")

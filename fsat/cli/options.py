@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fsat.config import PRESETS, Config
+from fsat.presets import BLENDS
 from fsat.thresholds import Thresholds
 
 DEBUG = "FSAT_DEBUG"
@@ -70,7 +71,15 @@ parallel_option = click.option(
     help="Folds to train at the same time, each in a process of its own.",
 )
 
-register_options = [
+blend_options = [
+    click.option(
+        "--blend",
+        type=click.Choice(BLENDS),
+        default="geometric",
+        show_default=True,
+        help="How studies are blended: by their geometric or arithmetic mean, each alike, or weighted: by a geometric "
+        "mean with weights fitted on out-of-fold predictions.",
+    ),
     click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
     click.option(
         "--promote",

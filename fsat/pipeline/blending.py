@@ -14,11 +14,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.errors import RunError
-from fsat.scoring.blend import OutOfFold, blend_studies, geometric_mean
+from fsat.errors import ConfigError, RunError, printable
+from fsat.presets import BLENDS
+from fsat.scoring.blend import Blended, OutOfFold, blend_studies
 from fsat.scoring.metrics import TOP_K, label_places, map_of_places
 from fsat.scoring.rows import Ranges, Rows, create_rows, in_threads, release
+from fsat.scoring.weights import Weights, cross_fit
 from fsat.tracking.members import Member
+
+COLUMNS = [
+    "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "minutes", "run_id",
+]  # fmt: skip
+"""Of the table of scores."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,15 @@ class Blend:
             member that did not train on it; NaN rows where a fold is missing. A memory map, as is all of the test
             clips.
         covered: bool (n_train,), the row of `oof` is a prediction.
-        test: float32 (n_test, n_classes), the geometric mean over all members, each study counting alike.
+        test: float32 (n_test, n_classes), the blend over all members of each study.
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
         targets: int64 (n_train,).
-        scores: ``kind, study, model, fold, clips, map3, accuracy, map3_verified, minutes, run_id``: a row for each
-            member on its own fold, each study's out-of-fold predictions, and the blend's.
+        verified: bool (n_train,), someone has verified the label.
+        method: how `oof` and `test` are blended, one of `fsat.config.BLENDS`.
+        weights: for ``weighted`` what each study counts in `test`, by study, in order; empty for other methods. In
+            `oof` a clip's weights are those that were fitted without the clips of its fold.
+        scores: has `COLUMNS`: a row for each member on its own fold, each study's out-of-fold predictions, and the
+            blend's by each method, whichever was chosen.
     """
 
     oof: np.ndarray
@@ -42,38 +53,81 @@ class Blend:
     test: np.ndarray
     best: np.ndarray
     targets: np.ndarray
+    verified: np.ndarray
+    method: str
+    weights: dict[str, float]
     scores: pd.DataFrame
 
     @property
+    def row(self) -> pd.Series:
+        """The row of `scores` that is this blend's."""
+        return self.scores[self.scores["method"] == self.method].iloc[0]
+
+    @property
     def metrics(self) -> dict[str, float]:
-        """The blend's own scores under the names that the run logs."""
-        row = self.scores[self.scores["kind"] == "blend"].iloc[0]
+        """The blend's own scores, and its weights, under the names that the run logs."""
+        row = self.row
         metrics = {"oof_map3": row["map3"], "oof_acc": row["accuracy"], "oof_map3_verified": row["map3_verified"]}
+        metrics |= {f"weight_{study}": weight for study, weight in self.weights.items()}
         return {name: float(value) for name, value in metrics.items() if not np.isnan(value)}
 
 
-def blend_members(members: Sequence[Member], folder: Path | None = None) -> Blend:
+def check_method(method: str) -> None:
+    """Raise `ConfigError` if there is no such way to blend."""
+    if method not in BLENDS:
+        raise ConfigError(f"blend={printable(method)}: expected one of {', '.join(BLENDS)}")
+
+
+def blend_members(members: Sequence[Member], folder: Path | None = None, method: str = "geometric") -> Blend:
     """Blend members that belong together.
 
     Args:
         members: at least one; those of one study differ in fold.
         folder: where ``oof.npy``, ``test.npy`` and ``best.npy`` are made; by default they are files without a name,
             which go when the blend is let go of.
+        method: one of `fsat.config.BLENDS`.
 
     Raises:
+        ConfigError: there is no such method.
         RunError: members disagree on the dataset, the labels, their order, or the clips.
         FsatError: the disk has no room for the blend.
     """
+    check_method(method)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            return blend_members(members, Path(name))
+            return blend_members(members, Path(name), method)
     check_agreement(members)
     first = members[0]
     studies: dict[str, list[Member]] = {}
     for member in members:
         studies.setdefault(member.record.study, []).append(member)
     targets, verified = _truth(first)
+    rows, parts, everywhere = _score_studies(studies, targets, verified)
+    if not everywhere.any():
+        raise RunError(
+            "no training clip is held out by a member of every study, so the blend cannot be scored; "
+            "expected studies that share at least one fold's clips"
+        )
+    weights = cross_fit(parts, targets, verified, everywhere)
+    oof = _out_of_fold(parts, method, weights).fill(create_rows(folder / "oof.npy", first.train.shape))
+    models = "+".join(dict.fromkeys(folds[0].record.config.model for folds in studies.values()))
+    minutes = sum(member.record.minutes for member in members)
+    for name in BLENDS:
+        places, _ = _places(oof if name == method else _out_of_fold(parts, name, weights), targets)
+        scores = _scores(places, verified, everywhere)
+        rows.append(["blend", "+".join(studies), models, name, "", *scores, minutes, ""])
+    best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
+    test = create_rows(folder / "test.npy", first.test.shape)
+    blend_studies([[member.test for member in folds] for folds in studies.values()], test, best, method, weights.final)
+    by_study = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return Blend(oof, everywhere, test, best, targets, verified, method, by_study, table)
 
+
+def _score_studies(
+    studies: dict[str, list[Member]], targets: np.ndarray, verified: np.ndarray
+) -> tuple[list[list], list[OutOfFold], np.ndarray]:
+    """Rows of the table of scores, the studies' predictions, and bool (n_train,): every study has one of the clip."""
     rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
     for study, folds in studies.items():
         oof = OutOfFold([member.train for member in folds], [member.held_out for member in folds])
@@ -83,26 +137,18 @@ def blend_members(members: Sequence[Member], folder: Path | None = None) -> Blen
         for member in folds:  # its own fold's rows are the study's
             record = member.record
             scores = _scores(places, verified, member.held_out)
-            rows.append(["member", study, record.config.model, record.fold, *scores, record.minutes, record.run_id])
+            rows.append(["member", study, record.config.model, "", record.fold, *scores, record.minutes, record.run_id])
         minutes = sum(member.record.minutes for member in folds)
         scores = _scores(places, verified, covered)
-        rows.append(["study", study, folds[0].record.config.model, "", *scores, minutes, ""])
+        rows.append(["study", study, folds[0].record.config.model, "", "", *scores, minutes, ""])
+    return rows, parts, everywhere
 
-    if not everywhere.any():
-        raise RunError(
-            "no training clip is held out by a member of every study, so the blend cannot be scored; "
-            "expected studies that share at least one fold's clips"
-        )
-    oof = geometric_mean(parts, create_rows(folder / "oof.npy", first.train.shape))
-    places, covered = _places(oof, targets)
-    best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
-    test = create_rows(folder / "test.npy", first.test.shape)
-    blend_studies([[member.test for member in folds] for folds in studies.values()], test, best)
-    models = "+".join(dict.fromkeys(folds[0].record.config.model for folds in studies.values()))
-    minutes = sum(member.record.minutes for member in members)
-    rows.append(["blend", "+".join(studies), models, "", *_scores(places, verified, covered), minutes, ""])
-    columns = ["kind", "study", "model", "fold", "clips", "map3", "accuracy", "map3_verified", "minutes", "run_id"]
-    return Blend(oof, covered, test, best, targets, pd.DataFrame(rows, columns=columns))
+
+def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:
+    """The blend of the studies' out-of-fold predictions; a clip's weights were fitted without its fold."""
+    if method == "weighted":
+        return Blended([[part] for part in parts], method, weights.by_fold, parts[0].owner)
+    return Blended([parts], method)
 
 
 def check_agreement(members: Sequence[Member]) -> None:

@@ -15,9 +15,9 @@ import pandas as pd
 from fsat import tagger
 from fsat.data.tables import write_parts
 from fsat.errors import RunError
-from fsat.pipeline.blending import Blend, blend_members
+from fsat.pipeline.blending import Blend, blend_members, check_method
 from fsat.progress import say
-from fsat.reports.plots import plot_class_precision, plot_confusion
+from fsat.reports.study import Predicted, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
@@ -43,6 +43,7 @@ def ensemble(
     register_as: str = "fsat",
     promote: str = "auto",
     allow_incomplete: bool = False,
+    blend: str = "geometric",
 ) -> Ensembled:
     """Blend fold runs and register the tagger that they make.
 
@@ -53,10 +54,13 @@ def ensemble(
         register_as: name of the registered model.
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies although folds are missing.
+        blend: how studies are blended, one of `fsat.config.BLENDS`.
 
     Raises:
+        ConfigError: there is no such way to blend.
         RunError: runs are missing, unfinished, or do not belong together.
     """
+    check_method(blend)
     with runs.tracked("ensemble", "ensemble"):
         chosen = choose(run_ids, studies, allow_incomplete)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
@@ -64,8 +68,8 @@ def ensemble(
             members = [download(record, folder / "members") for records in chosen.values() for record in records]
             predictions = folder / "artifacts" / "predictions"
             predictions.mkdir(parents=True)
-            blend = blend_members(members, predictions)
-            return _log_and_register(members, blend, folder, register_as, promote)
+            made = blend_members(members, predictions, blend)
+            return _log_and_register(members, made, folder, register_as, promote)
 
 
 def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool) -> Studies:
@@ -162,11 +166,15 @@ def _log_and_register(
         "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
         "data_dir": first.record.data_dir,
     })  # fmt: skip
-    runs.log_params({"n_members": len(members), "register_as": register_as, "promote": promote})
+    runs.log_params({
+        "n_members": len(members), "register_as": register_as, "promote": promote, "blend": blend.method,
+    })  # fmt: skip
     runs.log_metrics(blend.metrics)
     runs.log_table(blend.scores, "scores.csv")
     runs.log_json([member.record.run_id for member in members], "members.json")
     runs.log_json(first.labels, "labels.json")
+    if blend.weights:
+        runs.log_json(blend.weights, "weights.json")
 
     out = folder / "artifacts"
     predictions = out / "predictions"  # oof.npy and test.npy are there
@@ -174,21 +182,18 @@ def _log_and_register(
     write_parts(predictions / "clips.csv", _clips_of_blend(first))
     test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
-    oof, targets = blend.oof, blend.targets
-    if not blend.covered.all():
-        oof, targets = _rows_where(blend.oof, blend.covered, folder / "covered.npy"), targets[blend.covered]
-    plot_confusion(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "confusion.png")
-    plot_class_precision(oof, targets, first.labels, "out-of-fold predictions", out / "plots" / "class_precision.png")
+    runs.log_metrics(write_reports(_predicted(first, blend, folder / "covered.npy"), out))
     runs.log_folder(out)
 
     model_folder = folder / "tagger"
     model_folder.mkdir()
     files = [tagger.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
-    tagger.write(model_folder, files, first.labels)
+    tagger.write(model_folder, files, first.labels, blend.method, blend.weights)
     score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
     registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote)
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
-    say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies")
+    weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
+    say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
     return Ensembled(run_id, blend.scores, registered)
 
 
@@ -197,6 +202,16 @@ def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
     for start in range(0, len(member.clips), CLIPS_AT_ONCE):
         part = member.clips.iloc[start : start + CLIPS_AT_ONCE]
         yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
+
+
+def _predicted(member: Member, blend: Blend, path: Path) -> Predicted:
+    """The training clips that have a blended prediction; `path` is for their rows, if these are not all."""
+    covered = blend.covered
+    names = member.clips.loc[member.clips["split"] != "test", "fname"].array
+    if covered.all():
+        return Predicted(blend.oof, blend.targets, blend.verified, names, member.labels)
+    oof = _rows_where(blend.oof, covered, path)
+    return Predicted(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
 
 
 def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 from fsat.config import Config
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.tables import check_writable
-from fsat.pipeline.blending import blend_members
+from fsat.pipeline.blending import blend_members, check_method
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.predict import has_clips, predict
@@ -32,6 +32,7 @@ def main(
     promote: str,
     output: Path,
     parallel_folds: str = "auto",
+    blend: str = "geometric",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
@@ -41,20 +42,22 @@ def main(
         register_as, promote: as for `ensemble`.
         output: CSV file for the tags of the test clips, or of the training clips if there are none.
         parallel_folds: as for `cross_validate`.
+        blend: how studies are blended, as for `ensemble`.
 
     Returns:
         a report in words: scores, registered version, some tagged clips, and how to open the UI.
     """
     check_writable(output)
+    check_method(blend)
     with runs.tracked("main", f"main on {source.data_dir.name}"):
         eda(source)
         studies = [cross_validate(source, config, parallel_folds) for config in configs]
-        scores, best = compare(studies)
+        scores, best = compare(studies, blend)
         say(f"blending {best['model']}, the best by OOF mAP@3")
         run_ids = [
             record.run_id for records in studies for record in records if record.study in best["study"].split("+")
         ]
-        made = ensemble(run_ids=run_ids, register_as=register_as, promote=promote)
+        made = ensemble(run_ids=run_ids, register_as=register_as, promote=promote, blend=blend)
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
         folder = _clips_to_tag(source.data_dir)
@@ -62,19 +65,22 @@ def main(
     return _report(scores, made.registered.news, tags, output)
 
 
-def compare(studies: Sequence[Sequence[FoldRun]]) -> tuple[pd.DataFrame, pd.Series]:
+def compare(studies: Sequence[Sequence[FoldRun]], method: str = "geometric") -> tuple[pd.DataFrame, pd.Series]:
     """Score each study alone and all together on out-of-fold predictions.
+
+    Args:
+        studies: each study's fold runs.
+        method: how they are blended.
 
     Returns:
         a row each, and the row with the highest mAP@3.
     """
     with tempfile.TemporaryDirectory(prefix="fsat-") as name:
         members = [[download(record, Path(name)) for record in records] for records in studies]
-        blends = [blend_members(group) for group in members]
+        blends = [blend_members(group, method=method) for group in members]
         if len(members) > 1:
-            blends.append(blend_members([member for group in members for member in group]))
-    rows = [blend.scores[blend.scores["kind"] == "blend"].iloc[0] for blend in blends]
-    scores = pd.DataFrame(rows).reset_index(drop=True)
+            blends.append(blend_members([member for group in members for member in group], method=method))
+    scores = pd.DataFrame([blend.row for blend in blends]).reset_index(drop=True)
     return scores, scores.loc[scores["map3"].idxmax()]
 
 

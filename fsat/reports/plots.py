@@ -1,4 +1,4 @@
-"""Figures of a trained fold: learning curves, confusion of the validation clips, per-class average precision."""
+"""Figures of predictions: a fold's learning curves, confusion, average precision of each class, calibration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fsat.reports.style import BLUE, GREY, ORANGE, plt, save
+from fsat.scoring.calibration import Reliability
 from fsat.scoring.metrics import class_average_precision, confusion
 
 
@@ -69,4 +70,28 @@ def plot_class_precision(
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision (number of clips in brackets)")
     axes.set_title(title)
+    save(figure, path)
+
+
+def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
+    """Accuracy of best guesses against their scores, and below it how many clips have such scores.
+
+    On the dotted line scores are what they say; below it guesses are less often right than they say.
+    """
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(5.5, 6.5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    width = bins.high - bins.low
+    above.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
+    above.bar(bins.low, np.nan_to_num(bins.accuracy), width, align="edge", color=BLUE, edgecolor="white",
+              label="accuracy")  # fmt: skip
+    above.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
+    above.set_xlim(0, 1)
+    above.set_ylim(0, 1)
+    above.set_ylabel("share of best guesses that are right")
+    above.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(f"{title}: expected calibration error {bins.expected_error:.3f}", fontsize=12)
+    below.bar(bins.low, bins.clips, width, align="edge", color=GREY, edgecolor="white")
+    below.set_ylabel("clips")
+    below.set_xlabel("score of the best guess")
     save(figure, path)

@@ -1,0 +1,198 @@
+"""Reports on out-of-fold predictions: tables by hand, planted wrong labels, calibration against its definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import read_csv
+
+from fsat.reports import study as reports
+from fsat.reports.study import Predicted, class_table, confused_pairs, suspects, write_reports
+from fsat.scoring import rows
+from fsat.scoring.calibration import reliability
+from fsat.scoring.guesses import best_guesses
+from fsat.scoring.metrics import confusion
+from fsat.scoring.suspects import doubts
+
+LABELS = ['Bang,_"loud"', "Cello", "None_here", "label"]
+SCORES = np.array(
+    [
+        [0.7, 0.1, 0.1, 0.1],
+        [0.2, 0.6, 0.1, 0.1],
+        [0.1, 0.8, 0.0, 0.1],
+        [0.4, 0.3, 0.1, 0.2],
+        [0.9, 0.1, 0.0, 0.0],
+        [0.1, 0.2, 0.2, 0.5],
+    ],
+    dtype=np.float32,
+)
+TARGETS = np.array([0, 0, 1, 1, 1, 3])
+"""No clip of class 2; best guesses are 0, 1, 1, 0, 0, 3."""
+
+
+def predicted(scores: np.ndarray = SCORES, targets: np.ndarray = TARGETS, **other) -> Predicted:
+    fnames = pd.Series([f"{i}, ©.wav" for i in range(len(scores))], dtype="str").array
+    verified = np.arange(len(scores)) % 2 == 0
+    return Predicted(**{
+        "scores": scores, "targets": targets, "verified": verified, "fnames": fnames, "labels": LABELS, **other,
+    })  # fmt: skip
+
+
+def random_scores(n_clips: int, n_classes: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(n_classes), n_clips).astype(np.float32)
+
+
+# --- doubts ----------------------------------------------------------------------------------------
+
+
+def test_doubts_by_hand() -> None:
+    margins = [0.1 - 0.7, 0.6 - 0.2, 0.1 - 0.8, 0.4 - 0.3, 0.9 - 0.1, 0.2 - 0.5]
+    np.testing.assert_allclose(doubts(SCORES, TARGETS), [(1 + margin) / 2 for margin in margins], rtol=1e-6)
+    ends = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
+    np.testing.assert_array_equal(doubts(ends, np.array([0, 0, 1, 1])), [0, 1, 0.5, np.nan])
+
+
+def test_planted_wrong_labels_are_doubted_most() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 400)
+    logits = rng.standard_normal((400, 4))
+    logits[np.arange(400), truth] += 6
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    planted = rng.choice(400, 30, replace=False)
+    given = truth.copy()
+    given[planted] = (truth[planted] + rng.integers(1, 4, 30)) % 4
+    first = np.argsort(-doubts(scores, given))[:30]
+    assert len(set(first) & set(planted)) >= 28
+    tables = pd.concat(suspects(predicted(scores, given), best_guesses(scores, given)))
+    assert tables["fname"].head(25).isin([f"{i}, ©.wav" for i in planted]).all()
+    assert tables["score"].is_monotonic_decreasing
+    right = tables["believed"].head(25).to_numpy() == np.array(LABELS)[truth[first[:25]]]
+    assert right.all()
+
+
+def test_no_bit_depends_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, targets = random_scores(500), np.arange(500) % 4
+    expected, guesses = doubts(scores, targets), best_guesses(scores, targets)
+    kept = scores.copy()
+    for elements, threads in ((4, 1), (4 * 7, 3), (10**9, 2)):
+        monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(rows, "THREADS", threads)
+        assert doubts(scores, targets).tobytes() == expected.tobytes()
+        again = best_guesses(scores, targets)
+        for name, values in vars(guesses).items():
+            assert getattr(again, name).tobytes() == values.tobytes()
+    np.testing.assert_array_equal(scores, kept)
+
+
+def test_doubts_and_scores_must_be_of_the_same_clips() -> None:
+    with pytest.raises(ValueError, match=r"targets have shape \(5,\), expected \(6,\)"):
+        doubts(SCORES, TARGETS[:5])
+
+
+# --- calibration -----------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand() -> None:
+    scores = np.array([0.15, 0.1, 0.55, 0.6, 0.95, 1.0, 0.91])
+    right = np.array([False, True, True, False, True, True, True])
+    bins = reliability(scores, right, bins=10)
+    np.testing.assert_allclose(bins.low, np.arange(10) / 10)
+    np.testing.assert_allclose(bins.high, np.arange(1, 11) / 10)
+    assert bins.clips.tolist() == [1, 1, 0, 0, 0, 2, 0, 0, 0, 3]  # 0.1 and 0.6 are the upper edges of their bins
+    np.testing.assert_allclose(bins.mean_score[[0, 1, 5, 9]], [0.1, 0.15, 0.575, 2.86 / 3])
+    np.testing.assert_allclose(bins.accuracy[[0, 1, 5, 9]], [1, 0, 0.5, 1])
+    assert np.isnan(bins.accuracy[2])
+    expected = (1 * abs(1 - 0.1) + 1 * abs(0 - 0.15) + 2 * abs(0.5 - 0.575) + 3 * abs(1 - 2.86 / 3)) / 7
+    assert bins.expected_error == pytest.approx(expected)
+
+
+def test_guesses_that_are_right_as_often_as_they_say_are_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.25, 1, 20_000)
+    right = rng.random(20_000) < scores
+    assert reliability(scores, right).expected_error < 0.02
+    assert reliability(scores**3, right).expected_error > 0.2
+    assert len(reliability(scores, right).clips) == 15
+
+
+def test_no_clips_have_no_calibration_error() -> None:
+    assert np.isnan(reliability(np.empty(0), np.empty(0, bool)).expected_error)
+    with pytest.raises(ValueError, match=r"shape \(3,\) and right \(2,\)"):
+        reliability(np.ones(3), np.ones(2, bool))
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def test_class_table_by_hand() -> None:
+    table = class_table(predicted(), confusion(SCORES, TARGETS))
+    # as rankings: class 0's clips are 2nd and 4th, class 1's 1st, 3rd and 6th (a tie, in order), class 3's is 1st
+    assert table["label"].tolist() == ['Bang,_"loud"', "Cello", "label", "None_here"]
+    assert table["clips"].tolist() == [2, 3, 1, 0]
+    assert table["verified"].tolist() == [1, 2, 0, 0]
+    np.testing.assert_allclose(table["ap"], [1 / 2, (1 + 2 / 3 + 3 / 6) / 3, 1, np.nan], atol=1e-6)
+    np.testing.assert_allclose(table["recall"], [1 / 2, 1 / 3, 1, np.nan], atol=1e-6)
+    np.testing.assert_allclose(table["precision"], [1 / 3, 1 / 2, 1, np.nan], atol=1e-6)
+
+
+def test_confused_pairs_by_hand() -> None:
+    pairs = confused_pairs(confusion(SCORES, TARGETS), LABELS)
+    assert pairs[["label", "guess", "clips"]].to_numpy().tolist() == [
+        ["Cello", 'Bang,_"loud"', 2],
+        ['Bang,_"loud"', "Cello", 1],
+    ]
+    np.testing.assert_allclose(pairs["share"], [2 / 3, 1 / 2], atol=1e-6)
+    assert confused_pairs(np.diag([3, 0, 1]), LABELS[:3]).empty
+
+
+def test_every_report_is_written_and_reads_back(tmp_path: Path) -> None:
+    metrics = write_reports(predicted(), tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert names == {
+        "reports/classes.csv", "reports/confusion.csv", "reports/confused_pairs.csv", "reports/calibration.csv",
+        "reports/suspects.csv", "plots/confusion.png", "plots/class_precision.png", "plots/calibration.png",
+    }  # fmt: skip
+    # each best guess is alone in its bin
+    says, right = np.array([0.7, 0.6, 0.8, 0.4, 0.9, 0.5]), np.array([1, 0, 1, 0, 0, 1])
+    assert metrics["oof_ece"] == pytest.approx(np.abs(says - right).mean())
+    assert metrics["oof_ece_verified"] == pytest.approx(np.abs(says - right)[::2].mean())
+
+    matrix = pd.read_csv(tmp_path / "reports" / "confusion.csv", header=None)
+    assert matrix.iloc[0].tolist() == ["label", *LABELS]
+    assert matrix.iloc[1:, 0].tolist() == LABELS
+    np.testing.assert_array_equal(matrix.iloc[1:, 1:].to_numpy(dtype=int), confusion(SCORES, TARGETS))
+    bins = pd.read_csv(tmp_path / "reports" / "calibration.csv")
+    assert bins.columns.tolist() == ["low", "high", "clips", "mean_score", "accuracy"]
+    assert (len(bins), bins["clips"].sum(), bins["accuracy"].isna().sum()) == (15, 6, 9)
+    classes = read_csv(tmp_path / "reports" / "classes.csv")
+    assert classes[-1] == {
+        "label": "None_here", "clips": "0", "verified": "0", "ap": "", "recall": "", "precision": "",
+    }  # fmt: skip
+    doubted = read_csv(tmp_path / "reports" / "suspects.csv")
+    assert doubted[0] == {
+        "fname": "4, ©.wav", "label": "Cello", "manually_verified": "1", "believed": 'Bang,_"loud"', "score": "0.9",
+        "p_label": "0.1", "p_believed": "0.9",
+    }  # fmt: skip
+    assert [row["fname"][0] for row in doubted] == ["4", "1", "3"]
+
+
+def test_reports_without_verified_clips_or_mistakes(tmp_path: Path) -> None:
+    scores, targets = np.eye(4, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 1])
+    metrics = write_reports(predicted(scores, targets, verified=np.zeros(3, bool)), tmp_path)
+    assert metrics == {"oof_ece": 0}
+    header = "fname,label,manually_verified,believed,score,p_label,p_believed\n"
+    assert (tmp_path / "reports" / "suspects.csv").read_text() == header
+    assert (tmp_path / "reports" / "confused_pairs.csv").read_text() == "label,guess,clips,share\n"
+
+
+def test_suspects_in_parts_are_the_suspects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = predicted(random_scores(100), np.arange(100) % 4)
+    guesses = best_guesses(clips.scores, clips.targets)
+    (whole,) = suspects(clips, guesses)
+    monkeypatch.setattr(reports, "CLIPS_AT_ONCE", 7)
+    parts = list(suspects(clips, guesses))
+    assert len(parts) > 5
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
