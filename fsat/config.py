@@ -131,8 +131,9 @@ class Config:
         for spec in fields(self):
             object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         pairs = weight_schedule("unverified_weight", self.unverified_weight)
-        text = f"{pairs[0][1]:g}" if len(pairs) == 1 else ",".join(f"{epoch:g}:{weight:g}" for epoch, weight in pairs)
-        object.__setattr__(self, "unverified_weight", text)
+        weights = [repr(weight).removesuffix(".0") for _, weight in pairs]
+        text = ",".join(f"{epoch:.0f}:{weight}" for (epoch, _), weight in zip(pairs, weights, strict=True))
+        object.__setattr__(self, "unverified_weight", weights[0] if len(pairs) == 1 else text)
         info = MODELS[self.model]
         if self.n_mfcc < info.min_mfcc:
             raise ConfigError(f"n_mfcc={self.n_mfcc}: {self.model} needs at least {info.min_mfcc} MFCC; raise n_mfcc")

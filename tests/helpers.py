@@ -7,8 +7,9 @@ dataset is the same, byte for byte, whenever it is made.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import soundfile as sf
@@ -64,6 +65,7 @@ def make_dataset(
     fold_column: int = 0,
     freesound_id: bool = False,
     unverified: float = 0.0,
+    wrong: Mapping[str, str] = MappingProxyType({}),
     seed: int = 0,
 ) -> Path:
     """Write a small dataset with Kaggle's names: a sine for each clip, of another frequency for each class.
@@ -83,6 +85,7 @@ def make_dataset(
         fold_column: number of folds in a ``fold`` column, numbered from 1 as in ESC-10; 0 for no such column.
         freesound_id: add that column; two clips of a class share an id (and a fold).
         unverified: share of each class's clips that have ``manually_verified`` 0 (their labels are right all the same).
+        wrong: by training clip, the label that the table gives it instead of its own; of a clip that sounds otherwise.
         seed: of lengths, frequencies and loudness.
 
     Returns:
@@ -100,7 +103,7 @@ def make_dataset(
         for kind, label in enumerate(classes):
             fname = f"{label.lower()}_{j:02d}.wav"
             write(folder / "audio_train" / fname, kind)
-            row: list[object] = [fname, label, int(j >= round(unverified * clips_per_class))]
+            row: list[object] = [fname, wrong.get(fname, label), int(j >= round(unverified * clips_per_class))]
             recording = j // 2 if freesound_id else j
             if fold_column:
                 row.append(recording % fold_column + 1)

@@ -223,6 +223,31 @@ def test_mfcc_shape(rate: int, duration: float, n_mfcc: int, dim: tuple[int, ...
 
 
 @pytest.mark.parametrize(
+    ("rate", "duration", "hop", "dim"),
+    [
+        (32000, 4.0, 512, (251, 64, 1)),
+        (8000, 0.5, 128, (32, 64, 1)),
+        (44100, 1.0, 706, (63, 64, 1)),  # of 705.6
+        (22050, 1.0, 353, (63, 64, 1)),  # of 352.8
+        (10, 1.6, 1, (17, 64, 1)),
+    ],
+)
+def test_spectrogram_shape(rate: int, duration: float, hop: int, dim: tuple[int, ...]) -> None:
+    config = Config(model="cnn_logmel", sampling_rate=rate, audio_duration=duration)
+    assert (config.features, config.use_logmel, config.use_mfcc) == ("logmel", True, False)
+    assert config.hop_length == hop
+    assert config.dim == dim
+    assert config.n_frames == dim[0]
+    assert replace(config, n_mels=40).dim == (dim[0], 40, 1)
+
+
+def test_features_follow_from_the_model() -> None:
+    assert Config().features == Config(model="dummy1d").features == "waveform"
+    mfcc = Config(model="conv2d_mfcc")
+    assert (mfcc.features, mfcc.use_logmel, mfcc.hop_length) == ("mfcc", False, 512)
+
+
+@pytest.mark.parametrize(
     ("rate", "duration", "samples"), [(16000, 2.0, 32000), (44100, 0.3, 13230), (100, 0.016, 2), (1, 0.01, 1)]
 )
 def test_audio_length_is_in_samples(rate: int, duration: float, samples: int) -> None:
@@ -313,6 +338,11 @@ def test_errors_are_what_the_command_line_prints() -> None:
             "conv2d_mfcc cannot take 6400 samples (sampling_rate=16000 Hz, audio_duration=0.4 s): it needs at least "
             "7680 samples, that is audio_duration=0.48 at this rate",
         ),
+        (
+            {"model": "cnn_logmel", "audio_duration": 0.2},
+            "cnn_logmel cannot take 3200 samples (sampling_rate=16000 Hz, audio_duration=0.2 s): it needs at least "
+            "3840 samples, that is audio_duration=0.24 at this rate",
+        ),
         ({"model": "conv2d_mfcc", "n_mfcc": 15}, "n_mfcc=15: conv2d_mfcc needs at least 16 MFCC; raise n_mfcc"),
     ],
 )
@@ -322,7 +352,7 @@ def test_what_a_model_cannot_take(settings: dict, line: str) -> None:
     assert one_line(caught.value) == line
 
 
-@pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc"])
+@pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc", "cnn_logmel"])
 @pytest.mark.parametrize("rate", [2, 100, 1001, 8000, 11025, 16000, 44100, 96000, 768000])
 def test_the_length_that_the_error_names_is_one_that_works(model: str, rate: int) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -330,7 +360,8 @@ def test_the_length_that_the_error_names_is_one_that_works(model: str, rate: int
     advice = dict(re.findall(r"(audio_duration|sampling_rate)=([\d.]+)", str(caught.value).partition("it needs")[2]))
     assert advice
     mended = Config.from_mapping({"model": model, "sampling_rate": rate, **advice})
-    assert mended.audio_length >= MODELS[model].min_samples
+    assert mended.audio_length >= max(MODELS[model].min_samples, mended.min_samples)
+    assert mended.n_frames >= MODELS[model].min_frames
 
 
 @pytest.mark.parametrize(
@@ -435,6 +466,20 @@ def test_weight_of_unverified_clips_by_epoch(text: str, weights: dict[int, float
 def test_the_same_weight_is_the_same_study_however_it_is_written() -> None:
     assert {Config(unverified_weight=text) for text in ("1", "1.0", " 1", "1e0")} == {Config()}
     assert Config(unverified_weight="0:1.0, 30:0.20") == Config(unverified_weight="0:1,30:0.2")
+
+
+@pytest.mark.parametrize("text", ["0.1234567", "0:1,1234567:0.5", "0:1e-07,9:12345678", "0:0.3333333333333333,5:0"])
+def test_weights_of_many_digits_are_kept(text: str) -> None:
+    config = Config(unverified_weight=text)
+    assert config.unverified_weight == text
+    assert Config.from_mapping(config.to_dict()) == config
+    last = text.split(",")[-1].split(":")[-1]
+    assert config.unverified_weight_at(10**9) == float(last)
+
+
+def test_the_id_of_a_run_is_the_same_however_it_is_written() -> None:
+    assert Config(labels_run_id=" 0123ABCDEF ") == Config(labels_run_id="0123abcdef")
+    assert Config(labels_run_id="None") == Config()
 
 
 @pytest.mark.parametrize("name", SPECTROGRAM_ONLY)

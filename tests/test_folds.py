@@ -12,7 +12,7 @@ from helpers import make_dataset, one_line
 
 from fsat.config import Config
 from fsat.data.dataset import load_dataset
-from fsat.data.folds import check_fold, fold_of_clips, resolve_folds, small_classes
+from fsat.data.folds import check_fold, fold_of_clips, hold_aside, resolve_folds, small_classes
 from fsat.data.tables import read_table
 from fsat.errors import ConfigError, DataError
 
@@ -199,6 +199,78 @@ def test_fewer_recordings_than_folds() -> None:
     with pytest.raises(DataError) as caught:
         split(train, replace(CONFIG, n_folds=6))
     one_line(caught.value)
+
+
+# --- clips held aside ------------------------------------------------------------------------------
+
+
+def aside(train: pd.DataFrame, holdout: float, fold: int = 0, seed: int = 1001) -> np.ndarray:
+    labels = sorted(set(train["label"]))
+    targets = np.array([labels.index(label) for label in train["label"]], dtype=int)
+    return hold_aside(train, targets, replace(CONFIG, holdout=holdout, seed=seed), fold)
+
+
+@pytest.mark.parametrize(("holdout", "n_splits"), [(0.5, 2), (0.4, 2), (0.3, 3), (0.2, 5), (0.1, 10), (0.03, 33)])
+def test_about_the_share_that_is_asked_for_is_held_aside(holdout: float, n_splits: int) -> None:
+    train = clips(["Bell", "Cello", "Flute", "Flute"] * 60)
+    held = aside(train, holdout)
+    assert held.dtype == bool
+    for label in ("Bell", "Cello", "Flute"):  # stratified
+        of_class = (train["label"] == label).to_numpy()
+        assert abs(held[of_class].sum() - of_class.sum() / n_splits) < 1
+    assert abs(held.sum() - 240 / n_splits) <= 3
+
+
+def test_what_is_held_aside_changes_with_fold_and_seed_alone() -> None:
+    train = clips(["Bell", "Cello"] * 50)
+    np.testing.assert_array_equal(aside(train, 0.2), aside(train, 0.2))
+    chosen = {aside(train, 0.2, fold, seed).tobytes() for fold in range(4) for seed in (1, 2**31 - 1)}
+    assert len(chosen) == 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_recordings_are_held_aside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+    order = rng.permutation(len(ids))
+    train = clips(["ABC"[i % 3] for i in ids[order]], freesound_id=[str(i) for i in ids[order]])
+    held = aside(train, 0.2, seed=seed)
+    assert_groups_stay_together(train, held)
+    assert 0.1 < held.mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("train", "holdout", "words"),
+    [
+        (clips(["Bell", "Cello"] * 4), 0.2, "holdout=0.2: 8 clips of 8 recordings, at most 4 of a class, are too few"),
+        (clips([]), 0.5, "holdout=0.5: 0 clips of 0 recordings, at most 0 of a class, are too few"),
+        (clips(["Bell"]), 0.5, "holdout=0.5: 1 clip of 1 recording, at most 1 of a class, are too few"),
+        (
+            clips(["Bell", "Cello"] * 40, freesound_id=[str(i // 10) for i in range(80)]),
+            0.2,
+            "holdout=0.2: 80 clips of 8 recordings, at most 40 of a class, are too few",
+        ),
+        (
+            clips([f"class {i % 10}" for i in range(30)]),
+            0.2,
+            "holdout=0.2: 30 clips of 30 recordings, at most 3 of a class, are too few",
+        ),
+    ],
+    ids=["clips", "none", "one", "recordings", "classes"],
+)
+def test_too_few_to_hold_any_aside(train: pd.DataFrame, holdout: float, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        aside(train, holdout)
+    message = one_line(caught.value)
+    assert message.startswith(words)
+    assert message.endswith("raise holdout, or use checkpoint=average")
+
+
+def test_small_classes_do_not_keep_others_from_being_held_aside() -> None:
+    train = clips(["Bell"] * 3 + ["Cello"] * 27)
+    assert aside(train, 0.1).sum() == 3
+    ten = clips([f"class {i % 10}" for i in range(30)])
+    assert aside(ten, 0.3).sum() == 10
 
 
 # --- small classes and fold numbers ----------------------------------------------------------------

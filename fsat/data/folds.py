@@ -103,10 +103,11 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
     """
     n_splits = max(2, round(1 / config.holdout))
     n_groups = _recordings(train).nunique() if "freesound_id" in train else len(train)
-    if min(n_groups, len(train)) < 2 * n_splits:
+    most = int(np.bincount(targets, minlength=1).max())
+    if min(n_groups, len(train)) < 2 * n_splits or most < n_splits:
         raise ConfigError(
-            f"holdout={config.holdout:g}: {count(len(train), 'clip')} of {count(n_groups, 'recording')} are too few; "
-            f"raise holdout, or use checkpoint=average"
+            f"holdout={config.holdout:g}: {count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most "
+            f"{most} of a class, are too few; raise holdout, or use checkpoint=average"
         )
     seed = (config.seed * 1009 + fold) % 2**32
     options = {"n_splits": n_splits, "shuffle": True, "random_state": seed}

@@ -127,6 +127,7 @@ def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int
     np.log10(result, out=result)
     result *= np.float32(10)
     result -= np.float32(FLOOR_DB)
+    np.maximum(result, 0, out=result)  # the floor's logarithm is rounded
     return result
 
 
@@ -142,5 +143,6 @@ def _window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tup
     window = librosa.util.pad_center(librosa.filters.get_window("hann", 2 * hop_length, fftbins=True), size=n_fft)
     with warnings.catch_warnings():  # at a low rate some bands are narrower than a bin, and stay at the floor
         warnings.simplefilter("ignore", UserWarning)
-        filters = librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels, fmin=LOWEST)
+        lowest = min(LOWEST, sampling_rate / 4)  # at 40 Hz no band would be left
+        filters = librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels, fmin=lowest)
     return window.astype(np.float32), csr_array(filters.astype(np.float32))

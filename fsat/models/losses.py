@@ -64,8 +64,7 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
         labels = tf.math.divide_no_nan(unverified, weights[..., tf.newaxis])
         cross = -tf.reduce_sum(labels * log_p[:, tf.newaxis], axis=-1)
         if config.loss == "lq":
-            there = tf.cast(weights > 0, tf.float32)
-            losses = there * (1 - tf.exp(-config.lq * cross)) / config.lq
+            losses = -tf.math.expm1(-config.lq * cross) / config.lq
         elif config.loss == "soft_bootstrap":
             own = -tf.reduce_sum(p * log_p, axis=-1, keepdims=True)
             losses = config.bootstrap * cross + (1 - config.bootstrap) * own

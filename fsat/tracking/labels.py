@@ -62,7 +62,7 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
         try:
             with interrupts.shielded():
                 path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=TABLE, dst_path=folder)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(COLUMNS))
         except (MlflowException, OSError, ValueError) as error:
             raise RunError(
                 f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "

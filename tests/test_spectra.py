@@ -1,0 +1,354 @@
+"""Log-mel spectrograms: librosa's own numbers, kept once beside the clips, and what is predicted from them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+from clip_files import clip_files, flip, halve, store_of
+from helpers import make_dataset, tone, write_wav
+
+from fsat import tagger
+from fsat.config import Config
+from fsat.data import spectra as spectra_module
+from fsat.data.audio import decode
+from fsat.data.cache import open_clips
+from fsat.data.clips import Clips
+from fsat.data.spectra import logmel, spectra
+from fsat.errors import AudioError
+from fsat.models import build, save_weights, seed_everything
+from fsat.training.predict import Predictor, predict_clips
+
+CONFIG = Config(model="cnn_logmel", sampling_rate=8000, audio_duration=0.5, n_mels=20, precision="float32")
+HOP, FRAMES = CONFIG.hop_length, CONFIG.n_frames
+RATES = [8000, 16000, 22050, 32000, 44100]
+
+
+def hop_of(rate: int) -> int:
+    return round(0.016 * rate)
+
+
+def n_fft_of(rate: int) -> int:
+    """The power of 2 that holds a window of two hops."""
+    return 2 ** math.ceil(math.log2(2 * hop_of(rate)))
+
+
+def librosas(samples: np.ndarray, rate: int, n_mels: int) -> np.ndarray:
+    """Decibels above -80, as float64 (frames, n_mels)."""
+    power = librosa.feature.melspectrogram(
+        y=samples.astype(np.float64), sr=rate, n_fft=n_fft_of(rate), hop_length=hop_of(rate),
+        win_length=2 * hop_of(rate), window="hann", center=True, pad_mode="constant", power=2.0, n_mels=n_mels,
+        fmin=20.0,
+    )  # fmt: skip
+    return (10 * np.log10(np.maximum(power, 1e-8)) + 80).T
+
+
+def sounds(rate: int, seconds: float = 0.7) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n_samples = round(rate * seconds)
+    short = np.pad(tone(440, seconds / 4, rate), (n_samples // 8, 0))
+    return {
+        "noise": (0.1 * rng.standard_normal(n_samples)).astype(np.float32),
+        "quiet": (1e-4 * rng.standard_normal(n_samples)).astype(np.float32),
+        "sine": tone(440, seconds, rate),
+        "silence": np.zeros(n_samples, np.float32),
+        "short": np.pad(short, (0, n_samples - len(short))),  # a tone with silence on both sides
+        "full scale": np.where(np.arange(n_samples) % 40 < 20, 1, -1).astype(np.float32),
+    }
+
+
+def of_noise(samples: np.ndarray) -> np.ndarray:
+    return logmel(samples, CONFIG.sampling_rate, CONFIG.n_mels, HOP)
+
+
+# --- one clip --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("sound", list(sounds(8000)))
+def test_spectrograms_are_librosas(rate: int, sound: str) -> None:
+    samples = sounds(rate)[sound]
+    config = Config(model="cnn_logmel", sampling_rate=rate, audio_duration=0.7)
+    result = logmel(samples, rate, 40, config.hop_length)
+    assert result.dtype == np.float32
+    assert result.shape == (config.n_frames, 40)
+    np.testing.assert_allclose(result, librosas(samples, rate, 40), atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=")  # librosa finds some of them short
+@pytest.mark.parametrize("length", [1, 2, HOP - 1, HOP, HOP + 1, 2 * HOP, 7 * HOP - 1, 7 * HOP, 4000])
+def test_frames_of_any_length(length: int) -> None:
+    samples = sounds(8000)["noise"][:length]
+    result = of_noise(samples)
+    assert result.shape == (1 + length // HOP, 20)
+    np.testing.assert_allclose(result, librosas(samples, 8000, 20), atol=0.01)
+
+
+def test_silence_is_the_floor_and_nothing_is_below() -> None:
+    for samples in sounds(8000).values():
+        assert of_noise(samples).min() >= 0
+    assert not of_noise(np.zeros(4000, np.float32)).any()
+
+
+@pytest.mark.parametrize("frequency", [150, 440, 1000, 2500, 3600])
+def test_a_sine_lands_in_its_band(frequency: int) -> None:
+    centres = librosa.mel_frequencies(20 + 2, fmin=20, fmax=4000)[1:-1]
+    middle = of_noise(tone(frequency, 0.5, 8000))[5:-5]
+    assert set(middle.argmax(axis=1).tolist()) == {int(np.abs(centres - frequency).argmin())}
+
+
+def test_ten_times_the_amplitude_is_20_db_more() -> None:
+    soft = sounds(8000)["noise"]
+    np.testing.assert_allclose(of_noise(10 * soft) - of_noise(soft), 20, atol=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 512, 1000])
+def test_a_long_clip_is_made_in_blocks_that_do_not_show(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.tile(sounds(8000)["noise"], 16)
+    expected = of_noise(samples)
+    assert len(expected) > spectra_module.FRAMES_AT_ONCE
+    monkeypatch.setattr(spectra_module, "FRAMES_AT_ONCE", at_once)
+    np.testing.assert_allclose(of_noise(samples), expected, atol=1e-3)
+    np.testing.assert_allclose(expected, librosas(samples, 8000, 20), atol=0.01)
+
+
+@pytest.mark.parametrize("rate", [1, 39, 40, 41, 80, 100, 500])
+def test_rates_that_hardly_hold_a_sound_give_numbers(rate: int) -> None:
+    """Half of 40 Hz is where the lowest band usually begins."""
+    config = Config(model="cnn_logmel", sampling_rate=rate, audio_duration=16)
+    samples = np.random.default_rng(0).standard_normal(config.audio_length).astype(np.float32)
+    result = logmel(samples, rate, config.n_mels, config.hop_length)
+    assert np.isfinite(result).all()
+    assert result.min() >= 0
+
+
+# --- crops -----------------------------------------------------------------------------------------
+
+
+def noises(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [(0.2 * rng.standard_normal(length)).astype(np.float32) for length in lengths]
+
+
+def in_memory(arrays: list[np.ndarray | AudioError]) -> Clips:
+    return Clips.from_arrays(arrays, CONFIG.sampling_rate)
+
+
+def test_crops_are_pieces_with_zeros_beyond_both_ends() -> None:
+    arrays = noises([10 * HOP, 3 * HOP, 20 * HOP])
+    found = spectra(in_memory(arrays), CONFIG)
+    assert found.n_frames.tolist() == [11, 4, 21]
+    indices = np.array([0, 1, 1, 2, 0, 1, 2, 0])
+    starts = np.array([0, -2, 1, 13, 20, -9, -8, 3])
+    crops = found.crops(indices, starts, 8)
+    assert crops.shape == (8, 8, 20)
+    assert crops.dtype == np.float32
+    for crop, i, start in zip(crops, indices, starts, strict=True):
+        padded = np.pad(of_noise(arrays[i]), ((50, 50), (0, 0)))
+        np.testing.assert_array_equal(crop, padded[50 + start : 58 + start])
+    assert not crops[4].any()
+    crops[:] = 7  # their own memory
+    np.testing.assert_array_equal(found.crops(indices[:1], starts[:1], 8)[0], of_noise(arrays[0])[:8])
+
+
+def test_a_clip_among_others_is_that_clip_alone() -> None:
+    arrays = noises([4000, 700, 9000, 128, 1])
+    arrays[1] *= 1000  # a loud neighbour
+    together = spectra(in_memory(arrays), CONFIG)
+    for i, samples in enumerate(arrays):
+        alone = spectra(in_memory([samples]), CONFIG)
+        assert together.n_frames[i] == alone.n_frames[0]
+        whole = together.crops(np.array([i]), np.array([0]), int(alone.n_frames[0]))[0]
+        np.testing.assert_array_equal(whole, alone.crops(np.array([0]), np.array([0]), len(whole))[0])
+
+
+def test_clips_that_cannot_be_used_have_no_frames() -> None:
+    arrays = noises([900, 500])
+    clips = in_memory([AudioError("broken"), arrays[0], AudioError("broken"), arrays[1]])
+    found = spectra(clips.take(np.array([3, -1, 0, 1])), CONFIG)
+    assert found.n_frames.tolist() == [4, 0, 0, 8]
+    np.testing.assert_array_equal(found.crops(np.array([3]), np.array([0]), 8)[0], of_noise(arrays[0]))
+    np.testing.assert_array_equal(found.crops(np.array([0]), np.array([0]), 4)[0], of_noise(arrays[1]))
+    assert not found.crops(np.array([1, 2]), np.array([0, -3]), 8).any()
+
+
+def test_no_clips_have_no_spectrograms() -> None:
+    assert len(spectra(in_memory([]), CONFIG).n_frames) == 0
+    assert spectra(in_memory([AudioError("broken")]), CONFIG).n_frames.tolist() == [0]
+
+
+@pytest.mark.parametrize("config", [Config(), replace(CONFIG, sampling_rate=16000)], ids=["model", "rate"])
+def test_only_for_models_on_spectrograms_at_the_rate_of_the_clips(config: Config) -> None:
+    with pytest.raises(ValueError, match="expected log-mel at 8000 Hz"):
+        spectra(in_memory(noises([500])), config)
+
+
+# --- kept beside the clips -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Eighteen clips, one of them longer than a crop by far, and one that cannot be used; a cache of their own."""
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+    folder = make_dataset(tmp_path / "data", test_clips=0) / "audio_train"
+    write_wav(folder / "bell_00.wav", tone(500, 2.3, 8000))
+    write_wav(folder / "cello_01.wav", np.full(900, np.nan), subtype="FLOAT")
+    return clip_files(folder)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the clips whose spectrograms are computed."""
+    seen: list[int] = []
+
+    def counted(samples, *settings):
+        seen.append(len(samples))
+        return logmel(samples, *settings)
+
+    monkeypatch.setattr(spectra_module, "logmel", counted)
+    return seen
+
+
+def decoded(files: list) -> list[np.ndarray | AudioError]:
+    found = []
+    for file in files:
+        try:
+            found.append(decode(file.path, CONFIG.sampling_rate))
+        except AudioError as error:
+            found.append(error)
+    return found
+
+
+def assert_spectra(found, arrays: list[np.ndarray | AudioError]) -> None:
+    assert len(found.n_frames) == len(arrays)
+    for i, samples in enumerate(arrays):
+        if isinstance(samples, AudioError):
+            assert found.n_frames[i] == 0
+            continue
+        expected = of_noise(samples)
+        assert found.n_frames[i] == len(expected)
+        crop = found.crops(np.array([i]), np.array([-1]), len(expected) + 2)[0]
+        np.testing.assert_array_equal(crop, np.pad(expected, ((1, 1), (0, 0))))
+
+
+def test_spectrograms_of_a_store_are_those_in_memory(files) -> None:
+    arrays = decoded(files)
+    clips = open_clips(files, CONFIG.sampling_rate)
+    assert (clips.lengths == 0).sum() == 1
+    for source in (clips, in_memory(arrays), open_clips(files, CONFIG.sampling_rate)):
+        assert_spectra(spectra(source, CONFIG), arrays)
+
+
+def test_they_are_computed_once_for_all_views_and_runs(files, made) -> None:
+    arrays, clips = decoded(files), open_clips(files, CONFIG.sampling_rate)
+    bad = int(np.flatnonzero(clips.lengths == 0)[0])
+    some = np.array([5, -1, 0, bad, 17, 5])
+    view = [AudioError("absent") if i < 0 else arrays[i] for i in some]
+    assert_spectra(spectra(clips.take(some), CONFIG), view)
+    assert len(made) == 17  # all that can be used, whichever were asked for
+    assert_spectra(spectra(clips, CONFIG), arrays)
+    assert_spectra(spectra(open_clips(files, CONFIG.sampling_rate).take(some[:2]), CONFIG), view[:2])
+    assert len(made) == 17
+    names = sorted(path.name for path in store_of(clips).glob("logmel-*"))
+    assert [Path(name).suffix for name in names] == [".f32", ".json"]
+
+
+def test_what_they_depend_on_names_the_file(files, made) -> None:
+    clips = open_clips(files, CONFIG.sampling_rate)
+    spectra(clips, CONFIG)
+    for same in ({"audio_duration": 1.0}, {"eval_crops": 1}, {"mixup": 0.5}, {"learning_rate": 0.1}, {"seed": 1}):
+        spectra(clips, replace(CONFIG, **same))
+    assert len(made) == 17
+    assert spectra(clips, replace(CONFIG, n_mels=33)).crops(np.array([0]), np.array([0]), 3).shape == (1, 3, 33)
+    assert len(made) == 2 * 17
+    assert len(list(store_of(clips).glob("logmel-*.f32"))) == 2
+
+
+DAMAGE = {
+    "first byte": lambda path: flip(path, 0),
+    "last byte": lambda path: flip(path, path.stat().st_size - 1),
+    "truncated": halve,
+    "gone": Path.unlink,
+    "facts": lambda path: flip(path.with_suffix(".json"), 60),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_file_is_made_again(files, made, capsys, what: str) -> None:
+    clips = open_clips(files, CONFIG.sampling_rate)
+    spectra(clips, CONFIG)
+    (path,) = store_of(clips).glob("logmel-*.f32")
+    sound = path.read_bytes()
+    DAMAGE[what](path)
+    capsys.readouterr()
+    made.clear()
+    found = spectra(open_clips(files, CONFIG.sampling_rate), CONFIG)
+    assert len(made) == 17
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert said.startswith(f"{path.parent}: the log-mel spectrograms are damaged (")
+    assert path.read_bytes() == sound
+    assert_spectra(found, decoded(files))
+
+
+def test_a_cache_that_was_cleared_meanwhile_leaves_them_in_memory(files) -> None:
+    clips = open_clips(files, CONFIG.sampling_rate)
+    shutil.rmtree(store_of(clips).parent.parent)
+    some = np.array([2, -1, 0])
+    arrays = decoded(files)
+    assert_spectra(spectra(clips.take(some), CONFIG), [arrays[2], AudioError("absent"), arrays[0]])
+    assert not store_of(clips).exists()
+
+
+# --- prediction ------------------------------------------------------------------------------------
+
+
+def cropped_by_hand(samples: np.ndarray, eval_crops: int) -> np.ndarray:
+    """The crops for prediction of a clip: evenly spaced over its frames, or the whole of a short one amid zeros."""
+    whole = of_noise(samples)
+    spare = len(whole) - FRAMES
+    if spare <= 0:
+        before = -spare // 2
+        return np.pad(whole, ((before, -spare - before), (0, 0)))[np.newaxis]
+    starts = [spare // 2] if eval_crops == 1 else [round(i * spare / (eval_crops - 1)) for i in range(eval_crops)]
+    return np.stack([whole[start : start + FRAMES] for start in starts])
+
+
+@pytest.mark.parametrize("eval_crops", [1, 3])
+def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(files, eval_crops: int) -> None:
+    config = replace(CONFIG, eval_crops=eval_crops)
+    seed_everything(1)
+    model = build(config, 4)
+    arrays, clips = decoded(files), open_clips(files, config.sampling_rate)
+    assert {len(array) > config.audio_length for array in arrays if isinstance(array, np.ndarray)} == {True, False}
+    kept = predict_clips(model, clips, config)
+    np.testing.assert_array_equal(kept, predict_clips(model, in_memory(arrays), config))
+    assert kept.dtype == np.float32
+    for row, samples in zip(kept, arrays, strict=True):
+        if isinstance(samples, AudioError):
+            assert np.isnan(row).all()
+        else:
+            inputs = cropped_by_hand(samples, eval_crops)[..., np.newaxis]
+            np.testing.assert_allclose(row, model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
+    predictor = Predictor(clips.take(np.array([4, -1, 0])), config)
+    assert predictor.counts.tolist() == [1, 0, eval_crops]
+    np.testing.assert_allclose(predictor(model)[0], [kept[4], [np.nan] * 4, kept[0]], atol=1e-6)
+
+
+def test_a_tagger_scores_files_as_the_fold_did(files, tmp_path: Path) -> None:
+    seed_everything(2)
+    model = build(CONFIG, 3)
+    save_weights(model, tmp_path / "best.weights.h5")
+    (tmp_path / "tagger").mkdir()
+    tagger.write(
+        tmp_path / "tagger", [tagger.MemberFiles("s", 0, CONFIG, tmp_path / "best.weights.h5")], ["a", "b", "c"]
+    )
+    scores, errors = tagger.Tagger(tmp_path / "tagger").scores([file.path for file in files])
+    expected = predict_clips(model, open_clips(files, CONFIG.sampling_rate), CONFIG)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert [bool(error) for error in errors] == np.isnan(expected[:, 0]).tolist()
+    assert sum(map(bool, errors)) == 1

@@ -1,0 +1,412 @@
+"""Labels that nobody has checked: how they are decided on, logged, trained on, and decided on again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from helpers import make_dataset, one_line
+from scipy.stats import gmean
+
+from fsat.cli import cli
+from fsat.config import Config
+from fsat.errors import ConfigError, RunError
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import cross_validate, train_fold
+from fsat.pipeline.verify import Verified, verify
+from fsat.scoring.verification import DECISIONS, decide
+from fsat.thresholds import Thresholds
+from fsat.tracking.labels import fetch_labels
+
+# --- decisions -------------------------------------------------------------------------------------
+
+STRICT = Thresholds(accept=0.5, relabel=0.75, drop=0.25)
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "decision", "new", "confidence"),
+    [
+        ([0.5, 0.25, 0.25], 0, "accept", 0, 0.5),  # just enough
+        ([0.4375, 0.3125, 0.25], 0, "keep", 0, 0.4375),
+        ([0.125, 0.125, 0.75], 1, "relabel", 2, 0.75),  # just enough
+        ([0.0, 0.0, 1.0], 1, "relabel", 2, 1.0),
+        ([0.0, 0.25, 0.74], 1, "keep", 1, 0.25),  # just enough to stay
+        ([0.625, 0.125, 0.25], 1, "drop", -1, 0.875),
+        ([0.24, 0.23, 0.22, 0.2, 0.11], 0, "drop", -1, 0.76),  # the best guess, and still not likely
+        ([0.5, 0.5, 0.0], 0, "accept", 0, 0.5),  # of equals the first is the best guess
+        ([0.5, 0.5, 0.0], 1, "keep", 1, 0.5),
+    ],
+)
+def test_decisions_by_hand(scores: list[float], target: int, decision: str, new: int, confidence: float) -> None:
+    rows = np.array([scores], dtype=np.float32)
+    for verified, expected in ((False, (decision, new, confidence)), (True, ("verified", target, scores[target]))):
+        decisions, classes, found = decide(rows, np.array([target]), np.array([verified]), STRICT)
+        assert (str(decisions[0]), int(classes[0])) == expected[:2]
+        assert found.dtype == np.float64
+        assert found[0] == pytest.approx(expected[2], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "expected"),
+    [
+        (Thresholds(), ["accept", "accept", "relabel", "keep", "drop"]),
+        (Thresholds(0, 0, 0), ["accept", "accept", "relabel", "relabel", "relabel"]),
+        (Thresholds(0, 1, 1), ["accept", "accept", "drop", "drop", "drop"]),
+        (Thresholds(1, 1, 0), ["keep"] * 5),
+        (Thresholds(1, 1, 1), ["drop"] * 5),
+        (Thresholds(0.5, 0.5, 1), ["accept", "drop", "relabel", "relabel", "relabel"]),
+    ],
+)
+def test_accepting_comes_before_replacing_and_that_before_dropping(thresholds: Thresholds, expected: list) -> None:
+    scores = np.float32([[0.9, 0.1, 0], [0.45, 0.4, 0.15], [0.2, 0.1, 0.7], [0.3, 0.55, 0.15], [0.05, 0.55, 0.4]])
+    decisions, classes, _ = decide(scores, np.zeros(5, int), np.zeros(5, dtype=bool), thresholds)
+    assert decisions.tolist() == expected
+    assert set(decisions.tolist()) <= set(DECISIONS)
+    best = scores.argmax(axis=1)
+    by_word = {"accept": 0 * best, "keep": 0 * best, "relabel": best, "drop": 0 * best - 1}
+    assert classes.tolist() == [int(by_word[word][i]) for i, word in enumerate(expected)]
+
+
+def test_no_clips_no_decisions() -> None:
+    parts = decide(np.empty((0, 3), np.float32), np.empty(0, int), np.empty(0, bool), Thresholds())
+    assert [len(part) for part in parts] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["accept", "relabel", "drop"])
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), float("-inf")])
+def test_a_threshold_is_a_probability(name: str, value: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Thresholds(**{name: value})
+    assert one_line(caught.value) == f"{name}_at={value:g}: expected a probability from 0 to 1"
+    for end in (0, 1):
+        assert getattr(Thresholds(**{name: end}), name) == end
+
+
+# --- through a store -------------------------------------------------------------------------------
+
+TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3, "batch_size": 8}
+WRONG = {"bell_00.wav": "Cello", "cello_01.wav": "Flute", "flute_02.wav": "Bell", "bell_03.wav": "Flute"}
+LABELS = ["Bell", "Cello", "Flute"]
+SETTLED = ("accept", "relabel", "drop")
+
+
+def conv(**options: object) -> Config:
+    """A model that is sure of nothing after so few epochs."""
+    return Config(model="conv1d", **TINY, **options)
+
+
+def logmel(**options: object) -> Config:
+    return Config(model="cnn_logmel", n_mels=16, checkpoint="last", **TINY, **options)
+
+
+def dummy(**options: object) -> Config:
+    return Config(model="dummy1d", **TINY, **options)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    """30 clips, half of them unverified, four of those with a wrong label."""
+    folder = tmp_path_factory.mktemp("data") / "tones"
+    return Source(make_dataset(folder, clips_per_class=10, unverified=0.5, wrong=WRONG, test_clips=2))
+
+
+@pytest.fixture(scope="module")
+def given(source) -> pd.DataFrame:
+    return pd.read_csv(source.data_dir / "train.csv")
+
+
+@pytest.fixture(scope="module")
+def study(store, source) -> list:
+    return cross_validate(source, conv())
+
+
+def fetch(run_id: str, path: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+
+
+def clip_table(run_id: str) -> pd.DataFrame:
+    table = pd.read_csv(fetch(run_id, "predictions/clips.csv"), keep_default_na=False)
+    return table[table["split"] != "test"].reset_index(drop=True)
+
+
+def out_of_fold(records: list) -> np.ndarray:
+    scores = [np.load(fetch(record.run_id, "predictions/train.npy")) for record in records]
+    held_out = [(clip_table(record.run_id)["split"] == "val").to_numpy() for record in records]
+    assert (np.sum(held_out, axis=0) == 1).all()
+    return np.sum([part * own[:, None] for part, own in zip(scores, held_out, strict=True)], axis=0)
+
+
+def expected_table(scores: np.ndarray, given: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
+    """What is decided, a clip at a time."""
+    rows = []
+    for row, clip in zip(scores, given.itertuples(), strict=True):
+        of_label, best = row[LABELS.index(clip.label)], LABELS[int(row.argmax())]
+        if clip.manually_verified == 1:
+            decided = (clip.label, of_label, "verified")
+        elif best == clip.label and of_label >= thresholds.accept:
+            decided = (clip.label, of_label, "accept")
+        elif best != clip.label and row.max() >= thresholds.relabel:
+            decided = (best, row.max(), "relabel")
+        elif of_label < thresholds.drop:
+            decided = ("", 1 - of_label, "drop")
+        else:
+            decided = (clip.label, of_label, "keep")
+        rows.append((clip.fname, clip.label, *decided))
+    return pd.DataFrame(rows, columns=["fname", "label", "new_label", "score", "decision"])
+
+
+def within(values: np.ndarray) -> float:
+    """A threshold amid these values, in the widest gap between two."""
+    values = np.sort(values.astype(np.float64))
+    gap = int(np.diff(values).argmax())
+    return float(values[gap : gap + 2].mean())
+
+
+@pytest.fixture(scope="module")
+def middling(study, given) -> Thresholds:
+    """Thresholds at which some labels are accepted, some replaced, and all others dropped."""
+    scores = out_of_fold(study)[given["manually_verified"] == 0]
+    targets = given["label"][given["manually_verified"] == 0].map(LABELS.index).to_numpy()
+    right = scores.argmax(axis=1) == targets
+    return Thresholds(within(scores.max(axis=1)[right]), within(scores.max(axis=1)[~right]), 1.0)
+
+
+def assert_logged(made: Verified, expected: pd.DataFrame) -> None:
+    """The table, the file and the metrics say the same, which is what is expected."""
+    logged = pd.read_csv(fetch(made.run_id, "labels.csv"), keep_default_na=False)
+    assert logged.columns.tolist() == expected.columns.tolist()
+    pd.testing.assert_frame_equal(logged, made.table, check_dtype=False)
+    exact = ["fname", "label", "new_label", "decision"]
+    pd.testing.assert_frame_equal(logged[exact], expected[exact])
+    np.testing.assert_allclose(logged["score"], expected["score"], atol=2e-5)
+    counts = {word: int((expected["decision"] == word).sum()) for word in DECISIONS}
+    assert made.counts == counts
+    run = mlflow.get_run(made.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {f"n_{word}": number for word, number in counts.items()}
+
+
+def test_each_unverified_clip_is_decided_on_by_the_fold_that_did_not_see_it(study, given, middling) -> None:
+    scores, seen = out_of_fold(study), set()
+    for thresholds in (Thresholds(), Thresholds(0, 0, 0), Thresholds(1, 1, 0), middling):
+        made = verify(run_ids=[record.run_id for record in study], thresholds=thresholds)
+        expected = expected_table(scores, given, thresholds)
+        assert_logged(made, expected)
+        untouched = made.table[(given["manually_verified"] == 1).to_numpy()]
+        assert set(untouched["decision"]) == {"verified"}
+        assert untouched["new_label"].tolist() == untouched["label"].tolist()
+        params = mlflow.get_run(made.run_id).data.params
+        assert {name: float(params[f"{name}_at"]) for name in vars(thresholds)} == vars(thresholds)
+        seen |= set(made.table["decision"])
+    assert seen == set(DECISIONS)
+
+
+def test_a_run_of_verify_says_where_it_comes_from(study) -> None:
+    tags = mlflow.get_run(verify(studies=[study[0].study]).run_id).data.tags
+    assert tags["fsat.stage"] == "verify"
+    assert tags["fsat.studies"] == study[0].study
+    assert tags["fsat.dataset"] == study[0].dataset
+    assert tags["fsat.data_dir"] == study[0].data_dir
+    assert (tags["fsat.round"], tags["fsat.labels_run_id"]) == ("1", "none")
+    assert tags["mlflow.runName"] == "verify, round 1"
+
+
+@pytest.fixture(scope="module")
+def first_round(study, middling) -> Verified:
+    return verify(run_ids=[record.run_id for record in study], thresholds=middling)
+
+
+@pytest.fixture(scope="module")
+def taught(store, source, first_round) -> list:
+    """A study that is trained on the labels of the first round."""
+    return cross_validate(source, dummy(labels_run_id=first_round.run_id.upper()))
+
+
+def test_labels_are_fetched_by_the_id_of_their_run(first_round, study) -> None:
+    labels = fetch_labels(first_round.run_id)
+    assert (labels.run_id, labels.round, labels.dataset) == (first_round.run_id, 1, study[0].dataset)
+    table = first_round.table
+    assert labels.new_labels == {row.fname: row.new_label for row in table.itertuples() if row.decision in SETTLED}
+    assert {"", *LABELS} >= set(labels.new_labels.values()) > {""}
+
+
+def test_a_study_is_trained_on_the_labels_of_a_run(taught, first_round, source, given) -> None:
+    run_ids = {record.config.labels_run_id for record in taught}
+    assert run_ids == {first_round.run_id}
+    plain = train_fold(source, dummy(), 0)
+    assert taught[0].study != mlflow.get_run(plain).data.tags["fsat.study"]
+    dropped = set(first_round.table.loc[first_round.table["decision"] == "drop", "fname"])
+    assert dropped
+    unused = set()
+    for record in taught:
+        clips = clip_table(record.run_id)
+        assert clips["label"].tolist() == given["label"].tolist()
+        assert clips["manually_verified"].tolist() == given["manually_verified"].astype(str).tolist()
+        own = set(clips.loc[clips["split"] == "val", "fname"])
+        out = set(clips.loc[clips["split"] == "unused", "fname"])
+        assert out == dropped - own
+        unused |= out
+        params = mlflow.get_run(record.run_id).data.params
+        assert int(params["n_train"]) == (clips["split"] == "train").sum()
+    assert unused == dropped
+    arrays = [np.load(fetch(run_id, "predictions/train.npy")) for run_id in (plain, taught[0].run_id)]
+    assert np.abs(arrays[0] - arrays[1]).max() > 1e-6
+    again = cross_validate(source, dummy(labels_run_id=first_round.run_id))
+    assert [record.run_id for record in again] == [record.run_id for record in taught]
+
+
+def test_labels_that_nobody_has_checked_are_trusted_once_they_are_settled(source, study, middling) -> None:
+    """With unverified_weight=0 just those that are neither settled nor verified are left out."""
+    made = verify(studies=[study[0].study], thresholds=Thresholds(middling.accept, middling.relabel, 0))
+    decisions = made.table["decision"]
+    first = int((decisions == "keep").to_numpy().argmax())
+    fold = next(record.fold for record in study if clip_table(record.run_id)["split"][first] == "train")
+    clips = clip_table(train_fold(source, logmel(labels_run_id=made.run_id, unverified_weight="0"), fold))
+    others = clips["split"] != "val"
+    assert clips["split"][first] == "unused"
+    trusted = decisions[others].isin(["verified", "accept", "relabel"])
+    assert (clips["split"][others] == "train").tolist() == trusted.tolist()
+
+
+def test_the_second_round_is_about_the_given_labels_again(taught, first_round, given) -> None:
+    made = verify(studies=[taught[0].study])
+    assert_logged(made, expected_table(out_of_fold(taught), given, Thresholds()))
+    tags = mlflow.get_run(made.run_id).data.tags
+    assert (tags["fsat.round"], tags["fsat.labels_run_id"]) == ("2", first_round.run_id)
+    assert tags["mlflow.runName"] == "verify, round 2"
+    assert tags["fsat.studies"] == taught[0].study
+    assert fetch_labels(made.run_id).round == 2
+
+
+def test_several_studies_decide_together(study, taught, first_round, given) -> None:
+    made = verify(studies=[study[0].study, taught[0].study])
+    mean = gmean([out_of_fold(study).astype(np.float64), out_of_fold(taught).astype(np.float64)], axis=0)
+    assert_logged(made, expected_table(mean / mean.sum(axis=1, keepdims=True), given, Thresholds()))
+    tags = mlflow.get_run(made.run_id).data.tags
+    assert tags["fsat.studies"] == f"{study[0].study},{taught[0].study}"
+    assert (tags["fsat.round"], tags["fsat.labels_run_id"]) == ("2", first_round.run_id)
+    members = json.loads(fetch(made.run_id, "members.json").read_text())
+    assert members == [record.run_id for record in [*study, *taught]]
+
+
+def test_the_command_prints_the_id_of_its_run(study) -> None:
+    options = ["--studies", study[0].study, "--accept_at", "1", "--relabel_at", "1", "--drop_at", "0"]
+    result = CliRunner().invoke(cli, ["verify", *options])
+    assert result.exit_code == 0, result.output
+    run_id = result.stdout.strip()
+    run = mlflow.get_run(run_id)
+    assert run.data.tags["fsat.stage"] == "verify"
+    assert run.data.metrics["n_keep"] == 15
+    line = f"verify: run {run_id}: round 1, of 15 unverified labels 0 are accepted, 0 replaced, 0 dropped, 15 kept"
+    assert line in result.stderr
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+def labels_refused(source: Source, run_id: str) -> str:
+    with pytest.raises(RunError) as caught:
+        train_fold(source, dummy(labels_run_id=run_id), 0)
+    line = one_line(caught.value)
+    assert line.startswith(f"labels_run_id={run_id}: ")
+    return line
+
+
+def verify_refused(**arguments: object) -> str:
+    with pytest.raises(RunError) as caught:
+        verify(**arguments)
+    return one_line(caught.value)
+
+
+def test_labels_of_no_run_of_verify(source, study) -> None:
+    assert "no such run on sqlite:///" in labels_refused(source, "0123abcd")
+    assert "no such run" in labels_refused(source, "0" * 32)
+    line = labels_refused(source, study[0].run_id)
+    assert line.endswith("the run is of stage train_fold; expected a run of verify")
+    with mlflow.start_run() as other:
+        pass
+    assert "of stage no fsat stage" in labels_refused(source, other.info.run_id)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "RUNNING", "KILLED"])
+def test_labels_of_a_run_that_did_not_finish(source, study, status: str) -> None:
+    made = verify(studies=[study[0].study])
+    mlflow.MlflowClient().update_run(made.run_id, status=status)
+    assert labels_refused(source, made.run_id).endswith(
+        f"the run is {status}; expected a FINISHED one: run verify again"
+    )
+
+
+def test_labels_of_a_run_that_was_deleted(source, study) -> None:
+    made = verify(studies=[study[0].study])
+    mlflow.MlflowClient().delete_run(made.run_id)
+    assert "the run is deleted" in labels_refused(source, made.run_id)
+
+
+@pytest.mark.parametrize("table", [None, "", "fname,label\na.wav,Bell\n", "\0\n"])
+def test_labels_without_their_table(source, study, table: str | None) -> None:
+    with mlflow.start_run() as run:
+        mlflow.set_tags({"fsat.stage": "verify", "fsat.dataset": study[0].dataset})
+        if table is not None:
+            mlflow.log_text(table, "labels.csv")
+    line = labels_refused(source, run.info.run_id)
+    assert "labels.csv cannot be fetched (" in line
+    assert line.endswith("run verify again")
+
+
+def test_labels_of_another_dataset(study, first_round, tmp_path: Path) -> None:
+    other = Source(make_dataset(tmp_path / "other", clips_per_class=10, unverified=0.5, test_clips=2, seed=1))
+    line = labels_refused(other, first_round.run_id)
+    assert f"of another dataset (digest {study[0].dataset})" in line
+    assert str(tmp_path / "other") in line
+    assert line.endswith("run verify on a study of this one")
+
+
+def test_a_study_that_lacks_a_fold(source, study) -> None:
+    alone = train_fold(source, dummy(seed=77), 1)
+    line = verify_refused(run_ids=[alone])
+    assert "lacks fold 0 of 2; train what is missing with `mlflow run . -e cross_validate" in line
+    assert "-P seed=77" in line
+    assert line == verify_refused(studies=[mlflow.get_run(alone).data.tags["fsat.study"]])
+    assert "lacks fold 0" in verify_refused(run_ids=[record.run_id for record in study] + [alone])
+
+
+def test_runs_that_are_not_there(study) -> None:
+    assert "no run 0123abcd" in verify_refused(run_ids=["0123abcd"])
+    assert "no study nowhere" in verify_refused(studies=["nowhere"])
+    assert "both given" in verify_refused(run_ids=[study[0].run_id], studies=[study[0].study])
+
+
+def test_studies_of_different_datasets(study, tmp_path: Path) -> None:
+    other = Source(make_dataset(tmp_path / "other", clips_per_class=6, unverified=0.5, test_clips=2))
+    others = cross_validate(other, dummy())
+    assert "disagrees with run" in verify_refused(studies=[study[0].study, others[0].study])
+
+
+def test_nothing_to_verify(store, tmp_path: Path) -> None:
+    records = cross_validate(Source(make_dataset(tmp_path / "all", clips_per_class=4, test_clips=2)), dummy())
+    line = verify_refused()  # the newest complete study
+    assert line == f"study {records[0].study}: every label is verified by hand; there is nothing to verify"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--accept_at", "1.5"], 2, "1.5 is not in the range 0<=x<=1"),
+        (["--relabel_at", "-0.1"], 2, "-0.1 is not in the range"),
+        (["--drop_at", "much"], 2, "'much' is not a valid float"),
+        (["--drop_at", "inf"], 2, "inf is not in the range"),
+        (["--studies", ","], 2, "--studies is empty; expected ids separated by commas"),
+        (["--run_ids", ""], 2, "--run_ids is empty"),
+    ],
+)
+def test_wrong_options(options: list[str], code: int, words: str) -> None:
+    result = CliRunner().invoke(cli, ["verify", *options])
+    assert result.exit_code == code
+    assert words in result.output
+    assert "Traceback" not in result.output
