@@ -17,6 +17,7 @@ layers = keras.layers
 import tensorflow as tf  # noqa: E402  (after Keras was told to be quiet)
 
 from fsat.models.layers import AudioNorm, BatchNorm, ConvReLU1D, bias_add  # noqa: E402
+from fsat.models.losses import is_linear  # noqa: E402
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -143,7 +144,8 @@ def gradients_of(config: Config, batch_size: int):
 
     rng = np.random.default_rng(6)
     inputs = tf.constant(rng.uniform(-1, 1, (batch_size, *config.dim)).astype(np.float32))
-    targets = tf.constant(np.eye(10, dtype=np.float32)[np.arange(batch_size) % 10])
+    targets = np.eye(10, dtype=np.float32)[np.arange(batch_size) % 10]
+    targets = tf.constant(targets if is_linear(config) else np.stack([targets, targets, targets], axis=1))
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
             layer.rate = 0  # or every call would drop something else
@@ -155,6 +157,15 @@ def gradients_of(config: Config, batch_size: int):
 def test_no_gradient_is_a_sum_of_three_parts(model: str, precision: str) -> None:
     """TensorFlow adds three in the order in which they get ready; of two the order does not matter."""
     gradients, inputs, targets = gradients_of(Config.resolve({"model": model, "precision": precision}), 2)
+    operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
+    assert not [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
+
+
+@pytest.mark.parametrize("loss", ["lq", "soft_bootstrap", "hard_bootstrap"])
+@pytest.mark.parametrize("drop_losses", [0, 0.2])
+def test_no_gradient_of_a_loss_is_a_sum_of_three_parts(loss: str, drop_losses: float) -> None:
+    config = Config(model="dummy1d", sampling_rate=100, loss=loss, drop_losses=drop_losses, precision="float32")
+    gradients, inputs, targets = gradients_of(config, 2)
     operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
     assert not [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
 

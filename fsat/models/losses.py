@@ -62,17 +62,14 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
         unverified = targets[:, 1:]  # batch, 2, classes
         weights = tf.reduce_sum(unverified, axis=-1)  # batch, 2
         labels = tf.math.divide_no_nan(unverified, weights[..., tf.newaxis])
-        cross = -tf.reduce_sum(labels * log_p[:, tf.newaxis], axis=-1)
-        if config.loss == "lq":
-            losses = -tf.math.expm1(-config.lq * cross) / config.lq
-        elif config.loss == "soft_bootstrap":
-            own = -tf.reduce_sum(p * log_p, axis=-1, keepdims=True)
-            losses = config.bootstrap * cross + (1 - config.bootstrap) * own
+        if config.loss == "soft_bootstrap":
+            labels = config.bootstrap * labels + (1 - config.bootstrap) * p[:, tf.newaxis]
         elif config.loss == "hard_bootstrap":
-            own = -tf.reduce_max(log_p, axis=-1, keepdims=True)
-            losses = config.bootstrap * cross + (1 - config.bootstrap) * own
-        else:
-            losses = cross
+            guess = tf.one_hot(tf.argmax(p, axis=-1), p.shape[-1])
+            labels = config.bootstrap * labels + (1 - config.bootstrap) * guess[:, tf.newaxis]
+        losses = -tf.reduce_sum(labels * log_p[:, tf.newaxis], axis=-1)
+        if config.loss == "lq":
+            losses = -tf.math.expm1(-config.lq * losses) / config.lq
         if config.drop_losses:
             share = config.drop_losses * tf.minimum(1.0, step / steps_of_growth)
             weights *= small_losses(losses, weights > 0, share)
