@@ -23,9 +23,11 @@ from fsat.scoring.weights import Weights, cross_fit
 from fsat.tracking.members import Member
 
 COLUMNS = [
-    "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "minutes", "run_id",
+    "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on", "minutes",
+    "run_id",
 ]  # fmt: skip
-"""Of the table of scores."""
+"""Of the table of scores. What the weights were selected on is as in `Config.selected_on`: a score is a little too good
+where that is the fold that is scored."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
     for name in BLENDS:
         places, _ = _places(oof if name == method else _out_of_fold(parts, name, weights), targets)
         scores = _scores(places, verified, everywhere)
-        rows.append(["blend", "+".join(studies), models, name, "", *scores, minutes, ""])
+        rows.append(["blend", "+".join(studies), models, name, "", *scores, selected_on(members), minutes, ""])
     best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
     test = create_rows(folder / "test.npy", first.test.shape)
     blend_studies([[member.test for member in folds] for folds in studies.values()], test, best, method, weights.final)
@@ -137,11 +139,17 @@ def _score_studies(
         for member in folds:  # its own fold's rows are the study's
             record = member.record
             scores = _scores(places, verified, member.held_out)
-            rows.append(["member", study, record.config.model, "", record.fold, *scores, record.minutes, record.run_id])
+            facts = [*scores, selected_on([member]), record.minutes, record.run_id]
+            rows.append(["member", study, record.config.model, "", record.fold, *facts])
         minutes = sum(member.record.minutes for member in folds)
         scores = _scores(places, verified, covered)
-        rows.append(["study", study, folds[0].record.config.model, "", "", *scores, minutes, ""])
+        rows.append(["study", study, folds[0].record.config.model, "", "", *scores, selected_on(folds), minutes, ""])
     return rows, parts, everywhere
+
+
+def selected_on(members: Sequence[Member]) -> str:
+    """What the members' weights were selected on, joined by + where that differs."""
+    return "+".join(dict.fromkeys(member.record.config.selected_on for member in members))
 
 
 def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:

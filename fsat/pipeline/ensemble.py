@@ -15,7 +15,7 @@ import pandas as pd
 from fsat import tagger
 from fsat.data.tables import write_parts
 from fsat.errors import RunError
-from fsat.pipeline.blending import Blend, blend_members, check_method
+from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
 from fsat.progress import say
 from fsat.reports.study import Predicted, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
@@ -164,7 +164,8 @@ def _log_and_register(
     runs.rename(f"ensemble of {' + '.join(models)}")
     runs.set_tags({
         "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
-        "data_dir": first.record.data_dir,
+        "data_dir": first.record.data_dir, "selected_on": selected_on(members),
+        "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in members})),
     })  # fmt: skip
     runs.log_params({
         "n_members": len(members), "register_as": register_as, "promote": promote, "blend": blend.method,
