@@ -72,7 +72,7 @@ def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n
 
 
 def member(folder: Path, study: str, fold: int) -> Member:
-    config = SimpleNamespace(model=f"model of {study}")
+    config = SimpleNamespace(model=f"model of {study}", selected_on="own fold")
     record = SimpleNamespace(
         study=study, fold=fold, run_id=f"{study}{fold}", dataset="d", minutes=1.5, config=config
     )  # fmt: skip
