@@ -253,6 +253,20 @@ def test_training_is_compiled_as_the_notebook_has_it() -> None:
     assert set(logs) == {"loss", "acc"}
 
 
+@pytest.mark.parametrize("model", ["conv1d", "cnn_logmel"])
+def test_decay_shrinks_kernels_alone(model: str) -> None:
+    """A batch without targets has no gradient, so that nothing else changes the weights."""
+    config = replace(SMALL[model], weight_decay=0.5, learning_rate=0.1, precision="float32")
+    seed_everything(1)
+    built = build_for_training(config, 3)
+    before = [weight.numpy() for weight in built.trainable_variables]
+    built.train_on_batch(inputs_for(config, 4), np.zeros((4, 3), np.float32))
+    names = [weight.name for weight in built.trainable_variables]
+    assert {"kernel"} < set(names)
+    for name, old, weight in zip(names, before, built.trainable_variables, strict=True):
+        np.testing.assert_allclose(weight.numpy(), old * (0.95 if name == "kernel" else 1), rtol=1e-5, err_msg=name)
+
+
 # --- weights ---------------------------------------------------------------------------------------
 
 
