@@ -95,7 +95,11 @@ class Config:
     time_mask: float = setting(0.0, "Greatest length of each of two masked times, in seconds.", least=0, later=True)
     mel_mask: int = setting(0, "Greatest width of each of two masked ranges of mel bands.", least=0, later=True)
     label_smoothing: float = setting(
-        0.0, "Share of each label that is spread over all classes.", least=0, below=1, later=True
+        0.0,
+        "Share of each label that is spread over all classes; of checked labels alone where others count otherwise.",
+        least=0,
+        below=1,
+        later=True,
     )
     unverified_weight: str = setting(
         "1",

@@ -226,7 +226,7 @@ def slow_epoch(clips: TrainingClips, config: Config, fold: int, epoch: int) -> l
         length, start = int(drawn.lengths[k]), int(drawn.starts[k])
         padded = np.pad(whole[i], ((100, 100), (0, 0)))[100 + start : 100 + start + length]
         crop = np.stack([padded[j * length // FRAMES] for j in range(FRAMES)])
-        crop = np.maximum(crop + drawn.gains[k], 0)
+        crop = np.where(crop > 0, np.maximum(crop + drawn.gains[k], 0), 0)  # silence stays silence
         shift = int(drawn.shifts[k])
         crops.append(np.stack([crop[:, min(max(band - shift, 0), MELS - 1)] for band in range(MELS)], axis=1))
     one_hot = np.eye(clips.lessons.n_classes)

@@ -1,8 +1,8 @@
 """How a wrong answer is counted, of clips whose labels are trusted and of those that nobody has checked.
 
-Where all clips count by cross-entropy, weights and mixtures fold into one row of targets, because it is linear in them.
-Other losses are not, so the parts are kept apart: targets are then (batch, 3, n_classes), the sum of what is trusted,
-the unverified clip itself, and the unverified partner that it is mixed with, each times weight and share.
+Where all clips count alike by cross-entropy, mixtures fold into one row of targets, because it is linear in them. Else
+the parts are kept apart: targets are then (batch, 3, n_classes), the sum of what is trusted, the unverified clip,
+and the unverified partner that it is mixed with, each times weight and share.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ TINY = 1e-7
 
 
 def is_linear(config: Config) -> bool:
-    """Whether all clips count by cross-entropy, so that targets are (batch, n_classes)."""
-    return config.loss == "ce" and not config.drop_losses
+    """Whether all clips count alike, by cross-entropy, so that targets are (batch, n_classes) and rows sum to 1.
+
+    TensorFlow's cross-entropy of a softmax has a wrong gradient for rows that do not, such as weighted ones.
+    """
+    return config.loss == "ce" and not config.drop_losses and config.unverified_weight in ("0", "1")
 
 
 def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,15 @@ import pandas as pd
 
 from fsat import tagger
 from fsat.data.tables import write_parts
-from fsat.errors import RunError
 from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
+from fsat.pipeline.choosing import choose
 from fsat.progress import say
 from fsat.reports.study import Predicted, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
-from fsat.tracking.members import FoldRun, Member, by_run_ids, download, finished_folds, newest_per_fold
+from fsat.tracking.members import Member, download
 from fsat.tracking.registry import Registered, Score, register
-
-Studies = dict[str, list[FoldRun]]
-"""Fold runs by study, each study's in the order of folds."""
 
 
 @dataclass(frozen=True)
@@ -70,88 +65,6 @@ def ensemble(
             predictions.mkdir(parents=True)
             made = blend_members(members, predictions, blend)
             return _log_and_register(members, made, folder, register_as, promote)
-
-
-def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool) -> Studies:
-    """The fold runs that are meant, by study, complete unless `allow_incomplete`."""
-    if run_ids and studies:
-        raise RunError("run_ids and studies are both given; expected one of them")
-    if run_ids:
-        chosen = _by_study(by_run_ids(list(dict.fromkeys(run_ids))))
-    elif studies:
-        chosen = {study: _newest(study) for study in dict.fromkeys(studies)}
-    else:
-        return _newest_complete(allow_incomplete)
-    for records in chosen.values():
-        missing = missing_folds(records)
-        if missing and not allow_incomplete:
-            raise RunError(what_is_missing(records, missing))
-    return chosen
-
-
-def missing_folds(records: Sequence[FoldRun]) -> list[int]:
-    """The folds of a study that have no run among `records`."""
-    return sorted(set(range(records[0].config.n_folds)) - {record.fold for record in records})
-
-
-def what_is_missing(records: Sequence[FoldRun], missing: Sequence[int]) -> str:
-    """One line: which folds a study lacks, and the command that trains them."""
-    first = records[0]
-    options = {"data_dir": first.data_dir, **first.config.options()}
-    if options.get("folds") == "column":
-        options.pop("n_folds", None)  # the column says how many
-    if first.run.data.tags.get(runs.TAG + "on_bad_clip") == "exclude":
-        options["on_bad_clip"] = "exclude"
-    command = " ".join(
-        ["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())]
-    )
-    return (
-        f"study {first.study} ({first.config.model}) lacks fold{'s' if len(missing) > 1 else ''} "
-        f"{', '.join(map(str, missing))} of {first.config.n_folds}; train what is missing with `{command}`, "
-        "or blend what is there with -P allow_incomplete=true"
-    )
-
-
-def _by_study(records: Sequence[FoldRun]) -> Studies:
-    chosen: Studies = {}
-    for record in records:
-        chosen.setdefault(record.study, []).append(record)
-    for study, members in chosen.items():
-        members.sort(key=lambda record: record.fold)
-        for before, after in pairwise(members):
-            if before.fold == after.fold:
-                raise RunError(
-                    f"run_ids: runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}; "
-                    "expected one run a fold"
-                )
-    return chosen
-
-
-def _newest(study: str) -> list[FoldRun]:
-    records = list(newest_per_fold(finished_folds(study) if study.isalnum() else []).values())
-    if not records:
-        known = list(dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds()))
-        there = f"there are {', '.join(known)}" if known else "there is none yet"
-        raise RunError(f"studies: no study {study} with FINISHED fold runs in this experiment; {there}")
-    return records
-
-
-def _newest_complete(allow_incomplete: bool) -> Studies:
-    records = finished_folds()
-    if not records:
-        raise RunError(
-            f"there are no FINISHED fold runs in this experiment on {runs.tracking_uri()}; train them with "
-            "`mlflow run . -e cross_validate -P data_dir=DIR`"
-        )
-    by_study: Studies = {}
-    for record in records:
-        by_study.setdefault(record.study, []).append(record)
-    newest = {study: list(newest_per_fold(members).values()) for study, members in by_study.items()}
-    for study, members in newest.items():
-        if allow_incomplete or not missing_folds(members):
-            return {study: members}
-    members = next(iter(newest.values()))
-    raise RunError(what_is_missing(members, missing_folds(members)))
 
 
 def _log_and_register(

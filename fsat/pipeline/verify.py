@@ -12,7 +12,7 @@ import pandas as pd
 
 from fsat.errors import RunError
 from fsat.pipeline.blending import blend_members
-from fsat.pipeline.ensemble import choose
+from fsat.pipeline.choosing import choose
 from fsat.progress import say
 from fsat.scoring.rows import ranges, release
 from fsat.scoring.verification import DECISIONS, decide
@@ -50,7 +50,7 @@ def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds:
     """
     thresholds = thresholds or Thresholds()
     with runs.tracked(STAGE, "verify"):
-        chosen = choose(run_ids, studies, allow_incomplete=False)
+        chosen = choose(run_ids, studies, allow_incomplete=None)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             members = [download(record, Path(name)) for records in chosen.values() for record in records]
             table = label_table(members, thresholds)

@@ -95,8 +95,8 @@ def cut(spectra: Spectra, draws: Draws, some: slice, config: Config) -> np.ndarr
         places = np.arange(config.n_frames) * lengths[:, np.newaxis] // config.n_frames
         crops = crops[np.arange(len(crops))[:, np.newaxis], places]
     if draws.gains is not None:
-        crops += draws.gains[some, np.newaxis, np.newaxis]
-        np.maximum(crops, 0, out=crops)
+        louder = np.maximum(crops + draws.gains[some, np.newaxis, np.newaxis], 0)
+        crops = np.where(crops > 0, louder, crops)  # silence stays silence
     if draws.shifts is not None:  # the outermost band repeats
         bands = np.arange(config.n_mels) - draws.shifts[some, np.newaxis]
         bands = np.clip(bands, 0, config.n_mels - 1)[:, np.newaxis, :]
