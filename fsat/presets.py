@@ -41,18 +41,19 @@ class ModelInfo:
 
 LOGMEL: dict[str, Any] = {
     "sampling_rate": 32000,
-    "audio_duration": 4.0,
+    "audio_duration": 2.56,
     "batch_size": 16,
-    "max_epochs": 100,
+    "max_epochs": 150,
     "learning_rate": 0.002,
     "schedule": "cosine",
     "warmup": 0.1,
     "weight_decay": 0.0001,
     "checkpoint": "average",
     "mixup": 0.4,
-    "gain": 6.0,
+    "mel_shift": 6,
     "time_mask": 0.4,
     "mel_mask": 8,
+    "eval_crops": 5,
 }
 """The recipe of `cnn_logmel`; the benchmark `quality` has what each part of it gives."""
 

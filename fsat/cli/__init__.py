@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
@@ -23,7 +24,13 @@ PROBLEMS_SHOWN = 50
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 an error, 2 wrong options, 128 + its number for a signal."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if interrupts.received():  # TensorFlow's threads may still compute, and must not lose the interpreter under them
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
