@@ -77,6 +77,20 @@ MODELS: dict[str, ModelInfo] = {
 """Every model by name. A new one is a builder function and a line here."""
 
 PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
+RECIPE_OF_OLD: dict[str, Any] = {
+    "batch_size": 16,
+    "max_epochs": 100,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.0001,
+    "checkpoint": "average",
+    "mixup": 0.2,
+    "eval_crops": 5,
+}
+"""What the notebook's networks are trained with where its own recipe is not asked for."""
+
+PRESETS |= {f"{name}_fsat": {**PRESETS[name], **RECIPE_OF_OLD} for name in ("conv1d", "conv2d_mfcc")}
+PRESETS["cnn_logmel_weak"] = {**PRESETS["cnn_logmel"], "loss": "lq", "lq": 0.7}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")

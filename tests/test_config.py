@@ -273,7 +273,12 @@ def test_options_go_before_presets() -> None:
     ("options", "preset", "line"),
     [
         ({"model": "conv9"}, None, "model=conv9: no such model; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
-        ({}, "slow", "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel, quick"),
+        (
+            {},
+            "slow",
+            "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel, "
+            "conv1d_fsat, conv2d_mfcc_fsat, cnn_logmel_weak, quick",
+        ),
         ({"model": "quick"}, None, "model=quick: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
         ({"model": "conv9"}, "quick", "model=conv9: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
     ],
