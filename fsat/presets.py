@@ -43,7 +43,7 @@ LOGMEL: dict[str, Any] = {
     "sampling_rate": 32000,
     "audio_duration": 2.56,
     "batch_size": 16,
-    "max_epochs": 150,
+    "max_epochs": 100,
     "learning_rate": 0.002,
     "schedule": "cosine",
     "warmup": 0.1,
