@@ -74,6 +74,14 @@ class Samples:
         return f"{number(self.median)} {self.unit}".strip() + spread
 
 
+def _verdict(value: float, at_least: float | None, at_most: float | None) -> str:
+    if at_least is None and at_most is None:
+        return ""
+    low = -float("inf") if at_least is None else at_least
+    high = float("inf") if at_most is None else at_most
+    return "reached" if low <= value <= high else "MISSED"
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a benchmark's table.
@@ -102,11 +110,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """``reached``, ``MISSED``, or nothing where there is no limit."""
-        if self.at_least is None and self.at_most is None:
-            return ""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
-        return "reached" if low <= self.judged <= high else "MISSED"
+        return _verdict(self.judged, self.at_least, self.at_most)
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,7 @@ class Score:
     @property
     def verdict(self) -> str:
         """``reached``, ``MISSED``, or nothing where there is no limit."""
-        if self.at_least is None and self.at_most is None:
-            return ""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
-        return "reached" if low <= self.mean <= high else "MISSED"
+        return _verdict(self.mean, self.at_least, self.at_most)
 
 
 @dataclass
