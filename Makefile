@@ -40,7 +40,7 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'resampy>=0.4'
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(BENCH)
 
-# How good the models are: quality on DATA_DIR's folds, about an hour; weak_labels, with labels made wrong on purpose.
+# How good the models are: quality on DATA_DIR's folds; weak_labels, with labels made wrong on purpose.
 quality weak_labels: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $@
 

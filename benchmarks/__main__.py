@@ -17,7 +17,7 @@ NAMES = ("decode", "train", "frameworks", "predict", "blend", "startup", "memory
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 
 LONG = ("quality", "weak_labels")
-"""Those that are run only by name: what is measured is how good the models are, and it takes an hour or more."""
+"""Those that are run only by name: what is measured is how good the models are, and it takes long."""
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

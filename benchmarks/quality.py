@@ -27,8 +27,6 @@ NOTEBOOK = {"conv1d_fsat": "conv1d", "conv2d_mfcc_fsat": "conv2d_mfcc"}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without mixup": {"mixup": 0},
-    "without gain": {"gain": 0},
-    "without stretch": {"stretch": 0},
     "without mel_shift": {"mel_shift": 0},
     "without masks": {"time_mask": 0, "mel_mask": 0},
     "without weight decay": {"weight_decay": 0},

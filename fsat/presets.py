@@ -55,7 +55,7 @@ LOGMEL: dict[str, Any] = {
     "mel_mask": 8,
     "eval_crops": 5,
 }
-"""The recipe of `cnn_logmel`; the benchmark `quality` has what each part of it gives."""
+"""The recipe of `cnn_logmel`; the benchmark `quality` measures what each part of it gives."""
 
 MODELS: dict[str, ModelInfo] = {
     "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
@@ -77,7 +77,7 @@ MODELS: dict[str, ModelInfo] = {
 """Every model by name. A new one is a builder function and a line here."""
 
 PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
-RECIPE_OF_OLD: dict[str, Any] = {
+NOTEBOOK_NETWORKS: dict[str, Any] = {
     "batch_size": 16,
     "max_epochs": 100,
     "schedule": "cosine",
@@ -87,9 +87,9 @@ RECIPE_OF_OLD: dict[str, Any] = {
     "mixup": 0.2,
     "eval_crops": 5,
 }
-"""What the notebook's networks are trained with where its own recipe is not asked for."""
+"""fsat's recipe for the notebook's networks."""
 
-PRESETS |= {f"{name}_fsat": {**PRESETS[name], **RECIPE_OF_OLD} for name in ("conv1d", "conv2d_mfcc")}
+PRESETS |= {f"{name}_fsat": {**PRESETS[name], **NOTEBOOK_NETWORKS} for name in ("conv1d", "conv2d_mfcc")}
 PRESETS["cnn_logmel_weak"] = {**PRESETS["cnn_logmel"], "loss": "lq", "lq": 0.7}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 

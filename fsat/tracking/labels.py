@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from fsat import interrupts
 from fsat.errors import RunError
-from fsat.tracking.members import UNKNOWN
-from fsat.tracking.runs import TAG, refusal
+from fsat.tracking.members import get_run
+from fsat.tracking.runs import TAG
 
 STAGE = "verify"
 TABLE = "labels.csv"
@@ -42,16 +42,11 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
     Raises:
         RunError: the id is unknown, or is not that of a FINISHED run of `verify`, or its table cannot be fetched.
     """
-    try:
-        with interrupts.shielded():
-            run = mlflow.MlflowClient().get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:
-            raise refusal(error) from error
-        raise RunError(
-            f"labels_run_id={run_id}: no such run on {mlflow.get_tracking_uri()}; expected the id of a run of verify, "
-            "as it prints at its end"
-        ) from error
+    run = get_run(
+        run_id,
+        f"labels_run_id={run_id}: no such run on {mlflow.get_tracking_uri()}; expected the id of a run of verify, as "
+        "it prints at its end",
+    )
     stage = run.data.tags.get(TAG + "stage", "no fsat stage")
     if stage != STAGE:
         raise RunError(f"labels_run_id={run_id}: the run is of stage {stage}; expected a run of verify")

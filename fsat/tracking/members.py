@@ -187,6 +187,17 @@ def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
     return dict(sorted(by_fold.items()))
 
 
+def get_run(run_id: str, unknown: str) -> Run:
+    """MLflow's record of a run; raises `RunError` with the message `unknown` where there is none of that id."""
+    try:
+        with interrupts.shielded():
+            return mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise refusal(error) from error
+        raise RunError(unknown) from error
+
+
 def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
     """The fold runs with these ids.
 
@@ -196,16 +207,11 @@ def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
     records = []
     for run_id in run_ids:
         run_id = run_id.lower()
-        try:
-            with interrupts.shielded():
-                run = mlflow.MlflowClient().get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in UNKNOWN:
-                raise refusal(error) from error
-            raise RunError(
-                f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI "
-                "and `mlflow runs list` show them"
-            ) from error
+        run = get_run(
+            run_id,
+            f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI and "
+            "`mlflow runs list` show them",
+        )
         if run.info.lifecycle_stage != "active":
             raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
         stage = run.data.tags.get(TAG + "stage", "no fsat stage")

@@ -50,6 +50,9 @@ def draw(rng: np.random.Generator, candidates: np.ndarray, lengths: np.ndarray, 
         lengths: int, of every clip, in samples or in frames.
         crop: length of the model's input, in the same unit.
         config: the settings.
+
+    Returns:
+        the draws, an element a candidate.
     """
     n = len(candidates)
     order = candidates[rng.permutation(n)]
