@@ -12,7 +12,7 @@ the score. Three sides train on that, each by cross-validation within the traini
 
 from __future__ import annotations
 
-import os
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -64,10 +64,10 @@ def _section(found: dict[int, list[dict[str, dict[str, Any]]]], facts: dict[str,
     map3 = {side: mean(side, "map3") for side in SIDES}
     means = {side: sum(values) / len(values) for side, values in map3.items()}
     won = [
-        (f - n) / (c - n) if c != n else 0.0 for f, n, c in zip(map3["fsat"], map3["naive"], map3["clean"], strict=True)
+        (f - n) / (c - n) if c > n else 0.0 for f, n, c in zip(map3["fsat"], map3["naive"], map3["clean"], strict=True)
     ]
     lost = means["clean"] - means["naive"]
-    overall = (means["fsat"] - means["naive"]) / lost if lost else 0.0
+    overall = (means["fsat"] - means["naive"]) / lost if lost > 0 else 0.0
     section = Section(libraries=["tensorflow", "keras", "mlflow", "scikit-learn", "numpy"])
     section.scores["mAP@3 on the fold's own clips, true labels"] = [
         *(
@@ -133,7 +133,7 @@ def write_noisy(data_dir: str, fold: str, seed: int, folder: str) -> dict[str, i
     for name, clips in (("audio_train", train), ("audio_test", test)):
         (out / name).mkdir()
         for fname in clips["fname"]:
-            os.symlink(source / "audio_train" / fname, out / name / fname)
+            shutil.copyfile(source / "audio_train" / fname, out / name / fname)
     train[["fname", "label"]].to_csv(out / "train_truth.csv", index=False)
     train.assign(label=given, manually_verified=verified).drop(columns="fold").to_csv(out / "train.csv", index=False)
     test[["fname", "label"]].to_csv(out / "test_truth.csv", index=False)
@@ -145,10 +145,7 @@ def clean(data_dir: str, seed: int, options: dict[str, Any]) -> dict[str, float]
     """Train on the true labels."""
     folder = Path(data_dir)
     true = folder.with_name(folder.name + "-true")
-    true.mkdir(exist_ok=True)
-    for name in ("audio_train", "audio_test", "sample_submission.csv", "test_truth.csv", "train_truth.csv"):
-        if not (true / name).exists():
-            os.symlink(folder / name, true / name)
+    shutil.copytree(folder, true)
     import pandas as pd
 
     table = pd.read_csv(folder / "train.csv", dtype=str)
