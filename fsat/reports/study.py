@@ -20,7 +20,6 @@ from fsat.reports.submission import CLIPS_AT_ONCE
 from fsat.scoring.calibration import reliability
 from fsat.scoring.guesses import Guesses, best_guesses
 from fsat.scoring.metrics import class_average_precision, confusion
-from fsat.scoring.suspects import doubts
 
 TITLE = "out-of-fold predictions"
 DECIMALS = 6
@@ -124,10 +123,11 @@ def suspects(clips: Predicted, guesses: Guesses) -> Iterator[pd.DataFrame]:
     """The clips whose best guess is not their label, in parts.
 
     Yields:
-        ``fname, label, manually_verified, believed, score, p_label, p_believed``, the most surely wrong labels first:
-        `believed` is the best guess, `score` its `doubts`, and the others the probabilities of label and guess.
+        ``fname, label, manually_verified, believed, score, p_believed``, the most surely wrong labels first: `believed`
+        is the best guess, `p_believed` its probability, and `score` one less the probability of the label. Where wrong
+        labels are drawn alike from all other classes, how likely one is to be wrong rises with that and nothing else.
     """
-    score = doubts(clips.scores, clips.targets)
+    score = 1 - guesses.p_label.astype(np.float64)
     wrong = np.flatnonzero(guesses.guess != clips.targets)
     wrong = wrong[np.argsort(-score[wrong], kind="stable")]
     names = np.array(clips.labels, dtype=object)
@@ -136,6 +136,5 @@ def suspects(clips: Predicted, guesses: Guesses) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame({
             "fname": clips.fnames[some], "label": names[clips.targets[some]],
             "manually_verified": clips.verified[some].astype(int), "believed": names[guesses.guess[some]],
-            "score": score[some], "p_label": guesses.p_label[some].astype(float),
-            "p_believed": guesses.p_guess[some].astype(float),
+            "score": score[some], "p_believed": guesses.p_guess[some].astype(float),
         }).round(DECIMALS)  # fmt: skip
