@@ -90,7 +90,6 @@ NOTEBOOK_NETWORKS: dict[str, Any] = {
 """fsat's recipe for the notebook's networks."""
 
 PRESETS |= {f"{name}_fsat": {**PRESETS[name], **NOTEBOOK_NETWORKS} for name in ("conv1d", "conv2d_mfcc")}
-PRESETS["cnn_logmel_weak"] = {**PRESETS["cnn_logmel"], "loss": "lq", "lq": 0.7}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")

@@ -1,4 +1,4 @@
-"""How sure models must be before a label that nobody has checked is accepted, replaced or given up."""
+"""How sure one must be before a label that nobody has checked is accepted, replaced or given up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Thresholds:
     """Probabilities, in [0, 1], from which something is done about an unverified clip; in this order.
 
     Attributes:
-        accept: the best guess is the label, with at least this probability: it is accepted.
-        relabel: the best guess is another class, with at least this probability: it becomes the label.
+        accept: the likeliest class is the label, with at least this probability: it is accepted.
+        relabel: the likeliest class is another, with at least this probability: it becomes the label.
         drop: the label has less than this probability: the clip is dropped. Otherwise it stays as it is.
     """
 
-    accept: float = 0.0
-    relabel: float = 0.6
-    drop: float = 0.1
+    accept: float = 0.4
+    relabel: float = 0.4
+    drop: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -277,7 +277,7 @@ def test_options_go_before_presets() -> None:
             {},
             "slow",
             "preset=slow: no such preset; there are dummy1d, conv1d, conv2d_mfcc, cnn_logmel, "
-            "conv1d_fsat, conv2d_mfcc_fsat, cnn_logmel_weak, quick",
+            "conv1d_fsat, conv2d_mfcc_fsat, quick",
         ),
         ({"model": "quick"}, None, "model=quick: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),
         ({"model": "conv9"}, "quick", "model=conv9: expected one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"),

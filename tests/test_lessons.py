@@ -54,6 +54,21 @@ def test_trusted_clips_count_whole_and_others_by_the_epoch() -> None:
         weights = lessons.weights(config, epoch)
         assert weights.dtype == np.float32
         assert weights.tolist() == [1, weight, 0, weight, 0]
+        sure = np.float32([0.5, 0.25, 0.5, 1, 1])
+        assert replace(lessons, certainty=sure).weights(config, epoch).tolist() == [0.5, weight, 0, weight, 0]
+
+
+def test_labels_of_verify_are_weighed_by_their_certainty_in_the_loss() -> None:
+    """Row sums other than 1 would have a wrong gradient in TensorFlow's own cross-entropy."""
+    config = replace(CONFIG, labels_run_id="0a")
+    assert (is_linear(CONFIG), is_linear(config)) == (True, False)
+    lessons = Lessons(np.array([0, 1]), np.array([True, True]), 3, np.float32([1, 0.5]))
+    targets = targets_of(lessons, lessons.weights(config, 0), drawn([1, 0]), EVERY, config)
+    np.testing.assert_array_equal(targets[:, 0], [[0, 0.5, 0], [1, 0, 0]])
+    assert not targets[:, 1:].any()
+    p = np.float32([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
+    losses = robust_loss(config, 10)(tf.constant(targets), tf.constant(p)).numpy()
+    np.testing.assert_allclose(losses, [0.5 * np.log(2), np.log(2)], rtol=1e-6)
 
 
 def training_clips(config: Config, trusted: list[bool], classes: list[int] | None = None) -> TrainingClips:
@@ -404,7 +419,8 @@ def test_other_labels_are_taught_and_trusted_and_the_given_ones_stay(tmp_path: P
     assert dataset.taught is dataset.targets
     np.testing.assert_array_equal(dataset.trusted, dataset.verified)
     new = {"bell_00.wav": "Flute", "cello_01.wav": "Cello", "flute_02.wav": "", "elsewhere.wav": "Bell"}
-    other = dataset.relabelled(new)
+    other = dataset.relabelled(new, {"bell_00.wav": 0.75})
+    assert Counter(other.certainty.tolist()) == {1: 17, 0.75: 1}
     names = other.manifest.train["fname"].tolist()
     taught = dict(zip(names, other.taught.tolist(), strict=True))
     trusted = dict(zip(names, other.trusted.tolist(), strict=True))

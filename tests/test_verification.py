@@ -19,7 +19,7 @@ from fsat.errors import ConfigError, RunError
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
 from fsat.pipeline.verify import Verified, verify
-from fsat.scoring.verification import DECISIONS, decide
+from fsat.scoring.verification import DECISIONS, beliefs, decide, wrong_share
 from fsat.thresholds import Thresholds
 from fsat.tracking.labels import fetch_labels
 
@@ -54,7 +54,8 @@ def test_decisions_by_hand(scores: list[float], target: int, decision: str, new:
 @pytest.mark.parametrize(
     ("thresholds", "expected"),
     [
-        (Thresholds(), ["accept", "accept", "relabel", "keep", "drop"]),
+        (Thresholds(), ["accept", "accept", "relabel", "relabel", "relabel"]),
+        (Thresholds(0, 0.6, 0.1), ["accept", "accept", "relabel", "keep", "drop"]),
         (Thresholds(0, 0, 0), ["accept", "accept", "relabel", "relabel", "relabel"]),
         (Thresholds(0, 1, 1), ["accept", "accept", "drop", "drop", "drop"]),
         (Thresholds(1, 1, 0), ["keep"] * 5),
@@ -87,6 +88,54 @@ def test_a_threshold_is_a_probability(name: str, value: float) -> None:
         assert getattr(Thresholds(**{name: end}), name) == end
 
 
+# --- what labels and models say together -----------------------------------------------------------
+
+
+def noisy(n_clips: int, n_classes: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Calibrated scores, given labels of which a share is wrong, and true ones."""
+    rng = np.random.default_rng(seed)
+    scores = rng.dirichlet(np.full(n_classes, 0.3), n_clips)
+    truth = np.array([rng.choice(n_classes, p=row) for row in scores])
+    wrong = rng.random(n_clips) < share
+    return scores, np.where(wrong, (truth + rng.integers(1, n_classes, n_clips)) % n_classes, truth), truth
+
+
+@pytest.mark.parametrize("share", [0.05, 0.35, 0.6])
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_the_share_of_wrong_labels_is_found(share: float, n_classes: int) -> None:
+    if n_classes == 2 and share > 0.5:
+        return
+    scores, given, truth = noisy(20_000, n_classes, share)
+    found = wrong_share(scores[np.arange(len(given)), given], n_classes)
+    assert found == pytest.approx(np.mean(given != truth), abs=0.02)
+
+
+def test_a_share_is_never_quite_0_or_1() -> None:
+    for p, n_classes, expected in (([1, 1], 4, 0), ([0, 0], 4, 1), ([0.5, 1, 0.9], 2, 0), ([1], 1, 0)):
+        share = wrong_share(np.float32(p), n_classes)
+        assert share == pytest.approx(expected, abs=1e-4)
+        assert 1e-6 <= share <= 1 - 1e-6
+
+
+def test_beliefs_by_hand() -> None:
+    scores = np.float32([[0.25, 0.625, 0.125], [0.25, 0.625, 0.125], [1, 0, 0]])
+    believed = beliefs(scores, np.array([0, 1, 1]), 0.2)
+    expected = [[0.8 * 0.25, 0.1 * 0.625, 0.1 * 0.125], [0.1 * 0.25, 0.8 * 0.625, 0.1 * 0.125], [1, 0, 0]]
+    np.testing.assert_allclose(believed, np.array(expected) / np.sum(expected, axis=1, keepdims=True), rtol=1e-12)
+    assert believed.dtype == np.float64
+    assert beliefs(np.empty((0, 3)), np.empty(0, int), 0.5).shape == (0, 3)
+
+
+def test_beliefs_are_right_as_often_as_they_say() -> None:
+    scores, given, truth = noisy(20_000, 5, 0.35)
+    believed = beliefs(scores, given, 0.35)
+    best = believed.argmax(axis=1)
+    assert np.mean(best == truth) > max(np.mean(given == truth), np.mean(scores.argmax(axis=1) == truth)) + 0.05
+    for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
+        some = (believed.max(axis=1) >= low) & (believed.max(axis=1) < high)
+        assert np.mean(best[some] == truth[some]) == pytest.approx(believed.max(axis=1)[some].mean(), abs=0.02)
+
+
 # --- through a store -------------------------------------------------------------------------------
 
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3, "batch_size": 8}
@@ -95,13 +144,8 @@ LABELS = ["Bell", "Cello", "Flute"]
 SETTLED = ("accept", "relabel", "drop")
 
 
-def conv(**options: object) -> Config:
-    """A model that is sure of nothing after so few epochs."""
-    return Config(model="conv1d", **TINY, **options)
-
-
 def logmel(**options: object) -> Config:
-    return Config(model="cnn_logmel", n_mels=16, checkpoint="last", **TINY, **options)
+    return Config(**{"model": "cnn_logmel", "n_mels": 16, "checkpoint": "last", **TINY, **options})
 
 
 def dummy(**options: object) -> Config:
@@ -122,7 +166,8 @@ def given(source) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def study(store, source) -> list:
-    return cross_validate(source, conv())
+    """By models that are sure of some clips, after so few epochs, and not of others."""
+    return cross_validate(source, logmel(max_epochs=4, learning_rate=0.003))
 
 
 def fetch(run_id: str, path: str) -> Path:
@@ -141,10 +186,30 @@ def out_of_fold(records: list) -> np.ndarray:
     return np.sum([part * own[:, None] for part, own in zip(scores, held_out, strict=True)], axis=0)
 
 
+def share_of(scores: np.ndarray, given: pd.DataFrame) -> float:
+    """The likeliest share of wrong labels among unverified clips."""
+    unverified = (given["manually_verified"] == 0).to_numpy()
+    p = scores[np.arange(len(given)), given["label"].map(LABELS.index)][unverified].astype(np.float64)
+    share = 0.5
+    for _ in range(20_000):  # expectation maximisation
+        share = np.mean(share * (1 - p) / 2 / ((1 - share) * p + share * (1 - p) / 2))
+    return float(share)
+
+
+def believed(scores: np.ndarray, given: pd.DataFrame) -> np.ndarray:
+    """Of unverified clips, a clip at a time; of the others the scores."""
+    share, rows = share_of(scores, given), scores.astype(np.float64)
+    for row, clip in zip(rows, given.itertuples(), strict=True):
+        if clip.manually_verified == 0:
+            row *= [1 - share if label == clip.label else share / 2 for label in LABELS]
+            row /= row.sum()
+    return rows
+
+
 def expected_table(scores: np.ndarray, given: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
     """What is decided, a clip at a time."""
     rows = []
-    for row, clip in zip(scores, given.itertuples(), strict=True):
+    for row, clip in zip(believed(scores, given), given.itertuples(), strict=True):
         of_label, best = row[LABELS.index(clip.label)], LABELS[int(row.argmax())]
         if clip.manually_verified == 1:
             decided = (clip.label, of_label, "verified")
@@ -170,7 +235,7 @@ def within(values: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def middling(study, given) -> Thresholds:
     """Thresholds at which some labels are accepted, some replaced, and all others dropped."""
-    scores = out_of_fold(study)[given["manually_verified"] == 0]
+    scores = believed(out_of_fold(study), given)[given["manually_verified"] == 0]
     targets = given["label"][given["manually_verified"] == 0].map(LABELS.index).to_numpy()
     right = scores.argmax(axis=1) == targets
     return Thresholds(within(scores.max(axis=1)[right]), within(scores.max(axis=1)[~right]), 1.0)
@@ -188,7 +253,9 @@ def assert_logged(made: Verified, expected: pd.DataFrame) -> None:
     assert made.counts == counts
     run = mlflow.get_run(made.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {f"n_{word}": number for word, number in counts.items()}
+    assert run.data.metrics == {f"n_{word}": number for word, number in counts.items()} | {
+        "wrong_share": made.wrong_share
+    }
 
 
 def test_each_unverified_clip_is_decided_on_by_the_fold_that_did_not_see_it(study, given, middling) -> None:
@@ -233,6 +300,7 @@ def test_labels_are_fetched_by_the_id_of_their_run(first_round, study) -> None:
     table = first_round.table
     assert labels.new_labels == {row.fname: row.new_label for row in table.itertuples() if row.decision in SETTLED}
     assert {"", *LABELS} >= set(labels.new_labels.values()) > {""}
+    assert labels.certainty == {row.fname: row.score for row in table.itertuples() if row.decision in SETTLED}
 
 
 def test_a_study_is_trained_on_the_labels_of_a_run(taught, first_round, source, given) -> None:
@@ -302,7 +370,11 @@ def test_the_command_prints_the_id_of_its_run(study) -> None:
     run = mlflow.get_run(run_id)
     assert run.data.tags["fsat.stage"] == "verify"
     assert run.data.metrics["n_keep"] == 15
-    line = f"verify: run {run_id}: round 1, of 15 unverified labels 0 are accepted, 0 replaced, 0 dropped, 15 kept"
+    share = run.data.metrics["wrong_share"]
+    line = (
+        f"verify: run {run_id}: round 1, of 15 unverified labels, about {share:.0%} of them wrong, 0 are accepted, "
+        "0 replaced, 0 dropped, 15 kept as they are"
+    )
     assert line in result.stderr
 
 

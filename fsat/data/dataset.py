@@ -31,6 +31,7 @@ class Dataset:
         taught: int64 (n_train,), the class that training takes each clip for, -1 for one that it leaves out; by
             default `targets`. Scores are made on `targets` alone.
         trusted: bool (n_train,), that class was checked, by hand or by `verify`; by default `verified`.
+        certainty: float32 (n_train,), in [0, 1], how sure it is where it is trusted; by default 1.
     """
 
     manifest: Manifest
@@ -41,24 +42,27 @@ class Dataset:
     test: Clips
     taught: np.ndarray | None = None
     trusted: np.ndarray | None = None
+    certainty: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, usual in (("taught", self.targets), ("trusted", self.verified)):
+        sure = np.ones(len(self.targets), dtype=np.float32)
+        for name, usual in (("taught", self.targets), ("trusted", self.verified), ("certainty", sure)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual)
 
-    def relabelled(self, new_labels: Mapping[str, str]) -> Dataset:
+    def relabelled(self, new_labels: Mapping[str, str], certainty: Mapping[str, float] | None = None) -> Dataset:
         """The dataset with other labels to train on, which count as trusted.
 
         Args:
             new_labels: by clip; empty for a clip to leave out. Clips that are not in it keep theirs.
+            certainty: by clip, how sure its new label is, in [0, 1]; 1 where it is not given.
         """
         number = {label: i for i, label in enumerate(self.labels)} | {"": -1}
-        taught, trusted = self.targets.copy(), self.verified.copy()
+        taught, trusted, sure = self.targets.copy(), self.verified.copy(), self.certainty.copy()
         for i, fname in enumerate(self.manifest.train["fname"]):
             if (label := new_labels.get(fname)) is not None:
-                taught[i], trusted[i] = number[label], True
-        return replace(self, taught=taught, trusted=trusted)
+                taught[i], trusted[i], sure[i] = number[label], True, (certainty or {}).get(fname, 1)
+        return replace(self, taught=taught, trusted=trusted, certainty=sure)
 
     @property
     def labels(self) -> list[str]:

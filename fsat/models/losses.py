@@ -24,7 +24,8 @@ def is_linear(config: Config) -> bool:
 
     TensorFlow's cross-entropy of a softmax has a wrong gradient for rows that do not, such as weighted ones.
     """
-    return config.loss == "ce" and not config.drop_losses and config.unverified_weight in ("0", "1")
+    weighted = config.unverified_weight not in ("0", "1") or config.labels_run_id != "none"
+    return config.loss == "ce" and not config.drop_losses and not weighted
 
 
 def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:

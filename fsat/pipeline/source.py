@@ -57,4 +57,4 @@ class Source:
                 f"labels_run_id={labels.run_id}: its labels are of another dataset (digest {labels.dataset}) than "
                 f"{self.data_dir} (digest {dataset.manifest.digest}); run verify on a study of this one"
             )
-        return dataset.relabelled(labels.new_labels)
+        return dataset.relabelled(labels.new_labels, labels.certainty)

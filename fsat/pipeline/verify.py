@@ -14,8 +14,9 @@ from fsat.errors import RunError
 from fsat.pipeline.blending import blend_members
 from fsat.pipeline.choosing import choose
 from fsat.progress import say
+from fsat.scoring.guesses import best_guesses
 from fsat.scoring.rows import ranges, release
-from fsat.scoring.verification import DECISIONS, decide
+from fsat.scoring.verification import DECISIONS, beliefs, decide, wrong_share
 from fsat.thresholds import Thresholds
 from fsat.tracking import runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, fetch_labels
@@ -30,11 +31,13 @@ class Verified:
         run_id: of its run, which `train_fold` takes as ``labels_run_id``.
         table: ``fname,label,new_label,score,decision``, every training clip.
         counts: clips by decision.
+        wrong_share: the share of unverified labels that is believed to be wrong.
     """
 
     run_id: str
     table: pd.DataFrame
     counts: dict[str, int]
+    wrong_share: float
 
 
 def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds: Thresholds | None = None) -> Verified:
@@ -53,12 +56,12 @@ def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds:
         chosen = choose(run_ids, studies, allow_incomplete=None)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             members = [download(record, Path(name)) for records in chosen.values() for record in records]
-            table = label_table(members, thresholds)
-        return _log(members, table, thresholds)
+            table, share = label_table(members, thresholds)
+        return _log(members, table, share, thresholds)
 
 
-def label_table(members: Sequence[Member], thresholds: Thresholds) -> pd.DataFrame:
-    """``fname,label,new_label,score,decision`` of every training clip, in the members' order."""
+def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.DataFrame, float]:
+    """``fname,label,new_label,score,decision`` of every training clip, in the members' order; share of wrong labels."""
     first = members[0]
     blend = blend_members(members)
     clips = first.clips[first.clips["split"] != "test"]
@@ -72,18 +75,21 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> pd.DataFra
         )
     if verified.all():
         raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
+    of_label = best_guesses(blend.oof, blend.targets).p_label
+    share = wrong_share(of_label[~verified], len(first.labels))
     parts = []
     for start, stop in ranges(*blend.oof.shape):
-        scores = blend.oof[start:stop]
-        parts.append(decide(scores, blend.targets[start:stop], verified[start:stop], thresholds))
+        scores, targets, checked = blend.oof[start:stop], blend.targets[start:stop], verified[start:stop]
+        believed = np.where(checked[:, np.newaxis], scores, beliefs(scores, targets, share))
+        parts.append(decide(believed, targets, checked, thresholds))
         release(scores)
     decisions, classes, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = np.array([*first.labels, ""], dtype=object)
     columns = (clips["fname"].to_numpy(), clips["label"].astype(str).to_numpy(), names[classes], confidence, decisions)
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6})
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6}), share
 
 
-def _log(members: Sequence[Member], table: pd.DataFrame, thresholds: Thresholds) -> Verified:
+def _log(members: Sequence[Member], table: pd.DataFrame, share: float, thresholds: Thresholds) -> Verified:
     first, run_id = members[0], runs.active_run_id()
     studies = list(dict.fromkeys(member.record.study for member in members))
     before = sorted({member.record.config.labels_run_id for member in members} - {"none"})
@@ -97,8 +103,8 @@ def _log(members: Sequence[Member], table: pd.DataFrame, thresholds: Thresholds)
     runs.log_json([member.record.run_id for member in members], "members.json")
     runs.log_table(table, TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
-    runs.log_metrics({f"n_{name}": number for name, number in counts.items()})
-    say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels "
-        f"{counts['accept']} are accepted, {counts['relabel']} replaced, {counts['drop']} dropped, "
-        f"{counts['keep']} kept as they are")  # fmt: skip
-    return Verified(run_id, table, counts)
+    runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": share})
+    say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels, about "
+        f"{share:.0%} of them wrong, {counts['accept']} are accepted, {counts['relabel']} replaced, "
+        f"{counts['drop']} dropped, {counts['keep']} kept as they are")  # fmt: skip
+    return Verified(run_id, table, counts, share)

@@ -1,6 +1,9 @@
 """Which labels that nobody has checked can be believed, by what models that did not see the clips make of them.
 
-After the self-verification of Dorfer and Widmer (DCASE 2018), with a third way out besides accepting and dropping.
+After the self-verification of Dorfer and Widmer (DCASE 2018), with replacing as a third way out besides accepting and
+dropping. The given label counts as evidence too: a share r of the unverified labels is taken to be wrong, and drawn
+alike from all other classes. With p what the models say, the label y is then right with a probability
+(1 - r) p_y / Z, and the true class is c instead with r / (n_classes - 1) p_c / Z; Z makes these sum to 1.
 """
 
 from __future__ import annotations
@@ -13,6 +16,52 @@ DECISIONS = ("verified", "accept", "relabel", "drop", "keep")
 """``verified`` by hand; the label ``accept``-ed or replaced (``relabel``), both trusted from then on; the clip
 ``drop``-ped from training; or nothing settled (``keep``)."""
 
+LEAST_SHARE = 1e-6
+"""`wrong_share` is as far from 0 and from 1 at least, so that either the label or another class is always possible."""
+
+
+def wrong_share(of_label: np.ndarray, n_classes: int) -> float:
+    """The share r of wrong labels that makes the labels the likeliest.
+
+    Its likelihood is the product of (1 - r) p_y + r / (n_classes - 1) (1 - p_y) over the clips, whose logarithm is
+    concave.
+
+    Args:
+        of_label: (n,), probability of each clip's label, by models that did not train on the clip; n at least 1.
+        n_classes: how many classes there are.
+
+    Returns:
+        r, in [1e-6, 1 - 1e-6].
+    """
+    from scipy.optimize import minimize_scalar
+
+    p = of_label.astype(np.float64)
+    of_others = (1 - p) / max(1, n_classes - 1)
+
+    def loss(share: float) -> float:
+        return -np.log((1 - share) * p + share * of_others).mean()
+
+    found = minimize_scalar(loss, bounds=(LEAST_SHARE, 1 - LEAST_SHARE), method="bounded", options={"xatol": 1e-9})
+    return float(found.x)
+
+
+def beliefs(scores: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
+    """Probabilities of the true class, by models and label together.
+
+    Args:
+        scores: float (n, n_classes), probabilities by models that did not train on the clips.
+        targets: int (n,), the clips' labels.
+        share: of wrong labels, in (0, 1).
+
+    Returns:
+        float64 (n, n_classes), rows sum to 1.
+    """
+    n_clips, n_classes = scores.shape
+    weights = np.full((n_clips, n_classes), share / max(1, n_classes - 1))
+    weights[np.arange(n_clips), targets] = 1 - share
+    weights *= scores
+    return weights / weights.sum(axis=1, keepdims=True)
+
 
 def decide(
     scores: np.ndarray, targets: np.ndarray, verified: np.ndarray, thresholds: Thresholds
@@ -20,10 +69,10 @@ def decide(
     """Decide on some clips.
 
     Args:
-        scores: float (n, n_classes), probabilities by models that did not train on the clips.
+        scores: float (n, n_classes), probabilities of the true class, as of `beliefs`.
         targets: int (n,), the clips' labels.
         verified: bool (n,), the label was checked by hand; such clips are left alone.
-        thresholds: how sure the models must be.
+        thresholds: how sure one must be.
 
     Returns:
         str (n,), words of `DECISIONS`; int (n,), the new class, -1 for a dropped clip; float (n,), the probability that

@@ -28,12 +28,14 @@ class VerifiedLabels:
         dataset: digest of the dataset that it is about.
         round: 1 for labels by models that trained on the table's, one more for each time that such labels were used.
         new_labels: by clip, of those that something was decided about; empty for a clip to leave out.
+        certainty: by clip, of the same ones, how sure that is, in [0, 1].
     """
 
     run_id: str
     dataset: str
     round: int
     new_labels: dict[str, str]
+    certainty: dict[str, float]
 
 
 def fetch_labels(run_id: str) -> VerifiedLabels:
@@ -58,12 +60,13 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
             with interrupts.shielded():
                 path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=TABLE, dst_path=folder)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(COLUMNS))
+            decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
+            certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
         except (MlflowException, OSError, ValueError) as error:
             raise RunError(
                 f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "
                 "run verify again"
             ) from error
-    decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
     tags = run.data.tags
     new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
-    return VerifiedLabels(run_id, tags.get(TAG + "dataset", ""), int(tags.get(TAG + "round", 1)), new_labels)
+    return VerifiedLabels(run_id, tags.get(TAG + "dataset", ""), int(tags.get(TAG + "round", 1)), new_labels, certainty)

@@ -89,7 +89,7 @@ def train_fold(
     splits = split(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
     taught = splits == "train"
-    lessons = Lessons(dataset.taught[taught], dataset.trusted[taught], n_classes)
+    lessons = Lessons(dataset.taught[taught], dataset.trusted[taught], n_classes, dataset.certainty[taught])
     clips = TrainingClips(dataset.train.take(taught), lessons, config)
     n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
     model = build_for_training(config, n_classes, n_steps)

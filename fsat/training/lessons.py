@@ -1,7 +1,7 @@
 """What the model is told about each clip, and with what weight, as the targets of a batch.
 
-A verified clip, or one whose label `verify` has accepted or set, is *trusted*; the others count by their weight, and by
-the configured loss (`fsat.models.losses`).
+A verified clip, or one whose label `verify` has accepted or set, is *trusted*, and counts by how sure that is; the
+others count by ``unverified_weight``, and by the configured loss (`fsat.models.losses`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ class Lessons:
         classes: int (n,), the class that each clip is taught as; -1 for one that is left out.
         trusted: bool (n,), the class was checked.
         n_classes: how many classes there are.
+        certainty: float32 (n,), in [0, 1], how sure the class is where it is trusted; None where that is 1.
     """
 
     classes: np.ndarray
     trusted: np.ndarray
     n_classes: int
+    certainty: np.ndarray | None = None
 
     def weights(self, config: Config, epoch: int) -> np.ndarray:
         """Of each clip in the loss, float32 (n,); 0 for one that takes no part in the epoch."""
-        weights = np.where(self.trusted, 1, config.unverified_weight_at(epoch))
+        certainty = 1 if self.certainty is None else self.certainty
+        weights = np.where(self.trusted, certainty, config.unverified_weight_at(epoch))
         return np.where(self.classes < 0, 0, weights).astype(np.float32)
 
 
