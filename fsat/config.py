@@ -25,7 +25,7 @@ RECIPE = 2
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Greatest sampling_rate in Hz and audio_duration in s that make sense for a clip."""
 
-SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask")
+SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "eval_duration")
 """Settings that only models on log-mel spectrograms take."""
 
 
@@ -129,6 +129,14 @@ class Config:
         choices=("auto", "float32", "mixed_bfloat16"),
     )
     eval_crops: int = setting(3, "Evenly spaced crops of a longer clip, averaged at prediction.", least=1, most=100)
+    eval_duration: float = setting(
+        0.0,
+        "Greatest length of these crops, in seconds: they are as long as the clip up to this, never less than "
+        "audio_duration.",
+        least=0,
+        most=MAX_SECONDS,
+        later=True,
+    )
     seed: int = setting(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -217,8 +225,13 @@ class Config:
         return 1 + self.audio_length // self.hop_length
 
     @property
+    def eval_frames(self) -> int:
+        """Frames of the longest crop for prediction."""
+        return 1 + round(self.sampling_rate * max(self.audio_duration, self.eval_duration)) // self.hop_length
+
+    @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input for one clip.
+        """Shape of the model's input for one clip; at prediction spectrograms may have more frames.
 
         It is (audio_length, 1), (n_mfcc, n_frames, 1), or (n_frames, n_mels, 1) for log-mel.
         """

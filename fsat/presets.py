@@ -53,7 +53,8 @@ LOGMEL: dict[str, Any] = {
     "mel_shift": 6,
     "time_mask": 0.4,
     "mel_mask": 8,
-    "eval_crops": 5,
+    "eval_crops": 2,
+    "eval_duration": 10,
 }
 """The recipe of `cnn_logmel`; the benchmark `quality` measures what each part of it gives."""
 

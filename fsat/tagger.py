@@ -122,7 +122,7 @@ class Tagger:
         alike: dict[tuple, list[tuple[str, Config, Any]]] = {}  # members that take in the same
         for member in self._members:
             config = member[1]
-            key = (config.sampling_rate, config.dim, config.eval_crops, config.features)
+            key = (config.sampling_rate, config.dim, config.eval_crops, config.eval_duration, config.features)
             alike.setdefault(key, []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
         for members in alike.values():

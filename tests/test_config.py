@@ -44,6 +44,7 @@ OTHER_VALUES = {
     "mel_shift": 3,
     "time_mask": 0.25,
     "mel_mask": 8,
+    "eval_duration": 5.0,
     "label_smoothing": 0.1,
     "unverified_weight": "0:1,30:0.2",
     "loss": "lq",
@@ -114,6 +115,8 @@ REFUSED = [
     ("mel_shift", 65, "expected at most 64"),
     ("time_mask", -0.1, "expected at least 0"),
     ("mel_mask", -1, "expected at least 0"),
+    ("eval_duration", -1, "expected at least 0"),
+    ("eval_duration", 601, "expected at most 600"),
     ("label_smoothing", 1.0, "expected less than 1"),
     ("label_smoothing", -0.1, "expected at least 0"),
     *(
@@ -163,6 +166,7 @@ ALLOWED = {
     "mel_shift": [0, 64],
     "time_mask": [0.0, 5.0],
     "mel_mask": [0, 64],
+    "eval_duration": [0.0, 2.0, 600.0],
     "label_smoothing": [0.0, 0.99],
     "unverified_weight": ["0", "0.25", "1", "10", "0:0,10:1", "5:1,6:0,20:0.5"],
     "loss": ["ce", "lq", "soft_bootstrap", "hard_bootstrap"],
@@ -492,6 +496,11 @@ def test_what_only_models_on_spectrograms_take(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(**{name: OTHER_VALUES[name]})
     assert "conv1d does not take it, only models on log-mel spectrograms do" in one_line(caught.value)
+
+
+def test_crops_for_prediction_are_not_shorter_than_those_of_training() -> None:
+    frames = [Config(model="cnn_logmel", audio_duration=2, eval_duration=s).eval_frames for s in (0, 1.5, 2, 10)]
+    assert frames == [126, 126, 126, 626]
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "average"])

@@ -307,20 +307,26 @@ def test_a_cache_that_was_cleared_meanwhile_leaves_them_in_memory(files) -> None
 # --- prediction ------------------------------------------------------------------------------------
 
 
-def cropped_by_hand(samples: np.ndarray, eval_crops: int) -> np.ndarray:
+def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.ndarray:
     """The crops for prediction of a clip: evenly spaced over its frames, or the whole of a short one amid zeros."""
-    whole = of_noise(samples)
-    spare = len(whole) - FRAMES
+    whole, frames = of_noise(samples), FRAMES
+    while frames + 32 <= min(len(whole), longest):
+        frames += 32
+    spare = len(whole) - frames
     if spare <= 0:
         before = -spare // 2
         return np.pad(whole, ((before, -spare - before), (0, 0)))[np.newaxis]
     starts = [spare // 2] if eval_crops == 1 else [round(i * spare / (eval_crops - 1)) for i in range(eval_crops)]
-    return np.stack([whole[start : start + FRAMES] for start in starts])
+    return np.stack([whole[start : start + frames] for start in starts])
 
 
-@pytest.mark.parametrize("eval_crops", [1, 3])
-def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(files, eval_crops: int) -> None:
-    config = replace(CONFIG, eval_crops=eval_crops)
+@pytest.mark.parametrize(
+    ("eval_crops", "eval_duration", "longest"), [(1, 0, 32), (3, 0, 32), (3, 1.5, 94), (1, 9, 999)]
+)
+def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(
+    files, eval_crops: int, eval_duration: float, longest: int
+) -> None:
+    config = replace(CONFIG, eval_crops=eval_crops, eval_duration=eval_duration)
     seed_everything(1)
     model = build(config, 4)
     arrays, clips = decoded(files), open_clips(files, config.sampling_rate)
@@ -332,10 +338,10 @@ def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(files, e
         if isinstance(samples, AudioError):
             assert np.isnan(row).all()
         else:
-            inputs = cropped_by_hand(samples, eval_crops)[..., np.newaxis]
+            inputs = cropped_by_hand(samples, eval_crops, longest)[..., np.newaxis]
             np.testing.assert_allclose(row, model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
     predictor = Predictor(clips.take(np.array([4, -1, 0])), config)
-    assert predictor.counts.tolist() == [1, 0, eval_crops]
+    assert predictor.crops.counts.tolist() == [1, 0, eval_crops]
     np.testing.assert_allclose(predictor(model)[0], [kept[4], [np.nan] * 4, kept[0]], atol=1e-6)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,25 +29,54 @@ N_MELS = 128
 TOP_DB = 80.0
 
 
-def fixed_crops(
-    lengths: np.ndarray, config: Config, crop: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the crops for prediction are, clip after clip: see `even_starts`.
+@dataclass(frozen=True)
+class FixedCrops:
+    """The crops for prediction: shorter ones first, those of one length clip after clip.
+
+    Attributes:
+        which: int64 (n_crops,), each crop's clip.
+        starts: int64 (n_crops,), its first sample or frame.
+        lengths: int64 (n_crops,), in samples or frames.
+        places: int64 (n_crops,), where it would be if all came clip after clip.
+        counts: int64 (n_clips,), the crops of each clip.
+    """
+
+    which: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    places: np.ndarray
+    counts: np.ndarray
+
+    def batches(self, size: int) -> list[slice]:
+        """Batches of at most `size` crops of one length each, in order."""
+        edges = [0, *(np.flatnonzero(np.diff(self.lengths)) + 1).tolist(), len(self.which)]
+        return [
+            slice(first, min(first + size, stop))
+            for start, stop in pairwise(edges)
+            for first in range(start, stop, size)
+        ]
+
+
+def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None) -> FixedCrops:
+    """Where the crops for prediction are: see `even_starts`.
 
     Args:
         lengths: int (n_clips,), in samples; 0 for a clip that cannot be used, which has no crops.
         config: gives the crops' number and length.
-        crop: their length, if it is not in samples, and so neither are `lengths`.
-
-    Returns:
-        int64 (n_crops,) each: the clip's index and the crop's first sample; and int64 (n_clips,), the crops of each
-        clip.
+        crops: int (n_clips,), the crops' length for each clip, if it is not that of the config; in the unit of
+            `lengths`, which need not be samples.
     """
-    crop = crop or config.audio_length
-    starts = [even_starts(n, crop, config.eval_crops) if n else [] for n in lengths.tolist()]
+    if crops is None:
+        crops = np.full(len(lengths), config.audio_length)
+    starts = [
+        even_starts(n, crop, config.eval_crops) if n else []
+        for n, crop in zip(lengths.tolist(), crops.tolist(), strict=True)
+    ]
     counts = np.array([len(some) for some in starts], dtype=np.int64)
     which = np.repeat(np.arange(len(lengths)), counts)
-    return which, np.fromiter(chain.from_iterable(starts), np.int64, len(which)), counts
+    flat = np.fromiter(chain.from_iterable(starts), np.int64, len(which))
+    places = np.argsort(crops[which], kind="stable")
+    return FixedCrops(which[places], flat[places], crops[which[places]].astype(np.int64), places, counts)
 
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:

@@ -27,10 +27,10 @@ class Features:
     """
 
     def __init__(self, clips: Clips, config: Config, kept: Floats | None = None) -> None:
-        self.n_crops = fixed_crops(clips.lengths, config)[2]
+        self.n_crops = fixed_crops(clips.lengths, config).counts
         self._clips, self._config, self._kept = clips, config, kept
         if kept is not None:  # where the rows of these clips are among those of all
-            counts = fixed_crops(clips.whole.lengths, config)[2]
+            counts = fixed_crops(clips.whole.lengths, config).counts
             starts = np.append(np.cumsum(counts) - counts, 0)[clips.rows]
             own_starts = np.cumsum(self.n_crops) - self.n_crops
             self._places = np.repeat(starts - own_starts, self.n_crops) + np.arange(len(self))
@@ -74,7 +74,7 @@ def fixed_features(clips: Clips, config: Config) -> Features:
         clips.whole,
         f"features-{key}.f32",
         "MFCC",
-        len(fixed_crops(whole.lengths, config)[0]),
+        len(fixed_crops(whole.lengths, config).which),
         config.dim[0] * config.dim[1],
         lambda: _inputs(whole, config),
     )
@@ -83,7 +83,6 @@ def fixed_features(clips: Clips, config: Config) -> Features:
 
 def _inputs(clips: Clips, config: Config) -> Iterator[np.ndarray]:
     """The fixed crops' MFCC, batch by batch."""
-    which, starts, _ = fixed_crops(clips.lengths, config)
-    for first in range(0, len(which), _CROPS_PER_BATCH):
-        batch = slice(first, first + _CROPS_PER_BATCH)
-        yield model_input(clips.crops(which[batch], starts[batch], config.audio_length), config)
+    crops = fixed_crops(clips.lengths, config)
+    for batch in crops.batches(_CROPS_PER_BATCH):
+        yield model_input(clips.crops(crops.which[batch], crops.starts[batch], config.audio_length), config)

@@ -32,6 +32,9 @@ FLOOR_DB = -80.0
 LOWEST = 20.0
 """Hz where the lowest band begins."""
 
+STEP = 32
+"""Frames by which crops for prediction differ at least, so that only so many lengths come up."""
+
 FRAMES_AT_ONCE = 512
 CLIPS_AT_ONCE = 64
 
@@ -60,6 +63,20 @@ class Spectra:
         """
         flat = self._values.crops(indices, np.asarray(starts) * self._n_mels, n_frames * self._n_mels)
         return flat.reshape(len(flat), n_frames, self._n_mels)
+
+
+def crop_frames(n_frames: np.ndarray, config: Config) -> np.ndarray:
+    """Frames of each clip's crops for prediction: nearly all of the clip's, within what the Config allows.
+
+    Args:
+        n_frames: int (n_clips,), of the clips.
+        config: its crop is the shortest, its `eval_duration` the longest.
+
+    Returns:
+        int64 (n_clips,), `STEP` or a multiple of it more than the shortest.
+    """
+    spare = np.clip(n_frames, config.n_frames, config.eval_frames) - config.n_frames
+    return config.n_frames + spare // STEP * STEP
 
 
 def spectra(clips: Clips, config: Config) -> Spectra:

@@ -20,7 +20,7 @@ DROPOUT = 0.3
 
 def cnn_logmel(config: Config, n_classes: int) -> keras.Model:
     """Four blocks of two 3 x 3 convolutions, then mean and maximum over time; 295,962 weights with 10 classes."""
-    inputs = keras.Input(config.dim)  # batch, frames, mels, 1
+    inputs = keras.Input((None, *config.dim[1:]))  # batch, frames, mels, 1; more frames at prediction
     x = LevelNorm()(inputs)
     for i, (filters, stride) in enumerate(LOGMEL_BLOCKS):
         if i:

@@ -13,8 +13,8 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.features import fixed_crops, model_input
-from fsat.data.spectra import Spectra, spectra
+from fsat.data.features import FixedCrops, fixed_crops, model_input
+from fsat.data.spectra import Spectra, crop_frames, spectra
 from fsat.threads import in_order
 from fsat.training.augment import cut, draw, mask, mix
 from fsat.training.lessons import Lessons, targets_of
@@ -73,27 +73,36 @@ class TrainingClips:
         return in_order(make, range(0, len(draws.order), config.batch_size), WORKERS, AHEAD)
 
 
+def evaluation_crops(clips: Clips, config: Config, source: Spectra | None = None) -> FixedCrops:
+    """The crops for prediction, in samples, or in frames of the clips' spectrograms for models on them."""
+    if source:
+        return fixed_crops(source.n_frames, config, crop_frames(source.n_frames, config))
+    return fixed_crops(clips.lengths, config)
+
+
 def evaluation_batches(
     clips: Clips, config: Config, batch_size: int, source: Spectra | None = None
 ) -> Iterator[np.ndarray]:
-    """The fixed crops of every clip, in order, as float32 (batch, *config.dim).
+    """The fixed crops of every clip, as `evaluation_crops` orders them.
 
     Args:
         clips: decoded clips.
         config: gives crops and features.
-        batch_size: crops in a batch.
+        batch_size: crops in a batch at most.
         source: the clips' spectrograms, for models on them.
+
+    Yields:
+        float32 (batch, *config.dim); of spectrograms, more frames where `eval_duration` allows it.
     """
-    lengths, crop = (source.n_frames, config.n_frames) if source else (clips.lengths, config.audio_length)
-    which, starts, _ = fixed_crops(lengths, config, crop)
+    crops = evaluation_crops(clips, config, source)
 
-    def make(first: int) -> np.ndarray:
-        some = slice(first, first + batch_size)
+    def make(some: slice) -> np.ndarray:
+        which, starts, length = crops.which[some], crops.starts[some], int(crops.lengths[some.start])
         if source:
-            return source.crops(which[some], starts[some], crop)[..., np.newaxis]
-        return model_input(clips.crops(which[some], starts[some], crop), config)
+            return source.crops(which, starts, length)[..., np.newaxis]
+        return model_input(clips.crops(which, starts, length), config)
 
-    return in_order(make, range(0, len(which), batch_size), WORKERS, AHEAD)
+    return in_order(make, crops.batches(batch_size), WORKERS, AHEAD)
 
 
 def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -10,11 +10,10 @@ import numpy as np
 from fsat import interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.features import fixed_crops
 from fsat.data.fixed import fixed_features
 from fsat.data.spectra import spectra
 from fsat.threads import in_order
-from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches
+from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches, evaluation_crops
 
 if TYPE_CHECKING:
     import keras
@@ -38,14 +37,13 @@ class Predictor:
         self.usable = clips.lengths > 0
         self._features = fixed_features(clips, config) if config.use_mfcc and keep else None
         self._spectra = spectra(clips, config) if config.use_logmel else None
-        lengths, crop = (self._spectra.n_frames, config.n_frames) if self._spectra else (clips.lengths, None)
-        self.counts = fixed_crops(lengths, config, crop)[2]
+        self.crops = evaluation_crops(clips, config, self._spectra)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """The models' inputs of all fixed crops, clip after clip: float32 (batch, *config.dim)."""
+        """The models' inputs of all fixed crops, in the order of `crops`, as `evaluation_batches` yields them."""
         if self._features is None:
             return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH, self._spectra)
-        total = int(self.counts.sum())
+        total = len(self.crops.which)
         return in_order(
             lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),
             range(0, total, CROPS_PER_BATCH),
@@ -68,7 +66,9 @@ class Predictor:
         for model, part in zip(models, parts, strict=True):
             result = np.full((len(self.clips), model.output_shape[-1]), np.nan, dtype=np.float32)
             if part:
-                result[self.usable] = average_crops(np.concatenate(part), self.counts[self.usable])
+                predictions = np.empty((len(self.crops.which), model.output_shape[-1]), dtype=np.float32)
+                predictions[self.crops.places] = np.concatenate(part)
+                result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
             results.append(result)
         return results
 
