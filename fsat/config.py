@@ -7,10 +7,8 @@ line under the same name, a parameter of every run, and part of a study's id. Th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -18,9 +16,6 @@ from typing import Any
 from fsat.errors import ConfigError, printable
 from fsat.presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 from fsat.settings import checked, setting, weight_schedule
-
-RECIPE = 2
-"""Raised whenever the code's results change for the same Config and dataset."""
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Greatest sampling_rate in Hz and audio_duration in s that make sense for a clip."""
@@ -302,30 +297,3 @@ class Config:
         return {"model": self.model} | {
             name: value for name, value in self.to_dict().items() if value != getattr(usual, name)
         }
-
-    def study_id(self, dataset_digest: str, labels: Sequence[str]) -> str:
-        """Short hash that all folds of one study share: settings, dataset, label order and recipe.
-
-        Raises:
-            ConfigError: the precision is ``auto``, which means this on one machine and that on another.
-        """
-        if self.precision == "auto":
-            raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 when a study is named")
-        settings = {spec.name: getattr(self, spec.name) for spec in fields(self)
-                    if not (spec.metadata["later"] and getattr(self, spec.name) == spec.default)}  # fmt: skip
-        for name in self._unused():
-            settings.pop(name, None)
-        facts = [settings, dataset_digest, list(labels), RECIPE]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-
-    def _unused(self) -> list[str]:
-        """Settings that change no prediction beside the others."""
-        used = {
-            "n_mfcc": self.use_mfcc,
-            "n_mels": self.use_logmel,
-            "patience": self.checkpoint == "best",
-            "average_last": self.checkpoint == "average",
-            "lq": self.loss == "lq",
-            "bootstrap": self.loss.endswith("bootstrap"),
-        }
-        return [name for name, is_used in used.items() if not is_used]

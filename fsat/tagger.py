@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError
+from fsat.identity import RECIPE
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import TOP_K, top_k
 

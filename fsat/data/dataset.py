@@ -15,6 +15,7 @@ from fsat.data.clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
+from fsat.identity import study_id
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Dataset:
     @property
     def study(self) -> str:
         """The study's id."""
-        return self.config.study_id(self.manifest.digest, self.labels)
+        return study_id(self.config, self.manifest.digest, self.labels)
 
 
 def load_dataset(

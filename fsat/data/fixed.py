@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.data.clips import Clips, Floats
 from fsat.data.features import fixed_crops, model_input
 from fsat.data.kept import kept_features
 from fsat.data.store import key_of
+from fsat.identity import RECIPE
 
 FEATURES = 1
 """Raised when the fixed crops or the MFCC made of the same samples change."""
