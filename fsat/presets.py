@@ -50,6 +50,7 @@ LOGMEL: dict[str, Any] = {
     "weight_decay": 0.0001,
     "checkpoint": "average",
     "mixup": 0.4,
+    "gain": 12,
     "mel_shift": 6,
     "time_mask": 0.4,
     "mel_mask": 8,

@@ -116,8 +116,8 @@ REFUSED = [
     ("mel_shift", 65, "expected at most 64"),
     ("time_mask", -0.1, "expected at least 0"),
     ("mel_mask", -1, "expected at least 0"),
-    ("eval_duration", -1, "expected at least 0"),
-    ("eval_duration", 601, "expected at most 600"),
+    ("eval_duration", -1.0, "expected at least 0"),
+    ("eval_duration", 601.0, "expected at most 600"),
     ("label_smoothing", 1.0, "expected less than 1"),
     ("label_smoothing", -0.1, "expected at least 0"),
     *(

@@ -16,7 +16,7 @@ layers = keras.layers
 
 import tensorflow as tf  # noqa: E402  (after Keras was told to be quiet)
 
-from fsat.models.layers import AudioNorm, BatchNorm, ConvReLU1D, LevelNorm, bias_add  # noqa: E402
+from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D, bias_add  # noqa: E402
 from fsat.models.losses import is_linear  # noqa: E402
 
 
@@ -55,24 +55,17 @@ def test_audio_norm_treats_every_crop_by_itself() -> None:
         np.testing.assert_array_equal(np.asarray(AudioNorm()(crop[np.newaxis]))[0], result)
 
 
-def test_level_norm_sets_the_loudest_point_to_1_and_80_db_below_to_minus_1() -> None:
-    decibels = np.zeros((4, 2, 3, 1), np.float32)
-    decibels[0, 0, :, 0] = [100, 60, 20]
-    decibels[1, 1, :, 0] = [30, 10, -20]  # soft: nothing is 80 dB below
-    decibels[2] = 57  # all alike
-    result = np.asarray(LevelNorm()(decibels))
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result[0, :, :, 0], [[1, 0, -1], [-1, -1, -1]], atol=1e-6)
-    np.testing.assert_allclose(result[1, :, :, 0], [[0.25, 0.25, 0.25], [1, 0.5, -0.25]], atol=1e-6)
-    np.testing.assert_array_equal(result[2:], np.ones((2, 2, 3, 1)))
-
-
-def test_level_norm_treats_every_spectrogram_by_itself_whatever_its_level() -> None:
+def test_band_norm_takes_the_mean_of_each_band_and_divides_by_one_deviation() -> None:
     decibels = np.random.default_rng(0).uniform(0, 90, (5, 7, 3, 1)).astype(np.float32)
-    together = np.asarray(LevelNorm()(decibels))
-    for one, result in zip(decibels, together, strict=True):
-        np.testing.assert_array_equal(np.asarray(LevelNorm()(one[np.newaxis]))[0], result)
-        np.testing.assert_allclose(np.asarray(LevelNorm()(one[np.newaxis] + 12))[0], result, atol=1e-5)
+    layer = BandNorm()
+    np.testing.assert_array_equal(layer(decibels), decibels)  # nothing is known yet
+    layer.settle(np.array([50.0, 0.0, 10.5]), 20.0)
+    expected = (decibels - np.array([50, 0, 10.5])[:, np.newaxis]) / 20
+    np.testing.assert_allclose(layer(decibels), expected, rtol=1e-6, atol=1e-6)
+    assert np.asarray(layer(decibels)).dtype == np.float32
+    assert (len(layer.weights), len(layer.trainable_weights)) == (2, 0)
+    layer.settle(np.zeros(3), 0.0)  # all was silent
+    np.testing.assert_array_equal(layer(decibels), decibels)
 
 
 @pytest.mark.parametrize("pool", [0, 2, 4, -1])

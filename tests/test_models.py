@@ -21,6 +21,8 @@ from fsat.models import build, build_for_training, import_keras, n_threads, prec
 keras = import_keras()
 layers = keras.layers
 
+import tensorflow as tf  # noqa: E402  (after Keras was told to be quiet)
+
 SMALL = {
     "dummy1d": Config(model="dummy1d", sampling_rate=100, audio_duration=1),
     "conv1d": Config(model="conv1d", sampling_rate=8000, audio_duration=0.25),
@@ -208,9 +210,11 @@ def test_one_sample_less_is_too_short(model: str) -> None:
     """Keras itself says so, not fsat: what MODELS says is neither too little nor too much."""
     info = MODELS[model]
     config = at(model, max(info.min_samples, info.min_frames) - 1, 40)
-    with pytest.raises(ValueError, match=r"dimension|negative|Computed output size|nothing is left"):
-        if not np.isfinite(build(config, 3)(np.zeros((2, *config.dim), np.float32))).all():
-            raise ValueError("nothing is left to take the mean of")
+    try:
+        left = build(config, 3)(np.zeros((2, *config.dim), np.float32))
+    except (ValueError, tf.errors.OpError):
+        return
+    assert not np.isfinite(left).all()  # the mean of nothing
 
 
 @pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.min_mfcc > 1])

@@ -19,7 +19,7 @@ from fsat.data import spectra as spectra_module
 from fsat.data.audio import decode
 from fsat.data.cache import open_clips
 from fsat.data.clips import Clips
-from fsat.data.spectra import logmel, spectra
+from fsat.data.spectra import band_levels, logmel, spectra
 from fsat.errors import AudioError
 from fsat.models import build, save_weights, seed_everything
 from fsat.training.predict import Predictor, predict_clips
@@ -302,6 +302,26 @@ def test_a_cache_that_was_cleared_meanwhile_leaves_them_in_memory(files) -> None
     arrays = decoded(files)
     assert_spectra(spectra(clips.take(some), CONFIG), [arrays[2], AudioError("absent"), arrays[0]])
     assert not store_of(clips).exists()
+
+
+# --- levels ----------------------------------------------------------------------------------------
+
+
+def test_levels_of_bands_are_those_of_all_frames(files) -> None:
+    arrays = [array for array in decoded(files) if isinstance(array, np.ndarray)]
+    values = np.concatenate([of_noise(array) for array in arrays]).astype(np.float64)
+    for clips in (open_clips(files, CONFIG.sampling_rate), in_memory(decoded(files))):
+        mean, deviation = band_levels(spectra(clips, CONFIG))
+        np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-9)
+        assert deviation == pytest.approx(values.std(), rel=1e-9)
+
+
+def test_levels_of_nothing_are_refused(files) -> None:
+    silent = in_memory([np.zeros(900, np.float32)])
+    mean, deviation = band_levels(spectra(silent, CONFIG))
+    assert (mean.tolist(), deviation) == ([0] * 20, 0)
+    with pytest.raises(ValueError, match="expected at least one usable clip"):
+        band_levels(spectra(in_memory([AudioError("absent")]), CONFIG))
 
 
 # --- prediction ------------------------------------------------------------------------------------

@@ -8,7 +8,18 @@ import pytest
 from conftest import ROOT
 
 TIERS = [
-    {"errors", "interrupts", "progress", "settings", "presets", "config", "labels", "threads", "thresholds"},
+    {
+        "errors",
+        "interrupts",
+        "progress",
+        "settings",
+        "presets",
+        "config",
+        "identity",
+        "labels",
+        "threads",
+        "thresholds",
+    },
     {"scoring"},
     {"data"},
     {"models"},

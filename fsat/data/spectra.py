@@ -65,6 +65,23 @@ class Spectra:
         return flat.reshape(len(flat), n_frames, self._n_mels)
 
 
+def band_levels(source: Spectra) -> tuple[np.ndarray, float]:
+    """Mean of each band over all frames of all clips, float64 (n_mels,), and the deviation of all values, in dB.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    sums = squares = np.zeros(1)
+    for i in np.flatnonzero(source.n_frames).tolist():
+        frames = source.crops(np.array([i]), np.array([0]), int(source.n_frames[i]))[0].astype(np.float64)
+        sums, squares = sums + frames.sum(axis=0), squares + np.square(frames).sum(axis=0)
+    total = int(source.n_frames.sum())
+    if not total:
+        raise ValueError("no clip has a frame; expected at least one usable clip")
+    mean = sums / total
+    return mean, float(np.sqrt(max(0.0, squares.sum() / total / len(mean) - np.square(mean.mean()))))
+
+
 def crop_frames(n_frames: np.ndarray, config: Config) -> np.ndarray:
     """Frames of each clip's crops for prediction: nearly all of the clip's, within what the Config allows.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -29,21 +30,30 @@ class AudioNorm(layers.Layer):
         return (crops - low) / (high - low + 1e-6) - 0.5
 
 
-class LevelNorm(layers.Layer):
-    """Set the level of spectrograms: the loudest point of each is 1, what is `RANGE_DB` softer, or more, is -1.
+class BandNorm(layers.Layer):
+    """Take from each mel band its mean over the training clips, and divide all by one deviation.
 
-    Input and output are float32 (batch, frames, mels, 1), whatever the precision of the layers that follow.
+    One deviation for all, because a band that was always silent in training has none of its own. Both are weights, so
+    that they travel with the rest. Input and output are float32 (batch, frames, mels, 1), whatever the precision of the
+    layers that follow.
     """
-
-    RANGE_DB = 80.0
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dtype="float32", **options)
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights."""
+        self.mean = self.add_weight(name="mean", shape=(input_shape[2], 1), initializer="zeros", trainable=False)
+        self.deviation = self.add_weight(name="deviation", shape=(), initializer="ones", trainable=False)
+
+    def settle(self, mean: np.ndarray, deviation: float) -> None:
+        """Set the weights: the bands' means, float (mels,), and the deviation, in dB; of silence it is taken as 1."""
+        self.mean.assign(mean[:, np.newaxis])
+        self.deviation.assign(deviation or 1.0)
+
     def call(self, decibels: tf.Tensor) -> tf.Tensor:
         """Normalise a batch of spectrograms in decibels."""
-        below = decibels - tf.reduce_max(decibels, axis=(1, 2, 3), keepdims=True)
-        return tf.maximum(below, -self.RANGE_DB) * (2 / self.RANGE_DB) + 1
+        return (decibels - self.mean) / self.deviation
 
 
 class ConvReLU1D(layers.Conv1D):

@@ -37,7 +37,7 @@ class TrainingClips:
 
     def __init__(self, clips: Clips, lessons: Lessons, config: Config) -> None:
         self.clips, self.lessons, self.config = clips, lessons, config
-        self._spectra = spectra(clips, config) if config.use_logmel else None
+        self.spectra = spectra(clips, config) if config.use_logmel else None
 
     def n_batches(self, epoch: int) -> int:
         """Batches of an epoch."""
@@ -56,7 +56,7 @@ class TrainingClips:
             inputs float32 (batch, *config.dim) and targets as `fsat.training.lessons.targets_of` makes them; the last
             batch may be smaller.
         """
-        config, source = self.config, self._spectra
+        config, source = self.config, self.spectra
         weights = self.lessons.weights(config, epoch)
         rng = np.random.default_rng([config.seed, fold, epoch])
         lengths, crop = (source.n_frames, config.n_frames) if source else (self.clips.lengths, config.audio_length)

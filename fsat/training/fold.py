@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from fsat import interrupts
-from fsat.config import Config
-from fsat.data.clips import Clips
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
+from fsat.data.spectra import band_levels
 from fsat.errors import ConfigError
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import Progress
@@ -93,8 +92,7 @@ def train_fold(
     clips = TrainingClips(dataset.train.take(taught), lessons, config)
     n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
     model = build_for_training(config, n_classes, n_steps)
-    if config.use_mfcc:
-        _standardise(model, clips.clips, config)
+    _standardise(model, clips)
     _follow_statistics(model, clips.n_batches(0))
     with Progress(f"fold {fold} of {config.n_folds}", n_steps) as progress:
         own, aside = (
@@ -156,17 +154,22 @@ def _scores(dataset: Dataset, own: np.ndarray, predictions: np.ndarray) -> dict[
     return scores
 
 
-def _standardise(model: keras.Model, clips: Clips, config: Config) -> None:
-    """Give the model the mean and deviation of each coefficient over the training clips' fixed crops."""
-    import tensorflow as tf
+def _standardise(model: keras.Model, clips: TrainingClips) -> None:
+    """Give the model the mean and deviation of each coefficient or band over the training clips, if it takes them."""
+    if clips.spectra:
+        from fsat.models.logmel import BANDS
 
-    from fsat.models.mfcc import STANDARDISE
+        model.get_layer(BANDS).settle(*band_levels(clips.spectra))
+    elif clips.config.use_mfcc:
+        import tensorflow as tf
 
-    crops = tf.data.Dataset.from_generator(
-        Predictor(clips, config).batches,
-        output_signature=tf.TensorSpec((None, *config.dim), tf.float32),
-    )
-    model.get_layer(STANDARDISE).adapt(crops)
+        from fsat.models.mfcc import STANDARDISE
+
+        crops = tf.data.Dataset.from_generator(
+            Predictor(clips.clips, clips.config).batches,
+            output_signature=tf.TensorSpec((None, *clips.config.dim), tf.float32),
+        )
+        model.get_layer(STANDARDISE).adapt(crops)
 
 
 def _follow_statistics(model: keras.Model, n_batches: int) -> None:
