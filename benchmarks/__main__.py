@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
-NAMES = ("decode", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
+NAMES = ("decode", "spectra", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 
 LONG = ("quality", "weak_labels")

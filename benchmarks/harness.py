@@ -154,15 +154,15 @@ class Section:
 
     Attributes:
         rows: its table of comparisons.
-        scores: its tables of scores, by title.
         notes: what a reader must know to judge the table, a paragraph each.
         libraries: distributions whose versions matter here.
+        scores: its tables of scores, by title.
     """
 
     rows: list[Row] = field(default_factory=list)
-    scores: dict[str, list[Score]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     libraries: Sequence[str] = ("numpy",)
+    scores: dict[str, list[Score]] = field(default_factory=dict)
 
 
 def call(target: str, /, *, environment: Mapping[str, str] | None = None, **arguments: Any) -> Any:

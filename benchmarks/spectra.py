@@ -1,0 +1,103 @@
+"""Where log-mel spectrograms come from in training: crops of those that are kept, or computed in the graph anew."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, samples
+
+BATCHES = 200
+
+
+def run(bench: Bench) -> Section:
+    """Read batches of crops as cnn_logmel's training does, in both ways."""
+    arguments = {"data_dir": str(bench.data_dir), "n_batches": bench.pick(BATCHES, 5)}
+    found = alternate(bench.repeats, {
+        "kept": partial(call, "benchmarks.spectra:kept", **arguments),
+        "in the graph": partial(call, "benchmarks.spectra:in_the_graph", **arguments),
+    })  # fmt: skip
+    ours, theirs = found.values()
+    rows = [
+        Row("crops of 2.56 s as log-mel spectrograms", samples("fsat, from the kept ones", ours, "rate", "crops/s"),
+            samples("TensorFlow, from the waveform in the graph", theirs, "rate", "crops/s"), at_least=1),
+        Row("greatest absolute difference of the two, in dB",
+            Samples("", [result["difference"] for result in theirs], "")),
+        Row("computing and keeping them, once", samples("fsat", ours, "build", "s")),
+    ]  # fmt: skip
+    notes = [
+        f"The training clips of DATA_DIR at 32 kHz, decoded before; {arguments['n_batches']} batches of 16 random "
+        "crops after five that are not counted. In the graph: `tf.signal.stft`, mel bands and decibels as one compiled "
+        "function of waveform crops that are read from the store."
+    ]
+    return Section(rows, notes, ["tensorflow", "numpy", "scipy", "librosa"])
+
+
+def _prepared(data_dir: str):
+    """The clips, their spectrograms, the Config, random batches of places and first frames, and the seconds it took."""
+    import numpy as np
+
+    from fsat.config import Config
+    from fsat.data.spectra import spectra
+    from fsat.pipeline.source import Source
+
+    config = Config.resolve({}, "cnn_logmel")
+    clips = Source(Path(data_dir)).load(config).train
+    start = time.perf_counter()
+    source = spectra(clips, config)
+    seconds = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    usable = np.flatnonzero(source.n_frames >= config.n_frames)
+
+    def batches(count: int):
+        for _ in range(count):
+            some = rng.choice(usable, config.batch_size)
+            yield some, rng.integers(source.n_frames[some] - config.n_frames + 1)
+
+    return clips, source, config, batches, seconds
+
+
+def kept(data_dir: str, n_batches: int) -> dict[str, float]:
+    """Crops of the spectrograms that fsat keeps, a ``rate`` a second; seconds to ``build`` them."""
+    _, source, config, batches, seconds = _prepared(data_dir)
+    for some, starts in batches(5):
+        source.crops(some, starts, config.n_frames)
+    start = time.perf_counter()
+    for some, starts in batches(n_batches):
+        source.crops(some, starts, config.n_frames)
+    return {"rate": n_batches * config.batch_size / (time.perf_counter() - start), "build": seconds}
+
+
+def in_the_graph(data_dir: str, n_batches: int) -> dict[str, float]:
+    """The same by TensorFlow from the waveform: a ``rate`` a second, and the greatest ``difference`` in dB."""
+    import librosa
+    import numpy as np
+
+    from fsat.models import import_keras
+
+    import_keras()
+    import tensorflow as tf
+
+    from fsat.data.spectra import FLOOR_DB, LOWEST
+
+    clips, source, config, batches, _ = _prepared(data_dir)
+    hop, n_frames = config.hop_length, config.n_frames
+    mel = librosa.filters.mel(sr=config.sampling_rate, n_fft=2 * hop, n_mels=config.n_mels, fmin=LOWEST)
+    bands = tf.constant(mel.T.astype(np.float32))
+
+    @tf.function
+    def logmel(crops):
+        spectrum = tf.signal.stft(crops, 2 * hop, hop, 2 * hop)  # batch, frames, bins; a periodic Hann window
+        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+        level = tf.maximum(power @ bands, 10 ** (FLOOR_DB / 10))
+        return 10 / np.log(10).astype(np.float32) * tf.math.log(level) - FLOOR_DB
+
+    def crops(some: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return logmel(clips.crops(some, (starts - 1) * hop, (n_frames + 1) * hop)).numpy()
+
+    difference = max(np.abs(crops(*each) - source.crops(*each, n_frames)).max() for each in batches(5))
+    start = time.perf_counter()
+    for each in batches(n_batches):
+        crops(*each)
+    return {"rate": n_batches * config.batch_size / (time.perf_counter() - start), "difference": float(difference)}
