@@ -21,7 +21,7 @@ demo: setup
 DEMO := -P n_folds=2 -P sampling_rate=8000 -P audio_duration=1 -P batch_size=16 -P max_epochs=50 -P patience=15
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

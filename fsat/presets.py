@@ -81,17 +81,16 @@ MODELS: dict[str, ModelInfo] = {
 PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
 NOTEBOOK_NETWORKS: dict[str, Any] = {
     "batch_size": 16,
-    "max_epochs": 100,
     "schedule": "cosine",
     "warmup": 0.1,
     "weight_decay": 0.0001,
     "checkpoint": "average",
-    "mixup": 0.2,
     "eval_crops": 5,
 }
-"""fsat's recipe for the notebook's networks."""
+"""What fsat's recipes for the notebook's networks have in common."""
 
-PRESETS |= {f"{name}_fsat": {**PRESETS[name], **NOTEBOOK_NETWORKS} for name in ("conv1d", "conv2d_mfcc")}
+PRESETS["conv1d_fsat"] = {**PRESETS["conv1d"], **NOTEBOOK_NETWORKS, "max_epochs": 100, "mixup": 0.2}
+PRESETS["conv2d_mfcc_fsat"] = {**PRESETS["conv2d_mfcc"], **NOTEBOOK_NETWORKS, "max_epochs": 50, "mixup": 0.5}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")

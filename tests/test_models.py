@@ -225,6 +225,18 @@ def test_one_coefficient_less_is_too_few(model: str) -> None:
         build(at(model, 10 * info.min_samples, info.min_mfcc - 1), 3)
 
 
+def test_cnn_logmel_is_compact() -> None:
+    config = Config.resolve({}, "cnn_logmel")
+    model = build(config, 10)
+    assert model.count_params() < 1_000_000
+    called = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(
+        tf.TensorSpec((1, *config.dim), tf.float32)
+    )
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    cost = tf.compat.v1.profiler.profile(called.graph, options={**options, "output": "none"})
+    assert 50e6 < cost.total_float_ops < 100e6
+
+
 # --- what comes out --------------------------------------------------------------------------------
 
 

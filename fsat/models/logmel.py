@@ -1,4 +1,4 @@
-"""A compact convolutional network on log-mel spectrograms.
+"""A compact convolutional network on log-mel spectrograms, which it looks at in two ways.
 
 Input float32 (batch, n_frames, n_mels, 1), crops of spectrograms in decibels above the floor; the first layer
 normalises their bands. Output probabilities (batch, n_classes). The convolutions compute in the Config's precision, all
@@ -13,8 +13,12 @@ from keras import layers, ops
 from fsat.config import Config
 from fsat.models.layers import BandNorm, BatchNorm
 
-# filters, stride of the first of two convolutions; each block but the last ends by halving frames and bands
-LOGMEL_BLOCKS = [(16, 2), (32, 1), (64, 1), (128, 1)]
+FILTERS = (16, 32, 64, 128)
+"""Of the two convolutions of each block."""
+
+VIEWS = ((2, 1), (1, 2))
+"""Frames and bands that are averaged before the convolutions: one half sees finer bands, the other finer frames."""
+
 DROPOUT = 0.3
 
 BANDS = "bands"
@@ -22,17 +26,31 @@ BANDS = "bands"
 
 
 def cnn_logmel(config: Config, n_classes: int) -> keras.Model:
-    """Four blocks of two 3 x 3 convolutions, then mean and maximum over time; 295,962 weights with 10 classes."""
+    """Two halves of four blocks each, whose logits are averaged; 591,989 weights with 10 classes.
+
+    The halves are trained together. A crop of 2.56 s, 161 frames of 64 bands, takes 84 MFLOP: 42 million products and
+    as many sums.
+    """
     inputs = keras.Input((None, *config.dim[1:]))  # batch, frames, mels, 1; more frames at prediction
     x = BandNorm(name=BANDS)(inputs)
-    for i, (filters, stride) in enumerate(LOGMEL_BLOCKS):
-        if i:
-            x = layers.MaxPool2D()(x)
-        for strides in (stride, 1):
+    logits = layers.Average(dtype="float32")([_half(x, view, n_classes) for view in VIEWS])
+    return keras.Model(inputs, layers.Softmax(dtype="float32")(logits), name="cnn_logmel")
+
+
+def _half(x: keras.KerasTensor, view: tuple[int, int], n_classes: int) -> keras.KerasTensor:
+    """Logits, from four blocks of two 3 x 3 convolutions and the mean and maximum over time.
+
+    Every halving of frames and bands but one is common to both views; the last evens them out.
+    """
+    x = layers.AveragePooling2D(view, dtype="float32")(x)
+    for block, filters in enumerate(FILTERS):
+        if block:
+            x = layers.MaxPool2D(view[::-1] if block == len(FILTERS) - 1 else 2)(x)
+        for strides in (1 if block else 2, 1):
             x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
             x = BatchNorm()(x)
             x = layers.ReLU()(x)
     x = ops.mean(ops.cast(x, "float32"), axis=2)  # batch, frames, filters
     x = ops.mean(x, axis=1) + ops.max(x, axis=1)  # batch, filters
     x = layers.Dropout(DROPOUT, dtype="float32")(x)
-    return keras.Model(inputs, layers.Dense(n_classes, activation="softmax", dtype="float32")(x), name="cnn_logmel")
+    return layers.Dense(n_classes, dtype="float32")(x)
