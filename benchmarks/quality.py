@@ -31,11 +31,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without mel_shift": {"mel_shift": 0},
     "without masks": {"time_mask": 0, "mel_mask": 0},
     "with stretch=0.2": {"stretch": 0.2},
-    "with label_smoothing=0.1": {"label_smoothing": 0.1},
     "constant learning rate, no warm-up": {"schedule": "constant", "warmup": 0},
     "weights of the last epoch": {"checkpoint": "last"},
-    "best epoch by a tenth of the training clips": {"checkpoint": "best", "holdout": 0.1, "patience": 1000},
-    "crops of 4 s in training": {"audio_duration": 4},
     "a quarter of the epochs": {"max_epochs": 25},
 }
 

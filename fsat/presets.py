@@ -90,7 +90,13 @@ NOTEBOOK_NETWORKS: dict[str, Any] = {
 """What fsat's recipes for the notebook's networks have in common."""
 
 PRESETS["conv1d_fsat"] = {**PRESETS["conv1d"], **NOTEBOOK_NETWORKS, "max_epochs": 100, "mixup": 0.2}
-PRESETS["conv2d_mfcc_fsat"] = {**PRESETS["conv2d_mfcc"], **NOTEBOOK_NETWORKS, "max_epochs": 50, "mixup": 0.5}
+PRESETS["conv2d_mfcc_fsat"] = {
+    **PRESETS["conv2d_mfcc"],
+    **NOTEBOOK_NETWORKS,
+    "max_epochs": 50,
+    "learning_rate": 0.003,
+    "mixup": 0.5,
+}
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")

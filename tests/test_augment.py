@@ -188,15 +188,16 @@ def test_stretched_crops_come_from_the_right_places() -> None:
     np.testing.assert_array_equal(crops[3], padded[[i * 20 // FRAMES for i in range(FRAMES)]])
 
 
-def test_masks_take_the_mean_of_what_they_mask() -> None:
+def test_masks_take_the_levels_that_each_band_is_filled_with() -> None:
     rng = np.random.default_rng(0)
     crops = rng.uniform(0, 90, (2, FRAMES, MELS)).astype(np.float32)
     before = crops.copy()
     ranges = [[[2, 5], [9, 9], [0, 1], [14, 16]], [[0, 0], [0, 0], [0, 0], [0, 0]]]
-    result = mask(crops, by_hand(2, masks=ranges), EVERY)
+    fill = np.arange(MELS) - 3.5
+    result = mask(crops, by_hand(2, masks=ranges), EVERY, fill)
     hidden = np.zeros((FRAMES, MELS), dtype=bool)
     hidden[2:5] = hidden[:, 0] = hidden[:, 14:16] = True
-    np.testing.assert_allclose(result[0][hidden], before[0].mean(), rtol=1e-5)
+    np.testing.assert_array_equal(result[0][hidden], np.broadcast_to(fill, (FRAMES, MELS))[hidden])
     np.testing.assert_array_equal(result[0][~hidden], before[0][~hidden])
     np.testing.assert_array_equal(result[1], before[1])
 
@@ -219,6 +220,7 @@ def slow_epoch(clips: TrainingClips, config: Config, fold: int, epoch: int) -> l
     """The batches of an epoch, clip by clip from the draws."""
     source = spectra(clips.clips, config)
     whole = [source.crops(np.array([i]), np.array([0]), int(n))[0] for i, n in enumerate(source.n_frames)]
+    levels = np.concatenate(whole).mean(axis=0)
     rng = np.random.default_rng([config.seed, fold, epoch])
     drawn = draw(rng, np.arange(len(whole)), source.n_frames, config.n_frames, config)
     crops = []
@@ -236,9 +238,9 @@ def slow_epoch(clips: TrainingClips, config: Config, fold: int, epoch: int) -> l
         for k in range(first, min(first + config.batch_size, len(crops))):
             other, share = first + int(drawn.partners[k]), float(drawn.shares[k])
             mixed = share * crops[k] + (1 - share) * crops[other]
-            mean = mixed.mean()
             for j, (low, high) in enumerate(drawn.masks[k]):
-                mixed[(slice(low, high),) if j < 2 else (slice(None), slice(low, high))] = mean
+                where = (slice(low, high),) if j < 2 else (slice(None), slice(low, high))
+                mixed[where] = np.broadcast_to(levels, mixed.shape)[where]
             inputs.append(mixed[..., np.newaxis])
             mine, others = (one_hot[clips.lessons.classes[drawn.order[place]]] for place in (k, other))
             targets.append(share * mine + (1 - share) * others)
@@ -314,7 +316,7 @@ def test_equal_seed_fold_and_epoch_give_equal_batches_and_others_do_not() -> Non
 
 def test_the_spectrograms_themselves_are_left_alone() -> None:
     clips = training_clips(ALL)
-    source = clips._spectra
+    source = clips.spectra
     places = np.arange(21), np.zeros(21, int), 50
     before = source.crops(*places)
     list(clips.batches(0, 0))

@@ -115,12 +115,12 @@ def mix(inputs: np.ndarray, draws: Draws, some: slice) -> np.ndarray:
     return shares * inputs + (1 - shares) * inputs[draws.partners[some]]
 
 
-def mask(crops: np.ndarray, draws: Draws, some: slice) -> np.ndarray:
-    """Put each spectrogram's mean in its masked frames and bands, in place; returns `crops`."""
+def mask(crops: np.ndarray, draws: Draws, some: slice, fill: np.ndarray) -> np.ndarray:
+    """Put `fill`, a value for each mel band, in the masked frames and bands, in place; returns `crops`."""
     if draws.masks is not None:
-        for crop, ranges, mean in zip(crops, draws.masks[some].tolist(), crops.mean(axis=(1, 2)), strict=True):
+        for crop, ranges in zip(crops, draws.masks[some].tolist(), strict=True):
             for first, end in ranges[:N_MASKS]:
-                crop[first:end] = mean
+                crop[first:end] = fill
             for first, end in ranges[N_MASKS:]:
-                crop[:, first:end] = mean
+                crop[:, first:end] = fill[first:end]
     return crops

@@ -14,7 +14,7 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.features import FixedCrops, fixed_crops, model_input
-from fsat.data.spectra import Spectra, crop_frames, spectra
+from fsat.data.spectra import Spectra, band_levels, crop_frames, spectra
 from fsat.threads import in_order
 from fsat.training.augment import cut, draw, mask, mix
 from fsat.training.lessons import Lessons, targets_of
@@ -38,6 +38,7 @@ class TrainingClips:
     def __init__(self, clips: Clips, lessons: Lessons, config: Config) -> None:
         self.clips, self.lessons, self.config = clips, lessons, config
         self.spectra = spectra(clips, config) if config.use_logmel else None
+        self.levels = band_levels(self.spectra) if self.spectra else None
 
     def n_batches(self, epoch: int) -> int:
         """Batches of an epoch."""
@@ -66,7 +67,8 @@ class TrainingClips:
             some = slice(first, min(first + config.batch_size, len(draws.order)))
             targets = targets_of(self.lessons, weights, draws, some, config)
             if source:
-                return mask(mix(cut(source, draws, some, config), draws, some), draws, some)[..., np.newaxis], targets
+                crops = mix(cut(source, draws, some, config), draws, some)
+                return mask(crops, draws, some, self.levels[0])[..., np.newaxis], targets
             crops = self.clips.crops(draws.order[some], draws.starts[some], config.audio_length)
             return mix(model_input(crops, config), draws, some), targets
 

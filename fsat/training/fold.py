@@ -16,7 +16,6 @@ import numpy as np
 from fsat import interrupts
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
-from fsat.data.spectra import band_levels
 from fsat.errors import ConfigError
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import Progress
@@ -156,10 +155,10 @@ def _scores(dataset: Dataset, own: np.ndarray, predictions: np.ndarray) -> dict[
 
 def _standardise(model: keras.Model, clips: TrainingClips) -> None:
     """Give the model the mean and deviation of each coefficient or band over the training clips, if it takes them."""
-    if clips.spectra:
+    if clips.levels:
         from fsat.models.logmel import BANDS
 
-        model.get_layer(BANDS).settle(*band_levels(clips.spectra))
+        model.get_layer(BANDS).settle(*clips.levels)
     elif clips.config.use_mfcc:
         import tensorflow as tf
 
