@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock bench quality weak_labels clean
+.PHONY: setup demo test lint lock bench quality recipe weak_labels clean
 
 setup: $(VENV)/.installed
 
@@ -40,8 +40,9 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'resampy>=0.4'
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(BENCH)
 
-# How good the models are: quality on DATA_DIR's folds; weak_labels, with labels made wrong on purpose.
-quality weak_labels: setup
+# How good the models are: quality, on DATA_DIR's folds; recipe, what each part of cnn_logmel's is worth there;
+# weak_labels, with labels made wrong on purpose.
+quality recipe weak_labels: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $@
 
 clean:

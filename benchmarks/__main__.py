@@ -16,7 +16,7 @@ from benchmarks.harness import Bench, Section, is_installed, say
 NAMES = ("decode", "spectra", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 
-LONG = ("quality", "weak_labels")
+LONG = ("quality", "recipe", "weak_labels")
 """Those that are run only by name: what is measured is how good the models are, and it takes long."""
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

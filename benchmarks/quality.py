@@ -1,4 +1,4 @@
-"""What the models score on clips that they were not trained on, and what each part of a recipe gives.
+"""What the models and their blends score on clips that they were not trained on.
 
 Cross-validation over the folds of DATA_DIR, from scratch: each clip is predicted by the one model that did not train on
 its fold. Nothing is chosen on the scored clips, except where a row says so.
@@ -25,17 +25,6 @@ MEMBERS = ("conv1d_fsat", "conv2d_mfcc_fsat", "cnn_logmel")
 NOTEBOOK = {"conv1d_fsat": "conv1d", "conv2d_mfcc_fsat": "conv2d_mfcc"}
 """The notebook's own recipe for the same network. It keeps the best epoch by the scored fold itself."""
 
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "without mixup": {"mixup": 0},
-    "without gain": {"gain": 0},
-    "without mel_shift": {"mel_shift": 0},
-    "without masks": {"time_mask": 0, "mel_mask": 0},
-    "with stretch=0.2": {"stretch": 0.2},
-    "constant learning rate, no warm-up": {"schedule": "constant", "warmup": 0},
-    "weights of the last epoch": {"checkpoint": "last"},
-    "a quarter of the epochs": {"max_epochs": 25},
-}
-
 PREDICTIONS: dict[str, dict[str, Any]] = {
     "one crop of 2.56 s": {"eval_duration": 0, "eval_crops": 1},
     "five crops of 2.56 s": {"eval_duration": 0, "eval_crops": 5},
@@ -55,7 +44,6 @@ def run(bench: Bench) -> Section:
     quick, data = bench.pick({}, {"max_epochs": 1}), str(bench.data_dir)
     studies = {name: {"preset": name} for name in (*MEMBERS, *NOTEBOOK.values())}
     studies |= {own_choice(name): {"preset": name, "holdout": 0.1} for name in NOTEBOOK.values()}
-    studies |= {name: {"preset": "cnn_logmel", **change} for name, change in bench.pick(ABLATIONS, {}).items()}
     sides = {
         f"{name}, seed {seed}": partial(
             call, "benchmarks.quality:study", data_dir=data, options={**options, **quick, "seed": seed},
@@ -110,10 +98,6 @@ def _section(found: dict[str, list[dict]], blends: list[dict[str, float]], seeds
         gain(way, [result["ways"][way] for result in found["cnn_logmel"]], values("cnn_logmel", "map3"))
         for way in PREDICTIONS
     ]
-    if ablations := [name for name in found if name in ABLATIONS]:
-        section.scores["cnn_logmel's mAP@3 with a part changed, less that of the whole"] = [
-            gain(name, values(name, "map3"), values("cnn_logmel", "map3")) for name in ablations
-        ]
     section.notes = [
         f"Clips of DATA_DIR in its {len(found['cnn_logmel'][0]['minutes'])} folds; {found['cnn_logmel'][0]['clips']} "
         "clips in all, each predicted by the model that did not train on its fold. Seeds "
@@ -123,8 +107,10 @@ def _section(found: dict[str, list[dict]], blends: list[dict[str, float]], seeds
     return section
 
 
-def study(data_dir: str, options: dict[str, Any], path: str, ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Train every fold and score the out-of-fold predictions, which are kept in the file `path`.
+def study(
+    data_dir: str, options: dict[str, Any], path: str | None = None, ways: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Train every fold and score the out-of-fold predictions, which are kept in the file `path` if it is given.
 
     `ways` has settings of other predictions by the same weights, which are scored too.
     """
@@ -144,6 +130,7 @@ def study(data_dir: str, options: dict[str, Any], path: str, ways: dict[str, dic
 
     preset = options.pop("preset")
     dataset = Source(Path(data_dir)).load(Config.resolve(options, preset))
+    ways = ways or {}
     others = {way: np.zeros((len(dataset.targets), len(dataset.labels)), np.float32) for way in ways}
     results, minutes = [], []
     for fold in range(dataset.config.n_folds):
@@ -157,7 +144,8 @@ def study(data_dir: str, options: dict[str, Any], path: str, ways: dict[str, dic
             for way, changes in ways.items():
                 others[way][own] = predict_clips(model, dataset.train.take(own), replace(dataset.config, **changes))
     oof = OutOfFold([result.train for result in results], [result.held_out for result in results])[:]
-    np.save(path, oof)
+    if path:
+        np.save(path, oof)
     return {
         "path": path,
         "map3": map_at_k(oof, dataset.targets),

@@ -43,7 +43,7 @@ LOGMEL: dict[str, Any] = {
     "sampling_rate": 32000,
     "audio_duration": 2.56,
     "batch_size": 16,
-    "max_epochs": 100,
+    "max_epochs": 200,
     "learning_rate": 0.002,
     "schedule": "cosine",
     "warmup": 0.1,
@@ -57,7 +57,7 @@ LOGMEL: dict[str, Any] = {
     "eval_crops": 2,
     "eval_duration": 10,
 }
-"""The recipe of `cnn_logmel`; the benchmark `quality` measures what each part of it gives."""
+"""The recipe of `cnn_logmel`; the benchmark `recipe` measures what each part of it gives."""
 
 MODELS: dict[str, ModelInfo] = {
     "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
