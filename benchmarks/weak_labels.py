@@ -24,7 +24,7 @@ SEEDS = (201, 202, 203)
 
 CHOSEN_ON = "101 and 102"
 UNVERIFIED, WRONG = 0.61, 0.35
-N_FOLDS = 4
+N_FOLDS = 3
 """Folds within the training clips."""
 
 PRESET = "cnn_logmel"
