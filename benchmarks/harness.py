@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import queue
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,22 +167,26 @@ class Section:
     scores: dict[str, list[Score]] = field(default_factory=dict)
 
 
-def call(target: str, /, *, environment: Mapping[str, str] | None = None, **arguments: Any) -> Any:
+def call(
+    target: str, /, *, environment: Mapping[str, str] | None = None, core: int | None = None, **arguments: Any
+) -> Any:
     """Run ``module:function`` in a fresh process.
 
     Args:
         target: what to call.
         environment: variables to add.
+        core: the only core that it and its children may use; None for all.
         arguments: its keyword arguments, as far as JSON can hold them.
 
     Raises:
         BenchmarkError: it failed; the end of what it wrote is in the message.
     """
+    alone = {} if core is None else {"FSAT_THREADS": "1", "OMP_NUM_THREADS": "1", "FSAT_BENCH_CORE": str(core)}
     with tempfile.TemporaryDirectory(prefix="fsat-bench-") as name:
         result = Path(name) / "result.json"
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.side", target, str(result)],
-            input=json.dumps(arguments), cwd=ROOT, env={**os.environ, **(environment or {})},
+            input=json.dumps(arguments), cwd=ROOT, env={**os.environ, **alone, **(environment or {})},
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode or not result.exists():
@@ -215,6 +221,41 @@ def alternate(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, l
             results[name].append(side())
             say(f"  {i + 1}/{repeats} {name}: {time.perf_counter() - start:.1f} s")
     return results
+
+
+def side_by_side(jobs: Mapping[str, Callable[..., T]]) -> dict[str, T]:
+    """Run jobs whose results are scores and not times: each on a core of its own, as many at once as there are cores.
+
+    Args:
+        jobs: by name; called with ``core=``, as `call` takes it.
+
+    Returns:
+        what each has returned, in the order of `jobs`.
+    """
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for core in cores():
+        free.put(core)
+
+    def run(name: str) -> T:
+        start, core = time.perf_counter(), free.get()
+        try:
+            return jobs[name](core=core)
+        finally:
+            free.put(core)
+            say(f"  {name}: {time.perf_counter() - start:.1f} s")
+
+    pool = ThreadPoolExecutor(free.qsize())
+    try:
+        return dict(zip(jobs, pool.map(run, jobs), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def samples(who: str, results: Sequence[Mapping[str, Any]], key: str, unit: str, scale: float = 1.0) -> Samples:

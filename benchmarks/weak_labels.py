@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks.harness import Bench, BenchmarkError, Score, Section, alternate, call
+from benchmarks.harness import Bench, BenchmarkError, Score, Section, call, side_by_side
 
 Found: TypeAlias = dict[int, list[dict[str, dict[str, Any]]]]
 """By seed, what each fold gave: by side, by measure."""
@@ -39,25 +39,29 @@ SIDES = (CLEAN, NAIVE, *FSAT)
 
 
 def run(bench: Bench) -> Section:
-    """Train the sides by turns for each seed and fold."""
+    """Train all sides for each seed and fold."""
     folds = call("benchmarks.weak_labels:folds_of", data_dir=str(bench.data_dir))
     seeds, folds = bench.pick(SEEDS, SEEDS[:1]), bench.pick(folds, folds[:1])
     options = bench.pick({}, {"max_epochs": 2})
-    found: Found = {seed: [] for seed in seeds}
-    facts = {}
+    facts, jobs = {}, {}
+    given, true = on_given_labels.__name__, on_true_labels.__name__
     for seed in seeds:
         for fold in folds:
             data = bench.folder / f"{seed}-{fold}"
             facts = call("benchmarks.weak_labels:write_noisy", data_dir=str(bench.data_dir), fold=fold, seed=seed,
                          folder=str(data))  # fmt: skip
-            trained = alternate(1, {
-                f"{what}, seed {seed}, fold {fold}": partial(
+            jobs |= {
+                f"{what}, {seed}, {fold}": partial(
                     call, f"benchmarks.weak_labels:{what}", data_dir=str(data), seed=seed, options=options,
                     environment={"MLFLOW_TRACKING_URI": f"sqlite:///{data}-{what}.db"},
                 )
-                for what in ("on_true_labels", "on_given_labels")
-            })  # fmt: skip
-            found[seed].append({side: result for results in trained.values() for side, result in results[0].items()})
+                for what in (given, true)
+            }  # fmt: skip
+    results = side_by_side(jobs)
+    found: Found = {
+        seed: [results[f"{given}, {seed}, {fold}"] | results[f"{true}, {seed}, {fold}"] for fold in folds]
+        for seed in seeds
+    }
     return _section(found, facts)
 
 
@@ -102,9 +106,9 @@ def _section(found: Found, facts: dict[str, int]) -> Section:
         "folds of DATA_DIR for each seed (of noise, split and training). The recipe was chosen on seeds "
         f"{CHOSEN_ON}; these are seeds {', '.join(map(str, found))}.",
         f"clean: `{PRESET}` on the true labels. naive: `{PRESET}` on the given ones, all alike. fsat: `verify` by "
-        f"naive's study, and `{PRESET}` with `labels_run_id`; in the second round `verify` by both studies. Its "
-        "minutes are those of all that it needs. Accepting is right where the label is true, dropping where it is "
-        "wrong, replacing where the new label is true.",
+        f"naive's study, and `{PRESET}` with `labels_run_id`; in the second round `verify` by both studies. Minutes "
+        "are those of all that a side needs, on one core. Accepting is right where the label is true, dropping where "
+        "it is wrong, replacing where the new label is true.",
     ]
     return section
 
