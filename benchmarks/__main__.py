@@ -95,7 +95,8 @@ def command(arguments: argparse.Namespace, name: str) -> str:
     """How to get a section again."""
     sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
     quick = " --quick" if arguments.quick else ""
-    return f"python -m benchmarks DATA_DIR {name} --repeats {arguments.repeats}{sizes}{quick}"
+    repeats = "" if name in LONG else f" --repeats {arguments.repeats}"  # these have seeds instead
+    return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
 
 
 def quiet(before: tuple[int, int, int], busy: float) -> str:

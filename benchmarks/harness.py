@@ -168,25 +168,28 @@ class Section:
 
 
 def call(
-    target: str, /, *, environment: Mapping[str, str] | None = None, core: int | None = None, **arguments: Any
-) -> Any:
+    target: str, /, *, environment: Mapping[str, str] | None = None, core: int | None = None, cwd: Path = ROOT,
+    **arguments: Any,
+) -> Any:  # fmt: skip
     """Run ``module:function`` in a fresh process.
 
     Args:
         target: what to call.
         environment: variables to add.
         core: the only core that it and its children may use; None for all.
+        cwd: its working folder, where MLflow keeps artifacts if it is told no other place.
         arguments: its keyword arguments, as far as JSON can hold them.
 
     Raises:
         BenchmarkError: it failed; the end of what it wrote is in the message.
     """
     alone = {} if core is None else {"FSAT_THREADS": "1", "OMP_NUM_THREADS": "1", "FSAT_BENCH_CORE": str(core)}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **alone, **(environment or {})}
     with tempfile.TemporaryDirectory(prefix="fsat-bench-") as name:
         result = Path(name) / "result.json"
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.side", target, str(result)],
-            input=json.dumps(arguments), cwd=ROOT, env={**os.environ, **alone, **(environment or {})},
+            input=json.dumps(arguments), cwd=cwd, env=variables,
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode or not result.exists():

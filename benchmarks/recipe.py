@@ -57,6 +57,8 @@ def run(bench: Bench) -> Section:
     notes = [
         f"`cnn_logmel` on the clips of DATA_DIR in its folds, seeds {', '.join(map(str, seeds))}; the recipe was "
         f"chosen on seeds {CHOSEN_ON} and the same clips. Below 0: worse without this part, or with this change. A "
-        "difference smaller than its spread may be chance. Minutes are those on one core."
+        "mean over three seeds that is smaller than its spread may well be chance. Each training has one core and one "
+        "thread, so the whole recipe differs from `quality`'s in the last digits that it computes with, and by as much "
+        "as another seed would in its score."
     ]
     return Section([], notes, ["tensorflow", "keras", "librosa", "soxr", "scipy", "numpy"], scores)

@@ -236,13 +236,13 @@ class Config:
 
     @property
     def selected_on(self) -> str:
-        """What the kept weights were chosen on: ``own fold``, ``holdout`` or ``nothing``.
+        """What the kept weights were chosen on: ``own fold``, ``holdout`` or ``nothing``; and ``labels``.
 
-        A score on clips that the weights were chosen on is a little too good.
+        A score on clips that the weights were chosen on is a little too good. So it is where labels of `verify` were
+        trained on, as its models have seen the clips that the fold is scored on: ``nothing, labels`` and so on.
         """
-        if self.checkpoint != "best":
-            return "nothing"
-        return "holdout" if self.holdout else "own fold"
+        weights = "nothing" if self.checkpoint != "best" else "holdout" if self.holdout else "own fold"
+        return weights if self.labels_run_id == "none" else f"{weights}, labels"
 
     def unverified_weight_at(self, epoch: int) -> float:
         """Weight of an unverified clip in the loss of an epoch, counted from 0."""

@@ -123,7 +123,8 @@ class Tagger:
         alike: dict[tuple, list[tuple[str, Config, Any]]] = {}  # members that take in the same
         for member in self._members:
             config = member[1]
-            key = (config.sampling_rate, config.dim, config.eval_crops, config.eval_duration, config.features)
+            crops = (config.audio_length, config.eval_crops, config.eval_duration)
+            key = (config.sampling_rate, config.features, config.dim, *crops)
             alike.setdefault(key, []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
         for members in alike.values():

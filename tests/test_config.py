@@ -514,6 +514,7 @@ def test_what_the_weights_were_chosen_on() -> None:
     assert Config().selected_on == "own fold"
     assert Config(holdout=0.2).selected_on == "holdout"
     assert Config(checkpoint="last").selected_on == Config(checkpoint="average").selected_on == "nothing"
+    assert Config(labels_run_id="0" * 32).selected_on == "own fold, labels"
 
 
 def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

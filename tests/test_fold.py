@@ -17,7 +17,7 @@ from fsat.models import build, import_keras
 from fsat.scoring.metrics import log_loss
 from fsat.training import fold as fold_module
 from fsat.training import loop
-from fsat.training.fold import FoldResult, split, train_fold
+from fsat.training.fold import FoldResult, split, train_fold, untaught
 from fsat.training.loop import Watch, fit, learning_rate
 
 keras = import_keras()
@@ -356,6 +356,15 @@ def test_every_label_dropped_is_one_line(folder: Path) -> None:
     with pytest.raises(ConfigError, match="labels_run_id=none") as caught:
         split(nothing, 0)
     one_line(caught.value)
+
+
+def test_a_label_that_is_never_trained_on_is_found(folder: Path) -> None:
+    dataset = load_dataset(folder, QUICK)
+    assert untaught(dataset, 0) == []
+    bells = dataset.manifest.train["fname"][dataset.targets == 0]
+    kept = bells[dataset.folds[dataset.targets == 0] == 0]  # trained on by the other folds alone
+    dropped = dataset.relabelled(dict.fromkeys(set(bells) - set(kept), ""))
+    assert [untaught(dropped, fold) for fold in range(3)] == [["Bell"], [], []]
 
 
 @pytest.mark.parametrize("loss", ["ce", "lq"])

@@ -1,6 +1,7 @@
 """Training, ensembling, registering and tagging in a real MLflow store, on clips small enough for a test."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -344,6 +345,25 @@ def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tm
     clips = sorted((data / "audio_train").iterdir())[:3]
     scores = [Tagger(tmp_path / name).scores(clips)[0].tolist() for name in ("both", "alone")]
     assert scores[0] == scores[1]
+
+
+def test_members_on_crops_of_other_lengths_keep_their_crops(others, data, tmp_path):
+    """Crops of 0.5 and of 0.505 s have as many frames, 16, and are other crops all the same."""
+    files = [
+        MemberFiles(study, 0, replace(m.record.config, audio_duration=duration), m.weights)
+        for m in [download(others[0], tmp_path / "members")]
+        for study, duration in (("short", 0.5), ("long", 0.505))
+    ]
+    labels = sorted(pd.read_csv(data / "train.csv")["label"].unique())
+    clips = sorted((data / "audio_train").iterdir())[:3]
+    scores = {}
+    for name, some in (("both", files), ("short", files[:1]), ("long", files[1:])):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, some, labels)
+        scores[name] = Tagger(tmp_path / name).scores(clips)[0]
+    assert np.abs(scores["short"] - scores["long"]).max() > 1e-4
+    expected = gmean([scores["short"], scores["long"]], axis=0)
+    np.testing.assert_allclose(scores["both"], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
 
 
 def test_newest_complete_study_is_the_default(study, store):

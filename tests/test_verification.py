@@ -19,7 +19,7 @@ from fsat.errors import ConfigError, RunError
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
 from fsat.pipeline.verify import Verified, verify
-from fsat.scoring.verification import DECISIONS, beliefs, decide, wrong_share
+from fsat.scoring.verification import CLEAR, DECISIONS, beliefs, decide, wrong_share
 from fsat.thresholds import Thresholds
 from fsat.tracking.labels import fetch_labels
 
@@ -106,15 +106,26 @@ def test_the_share_of_wrong_labels_is_found(share: float, n_classes: int) -> Non
     if n_classes == 2 and share > 0.5:
         return
     scores, given, truth = noisy(20_000, n_classes, share)
-    found = wrong_share(scores[np.arange(len(given)), given], n_classes)
+    found, clear_by = wrong_share(scores[np.arange(len(given)), given], n_classes)
     assert found == pytest.approx(np.mean(given != truth), abs=0.02)
+    assert clear_by > 100
 
 
-def test_a_share_is_never_quite_0_or_1() -> None:
-    for p, n_classes, expected in (([1, 1], 4, 0), ([0, 0], 4, 1), ([0.5, 1, 0.9], 2, 0), ([1], 1, 0)):
-        share = wrong_share(np.float32(p), n_classes)
-        assert share == pytest.approx(expected, abs=1e-4)
-        assert 1e-6 <= share <= 1 - 1e-6
+@pytest.mark.parametrize(
+    ("p", "n_classes", "expected"),
+    [([1, 1], 4, 0), ([0, 0], 4, 0.75), ([0.49] * 50, 2, 0.5), ([0.5, 1, 0.9], 2, 0), ([1], 1, 0)],
+)
+def test_a_share_is_above_0_and_labels_are_never_evidence_against_themselves(p, n_classes: int, expected) -> None:
+    share, clear_by = wrong_share(np.float32(p), n_classes)
+    assert share == pytest.approx(expected, abs=1e-4)
+    assert share >= 1e-6
+    assert (clear_by > 1e-5) == (expected == 0 and n_classes > 1)
+
+
+def test_models_that_know_nothing_of_the_labels_are_told_from_those_that_do() -> None:
+    rng = np.random.default_rng(3)
+    assert wrong_share(rng.uniform(0.05, 0.15, 60), 10)[1] < CLEAR
+    assert wrong_share(np.where(rng.random(60) < 0.7, 0.8, 0.02), 10)[1] > 10 * CLEAR
 
 
 def test_beliefs_by_hand() -> None:
@@ -351,6 +362,11 @@ def test_the_second_round_is_about_the_given_labels_again(taught, first_round, g
     assert fetch_labels(made.run_id).round == 2
 
 
+def test_a_study_on_labels_of_verify_says_that_its_score_may_be_too_good(study, taught) -> None:
+    tags = [mlflow.get_run(records[0].run_id).data.tags["fsat.selected_on"] for records in (study, taught)]
+    assert tags == ["nothing", "own fold, labels"]
+
+
 def test_several_studies_decide_together(study, taught, first_round, given) -> None:
     made = verify(studies=[study[0].study, taught[0].study])
     mean = gmean([out_of_fold(study).astype(np.float64), out_of_fold(taught).astype(np.float64)], axis=0)
@@ -452,6 +468,14 @@ def test_runs_that_are_not_there(study) -> None:
     assert "no run 0123abcd" in verify_refused(run_ids=["0123abcd"])
     assert "no study nowhere" in verify_refused(studies=["nowhere"])
     assert "both given" in verify_refused(run_ids=[study[0].run_id], studies=[study[0].study])
+
+
+def test_models_that_know_nothing_are_said_to(study, source, capfd) -> None:
+    """Models that see only a clip's greatest sample, which tells nothing."""
+    verify(studies=[study[0].study])
+    assert "hardly know" not in capfd.readouterr().err
+    verify(run_ids=[record.run_id for record in cross_validate(source, dummy(seed=5))])
+    assert "hardly know more of the unverified labels than a draw" in capfd.readouterr().err
 
 
 def test_studies_of_different_datasets(study, tmp_path: Path) -> None:

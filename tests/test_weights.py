@@ -143,19 +143,25 @@ def test_one_study_is_blended_alike_by_weights_and_without() -> None:
     assert weighted.tobytes() == blend_studies([members]).tobytes()
 
 
-def test_verified_clips_alone_are_fitted_on_if_there_are_enough() -> None:
-    where = np.arange(200) >= 20
-    verified = np.arange(200) < 70  # 50 of them in `where`
-    assert clips_to_fit(where, verified).tolist() == list(range(20, 70))
-    verified[69] = False
-    assert clips_to_fit(where, verified).tolist() == list(range(20, 200))
+@pytest.mark.parametrize(("n_verified", "alone"), [(100, True), (99, False)])
+def test_verified_clips_alone_are_fitted_on_if_every_fit_has_enough(n_verified: int, alone: bool) -> None:
+    """All fits alike, or the score of cross-fitted weights would be that of another way to fit."""
+    targets, fold = targets_of(240), np.arange(240) % 2
+    verified = np.arange(240) < n_verified  # 50 in each fold, or 49 in one of them
+    scores = [study(targets, 1 + i, i) for i in range(2)]
+    found = cross_fit([out_of_fold(part, fold) for part in scores], targets, verified, everywhere(240))
+    where = verified if alone else everywhere(240)
+    np.testing.assert_array_equal(found.final, fit_weights(scores, targets, np.flatnonzero(where)))
+    for i in range(2):
+        expected = fit_weights(scores, targets, np.flatnonzero(where & (fold != i)))
+        np.testing.assert_array_equal(found.by_fold[i], expected)
 
 
 def test_of_many_clips_evenly_spaced_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "MOST_CLIPS", 40)
-    chosen = clips_to_fit(everywhere(1000), ~everywhere(1000))
+    chosen = clips_to_fit(everywhere(1000))
     assert chosen.tolist() == list(range(0, 1000, 25))
-    assert clips_to_fit(everywhere(41), ~everywhere(41)).tolist() == list(range(40))
+    assert clips_to_fit(everywhere(41)).tolist() == list(range(40))
 
 
 def test_no_digit_depends_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learni
 from fsat.reports.submission import submission
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.training.fold import WEIGHTS, FoldResult, split
+from fsat.training.fold import WEIGHTS, FoldResult, split, untaught
 from fsat.training.fold import train_fold as train
 
 
@@ -114,6 +114,10 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
     runs.log_dataset(dataset.manifest)
+    if missing := untaught(dataset, fold):
+        say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
+            f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="fsat-") as name:
         result = train(dataset, fold, Path(name), runs.log_metrics_of_epoch)
         runs.log_metrics({"best_epoch": result.best_epoch, **result.scores}, step=len(result.history))

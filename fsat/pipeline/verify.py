@@ -16,10 +16,10 @@ from fsat.pipeline.choosing import choose
 from fsat.progress import say
 from fsat.scoring.guesses import best_guesses
 from fsat.scoring.rows import ranges, release
-from fsat.scoring.verification import DECISIONS, beliefs, decide, wrong_share
+from fsat.scoring.verification import CLEAR, DECISIONS, beliefs, decide, wrong_share
 from fsat.thresholds import Thresholds
 from fsat.tracking import runs
-from fsat.tracking.labels import COLUMNS, STAGE, TABLE, fetch_labels
+from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
 from fsat.tracking.members import Member, download
 
 
@@ -54,10 +54,15 @@ def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds:
     thresholds = thresholds or Thresholds()
     with runs.tracked(STAGE, "verify"):
         chosen = choose(run_ids, studies, allow_incomplete=None)
+        every = [record for records in chosen.values() for record in records]
+        before = sorted({record.config.labels_run_id for record in every} - {"none"})
+        round_number = 1 + max(map(round_of, before), default=0)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            members = [download(record, Path(name)) for records in chosen.values() for record in records]
+            members = [download(record, Path(name)) for record in every]
             table, share = label_table(members, thresholds)
-        return _log(members, table, share, thresholds)
+        runs.rename(f"verify, round {round_number}")
+        runs.set_tags({"round": round_number, "labels_run_id": ",".join(before) or "none"})
+        return _log(members, table, share, thresholds, round_number)
 
 
 def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.DataFrame, float]:
@@ -76,7 +81,10 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     if verified.all():
         raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
     of_label = best_guesses(blend.oof, blend.targets).p_label
-    share = wrong_share(of_label[~verified], len(first.labels))
+    share, clear_by = wrong_share(of_label[~verified], len(first.labels))
+    if clear_by < CLEAR:
+        say(f"warning: study {first.record.study}: its models hardly know more of the unverified labels than a draw "
+            "would; train a better study before you train on these labels")  # fmt: skip
     parts = []
     for start, stop in ranges(*blend.oof.shape):
         scores, targets, checked = blend.oof[start:stop], blend.targets[start:stop], verified[start:stop]
@@ -89,15 +97,13 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6}), share
 
 
-def _log(members: Sequence[Member], table: pd.DataFrame, share: float, thresholds: Thresholds) -> Verified:
+def _log(
+    members: Sequence[Member], table: pd.DataFrame, share: float, thresholds: Thresholds, round_number: int
+) -> Verified:
     first, run_id = members[0], runs.active_run_id()
     studies = list(dict.fromkeys(member.record.study for member in members))
-    before = sorted({member.record.config.labels_run_id for member in members} - {"none"})
-    round_number = 1 + max((fetch_labels(labels).round for labels in before), default=0)
-    runs.rename(f"verify, round {round_number}")
     runs.set_tags({
         "studies": ",".join(studies), "dataset": first.record.dataset, "data_dir": first.record.data_dir,
-        "round": round_number, "labels_run_id": ",".join(before) or "none",
     })  # fmt: skip
     runs.log_params({f"{name}_at": value for name, value in vars(thresholds).items()})
     runs.log_json([member.record.run_id for member in members], "members.json")

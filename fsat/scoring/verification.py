@@ -17,21 +17,26 @@ DECISIONS = ("verified", "accept", "relabel", "drop", "keep")
 ``drop``-ped from training; or nothing settled (``keep``)."""
 
 LEAST_SHARE = 1e-6
-"""`wrong_share` is as far from 0 and from 1 at least, so that either the label or another class is always possible."""
+"""`wrong_share` is as far from 0 at least, so that another class than the label is always possible."""
+
+CLEAR = 2.0
+"""By so many nats the labels must be likelier with the share found than if all were drawn by lot, to tell anything."""
 
 
-def wrong_share(of_label: np.ndarray, n_classes: int) -> float:
+def wrong_share(of_label: np.ndarray, n_classes: int) -> tuple[float, float]:
     """The share r of wrong labels that makes the labels the likeliest.
 
     Its likelihood is the product of (1 - r) p_y + r / (n_classes - 1) (1 - p_y) over the clips, whose logarithm is
-    concave.
+    concave. At (n_classes - 1) / n_classes labels are drawn by lot and tell nothing of a clip; r is never more.
 
     Args:
-        of_label: (n,), probability of each clip's label, by models that did not train on the clip; n at least 1.
+        of_label: (n,), probability of each clip's label as its true class, by models that did not train on the clip; n
+            at least 1. Where models learn from wrong labels alone, it is too low to tell the share.
         n_classes: how many classes there are.
 
     Returns:
-        r, in [1e-6, 1 - 1e-6].
+        r, in [1e-6, (n_classes - 1) / n_classes]; and by how many nats the labels are likelier so than drawn by lot, 0
+        or more: below `CLEAR` the models hardly know more of the labels than a draw would.
     """
     from scipy.optimize import minimize_scalar
 
@@ -39,10 +44,11 @@ def wrong_share(of_label: np.ndarray, n_classes: int) -> float:
     of_others = (1 - p) / max(1, n_classes - 1)
 
     def loss(share: float) -> float:
-        return -np.log((1 - share) * p + share * of_others).mean()
+        return -np.log(np.maximum((1 - share) * p + share * of_others, 1e-300)).sum()
 
-    found = minimize_scalar(loss, bounds=(LEAST_SHARE, 1 - LEAST_SHARE), method="bounded", options={"xatol": 1e-9})
-    return float(found.x)
+    lot = max(2 * LEAST_SHARE, (n_classes - 1) / n_classes)
+    found = minimize_scalar(loss, bounds=(LEAST_SHARE, lot), method="bounded", options={"xatol": 1e-9})
+    return float(found.x), max(0.0, float(loss(lot) - found.fun))
 
 
 def beliefs(scores: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:

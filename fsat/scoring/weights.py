@@ -19,7 +19,7 @@ from fsat.scoring.blend import TINY, OutOfFold
 from fsat.scoring.rows import Rows, ranges, release
 
 FEWEST_VERIFIED = 50
-"""With so many verified clips or more, weights are fitted on verified clips alone."""
+"""Weights are fitted on verified clips alone if every fit has so many of them or more."""
 
 MOST_CLIPS = 50_000
 """Clips that weights are fitted on, so that memory does not grow with the clips; of more, evenly spaced ones."""
@@ -45,6 +45,7 @@ def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.nd
     """Fit the weights of studies on all clips, and for each fold of the first study on the clips of its other folds.
 
     Where no fold but one has clips, there is nothing to fit on that is not scored as well: all weights are equal.
+    Verified clips alone are fitted on if each of these fits has `FEWEST_VERIFIED` of them, else all clips.
 
     Args:
         studies: each study's out-of-fold predictions; the first study's owners are the folds.
@@ -58,26 +59,23 @@ def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.nd
     if len(studies) == 1 or len(np.unique(folds[covered])) < 2:
         return Weights(equal, np.tile(equal, (n_folds, 1)))
 
-    def fitted(where: np.ndarray) -> np.ndarray:
-        return fit_weights(studies, targets, clips_to_fit(where, verified))
+    others = [covered & (folds != fold) for fold in range(n_folds)]
+    if all((where & verified).sum() >= FEWEST_VERIFIED for where in others):
+        others, covered = [where & verified for where in others], covered & verified
+    by_fold = [fit_weights(studies, targets, clips_to_fit(where)) for where in others]
+    return Weights(fit_weights(studies, targets, clips_to_fit(covered)), np.array(by_fold))
 
-    by_fold = [fitted(covered & (folds != fold)) for fold in range(n_folds)]
-    return Weights(fitted(covered), np.array(by_fold))
 
-
-def clips_to_fit(where: np.ndarray, verified: np.ndarray) -> np.ndarray:
+def clips_to_fit(where: np.ndarray) -> np.ndarray:
     """Which clips weights are fitted on, out of those that may be used.
 
     Args:
         where: bool (n_clips,), the clip may be used.
-        verified: bool (n_clips,).
 
     Returns:
-        int (n,), ascending: the verified clips among them if there are `FEWEST_VERIFIED`, else all; of more than
-        `MOST_CLIPS`, so many that are evenly spaced.
+        int (n,), ascending: all of them; of more than `MOST_CLIPS`, so many that are evenly spaced.
     """
-    both = where & verified
-    clips = np.flatnonzero(both if both.sum() >= FEWEST_VERIFIED else where)
+    clips = np.flatnonzero(where)
     if len(clips) > MOST_CLIPS:
         clips = clips[np.arange(MOST_CLIPS) * len(clips) // MOST_CLIPS]
     return clips

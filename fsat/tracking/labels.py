@@ -38,6 +38,20 @@ class VerifiedLabels:
     certainty: dict[str, float]
 
 
+def round_of(run_id: str) -> int:
+    """The round of a run of `verify`, as `VerifiedLabels.round`.
+
+    Raises:
+        RunError: the run is gone; one that is deleted and can be restored is not.
+    """
+    run = get_run(
+        run_id,
+        f"run {run_id} of verify, whose labels a study was trained on, is gone from {mlflow.get_tracking_uri()}; "
+        "expected to find the number of its round there: name only studies without labels_run_id",
+    )
+    return int(run.data.tags.get(TAG + "round", 1))
+
+
 def fetch_labels(run_id: str) -> VerifiedLabels:
     """The labels of a run of `verify`.
 

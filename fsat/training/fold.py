@@ -144,6 +144,12 @@ def split(dataset: Dataset, fold: int) -> np.ndarray:
     return splits
 
 
+def untaught(dataset: Dataset, fold: int) -> list[str]:
+    """Labels that none of the clips which a fold trains on has: left out, replaced or held aside, all of them."""
+    taught = np.unique(dataset.taught[split(dataset, fold) == "train"])
+    return [label for i, label in enumerate(dataset.labels) if i not in taught]
+
+
 def _scores(dataset: Dataset, own: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     scores = {"best_val_loss": log_loss(predictions[own], dataset.targets[own])}
     for suffix, mask in (("", own), ("_verified", own & dataset.verified)):
