@@ -37,8 +37,8 @@ def run(bench: Bench) -> Section:
     notes = [
         f"The training clips of DATA_DIR at 32 kHz, decoded before; {arguments['n_batches']} batches of 16 random "
         "crops after five that are not counted. In the graph: `tf.signal.stft`, mel bands and decibels as one compiled "
-        "function of waveform crops that are read from the store. Computing and keeping: into a fresh folder each time, "
-        "the clips decoded and librosa imported before."
+        "function of waveform crops that are read from the store. Computing and keeping: into a fresh folder each "
+        "time, the clips decoded and librosa imported before."
     ]
     return Section(rows, notes, ["tensorflow", "numpy", "scipy", "librosa"])
 
