@@ -95,7 +95,7 @@ def _section(found: dict[str, list[dict]], blends: list[dict[str, float]], seeds
         Score("cnn_logmel", [max(result["minutes"]) for result in found["cnn_logmel"]], at_most=MINUTES)
     ]
     section.scores["cnn_logmel's mAP@3 with the same weights, predicted otherwise, less that of the whole"] = [
-        gain(way, [result["ways"][way] for result in found["cnn_logmel"]], values("cnn_logmel", "map3"))
+        gain(way, [result["others"][way] for result in found["cnn_logmel"]], values("cnn_logmel", "map3"))
         for way in PREDICTIONS
     ]
     section.notes = [
@@ -108,11 +108,16 @@ def _section(found: dict[str, list[dict]], blends: list[dict[str, float]], seeds
 
 
 def study(
-    data_dir: str, options: dict[str, Any], path: str | None = None, ways: dict[str, dict[str, Any]] | None = None
+    data_dir: str,
+    options: dict[str, Any],
+    path: str | None = None,
+    ways: dict[str, dict[str, Any]] | None = None,
+    copies: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train every fold and score the out-of-fold predictions, which are kept in the file `path` if it is given.
 
-    `ways` has settings of other predictions by the same weights, which are scored too.
+    `ways` has settings of other predictions by the same weights, `copies` the folders of other copies of the clips that
+    they predict; these are scored too.
     """
     import tempfile
     import time
@@ -130,8 +135,10 @@ def study(
 
     preset = options.pop("preset")
     dataset = Source(Path(data_dir)).load(Config.resolve(options, preset))
-    ways = ways or {}
-    others = {way: np.zeros((len(dataset.targets), len(dataset.labels)), np.float32) for way in ways}
+    others = {way: (dataset.train, replace(dataset.config, **changes)) for way, changes in (ways or {}).items()}
+    for name, folder in (copies or {}).items():
+        others[name] = Source(Path(folder)).load(dataset.config).train, dataset.config
+    predicted = {name: np.zeros((len(dataset.targets), len(dataset.labels)), np.float32) for name in others}
     results, minutes = [], []
     for fold in range(dataset.config.n_folds):
         with tempfile.TemporaryDirectory() as folder:
@@ -141,8 +148,8 @@ def study(
             own = np.flatnonzero(dataset.folds == fold)
             model = build(dataset.config, len(dataset.labels))
             model.load_weights(Path(folder) / WEIGHTS)
-            for way, changes in ways.items():
-                others[way][own] = predict_clips(model, dataset.train.take(own), replace(dataset.config, **changes))
+            for name, (clips, config) in others.items():
+                predicted[name][own] = predict_clips(model, clips.take(own), config)
     oof = OutOfFold([result.train for result in results], [result.held_out for result in results])[:]
     if path:
         np.save(path, oof)
@@ -150,7 +157,7 @@ def study(
         "path": path,
         "map3": map_at_k(oof, dataset.targets),
         "accuracy": accuracy(oof, dataset.targets),
-        "ways": {way: map_at_k(predictions, dataset.targets) for way, predictions in others.items()},
+        "others": {name: map_at_k(predictions, dataset.targets) for name, predictions in predicted.items()},
         "minutes": minutes,
         "clips": len(dataset.targets),
     }
