@@ -1,7 +1,7 @@
 """What each part of cnn_logmel's recipe gives: what it scores with that part changed, all else alike.
 
 Cross-validation over the folds of DATA_DIR as in the benchmark `quality`, with its seeds. Nothing is chosen on the
-scored clips. The same models are also scored on the same clips made softer, as a recording from farther away would be.
+scored clips. The same models are also scored on the same clips at a lower level.
 """
 
 from __future__ import annotations

@@ -43,16 +43,22 @@ def run(bench: Bench) -> Section:
     return Section(rows, notes, ["tensorflow", "numpy", "scipy", "librosa"])
 
 
+def _clips(data_dir: str):
+    """The training clips, decoded, and the Config."""
+    from fsat.config import Config
+    from fsat.pipeline.source import Source
+
+    config = Config.resolve({}, "cnn_logmel")
+    return Source(Path(data_dir)).load(config).train, config
+
+
 def _prepared(data_dir: str):
     """The clips, their spectrograms, the Config, and random batches of places and first frames."""
     import numpy as np
 
-    from fsat.config import Config
     from fsat.data.spectra import spectra
-    from fsat.pipeline.source import Source
 
-    config = Config.resolve({}, "cnn_logmel")
-    clips = Source(Path(data_dir)).load(config).train
+    clips, config = _clips(data_dir)
     source = spectra(clips, config)
     rng = np.random.default_rng(0)
     usable = np.flatnonzero(source.n_frames >= config.n_frames)
@@ -69,12 +75,9 @@ def build(data_dir: str) -> float:
     """Seconds that computing and keeping the spectrograms of all training clips takes."""
     import librosa
 
-    from fsat.config import Config
     from fsat.data.spectra import spectra
-    from fsat.pipeline.source import Source
 
-    config = Config.resolve({}, "cnn_logmel")
-    clips = Source(Path(data_dir)).load(config).train
+    clips, config = _clips(data_dir)
     librosa.filters.mel(sr=config.sampling_rate, n_fft=2 * config.hop_length)  # its import, which is lazy
     start = time.perf_counter()
     spectra(clips, config)

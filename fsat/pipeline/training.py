@@ -110,11 +110,12 @@ def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
         }
     )
     n_val = int((dataset.folds == fold).sum())
-    n_train = int((split(dataset, fold) == "train").sum())
+    splits = split(dataset, fold)
+    n_train = int((splits == "train").sum())
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
     runs.log_dataset(dataset.manifest)
-    if missing := untaught(dataset, fold):
+    if missing := untaught(dataset, splits):
         say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
             f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip

@@ -26,20 +26,18 @@ class VerifiedLabels:
     Attributes:
         run_id: of the run.
         dataset: digest of the dataset that it is about.
-        round: 1 for labels by models that trained on the table's, one more for each time that such labels were used.
         new_labels: by clip, of those that something was decided about; empty for a clip to leave out.
         certainty: by clip, of the same ones, how sure that is, in [0, 1].
     """
 
     run_id: str
     dataset: str
-    round: int
     new_labels: dict[str, str]
     certainty: dict[str, float]
 
 
 def round_of(run_id: str) -> int:
-    """The round of a run of `verify`, as `VerifiedLabels.round`.
+    """The round of a run of `verify`: 1 for labels by models that trained on the table's, one more each time after.
 
     Raises:
         RunError: the run is gone; one that is deleted and can be restored is not.
@@ -81,6 +79,5 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
                 f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "
                 "run verify again"
             ) from error
-    tags = run.data.tags
     new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
-    return VerifiedLabels(run_id, tags.get(TAG + "dataset", ""), int(tags.get(TAG + "round", 1)), new_labels, certainty)
+    return VerifiedLabels(run_id, run.data.tags.get(TAG + "dataset", ""), new_labels, certainty)

@@ -144,9 +144,9 @@ def split(dataset: Dataset, fold: int) -> np.ndarray:
     return splits
 
 
-def untaught(dataset: Dataset, fold: int) -> list[str]:
-    """Labels that none of the clips which a fold trains on has: left out, replaced or held aside, all of them."""
-    taught = np.unique(dataset.taught[split(dataset, fold) == "train"])
+def untaught(dataset: Dataset, splits: np.ndarray) -> list[str]:
+    """Labels that no clip of the split ``train`` is taught as: all of theirs are left out, replaced or held aside."""
+    taught = np.unique(dataset.taught[splits == "train"])
     return [label for i, label in enumerate(dataset.labels) if i not in taught]
 
 
