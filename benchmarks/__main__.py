@@ -28,7 +28,7 @@ def main() -> int:
     failed = []
     for name in arguments.names:
         say(f"{name}:")
-        before, busy = report.cpu_times(), report.busy_share()
+        commit, before, busy = report.commit(), report.cpu_times(), report.busy_share()
         with tempfile.TemporaryDirectory(prefix=f"fsat-bench-{name}-", dir=arguments.tmp) as folder:
             os.environ["FSAT_CACHE_DIR"] = str(Path(folder) / "cache")  # never the user's own
             work = Path(folder) / "work"
@@ -40,7 +40,7 @@ def main() -> int:
                 traceback.print_exc()
                 failed.append(name)
                 continue
-        text = report.render(name, section, command(arguments, name), quiet(before, busy))
+        text = report.render(name, section, command(arguments, name), commit, quiet(before, busy))
         print(text, flush=True)
         if arguments.output:
             report.update(arguments.output, {name: text}, (*NAMES, *LONG))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -51,6 +52,20 @@ def versions(libraries: Sequence[str]) -> str:
     return ", ".join(found)
 
 
+def commit() -> str:
+    """The commit that the code is of, and whether files differ from it; empty outside of a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/RESULTS.md"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"commit {head.stdout.strip()}{', changed' if changed.stdout.strip() else ''}"
+
+
 def cpu_times() -> tuple[int, int, int]:
     """Ticks since the machine's start: all, busy, and stolen by other virtual machines."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -65,18 +80,19 @@ def busy_share(seconds: float = 2.0) -> float:
     return (after[1] - before[1]) / max(1, after[0] - before[0])
 
 
-def render(name: str, section: Section, command: str, quiet: str) -> str:
+def render(name: str, section: Section, command: str, commit: str, quiet: str) -> str:
     """A section as Markdown, with its markers.
 
     Args:
         name: the benchmark's.
         section: what it found.
         command: how it was run, with DATA_DIR for the folder.
+        commit: the code's when it began, as `commit` gives it.
         quiet: what is known of other work on the machine meanwhile.
     """
     lines = [
         f"<!-- {name}: begin -->", f"## {name}", "",
-        f"{datetime.now():%Y-%m-%d %H:%M}, `{command}`  ",
+        ", ".join(filter(None, [f"{datetime.now():%Y-%m-%d %H:%M}", f"`{command}`", commit])) + "  ",
         f"{machine()}  ",
         f"fsat {fsat.__version__}, {versions(section.libraries)}  ",
         quiet, "",
