@@ -18,6 +18,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "without mel_shift": {"mel_shift": 0},
     "without masks": {"time_mask": 0, "mel_mask": 0},
     "with stretch=0.2": {"stretch": 0.2},
+    "crops of 5 s, not 2.56 s": {"audio_duration": 5.0},
+    "with label_smoothing=0.1": {"label_smoothing": 0.1},
     "constant learning rate, no warm-up": {"schedule": "constant", "warmup": 0},
     "weights of the last epoch": {"checkpoint": "last"},
     "a quarter of the epochs": {"max_epochs": 50},
