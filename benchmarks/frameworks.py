@@ -93,7 +93,7 @@ def by_turns(data_dir: str, epochs: int) -> dict[str, dict[str, Any]]:
     fold: list[tuple[float, float]] = []
     started = time.perf_counter()
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    def on_epoch(epoch: int, metrics: dict[str, float], milliseconds: int) -> None:
         nonlocal started
         fold.append((len(bare.targets) / metrics["clips_per_second"], time.perf_counter() - started))
         memory.append(bare.epoch())

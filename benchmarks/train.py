@@ -92,7 +92,7 @@ def fsat_fold(data_dir: str, model: str, epochs: int, precision: str) -> dict[st
     dataset = load(data_dir, model, epochs, precision)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        result = train_fold(dataset, FOLD, Path(folder), lambda epoch, metrics: ends.append(time.perf_counter()))
+        result = train_fold(dataset, FOLD, Path(folder), lambda *epoch: ends.append(time.perf_counter()))
     n_train = int((dataset.folds != FOLD).sum())
     seconds = [end - start for start, end in pairwise(ends)]
     return {

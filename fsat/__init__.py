@@ -2,7 +2,7 @@
 
 The packages stand in tiers, and each imports only from those above it:
 
-    errors, interrupts, settings, presets, config ... facts and small helpers, no heavy imports
+    errors, interrupts, settings, launch, config ...  facts and small helpers, no heavy imports
     scoring                                         numpy, scipy to fit: mAP@3, AP, blending, calibration
     data                                            tables, audio, decoded clips, features, folds
     models                                          Keras builders

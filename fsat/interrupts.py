@@ -89,13 +89,14 @@ def check() -> None:
 
 
 def ignore() -> None:
-    """From here on the work is complete: a late signal must not turn it into a failure.
+    """From here on the work is complete: a late signal, or one that has just come, must not turn it into a failure.
 
     Does nothing where `install` was not called, so that a caller's own handling of signals stays.
     """
     if _installed:
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
+        _received.clear()
 
 
 def follow_parent(poll_seconds: float = 1.0) -> None:

@@ -1,6 +1,7 @@
 """A run that is told to stop ends as KILLED wherever the signal finds it, and an error ends it as FAILED."""
 
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from fsat.pipeline import training
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.source import Source
 from fsat.tracking import runs
+from fsat.tracking.outbox import Outbox
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
 
@@ -35,12 +37,12 @@ def all_runs() -> list:
 MOMENTS = {
     "reading": ("fsat.pipeline.source.load_dataset", "before"),
     "opened": ("fsat.tracking.runs.set_tags", "before"),
-    "first epoch": ("fsat.tracking.runs.log_metrics", "after"),
+    "first epoch": ("fsat.tracking.outbox.Outbox.epoch", "after"),
     "building": ("fsat.training.fold.build_for_training", "after"),
     "weights": ("fsat.training.fold.save_weights", "after"),
-    "first artifact": ("fsat.tracking.runs.log_json", "after"),
-    "uploading": ("fsat.tracking.runs.log_folder", "before"),
-    "uploaded": ("fsat.tracking.runs.log_folder", "after"),
+    "results": ("fsat.pipeline.fold_run.plot_confusion", "after"),
+    "uploading": ("mlflow.MlflowClient.log_artifacts", "before"),
+    "uploaded": ("mlflow.MlflowClient.log_artifacts", "after"),
     "opening": ("mlflow.start_run", "after"),
 }
 
@@ -49,8 +51,7 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data, signals, monkeypatch):
     where, when = MOMENTS[moment]
-    owner, name = where.rsplit(".", 1)
-    original = getattr(__import__(owner, fromlist=[name]), name)
+    original = pkgutil.resolve_name(where)
     fired = []
 
     def struck(*args, **kwargs):
@@ -124,13 +125,13 @@ def test_a_second_signal_does_not_stop_the_closing(store, data, signals, monkeyp
 
 def test_a_killed_cross_validation_kills_its_fold_too(store, data, signals, monkeypatch):
     before = {run.info.run_id for run in all_runs()}
-    log = runs.log_metrics_of_epoch
+    log = Outbox.epoch
 
-    def strike(epoch, metrics):
-        log(epoch, metrics)
+    def strike(*arguments):
+        log(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("fsat.tracking.runs.log_metrics_of_epoch", strike)
+    monkeypatch.setattr("fsat.tracking.outbox.Outbox.epoch", strike)
     with pytest.raises(Interrupted):
         training.cross_validate(Source(data), Config.resolve({**TINY, "seed": 5}))
     new = [run for run in all_runs() if run.info.run_id not in before]

@@ -16,6 +16,7 @@ from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
 from fsat.errors import ConfigError, DataError, FsatError, RunError
+from fsat.launch import Launch
 from fsat.models import build
 from fsat.models.precision import settle_precision
 from fsat.pipeline.ensemble import ensemble
@@ -164,8 +165,8 @@ def test_finished_folds_are_not_trained_again(study, source):
 
 def test_folds_side_by_side_are_the_folds_one_after_the_other(study, source, monkeypatch):
     """Bit for bit, each in its process and on its share of the cores, nested in the run that asked."""
-    monkeypatch.setattr("fsat.pipeline.training.finished_folds", lambda study: [])
-    both = cross_validate(source, tiny(), parallel_folds="2")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "side by side")
+    both = cross_validate(source, tiny(), Launch(parallel_folds="2"))
     assert [record.fold for record in both] == [0, 1]
     assert not {record.run_id for record in both} & {record.run_id for record in study}
     assert {record.study for record in both} == {record.study for record in study}
@@ -265,21 +266,36 @@ def test_champion_moves_only_as_promote_says(blended, study, source):
     def holder() -> str:
         return client.get_model_version_by_alias("tones", "champion").version
 
-    same = ensemble(run_ids=run_ids, register_as="tones")
+    same = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
+    assert same.registered.version > blended.registered.version
     assert not same.registered.promoted
     assert "does not beat" in same.registered.news
     assert int(holder()) == blended.registered.version
-    forced = ensemble(run_ids=run_ids, register_as="tones", promote="always")
+    forced = ensemble(run_ids=run_ids, register_as="tones", promote="always", blend="weighted")
     assert int(holder()) == forced.registered.version
-    kept = ensemble(run_ids=run_ids, register_as="tones", promote="never")
-    assert kept.registered.version > forced.registered.version
+    kept = ensemble(run_ids=run_ids, register_as="tones", promote="never", blend="arithmetic")
+    assert kept.registered.version == same.registered.version
+    assert "is this blend already" in kept.registered.news
     assert int(holder()) == forced.registered.version
     client.set_model_version_tag("tones", holder(), "fsat.dataset", "another")
-    moved = ensemble(run_ids=run_ids, register_as="tones")
+    moved = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
     assert moved.registered.promoted
     assert "another dataset" in moved.registered.news
     client.set_model_version_tag("tones", holder(), "fsat.oof_map3", "0.0001")
     assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.news
+
+
+def test_the_same_blend_makes_no_second_version(study):
+    client, run_ids = mlflow.MlflowClient(), [record.run_id for record in study]
+    first = ensemble(run_ids=run_ids, register_as="once")
+    client.delete_registered_model_alias("once", "champion")  # as a signal just before it was set leaves it
+    second = ensemble(run_ids=run_ids[::-1], register_as="once")
+    assert second.registered.version == first.registered.version == 1
+    assert second.registered.promoted
+    assert client.get_model_version_by_alias("once", "champion").version in (1, "1")
+    third = ensemble(run_ids=run_ids, register_as="once")
+    assert "is this blend already, and stays champion" in third.registered.news
+    assert len(client.search_model_versions("name = 'once'")) == 1
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ TIERS = [
         "config",
         "identity",
         "labels",
+        "launch",
         "threads",
         "thresholds",
     },
@@ -36,6 +37,7 @@ ALLOWED = {
     "click": {"cli"},
     "librosa": {"data"},
     "sklearn": {"data"},
+    "ray": {"pipeline", "tracking"},
 }
 MODULES = sorted((ROOT / "fsat").rglob("*.py"))
 

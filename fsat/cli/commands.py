@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fsat.cli.options import (
     blend_options,
     config_options,
     debug_option,
+    launch_options,
     parallel_option,
     source_options,
     threshold_options,
@@ -33,6 +35,7 @@ def cli() -> None:
 @cli.command("main")
 @source_options
 @click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
+@with_options(launch_options)
 @parallel_option
 @with_options(blend_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
@@ -41,7 +44,6 @@ def main_command(
     data_dir: str | None,
     on_bad_clip: str,
     models: str | None,
-    parallel_folds: str,
     blend: str,
     register_as: str,
     promote: str,
@@ -58,11 +60,12 @@ def main_command(
     names = _words(models)
     if not names:
         raise click.UsageError("--models is empty; expected names of models separated by commas")
+    launch = _launch(options)
     configs = [Config.resolve({**options, "model": name}, preset) for name in dict.fromkeys(names)]
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.main import main
 
-    click.echo(main(source, configs, register_as, promote, Path(output), parallel_folds, blend))
+    click.echo(main(source, configs, register_as, promote, Path(output), launch, blend))
 
 
 @cli.command()
@@ -78,31 +81,33 @@ def eda(data_dir: str | None, on_bad_clip: str) -> None:
 @cli.command("train_fold")
 @click.option("--fold", type=int, required=True, help="Number of the fold, from 0.")
 @source_options
+@with_options(launch_options)
 @config_options
 def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
-    """Train one fold; prints its run id."""
+    """Train one fold, or go on with it where it was stopped; prints its run id."""
+    launch = _launch(options)
     config = Config.resolve(options, preset)
     if fold < 0:
         raise click.UsageError(f"--fold {fold}: expected 0 or more")
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.training import train_fold
 
-    click.echo(train_fold(source, config, fold))
+    click.echo(train_fold(source, config, fold, launch))
 
 
 @cli.command("cross_validate")
 @source_options
+@with_options(launch_options)
 @parallel_option
 @config_options
-def cross_validate(
-    data_dir: str | None, on_bad_clip: str, parallel_folds: str, preset: str | None, **options: str | None
-) -> None:
+def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
     """Train every fold of a study that is not FINISHED yet; prints the folds' run ids."""
+    launch = _launch(options)
     config = Config.resolve(options, preset)
     source = _source(data_dir, on_bad_clip, options)
     from fsat.pipeline.training import cross_validate
 
-    click.echo(",".join(record.run_id for record in cross_validate(source, config, parallel_folds)))
+    click.echo(",".join(record.run_id for record in cross_validate(source, config, launch)))
 
 
 @cli.command()
@@ -155,6 +160,15 @@ def predict(input: str, output: str, model: str, top_k: int) -> None:
 
 
 @cli.command()
+def sync() -> None:
+    """Upload what finished folds have kept on this machine while the tracking server was away."""
+    from fsat.tracking.upload import sync
+
+    for line in sync():
+        click.echo(line)
+
+
+@cli.command()
 @click.argument("submission", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
 def score(submission: Path, truth: Path) -> None:
@@ -180,13 +194,16 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
 
 @cli.command()
 @click.option("--clear", is_flag=True, help="Remove the decoded clips, but those that are just being made.")
-@click.option("--all", "everything", is_flag=True, help="With --clear: remove the generated sounds too.")
+@click.option("--all", "everything", is_flag=True, help="With --clear: remove generated sounds and checkpoints too.")
 def cache(clear: bool, everything: bool) -> None:
-    """List what is kept between runs, such as decoded clips, or remove it."""
+    """List what is kept between runs, such as decoded clips and checkpoints, or remove it."""
     if everything and not clear:
         raise click.UsageError("--all goes with --clear")
     from fsat.data.housekeeping import clear_cache, list_cache
+    from fsat.training.kept import clear_kept, list_kept
 
+    for line in clear_kept() if everything else list_kept():
+        click.echo(line)
     for line in clear_cache(everything) if clear else list_cache():
         click.echo(line)
 
@@ -198,6 +215,13 @@ def _chosen(run_ids: str | None, studies: str | None) -> tuple[list[str], list[s
         if given is not None and not words:
             raise click.UsageError(f"--{name} is empty; expected ids separated by commas")
     return chosen
+
+
+def _launch(options: dict[str, Any]) -> Any:
+    """How folds are to be started; takes what says so out of the options."""
+    from fsat.launch import Launch
+
+    return Launch(**{spec.name: options.pop(spec.name) for spec in fields(Launch) if spec.name in options})
 
 
 def _words(text: str) -> list[str]:

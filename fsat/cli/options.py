@@ -71,6 +71,23 @@ parallel_option = click.option(
     help="Folds to train at the same time, each in a process of its own.",
 )
 
+launch_options = [
+    click.option(
+        "--resume",
+        type=bool,
+        default=True,
+        show_default=True,
+        help="Go on with a fold that was stopped, after its last finished epoch.",
+    ),
+    click.option(
+        "--checkpoint_to",
+        type=click.Choice(["local", "server"]),
+        default="local",
+        show_default=True,
+        help="Where checkpoints are kept: on this machine, or on the tracking server too, so that another can go on.",
+    ),
+]
+
 blend_options = [
     click.option(
         "--blend",

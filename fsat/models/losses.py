@@ -52,7 +52,8 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
     With p the probability of the label: ``lq`` is (1 - p^q) / q (generalised cross entropy; Zhang and Sabuncu 2018);
     ``soft_bootstrap`` and ``hard_bootstrap`` are the cross-entropy with the label's share b and a share 1 - b of the
     prediction itself, or of its best guess (Reed et al. 2015). ``drop_losses`` leaves out the unverified clips of a
-    batch with the greatest loss (small-loss selection; Han et al. 2018), a share that grows over the warm-up.
+    batch with the greatest loss (small-loss selection; Han et al. 2018), a share that grows over the warm-up. Its
+    attribute ``step``, a variable, counts the batches for that.
     """
     import tensorflow as tf
 
@@ -80,6 +81,7 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
             step.assign_add(1.0)
         return total + tf.reduce_sum(weights * losses, axis=-1)
 
+    loss.step = step  # a training that goes on in another process must find it where it was
     return loss
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pandas as pd
 
 from fsat import tagger
 from fsat.data.tables import write_parts
+from fsat.identity import RECIPE
 from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
 from fsat.pipeline.choosing import choose
 from fsat.progress import say
@@ -104,11 +107,20 @@ def _log_and_register(
     files = [tagger.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
     tagger.write(model_folder, files, first.labels, blend.method, blend.weights)
     score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
-    registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote)
+    digest = _digest(members, blend)
+    registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote, digest)
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
     weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
     return Ensembled(run_id, blend.scores, registered)
+
+
+def _digest(members: Sequence[Member], blend: Blend) -> str:
+    """What tells this blend from others: its members, what they left, and how they are blended."""
+    every = sorted(
+        (member.record.run_id, member.record.run.data.tags.get(runs.TAG + "checksums", "")) for member in members
+    )
+    return hashlib.sha256(json.dumps([every, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
 
 
 def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:

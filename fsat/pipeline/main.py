@@ -11,12 +11,13 @@ import pandas as pd
 from fsat.config import Config
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.tables import check_writable
+from fsat.launch import Launch
 from fsat.pipeline.blending import blend_members, check_method
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.predict import has_clips, predict
 from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate
+from fsat.pipeline.training import USUAL, cross_validate
 from fsat.progress import say
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, download
@@ -31,7 +32,7 @@ def main(
     register_as: str,
     promote: str,
     output: Path,
-    parallel_folds: str = "auto",
+    launch: Launch = USUAL,
     blend: str = "geometric",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
@@ -41,7 +42,7 @@ def main(
         configs: one a study.
         register_as, promote: as for `ensemble`.
         output: CSV file for the tags of the test clips, or of the training clips if there are none.
-        parallel_folds: as for `cross_validate`.
+        launch: how to start the folds.
         blend: how studies are blended, as for `ensemble`.
 
     Returns:
@@ -51,7 +52,7 @@ def main(
     check_method(blend)
     with runs.tracked("main", f"main on {source.data_dir.name}"):
         eda(source)
-        studies = [cross_validate(source, config, parallel_folds) for config in configs]
+        studies = [cross_validate(source, config, launch) for config in configs]
         scores, best = compare(studies, blend)
         say(f"blending {best['model']}, the best by OOF mAP@3")
         run_ids = [

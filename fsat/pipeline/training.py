@@ -2,64 +2,78 @@
 
 from __future__ import annotations
 
-import tempfile
+import time
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from fsat.config import Config
 from fsat.data.dataset import Dataset
-from fsat.data.tables import write_table
+from fsat.launch import Launch
+from fsat.pipeline.fold_run import train_in_run
 from fsat.pipeline.source import Source
 from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
-from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
-from fsat.reports.submission import submission
-from fsat.tracking import runs
+from fsat.tracking import claims, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.training.fold import WEIGHTS, FoldResult, split, untaught
-from fsat.training.fold import train_fold as train
+
+WAIT_SECONDS = 5.0
+"""How often a fold that another launch trains is looked at."""
+
+NEWS_SECONDS = 600.0
+"""How often it is said that it is waited for."""
+
+USUAL = Launch()
 
 
-def train_fold(source: Source, config: Config, fold: int) -> str:
-    """Train one fold in a run of its own.
+def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL) -> str:
+    """Train one fold in a run of its own, or go on with the run in which it was stopped.
 
     Args:
         source: the dataset.
         config: the settings.
         fold: from 0.
+        launch: how to start it.
 
     Returns:
         the run's id.
+
+    Raises:
+        FoldTaken: another process trains it.
     """
     with runs.tracked("train_fold", f"{config.model} fold {fold}"):
-        return _train_in_run(source.load(config, fold), fold, source)
+        claims.sweep()
+        return train_in_run(source.load(config, fold), fold, source, launch)
 
 
-def cross_validate(source: Source, config: Config, parallel_folds: str = "auto") -> list[FoldRun]:
+def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> list[FoldRun]:
     """Train every fold of a study that has no FINISHED run yet, each in a run nested in this one.
+
+    Folds that another launch of the same study is training are left to it, and waited for.
 
     Args:
         source: the dataset.
         config: the settings.
-        parallel_folds: how many folds are trained at the same time; ``auto`` for what is quickest here.
+        launch: how to start the folds.
 
     Returns:
         one FINISHED run a fold, in order.
     """
     with runs.tracked("cross_validate", f"{config.model} all folds"):
+        claims.sweep()
         dataset = source.load(config)
         config = dataset.config
         runs.set_tags({"study": dataset.study, "model": config.model})
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
-        done = newest_per_fold(finished_folds(dataset.study))
-        for fold, record in done.items():
-            say(f"fold {fold}: run {record.run_id} is FINISHED and is not trained again")
-        run_ids = {fold: record.run_id for fold, record in done.items()}
-        run_ids |= _train_missing(source, dataset, [k for k in range(config.n_folds) if k not in done], parallel_folds)
+        run_ids: dict[int, str] = {}
+        while missing := [fold for fold in range(config.n_folds) if fold not in run_ids]:
+            done = newest_per_fold(finished_folds(dataset.study))
+            for fold in [fold for fold in missing if fold in done]:
+                run_ids[fold] = done[fold].run_id
+                say(f"fold {fold}: run {done[fold].run_id} is FINISHED and is not trained again")
+            if missing := [fold for fold in missing if fold not in run_ids]:
+                run_ids |= _train_free(source, dataset, missing, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         metrics = [record.run.data.metrics for record in records]
         means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
@@ -69,103 +83,52 @@ def cross_validate(source: Source, config: Config, parallel_folds: str = "auto")
         return records
 
 
-def _train_missing(source: Source, dataset: Dataset, folds: list[int], parallel_folds: str) -> dict[int, str]:
-    """Train these folds, one after the other or side by side; the run's id by fold."""
-    count = n_workers(parallel_folds, dataset.config, len(folds), len(dataset.train))
+def _train_free(source: Source, dataset: Dataset, missing: list[int], launch: Launch) -> dict[int, str]:
+    """Train those of the missing folds that no other launch does, or else wait for a moment.
+
+    Returns:
+        the run's id by fold, of those that were trained.
+    """
+    held = [fold for fold in missing if claims.is_held(dataset.study, fold)]
+    if free := [fold for fold in missing if fold not in held]:
+        return _train(source, dataset, free, launch) or time.sleep(WAIT_SECONDS) or {}
+    say(f"fold{'s' if len(held) > 1 else ''} {', '.join(map(str, held))}: trained by another launch; waiting")
+    until = time.monotonic() + NEWS_SECONDS
+    while time.monotonic() < until and all(claims.is_held(dataset.study, fold) for fold in held):
+        time.sleep(WAIT_SECONDS)
+    return {}
+
+
+def _train(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
+    """Train these folds, one after the other or side by side; the run's id by fold, of those that were not taken."""
+    count = n_workers(launch.parallel_folds, dataset.config, len(folds), len(dataset.train))
     if count > 1:
         say(f"training {len(folds)} folds, {count} at a time")
-        one = partial(_train_in_worker, source, dataset.config, runs.as_parent())
-        return train_side_by_side(one, folds, count)
-    run_ids = {}
-    for fold in folds:
-        with runs.tracked("train_fold", f"{dataset.config.model} fold {fold}"):
-            run_ids[fold] = _train_in_run(dataset, fold, source)
-    return run_ids
+        one = partial(_train_in_worker, source, dataset.config, launch, runs.as_parent())
+        run_ids = train_side_by_side(one, folds, count)
+    else:
+        run_ids = {fold: _train_unless_taken(dataset, fold, source, launch) for fold in folds}
+    return {fold: run_id for fold, run_id in run_ids.items() if run_id}
 
 
-def _train_in_worker(source: Source, config: Config, parent: runs.Parent, fold: int) -> str:
+def _train_in_worker(source: Source, config: Config, launch: Launch, parent: runs.Parent, fold: int) -> str:
     """Train a fold in a process of its own, in a run nested in that of the process that asked."""
-    with runs.tracked("train_fold", f"{config.model} fold {fold}", parent):
-        return _train_in_run(_read_once(source, config), fold, source)
+    return _train_unless_taken(_read_once(source, config), fold, source, launch, parent)
+
+
+def _train_unless_taken(
+    dataset: Dataset, fold: int, source: Source, launch: Launch, parent: runs.Parent | None = None
+) -> str:
+    """Train a fold in a nested run; its id, or an empty text if another launch has begun or finished it meanwhile."""
+    try:
+        with runs.tracked("train_fold", f"{dataset.config.model} fold {fold}", parent) as own:
+            return train_in_run(dataset, fold, source, launch, again=False)
+    except claims.FoldTaken as taken:
+        say(str(taken))
+        runs.discard(own)
+        return ""
 
 
 @lru_cache(maxsize=1)
 def _read_once(source: Source, config: Config) -> Dataset:
     return source.read(config)
-
-
-def _train_in_run(dataset: Dataset, fold: int, source: Source) -> str:
-    """Train a fold inside the open run and log all that it leaves."""
-    config = dataset.config
-    run_id = runs.active_run_id()
-    runs.set_tags(
-        {
-            "study": dataset.study,
-            "fold": fold,
-            "model": config.model,
-            "folds": config.folds,
-            "precision": config.precision,
-            "selected_on": config.selected_on,
-            "on_bad_clip": source.on_bad_clip,
-        }
-    )
-    n_val = int((dataset.folds == fold).sum())
-    splits = split(dataset, fold)
-    n_train = int((splits == "train").sum())
-    facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
-    runs.log_params({**config.to_dict(), "fold": fold, **facts})
-    runs.log_dataset(dataset.manifest)
-    if missing := untaught(dataset, splits):
-        say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
-            f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-        result = train(dataset, fold, Path(name), runs.log_metrics_of_epoch)
-        runs.log_metrics({"best_epoch": result.best_epoch, **result.scores}, step=len(result.history))
-        _log_artifacts(dataset, fold, result)
-    verified = result.scores.get("val_map3_verified")
-    kept = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[config.checkpoint]
-    say(f"fold {fold}: run {run_id}: {kept} {result.best_epoch + 1}, val_map3 {result.scores['val_map3']:.4f}, "
-        f"val_acc {result.scores['val_acc']:.4f}"
-        + (f", val_map3 on verified clips {verified:.4f}" if verified is not None else ""))  # fmt: skip
-    return run_id
-
-
-def _log_artifacts(dataset: Dataset, fold: int, result: FoldResult) -> None:
-    """Lay the run's artifacts out in a folder as they will stand on the server, and upload it."""
-    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-        folder = Path(name)
-        (folder / "weights").mkdir()
-        (result.folder / WEIGHTS).rename(folder / "weights" / WEIGHTS)
-        (result.folder / "tensorboard").rename(folder / "tensorboard")
-        (folder / "model.txt").write_text(result.summary)
-
-        predictions = folder / "predictions"
-        predictions.mkdir()
-        np.save(predictions / "train.npy", result.train)
-        np.save(predictions / "test.npy", result.test)
-        write_table(clip_table(dataset, result.splits), predictions / "clips.csv")
-        test_names = dataset.manifest.test["fname"].tolist()
-        write_table(submission(test_names, result.test, dataset.labels), predictions / "submission.csv")
-
-        held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
-        title = f"{dataset.config.model}, fold {fold}"
-        plot_learning_curves(result.history, result.best_epoch, title, folder / "plots" / "learning_curves.png")
-        plot_confusion(
-            held_out, targets, dataset.labels, f"{title}: validation clips", folder / "plots" / "confusion.png"
-        )
-        plot_class_precision(
-            held_out, targets, dataset.labels, f"{title}: validation clips", folder / "plots" / "class_precision.png"
-        )
-        runs.log_json(dataset.config.to_dict(), "config.json")
-        runs.log_json(dataset.labels, "labels.json")
-        runs.log_folder(folder)
-
-
-def clip_table(dataset: Dataset, splits: np.ndarray) -> pd.DataFrame:
-    """``fname,split,label,manually_verified`` in the order of the prediction arrays: training, then test clips."""
-    train, test = dataset.manifest.train, dataset.manifest.test
-    columns = ["fname", "split", "label", "manually_verified"]
-    above = train.assign(split=splits)[columns]
-    below = pd.DataFrame({"fname": test["fname"], "split": "test", "label": "", "manually_verified": ""})
-    return pd.concat([above, below[columns]], ignore_index=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
-from fsat import interrupts
 from fsat.errors import RunError
 from fsat.tracking.members import get_run
 from fsat.tracking.runs import TAG
+from fsat.tracking.server import Refused, address, ask
 
 STAGE = "verify"
 TABLE = "labels.csv"
@@ -44,7 +44,7 @@ def round_of(run_id: str) -> int:
     """
     run = get_run(
         run_id,
-        f"run {run_id} of verify, whose labels a study was trained on, is gone from {mlflow.get_tracking_uri()}; "
+        f"run {run_id} of verify, whose labels a study was trained on, is gone from {address()}; "
         "expected to find the number of its round there: name only studies without labels_run_id",
     )
     return int(run.data.tags.get(TAG + "round", 1))
@@ -58,7 +58,7 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
     """
     run = get_run(
         run_id,
-        f"labels_run_id={run_id}: no such run on {mlflow.get_tracking_uri()}; expected the id of a run of verify, as "
+        f"labels_run_id={run_id}: no such run on {address()}; expected the id of a run of verify, as "
         "it prints at its end",
     )
     stage = run.data.tags.get(TAG + "stage", "no fsat stage")
@@ -69,12 +69,12 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
         raise RunError(f"labels_run_id={run_id}: the run is {state}; expected a FINISHED one: run verify again")
     with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
         try:
-            with interrupts.shielded():
-                path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=TABLE, dst_path=folder)
+            fetch = partial(mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=TABLE, dst_path=folder)
+            path = ask(fetch)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(COLUMNS))
             decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
             certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
-        except (MlflowException, OSError, ValueError) as error:
+        except (Refused, OSError, ValueError) as error:
             raise RunError(
                 f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "
                 "run verify again"

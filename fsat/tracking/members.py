@@ -6,34 +6,37 @@ parts, of which a digest is kept.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.scoring.rows import open_rows
-from fsat.tracking.runs import TAG, experiment_id, refusal, server_call
+from fsat.tracking.runs import TAG, experiment_id
+from fsat.tracking.server import UNKNOWN, Refused, address, ask
+from fsat.training.kept import CHECKSUMS, checksums
 
 STAGE = "train_fold"
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How the server says that it knows no such thing."""
-
 PAGE = 1000
 
 CLIPS_AT_ONCE = 50_000
 """Lines of a table of clips that are read at once."""
 
+
+PARTS = (
+    "labels.json", "weights/best.weights.h5", "predictions/train.npy", "predictions/test.npy", "predictions/clips.csv",
+)  # fmt: skip
+"""What an ensemble needs of each fold run."""
 
 SHARED = ("fname", "label", "manually_verified")
 """Columns of the table of clips that all members of an ensemble share."""
@@ -81,7 +84,9 @@ class FoldRun:
 
     @property
     def minutes(self) -> float:
-        """How long the run took."""
+        """How long the run took; of one that was interrupted, all sittings together."""
+        if "train_seconds" in self.run.data.metrics:
+            return self.run.data.metrics["train_seconds"] / 60
         return (self.run.info.end_time - self.run.info.start_time) / 60000
 
 
@@ -166,16 +171,15 @@ def finished_folds(study: str | None = None) -> list[FoldRun]:
     wanted = f"tags.`{TAG}stage` = '{STAGE}' and attributes.status = 'FINISHED'"
     if study is not None:
         wanted += f" and tags.`{TAG}study` = '{study}'"
-    client, runs, token = mlflow.MlflowClient(), [], None
-    with server_call():
-        while True:
-            page = client.search_runs(
-                [experiment_id()], wanted, max_results=PAGE, order_by=["attributes.end_time DESC"], page_token=token
-            )
-            runs += page
-            token = page.token
-            if not token:
-                break
+    where, client = [experiment_id()], mlflow.MlflowClient()
+    runs, token = [], None
+    while True:
+        search = partial(client.search_runs, where, wanted, max_results=PAGE, order_by=["attributes.end_time DESC"])
+        page = ask(partial(search, page_token=token))
+        runs += page
+        token = page.token
+        if not token:
+            break
     return [record for record in map(_record, runs) if record is not None]
 
 
@@ -190,11 +194,10 @@ def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
 def get_run(run_id: str, unknown: str) -> Run:
     """MLflow's record of a run; raises `RunError` with the message `unknown` where there is none of that id."""
     try:
-        with interrupts.shielded():
-            return mlflow.MlflowClient().get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:
-            raise refusal(error) from error
+        return ask(lambda: mlflow.MlflowClient().get_run(run_id))
+    except Refused as error:
+        if error.code not in UNKNOWN:
+            raise
         raise RunError(unknown) from error
 
 
@@ -209,7 +212,7 @@ def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
         run_id = run_id.lower()
         run = get_run(
             run_id,
-            f"run_ids: no run {run_id} on {mlflow.get_tracking_uri()}; expected ids of fold runs, as the MLflow UI and "
+            f"run_ids: no run {run_id} on {address()}; expected ids of fold runs, as the MLflow UI and "
             "`mlflow runs list` show them",
         )
         if run.info.lifecycle_stage != "active":
@@ -237,20 +240,40 @@ def download(record: FoldRun, folder: Path) -> Member:
     """
     target = folder / record.run_id
     target.mkdir(parents=True)
-    for name in ("labels.json", "weights", "predictions"):
+    digest = record.run.data.tags.get(TAG + "checksums")  # runs of older versions have none
+    for name in (*([CHECKSUMS] if digest else []), "labels.json", "weights", "predictions"):
+        fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id, artifact_path=name)
         try:
-            with interrupts.shielded():
-                mlflow.artifacts.download_artifacts(run_id=record.run_id, artifact_path=name, dst_path=str(target))
-        except (MlflowException, OSError) as error:
-            raise RunError(
-                f"run {record.run_id}: {name} cannot be fetched ({' '.join(str(error).split())[:200]}); "
-                f"train fold {record.fold} again"
-            ) from error
-    member = Member(record, target)
-    for part in ("weights/best.weights.h5", "predictions/train.npy", "predictions/test.npy", "predictions/clips.csv"):
+            ask(partial(fetch, dst_path=str(target)))
+        except Refused as error:
+            if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
+                raise
+            cause = " ".join(str(error.__cause__).split())[:200]
+            raise RunError(f"run {record.run_id}: {name} cannot be fetched ({cause}); {_again(record)}") from error
+    for part in PARTS:
         if not (target / part).is_file():
-            raise RunError(f"run {record.run_id}: {part} is missing; train fold {record.fold} again")
-    return member
+            raise RunError(f"run {record.run_id}: {part} is missing; {_again(record)}")
+    if digest:
+        _check_sums(record, target, digest)
+    return Member(record, target)
+
+
+def _check_sums(record: FoldRun, folder: Path, digest: str) -> None:
+    """Raise `RunError` where a downloaded file is not what the fold left."""
+    found = checksums(folder)
+    expected = {CHECKSUMS: digest}
+    if found[CHECKSUMS] == digest:
+        expected |= json.loads((folder / CHECKSUMS).read_text())
+    for part in (CHECKSUMS, *PARTS):
+        if found[part] != expected[part]:
+            raise RunError(
+                f"run {record.run_id}: {part} is not as it was logged (its SHA-256 begins with {found[part][:8]}, "
+                f"expected {expected[part][:8]}): it was cut or altered; {_again(record)}"
+            )
+
+
+def _again(record: FoldRun) -> str:
+    return f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} ...)"
 
 
 def _record(run: Run) -> FoldRun | None:

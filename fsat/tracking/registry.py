@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.scoring.metrics import TOP_K
-from fsat.tracking.members import UNKNOWN
-from fsat.tracking.runs import TAG, server_call
+from fsat.tracking.runs import TAG
+from fsat.tracking.server import UNKNOWN, Refused, address, ask
 
 ALIAS = "champion"
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
@@ -50,9 +51,9 @@ class Registered:
 
 
 def register(
-    name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str
+    name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str
 ) -> Registered:
-    """Log a tagger with the open run, make it a version of a registered model, and settle the alias.
+    """Make a tagger a version of a registered model, and settle the alias; a blend that is one already stays that.
 
     Args:
         name: of the registered model.
@@ -61,22 +62,35 @@ def register(
         score: the blend's.
         dataset: the dataset's digest.
         promote: ``auto``, ``always`` or ``never``.
+        blend: digest of what was blended, and how.
     """
     client = mlflow.MlflowClient()
-    with server_call():
-        info = mlflow.pyfunc.log_model(
-            name="tagger", loader_module="fsat.tagger", data_path=str(tagger_folder), **tagger_arguments(labels)
-        )
-        holder = _holder(client, name)
-        version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-        facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset}
-        for key, value in facts.items():
-            client.set_model_version_tag(name, version.version, TAG + key, str(value))
-        promoted, why = _decide(holder, score, dataset, promote)
-        if promoted:
-            client.set_registered_model_alias(name, ALIAS, version.version)
+    holder = ask(partial(_holder, client, name))
+    version = ask(partial(_version_of, client, name, blend))
+    there = version is not None
+    if version is None:
+        log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module="fsat.tagger", data_path=str(tagger_folder))
+        uri = ask(partial(log, **tagger_arguments(labels))).model_uri
+        facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
+        tags = {TAG + key: str(value) for key, value in facts.items()}
+        create = partial(mlflow.register_model, uri, name, await_registration_for=60, tags=tags)
+        version = ask(lambda: _version_of(client, name, blend) or create())
+    which = f"{name} version {version.version}" + (" is this blend already, and" if there else "")
+    if holder is not None and int(holder.version) == int(version.version):
+        return Registered(name, int(version.version), True, f"{which} {'stays' if there else 'is'} {ALIAS}")
+    promoted, why = _decide(holder, score, dataset, promote)
+    if promoted:
+        ask(partial(client.set_registered_model_alias, name, ALIAS, version.version))
     verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
-    return Registered(name, int(version.version), promoted, f"{name} version {version.version} {verb}: {why}")
+    return Registered(name, int(version.version), promoted, f"{which} {verb}: {why}")
+
+
+def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> Any | None:
+    """The version of a registered model that is this blend, if there is one that is whole."""
+    quote = '"' if "'" in name else "'"
+    wanted = f"name = {quote}{name}{quote} and tags.`{TAG}blend` = '{blend}'"
+    found = [version for version in client.search_model_versions(wanted) if version.status == "READY"]
+    return min(found, key=lambda version: int(version.version), default=None)
 
 
 def load_tagger(model_uri: str) -> Any:
@@ -86,11 +100,12 @@ def load_tagger(model_uri: str) -> Any:
         RunError: there is no such model.
     """
     try:
-        return mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError) as error:
+        return ask(lambda: mlflow.pyfunc.load_model(model_uri))
+    except Refused as error:
+        cause = " ".join(str(error.__cause__).split())[:200]
         raise RunError(
-            f"model={model_uri}: cannot be loaded from {mlflow.get_tracking_uri()} "
-            f"({' '.join(str(error).split())[:200]}); register one with `mlflow run . -e ensemble`"
+            f"model={model_uri}: cannot be loaded from {address()} ({cause}); register one with "
+            "`mlflow run . -e ensemble`"
         ) from error
 
 

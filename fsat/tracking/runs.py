@@ -7,31 +7,37 @@ error did. A run that `mlflow run` has opened for this process is taken over, no
 from __future__ import annotations
 
 import json
-import logging
 import os
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
 from fsat import interrupts
 from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing waits for a network
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
-import mlflow  # noqa: E402  (after it was told to be quiet)
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+from fsat.tracking import heartbeat
+from fsat.tracking.server import address, ask, create_once, exchange, refusal
 
 TAG = "fsat."
 """Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""
+
+MARK = TAG + "launch"
+"""Tag by which a run is found whose creation was not answered."""
+
+BATCH = 1000
+"""Metrics that MLflow takes at once."""
+
+_after: dict[str, list[Callable[[], None]]] = {}
+_made_elsewhere: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -40,22 +46,6 @@ class Parent:
 
     run_id: str
     experiment_id: str
-
-
-@contextmanager
-def server_call() -> Iterator[None]:
-    """An exchange with the tracking server: a signal waits for its end, and a refusal becomes one line."""
-    with interrupts.shielded():
-        try:
-            yield
-        except MlflowException as error:
-            raise refusal(error) from error
-
-
-def refusal(error: MlflowException) -> RunError:
-    """A server's error in one line."""
-    what = " ".join(str(error).split())[:300]
-    return RunError(f"the tracking server {mlflow.get_tracking_uri()} refused: {what}; check MLFLOW_TRACKING_URI")
 
 
 @contextmanager
@@ -74,36 +64,118 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
         RunError: the tracking server cannot be used.
     """
     outermost = mlflow.active_run() is None and parent is None
-    with interrupts.deferred(), server_call():
-        where = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
-        run_id = mlflow.start_run(nested=not outermost, **where).info.run_id
+    with interrupts.deferred():
+        run_id = _open(parent, outermost)
+    with _closing(run_id, outermost):
+        describe = exchange(mlflow.MlflowClient().update_run)
+        describe(run_id, name=name)
+        set_tags({"stage": stage}, heartbeat.tags())
+        yield run_id
+
+
+@contextmanager
+def continued(run_id: str) -> Iterator[None]:
+    """Open a run that was stopped once more, nested in the open one, and close it as `tracked` does."""
+    only = parent_of_active() is None
+    with interrupts.deferred():
+        ask(lambda: mlflow.start_run(run_id=run_id, nested=True))
+    with _closing(run_id, outermost=only):  # all that the open one was for is done then
+        yield
+
+
+def after_finish(act: Callable[[], None]) -> None:
+    """Do something when the open run is marked as FINISHED; not if it comes to another end."""
+    _after.setdefault(active_run_id(), []).append(act)
+
+
+def went_on_in(run_id: str, name: str) -> None:
+    """Say of the open run that another one, which was stopped before, is gone on with in its place.
+
+    It is deleted when it is FINISHED, unless `mlflow run` has made it, which would miss it.
+    """
+    this = active_run_id()
+    rename(name)
+    set_tags({"stage": "resume", "resumed": run_id, "claim": "none"})
+    if this not in _made_elsewhere:
+        after_finish(lambda: discard(this))
+
+
+def discard(run_id: str) -> None:
+    """Delete a run that came to nothing because another one had done its work."""
+    ask(lambda: mlflow.MlflowClient().delete_run(run_id))
+
+
+def _open(parent: Parent | None, outermost: bool) -> str:
+    where = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
+    if given := os.environ.get("MLFLOW_RUN_ID"):
+        ask(lambda: mlflow.start_run(run_id=given, nested=not outermost))
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        _made_elsewhere.add(given)
+        return given
+
+    def create(mark: str) -> str:
+        return mlflow.start_run(nested=not outermost, tags={MARK: mark}, **where).info.run_id
+
+    def find(mark: str) -> str | None:
+        ids = [parent.experiment_id if parent else _experiment_id()]
+        found = mlflow.MlflowClient().search_runs(ids, f"tags.`{MARK}` = '{mark}'", max_results=1)
+        return mlflow.start_run(run_id=found[0].info.run_id, nested=not outermost).info.run_id if found else None
+
+    return create_once(create, find)
+
+
+@contextmanager
+def _closing(run_id: str, outermost: bool) -> Iterator[None]:
+    """Give the open run its heartbeat, and close it as what it came to."""
+    heartbeat.start(run_id)
     status = "FAILED"
     try:
         interrupts.check()
-        with server_call():
-            mlflow.MlflowClient().update_run(run_id, name=name)
-            set_tags({"stage": stage})
-        yield run_id
+        yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
+        heartbeat.stop(run_id)
         with interrupts.deferred():
             if interrupts.received():  # whatever a library made of the interruption
                 status = "KILLED"
-            mlflow.end_run(status)
-            if status == "FINISHED" and outermost:
-                interrupts.ignore()
+            _close(run_id, status)
+            after = _after.pop(run_id, [])
+            if status == "FINISHED":
+                for act in after:
+                    act()
+                if outermost:
+                    interrupts.ignore()
     if status == "KILLED":
         interrupts.check()
+
+
+def _close(run_id: str, status: str) -> None:
+    """Mark the innermost open run; one that comes to no good is not waited for, as its end is found out later."""
+    ended: list[bool] = []
+
+    def end() -> None:
+        if not ended:
+            ended.append(True)
+            mlflow.end_run(status)  # takes the run from MLflow's stack, then tells the server
+        else:
+            mlflow.MlflowClient().set_terminated(run_id, status)
+
+    try:
+        ask(end)
+    except RunError as error:
+        if status == "FINISHED":
+            raise
+        say(f"warning: run {run_id} could not be marked as {status}: {error}")
 
 
 def close_unopened() -> None:
     """Mark the run that `mlflow run` made for this process, and that `tracked` never took over, as KILLED."""
     try:
         mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         say(f"warning: {refusal(error)}")
 
 
@@ -113,24 +185,29 @@ def as_parent() -> Parent:
     return Parent(info.run_id, info.experiment_id)
 
 
+def parent_of_active() -> str | None:
+    """Id of the run that the open one is nested in."""
+    return mlflow.active_run().data.tags.get("mlflow.parentRunId")
+
+
 def active_run_id() -> str:
     """Id of the open run."""
     return mlflow.active_run().info.run_id
 
 
-@server_call()
+@exchange
 def rename(name: str) -> None:
     """Give the open run another name."""
     mlflow.MlflowClient().update_run(active_run_id(), name=name)
 
 
-@server_call()
-def set_tags(tags: Mapping[str, Any]) -> None:
-    """Set ``fsat.`` tags of the open run."""
-    mlflow.set_tags({TAG + key: value for key, value in tags.items()})
+@exchange
+def set_tags(tags: Mapping[str, Any], more: Mapping[str, str] | None = None) -> None:
+    """Set ``fsat.`` tags of the open run, given without that, and `more` with their whole names."""
+    mlflow.set_tags({TAG + key: value for key, value in tags.items()} | dict(more or {}))
 
 
-@server_call()
+@exchange
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters of the open run; those that `mlflow run` has logged as typed stay as they are."""
     run_id = mlflow.active_run().info.run_id
@@ -138,30 +215,36 @@ def log_params(params: Mapping[str, Any]) -> None:
     mlflow.log_params({key: value for key, value in params.items() if key not in known})
 
 
-@server_call()
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log numbers of the open run; the step is the epoch."""
-    mlflow.log_metrics(dict(metrics), step=step)
+    log_all(active_run_id(), [Metric(key, float(value), now(), step or 0) for key, value in metrics.items()])
 
 
-def log_metrics_of_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-    """Log an epoch's numbers of the open run."""
-    log_metrics(metrics, step=epoch)
+def log_all(run_id: str, metrics: Sequence[Metric]) -> None:
+    """Log metrics, which carry their times: those that are there already are not doubled."""
+    for start in range(0, len(metrics), BATCH):
+        some = metrics[start : start + BATCH]
+        ask(lambda some=some: mlflow.MlflowClient().log_batch(run_id, metrics=some))
 
 
-@server_call()
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@exchange
 def log_folder(folder: Path) -> None:
     """Upload all files of a folder."""
     mlflow.log_artifacts(str(folder))
 
 
-@server_call()
+@exchange
 def log_json(value: Any, artifact_file: str) -> None:
     """Upload a value as a JSON file."""
     mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
 
 
-@server_call()
+@exchange
 def log_table(frame: Any, artifact_file: str) -> None:
     """Upload a pandas table as CSV."""
     mlflow.log_text(frame.to_csv(index=False), artifact_file)
@@ -178,8 +261,7 @@ def log_dataset(manifest: Manifest) -> None:
         dataset = mlflow.data.from_pandas(
             manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
         )
-        with server_call():
-            mlflow.log_input(dataset, context="training")
+        ask(lambda: mlflow.log_input(dataset, context="training"))
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
         rows = [vars(problem) for problem in manifest.problems]
@@ -191,13 +273,16 @@ def experiment_id() -> str:
     active = mlflow.active_run()
     if active is not None:
         return active.info.experiment_id
-    with server_call():
-        # what mlflow.start_run would choose: MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or the default experiment
-        from mlflow.tracking.fluent import _get_experiment_id
+    return ask(_experiment_id)
 
-        return _get_experiment_id()
+
+def _experiment_id() -> str:
+    """What `mlflow.start_run` would choose: MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or the default experiment."""
+    from mlflow.tracking.fluent import _get_experiment_id
+
+    return _get_experiment_id()
 
 
 def tracking_uri() -> str:
-    """Where runs are kept."""
-    return mlflow.get_tracking_uri()
+    """Where runs are kept, without a password."""
+    return address()

@@ -1,5 +1,7 @@
 """Training one fold: fit, then predict every clip with the weights that are kept.
 
+A training that was stopped goes on after its last finished epoch, and leaves the same, bit for bit.
+
 Validation uses the same fixed crops as prediction, so where the best epoch's weights are kept, its val_map3 is the
 score of the predictions.
 """
@@ -7,6 +9,7 @@ score of the predictions.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +25,9 @@ from fsat.progress import Progress
 from fsat.scoring.blend import label_prior
 from fsat.scoring.metrics import accuracy, log_loss, map_at_k
 from fsat.training.batches import TrainingClips
+from fsat.training.checkpoint import Checkpoint, restore, variables_of
 from fsat.training.lessons import Lessons
-from fsat.training.loop import Watch, callbacks_of, fit
+from fsat.training.loop import Before, Watch, callbacks_of, fit, write_events
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
 
 keras = import_keras()
@@ -38,6 +42,7 @@ class FoldResult:
     Attributes:
         history: per epoch ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc val_map3`` in
             the epochs that were validated, and ``holdout_loss`` where clips were held aside.
+        times: when each epoch ended, in milliseconds since 1970.
         best_epoch: the epoch, from 0, whose weights are kept: the one with the least loss, or the last.
         scores: of the kept weights on the fold's own clips: ``best_val_loss val_map3 val_acc``, the last two with
             ``_verified`` on the verified clips alone where there are any, and ``val_map3_single_crop``.
@@ -47,9 +52,11 @@ class FoldResult:
             epoch, and ``unused`` for those that took no part.
         summary: the model, layer by layer.
         folder: holds ``best.weights.h5`` and ``tensorboard/``.
+        seconds: how long it took, in all sittings.
     """
 
     history: list[dict[str, float]]
+    times: list[int]
     best_epoch: int
     scores: dict[str, float]
     train: np.ndarray
@@ -57,6 +64,7 @@ class FoldResult:
     splits: np.ndarray
     summary: str
     folder: Path
+    seconds: float
 
     @property
     def held_out(self) -> np.ndarray:
@@ -68,7 +76,8 @@ def train_fold(
     dataset: Dataset,
     fold: int,
     folder: Path,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+    on_epoch: Callable[[int, dict[str, float], int], None] = lambda epoch, metrics, milliseconds: None,
+    checkpoint: Path | None = None,
 ) -> FoldResult:
     """Train `dataset.config.model` on all clips but the fold's own, and predict every clip with the weights kept.
 
@@ -76,12 +85,16 @@ def train_fold(
         dataset: decoded clips and folds.
         fold: from 0.
         folder: an existing folder for weights and event files.
-        on_epoch: called after every epoch with its number and metrics.
+        on_epoch: called after every epoch with its number, its metrics, and when it ended in milliseconds since 1970;
+            those of an earlier sitting come again first, all the same.
+        checkpoint: a file that is written after every epoch, before `on_epoch` is called. If it is there, the training
+            goes on from it.
 
     Raises:
         ConfigError: there is no such fold, or no clip is left to train on.
-        FsatError: the loss became NaN or infinite.
+        FsatError: the loss became NaN or infinite, or the checkpoint cannot be written.
     """
+    started = time.monotonic()
     config, n_classes = dataset.config, len(dataset.labels)
     check_fold(fold, config)
     splits = split(dataset, fold)
@@ -89,7 +102,8 @@ def train_fold(
     taught = splits == "train"
     lessons = Lessons(dataset.taught[taught], dataset.trusted[taught], n_classes, dataset.certainty[taught])
     clips = TrainingClips(dataset.train.take(taught), lessons, config)
-    n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
+    steps = [clips.n_batches(epoch) for epoch in range(config.max_epochs)]
+    n_steps = sum(steps)
     model = build_for_training(config, n_classes, n_steps)
     _standardise(model, clips)
     _follow_statistics(model, clips.n_batches(0))
@@ -97,16 +111,32 @@ def train_fold(
         own, aside = (
             (dataset.train.take(splits == name), dataset.targets[splits == name]) for name in ("val", "holdout")
         )
-        watch = Watch(config, fold, own, aside if len(aside[1]) else None, int(taught.sum()), progress, on_epoch)
-        callbacks = callbacks_of(watch, config, folder / "tensorboard")
+        watch = Watch(config, fold, own, aside if len(aside[1]) else None, int(taught.sum()), progress)
+        earlier = restore(checkpoint, model, watch) if checkpoint else 0.0
+        n_before = len(watch.history)
+        before = Before(tuple(watch.history), sum(steps[:n_before]))
+        progress.advance(before.n_steps)
+        for epoch in range(n_before):
+            on_epoch(epoch, watch.history[epoch], watch.times[epoch])
+
+        def after_epoch() -> None:
+            if checkpoint:
+                seconds = earlier + time.monotonic() - started
+                Checkpoint(
+                    variables_of(model), watch.kept_weights, watch.kept_epoch, watch.n_averaged, watch.history,
+                    watch.times, seconds,
+                ).write(checkpoint)  # fmt: skip
+            on_epoch(len(watch.history) - 1, watch.history[-1], watch.times[-1])
+
         callbacks = keras.callbacks.CallbackList(
-            callbacks, model=model, epochs=config.max_epochs, steps=clips.n_batches(0)
+            callbacks_of(watch, config), model=model, epochs=config.max_epochs, steps=steps[0]
         )
-        fit(callbacks, lambda epoch: clips.batches(fold, epoch), config, n_steps)
+        fit(callbacks, lambda epoch: clips.batches(fold, epoch), config, n_steps, before, after_epoch)
     interrupts.check()
 
     model.set_weights(watch.kept_weights)
     save_weights(model, folder / WEIGHTS)
+    write_events(watch.history, watch.times, folder / "tensorboard")
     train_predictions = predict_clips(model, dataset.train, config)
     test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, n_classes))
     scores = _scores(dataset, splits == "val", train_predictions)
@@ -115,9 +145,11 @@ def train_fold(
         scores["val_map3_single_crop"] = map_at_k(single(model)[0], own[1])
     summary = io.StringIO()
     model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
+    seconds = earlier + time.monotonic() - started
     return FoldResult(
-        watch.history, watch.kept_epoch, scores, train_predictions, test_predictions, splits, summary.getvalue(), folder
-    )
+        watch.history, watch.times, watch.kept_epoch, scores, train_predictions, test_predictions, splits,
+        summary.getvalue(), folder, seconds,
+    )  # fmt: skip
 
 
 def split(dataset: Dataset, fold: int) -> np.ndarray:

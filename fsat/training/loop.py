@@ -1,13 +1,14 @@
-"""The training loop, and what watches it: validation, history, event files, and the weights that are kept."""
+"""The training loop, and what watches it: validation, history, and the weights that are kept."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -44,11 +45,33 @@ def learning_rate(config: Config, step: int, n_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, n_steps - warm)))
 
 
+@dataclass(frozen=True)
+class Before:
+    """The epochs of earlier sittings.
+
+    Attributes:
+        history: metrics of each.
+        n_steps: batches of all of them.
+    """
+
+    history: Sequence[dict[str, float]] = ()
+    n_steps: int = 0
+
+    def tell(self, callbacks: keras.callbacks.CallbackList) -> None:
+        """Let what stops early see them: it keeps no other state."""
+        for callback in callbacks.callbacks:
+            if isinstance(callback, keras.callbacks.EarlyStopping):
+                for epoch, metrics in enumerate(self.history):
+                    callback.on_epoch_end(epoch, metrics)
+
+
 def fit(
     callbacks: keras.callbacks.CallbackList,
     batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
     config: Config,
     n_steps: int,
+    before: Before = Before(),
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> None:
     """Keras's `fit` for batches that threads make ahead; its own puts a tf.data pipeline between, which costs time.
 
@@ -57,12 +80,17 @@ def fit(
         batches: of an epoch: inputs and targets.
         config: gives epochs and learning rate.
         n_steps: batches of all epochs.
+        before: the epochs that were trained in an earlier sitting.
+        after_epoch: called when an epoch is over, the callbacks included.
     """
-    model, step = callbacks.model, 0
+    model, step = callbacks.model, before.n_steps
     changing = config.schedule != "constant" or config.warmup > 0
     model.stop_training = False
     callbacks.on_train_begin()
-    for epoch in range(config.max_epochs):
+    before.tell(callbacks)
+    for epoch in range(len(before.history), config.max_epochs):
+        if model.stop_training:
+            break
         callbacks.on_epoch_begin(epoch)
         sums, n_clips = Counter(), 0
         with closing(batches(epoch)) as of_epoch:
@@ -75,25 +103,41 @@ def fit(
                 step += 1
                 callbacks.on_train_batch_end(i, logs)
         callbacks.on_epoch_end(epoch, {name: total / n_clips for name, total in sums.items()})
-        if model.stop_training:
-            break
+        after_epoch()
     callbacks.on_train_end()
 
 
-def callbacks_of(watch: Watch, config: Config, folder: str) -> list[keras.callbacks.Callback]:
-    """The watch, what stops early where that is asked for, and event files."""
-    callbacks = [watch, EventFiles(folder, write_graph=False)]
-    if config.checkpoint == "best":
-        stop = keras.callbacks.EarlyStopping(monitor=watch.monitor, mode="min", patience=config.patience)
-        callbacks.insert(1, stop)
-    return callbacks
+def callbacks_of(watch: Watch, config: Config) -> list[keras.callbacks.Callback]:
+    """The watch, and what stops early where that is asked for."""
+    if config.checkpoint != "best":
+        return [watch]
+    return [watch, keras.callbacks.EarlyStopping(monitor=watch.monitor, mode="min", patience=config.patience)]
 
 
-class EventFiles(keras.callbacks.TensorBoard):
-    """TensorBoard's event files, an entry an epoch; without the hooks around each batch, which cost time."""
+def write_events(history: Sequence[dict[str, float]], times: Sequence[int], folder: Path) -> None:
+    """TensorBoard's event files, with the names that Keras gives: one value an epoch, however often it was interrupted.
 
-    on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
-    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
+    Args:
+        history: metrics of each epoch.
+        times: when each of them ended, in milliseconds since 1970.
+        folder: gets ``train/`` and ``validation/``.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    for part, prefix, names in (
+        ("train", "", ("loss", "acc", "learning_rate")), ("validation", "val_", ("loss", "acc", "map3")),
+    ):  # fmt: skip
+        writer = EventFileWriter(str(folder / part))
+        for epoch, (metrics, milliseconds) in enumerate(zip(history, times, strict=True)):
+            values = [
+                Summary.Value(tag=f"epoch_{name}", simple_value=metrics[prefix + name])
+                for name in names
+                if prefix + name in metrics
+            ]
+            writer.add_event(Event(wall_time=milliseconds / 1000, step=epoch, summary=Summary(value=values)))
+        writer.close()
 
 
 @dataclass
@@ -107,10 +151,11 @@ class Watch(keras.callbacks.Callback):
         holdout: those that the best epoch is chosen by, if they are others.
         n_train: clips in an epoch.
         progress: told of each batch.
-        on_epoch: told of each epoch and its metrics.
         history: metrics of each epoch.
+        times: when each of them ended, in milliseconds since 1970.
         kept_epoch: the epoch whose weights are kept, or the last of those that are averaged.
         kept_weights: the weights.
+        n_averaged: how many epochs they are the mean of, where they are one.
     """
 
     config: Config
@@ -119,16 +164,16 @@ class Watch(keras.callbacks.Callback):
     holdout: tuple[Clips, np.ndarray] | None
     n_train: int
     progress: Progress
-    on_epoch: Callable[[int, dict[str, float]], None]
     history: list[dict[str, float]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     kept_epoch: int = 0
     kept_weights: list[np.ndarray] = field(default_factory=list)
+    n_averaged: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
         self.monitor = "holdout_loss" if self.holdout else "val_loss"
         self._predictors = [Predictor(clips, self.config) for clips, _ in filter(None, (self.own, self.holdout))]
-        self._n_averaged = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -152,6 +197,7 @@ class Watch(keras.callbacks.Callback):
         metrics["epoch_seconds"] = time.perf_counter() - self._started
         metrics["clips_per_second"] = self.n_train / trained
         self.history.append(metrics)
+        self.times.append(time.time_ns() // 1_000_000)
         news = self._keep(epoch)
         shown = "".join(
             f"  {name} {metrics[name]:.3f}" for name in ("loss", "val_loss", "val_map3", "holdout_loss")
@@ -161,7 +207,6 @@ class Watch(keras.callbacks.Callback):
             f"fold {self.fold}  epoch {epoch + 1}/{self.config.max_epochs}{shown}  "
             f"{metrics['clips_per_second']:.0f} clips/s{news}"
         )
-        self.on_epoch(epoch, metrics)
 
     def _validate(self, epoch: int, logs: dict) -> bool:
         """Score the fold's own clips and those held aside, where this epoch asks for it; False if not finite."""
@@ -195,13 +240,13 @@ class Watch(keras.callbacks.Callback):
             return ""
         n_averaged = max(1, round(config.average_last * config.max_epochs))
         if epoch >= config.max_epochs - n_averaged:
-            self._n_averaged += 1
+            self.n_averaged += 1
             weights = self.model.get_weights()
-            if self._n_averaged == 1:
+            if self.n_averaged == 1:
                 self.kept_weights = weights
             self.kept_weights = [
-                mean + (new - mean) / self._n_averaged if new.dtype.kind == "f" else new
+                mean + (new - mean) / self.n_averaged if new.dtype.kind == "f" else new
                 for mean, new in zip(self.kept_weights, weights, strict=True)
             ]
-            return f"  averaged {self._n_averaged}/{n_averaged}"
+            return f"  averaged {self.n_averaged}/{n_averaged}"
         return ""

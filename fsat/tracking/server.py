@@ -1,0 +1,238 @@
+"""Exchanges with the tracking server: how a refusal reads, and how long a server that is away is waited for.
+
+The first exchange of a process must succeed within half a minute, so that a wrong address is known at once. After that
+a server that stops, restarts or is too busy is asked again for `patience` seconds; what it then has is there once,
+because each request can be repeated: metrics carry their time, and what is created carries a mark to find it by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import mlflow
+from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from requests.exceptions import HTTPError, RequestException
+
+from fsat import interrupts
+from fsat.errors import ConfigError, RunError, printable
+from fsat.progress import say
+
+Arguments, Answer = ParamSpec("Arguments"), TypeVar("Answer")
+
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How the server says that it knows no such thing."""
+
+BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+"""How it says that it cannot answer just now."""
+
+BUSY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP statuses of that."""
+
+AWAY = re.compile(
+    r"failed with exception|Max retries exceeded|Connection (refused|aborted|reset)|RemoteDisconnected|timed out|"
+    r"error code 50[0234]|too many 50[0234] error|50[0234] Server Error"
+)
+"""What MLflow's messages have where there was no answer."""
+
+PAUSES = (1, 2, 4, 8)
+"""Seconds from one attempt to the next; the last one repeats."""
+
+FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""MLflow's settings for the first exchange, where the environment has none."""
+
+LATER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""And for those that follow."""
+
+_met: set[str] = set()
+
+
+class Refused(RunError):
+    """The server has answered, and said no; `code` is MLflow's name for the reason."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServerAway(RunError):
+    """The server cannot be reached, or not any more."""
+
+
+def patience() -> float:
+    """Seconds that a server which was there is waited for: ``FSAT_SERVER_WAIT``, 600 if it is not set.
+
+    Raises:
+        ConfigError: the variable is not a number of at least 0.
+    """
+    given = os.environ.get("FSAT_SERVER_WAIT", "600")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"FSAT_SERVER_WAIT={printable(given)}: expected a number of seconds of at least 0")
+    return seconds
+
+
+def ask(function: Callable[[], Answer]) -> Answer:
+    """``function()``, an exchange with the server that may be repeated; a signal waits for its end.
+
+    Raises:
+        Refused: the server said no, or its store could not be written.
+        ServerAway: it cannot be reached, or was away for longer than `patience`.
+    """
+    until, pauses = 0.0, list(PAUSES)
+    while True:
+        try:
+            with interrupts.shielded(), _first_time():
+                answer = function()
+        except (MlflowException, OSError) as error:
+            if not is_away(error):
+                raise refusal(error) from error
+            if not _has_met() or interrupts.received():
+                raise ServerAway(_unreachable(error)) from error
+            now = time.monotonic()
+            if not until:
+                until = now + patience()
+                say(f"the tracking server {address()} is away; it is asked again for {patience():g} s")
+            if now >= until:
+                raise ServerAway(
+                    f"the tracking server {address()} has been away for {patience():g} s ({_in_a_line(error)}); start "
+                    "it and ask again, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                ) from error
+            _pause(pauses.pop(0) if len(pauses) > 1 else pauses[0])
+        else:
+            _met.add(mlflow.get_tracking_uri())
+            if until:
+                say(f"the tracking server {address()} is back")
+            return answer
+
+
+def exchange(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """A decorator: calls go through `ask`."""
+
+    @wraps(function)
+    def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return ask(partial(function, *args, **kwargs))
+
+    return asked
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether there was no answer, or one that says to come again, rather than a refusal."""
+    if isinstance(error, HTTPError) and error.response is not None:
+        return error.response.status_code in BUSY_STATUS
+    if isinstance(error, RequestException | ConnectionError):
+        return True
+    if isinstance(error, MlflowException):
+        return error.error_code in BUSY or bool(AWAY.search(str(error)))
+    return False
+
+
+def refusal(error: BaseException) -> Refused:
+    """A server's error in one line that says what to do."""
+    code = getattr(error, "error_code", "")
+    what = _in_a_line(error)
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or status == 401 or "error code 401" in what:
+        return Refused(
+            f"the tracking server {address()} does not know this user or password; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD",
+            code,
+        )
+    if code == "PERMISSION_DENIED" or status == 403 or "error code 403" in what:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
+        return Refused(
+            f"the tracking server {address()} does not permit this to {printable(user)}; ask who runs it for EDIT on "
+            "the experiment, and on the registered model",
+            code,
+        )
+    if isinstance(error, OSError) and not isinstance(error, RequestException):
+        return Refused(f"the artifacts of {address()} cannot be written or read: {what}; make room there", code)
+    return Refused(f"the tracking server {address()} refused: {what}; check MLFLOW_TRACKING_URI", code)
+
+
+def address() -> str:
+    """Where runs are kept, without a password."""
+    return _without_password(mlflow.get_tracking_uri())
+
+
+def create_once(create: Callable[[str], Answer], find: Callable[[str], Answer | None]) -> Answer:
+    """Create something on the server that carries a mark, also where the server's first answer is lost.
+
+    Args:
+        create: makes it, with the mark.
+        find: gives what carries the mark, if there is such a thing.
+    """
+    mark, tried = uuid.uuid4().hex, []
+
+    def once() -> Answer:
+        if tried and (found := find(mark)) is not None:
+            return found
+        tried.append(mark)
+        return create(mark)
+
+    return ask(once)
+
+
+@contextmanager
+def _first_time() -> Iterator[None]:
+    """Short waits, until a process has met the server; and for a new SQLite store, one process at a time."""
+    if _has_met():
+        for name, value in LATER.items():
+            os.environ.setdefault(name, value)
+        yield
+        return
+    given = {name for name in FIRST if name in os.environ}
+    os.environ.update({name: value for name, value in FIRST.items() if name not in given})
+    try:
+        uri = mlflow.get_tracking_uri()
+        if uri.startswith("sqlite:"):
+            name = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:16]
+            with FileLock(Path(tempfile.gettempdir()) / f"fsat-{getattr(os, 'getuid', int)()}-{name}.lock"):
+                mlflow.MlflowClient().search_experiments(max_results=1)  # makes its tables
+        else:
+            mlflow.MlflowClient().search_experiments(max_results=1)
+        yield
+    finally:
+        for name in set(FIRST) - given:
+            os.environ.pop(name, None)
+
+
+def _has_met() -> bool:
+    return mlflow.get_tracking_uri() in _met
+
+
+def _unreachable(error: BaseException) -> str:
+    return (
+        f"the tracking server {address()} cannot be reached ({_in_a_line(error)}); start it, or check "
+        "MLFLOW_TRACKING_URI"
+    )
+
+
+def _in_a_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    known = re.search(r"Connection refused|Name or service not known|[Tt]imed out|No space left on device", text)
+    return known[0].lower() if known else _without_password(text)[:300]
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//([^/@:\s]*):[^/@\s]+@", r"//\1:***@", text)
+
+
+def _pause(seconds: float) -> None:
+    """Sleep, unless a signal has come; one that may not raise now must still end the waiting."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not interrupts.received():
+        time.sleep(0.1)
