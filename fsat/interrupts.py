@@ -49,6 +49,12 @@ def install() -> None:
     signal.signal(signal.SIGALRM, _on_alarm)
 
 
+def reinstall() -> None:
+    """Take signals back from a library that has put its own handlers in place, if they were fsat's."""
+    if _installed:
+        install()
+
+
 def received() -> signal.Signals | None:
     """The first signal that has come."""
     return signal.Signals(_received[0]) if _received else None

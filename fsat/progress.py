@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 PLAIN_LINE_SECONDS = 10.0
 
 _plain = False
+_listener: Callable[[str], None] | None = None
 
 
 def use_plain_lines() -> None:
@@ -18,8 +20,18 @@ def use_plain_lines() -> None:
     _plain = True
 
 
+def tell(listener: Callable[[str], None]) -> None:
+    """Give news to `listener` from here on, for a process whose standard error nobody looks at."""
+    global _listener
+    _listener = listener
+    use_plain_lines()
+
+
 def say(message: str) -> None:
     """Print one line of news to standard error; where nobody reads it any more, the work goes on without."""
+    if _listener is not None:
+        _listener(message)
+        return
     try:
         print(message, file=sys.stderr, flush=True)
     except OSError:
@@ -40,7 +52,7 @@ class Progress:
         self._last = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and not _plain:
+        if not _plain and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

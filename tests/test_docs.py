@@ -13,6 +13,7 @@ from fsat.cli import cli
 from fsat.config import MODELS, PRESETS, Config
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict"]
 
@@ -55,10 +56,38 @@ def test_readme_lists_every_setting_with_its_default():
         assert re.search(rf"\| `{spec.name}` \| {re.escape(str(spec.default))} \|", README), spec.name
 
 
-def test_options_in_the_readme_exist():
+@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README.md", *PAGES])
+def test_options_in_the_documentation_exist(page):
     known = {option.name for command in cli.commands.values() for option in command.params}
-    used = set(re.findall(r"-P (\w+)=", README))
+    used = set(re.findall(r"-P\s(\w+)=", page))
     assert used <= known, used - known
+    stages = set(re.findall(r"mlflow run \S+.*? -e (\w+)", page))
+    assert stages <= set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README.md", *PAGES])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
+        assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
+
+
+def test_the_readme_lists_every_option_of_a_launch():
+    defaults = {option.name: option.default for option in [*launch_options(), *cluster_options()]}
+    for name, default in defaults.items():
+        row = re.search(rf"^\| .*`{name}`.* \| (\w+) \|", README, re.MULTILINE)
+        assert row, name
+        assert row.group(1) == str(default).lower(), name
+
+
+def launch_options() -> list[click.Option]:
+    names = ("resume", "checkpoint_to", "parallel_folds")
+    return [option for option in cli.commands["cross_validate"].params if option.name in names]
+
+
+def cluster_options() -> list[click.Option]:
+    found = [option for option in cli.commands["predict"].params if option.name.startswith(("ray_", "cluster"))]
+    assert len(found) == 4
+    return found
 
 
 def test_mlflow_run_lines_in_the_readme_name_entry_points():
@@ -82,5 +111,8 @@ def test_lock_holds_every_dependency():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
     assert {re.match(r"[\w.-]+", text).group() for text in wanted} <= locked

@@ -12,6 +12,7 @@ from fsat import __version__
 from fsat.cli.options import (
     Commands,
     blend_options,
+    cluster_options,
     config_options,
     debug_option,
     launch_options,
@@ -37,6 +38,7 @@ def cli() -> None:
 @click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
 @with_options(launch_options)
 @parallel_option
+@with_options(cluster_options)
 @with_options(blend_options)
 @click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
@@ -99,6 +101,7 @@ def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | 
 @source_options
 @with_options(launch_options)
 @parallel_option
+@with_options(cluster_options)
 @config_options
 def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
     """Train every fold of a study that is not FINISHED yet; prints the folds' run ids."""
@@ -133,13 +136,21 @@ def ensemble(
 @click.option("--run_ids", metavar="A,B,...", help="Fold runs whose out-of-fold predictions decide.")
 @click.option("--studies", metavar="A,B,...", help="Studies that decide. [default: newest complete one]")
 @with_options(threshold_options)
-def verify(run_ids: str | None, studies: str | None, accept_at: float, relabel_at: float, drop_at: float) -> None:
+@with_options(cluster_options)
+def verify(
+    run_ids: str | None,
+    studies: str | None,
+    accept_at: float,
+    relabel_at: float,
+    drop_at: float,
+    **options: str,
+) -> None:
     """Decide on unverified labels by out-of-fold predictions; prints the run id, for labels_run_id."""
     chosen = _chosen(run_ids, studies)
-    thresholds = Thresholds(accept_at, relabel_at, drop_at)
+    thresholds, cluster = Thresholds(accept_at, relabel_at, drop_at), _cluster(options)
     from fsat.pipeline.verify import verify
 
-    click.echo(verify(*chosen, thresholds).run_id)
+    click.echo(verify(*chosen, thresholds, cluster).run_id)
 
 
 @cli.command()
@@ -149,13 +160,15 @@ def verify(run_ids: str | None, studies: str | None, accept_at: float, relabel_a
 )
 @click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to use.")
 @click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a clip.")
-def predict(input: str, output: str, model: str, top_k: int) -> None:
+@with_options(cluster_options)
+def predict(input: str, output: str, model: str, top_k: int, **options: str) -> None:
     """Tag a file or a folder of files with a registered tagger."""
     if not Path(input).exists():
         raise FsatError(f"input={input}: no such file or folder")
+    cluster = _cluster(options)
     from fsat.pipeline.predict import predict
 
-    predict(Path(input), Path(output), model, top_k)
+    predict(Path(input), Path(output), model, top_k, cluster)
     click.echo(output)
 
 
@@ -221,7 +234,18 @@ def _launch(options: dict[str, Any]) -> Any:
     """How folds are to be started; takes what says so out of the options."""
     from fsat.launch import Launch
 
-    return Launch(**{spec.name: options.pop(spec.name) for spec in fields(Launch) if spec.name in options})
+    cluster = _cluster(options)
+    return Launch(
+        cluster=cluster, **{spec.name: options.pop(spec.name) for spec in fields(Launch) if spec.name in options}
+    )
+
+
+def _cluster(options: dict[str, Any]) -> Any:
+    """The machines to work on; takes what says so out of the options."""
+    from fsat.launch import Cluster
+
+    names = {"cluster": "kind", "ray_address": "address", "ray_cpus": "cpus", "ray_gpus": "gpus"}
+    return Cluster(**{field: options.pop(name) for name, field in names.items() if name in options})
 
 
 def _words(text: str) -> list[str]:

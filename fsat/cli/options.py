@@ -88,6 +88,33 @@ launch_options = [
     ),
 ]
 
+cluster_options = [
+    click.option(
+        "--cluster",
+        type=click.Choice(["none", "ray"]),
+        default="none",
+        show_default=True,
+        help="Spread the work over a cluster; ray needs fsat[ray].",
+    ),
+    click.option(
+        "--ray_address",
+        default="auto",
+        show_default=True,
+        metavar="auto|HOST:PORT",
+        help="The Ray cluster; auto is the one that this machine belongs to, or else one started here for the command.",
+    ),
+    click.option(
+        "--ray_cpus", default="auto", show_default=True, metavar="N|auto", help="Processors that each task needs."
+    ),
+    click.option(
+        "--ray_gpus",
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help="GPUs that each task needs; auto is one where the cluster has any.",
+    ),
+]
+
 blend_options = [
     click.option(
         "--blend",

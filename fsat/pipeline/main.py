@@ -13,6 +13,7 @@ from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.tables import check_writable
 from fsat.launch import Launch
 from fsat.pipeline.blending import blend_members, check_method
+from fsat.pipeline.cluster import check_installed
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.predict import has_clips, predict
@@ -50,6 +51,7 @@ def main(
     """
     check_writable(output)
     check_method(blend)
+    check_installed(launch.cluster)
     with runs.tracked("main", f"main on {source.data_dir.name}"):
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
@@ -62,7 +64,7 @@ def main(
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
         folder = _clips_to_tag(source.data_dir)
-        tags = predict(folder, output, version, top_k=3)
+        tags = predict(folder, output, version, top_k=3, cluster=launch.cluster)
     return _report(scores, made.registered.news, tags, output)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,14 +14,20 @@ from fsat.data.audio import SUFFIXES
 from fsat.data.tables import check_writable, write_table
 from fsat.errors import DataError, count
 from fsat.labels import join_labels
+from fsat.launch import Cluster
+from fsat.pipeline.cluster import check_installed, map_on
 from fsat.progress import Progress, say
 from fsat.tracking import runs
-from fsat.tracking.registry import load_tagger
+from fsat.tracking.registry import load_tagger, pinned
 
 FILES_AT_ONCE = 64
+FILES_A_TASK = 512
+"""Of a cluster: enough that loading the tagger does not matter."""
+
+ALONE = Cluster()
 
 
-def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
+def predict(input: Path, output: Path, model: str, top_k: int, cluster: Cluster = ALONE) -> pd.DataFrame:
     """Tag clips and write ``fname,label,scores,error`` as CSV.
 
     Args:
@@ -27,6 +35,7 @@ def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
         output: the CSV file; replaced whole.
         model: an MLflow model URI.
         top_k: labels a clip.
+        cluster: the machines to tag on; each must find the clips under the same path.
 
     Returns:
         the table; ``label`` and ``scores`` hold `top_k` entries separated by spaces, and are empty where ``error``
@@ -37,17 +46,22 @@ def predict(input: Path, output: Path, model: str, top_k: int) -> pd.DataFrame:
         RunError: there is no such model.
     """
     check_writable(output)
+    check_installed(cluster)
     names, root = find_clips(input)
     with runs.tracked("predict", f"predict {input.name}") as run_id:
         runs.log_params({"input": str(input), "model": model, "top_k": top_k, "n_clips": len(names)})
+        model = pinned(model)
         tagger = load_tagger(model)
         runs.set_tags({"tagger_run": tagger.metadata.run_id or ""})
-        parts = []
+        size, parts = FILES_AT_ONCE if cluster.kind == "none" else FILES_A_TASK, []
+        some = [names[start : start + size] for start in range(0, len(names), size)]
+        one = partial(_tag, tagger, root, top_k)
+        if cluster.kind != "none":
+            one = partial(_tag_on_node, model, root.absolute(), top_k)
         with Progress("tagging", len(names)) as progress:
-            for start in range(0, len(names), FILES_AT_ONCE):
-                some = names[start : start + FILES_AT_ONCE]
-                parts.append(_tag(tagger, root, some, top_k))
-                progress.advance(len(some))
+            for part in map_on(cluster, one, some):
+                parts.append(part)
+                progress.advance(len(part))
         table = pd.concat(parts, ignore_index=True)
         write_table(table, output)
         runs.log_table(table, "predictions.csv")
@@ -97,7 +111,19 @@ def _read(path: Path) -> tuple[bytes, str]:
     return data, "" if data else "empty file"
 
 
-def _tag(tagger, root: Path, names: list[str], top_k: int) -> pd.DataFrame:
+def _tag_on_node(model: str, root: Path, top_k: int, names: list[str]) -> pd.DataFrame:
+    """As `_tag`, by a tagger that this process loads once."""
+    tagger = _load_once(model)
+    parts = [names[start : start + FILES_AT_ONCE] for start in range(0, len(names), FILES_AT_ONCE)]
+    return pd.concat([_tag(tagger, root, top_k, part) for part in parts], ignore_index=True)
+
+
+@lru_cache(maxsize=1)
+def _load_once(model: str) -> Any:
+    return load_tagger(model)
+
+
+def _tag(tagger: Any, root: Path, top_k: int, names: list[str]) -> pd.DataFrame:
     audio, unread = [], {}
     for name in names:
         data, reason = _read(root / name)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
 from fsat.config import Config
 from fsat.data.dataset import Dataset
+from fsat.errors import DataError
 from fsat.launch import Launch
+from fsat.pipeline.cluster import check_installed, folds_on
 from fsat.pipeline.fold_run import train_in_run
 from fsat.pipeline.source import Source
 from fsat.pipeline.workers import n_workers, train_side_by_side
@@ -59,6 +62,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
     Returns:
         one FINISHED run a fold, in order.
     """
+    check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds"):
         claims.sweep()
         dataset = source.load(config)
@@ -101,6 +105,10 @@ def _train_free(source: Source, dataset: Dataset, missing: list[int], launch: La
 
 def _train(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
     """Train these folds, one after the other or side by side; the run's id by fold, of those that were not taken."""
+    if launch.cluster.kind == "ray":
+        one = partial(_train_on_node, replace(source, data_dir=source.data_dir.absolute()), dataset.config, launch)
+        run_ids = folds_on(launch.cluster, partial(one, runs.as_parent(), dataset.study), folds)
+        return {fold: run_id for fold, run_id in run_ids.items() if run_id}
     count = n_workers(launch.parallel_folds, dataset.config, len(folds), len(dataset.train))
     if count > 1:
         say(f"training {len(folds)} folds, {count} at a time")
@@ -127,6 +135,21 @@ def _train_unless_taken(
         say(str(taken))
         runs.discard(own)
         return ""
+
+
+def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
+    """As `_train_in_worker`, on another machine, whose dataset must be the same."""
+    if not source.data_dir.is_dir():
+        raise DataError(
+            f"{source.data_dir}: no such folder there; the dataset must be under the same path on each node"
+        )
+    dataset = _read_once(source, config)
+    if dataset.study != study:
+        raise DataError(
+            f"{source.data_dir}: its clips or labels are not those of the machine that asked (study {dataset.study}, "
+            f"expected {study}); copy the dataset anew"
+        )
+    return _train_unless_taken(dataset, fold, source, launch, parent)
 
 
 @lru_cache(maxsize=1)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsat.errors import RunError
-from fsat.pipeline.blending import blend_members
+from fsat.launch import Cluster
+from fsat.pipeline.blending import Blend, blend_members
 from fsat.pipeline.choosing import choose
+from fsat.pipeline.cluster import check_installed, map_on
 from fsat.progress import say
 from fsat.scoring.guesses import best_guesses
 from fsat.scoring.rows import ranges, release
@@ -21,6 +24,8 @@ from fsat.thresholds import Thresholds
 from fsat.tracking import runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
 from fsat.tracking.members import Member, download
+
+ALONE = Cluster()
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,25 @@ class Verified:
     wrong_share: float
 
 
-def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds: Thresholds | None = None) -> Verified:
+def verify(
+    run_ids: Sequence[str] = (),
+    studies: Sequence[str] = (),
+    thresholds: Thresholds | None = None,
+    cluster: Cluster = ALONE,
+) -> Verified:
     """Accept, replace or drop the labels of unverified clips, and log what was decided.
 
     Args:
         run_ids, studies: as for `ensemble`; several studies are blended by geometric mean.
         thresholds: how sure the models must be.
+        cluster: the machines to decide on.
 
     Raises:
         RunError: runs are missing, unfinished, or do not belong together, a clip has no out-of-fold prediction, or
             there is no unverified clip.
     """
     thresholds = thresholds or Thresholds()
+    check_installed(cluster)
     with runs.tracked(STAGE, "verify"):
         chosen = choose(run_ids, studies, allow_incomplete=None)
         every = [record for records in chosen.values() for record in records]
@@ -59,13 +71,15 @@ def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds:
         round_number = 1 + max(map(round_of, before), default=0)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             members = [download(record, Path(name)) for record in every]
-            table, share = label_table(members, thresholds)
+            table, share = label_table(members, thresholds, cluster)
         runs.rename(f"verify, round {round_number}")
         runs.set_tags({"round": round_number, "labels_run_id": ",".join(before) or "none"})
         return _log(members, table, share, thresholds, round_number)
 
 
-def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.DataFrame, float]:
+def label_table(
+    members: Sequence[Member], thresholds: Thresholds, cluster: Cluster = ALONE
+) -> tuple[pd.DataFrame, float]:
     """``fname,label,new_label,score,decision`` of every training clip, in the members' order; share of wrong labels."""
     first = members[0]
     blend = blend_members(members)
@@ -85,16 +99,28 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     if clear_by < CLEAR:
         say(f"warning: study {first.record.study}: its models hardly know more of the unverified labels than a draw "
             "would; train a better study before you train on these labels")  # fmt: skip
-    parts = []
-    for start, stop in ranges(*blend.oof.shape):
-        scores, targets, checked = blend.oof[start:stop], blend.targets[start:stop], verified[start:stop]
-        believed = np.where(checked[:, np.newaxis], scores, beliefs(scores, targets, share))
-        parts.append(decide(believed, targets, checked, thresholds))
-        release(scores)
+    parts = map_on(cluster, partial(_decide, share, thresholds), _parts(blend, verified, cluster))
     decisions, classes, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = np.array([*first.labels, ""], dtype=object)
     columns = (clips["fname"].to_numpy(), clips["label"].astype(str).to_numpy(), names[classes], confidence, decisions)
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6}), share
+
+
+def _parts(blend: Blend, verified: np.ndarray, cluster: Cluster) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Predictions, classes, and whether the label is verified, of some clips at a time."""
+    for start, stop in ranges(*blend.oof.shape):
+        scores = blend.oof[start:stop]
+        yield (scores if cluster.kind == "none" else np.array(scores)), blend.targets[start:stop], verified[start:stop]
+        release(scores)
+
+
+def _decide(
+    share: float, thresholds: Thresholds, part: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """What becomes of the labels of some clips."""
+    scores, targets, checked = part
+    believed = np.where(checked[:, np.newaxis], scores, beliefs(scores, targets, share))
+    return decide(believed, targets, checked, thresholds)
 
 
 def _log(

@@ -65,7 +65,7 @@ def register(
         blend: digest of what was blended, and how.
     """
     client = mlflow.MlflowClient()
-    holder = ask(partial(_holder, client, name))
+    holder = ask(partial(_aliased, client, name))
     version = ask(partial(_version_of, client, name, blend))
     there = version is not None
     if version is None:
@@ -93,6 +93,15 @@ def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> Any | Non
     return min(found, key=lambda version: int(version.version), default=None)
 
 
+def pinned(model_uri: str) -> str:
+    """The URI of the version that an alias stands for now, so that all load the same; others as they are."""
+    name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    if not (at and model_uri.startswith("models:/")):
+        return model_uri
+    version = ask(partial(_aliased, mlflow.MlflowClient(), name, alias))
+    return f"models:/{name}/{version.version}" if version is not None else model_uri
+
+
 def load_tagger(model_uri: str) -> Any:
     """The pyfunc model behind a URI such as ``models:/fsat@champion``.
 
@@ -109,9 +118,10 @@ def load_tagger(model_uri: str) -> Any:
         ) from error
 
 
-def _holder(client: mlflow.MlflowClient, name: str) -> Any | None:
+def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> Any | None:
+    """The version with an alias, if there is one."""
     try:
-        return client.get_model_version_by_alias(name, ALIAS)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise
