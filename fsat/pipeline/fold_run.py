@@ -84,8 +84,8 @@ def _taken(dataset: Dataset, fold: int, resume: bool, again: bool) -> Iterator[K
     say(f"fold {fold}: run {earlier}, which was stopped, goes on")
     claims.hold(earlier, runs.parent_of_active())
     with runs.continued(earlier), _held(earlier, study, fold) as kept:
+        runs.hand_over(own, earlier, f"{dataset.config.model} fold {fold} went on in run {earlier[:8]}")
         yield kept
-    runs.went_on_in(earlier, f"{dataset.config.model} fold {fold} went on in run {earlier[:8]}")
 
 
 @contextmanager

@@ -115,7 +115,10 @@ def _rival(run_id: str, study: str, fold: int, only_lower: bool = False) -> Run 
 def _give_up(run: Run) -> None:
     name = run.data.tags.get("mlflow.runName", run.info.run_id)
     say(f"run {run.info.run_id} ({name}) stayed RUNNING when {heartbeat.who(run)} died; it is marked KILLED")
-    ask(lambda: mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED"))
+    client = mlflow.MlflowClient()
+    ask(lambda: client.set_terminated(run.info.run_id, "KILLED"))
+    if run.data.tags.get(TAG + "spare"):
+        ask(lambda: client.delete_run(run.info.run_id))
 
 
 def _announce(run_id: str, how: str, more: dict[str, str] | None = None) -> None:

@@ -11,13 +11,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 from fsat import interrupts
@@ -38,6 +38,7 @@ BATCH = 1000
 
 _after: dict[str, list[Callable[[], None]]] = {}
 _made_elsewhere: set[str] = set()
+_spare: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,18 @@ def after_finish(act: Callable[[], None]) -> None:
     _after.setdefault(active_run_id(), []).append(act)
 
 
-def went_on_in(run_id: str, name: str) -> None:
-    """Say of the open run that another one, which was stopped before, is gone on with in its place.
+def hand_over(run_id: str, to: str, name: str) -> None:
+    """Say of a run of this process that another one, which was stopped before, goes on in its place.
 
-    It is deleted when it is FINISHED, unless `mlflow run` has made it, which would miss it.
+    It is deleted when it is closed, unless `mlflow run` has made it, which would miss it.
     """
-    this = active_run_id()
-    rename(name)
-    set_tags({"stage": "resume", "resumed": run_id, "claim": "none"})
-    if this not in _made_elsewhere:
-        after_finish(lambda: discard(this))
+    spare = run_id not in _made_elsewhere
+    tags = {"stage": "resume", "resumed": to, "claim": "none", **({"spare": "true"} if spare else {})}
+    client = mlflow.MlflowClient()
+    ask(lambda: client.log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()]))
+    ask(lambda: client.update_run(run_id, name=name))
+    if spare:
+        _spare.add(run_id)
 
 
 def discard(run_id: str) -> None:
@@ -143,6 +146,10 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
                 status = "KILLED"
             _close(run_id, status)
             after = _after.pop(run_id, [])
+            if run_id in _spare:
+                _spare.discard(run_id)
+                with suppress(RunError):
+                    discard(run_id)
             if status == "FINISHED":
                 for act in after:
                     act()
