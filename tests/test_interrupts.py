@@ -16,6 +16,7 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import FsatError, RunError
 from fsat.interrupts import Interrupted
+from fsat.launch import Launch
 from fsat.pipeline import training
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.source import Source
@@ -67,7 +68,7 @@ def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data,
     before = {run.info.run_id for run in all_runs()}
     monkeypatch.setattr(where, struck)
     with pytest.raises(Interrupted) as caught:
-        training.train_fold(Source(data), Config.resolve(TINY), 0)
+        training.train_fold(Source(data), Config.resolve(TINY), 0, Launch(resume=False))
     monkeypatch.undo()
     interrupts._received.clear()
     assert caught.value.signum == signum
