@@ -171,11 +171,12 @@ def _close(run_id: str, status: str) -> None:
             mlflow.MlflowClient().set_terminated(run_id, status)
 
     try:
-        ask(end)
+        ask(end, wait=None if status == "FINISHED" else 0)
     except RunError as error:
         if status == "FINISHED":
             raise
-        say(f"warning: run {run_id} could not be marked as {status}: {error}")
+        say(f"warning: run {run_id} could not be marked as {status} ({error.args[0].partition(';')[0]}); a later "
+            "launch will find that nobody works on it")  # fmt: skip
 
 
 def close_unopened() -> None:

@@ -85,8 +85,12 @@ def patience() -> float:
     return seconds
 
 
-def ask(function: Callable[[], Answer]) -> Answer:
+def ask(function: Callable[[], Answer], wait: float | None = None) -> Answer:
     """``function()``, an exchange with the server that may be repeated; a signal waits for its end.
+
+    Args:
+        function: may be called more than once.
+        wait: seconds that a server which is away is waited for, by default `patience`.
 
     Raises:
         Refused: the server said no, or its store could not be written.
@@ -102,13 +106,14 @@ def ask(function: Callable[[], Answer]) -> Answer:
                 raise refusal(error) from error
             if not _has_met() or interrupts.received():
                 raise ServerAway(_unreachable(error)) from error
-            now = time.monotonic()
+            now, seconds = time.monotonic(), patience() if wait is None else wait
             if not until:
-                until = now + patience()
-                say(f"the tracking server {address()} is away; it is asked again for {patience():g} s")
+                until = now + seconds
+                if seconds:
+                    say(f"the tracking server {address()} is away; it is asked again for {seconds:g} s")
             if now >= until:
                 raise ServerAway(
-                    f"the tracking server {address()} has been away for {patience():g} s ({_in_a_line(error)}); start "
+                    f"the tracking server {address()} has been away for {seconds:g} s ({_in_a_line(error)}); start "
                     "it and ask again, or wait longer with FSAT_SERVER_WAIT=SECONDS"
                 ) from error
             _pause(pauses.pop(0) if len(pauses) > 1 else pauses[0])
