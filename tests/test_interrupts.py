@@ -181,6 +181,21 @@ def test_killing_mlflow_run_stops_the_training_that_it_started(said, seconds_lat
     assert statuses(tmp_path) == ["KILLED"]
 
 
+@pytest.mark.parametrize("seconds", [0, 0.1, 0.3, 0.6, 0.9])
+def test_a_kill_while_the_tables_of_a_new_store_are_made_costs_nothing(seconds, data, tmp_path):
+    process = start(["-m", "fsat", "train_fold"], data, tmp_path)
+    while not list(tmp_path.glob("mlflow.db*")):
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    again = start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=1)
+    assert again.wait(timeout=120) == 0, (tmp_path / "stderr").read_text()
+    assert "FINISHED" in statuses(tmp_path)
+    assert not list(tmp_path.glob("mlflow.db?*"))
+
+
 def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
     process = start(["-m", "fsat", "train_fold"], data, tmp_path, stderr=subprocess.PIPE, max_epochs=20)
     process.stderr.close()

@@ -206,13 +206,25 @@ def _first_time() -> Iterator[None]:
         if uri.startswith("sqlite:"):
             name = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:16]
             with FileLock(Path(tempfile.gettempdir()) / f"fsat-{getattr(os, 'getuid', int)()}-{name}.lock"):
-                mlflow.MlflowClient().search_experiments(max_results=1)  # makes its tables
-        else:
-            mlflow.MlflowClient().search_experiments(max_results=1)
+                _make_tables(uri)
+        mlflow.MlflowClient().search_experiments(max_results=1)
         yield
     finally:
         for name in set(FIRST) - given:
             os.environ.pop(name, None)
+
+
+def _make_tables(uri: str) -> None:
+    """Make a new SQLite store, whole or not at all: MLflow cannot use one whose making was cut off by a SIGKILL."""
+    scheme, _, rest = uri.partition(":///")
+    path = rest.partition("?")[0]
+    if not path or path.startswith((":", "file:")) or (os.path.isfile(path) and os.path.getsize(path)):
+        return
+    unfinished = path + ".unfinished"
+    for left in (unfinished, unfinished + "-journal"):
+        Path(left).unlink(missing_ok=True)
+    mlflow.MlflowClient(f"{scheme}:///{unfinished}{rest[len(path) :]}").search_experiments(max_results=1)
+    os.replace(unfinished, path)
 
 
 def _has_met() -> bool:
