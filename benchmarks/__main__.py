@@ -19,6 +19,11 @@ NAMES = ("decode", "spectra", "train", "frameworks", "predict", "blend", "startu
 LONG = ("quality", "recipe", "weak_labels")
 """Those that are run only by name: what is measured is how good the models are, and it takes long."""
 
+FAULTS = ("kill_fold", "server_away", "sqlite_ten", "disk_full", "records", "overhead")
+"""Those of `benchmarks.faults`, run only by name: what fsat does when processes, servers and disks fail it."""
+
+EVERY = (*NAMES, *LONG, *FAULTS)
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -43,7 +48,7 @@ def main() -> int:
         text = report.render(name, section, command(arguments, name), commit, quiet(before, busy))
         print(text, flush=True)
         if arguments.output:
-            report.update(arguments.output, {name: text}, (*NAMES, *LONG))
+            report.update(arguments.output, {name: text}, EVERY)
     if failed:
         say(f"failed: {', '.join(failed)}; their sections stay as they were")
     return 1 if failed else 0
@@ -51,7 +56,7 @@ def main() -> int:
 
 def run(name: str, bench: Bench) -> Section:
     """Run a benchmark; where a library that it cannot do without is not installed, a section that says so."""
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{'faults.' if name in FAULTS else ''}{name}")
     if missing := [need for need in getattr(module, "NEEDS", ()) if not is_installed(need)]:
         words = " ".join(missing)
         return Section(notes=[f"Not run: {words} is not installed. `pip install {words}`, then run it again."])
@@ -66,7 +71,7 @@ def parse() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which to run: {', '.join((*NAMES, *LONG))}; if none, all but {', '.join(LONG)}",
+        help=f"which to run: {', '.join(EVERY)}; if none, all but {', '.join((*LONG, *FAULTS))}",
     )
     parser.add_argument("--repeats", type=int, default=3, help="how often each side is run [default: 3]")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that all of it runs; only printed")
@@ -77,8 +82,8 @@ def parse() -> argparse.Namespace:
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
     )  # fmt: skip
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - {*NAMES, *LONG}:
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join((*NAMES, *LONG))}")
+    if unknown := set(arguments.names) - set(EVERY):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(EVERY)}")
     if not (arguments.data_dir / "train.csv").is_file():
         parser.error(f"{arguments.data_dir}: expected a folder with train.csv and audio_train/")
     if arguments.repeats < 1:
@@ -95,7 +100,8 @@ def command(arguments: argparse.Namespace, name: str) -> str:
     """How to get a section again."""
     sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
     quick = " --quick" if arguments.quick else ""
-    repeats = "" if name in LONG else f" --repeats {arguments.repeats}"  # these have seeds instead
+    without = name in (*LONG, *FAULTS[:4])  # these have seeds instead
+    repeats = "" if without else f" --repeats {arguments.repeats}"
     return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
 
 

@@ -150,6 +150,28 @@ class Score:
         return _verdict(self.mean, self.at_least, self.at_most)
 
 
+@dataclass(frozen=True)
+class Check:
+    """A line of a table of faults.
+
+    Attributes:
+        what: what was done.
+        must: what must hold then.
+        found: what did.
+        held: whether it is as it must be.
+    """
+
+    what: str
+    must: str
+    found: str
+    held: bool
+
+    @property
+    def verdict(self) -> str:
+        """``holds`` or ``BROKEN``."""
+        return "holds" if self.held else "BROKEN"
+
+
 @dataclass
 class Section:
     """What a benchmark found.
@@ -159,12 +181,14 @@ class Section:
         notes: what a reader must know to judge the table, a paragraph each.
         libraries: distributions whose versions matter here.
         scores: its tables of scores, by title.
+        checks: its table of faults.
     """
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     libraries: Sequence[str] = ("numpy",)
     scores: dict[str, list[Score]] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
 
 
 def call(

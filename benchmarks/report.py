@@ -101,6 +101,10 @@ def render(name: str, section: Section, command: str, commit: str, quiet: str) -
         lines += ["| measured | this side | other side | ratio | to reach | |", "| --- | --- | --- | --- | --- | --- |"]
         lines += [_line(row) for row in section.rows]
         lines.append("")
+    if section.checks:
+        lines += ["| done | must hold | found | |", "| --- | --- | --- | --- |"]
+        lines += [f"| {check.what} | {check.must} | {check.found} | {check.verdict} |" for check in section.checks]
+        lines.append("")
     for title, scores in section.scores.items():
         lines += [
             f"| {title} | mean | spread | each seed | to reach | | |",
