@@ -19,7 +19,7 @@ NAMES = ("decode", "spectra", "train", "frameworks", "predict", "blend", "startu
 LONG = ("quality", "recipe", "weak_labels")
 """Those that are run only by name: what is measured is how good the models are, and it takes long."""
 
-FAULTS = ("kill_fold", "server_away", "sqlite_ten", "disk_full", "records", "overhead")
+FAULTS = ("kill_fold", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
 """Those of `benchmarks.faults`, run only by name: what fsat does when processes, servers and disks fail it."""
 
 EVERY = (*NAMES, *LONG, *FAULTS)
