@@ -19,7 +19,7 @@ from mlflow.entities import Run, RunTag
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import heartbeat
-from fsat.tracking.runs import TAG, experiment_id
+from fsat.tracking.runs import TAG, discard, experiment_id
 from fsat.tracking.server import ask
 
 STAGE = "train_fold"
@@ -118,7 +118,7 @@ def _give_up(run: Run) -> None:
     client = mlflow.MlflowClient()
     ask(lambda: client.set_terminated(run.info.run_id, "KILLED"))
     if run.data.tags.get(TAG + "spare"):
-        ask(lambda: client.delete_run(run.info.run_id))
+        discard(run.info.run_id)
 
 
 def _announce(run_id: str, how: str, more: dict[str, str] | None = None) -> None:

@@ -87,10 +87,15 @@ def register(
 
 def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> Any | None:
     """The version of a registered model that is this blend, if there is one that is whole."""
-    quote = '"' if "'" in name else "'"
-    wanted = f"name = {quote}{name}{quote} and tags.`{TAG}blend` = '{blend}'"
+    wanted = f"name = {_quoted(name)} and tags.`{TAG}blend` = '{blend}'"
     found = [version for version in client.search_model_versions(wanted) if version.status == "READY"]
     return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _quoted(name: str) -> str:
+    """A name as MLflow's filters take it."""
+    quote = '"' if "'" in name else "'"
+    return f"{quote}{name}{quote}"
 
 
 def pinned(model_uri: str) -> str:
@@ -120,6 +125,8 @@ def load_tagger(model_uri: str) -> Any:
 
 def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> Any | None:
     """The version with an alias, if there is one."""
+    if not client.search_registered_models(filter_string=f"name = {_quoted(name)}"):
+        return None  # a server with users would refuse to say more of a model that is not there
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:

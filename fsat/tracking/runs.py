@@ -25,7 +25,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import heartbeat
-from fsat.tracking.server import address, ask, create_once, exchange, refusal
+from fsat.tracking.server import Refused, ServerAway, address, ask, create_once, exchange, refusal
 
 TAG = "fsat."
 """Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""
@@ -104,8 +104,9 @@ def hand_over(run_id: str, to: str, name: str) -> None:
 
 
 def discard(run_id: str) -> None:
-    """Delete a run that came to nothing because another one had done its work."""
-    ask(lambda: mlflow.MlflowClient().delete_run(run_id))
+    """Delete a run that came to nothing because another one does its work; it stays where that is not permitted."""
+    with suppress(Refused):
+        ask(lambda: mlflow.MlflowClient().delete_run(run_id))
 
 
 def _open(parent: Parent | None, outermost: bool) -> str:
@@ -148,7 +149,7 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
             after = _after.pop(run_id, [])
             if run_id in _spare:
                 _spare.discard(run_id)
-                with suppress(RunError):
+                with suppress(ServerAway):
                     discard(run_id)
             if status == "FINISHED":
                 for act in after:
