@@ -240,8 +240,8 @@ def _unreachable(error: BaseException) -> str:
 
 def _in_a_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    known = re.search(r"Connection refused|Name or service not known|[Tt]imed out|No space left on device", text)
-    return known[0].lower() if known else _without_password(text)[:300]
+    known = re.search("Connection refused|Name or service not known|[Tt]imed out|No space left|disk is full", text)
+    return known[0].lower() if known else _without_password(text)[:300].replace(";", ",")
 
 
 def _without_password(text: str) -> str:
