@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock bench quality recipe weak_labels clean
+.PHONY: setup demo test lint lock bench quality recipe weak_labels faults clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +44,11 @@ bench: setup
 # weak_labels, with labels made wrong on purpose.
 quality recipe weak_labels: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $@
+
+# What fsat does when processes are killed, servers stop and disks fill: make faults DATA_DIR=DIR [FAULTS="kill_fold"].
+FAULTS := kill_fold server_away sqlite_ten disk_full records overhead
+faults: setup
+	$(BIN)/python -m benchmarks $(DATA_DIR) $(FAULTS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, nu
 
 SETTINGS = {"model": "conv1d", "audio_duration": 2, "eval_crops": 1, "folds": "column", "precision": "float32"}
 AT_MOST = 1.02
-ROWS = 2400
+ROWS = 1600
 """That DATA_DIR's clips are repeated to, so that an epoch takes 5 s or more."""
 
 

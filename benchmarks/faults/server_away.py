@@ -125,7 +125,12 @@ def _too_long(place: Place, server: Server, options: Mapping[str, Any], whole: d
     if left := place.kept("*"):
         wrong.append(f"the cache still keeps {len(left)} files of runs")
     done = f"away from {when} on, for longer than FSAT_SERVER_WAIT; back, then `python -m fsat sync`"
-    return Check(done, TOO_LONG, verdict(wrong) or f"so it is; it said: {errors[0]}", not wrong)
+    return Check(
+        done,
+        TOO_LONG,
+        verdict(wrong) or f"so it is; it said: {errors[0].replace(str(place.cache), 'CACHE')}",
+        not wrong,
+    )
 
 
 def _errors(sitting: Sitting) -> list[str]:
