@@ -14,8 +14,8 @@ from benchmarks.harness import Bench, BenchmarkError, Check, Section, number, sa
 
 STOPS = 5
 AWAY_SECONDS = 60.0
-START_SECONDS = 8.0
-"""About what a server takes until it answers."""
+START_SECONDS = 12.0
+"""About what a server takes until it answers, or a little more."""
 
 SEED = 1001
 OPTIONS = {"fold": 1, "model": "conv1d", "audio_duration": 2, "eval_crops": 2}
@@ -32,19 +32,21 @@ STOPPED = {signal.SIGTERM: "SIGTERM", signal.SIGKILL: "SIGKILL"}
 
 def run(bench: Bench) -> Section:
     """Train undisturbed, then with a server that comes and goes, then with one that is away for too long."""
-    n_epochs, seconds, n_stops = bench.pick(400, 20), bench.pick(AWAY_SECONDS, 4.0), bench.pick(STOPS, 2)
-    options = {**OPTIONS, "data_dir": bench.data_dir, "max_epochs": n_epochs, "patience": n_epochs}
-    few = {**options, "max_epochs": bench.pick(20, 3), "patience": 20}
+    seconds, n_stops, n_few = bench.pick(AWAY_SECONDS, 4.0), bench.pick(STOPS, 2), bench.pick(20, 5)
+    few = {**OPTIONS, "data_dir": bench.data_dir, "max_epochs": n_few, "patience": n_few}
     cache = bench.folder / "cache"
     checks = []
+    with Server(bench.folder / "server of the few") as server:
+        little, training = _undisturbed(Place(bench.folder / "few", server.uri, cache), few)
+    all_away = (n_stops - 1) * (seconds + START_SECONDS)
+    n_epochs = round((all_away + bench.pick(150, 10)) / training * (n_few - 1))
+    options = {**few, "max_epochs": n_epochs, "patience": n_epochs}
     with Server(bench.folder / "server of the undisturbed") as server:
         whole, training = _undisturbed(Place(bench.folder / "undisturbed", server.uri, cache), options)
     say(f"  undisturbed: {n_epochs} epochs in {training:.1f} s")
     with Server(bench.folder / "server") as server:
         place = Place(bench.folder / "stops", server.uri, cache)
         checks.append(_come_and_go(place, server, options, whole, training, n_stops, seconds))
-    with Server(bench.folder / "server of the few") as server:
-        little, _ = _undisturbed(Place(bench.folder / "few", server.uri, cache), few)
     for when in bench.pick((MIDDLE, END), (END,)):
         with Server(bench.folder / f"server {when}") as server:
             place = Place(bench.folder / when, server.uri, cache, {"FSAT_SERVER_WAIT": "5"})
