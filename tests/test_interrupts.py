@@ -196,6 +196,19 @@ def test_a_kill_while_the_tables_of_a_new_store_are_made_costs_nothing(seconds, 
     assert not list(tmp_path.glob("mlflow.db?*"))
 
 
+def test_a_run_killed_before_its_first_epoch_leaves_nothing_in_the_cache(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+    process = start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=2)
+    while not list(tmp_path.glob("cache/runs/*/run.json")):
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=2).wait(timeout=120) == 0
+    assert sorted(statuses(tmp_path)) == ["FINISHED", "KILLED"]
+    assert not list(tmp_path.glob("cache/runs/*"))
+
+
 def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
     process = start(["-m", "fsat", "train_fold"], data, tmp_path, stderr=subprocess.PIPE, max_epochs=20)
     process.stderr.close()

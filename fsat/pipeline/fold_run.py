@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,9 @@ def _to_go_on_with(study: str, fold: int, own: str) -> str | None:
             return run.info.run_id
         if epochs:
             return run.info.run_id
+        if kept.folder.is_dir():  # it was killed before its first epoch ended
+            with suppress(RunError), kept.held():
+                kept.remove_if_empty()
     return None
 
 
