@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -58,6 +59,19 @@ class Place:
             )  # fmt: skip
         return Launched(process, said)
 
+    def hold_still(self, launched: Launched) -> None:
+        """Stop a process where it does not hold the database."""
+        while True:
+            launched.process.send_signal(signal.SIGSTOP)
+            try:
+                with sqlite3.connect(self.folder / "mlflow.db", timeout=0.5, isolation_level=None) as database:
+                    database.execute("BEGIN IMMEDIATE")
+                    database.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                launched.process.send_signal(signal.SIGCONT)
+                time.sleep(0.02)
+
     def runs(self, stage: str = "train_fold") -> list:
         return self.client.search_runs(["0"], f"tags.`fsat.stage` = '{stage}'")
 
@@ -98,7 +112,7 @@ def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data
     place, other = Place(tmp_path / "place", data), Place(tmp_path / "other", data)
     first = place.start("cross_validate", **LONG)
     first.wait_for("epoch 20/")
-    first.process.send_signal(signal.SIGSTOP)  # it lives, and is not done before the second looks
+    place.hold_still(first)  # it lives, and is not done before the second looks
     second = place.start("train_fold", fold=0, **LONG)
     second.end(1)
     line = second.said.splitlines()[-1]

@@ -43,7 +43,9 @@ def run(bench: Bench) -> Section:
     for name, case in cases.items():
         try:
             check = case(bench.folder / name)
-            checks.append(replace(check, found=check.found.replace(f"{bench.folder}/{name}/", "")))
+            checks.append(
+                replace(check, found=check.found.replace(f"{bench.folder}/{name}/", "").replace(f"{bench.folder}/", ""))
+            )
         except NoDisk as error:
             return Section(notes=[f"Not run: no disk can be mounted here ({error}); run it as root."])
     notes = [

@@ -23,7 +23,7 @@ from fsat.errors import ConfigError, FsatError, RunError
 from fsat.launch import Cluster
 from fsat.models import n_threads
 from fsat.progress import say
-from fsat.tracking import runs
+from fsat.tracking import server
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -170,9 +170,9 @@ def _connect(ray: ModuleType, cluster: Cluster) -> Iterator[ModuleType]:
         interrupts.reinstall()  # Ray has put its own handlers in their place
         nodes = [node for node in ray.nodes() if node["Alive"]]
         addresses = {node["NodeManagerAddress"] for node in nodes}
-        if len(addresses) > 1 and not runs.is_remote():
+        if len(addresses) > 1 and not server.is_remote():
             raise ConfigError(
-                f"cluster=ray: its {len(addresses)} machines cannot share {runs.tracking_uri()}; start a tracking "
+                f"cluster=ray: its {len(addresses)} machines cannot share {server.address()}; start a tracking "
                 "server and set MLFLOW_TRACKING_URI to it"
             )
         resources = ray.cluster_resources()
@@ -193,7 +193,7 @@ def _travels() -> dict[str, Any]:
         for name, value in os.environ.items()
         if name.startswith(("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_")) and name not in STAYS_HERE
     }
-    kept["MLFLOW_TRACKING_URI"] = runs.absolute_uri()
+    kept["MLFLOW_TRACKING_URI"] = server.absolute_uri()
     return {"py_modules": [str(Path(fsat.__file__).parent)], "env_vars": kept}
 
 

@@ -292,18 +292,6 @@ def _experiment_id() -> str:
     return _get_experiment_id()
 
 
-def is_remote() -> bool:
-    """Whether runs are kept by a server that other machines can reach, rather than in files of this one."""
-    return mlflow.get_tracking_uri().startswith(("http:", "https:", "databricks", "postgresql", "mysql", "mssql"))
-
-
-def absolute_uri() -> str:
-    """Where runs are kept, for processes with another working folder; with the password, if it has one."""
-    uri = mlflow.get_tracking_uri()
-    scheme, slashes, path = uri.partition(":///")
-    return f"{scheme}:///{Path(path).absolute()}" if slashes and scheme == "sqlite" else uri
-
-
 def tracking_uri() -> str:
     """Where runs are kept, without a password."""
     return address()

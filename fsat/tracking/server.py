@@ -23,6 +23,7 @@ import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from requests.exceptions import HTTPError, RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from fsat import interrupts
 from fsat.errors import ConfigError, RunError, printable
@@ -101,10 +102,10 @@ def ask(function: Callable[[], Answer], wait: float | None = None) -> Answer:
         try:
             with interrupts.shielded(), _first_time():
                 answer = function()
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             if not is_away(error):
                 raise refusal(error) from error
-            if not _has_met() or interrupts.received():
+            if not (_has_met() or _is_locked(error)) or interrupts.received():
                 raise ServerAway(_unreachable(error)) from error
             now, seconds = time.monotonic(), patience() if wait is None else wait
             if not until:
@@ -142,7 +143,12 @@ def is_away(error: BaseException) -> bool:
         return True
     if isinstance(error, MlflowException):
         return error.error_code in BUSY or bool(AWAY.search(str(error)))
-    return False
+    return _is_locked(error)
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether another process just writes to an SQLite store."""
+    return isinstance(error, SQLAlchemyError) and "database is locked" in str(error)
 
 
 def refusal(error: BaseException) -> Refused:
@@ -163,6 +169,12 @@ def refusal(error: BaseException) -> Refused:
             "the experiment, and on the registered model",
             code,
         )
+    if isinstance(error, SQLAlchemyError):
+        return Refused(
+            f"the database {address()} cannot be used: {what}; if the making of its tables was cut off, remove the "
+            "file and begin anew",
+            code,
+        )
     if isinstance(error, OSError) and not isinstance(error, RequestException):
         return Refused(f"the artifacts of {address()} cannot be written or read: {what}; make room there", code)
     return Refused(f"the tracking server {address()} refused: {what}; check MLFLOW_TRACKING_URI", code)
@@ -171,6 +183,18 @@ def refusal(error: BaseException) -> Refused:
 def address() -> str:
     """Where runs are kept, without a password."""
     return _without_password(mlflow.get_tracking_uri())
+
+
+def is_remote() -> bool:
+    """Whether runs are kept by a server that other machines can reach, rather than in files of this one."""
+    return mlflow.get_tracking_uri().startswith(("http:", "https:", "databricks", "postgresql", "mysql", "mssql"))
+
+
+def absolute_uri() -> str:
+    """Where runs are kept, for processes with another working folder; with the password, if it has one."""
+    uri = mlflow.get_tracking_uri()
+    scheme, slashes, path = uri.partition(":///")
+    return f"{scheme}:///{Path(path).absolute()}" if slashes and scheme == "sqlite" else uri
 
 
 def create_once(create: Callable[[str], Answer], find: Callable[[str], Answer | None]) -> Answer:

@@ -1,0 +1,314 @@
+"""A tracking server that is away, or whose answers get lost, costs nothing: all is there afterwards, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import requests
+from click.testing import CliRunner
+from conftest import ROOT
+from helpers import make_dataset, one_line
+from servers import MlflowServer
+
+from fsat.cli import cli
+from fsat.config import Config
+from fsat.errors import ConfigError, RunError
+from fsat.pipeline.ensemble import ensemble
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import cross_validate, train_fold
+from fsat.tracking import heartbeat, server
+from fsat.tracking.server import ServerAway
+from fsat.tracking.upload import sync
+from fsat.training.kept import Kept, checksums, every_kept
+
+TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
+LONG = {**TINY, "max_epochs": 600, "patience": 1000}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
+
+
+# --- a server that stops ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    with MlflowServer(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+def start(folder: Path, data: Path, uri: str, seed: int, **more: str) -> tuple[subprocess.Popen, Path]:
+    words = [str(word) for name, value in {**LONG, "seed": seed}.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **more}
+    environment["FSAT_CACHE_DIR"] = str(folder / "cache")
+    with open(folder / "said", "w") as said:
+        command = [sys.executable, "-m", "fsat", "train_fold", "--fold", "0", "--data_dir", str(data), *words]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+    return process, folder / "said"
+
+
+def wait_for(text: str, process: subprocess.Popen, said: Path) -> None:
+    while text not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        time.sleep(0.05)
+
+
+def assert_whole(store: mlflow.MlflowClient, run_id: str, folder: Path, epochs: int) -> None:
+    run = store.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    names = [name for name in run.data.metrics if name in ("loss", "acc", "val_loss", "learning_rate", "epoch_seconds")]
+    assert len(names) == 5
+    for name in names:
+        assert [metric.step for metric in store.get_metric_history(run_id, name)] == list(range(epochs))
+    for name in ("best_epoch", "best_val_loss", "train_seconds"):
+        assert len(store.get_metric_history(run_id, name)) == 1
+    listed = json.loads((folder / "checksums.json").read_text())
+    found = checksums(folder)
+    assert {name: found[name] for name in listed} == listed
+
+
+def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> None:
+    process, said = start(tmp_path, data, remote.uri, 1)
+    wait_for("epoch 30/", process, said)
+    process.send_signal(signal.SIGSTOP)  # so that it is in mid-training when the server goes
+    remote.stop()
+    process.send_signal(signal.SIGCONT)
+    wait_for("is away; the training goes on", process, said)
+    wait_for("epoch 120/", process, said)
+    remote.start()
+    run_id = process.communicate(timeout=240)[0].strip()
+    assert process.returncode == 0, said.read_text()
+    assert_whole(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 600)
+    assert "is back" in said.read_text()
+    assert not list((tmp_path / "cache" / "runs").iterdir())
+
+
+def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remote, data, tmp_path) -> None:
+    process, said = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
+    wait_for("epoch 30/", process, said)
+    remote.stop()
+    try:
+        process.communicate(timeout=240)
+    finally:
+        remote.start()
+    assert process.returncode == 1
+    last = said.read_text().splitlines()[-1]
+    assert last.startswith("fsat: error: fold 0: it is trained, but the tracking server ")
+    assert "has been away for 1 s" in last
+    assert "python -m fsat sync" in last
+    (kept,) = (tmp_path / "cache" / "runs").iterdir()
+    assert str(kept) in last
+    client = mlflow.MlflowClient(remote.uri)
+    assert client.get_run(kept.name).info.status == "RUNNING"
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
+    environment["FSAT_CACHE_DIR"] = str(tmp_path / "cache")
+    command = [sys.executable, "-m", "fsat", "sync"]
+    answers = [
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        for _ in range(2)
+    ]
+    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
+    assert f"run {kept.name} (fold 0 of study " in answers[0].stdout
+    assert answers[0].stdout.strip().endswith("uploaded, FINISHED")
+    assert answers[1].stdout == ""
+    assert_whole(client, kept.name, remote.artifacts / "0" / kept.name / "artifacts", 600)
+
+
+def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, data, tmp_path) -> None:
+    words = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
+    command = ["train_fold", "--fold", "1", "--data_dir", str(data), *words, "--checkpoint_to", "server"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fsat", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    folder = remote.artifacts / "0" / done.stdout.strip() / "artifacts"
+    assert (folder / "predictions" / "train.npy").is_file()
+    assert not list(folder.glob("checkpoint/*"))
+
+
+# --- answers that get lost -------------------------------------------------------------------------
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[str]:
+    """Let every first answer of a method be lost, when all has been done."""
+    method, lost = getattr(owner, name), []
+
+    def deaf(*args: object, **kwargs: object) -> object:
+        answer = method(*args, **kwargs)
+        if len(lost) % 2 == 0:
+            lost.append(name)
+            raise requests.ConnectionError("Connection aborted")
+        lost.append("")
+        return answer
+
+    monkeypatch.setattr(owner, name, deaf)
+    return lost
+
+
+@pytest.fixture
+def source(store, data, monkeypatch) -> Source:
+    monkeypatch.setattr(server, "PAUSES", (0.05,))
+    monkeypatch.setattr("fsat.tracking.outbox.PAUSES", (0.05,))
+    mlflow.search_runs()
+    server._met.add(mlflow.get_tracking_uri())
+    return Source(data)
+
+
+def test_answers_that_get_lost_double_nothing(source, monkeypatch) -> None:
+    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    lost = [
+        losing(monkeypatch, mlflow.MlflowClient, name)
+        for name in ("create_run", "log_batch", "log_artifacts", "set_tag", "set_terminated")
+    ]
+    run_id = train_fold(source, Config.resolve({**TINY, "seed": 21}), 0)
+    assert all(lost)
+    monkeypatch.undo()
+    new = {run.info.run_id for run in mlflow.search_runs(output_format="list")} - before
+    assert new == {run_id}
+    folder = Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    assert_whole(mlflow.MlflowClient(), run_id, folder, 3)
+
+
+def test_nor_a_version_of_the_tagger(source, monkeypatch) -> None:
+    cross_validate(source, Config.resolve({**TINY, "seed": 22}))
+    lost = losing(monkeypatch, mlflow, "register_model")
+    made = ensemble(register_as="lost")
+    assert lost
+    assert made.registered.version == 1
+    assert len(mlflow.MlflowClient().search_model_versions("name = 'lost'")) == 1
+
+
+# --- what is kept ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(source, monkeypatch, tmp_path) -> Callable[[int], Kept]:
+    """Trains a fold whose results cannot be uploaded."""
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+
+    def away(kept: Kept) -> None:
+        raise ServerAway("the tracking server x has been away for 1 s; start it")
+
+    def train(seed: int) -> Kept:
+        monkeypatch.setattr("fsat.pipeline.fold_run.upload", away)
+        with pytest.raises(RunError, match="python -m fsat sync") as caught:
+            train_fold(source, Config.resolve({**TINY, "seed": seed}), 0)
+        one_line(caught.value)
+        monkeypatch.undo()
+        monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+        (found,) = every_kept()
+        return found
+
+    return train
+
+
+def test_asked_for_again_a_kept_fold_is_uploaded_without_training(kept, source, monkeypatch) -> None:
+    before = kept(31)
+    monkeypatch.setattr("fsat.pipeline.fold_run.train", lambda *arguments: pytest.fail("trained"))
+    assert train_fold(source, Config.resolve({**TINY, "seed": 31}), 0) == before.run_id
+    assert mlflow.get_run(before.run_id).info.status == "FINISHED"
+    assert not every_kept()
+
+
+def test_sync_leaves_alone_what_belongs_to_another_server(kept) -> None:
+    before = kept(32)
+    before.begin({**before.facts, "uri": "http://elsewhere:5000"})
+    (line,) = sync()
+    assert "belongs to http://elsewhere:5000" in line
+    assert before.has_results
+
+
+def test_sync_leaves_alone_a_fold_that_was_trained_elsewhere_meanwhile(kept, source) -> None:
+    from fsat.launch import Launch
+
+    before = kept(33)
+    other = train_fold(source, Config.resolve({**TINY, "seed": 33}), 0, Launch(resume=False))
+    (line,) = sync()
+    assert f"run {other} has trained the fold meanwhile" in line
+    assert before.has_results
+    assert mlflow.get_run(before.run_id).info.status != "FINISHED"
+
+
+def test_results_that_were_altered_are_not_uploaded(kept) -> None:
+    before = kept(34)
+    path = before.artifacts / "predictions" / "test.npy"
+    array = np.load(path)
+    np.save(path, array + 1)
+    (line,) = sync()
+    assert "altered or cut" in line
+    assert str(before.folder) in line
+    assert mlflow.get_run(before.run_id).info.status != "FINISHED"
+
+
+def test_sync_uploads(kept) -> None:
+    before = kept(35)
+    (line,) = sync()
+    assert line.endswith("uploaded, FINISHED")
+    assert not every_kept()
+    folder = Path(mlflow.get_run(before.run_id).info.artifact_uri.removeprefix("file://"))
+    assert_whole(mlflow.MlflowClient(), before.run_id, folder, 3)
+    assert sync() == []
+
+
+def fsat_cache(*options: str) -> str:
+    result = CliRunner().invoke(cli, ["cache", *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_cache_lists_what_is_kept_and_never_removes_results(kept, source, monkeypatch) -> None:
+    before = kept(36)
+    assert f"results, not uploaded yet, in {before.folder}" in fsat_cache()
+    fsat_cache("--clear")
+    assert "it stays" in fsat_cache("--clear", "--all")
+    assert before.is_whole()
+
+
+def test_the_cache_lists_checkpoints_and_removes_them_with_all(kept) -> None:
+    before = kept(37)
+    (before.folder / "results").rename(before.folder / "gone")
+    assert f"checkpoint after 3 epochs, in {before.folder}" in fsat_cache()
+    fsat_cache("--clear")
+    assert before.checkpoint.exists()
+    assert f"{before.folder}: removed" in fsat_cache("--clear", "--all")
+    assert not before.folder.exists()
+
+
+# --- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf", ""])
+def test_a_wait_that_is_no_number_is_one_line(given, monkeypatch) -> None:
+    monkeypatch.setenv("FSAT_SERVER_WAIT", given)
+    with pytest.raises(ConfigError, match="FSAT_SERVER_WAIT") as caught:
+        server.patience()
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("given", ["often", "0", "-1", "nan", ""])
+def test_so_is_a_heartbeat(given, monkeypatch) -> None:
+    monkeypatch.setenv("FSAT_HEARTBEAT", given)
+    with pytest.raises(ConfigError, match="FSAT_HEARTBEAT") as caught:
+        heartbeat.beat_seconds()
+    one_line(caught.value)
+
+
+def test_passwords_are_not_shown(monkeypatch) -> None:
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://ann:secret@host:5000/x")
+    assert server.address() == "https://ann:***@host:5000/x"
+    refused = server.refusal(mlflow.MlflowException("no: postgresql://u:secret@db/x"))
+    assert "secret" not in one_line(refused)
