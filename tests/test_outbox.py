@@ -27,6 +27,7 @@ from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
 from fsat.tracking import heartbeat, server
+from fsat.tracking.outbox import OnServer, upload_checkpoint
 from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import sync
 from fsat.training.kept import Kept, checksums, every_kept
@@ -138,6 +139,31 @@ def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, da
     folder = remote.artifacts / "0" / done.stdout.strip() / "artifacts"
     assert (folder / "predictions" / "train.npy").is_file()
     assert not list(folder.glob("checkpoint/*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "none"])
+def test_a_checkpoint_on_the_server_is_fetched_only_as_it_was_uploaded(damage, store, tmp_path, monkeypatch, capsys):
+    """Also where an older one is on this machine."""
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path))
+    client = mlflow.MlflowClient()
+    kept = Kept.of(client.create_run("0").info.run_id)
+    kept.folder.mkdir(parents=True)
+    kept.checkpoint.write_bytes(b"newer")
+    upload_checkpoint(kept, 3)
+    upload_checkpoint(kept, 4)
+    kept.checkpoint.write_bytes(b"older")
+    run = client.get_run(kept.run_id)
+    there = OnServer.of(run.data.tags)
+    assert there.epochs == 4
+    file = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoint" / there.name
+    if damage == "cut":
+        file.write_bytes(b"newe")
+    elif damage == "gone":
+        file.unlink()
+    assert there.fetch(kept) == (damage == "none")
+    assert kept.checkpoint.read_bytes() == (b"newer" if damage == "none" else b"older")
+    assert [path.name for path in kept.folder.iterdir()] == ["checkpoint"]
+    assert ("it is not gone on from" in capsys.readouterr().err) == (damage != "none")
 
 
 # --- answers that get lost -------------------------------------------------------------------------

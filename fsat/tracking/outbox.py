@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +25,7 @@ from fsat import interrupts
 from fsat.progress import say
 from fsat.tracking import heartbeat
 from fsat.tracking.runs import BATCH
-from fsat.tracking.server import PAUSES, address, ask, is_away, refusal
+from fsat.tracking.server import PAUSES, Refused, address, ask, is_away, refusal
 from fsat.training.kept import Kept
 
 CHECKPOINTS = "checkpoint"
@@ -161,16 +163,20 @@ class OnServer:
     def fetch(self, kept: Kept) -> bool:
         """Make it the run's checkpoint on this machine; False, with a warning, if it is not as it was uploaded."""
         path = f"{CHECKPOINTS}/{self.name}"
-        found = Path(ask(lambda: mlflow.artifacts.download_artifacts(
-            run_id=kept.run_id, artifact_path=path, dst_path=str(kept.folder)
-        )))  # fmt: skip
-        with open(found, "rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == self.digest
-        if whole:
-            os.replace(found, kept.checkpoint)
-        else:
-            say(f"warning: run {kept.run_id}: {path} on {address()} is damaged; the fold is trained from its beginning")
-        return whole
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetched-", dir=kept.folder) as folder:
+            fetch = partial(mlflow.artifacts.download_artifacts, run_id=kept.run_id, artifact_path=path)
+            try:
+                found = Path(ask(partial(fetch, dst_path=folder)))
+                with open(found, "rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == self.digest:
+                        os.replace(found, kept.checkpoint)
+                        return True
+                why = "it was cut or altered"
+            except Refused as error:
+                why = " ".join(str(error.__cause__).split())[:200]
+        say(f"warning: run {kept.run_id}: {path} on {address()} cannot be used ({why}); it is not gone on from")
+        return False
 
 
 def remove_checkpoints(run_id: str) -> None:
