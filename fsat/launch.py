@@ -46,7 +46,8 @@ class Launch:
     """How folds are started; it changes none of their results.
 
     Attributes:
-        resume: go on with a fold that was stopped, rather than begin it again.
+        resume: go on with a fold that was stopped, rather than begin it again; and do not train one by itself anew that
+            is FINISHED.
         checkpoint_to: ``local``, or ``server`` to keep checkpoints there too, so that another machine can go on.
         parallel_folds: how many folds are trained at the same time on this machine; ``auto`` for what is quickest here.
         cluster: the machines to train on; with Ray, it places as many folds at a time as there is room for.

@@ -12,6 +12,7 @@ from helpers import make_dataset, one_line
 
 from fsat.config import Config
 from fsat.errors import RunError
+from fsat.launch import Launch
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
@@ -69,6 +70,7 @@ def test_what_is_not_as_it_was_left_is_named_and_nothing_is_registered(
     assert study[1].run_id in line
     assert part in line
     assert "train fold 1 again" in line
+    assert "-P resume=false" in line
     assert not mlflow.MlflowClient().search_registered_models(filter_string="name = 'damaged'")
 
 
@@ -84,7 +86,7 @@ def test_the_fold_that_was_named_is_trained_again_and_then_it_works(study, sourc
     before = path.read_bytes()
     alter(path)
     try:
-        again = train_fold(source, Config.resolve(TINY), 0)
+        again = train_fold(source, Config.resolve(TINY), 0, Launch(resume=False))
         made = ensemble(register_as="mended")
     finally:
         path.write_bytes(before)

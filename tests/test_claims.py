@@ -202,9 +202,14 @@ def test_a_fold_is_begun_anew_where_that_is_asked_for(source, monkeypatch) -> No
     assert sorted(steps) == [0, 1, 2, 3]
 
 
-def test_a_finished_fold_is_trained_anew_when_it_is_asked_for_by_itself(source) -> None:
+def test_a_finished_fold_is_trained_anew_only_where_that_is_asked_for(source, capsys) -> None:
     config = Config.resolve({**TINY, "max_epochs": 1, "seed": 12})
-    assert train_fold(source, config, 0) != train_fold(source, config, 0)
+    done = train_fold(source, config, 0)
+    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    assert train_fold(source, config, 0) == done
+    assert f"run {done} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
+    assert {run.info.run_id for run in mlflow.search_runs(output_format="list")} == before
+    assert train_fold(source, config, 0, Launch(resume=False)) != done
 
 
 def test_of_many_that_claim_a_fold_at_once_never_two_have_it(store, monkeypatch) -> None:

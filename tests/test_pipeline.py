@@ -178,7 +178,8 @@ def test_folds_side_by_side_are_the_folds_one_after_the_other(study, source, mon
 
 
 def test_same_command_same_bits_and_another_seed_or_fold_not(study, source):
-    alone = train_fold(source, tiny(), 0)
+    alone = train_fold(source, tiny(), 0, Launch(resume=False))
+    assert alone != study[0].run_id
     for name in ("train", "test"):
         assert array(alone, name).tobytes() == array(study[0].run_id, name).tobytes()
         assert array(alone, name).tobytes() != array(study[1].run_id, name).tobytes()
@@ -406,7 +407,7 @@ def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path)
     assert "lacks fold 1 of 2" in missing
     assert f"mlflow run . -e cross_validate -P data_dir={data}" in missing
     assert "-P sampling_rate=8000" in missing
-    twice = train_fold(source, tiny(), 0)
+    twice = train_fold(source, tiny(), 0, Launch(resume=False))
     assert "are both fold 0" in refusal(run_ids=[*run_ids, twice])
     assert "no study nowhere" in refusal(studies=["nowhere"])
     assert "both given" in refusal(run_ids=run_ids, studies=["x"])

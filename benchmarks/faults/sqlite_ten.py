@@ -28,6 +28,7 @@ def run(bench: Bench) -> Section:
 
 
 def _round(place: Place, options: dict, n_processes: int, n_epochs: int, times: int) -> Check:
+    options = {**options, "resume": "false"}  # a FINISHED fold would not be trained again
     sittings = [place.start("train_fold", fold=fold, **options) for fold in range(n_processes)]
     codes = [sitting.wait() for sitting in sittings]
     found = place.ask("look")

@@ -86,7 +86,7 @@ def eda(data_dir: str | None, on_bad_clip: str) -> None:
 @with_options(launch_options)
 @config_options
 def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | None, **options: str | None) -> None:
-    """Train one fold, or go on with it where it was stopped; prints its run id."""
+    """Train one fold, or go on with it where it was stopped, unless it is FINISHED; prints its run id."""
     launch = _launch(options)
     config = Config.resolve(options, preset)
     if fold < 0:

@@ -77,7 +77,7 @@ launch_options = [
         type=bool,
         default=True,
         show_default=True,
-        help="Go on with a fold that was stopped, after its last finished epoch.",
+        help="Go on with a fold that was stopped, after its last finished epoch, and leave a FINISHED one as it is.",
     ),
     click.option(
         "--checkpoint_to",

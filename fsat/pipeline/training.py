@@ -30,7 +30,7 @@ USUAL = Launch()
 
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL) -> str:
-    """Train one fold in a run of its own, or go on with the run in which it was stopped.
+    """Train one fold in a run of its own, or go on with the run in which it was stopped, if it is not FINISHED.
 
     Args:
         source: the dataset.
@@ -44,9 +44,15 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
     Raises:
         FoldTaken: another process trains it.
     """
-    with runs.tracked("train_fold", f"{config.model} fold {fold}"):
+    with runs.tracked("train_fold", f"{config.model} fold {fold}") as own:
         claims.sweep()
-        return train_in_run(source.load(config, fold), fold, source, launch)
+        dataset = source.load(config, fold)
+        done = claims.finished_run(dataset.study, fold) if launch.resume else None
+        if done is None:
+            return train_in_run(dataset, fold, source, launch)
+        say(f"fold {fold}: run {done} is FINISHED and is not trained again; resume=false trains it anew")
+        runs.hand_over(own, done, f"{config.model} fold {fold} is FINISHED in run {done[:8]}")
+        return done
 
 
 def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> list[FoldRun]:

@@ -273,7 +273,7 @@ def _check_sums(record: FoldRun, folder: Path, digest: str) -> None:
 
 
 def _again(record: FoldRun) -> str:
-    return f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} ...)"
+    return f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"
 
 
 def _record(run: Run) -> FoldRun | None:

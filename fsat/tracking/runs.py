@@ -90,7 +90,7 @@ def after_finish(act: Callable[[], None]) -> None:
 
 
 def hand_over(run_id: str, to: str, name: str) -> None:
-    """Say of a run of this process that another one, which was stopped before, goes on in its place.
+    """Say of a run of this process that another one stands in its place: it was stopped and goes on, or is FINISHED.
 
     It is deleted when it is closed, unless `mlflow run` has made it, which would miss it.
     """
