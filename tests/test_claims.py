@@ -303,6 +303,31 @@ def test_a_process_whose_run_was_taken_up_by_another_stops(store, quick_beats) -
     assert "taken up by another process" in one_line(caught.value)
 
 
+def test_a_run_that_is_slow_to_open_is_not_taken_for_one_that_another_process_has_taken_up(
+    store, quick_beats, monkeypatch
+) -> None:
+    """A busy server: the heartbeat comes before the tag of the run's owner."""
+    describe, beats = runs.set_tags, []
+    get_run = mlflow.MlflowClient.get_run
+
+    def counted(client: mlflow.MlflowClient, run_id: str):
+        beats.append(run_id)
+        return get_run(client, run_id)
+
+    def slow(*tags) -> None:
+        deadline = time.monotonic() + 20
+        while len(beats) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        describe(*tags)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_run", counted)
+    monkeypatch.setattr(runs, "set_tags", slow)
+    with runs.tracked("train_fold", "slow") as run_id:
+        assert run_id in beats
+        heartbeat.check(run_id)
+
+
 def test_a_run_that_was_given_up_too_soon_is_running_again(store, quick_beats) -> None:
     client = mlflow.MlflowClient()
     with runs.tracked("train_fold", "alive") as run_id:

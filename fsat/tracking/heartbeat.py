@@ -193,10 +193,12 @@ def _lost_ray_nodes() -> set[str]:
 
 
 def _beat() -> None:
+    global _thread
     while True:
         time.sleep(beat_seconds())
         with _lock:
             if not _runs:
+                _thread = None  # as it may still count as alive when the next run is opened
                 return
             some = sorted(_runs)
         client = mlflow.MlflowClient()
@@ -205,7 +207,10 @@ def _beat() -> None:
                 run = client.get_run(run_id)
                 if run_id not in _runs:
                     continue
-                if run.data.tags.get(OWNER) != owner():
+                its_owner = run.data.tags.get(OWNER)
+                if its_owner is None:  # it is just being opened
+                    continue
+                if its_owner != owner():
                     _taken.add(run_id)
                     continue
                 client.set_tag(run_id, HEARTBEAT, tags()[HEARTBEAT])
