@@ -1,4 +1,7 @@
-"""Real servers for tests: PostgreSQL, and MLflow's tracking server, on ports of their own, gone with the test."""
+"""Real servers for tests: PostgreSQL, and MLflow's tracking server, on ports of their own, gone with the test.
+
+They listen on 127.0.0.1 alone. If the tests are killed, the system tells the servers to end (on Linux).
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,33 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 START_SECONDS = 120.0
+"""A server that has not answered by then has failed."""
+
+STOP_SECONDS = 30.0
+"""One that is told to end, and has not by then, is killed."""
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def needs(found: object, what: str, install: str) -> None:
-    """Skip a test where something is not installed; where `.ci/run` should have installed it, fail."""
+    """Skip a test where something is not installed; where `.ci/run` should have installed it (``CI=true``), fail."""
     if found:
         return
     message = f"{what} is not installed: {install}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(message, pytrace=False)
     pytest.skip(message)
 
 
@@ -38,7 +49,7 @@ def free_port() -> int:
 
 
 def postgres_folder() -> Path | None:
-    """The folder of PostgreSQL's server programs, if they are installed."""
+    """The folder of PostgreSQL's programs, if they are installed: the newest of Debian's, or that on PATH."""
     beside = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     found = beside[-1] if beside else shutil.which("initdb")
     return Path(found).resolve().parent if found else None
@@ -46,93 +57,139 @@ def postgres_folder() -> Path | None:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server with an empty database.
+    """A PostgreSQL server of its own that asks everybody for a password.
+
+    As it refuses to run as root, root runs it as ``postgres``, or else ``nobody``, who may not look into pytest's
+    folders: its files are in a folder of their own.
 
     Args:
-        folder: an empty one, for its files.
+        folder: for its log.
 
     Yields:
-        SQLAlchemy's address of the database, without its name: ``/mlflow`` and ``/auth`` are there.
+        the address of the superuser's database, for SQLAlchemy. MLflow can use it as it is.
     """
     programs = postgres_folder()
     needs(programs, "PostgreSQL", "apt-get install postgresql")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
-        as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        shutil.chown(folder, "nobody", "nogroup")
-        for parent in folder.parents:
-            if parent != Path("/") and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    port, data = free_port(), folder / "data"
-    make = [*as_user, programs / "initdb", "-D", data, "-U", "mlflow", "--auth=trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(make, check=True, capture_output=True, cwd=folder)
-    options = ["-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen([*as_user, programs / "postgres", *options], cwd=folder, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        for name in ("mlflow", "auth"):
-            create = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", name]
-            while subprocess.run(create, capture_output=True).returncode:
-                assert server.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.1)
-        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait()
+    password, port = "the-superuser-s", free_port()
+    with tempfile.TemporaryDirectory(prefix="fsat-postgres-", ignore_cleanup_errors=True) as name:
+        home, log = Path(name), folder / "postgres.log"
+        (home / "password").write_text(password)
+        as_user = _as_nobody(home)
+        make = [*as_user, programs / "initdb", "-D", home / "data", "-U", "postgres", "--auth=scram-sha-256",
+                "--pwfile", home / "password", "--no-sync", "-E", "UTF8", "--locale=C"]  # fmt: skip
+        subprocess.run(make, check=True, capture_output=True, cwd=home, timeout=START_SECONDS)
+        options = ["-D", home / "data", "-p", str(port), "-k", home, "-c", "listen_addresses=127.0.0.1",
+                   "-c", "fsync=off", "-c", "synchronous_commit=off"]  # fmt: skip
+        with open(log, "w") as said:
+            server = subprocess.Popen(
+                [*_mortal("QUIT", as_user), programs / "postgres", *options],
+                cwd=home, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+        try:
+            asked = [programs / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-c", "SELECT 1"]
+            ask = {"env": {**os.environ, "PGPASSWORD": password}, "capture_output": True, "timeout": START_SECONDS}
+            _wait(lambda: subprocess.run(asked, **ask).returncode == 0, server, log)
+            yield f"postgresql+psycopg2://postgres:{password}@127.0.0.1:{port}/postgres"
+        finally:
+            _end(server, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class Auth:
+    """MLflow's basic auth.
+
+    Attributes:
+        store: SQLAlchemy's address of the database of users; an SQLite file in the server's folder if not given.
+        password: of the user ``admin``, who is made at the first start.
+        default_permission: what a user may do with what nothing else is said of.
+    """
+
+    store: str = ""
+    password: str = "admins-secret-1"
+    default_permission: str = "READ"
 
 
 class MlflowServer:
-    """`mlflow server`, with artifacts that go through it.
+    """`mlflow server`, with artifacts that go through it; it can be stopped, killed and started again on its port.
 
     Args:
-        folder: of its files.
+        folder: of its files: ``log``, and what clients upload in ``artifacts/``.
         store: SQLAlchemy's address of its database; an SQLite file in the folder if not given.
         options: more of its options.
         environment: more variables.
+        auth: who may do what; without it, everybody may do everything.
+        port: of 127.0.0.1, by default one that is free.
+        command: to run instead of the usual one; must listen on the port, and keep artifacts where said above.
     """
 
     def __init__(
-        self, folder: Path, store: str = "", options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        store: str = "",
+        options: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        auth: Auth | None = None,
+        port: int = 0,
+        command: Sequence[str] = (),
     ) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, port or free_port()
         self.artifacts = folder / "artifacts"
         self.uri = f"http://127.0.0.1:{self.port}"
-        store = store or f"sqlite:///{folder}/server.db"
-        self._command = [
+        self._environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
+        self._command = list(command) or [
             sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port),
-            "--backend-store-uri", store, "--artifacts-destination", str(self.artifacts), *options,
+            "--backend-store-uri", store or f"sqlite:///{folder}/server.db",
+            "--artifacts-destination", str(self.artifacts), *options,
         ]  # fmt: skip
-        self._environment = {**os.environ, **(environment or {})}
+        if auth:
+            ini = folder / "auth.ini"
+            ini.write_text(
+                f"[mlflow]\ndefault_permission = {auth.default_permission}\n"
+                f"database_uri = {auth.store or f'sqlite:///{folder}/users.db'}\nadmin_username = admin\n"
+                "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            )
+            self._command += ["--app-name", "basic-auth"]
+            self._environment |= {
+                "MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_AUTH_ADMIN_PASSWORD": auth.password,
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "signs sessions",
+            }  # fmt: skip
         self._process: subprocess.Popen | None = None
+
+    @property
+    def log(self) -> str:
+        """All that it has said since it was first started."""
+        return (self.folder / "log").read_text()
 
     def start(self) -> MlflowServer:
         """Start it, and wait until it answers."""
         with open(self.folder / "log", "a") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                pytest.fail(f"mlflow server does not start: {(self.folder / 'log').read_text()[-3000:]}")
-            time.sleep(0.1)
+                [*_mortal("TERM"), *self._command], cwd=self.folder, env=self._environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            _wait(self._answers, self._process, self.folder / "log")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def stop(self) -> None:
-        """Kill it, and all that it has started."""
+        """Stop it as its machine would: what it has begun to answer is answered."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it and its workers at once, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+            process, self._process = self._process, None
+            _end(process, how)
 
     def _answers(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.uri}/health", timeout=2) as answer:
+            with OPENER.open(f"{self.uri}/health", timeout=2) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
@@ -141,4 +198,43 @@ class MlflowServer:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
+
+
+def _as_nobody(home: Path) -> list[str]:
+    """What to put before a command so that it does not run as root; `home` and what is in it become that user's."""
+    if os.geteuid() != 0:
+        return []
+    import pwd
+
+    known = {user.pw_name: user for user in pwd.getpwall()}
+    user = known.get("postgres") or known["nobody"]
+    for path in (home, *home.iterdir()):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _mortal(name: str, before: Sequence[str] = ()) -> list[str]:
+    """What to put before a command so that it gets a signal when the tests are killed."""
+    if before:
+        return [*before, "--pdeathsig", name]
+    return ["setpriv", "--pdeathsig", name] if shutil.which("setpriv") else []
+
+
+def _wait(answers: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"a server does not start: {log.read_text()[-3000:]}")
+        time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen, how: signal.Signals) -> None:
+    """End a process that leads a group, and whatever is left of its group."""
+    if how != signal.SIGKILL:
+        process.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -25,7 +25,7 @@ from fsat.errors import RunError
 from fsat.launch import Launch
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import train_fold
-from fsat.tracking import claims, heartbeat, runs
+from fsat.tracking import claims, heartbeat, runs, server
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
 LONG = {**TINY, "max_epochs": 250, "patience": 1000}
@@ -63,6 +63,7 @@ class Place:
         """Stop a process where it does not hold the database."""
         while True:
             launched.process.send_signal(signal.SIGSTOP)
+            os.waitpid(launched.process.pid, os.WUNTRACED)  # until each of its threads has stopped
             try:
                 with sqlite3.connect(self.folder / "mlflow.db", timeout=0.5, isolation_level=None) as database:
                     database.execute("BEGIN IMMEDIATE")
@@ -341,3 +342,30 @@ def test_a_run_that_was_given_up_too_soon_is_running_again(store, quick_beats) -
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_database_that_another_process_is_writing_to_is_waited_for(tmp_path, monkeypatch, capsys) -> None:
+    """At the first exchange of a process too."""
+    path = tmp_path / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{path}?timeout=0.1")
+    asked = []
+
+    def experiments() -> int:
+        return len(mlflow.MlflowClient().search_experiments())
+
+    def pause(seconds: float) -> None:
+        asked.append(seconds)
+        writer.execute("ROLLBACK")
+
+    monkeypatch.setattr(server, "_pause", pause)
+    try:
+        assert server.ask(experiments) == 1
+    finally:
+        mlflow.set_tracking_uri(before)
+        writer.close()
+    assert len(asked) == 1
+    assert "is locked by another process; it is asked again for 600 s" in capsys.readouterr().err

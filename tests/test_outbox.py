@@ -84,7 +84,7 @@ def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> 
     process, said = start(tmp_path, data, remote.uri, 1)
     wait_for("epoch 30/", process, said)
     process.send_signal(signal.SIGSTOP)  # so that it is in mid-training when the server goes
-    remote.stop()
+    remote.kill()
     process.send_signal(signal.SIGCONT)
     wait_for("is away; the training goes on", process, said)
     wait_for("epoch 120/", process, said)
@@ -99,7 +99,7 @@ def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> 
 def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remote, data, tmp_path) -> None:
     process, said = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
     wait_for("epoch 30/", process, said)
-    remote.stop()
+    remote.kill()
     try:
         process.communicate(timeout=240)
     finally:

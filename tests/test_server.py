@@ -1,4 +1,7 @@
-"""As a team runs it: PostgreSQL, artifacts through the server, users; machines that share nothing but the dataset."""
+"""As a team runs it: PostgreSQL, artifacts through the server, users; machines that share nothing but the dataset.
+
+What is run here is what docs/tracking-server.md says: its blocks, with this machine's ports and folders filled in.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,87 +17,122 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pytest
 from conftest import ROOT
 from helpers import make_dataset, read_csv
-from servers import MlflowServer, free_port, needs, postgres
+from servers import OPENER, MlflowServer, free_port, needs, postgres, postgres_folder
 
 PAGE = (ROOT / "docs" / "tracking-server.md").read_text()
-ADMIN, ANN, BOB = ("admin", "admins-secret-1"), ("ann", "anns-secret-12"), ("bob", "bobs-secret-12")
+FILLED = {
+    "PASSWORD": "databases-secret", "ADMIN_PASSWORD": "admins-first-secret", "NEW_PASSWORD": "admins-next-secret",
+    "SECRET": "signs-sessions", "ANNS_PASSWORD": "anns-secret-12", "BOBS_PASSWORD": "bobs-secret-12",
+    "CYS_PASSWORD": "cys-secret-123",
+}  # fmt: skip
+"""What the page leaves to its reader."""
+
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
+TRAIN = "python -m fsat train_fold --fold 0"
 SECONDS = 30
 """In which a server that is of no use is said to be."""
 
 
+def block(about: str, kind: str = "") -> str:
+    """The one fenced block of the page, of a kind, that has this text."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (found,) = (text for its_kind, text in blocks if its_kind == kind and about in text)
+    return found
+
+
+def line(start: str) -> str:
+    """The first command of the page that begins so."""
+    return re.search(rf"^{start}\b.*$", PAGE, re.MULTILINE)[0]
+
+
+def filled(text: str, more: Mapping[str, object]) -> str:
+    """A text of the page with what it leaves open."""
+    values = {**FILLED, **more}
+    words = "|".join(re.escape(word) for word in sorted(values, key=len, reverse=True))
+    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: str(values[found[0]]), text)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """MLflow's server as docs/tracking-server.md starts it, with the users ann, who may write, and bob, who may not."""
+    """The server that the page sets up, with its users ann and bob, and with cy, who was given no permission."""
     from importlib.util import find_spec
 
     needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install 'fsat[server]'")
     folder = tmp_path_factory.mktemp("server")
-    with postgres(tmp_path_factory.mktemp("postgres")) as database:
-        (ini,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
-        theirs = r"postgresql+psycopg2://mlflow:PASSWORD@127.0.0.1:5432"
-        (folder / "auth.ini").write_text(ini.replace(theirs, database))
-        start = PAGE[PAGE.index("mlflow server --host") :].partition("```")[0].replace("\\\n", " ").split()
-        assert start[2:6] == ["--host", "0.0.0.0", "--port", "5000"]
-        assert start[6:] == ["--app-name", "basic-auth", "--backend-store-uri", f"{theirs}/mlflow",
-                             "--artifacts-destination", "ARTIFACTS"]  # fmt: skip
-        secrets = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN[1]}
-        secrets["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "signs sessions"
-        assert all(f"export {name}=" in PAGE for name in secrets)
-        with MlflowServer(folder, f"{database}/mlflow", ("--app-name", "basic-auth"), secrets) as started:
-            os.environ.update(as_user(ADMIN))
-            from mlflow.server import get_app_client
-
-            client = get_app_client("basic-auth", tracking_uri=started.uri)
-            for name, password in (ANN, BOB):
-                client.create_user(name, password)
-            grant = re.search(r"^client\.(grant_user_permission\(.*\))$", PAGE, re.MULTILINE).group(1)
-            assert grant == 'grant_user_permission("ann", "experiment", "0", "EDIT")'
-            client.grant_user_permission("ann", "experiment", "0", "EDIT")
+    with postgres(tmp_path_factory.mktemp("postgres")) as address:
+        database, programs = urlsplit(address), postgres_folder()
+        make = block("sudo -u postgres createuser").replace("sudo -u postgres ", f"{shlex.quote(str(programs))}/")
+        superuser = {"PGHOST": database.hostname, "PGPORT": str(database.port), "PGUSER": database.username}
+        subprocess.run(
+            ["bash", "-ec", make], env={**os.environ, **superuser, "PGPASSWORD": database.password}, check=True,
+            input=f"{FILLED['PASSWORD']}\n" * 2, text=True, start_new_session=True, timeout=60,
+        )  # fmt: skip
+        port = free_port()
+        here = {"/srv/mlflow": folder, "5432": database.port}
+        here |= {"0.0.0.0": "127.0.0.1", "SERVER": "127.0.0.1", "5000": port}
+        (folder / "auth.ini").write_text(filled(block("[mlflow]", "ini"), here))
+        start = filled(block("mlflow server"), here).replace("mlflow server", "exec mlflow server")
+        with MlflowServer(folder, port=port, command=["bash", "-ec", start]) as started:
+            users = filled(block("create_user", "python"), here)
+            users += f"client.create_user('cy', {FILLED['CYS_PASSWORD']!r})"
+            environment = {**os.environ, "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini")}
+            subprocess.run([sys.executable, "-c", users], env=environment, cwd=folder, check=True, timeout=120)
             yield started
-            for name in as_user(ADMIN):
-                os.environ.pop(name)
 
 
-def as_user(user: tuple[str, str]) -> dict[str, str]:
-    return {"MLFLOW_TRACKING_USERNAME": user[0], "MLFLOW_TRACKING_PASSWORD": user[1]}
-
-
+@dataclass
 class Machine:
-    """A working folder and a cache folder with nothing in them, as on another machine."""
+    """A working folder and a cache folder with nothing in them, as on another machine, and what the page exports."""
 
-    def __init__(self, folder: Path, uri: str, user: tuple[str, str] = ANN) -> None:
-        self.folder, self.here = folder, folder / "here"
+    folder: Path
+    uri: str
+    user: str = "ann"
+    password: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.here = self.folder / "here"
         self.here.mkdir(parents=True)
-        self.environment = {
-            **os.environ, **as_user(user), "MLFLOW_TRACKING_URI": uri, "FSAT_CACHE_DIR": str(folder / "cache"),
-            "PYTHONPATH": str(ROOT), "FSAT_HEARTBEAT": "0.5",
+        for name in ("cache", "temporary"):
+            (self.folder / name).mkdir()
+        self.password = self.password or FILLED[f"{self.user.upper()}S_PASSWORD"]
+
+    def start(self, command: str, **options: object) -> subprocess.Popen:
+        """Begin a command of the page, with more options."""
+        values = {"ann": self.user, "ANNS_PASSWORD": self.password, "http://SERVER:5000": self.uri}
+        exports = filled(block("export MLFLOW_TRACKING_USERNAME"), values)
+        more = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
+        environment = {
+            **os.environ, "PYTHONPATH": str(ROOT), "FSAT_HEARTBEAT": "0.5",
+            "FSAT_CACHE_DIR": str(self.folder / "cache"), "TMPDIR": str(self.folder / "temporary"), **self.more,
         }  # fmt: skip
-
-    def start(self, *words: object, **options: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "fsat", *map(str, words)]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
         return subprocess.Popen(
-            command, cwd=self.here, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            ["bash", "-ec", f"{exports}exec {command} {more}"], cwd=self.here, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
 
-    def run(self, *words: object, **options: object) -> str:
-        process = self.start(*words, **options)
+    def run(self, command: str, **options: object) -> str:
+        """What a command has printed, which must do."""
+        process = self.start(command, **options)
         output, self.said = process.communicate(timeout=240)
         assert process.returncode == 0, self.said
+        assert_no_secret(output + self.said)
         return output.strip()
 
-    def fails(self, *words: object, **options: object) -> str:
+    def fails(self, command: str, **options: object) -> str:
         """The one line of the error."""
-        process = self.start(*words, **options)
+        process = self.start(command, **options)
         try:
             output, said = process.communicate(timeout=SECONDS)
         finally:
@@ -101,9 +140,13 @@ class Machine:
         assert process.returncode == 1, said
         lines = [line for line in said.splitlines() if line.startswith("fsat: error: ")]
         assert lines == said.splitlines()[-1:], said
-        assert "Traceback" not in said
-        assert not any(secret in output + said for _, secret in (ADMIN, ANN, BOB))
+        assert "Traceback" not in output + said
+        assert_no_secret(output + said)
         return lines[0]
+
+
+def assert_no_secret(text: str) -> None:
+    assert not [name for name, value in FILLED.items() if value in text]
 
 
 @pytest.fixture(scope="module")
@@ -115,59 +158,73 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def store(server, monkeypatch):
     """MLflow's client in this process, as admin."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", FILLED["NEW_PASSWORD"])
     mlflow.set_tracking_uri(server.uri)
     yield mlflow.MlflowClient()
     mlflow.set_tracking_uri(None)
 
 
 def test_machines_that_share_the_dataset_alone_do_all_of_it_together(server, store, data, tmp_path) -> None:
-    first, second = (Machine(tmp_path / name, server.uri) for name in ("first", "second"))
-    first.run("eda", data_dir=data)
-    run_ids = first.run("cross_validate", data_dir=data, **TINY).split(",")
+    here = {"DIR": shlex.quote(str(data)), "5001": free_port()}
+    first, second = Machine(tmp_path / "first", server.uri), Machine(tmp_path / "second", server.uri, "bob")
+    first.run(filled(line("python -m fsat eda"), here))
+    run_ids = first.run(filled(line("python -m fsat cross_validate"), here), **TINY).split(",")
     assert len(run_ids) == 2
-    assert "is now champion" in second.run("ensemble")
-    second.run("predict", input=data / "audio_train")
+    assert "is now champion" in second.run(line("python -m fsat ensemble"))
+    second.uri = server.uri.replace("//", f"//bob:{second.password}@")  # as some write it
+    second.run(filled(line("python -m fsat predict"), {"DIR": data / "audio_train"}))
     tags = read_csv(second.here / "tags.csv")
     assert len(tags) == 18
     assert not any(row["error"] for row in tags)
 
-    stages = sorted(run.data.tags["fsat.stage"] for run in store.search_runs(["0"]))
+    every = store.search_runs(["0"])
+    stages = sorted(run.data.tags["fsat.stage"] for run in every)
     assert stages == ["cross_validate", "eda", "ensemble", "predict", "train_fold", "train_fold"]
-    assert {run.info.status for run in store.search_runs(["0"])} == {"FINISHED"}
+    assert {run.info.status for run in every} == {"FINISHED"}
     assert not list(first.here.iterdir())
     assert [path.name for path in second.here.iterdir()] == ["tags.csv"]
     assert not list((tmp_path / "first" / "cache" / "runs").iterdir())
     arrays = list(server.artifacts.glob("0/*/artifacts/predictions/train.npy"))
     assert sorted(path.parts[-4] for path in arrays) == sorted(run_ids)
-    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:") for run in store.search_runs(["0"]))
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:") for run in every)
+    assert_no_secret(json.dumps([run.to_dictionary() for run in every]))
+    for path in server.artifacts.rglob("*"):
+        assert_no_secret(path.read_text(errors="ignore") if path.is_file() else path.name)
 
-    port = free_port()
-    model = re.search(r"mlflow models serve (.*)", PAGE).group(1).split()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", *model, "--port", str(port)],
-        cwd=second.here, env=second.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    third = Machine(tmp_path / "third", server.uri, "ann")  # who may write to the experiment, not to bob's model
+    refused = in_the_background(third.fails, "python -m fsat ensemble", blend="arithmetic")
+    process = second.start(filled(line("mlflow models serve"), here))
     try:
         clip = data / "audio_train" / tags[0]["fname"]
         body = {"dataframe_records": [{"audio": base64.b64encode(clip.read_bytes()).decode()}]}
-        (answer,) = ask(port, body, process)["predictions"]
+        (answer,) = ask(here["5001"], body, process)["predictions"]
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert_no_secret("".join(process.communicate()))
     assert answer["labels"] == tags[0]["label"].split()
     np.testing.assert_allclose(answer["scores"], [float(text) for text in tags[0]["scores"].split()], atol=1e-6)
+
+    assert "does not permit this to ann" in refused.result()
+    assert "registered model" in refused.result()
+
+
+def in_the_background(function: Callable[..., str], *arguments: object, **options: object) -> Future[str]:
+    """Begin a call; its result, or its error, when that is asked for."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *arguments, **options)
+    pool.shutdown(wait=False)
+    return future
 
 
 def ask(port: int, body: dict, process: subprocess.Popen) -> dict:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(600):
         assert process.poll() is None
         try:
-            with opener.open(request, timeout=60) as answer:
+            with OPENER.open(request, timeout=60) as answer:
                 return json.loads(answer.read())
         except urllib.error.URLError:
             time.sleep(0.2)
@@ -176,28 +233,32 @@ def ask(port: int, body: dict, process: subprocess.Popen) -> dict:
 
 def test_another_machine_goes_on_from_the_checkpoint_on_the_server(server, store, data, tmp_path) -> None:
     """Killed with its power, so that nothing is said to anyone; the other one has never seen the run."""
-    options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 300, "patience": 1000, "seed": 7}
+    options = {"data_dir": data, **TINY, "max_epochs": 200, "patience": 1000, "seed": 7}
     first, second, alone = (Machine(tmp_path / name, server.uri) for name in ("first", "second", "alone"))
-    process = first.start("train_fold", **options, checkpoint_to="server")
+    alone.more["MLFLOW_EXPERIMENT_NAME"] = "undisturbed"  # which ann makes by that, and may therefore write to
+    whole = in_the_background(alone.run, TRAIN, **options)
+    process = first.start(TRAIN, **options, checkpoint_to="server")
     run_id = wait_for_checkpoint(store, 20)
     process.kill()
-    process.communicate()
-    resumed = second.run("train_fold", **options)
-    assert resumed == run_id
-    after = int(re.search(r"goes on after epoch (\d+)/300", second.said).group(1))
+    assert_no_secret("".join(process.communicate()))
+    whole = whole.result()
+    server.stop()
+    server.start()
+    resumed = second.run(TRAIN, **options)
+    assert resumed == run_id != whole
+    after = int(re.search(r"goes on after epoch (\d+)/200", second.said).group(1))
     assert after >= 20
     assert "is marked KILLED" in second.said
     run = store.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert "fsat.checkpoint" not in run.data.tags
+    (spare,) = store.search_runs(["0"], f"tags.`fsat.resumed` = '{run_id}'")
+    assert spare.info.status == "FINISHED"  # EDIT is not enough to delete it
     for name in ("loss", "val_loss", "epoch_seconds"):
-        assert sorted(metric.step for metric in store.get_metric_history(run_id, name)) == list(range(300))
-
-    whole = alone.run("train_fold", **options)
-    assert whole != run_id
+        assert sorted(metric.step for metric in store.get_metric_history(run_id, name)) == list(range(200))
     for name in ("train", "test"):
-        a, b = (server.artifacts / "0" / each / "artifacts" / "predictions" / f"{name}.npy" for each in (whole, run_id))
-        assert a.read_bytes() == b.read_bytes()
+        a, b = (list(server.artifacts.glob(f"*/{each}/artifacts/predictions/{name}.npy")) for each in (whole, run_id))
+        assert a[0].read_bytes() == b[0].read_bytes()
 
 
 def wait_for_checkpoint(store: mlflow.MlflowClient, epochs: int) -> str:
@@ -210,32 +271,37 @@ def wait_for_checkpoint(store: mlflow.MlflowClient, epochs: int) -> str:
     raise AssertionError("no checkpoint on the server")
 
 
-def test_a_wrong_password_is_one_line(server, data, tmp_path) -> None:
-    line = Machine(tmp_path, server.uri, ("ann", "wrong")).fails("train_fold", fold=0, data_dir=data, **TINY)
-    assert "does not know this user or password" in line
-    assert "MLFLOW_TRACKING_PASSWORD" in line
-
-
-def test_a_permission_that_is_missing_is_one_line(server, data, tmp_path) -> None:
-    line = Machine(tmp_path, server.uri, BOB).fails("train_fold", fold=0, data_dir=data, **TINY)
-    assert "does not permit this to bob" in line
-    assert "EDIT" in line
-
-
-def test_a_server_that_is_not_there_is_one_line(data, tmp_path) -> None:
-    uri = f"http://ann:{ANN[1]}@127.0.0.1:{free_port()}"
-    line = Machine(tmp_path, uri).fails("train_fold", fold=0, data_dir=data, **TINY)
-    assert "cannot be reached (connection refused)" in line
-    assert "MLFLOW_TRACKING_URI" in line
-
-
-def test_a_server_that_never_answers_is_one_line(data, tmp_path) -> None:
+def test_a_server_that_is_of_no_use_is_one_line(server, data, tmp_path) -> None:
+    options = {"data_dir": data, **TINY}
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        machine = Machine(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        line = machine.fails("ensemble")
-    assert "cannot be reached (timed out)" in line
+        machine = Machine(tmp_path / "silent", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        never = in_the_background(machine.fails, "python -m fsat ensemble")
+
+        said = Machine(tmp_path / "wrong", server.uri, "ann", "wrong").fails(TRAIN, **options)
+        assert "does not know this user or password" in said
+        assert "MLFLOW_TRACKING_PASSWORD" in said
+
+        said = Machine(tmp_path / "denied", server.uri, "cy").fails(TRAIN, **options)
+        assert "does not permit this to cy" in said
+        assert "EDIT" in said
+
+        uri = f"http://ann:{FILLED['ANNS_PASSWORD']}@127.0.0.1:{free_port()}"
+        said = Machine(tmp_path / "closed", uri).fails(TRAIN, **options)
+        assert "http://ann:***@127.0.0.1" in said
+        assert "cannot be reached (connection refused)" in said
+        assert "MLFLOW_TRACKING_URI" in said
+
+        assert "cannot be reached (timed out)" in never.result()
+
+
+@pytest.mark.parametrize(("ci", "how"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_what_is_not_installed_is_skipped_but_not_under_ci(ci, how, monkeypatch) -> None:
+    monkeypatch.setenv("CI", ci)
+    needs(True, "PostgreSQL", "apt-get install postgresql")
+    with pytest.raises(how, match="PostgreSQL is not installed: apt-get install postgresql"):
+        needs(None, "PostgreSQL", "apt-get install postgresql")
 
 
 def test_the_page_names_what_there_is() -> None:

@@ -49,7 +49,7 @@ AWAY = re.compile(
 PAUSES = (1, 2, 4, 8)
 """Seconds from one attempt to the next; the last one repeats."""
 
-FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """MLflow's settings for the first exchange, where the environment has none."""
 
 LATER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -108,20 +108,21 @@ def ask(function: Callable[[], Answer], wait: float | None = None) -> Answer:
             if not (_has_met() or _is_locked(error)) or interrupts.received():
                 raise ServerAway(_unreachable(error)) from error
             now, seconds = time.monotonic(), patience() if wait is None else wait
+            how = "locked by another process" if _is_locked(error) else "away"
             if not until:
                 until = now + seconds
                 if seconds:
-                    say(f"the tracking server {address()} is away; it is asked again for {seconds:g} s")
+                    say(f"the tracking server {address()} is {how}; it is asked again for {seconds:g} s")
             if now >= until:
                 raise ServerAway(
-                    f"the tracking server {address()} has been away for {seconds:g} s ({_in_a_line(error)}); start "
-                    "it and ask again, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                    f"the tracking server {address()} has been {how} for {seconds:g} s ({_in_a_line(error)}); "
+                    "ask again when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
                 ) from error
             _pause(pauses.pop(0) if len(pauses) > 1 else pauses[0])
         else:
             _met.add(mlflow.get_tracking_uri())
             if until:
-                say(f"the tracking server {address()} is back")
+                say(f"the tracking server {address()} has answered")
             return answer
 
 
@@ -148,7 +149,7 @@ def is_away(error: BaseException) -> bool:
 
 def _is_locked(error: BaseException) -> bool:
     """Whether another process just writes to an SQLite store."""
-    return isinstance(error, SQLAlchemyError) and "database is locked" in str(error)
+    return isinstance(error, SQLAlchemyError | MlflowException) and "database is locked" in str(error)
 
 
 def refusal(error: BaseException) -> Refused:
