@@ -26,6 +26,7 @@ from fsat.launch import Launch
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import train_fold
 from fsat.tracking import claims, heartbeat, runs, server
+from fsat.training.kept import Kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
 LONG = {**TINY, "max_epochs": 250, "patience": 1000}
@@ -207,7 +208,11 @@ def test_a_finished_fold_is_trained_anew_only_where_that_is_asked_for(source, ca
     config = Config.resolve({**TINY, "max_epochs": 1, "seed": 12})
     done = train_fold(source, config, 0)
     before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+    left = Kept.of(done)
+    with left.held():
+        left.begin({"uri": runs.tracking_uri(), "experiment_id": "0", "study": "s", "fold": 0})
     assert train_fold(source, config, 0) == done
+    assert not left.folder.exists()
     assert f"run {done} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
     assert {run.info.run_id for run in mlflow.search_runs(output_format="list")} == before
     assert train_fold(source, config, 0, Launch(resume=False)) != done

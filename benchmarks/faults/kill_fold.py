@@ -45,12 +45,10 @@ class Story:
     Attributes:
         moments: where each kill found it.
         ids: of the runs that checkpoints were seen of.
-        sweep: whether a kill came when all was done, so that only the next launch would close its run.
     """
 
     moments: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
-    sweep: bool = False
 
 
 def run(bench: Bench) -> Section:
@@ -64,7 +62,7 @@ def run(bench: Bench) -> Section:
         place = Place(bench.folder / f"fold {len(checks)}")
         story = _torment(place, options, life, chance, min(KILLS_PER_FOLD, n_kills - done))
         done += len(story.moments)
-        found = place.ask("look", sweep=story.sweep)
+        found = place.ask("look")
         wrong = faults_of(found, whole)
         if len(story.ids | set(found["folds"])) > 1:
             wrong.append(f"{len(story.ids)} runs had checkpoints")
@@ -79,7 +77,7 @@ def run(bench: Bench) -> Section:
         f"{number(life.seconds)} s undisturbed. {done} times SIGKILL, at moments chosen at random (seed {SEED}) from "
         f"all that the process still had to live: starts, epochs, predictions, uploads; {_phases(all_moments)}. "
         f"After each kill the same command was given again; after {KILLS_PER_FOLD} at most it was left to finish, "
-        "and another fold was begun with an empty cache folder and without a tracking store."
+        "and another one was begun with an empty cache folder and without a tracking store."
     ]
     return Section(notes=notes, libraries=["tensorflow", "keras", "mlflow"], checks=checks)
 
@@ -110,10 +108,6 @@ def _torment(place: Place, options: dict, life: Life, chance: random.Random, mos
                 story.moments.append(_moment(sitting, place, options["max_epochs"]))
                 story.ids |= {path.parent.name for path in place.kept("checkpoint")}
                 done = max(done, sitting.epochs)
-                if story.moments[-1] in ("upload", "end") and place.ask("look")["folds"]:
-                    story.sweep = True  # asked for again, it would be trained a second time, as it should
-                    place.start("sync").wait()  # forgets what the server has
-                    return story
                 continue
         if code := sitting.wait():
             raise BenchmarkError(f"asked for again after {story.moments}: exit code {code}\n{sitting.said[-3000:]}")

@@ -19,6 +19,7 @@ from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
 from fsat.tracking import claims, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.training.kept import forget
 
 WAIT_SECONDS = 5.0
 """How often a fold that another launch trains is looked at."""
@@ -50,6 +51,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
         done = claims.finished_run(dataset.study, fold) if launch.resume else None
         if done is None:
             return train_in_run(dataset, fold, source, launch)
+        forget(done)
         say(f"fold {fold}: run {done} is FINISHED and is not trained again; resume=false trains it anew")
         runs.hand_over(own, done, f"{config.model} fold {fold} is FINISHED in run {done[:8]}")
         return done
@@ -81,6 +83,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
             done = newest_per_fold(finished_folds(dataset.study))
             for fold in [fold for fold in missing if fold in done]:
                 run_ids[fold] = done[fold].run_id
+                forget(run_ids[fold])
                 say(f"fold {fold}: run {done[fold].run_id} is FINISHED and is not trained again")
             if missing := [fold for fold in missing if fold not in run_ids]:
                 run_ids |= _train_free(source, dataset, missing, launch)

@@ -149,6 +149,14 @@ class Kept:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def forget(run_id: str) -> None:
+    """Remove what is kept of a FINISHED run whose process died before it could, unless one works on it."""
+    kept = Kept.of(run_id)
+    if kept.folder.is_dir():
+        with suppress(RunError), kept.held():
+            kept.remove()
+
+
 def every_kept() -> Sequence[Kept]:
     """All that is kept, oldest first."""
     with suppress(OSError):
