@@ -29,7 +29,7 @@ from fsat.tracking import claims, heartbeat, runs, server
 from fsat.training.kept import Kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
-LONG = {**TINY, "max_epochs": 250, "patience": 1000}
+LONG = {**TINY, "max_epochs": 120, "patience": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data
     assert "(dummy1d all folds) stayed RUNNING" in third.said
     whole = other.start("cross_validate", **LONG).end().split(",")
     for run_id, undisturbed in zip(run_ids, whole, strict=True):
-        assert place.steps(run_id) == list(range(250))
+        assert place.steps(run_id) == list(range(120))
         for name in ("train", "test"):
             np.testing.assert_array_equal(place.array(run_id, name), other.array(undisturbed, name))
     assert sorted(run.info.status for run in place.runs()) == ["FAILED", "FINISHED", "FINISHED"]

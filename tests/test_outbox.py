@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -338,3 +339,25 @@ def test_passwords_are_not_shown(monkeypatch) -> None:
     assert server.address() == "https://ann:***@host:5000/x"
     refused = server.refusal(mlflow.MlflowException("no: postgresql://u:secret@db/x"))
     assert "secret" not in one_line(refused)
+
+
+def test_what_a_process_waits_for_at_first_is_not_what_the_one_that_started_it_waits_for_later(monkeypatch) -> None:
+    for name, value in server.LATER.items():
+        monkeypatch.setenv(name, value)  # as a process that has met its server leaves it to those that it starts
+    monkeypatch.setenv("FSAT_SERVER_WAIT", "0")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(server, "FIRST", {**server.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        try:
+            with pytest.raises(ServerAway, match="timed out"):
+                server.ask(lambda: None)
+        finally:
+            mlflow.set_tracking_uri(before)
+        silent.settimeout(10)
+        silent.accept()[0].close()
+        silent.settimeout(1)
+        with pytest.raises(TimeoutError):  # it was asked once
+            silent.accept()

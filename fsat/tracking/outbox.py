@@ -25,7 +25,7 @@ from fsat import interrupts
 from fsat.progress import say
 from fsat.tracking import heartbeat
 from fsat.tracking.runs import BATCH
-from fsat.tracking.server import PAUSES, Refused, address, ask, is_away, refusal
+from fsat.tracking.server import PAUSES, Refused, address, ask, how_away, is_away, refusal
 from fsat.training.kept import Kept
 
 CHECKPOINTS = "checkpoint"
@@ -101,7 +101,8 @@ class Outbox:
                     self._error = error
                     return
                 if not away:
-                    say(f"the tracking server {address()} is away; the training goes on, and what it logs is kept")
+                    how = how_away(error)
+                    say(f"the tracking server {address()} is {how}; the training goes on, and what it logs is kept")
                 away = True
                 with self._changed:
                     if not self._ending:

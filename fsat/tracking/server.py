@@ -108,7 +108,7 @@ def ask(function: Callable[[], Answer], wait: float | None = None) -> Answer:
             if not (_has_met() or _is_locked(error)) or interrupts.received():
                 raise ServerAway(_unreachable(error)) from error
             now, seconds = time.monotonic(), patience() if wait is None else wait
-            how = "locked by another process" if _is_locked(error) else "away"
+            how = how_away(error)
             if not until:
                 until = now + seconds
                 if seconds:
@@ -145,6 +145,13 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in BUSY or bool(AWAY.search(str(error)))
     return _is_locked(error)
+
+
+def how_away(error: BaseException) -> str:
+    """What an error of `is_away` says of the server, to go on after "is": ``away``, or why it cannot answer."""
+    if _is_locked(error):
+        return "locked by another process"
+    return "out of disk space" if re.search("No space left|disk is full", str(error)) else "away"
 
 
 def _is_locked(error: BaseException) -> bool:
@@ -224,7 +231,7 @@ def _first_time() -> Iterator[None]:
             os.environ.setdefault(name, value)
         yield
         return
-    given = {name for name in FIRST if name in os.environ}
+    given = {name for name in FIRST if os.environ.get(name, LATER[name]) != LATER[name]}  # not by a process before
     os.environ.update({name: value for name, value in FIRST.items() if name not in given})
     try:
         uri = mlflow.get_tracking_uri()
