@@ -13,8 +13,10 @@ from benchmarks.faults.processes import Place, Sitting
 from benchmarks.harness import Bench, BenchmarkError, Check, Section, number, say
 
 KILLS = 20
-KILLS_PER_FOLD = 5
-"""After so many, a fold may come to its end, and another one is begun on a new store."""
+"""Of one fold, which gets on by about a twentieth each time."""
+
+MORE_KILLS, KILLS_PER_FOLD = 10, 5
+"""At any moment of all that is left, with another fold, on a new store, after five."""
 
 SEED = 1001
 OPTIONS = {"fold": 1, "model": "conv1d", "audio_duration": 1, "eval_crops": 2}
@@ -35,7 +37,14 @@ class Life:
 
     def left(self, epochs_done: int, n_epochs: int) -> float:
         """Seconds that a process still has to live which goes on after `epochs_done`."""
-        return self.first + max(0, n_epochs - max(1, epochs_done)) * self.epoch + self.end
+        return self.first + self._training(epochs_done, n_epochs) + self.end
+
+    def share(self, epochs_done: int, n_epochs: int, n_kills: int) -> float:
+        """Seconds within which a process may be killed, so that `n_kills` are spread over what is left."""
+        return self.first + 2 * self._training(epochs_done, n_epochs) / n_kills
+
+    def _training(self, epochs_done: int, n_epochs: int) -> float:
+        return max(0, n_epochs - max(1, epochs_done)) * self.epoch
 
 
 @dataclass
@@ -53,14 +62,16 @@ class Story:
 
 def run(bench: Bench) -> Section:
     """Train undisturbed once, then kill."""
-    n_kills, n_epochs = bench.pick(KILLS, 2), bench.pick(150, 8)
+    n_spread, n_more, n_epochs = bench.pick(KILLS, 2), bench.pick(MORE_KILLS, 1), bench.pick(150, 8)
     options = {**OPTIONS, "data_dir": bench.data_dir, "max_epochs": n_epochs, "patience": n_epochs}
     whole, life = undisturbed(Place(bench.folder / "undisturbed"), options)
     say(f"  undisturbed: {life.seconds:.1f} s, first epoch after {life.first:.1f} s, then {life.epoch:.3f} s each")
     chance, checks, done, all_moments = random.Random(SEED), [], 0, []
-    while done < n_kills:
+    while done < n_spread + n_more:
         place = Place(bench.folder / f"fold {len(checks)}")
-        story = _torment(place, options, life, chance, min(KILLS_PER_FOLD, n_kills - done))
+        spread = done < n_spread
+        most = n_spread - done if spread else min(KILLS_PER_FOLD, n_spread + n_more - done)
+        story = _torment(place, options, life, chance, most, spread)
         done += len(story.moments)
         found = place.ask("look")
         wrong = faults_of(found, whole)
@@ -74,10 +85,11 @@ def run(bench: Bench) -> Section:
         say(f"  {kills}: {verdict(wrong) or 'sound'}")
     notes = [
         f"`python -m fsat train_fold` of conv1d on DATA_DIR, {n_epochs} epochs of crops of 1 s, "
-        f"{number(life.seconds)} s undisturbed. {done} times SIGKILL, at moments chosen at random (seed {SEED}) from "
-        f"all that the process still had to live: starts, epochs, predictions, uploads; {_phases(all_moments)}. "
-        f"After each kill the same command was given again; after {KILLS_PER_FOLD} at most it was left to finish, "
-        "and another one was begun with an empty cache folder and without a tracking store."
+        f"{number(life.seconds)} s undisturbed. {done} times SIGKILL, at random moments (seed {SEED}): "
+        f"{_phases(all_moments)}. After each kill the same command was given again; after the last of a row it was "
+        f"left to finish, and another one was begun with an empty cache folder and without a tracking store. "
+        f"{n_spread} moments are drawn so that they spread over a fold; those after that, from all that the process "
+        "still had to live: starts, epochs, predictions, uploads."
     ]
     return Section(notes=notes, libraries=["tensorflow", "keras", "mlflow"], checks=checks)
 
@@ -96,16 +108,18 @@ def undisturbed(place: Place, options: dict) -> tuple[dict, Life]:
     return place.ask("look"), Life(over - begun, first - begun, each, over - last)
 
 
-def _torment(place: Place, options: dict, life: Life, chance: random.Random, most: int) -> Story:
+def _torment(place: Place, options: dict, life: Life, chance: random.Random, most: int, spread: bool) -> Story:
     """Kill a fold, at most so many times, until it is FINISHED."""
     story, done = Story(), 0
     while True:
         sitting = place.start("train_fold", **options)
         if len(story.moments) < most:
-            until = sitting.started + chance.uniform(0, life.left(done, options["max_epochs"]))
+            n_epochs = options["max_epochs"]
+            left = life.share(done, n_epochs, most - len(story.moments)) if spread else life.left(done, n_epochs)
+            until = sitting.started + chance.uniform(0, left)
             if sitting.wait_until(lambda until=until: time.monotonic() >= until):
                 sitting.kill()
-                story.moments.append(_moment(sitting, place, options["max_epochs"]))
+                story.moments.append(_moment(sitting, place, n_epochs))
                 story.ids |= {path.parent.name for path in place.kept("checkpoint")}
                 done = max(done, sitting.epochs)
                 continue
