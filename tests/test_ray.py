@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -255,6 +257,27 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path) -> None:
     with pytest.raises(ConfigError, match="no Ray cluster can be reached") as caught:
         list(cluster_module.map_on(Cluster("ray", f"127.0.0.1:{free_port()}"), abs, [1]))
     assert "ray start" in one_line(caught.value)
+
+
+def test_neither_is_one_that_this_machine_belonged_to_when_it_was_killed(monkeypatch, tmp_path) -> None:
+    """Ray's note of it is still there: it counts as no cluster, unless it is asked for by RAY_ADDRESS."""
+    import ray
+
+    gone, started = f"127.0.0.1:{free_port()}", []
+    (tmp_path / "ray_current_cluster").write_text(gone)
+    monkeypatch.setattr("ray._private.utils.get_ray_address_file", lambda folder: tmp_path / "ray_current_cluster")
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", functools.cache(set))
+    monkeypatch.setattr(ray, "init", lambda address, **options: started.append(address))
+    monkeypatch.setattr(ray, "nodes", lambda: [])
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(cluster_module, "_task", lambda *given: SimpleNamespace(remote=print))
+    assert list(cluster_module.map_on(Cluster("ray"), abs, [])) == []
+    assert started == ["local"]
+    monkeypatch.setenv("RAY_ADDRESS", gone)
+    with pytest.raises(ConfigError, match=rf"can be reached at \S+:{gone.partition(':')[2]} ") as caught:
+        list(cluster_module.map_on(Cluster("ray"), abs, []))
+    assert "ray start" in one_line(caught.value)
+    assert started == ["local"]
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch) -> None:

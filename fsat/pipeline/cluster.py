@@ -149,22 +149,22 @@ def _connected(cluster: Cluster) -> Iterator[ModuleType]:
 
 def _connect(ray: ModuleType, cluster: Cluster) -> Iterator[ModuleType]:
     options = {"runtime_env": _travels(), "logging_level": logging.ERROR, "log_to_driver": False, "namespace": "fsat"}
+    address = cluster.address
     try:
-        if cluster.address != "auto":
-            host, _, port = cluster.address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself would try for minutes
-            ray.init(address=cluster.address, **options)
+        if address == "auto":
+            address = _own_address() or "local"
+        if address == "local":
+            say("cluster=ray: this machine belongs to no Ray cluster; one is started here for this command")
+            ray.init(address="local", include_dashboard=False, **options)
         else:
-            try:
-                ray.init(address="auto", **options)
-            except ConnectionError:
-                say("cluster=ray: this machine belongs to no Ray cluster; one is started here for this command")
-                ray.init(address="local", include_dashboard=False, **options)
+            if address != "auto":
+                _reach(address)
+            ray.init(address=address, **options)
     except (OSError, OverflowError, RuntimeError, ValueError, SystemExit) as error:
         what = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"ray_address={cluster.address}: no Ray cluster can be reached there ({what}); start one with `ray start "
-            "--head`, and give its HOST:PORT"
+            f"ray_address={cluster.address}: no Ray cluster can be reached at {address} ({what}); start one with `ray "
+            "start --head`, and give its HOST:PORT"
         ) from error
     try:
         interrupts.reinstall()  # Ray has put its own handlers in their place
@@ -182,6 +182,33 @@ def _connect(ray: ModuleType, cluster: Cluster) -> Iterator[ModuleType]:
     finally:
         with interrupts.deferred():
             ray.shutdown()
+
+
+def _own_address() -> str | None:
+    """Of the Ray cluster that this machine belongs to, as Ray itself finds it; None if there is none that answers.
+
+    What Ray has noted of a cluster outlives it where it was killed.
+    """
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # another Ray, which may take long to find out
+        return "auto"
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+    if not os.environ.get("RAY_ADDRESS"):
+        try:
+            _reach(found)
+        except OSError:
+            return None
+    return found
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` if nothing answers at ``HOST:PORT``: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 
 def _travels() -> dict[str, Any]:
