@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from helpers import make_dataset, one_line
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
 from fsat.pipeline import cluster as cluster_module
+from fsat.pipeline.ray_connection import check_installed
 
 if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'fsat[ray]'")
@@ -51,7 +53,7 @@ class Nodes:
 
     def _start(self, name: str, options: list[str]) -> subprocess.Popen:
         environment = {**os.environ, "FSAT_CACHE_DIR": str(self.folder / name), "RAY_health_check_period_ms": "1000"}
-        environment |= {"RAY_health_check_initial_delay_ms": "1000", "PYTHONPATH": ""}
+        environment |= {"RAY_health_check_initial_delay_ms": "1000", "PYTHONPATH": "", "RAY_AUTH_MODE": "token"}
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1",
                    "--num-cpus=1", "--disable-usage-stats", *options]  # fmt: skip
         with open(self.folder / f"{name}.log", "w") as log:
@@ -61,7 +63,8 @@ class Nodes:
         code = f"import ray; ray.init('{self.address}', logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+            done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
             if done.stdout.strip() == str(count):
                 return
         pytest.fail(f"no Ray cluster: {done.stderr[-2000:]} {(self.folder / 'head.log').read_text()[-2000:]}")
@@ -96,9 +99,13 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    started = Nodes(tmp_path_factory.mktemp("nodes"))
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "token").write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
+    started = Nodes(folder)
     yield started
     started.stop()
+    del os.environ["RAY_AUTH_TOKEN_PATH"]
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +207,21 @@ def test_an_error_on_a_node_is_one_line_that_names_it(nodes, data, tmp_path) -> 
     assert f"on {os.uname().nodename}" in last
 
 
+def test_a_token_that_is_not_the_clusters_is_one_line(nodes, tmp_path) -> None:
+    code = f"""
+from fsat.launch import Cluster
+from fsat.pipeline.cluster import map_on
+list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
+"""
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    environment["RAY_NUM_REDIS_GET_RETRIES"] = "3"  # Ray's name for how often it asks
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("fsat.errors.ConfigError: ")
+    assert f"the Ray cluster at {nodes.address} asks for a token; copy ~/.ray/auth_token" in last
+
+
 def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:
     """The last test of this cluster: its second node is killed while it trains."""
     settings = {**SETTINGS, "max_epochs": 150}
@@ -283,7 +305,7 @@ def test_neither_is_one_that_this_machine_belonged_to_when_it_was_killed(monkeyp
 def test_without_ray_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'fsat\[ray\]'"):
-        cluster_module.check_installed(Cluster("ray"))
+        check_installed(Cluster("ray"))
     assert list(cluster_module.map_on(Cluster(), abs, [-1, 2])) == [1, 2]
 
 

@@ -13,10 +13,10 @@ from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.tables import check_writable
 from fsat.launch import Launch
 from fsat.pipeline.blending import blend_members, check_method
-from fsat.pipeline.cluster import check_installed
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
 from fsat.pipeline.predict import has_clips, predict
+from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import USUAL, cross_validate
 from fsat.progress import say

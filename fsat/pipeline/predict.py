@@ -15,7 +15,8 @@ from fsat.data.tables import check_writable, write_table
 from fsat.errors import DataError, count
 from fsat.labels import join_labels
 from fsat.launch import Cluster
-from fsat.pipeline.cluster import check_installed, map_on
+from fsat.pipeline.cluster import map_on
+from fsat.pipeline.ray_connection import check_installed
 from fsat.progress import Progress, say
 from fsat.tracking import runs
 from fsat.tracking.registry import load_tagger, pinned

@@ -12,8 +12,9 @@ from fsat.config import Config
 from fsat.data.dataset import Dataset
 from fsat.errors import DataError
 from fsat.launch import Launch
-from fsat.pipeline.cluster import check_installed, folds_on
+from fsat.pipeline.cluster import folds_on
 from fsat.pipeline.fold_run import train_in_run
+from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.source import Source
 from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say

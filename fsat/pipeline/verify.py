@@ -15,7 +15,8 @@ from fsat.errors import RunError
 from fsat.launch import Cluster
 from fsat.pipeline.blending import Blend, blend_members
 from fsat.pipeline.choosing import choose
-from fsat.pipeline.cluster import check_installed, map_on
+from fsat.pipeline.cluster import map_on
+from fsat.pipeline.ray_connection import check_installed
 from fsat.progress import say
 from fsat.scoring.guesses import best_guesses
 from fsat.scoring.rows import ranges, release
