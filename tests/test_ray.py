@@ -219,7 +219,7 @@ list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("fsat.errors.ConfigError: ")
-    assert f"the Ray cluster at {nodes.address} asks for a token; copy ~/.ray/auth_token" in last
+    assert f"the Ray cluster at {nodes.address} asks for a token that is not here; copy ~/.ray/auth_token" in last
 
 
 def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:

@@ -70,11 +70,11 @@ def _connect(ray: ModuleType, cluster: Cluster) -> Iterator[ModuleType]:
             if address != "auto":
                 _reach(address)
             ray.init(address=address, **options)
-    except (OSError, OverflowError, RuntimeError, ValueError, SystemExit) as error:
-        if "AuthToken" in "".join(traceback.format_exception(error)):
+    except (OSError, OverflowError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
+        if "AuthenticationError" in "".join(traceback.format_exception(error)):
             raise ConfigError(
-                f"ray_address={cluster.address}: the Ray cluster at {address} asks for a token; copy ~/.ray/auth_token "
-                "from its head to this machine, or set RAY_AUTH_TOKEN"
+                f"ray_address={cluster.address}: the Ray cluster at {address} asks for a token that is not here; copy "
+                "~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
             ) from error
         what = " ".join(str(error).split())[:200]
         raise ConfigError(
