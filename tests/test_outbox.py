@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -142,7 +143,12 @@ def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, da
     assert not list(folder.glob("checkpoint/*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "none"])
+def refuse(*args: object) -> None:
+    """As disks do that have no links."""
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "none", "no links"])
 def test_a_checkpoint_on_the_server_is_fetched_only_as_it_was_uploaded(damage, store, tmp_path, monkeypatch, capsys):
     """Also where an older one is on this machine."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path))
@@ -150,6 +156,9 @@ def test_a_checkpoint_on_the_server_is_fetched_only_as_it_was_uploaded(damage, s
     kept = Kept.of(client.create_run("0").info.run_id)
     kept.folder.mkdir(parents=True)
     kept.checkpoint.write_bytes(b"newer")
+    if damage == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+        damage = "none"
     upload_checkpoint(kept, 3)
     upload_checkpoint(kept, 4)
     kept.checkpoint.write_bytes(b"older")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -133,9 +134,11 @@ def upload_checkpoint(kept: Kept, epochs: int) -> None:
     if before.startswith(name):
         name = f"{'ba'[epochs % 2]}.checkpoint"
     copy = kept.folder / name
-    with suppress(FileNotFoundError):
-        copy.unlink()
-    os.link(kept.checkpoint, copy)  # the next epoch replaces the file while this is sent
+    copy.unlink(missing_ok=True)
+    try:  # the next epoch replaces the file while this is sent
+        os.link(kept.checkpoint, copy)
+    except OSError:  # not every disk has links
+        shutil.copyfile(kept.checkpoint, copy)
     try:
         with open(copy, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
