@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fsat.errors import ConfigError, printable
 
@@ -28,8 +28,8 @@ class Cluster:
     gpus: str = "auto"
 
     def __post_init__(self) -> None:
-        host, colon, port = self.address.removeprefix("ray://").rpartition(":")
-        if self.address != "auto" and not (host and colon and port.isdecimal()):
+        host, _, port = self.address.rpartition(":")
+        if self.address != "auto" and not (host and port.isdecimal() and "/" not in host):
             raise ConfigError(f"ray_address={printable(self.address)}: expected auto or HOST:PORT")
         for name in ("cpus", "gpus"):
             given = getattr(self, name)
@@ -39,6 +39,10 @@ class Cluster:
                 fine = False
             if not fine:
                 raise ConfigError(f"ray_{name}={printable(given)}: expected auto or a number of at least 0")
+
+
+ALONE = Cluster()
+"""This machine."""
 
 
 @dataclass(frozen=True)
@@ -56,4 +60,4 @@ class Launch:
     resume: bool = True
     checkpoint_to: str = "local"
     parallel_folds: str = "auto"
-    cluster: Cluster = field(default_factory=Cluster)
+    cluster: Cluster = ALONE

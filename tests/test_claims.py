@@ -218,6 +218,19 @@ def test_a_finished_fold_is_trained_anew_only_where_that_is_asked_for(source, ca
     assert train_fold(source, config, 0, Launch(resume=False)) != done
 
 
+def test_nor_is_one_that_was_finished_while_it_was_claimed(source, monkeypatch) -> None:
+    config = Config.resolve({**TINY, "max_epochs": 1, "seed": 13})
+    done, finished_run, asked = train_fold(source, config, 0), claims.finished_run, []
+
+    def late(*fold: object) -> str | None:
+        asked.append(fold)
+        return finished_run(*fold) if len(asked) > 1 else None
+
+    monkeypatch.setattr(claims, "finished_run", late)
+    with pytest.raises(claims.FoldTaken, match=f"is FINISHED in run {done}"):
+        train_fold(source, config, 0)
+
+
 def test_of_many_that_claim_a_fold_at_once_never_two_have_it(store, monkeypatch) -> None:
     """Threads in the place of processes, each with an owner's tag of its own."""
     own = json.loads(heartbeat.owner())

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from helpers import make_dataset, one_line
+from servers import free_port
 
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
@@ -32,12 +32,6 @@ if not os.environ.get("CI"):
 SETTINGS = {
     "model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 4, "max_epochs": 3, "patience": 1000,
 }  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Nodes:
@@ -261,7 +255,7 @@ def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:
 # --- what needs no cluster -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:port"])
+@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:port", "ray://host:10001"])
 def test_addresses_are_checked(address) -> None:
     with pytest.raises(ConfigError, match=r"expected auto or HOST:PORT"):
         Cluster("ray", address)

@@ -81,17 +81,16 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def faults_of(found: Mapping[str, Any], whole: Mapping[str, Any], running: bool = False) -> list[str]:
+def faults_of(found: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
     """What is wrong with a store in which a fold was trained against all odds; an empty list if nothing is.
 
     Args:
         found: what `look` returned there.
         whole: what it returned where nothing was done to the fold.
-        running: whether a run may be RUNNING still.
     """
     wrong = []
     if left := [run for run in found["runs"] if run["status"] == "RUNNING"]:
-        wrong += [] if running else [f"{len(left)} runs are RUNNING still"]
+        wrong.append(f"{len(left)} runs are RUNNING still")
     if len(found["folds"]) != 1:
         return [*wrong, f"{len(found['folds'])} FINISHED runs of the fold, expected 1"]
     (fold,), (undisturbed,) = found["folds"].values(), whole["folds"].values()

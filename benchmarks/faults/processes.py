@@ -26,6 +26,13 @@ EPOCH = re.compile(r"^fold \d+  epoch (\d+)/\d+", re.MULTILINE)
 POLL_SECONDS = 0.02
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass
 class Place:
     """A working folder with a tracking store and a cache folder.
@@ -141,9 +148,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._process = folder, None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Server:

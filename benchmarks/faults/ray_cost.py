@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.faults.processes import Place
+from benchmarks.faults.processes import Place, free_port
 from benchmarks.harness import Bench, BenchmarkError, Row, Samples, Section, alternate
 
 NEEDS = ("ray",)
@@ -64,9 +63,7 @@ def _seconds(bench: Bench, name: str, options: dict) -> float:
 def _node(folder: Path, cpus: int) -> Iterator[str]:
     """A Ray cluster of one node; its address."""
     folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
         f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false", "--disable-usage-stats",

@@ -14,7 +14,7 @@ from fsat.data.audio import SUFFIXES
 from fsat.data.tables import check_writable, write_table
 from fsat.errors import DataError, count
 from fsat.labels import join_labels
-from fsat.launch import Cluster
+from fsat.launch import ALONE, Cluster
 from fsat.pipeline.cluster import map_on
 from fsat.pipeline.ray_connection import check_installed
 from fsat.progress import Progress, say
@@ -24,8 +24,6 @@ from fsat.tracking.registry import load_tagger, pinned
 FILES_AT_ONCE = 64
 FILES_A_TASK = 512
 """Of a cluster: enough that loading the tagger does not matter."""
-
-ALONE = Cluster()
 
 
 def predict(input: Path, output: Path, model: str, top_k: int, cluster: Cluster = ALONE) -> pd.DataFrame:

@@ -122,7 +122,7 @@ def _own_address() -> str | None:
 
 def _reach(address: str) -> None:
     """Raise `OSError` if nothing answers at ``HOST:PORT``: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 

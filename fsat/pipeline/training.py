@@ -51,7 +51,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
         dataset = source.load(config, fold)
         done = claims.finished_run(dataset.study, fold) if launch.resume else None
         if done is None:
-            return train_in_run(dataset, fold, source, launch)
+            return train_in_run(dataset, fold, source, launch, again=not launch.resume)
         forget(done)
         say(f"fold {fold}: run {done} is FINISHED and is not trained again; resume=false trains it anew")
         runs.hand_over(own, done, f"{config.model} fold {fold} is FINISHED in run {done[:8]}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.errors import RunError
-from fsat.launch import Cluster
+from fsat.launch import ALONE, Cluster
 from fsat.pipeline.blending import Blend, blend_members
 from fsat.pipeline.choosing import choose
 from fsat.pipeline.cluster import map_on
@@ -25,8 +25,6 @@ from fsat.thresholds import Thresholds
 from fsat.tracking import runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
 from fsat.tracking.members import Member, download
-
-ALONE = Cluster()
 
 
 @dataclass(frozen=True)
