@@ -29,7 +29,7 @@ lint: setup
 
 # After a change of dependencies in pyproject.toml: pin them anew.
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra app --extra export --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 	$(BIN)/python -c 'import hashlib, re, pathlib; lock, conda = map(pathlib.Path, ("requirements.lock", "conda.yaml")); \
 		digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]; \
