@@ -7,7 +7,8 @@ The packages stand in tiers, and each imports only from those above it:
     data                                            tables, audio, decoded clips, features, folds
     models                                          Keras builders
     training, reports                               one fold; tables and figures
-    tracking, tagger                                MLflow; the model that is registered
+    tagger                                          the model that is registered
+    tracking                                        MLflow
     pipeline                                        the entry points as plain functions
     cli                                             click
 """

@@ -7,22 +7,26 @@ Config and weights file) and the members' weights. Loading it runs no code from 
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import decode
+from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
-from fsat.errors import AudioError, ConfigError
+from fsat.data.recordings import windows
+from fsat.errors import AudioError, ConfigError, printable
 from fsat.identity import RECIPE
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import TOP_K, top_k
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FACTS = "tagger.json"
+
+WINDOWS_AT_ONCE = 64
+"""Of a recording, that are tagged together."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,26 @@ def write(
     (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
 
 
+class Member(NamedTuple):
+    """One trained Keras model of a tagger; its name is ``STUDY/FOLD``."""
+
+    study: str
+    fold: int
+    config: Config
+    model: Any
+
+    @property
+    def name(self) -> str:
+        """Study and fold."""
+        return f"{self.study}/{self.fold}"
+
+
 class Tagger:
     """Tags clips with all members of an ensemble.
 
     Attributes:
         labels: label order.
+        members: its models, study after study.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -87,53 +109,125 @@ class Tagger:
         self.labels: list[str] = facts["labels"]
         self._method: str = facts.get("blend", "geometric")  # older folders say nothing
         self._study_weights: dict[str, float] = facts.get("study_weights", {})
-        self._members = []
+        self.members: list[Member] = []
         for fact in facts["members"]:
             config = Config.from_mapping(fact["config"])
             if config.precision == "mixed_bfloat16":  # or float32, where the machine would have to imitate it
                 config = replace(config, precision="auto")
             model = build(config, len(self.labels))
             model.load_weights(Path(folder) / fact["weights"])
-            self._members.append((fact["study"], config, model))
+            self.members.append(Member(fact["study"], fact["fold"], config, model))
 
-    def scores(self, sources: Sequence[bytes | str | PathLike[str]]) -> tuple[np.ndarray, list[str]]:
+    @property
+    def rates(self) -> list[int]:
+        """The sampling rates of the members, in Hz, ascending."""
+        return sorted({member.config.sampling_rate for member in self.members})
+
+    def only(self, names: str) -> Tagger:
+        """The tagger with some of its members; it shares their models.
+
+        Args:
+            names: ``all``; a number, which takes the first fold of each study, then the second, until there are as
+                many; or names of members, separated by commas. Weights of studies are scaled to sum to 1.
+
+        Raises:
+            ConfigError: there are no such members.
+        """
+        if names == "all":
+            return self
+        there = ", ".join(member.name for member in self.members)
+        if names.isascii() and names.isdecimal():
+            if not 1 <= int(names) <= len(self.members):
+                raise ConfigError(f"members={names}: the tagger has {len(self.members)}: {there}")
+            place = {member.name: sum(m.study == member.study for m in self.members[:i])
+                     for i, member in enumerate(self.members)}  # fmt: skip
+            wanted = {member.name for member in sorted(self.members, key=lambda m: place[m.name])[: int(names)]}
+        else:
+            wanted = {name.strip() for name in names.split(",")}
+            if unknown := wanted - {member.name for member in self.members}:
+                raise ConfigError(f"members={printable(names)}: no member {printable(min(unknown))}; there are {there}")
+        some = copy.copy(self)
+        some.members = [member for member in self.members if member.name in wanted]
+        left = {member.study for member in some.members}
+        total = sum(weight for study, weight in self._study_weights.items() if study in left)
+        some._study_weights = {study: weight / total for study, weight in self._study_weights.items() if study in left}
+        return some
+
+    def scores(self, sources: Sequence[Source], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Blended class probabilities of clips.
 
         Args:
             sources: the bytes or paths of audio files.
+            max_seconds: length of the longest clip that is taken.
 
         Returns:
             float32 (n, n_classes), rows sum to 1, NaN where a clip cannot be used; and for each clip the reason why
             it cannot, empty where it can.
         """
-        rates = sorted({config.sampling_rate for _, config, _ in self._members})
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = list(pool.map(partial(_decode, rates=rates), sources))
+            return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
+
+    def decode(self, source: Source, max_seconds: float = LONGEST) -> dict[int, np.ndarray] | AudioError:
+        """The clip at each of the members' rates, float32 (n_samples,), or why it cannot be used."""
+        try:
+            return decode_at(source, self.rates, max_seconds)
+        except AudioError as error:
+            return error
+
+    def scores_of(self, decoded: Sequence[dict[int, np.ndarray] | AudioError]) -> tuple[np.ndarray, list[str]]:
+        """As `scores`, of what `decode` has made."""
         errors = [str(clip) if isinstance(clip, AudioError) else "" for clip in decoded]
         usable = [i for i, error in enumerate(errors) if not error]
-        result = np.full((len(sources), len(self.labels)), np.nan, dtype=np.float32)
+        result = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
         if usable:
-            clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in rates}
+            clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in self.rates}
             result[usable] = self._blend(clips)
         return result, errors
+
+    def over_time(
+        self, source: Source, window: float, hop: float, max_seconds: float = math.inf
+    ) -> Iterator[tuple[float, float, np.ndarray]]:
+        """Class probabilities of a recording, window after window, each taken as a clip of its own.
+
+        Args:
+            source: the bytes or the path of an audio file.
+            window: length of a window, in seconds.
+            hop: seconds from one window's start to the next's, at most `window`.
+            max_seconds: length of the longest recording that is taken.
+
+        Yields:
+            start and end of the window, in seconds, and float32 (n_classes,), which sums to 1.
+
+        Raises:
+            AudioError: the recording cannot be used, or no further.
+        """
+        with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
+            while some := list(islice(all_windows, WINDOWS_AT_ONCE)):
+                scores, _ = self.scores_of([one.at for one in some])
+                for one, row in zip(some, scores, strict=True):
+                    yield one.start, one.end, row
 
     def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
         from fsat.training.predict import Predictor
 
-        alike: dict[tuple, list[tuple[str, Config, Any]]] = {}  # members that take in the same
-        for member in self._members:
-            config = member[1]
+        alike: dict[tuple, list[Member]] = {}  # members that take in the same
+        for member in self.members:
+            config = member.config
             crops = (config.audio_length, config.eval_crops, config.eval_duration)
             key = (config.sampling_rate, config.features, config.dim, *crops)
             alike.setdefault(key, []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
         for members in alike.values():
-            config = members[0][1]
-            predictions = Predictor(clips[config.sampling_rate], config)(*(model for _, _, model in members))
-            for (study, _, _), prediction in zip(members, predictions, strict=True):
-                studies.setdefault(study, []).append(prediction)
+            config = members[0].config
+            predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
+            for member, prediction in zip(members, predictions, strict=True):
+                studies.setdefault(member.study, []).append(prediction)
         weights = [self._study_weights[study] for study in studies] if self._method == "weighted" else None
         return blend_studies(list(studies.values()), method=self._method, weights=weights)
+
+    def get_raw_model(self) -> Tagger:
+        """What MLflow's ``PyFuncModel.get_raw_model`` gives: this tagger."""
+        return self
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Tag rows of clips; this is what MLflow calls.
@@ -157,14 +251,6 @@ class Tagger:
             best = [] if error else ranking
             rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
         return pd.DataFrame(rows, columns=["labels", "scores", "error"])
-
-
-def _decode(source: bytes | str | PathLike[str], rates: Sequence[int]) -> dict[int, np.ndarray] | AudioError:
-    """The clip at each rate, or why it cannot be used."""
-    try:
-        return {rate: decode(source, rate) for rate in rates}
-    except AudioError as error:
-        return error
 
 
 def _load_pyfunc(data_path: str) -> Tagger:

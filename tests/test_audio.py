@@ -204,7 +204,7 @@ def _half_an_ogg(path: Path) -> None:
     ("make", "reason"),
     [
         (_text, "unreadable audio (Format not recognised)"),
-        (_empty, "unreadable audio"),
+        (_empty, "empty file"),
         (_zeros, "unreadable audio (Format not recognised)"),
         (_no_samples, "no samples in it"),
         (_header_only, "unreadable audio"),
@@ -226,7 +226,7 @@ def test_not_a_clip(tmp_path: Path, make: Callable[[Path], None], reason: str, s
 
 def test_no_such_file(tmp_path: Path) -> None:
     for use in (read_header, lambda path: decode(path, RATE)):
-        with pytest.raises(AudioError, match="unreadable audio"):
+        with pytest.raises(AudioError, match="missing file"):
             use(tmp_path / "gone.wav")
 
 

@@ -1,23 +1,42 @@
 """From a file's bytes to mono float32 samples, and from samples to fixed-length crops.
 
 Conventions: samples are float32 in about [-1, 1], mono (channels are averaged), at a rate in Hz. libsndfile reads WAV,
-FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa's default). Unusable audio raises
-`AudioError` with the reason; the caller names the file.
+FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa's default). A file is read block by
+block, so that neither many channels nor a header that promises too much takes memory; resampled in blocks, samples are
+the same to the last bit. Unusable audio raises `AudioError` with the reason; the caller names the file.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import os
 import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsat.errors import AudioError
 
+if TYPE_CHECKING:
+    import soundfile as sf
+
+Source = str | PathLike[str] | bytes | bytearray | memoryview
+"""A path, or the bytes of an audio file."""
+
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """Names that a folder is searched for when clips are tagged."""
+
+LONGEST = 3600.0
+"""Seconds of the longest clip that can be trained on; what is longer is a recording, and no clip."""
+
+BLOCK = 1 << 21
+"""Samples, of all channels together or as resampled, that are made at once: 47 s of mono at 44.1 kHz."""
 
 
 @dataclass(frozen=True)
@@ -32,55 +51,112 @@ def read_header(path: str | PathLike[str]) -> Header:
     """Read a file's header without decoding its samples.
 
     Raises:
-        AudioError: the file cannot be opened as audio or has no samples.
+        AudioError: the file cannot be opened as audio, has no samples, or says that it is longer than `LONGEST`.
     """
-    import soundfile as sf
-
-    try:
-        info = sf.info(str(path), verbose=True)  # for extra_info, libsndfile's log
-    except (sf.SoundFileError, OSError, ValueError, TypeError) as error:
-        raise AudioError(f"unreadable audio ({_brief(error)})") from error
-    if info.frames < 1:
-        raise AudioError("no samples in it")
-    _check_whole(info.extra_info)
-    return Header(info.frames, info.samplerate)
+    with _opened(path) as file:
+        if file.frames < 1:
+            raise AudioError("no samples in it")
+        _check_whole(file.extra_info)
+        _check_length(file.frames, file.samplerate, LONGEST)
+        return Header(file.frames, file.samplerate)
 
 
-def decode(source: str | PathLike[str] | bytes, sampling_rate: int) -> np.ndarray:
+def decode(source: Source, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
     """Read, mix down and resample one clip.
 
     Args:
         source: a path, or the bytes of an audio file.
         sampling_rate: the rate wanted, in Hz.
+        max_seconds: length of the longest clip that is taken.
 
     Returns:
         float32 (n_samples,), n_samples >= 1.
 
     Raises:
-        AudioError: the audio is unreadable, has no samples, or holds NaN or infinite samples.
+        AudioError: the audio is unreadable, has no samples, holds NaN or infinite samples, or is too long.
     """
-    import soundfile as sf
+    return decode_at(source, [sampling_rate], max_seconds)[sampling_rate]
+
+
+def decode_at(source: Source, rates: Sequence[int], max_seconds: float = LONGEST) -> dict[int, np.ndarray]:
+    """As `decode`, at several rates, of which each is what `decode` makes.
+
+    Returns:
+        by rate float32 (n_samples,), n_samples >= 1.
+    """
+    parts: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
+    first = np.zeros(1, np.float32)
+    for i, block in enumerate(blocks(source, rates, max_seconds)):
+        if not i:
+            first = block.mono[:1].copy()
+        for rate, samples in block.at.items():
+            parts[rate].append(samples)
+    whole = {rate: some[0] if len(some) == 1 else np.concatenate(some) for rate, some in parts.items()}
+    # a clip may be shorter than one sample at the new rate
+    return {rate: np.ascontiguousarray(samples if len(samples) else first) for rate, samples in whole.items()}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a recording.
+
+    Attributes:
+        mono: float32 (n,), at the file's own rate.
+        samplerate: that rate, in Hz.
+        at: by rate asked for float32 (m,), the samples that have come out of the resampler so far.
+        last: whether it is the recording's last.
+    """
+
+    mono: np.ndarray
+    samplerate: int
+    at: dict[int, np.ndarray]
+    last: bool
+
+
+def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) -> Iterator[Block]:
+    """Read a recording of any length piece by piece, in memory that does not grow with it.
+
+    Args:
+        source: a path, or the bytes of an audio file.
+        rates: in Hz, those that the samples are wanted at.
+        max_seconds: length of the longest recording that is taken.
+
+    Yields:
+        blocks that together have at each rate what `decode` makes of the whole.
+
+    Raises:
+        AudioError: as for `decode`.
+    """
     import soxr
 
-    stream = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else str(source)
-    try:
-        with sf.SoundFile(stream) as file:
-            rate, log = file.samplerate, file.extra_info
-            samples = file.read(dtype="float32", always_2d=True)
-    except (sf.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError(f"unreadable audio ({_brief(error)})") from error
-    if not len(samples):
-        raise AudioError("no samples in it")
-    _check_whole(log)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    first = mono[:1]
-    if rate != sampling_rate and np.isfinite(mono).all():
-        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
-    if not np.isfinite(mono).all():
-        raise AudioError("NaN or infinite samples")
-    if not len(mono):  # shorter than one sample at the new rate
-        mono = first
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    with _opened(source) as file:
+        log, rate = file.extra_info, file.samplerate
+        if file.frames < 1:
+            raise AudioError("no samples in it")
+        _check_whole(log)
+        _check_length(file.frames, rate, max_seconds)
+        size = max(1, min(BLOCK // file.channels, BLOCK * rate // max(rates)))
+        streams: dict[int, soxr.ResampleStream] = {}
+        seen, mono = 0, _read_mono(file, size)
+        if not len(mono):
+            raise AudioError("no samples in it")
+        while len(mono):
+            seen += len(mono)
+            _check_length(seen, rate, max_seconds)
+            following = _read_mono(file, size)
+            last = not len(following)
+            at = {}
+            for wanted in rates:
+                if wanted == rate:
+                    at[wanted] = mono
+                elif last and not streams.get(wanted):
+                    at[wanted] = _finite(soxr.resample(mono, rate, wanted, quality="HQ"))
+                else:
+                    if wanted not in streams:
+                        streams[wanted] = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
+                    at[wanted] = _finite(streams[wanted].resample_chunk(mono, last=last))
+            yield Block(mono, rate, at, last)
+            mono = following
 
 
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:
@@ -98,6 +174,60 @@ def even_starts(n_samples: int, length: int, count: int) -> list[int]:
     if spare <= 0:
         return [-(-spare // 2)]
     return [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int).tolist()
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[sf.SoundFile]:
+    """An open audio file; what libsndfile says against it, then or later, becomes an `AudioError`."""
+    import soundfile as sf
+
+    if isinstance(source, bytes | bytearray | memoryview):
+        if not len(source):
+            raise AudioError("empty file")
+        handle: int | io.BytesIO = io.BytesIO(source)
+    else:
+        handle = _open_regular(source)
+    try:
+        with sf.SoundFile(handle, closefd=False) as file:
+            yield file
+    except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise AudioError(f"unreadable audio ({_brief(error)})") from error
+    finally:
+        if isinstance(handle, int):
+            os.close(handle)
+
+
+def _open_regular(path: str | PathLike[str]) -> int:
+    """A descriptor of a file that has bytes in it; a fifo or a device is refused, not waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise AudioError("missing file") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(f"unreadable file ({getattr(error, 'strerror', None) or error})") from error
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return handle
+    os.close(handle)
+    raise AudioError("empty file" if stat.S_ISREG(status.st_mode) else "not a regular file")
+
+
+def _read_mono(file: sf.SoundFile, n_frames: int) -> np.ndarray:
+    """The next samples of all channels, averaged: float32 (n,), fewer than `n_frames` at the end."""
+    samples = file.read(n_frames, dtype="float32", always_2d=True)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return _finite(np.ascontiguousarray(mono))
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise AudioError("NaN or infinite samples")
+    return samples
+
+
+def _check_length(frames: int, samplerate: int, max_seconds: float) -> None:
+    if frames > max_seconds * samplerate:
+        raise AudioError(f"longer than max_seconds={max_seconds:g}: {frames / samplerate:.0f} s")
 
 
 def _check_whole(log: str) -> None:

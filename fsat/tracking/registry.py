@@ -24,6 +24,7 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.scoring.metrics import TOP_K
+from fsat.tagger import Tagger
 from fsat.tracking.runs import TAG
 from fsat.tracking.server import UNKNOWN, Refused, address, ask
 
@@ -121,6 +122,22 @@ def load_tagger(model_uri: str) -> Any:
             f"model={model_uri}: cannot be loaded from {address()} ({cause}); register one with "
             "`mlflow run . -e ensemble`"
         ) from error
+
+
+def open_tagger(model_uri: str) -> Tagger:
+    """The tagger itself behind a URI.
+
+    Raises:
+        RunError: there is no such model, or it is not one of fsat's.
+    """
+    model = load_tagger(model_uri)
+    try:
+        tagger = model.get_raw_model()
+    except NotImplementedError:
+        tagger = None
+    if not isinstance(tagger, Tagger):
+        raise RunError(f"model={model_uri}: is no tagger of fsat's; register one with `mlflow run . -e ensemble`")
+    return tagger
 
 
 def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> Any | None:

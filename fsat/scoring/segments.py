@@ -1,0 +1,54 @@
+"""From the scores of a recording's windows to tags over time.
+
+Conventions: windows come in order of time, each with its start and end in seconds. A window's tags are its `top_k` best
+labels that score at least `min_score`. Windows with the same tag that follow each other make one segment, from the
+first one's start to the last one's end; its score is their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fsat.scoring.metrics import top_k as best_of
+
+
+class Segment(NamedTuple):
+    """A tag and when it holds, in seconds."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+def segments(
+    windows: Iterable[tuple[float, float, np.ndarray]], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
+) -> Iterator[Segment]:
+    """Merge the tags of consecutive windows.
+
+    Args:
+        windows: start and end in seconds, and float (n_classes,).
+        labels: label order.
+        top_k: tags of a window at most, at least 1.
+        min_score: the least score of a tag.
+
+    Yields:
+        segments, each when it has ended: by end, then by start, then by label order.
+    """
+    going: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
+
+    def ended(indices: Iterable[int]) -> Iterator[Segment]:
+        for j in sorted(indices, key=lambda j: (going[j][0], j)):
+            start, end, total, count = going.pop(j)
+            yield Segment(start, end, labels[j], total / count)
+
+    for start, end, row in windows:
+        tags = [j for j in best_of(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
+        yield from ended(set(going) - set(tags))
+        for j in tags:
+            first, _, total, count = going.get(j, (start, end, 0.0, 0))
+            going[j] = (first, end, total + float(row[j]), count + 1)
+    yield from ended(list(going))
