@@ -18,6 +18,7 @@ TIERS = [
         "identity",
         "labels",
         "launch",
+        "tag_settings",
         "threads",
         "thresholds",
     },

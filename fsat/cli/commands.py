@@ -12,17 +12,20 @@ from fsat import __version__
 from fsat.cli.options import (
     Commands,
     blend_options,
+    check_count,
     cluster_options,
     config_options,
     debug_option,
     launch_options,
     parallel_option,
     source_options,
+    tag_options,
     threshold_options,
     with_options,
 )
 from fsat.config import PRESETS, Config
-from fsat.errors import DataError, FsatError
+from fsat.errors import DataError
+from fsat.tag_settings import TagSettings
 from fsat.thresholds import Thresholds
 
 
@@ -154,21 +157,73 @@ def verify(
 
 
 @cli.command()
-@click.option("--input", required=True, metavar="PATH", help="A file, or a folder of WAV, FLAC, OGG and MP3 files.")
 @click.option(
-    "--output", default="tags.csv", show_default=True, metavar="FILE", help="Where to write the table, as CSV."
+    "--input",
+    required=True,
+    metavar="PATH",
+    help="A file; a folder, with all WAV, FLAC, OGG and MP3 files below it; a glob; a CSV file with a column fname or "
+    "a .txt file of names; or - for a list on standard input.",
 )
-@click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to use.")
-@click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a clip.")
+@click.option(
+    "--output",
+    default="tags.csv",
+    show_default=True,
+    metavar="FILE",
+    help="Where to write the table: .csv, .jsonl or .parquet.",
+)
+@click.option(
+    "--model",
+    default="models:/fsat@champion",
+    show_default=True,
+    metavar="URI|ALIAS",
+    help="Tagger to use: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
+)
+@with_options(tag_options)
+@click.option(
+    "--label_tracks",
+    "--label-tracks",
+    default=None,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --window: write an Audacity label track for each recording to this folder.",
+)
+@click.option(
+    "--resume",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Go on with a tagging that was stopped, whose results so far are kept beside the output.",
+)
+@click.option(
+    "--workers",
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    callback=check_count,
+    help="Processes to tag with on this machine; auto is one for every four cores.",
+)
 @with_options(cluster_options)
-def predict(input: str, output: str, model: str, top_k: int, **options: str) -> None:
-    """Tag a file or a folder of files with a registered tagger."""
-    if not Path(input).exists():
-        raise FsatError(f"input={input}: no such file or folder")
+def predict(
+    input: str,
+    output: str,
+    model: str,
+    label_tracks: Path | None,
+    resume: bool,
+    workers: str,
+    **options: Any,
+) -> None:
+    """Tag files with a registered tagger: one, a folder or millions; or give tags over time."""
     cluster = _cluster(options)
+    settings = TagSettings(**{**options, "top_k": options["top_k"] or 0})
+    if label_tracks is not None and not settings.window:
+        raise click.UsageError("--label_tracks goes with --window")
+    from fsat.data.inputs import read_input
+
+    if input != "-":
+        read_input(input)  # what is not there is noticed before anything heavy is imported
     from fsat.pipeline.predict import predict
 
-    predict(Path(input), Path(output), model, top_k, cluster)
+    predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
     click.echo(output)
 
 

@@ -56,7 +56,8 @@ def source_options(command: Callable) -> Callable:
     )(command)
 
 
-def _check_parallel_folds(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what is neither ``auto`` nor a whole number of at least 1."""
     if value == "auto" or (value.isascii() and value.isdecimal() and int(value) > 0):
         return value
     raise click.BadParameter(f"{value!r}: expected auto or a whole number of at least 1")
@@ -67,7 +68,7 @@ parallel_option = click.option(
     default="auto",
     show_default=True,
     metavar="N|auto",
-    callback=_check_parallel_folds,
+    callback=check_count,
     help="Folds to train at the same time, each in a process of its own.",
 )
 
@@ -112,6 +113,53 @@ cluster_options = [
         show_default=True,
         metavar="N|auto",
         help="GPUs that each task needs; auto is one where the cluster has any.",
+    ),
+]
+
+tag_options = [
+    click.option(
+        "--top_k",
+        "--top-k",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Tags of a clip, or of a window, at most. [default: 3 of a clip, 1 of a window]",
+    ),
+    click.option(
+        "--min_score",
+        "--min-score",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        help="Least score of a tag.",
+    ),
+    click.option(
+        "--members",
+        default="all",
+        show_default=True,
+        metavar="all|N|STUDY/FOLD,...",
+        help="Members of the ensemble to tag with; fewer are quicker.",
+    ),
+    click.option(
+        "--window",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Give tags over time: of windows of this length. [default: 0, one set of tags for each file]",
+    ),
+    click.option(
+        "--hop",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Seconds from one window to the next. [default: as long as a window]",
+    ),
+    click.option(
+        "--max_seconds",
+        "--max-seconds",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Longest file that is tagged; a longer one's row has an error. [default: 600, any length with --window]",
     ),
 ]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.config import Config
+from fsat.data.inputs import has_clips
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.tables import check_writable
 from fsat.launch import Launch
 from fsat.pipeline.blending import blend_members, check_method
 from fsat.pipeline.eda import eda
 from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.predict import has_clips, predict
+from fsat.pipeline.predict import Tagged, predict
 from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import USUAL, cross_validate
@@ -23,8 +24,6 @@ from fsat.progress import say
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, download
 from fsat.tracking.registry import ALIAS
-
-CLIPS_SHOWN = 3
 
 
 def main(
@@ -64,7 +63,7 @@ def main(
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
         folder = _clips_to_tag(source.data_dir)
-        tags = predict(folder, output, version, top_k=3, cluster=launch.cluster)
+        tags = predict(str(folder), output, version, cluster=launch.cluster)
     return _report(scores, made.registered.news, tags, output)
 
 
@@ -93,16 +92,16 @@ def _clips_to_tag(data_dir: Path) -> Path:
     return next((folder for folder in folders if has_clips(folder)), folders[-1])
 
 
-def _report(scores: pd.DataFrame, news: str, tags: pd.DataFrame, output: Path) -> str:
+def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path) -> str:
     table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
     table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
-    shown = tags[tags["error"] == ""].head(CLIPS_SHOWN)
-    width = max(map(len, shown["fname"]), default=0)
+    width = max((len(row.fname) for row in tags.first), default=0)
     lines = [
         "", table.to_string(index=False, float_format=lambda value: f"{value:.4f}"),
         "", news,
-        "", f"Tags of all clips are in {output}; the first {len(shown)}:",
-        *(f"  {row.fname:<{width}}  {row.label}  ({row.scores})" for row in shown.itertuples()),
+        "", f"Tags of all clips are in {output}; the first {len(tags.first)}:",
+        *(f"  {row.fname:<{width}}  {' '.join(row.labels)}  ({' '.join(f'{score:.6f}' for score in row.scores)})"
+          for row in tags.first),
         "", "Compare the runs with `mlflow ui`, then open http://127.0.0.1:5000",
     ]  # fmt: skip
     return "\n".join(lines)

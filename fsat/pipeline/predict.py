@@ -1,138 +1,183 @@
-"""Entry point `predict`: tag a file or a folder of files with a registered tagger."""
+"""Entry point `predict`: tag files with a registered tagger, as many as there are, and go on where it was killed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from fsat.data.audio import SUFFIXES
-from fsat.data.tables import check_writable, write_table
-from fsat.errors import DataError, count
-from fsat.labels import join_labels
+from fsat.data.inputs import read_input
+from fsat.data.tables import check_writable
+from fsat.errors import DataError, count, printable
 from fsat.launch import ALONE, Cluster
+from fsat.models import n_threads
+from fsat.pipeline import ledger as ledgers
 from fsat.pipeline.cluster import map_on
+from fsat.pipeline.ledger import File, Ledger
 from fsat.pipeline.ray_connection import check_installed
+from fsat.pipeline.tagging import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
+from fsat.pipeline.workers import cores, map_side_by_side
 from fsat.progress import Progress, say
+from fsat.reports.tags import Span, Tags, check_suffix, track_path, write_label_track, write_tags
+from fsat.tag_settings import CLIPS, TagSettings
 from fsat.tracking import runs
-from fsat.tracking.registry import load_tagger, pinned
+from fsat.tracking.registry import open_tagger, pinned
 
-FILES_AT_ONCE = 64
-FILES_A_TASK = 512
+GROUPS_A_TASK = 8
 """Of a cluster: enough that loading the tagger does not matter."""
 
+ROWS_SHOWN = 3
 
-def predict(input: Path, output: Path, model: str, top_k: int, cluster: Cluster = ALONE) -> pd.DataFrame:
-    """Tag clips and write ``fname,label,scores,error`` as CSV.
+
+@dataclass
+class Tagged:
+    """What came of a tagging.
+
+    Attributes:
+        n_files: how many files there were.
+        n_failed: how many of them could not be tagged.
+        first: the first rows of those that could.
+        failure: name and error of the first that could not.
+    """
+
+    n_files: int = 0
+    n_failed: int = 0
+    first: list[Tags | Span] = field(default_factory=list)
+    failure: tuple[str, str] = ("", "")
+
+
+def predict(
+    input: str,
+    output: Path,
+    model: str,
+    settings: TagSettings = CLIPS,
+    cluster: Cluster = ALONE,
+    workers: str = "auto",
+    label_tracks: Path | None = None,
+    resume: bool = True,
+) -> Tagged:
+    """Tag files and write a table of their tags.
+
+    What is done is kept beside the output, in a file that is removed at the end; the same command goes on from there.
 
     Args:
-        input: a file, or a folder that is searched for WAV, FLAC, OGG and MP3 files, subfolders included.
-        output: the CSV file; replaced whole.
-        model: an MLflow model URI.
-        top_k: labels a clip.
-        cluster: the machines to tag on; each must find the clips under the same path.
-
-    Returns:
-        the table; ``label`` and ``scores`` hold `top_k` entries separated by spaces, and are empty where ``error``
-        says why a clip could not be tagged.
+        input: a file, folder, glob, list or ``-``, as `fsat.data.inputs.read_input` takes it.
+        output: the table; its suffix is the format. It is replaced whole, at the end.
+        model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
+        settings: how to tag.
+        cluster: the machines to tag on; each must find the files under the same path.
+        workers: processes to tag with on this machine; ``auto`` for one for every `n_threads` cores.
+        label_tracks: a folder for an Audacity label track of each recording; with ``settings.window`` alone.
+        resume: whether to go on where a killed tagging was.
 
     Raises:
-        DataError: there is nothing to tag.
+        DataError: there is nothing to tag, or the output is that of another tagging.
         RunError: there is no such model.
     """
     check_writable(output)
+    check_suffix(output)
     check_installed(cluster)
-    names, root = find_clips(input)
-    with runs.tracked("predict", f"predict {input.name}") as run_id:
-        runs.log_params({"input": str(input), "model": model, "top_k": top_k, "n_clips": len(names)})
-        model = pinned(model)
-        tagger = load_tagger(model)
-        runs.set_tags({"tagger_run": tagger.metadata.run_id or ""})
-        size, parts = FILES_AT_ONCE if cluster.kind == "none" else FILES_A_TASK, []
-        some = [names[start : start + size] for start in range(0, len(names), size)]
-        one = partial(_tag, tagger, root, top_k)
-        if cluster.kind != "none":
-            one = partial(_tag_on_node, model, root.absolute(), top_k)
-        with Progress("tagging", len(names)) as progress:
-            for part in map_on(cluster, one, some):
-                parts.append(part)
-                progress.advance(len(part))
-        table = pd.concat(parts, ignore_index=True)
-        write_table(table, output)
-        runs.log_table(table, "predictions.csv")
-        failed = int((table["error"] != "").sum())
-        runs.log_metrics({"n_tagged": len(table) - failed, "n_failed": failed})
-        say(f"predict: run {run_id}: {len(table) - failed} of {len(table)} clips tagged; table in {output}")
-        if failed:
-            example = table[table["error"] != ""].iloc[0]
-            say(f"warning: {count(failed, 'clip')} could not be tagged, first {example['fname']}: {example['error']}")
-    return table
+    given = read_input(input)
+    with runs.tracked("predict", f"predict {printable(Path(input).name or input)[:100]}") as run_id:
+        model = pinned(uri_of(model))
+        facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
+        tagger = open_tagger(model).only(settings.members)
+        runs.log_params({"input": input, "model": model, **asdict(settings)})
+        with ledgers.opened(output, facts, resume) as ledger:
+            twice = ledger.add(given.names, given.ordered)
+            n_files, before = ledger.n_files, ledger.n_done
+            if not n_files:
+                raise DataError(f"input={printable(input)}: no files to tag in it")
+            if before:
+                say(f"predict: {before} of {count(n_files, 'file')} were tagged before; going on with the others")
+            elif twice:
+                say(f"warning: {count(twice, 'name')} were given twice; each file is tagged once")
+            runs.log_params({"n_clips": n_files})
+            size = 1 if settings.window else FILES_AT_ONCE
+            with Progress("tagging", n_files, before) as progress:
+                here = partial(tag_groups, tagger, given.root, settings, progress.note)
+                anywhere = partial(tag_group_anywhere, model, given.root, settings)
+                try:
+                    for found in _found(cluster, workers, here, anywhere, ledger.groups(size)):
+                        ledger.record(found)
+                        progress.advance(len(found))
+                except KeyboardInterrupt:
+                    say(f"predict: {progress.done} of {count(n_files, 'file')} are tagged and kept; the same command "
+                        "goes on from there")  # fmt: skip
+                    raise
+            result = _write(ledger, output, settings, label_tracks)
+            runs.log_file(output)
+        runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
+        say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
+            f"table in {output}")  # fmt: skip
+        if result.n_failed:
+            name, error = result.failure
+            say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")
+    return result
 
 
-def find_clips(input: Path) -> tuple[list[str], Path]:
-    """Names of the files to tag, in order, and the folder that they are relative to."""
-    if input.is_file():
-        return [input.name], input.parent
-    if not input.is_dir():
-        raise DataError(f"input={input}: no such file or folder")
-    found = sorted(_walk(input))
-    if not found:
-        raise DataError(f"input={input}: no {', '.join(SUFFIXES)} files in it")
-    return found, input
+def uri_of(model: str) -> str:
+    """The MLflow URI of a model that is given by URI, as ``NAME@ALIAS``, as an alias or version of ``fsat``."""
+    if ":" in model or "/" in model:
+        return model
+    if "@" in model:
+        return f"models:/{model}"
+    return f"models:/fsat/{model}" if model.isdecimal() else f"models:/fsat@{model}"
 
 
-def has_clips(folder: Path) -> bool:
-    """Whether there is a file to tag in a folder or below it."""
-    return next(_walk(folder), None) is not None
+def _found(
+    cluster: Cluster, workers: str, here: Callable[..., Iterator], anywhere: Callable[..., Any], groups: Iterator
+) -> Iterator[list[tuple[int, Found]]]:
+    """What is found of the files of each group, by `here` of all groups or `anywhere` of each."""
+    if cluster.kind != "none":
+        yield from map_on(cluster, partial(_each, anywhere), _several(groups, GROUPS_A_TASK))
+        return
+    n_workers = max(1, len(cores()) // n_threads()) if workers == "auto" else int(workers)
+    if n_workers == 1:
+        yield from here(groups)
+        return
+    with closing(map_side_by_side(anywhere, groups, n_workers)) as found:
+        yield from found
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if name.lower().endswith(SUFFIXES):
-                yield os.path.relpath(os.path.join(folder, name), root)
+def _several(groups: Iterator[list[File]], size: int) -> Iterator[list[list[File]]]:
+    """Groups in lists of `size`."""
+    for _, some in groupby(enumerate(groups), key=lambda one: one[0] // size):
+        yield [group for _, group in some]
 
 
-def _read(path: Path) -> tuple[bytes, str]:
-    """A file's bytes, or why there are none."""
-    try:
-        if not path.exists():
-            return b"", "missing file"
-        if not path.is_file():
-            return b"", "not a regular file"
-        data = path.read_bytes()
-    except OSError as error:
-        return b"", f"unreadable file ({error.strerror or error})"
-    return data, "" if data else "empty file"
+def _each(one: Callable[[list[File]], list], groups: list[list[File]]) -> list[tuple[int, Found]]:
+    return [row for group in groups for row in one(group)]
 
 
-def _tag_on_node(model: str, root: Path, top_k: int, names: list[str]) -> pd.DataFrame:
-    """As `_tag`, by a tagger that this process loads once."""
-    tagger = _load_once(model)
-    parts = [names[start : start + FILES_AT_ONCE] for start in range(0, len(names), FILES_AT_ONCE)]
-    return pd.concat([_tag(tagger, root, top_k, part) for part in parts], ignore_index=True)
+def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
+    """Write the table and the label tracks of all that was found."""
+    result = Tagged()
+
+    def rows() -> Iterator[Tags | Span]:
+        for name, found in ledger.found():
+            some = _rows(name, found, bool(settings.window))
+            result.n_files += 1
+            if found[0]:
+                result.n_failed += 1
+                result.failure = result.failure if result.failure[0] else (name, found[0])
+            elif len(result.first) < ROWS_SHOWN:
+                result.first += some[:1]
+            if label_tracks is not None:
+                write_label_track(track_path(label_tracks, name), some)
+            yield from some
+
+    write_tags(output, rows(), bool(settings.window))
+    return result
 
 
-@lru_cache(maxsize=1)
-def _load_once(model: str) -> Any:
-    return load_tagger(model)
-
-
-def _tag(tagger: Any, root: Path, top_k: int, names: list[str]) -> pd.DataFrame:
-    audio, unread = [], {}
-    for name in names:
-        data, reason = _read(root / name)
-        audio.append(data)
-        if reason:
-            unread[name] = reason
-    result = tagger.predict(pd.DataFrame({"audio": audio}), params={"top_k": top_k})
-    return pd.DataFrame({
-        "fname": names,
-        "label": [join_labels(labels) for labels in result["labels"]],
-        "scores": [" ".join(f"{score:.6f}" for score in scores) for scores in result["scores"]],
-        "error": [unread.get(name, error) for name, error in zip(names, result["error"], strict=True)],
-    })  # fmt: skip
+def _rows(name: str, found: Found, over_time: bool) -> list[Tags | Span]:
+    error, tags = found
+    if not over_time:
+        return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
+    spans = [Span(name, start, end, label, score) for start, end, label, score in tags]
+    return spans if spans and not error else [*spans, Span(name, None, None, "", None, error)]

@@ -1,20 +1,28 @@
-"""Folds side by side: processes of this machine that train folds of one study, its cores divided among them."""
+"""Side by side: processes of this machine that train folds or tag files, its cores divided among them."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
+from typing import TypeVar
 
 from fsat import interrupts, progress
 from fsat.config import Config
 from fsat.errors import FsatError, RunError
 from fsat.models import n_threads
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 SAMPLES_WORTH_A_PROCESS = 1_000_000_000
 """A processor of 2023 trains conv1d on as many samples in a minute; a process takes ten seconds to start."""
@@ -97,12 +105,69 @@ def _start(train: Callable[[int], str], count: int) -> list[Worker]:
     workers = []
     for i in range(count):
         here, there = context.Pipe()
-        share = mine[i * len(mine) // count : (i + 1) * len(mine) // count] or [mine[i % len(mine)]]
-        process = context.Process(target=_work, args=(train, there, share), name=f"folds-{i}")
+        process = context.Process(target=_work, args=(train, there, _share(mine, i, count)), name=f"folds-{i}")
         process.start()
         there.close()  # so that the pipe ends with the process
         workers.append(Worker(process, here))
     return workers
+
+
+def _share(mine: list[int], i: int, count: int) -> list[int]:
+    """The processors of the i-th of `count` processes."""
+    return mine[i * len(mine) // count : (i + 1) * len(mine) // count] or [mine[i % len(mine)]]
+
+
+def map_side_by_side(function: Callable[[Item], Result], items: Iterable[Item], n_workers: int) -> Iterator[Result]:
+    """``map(function, items)`` in processes of their own, in order, each on its share of the cores.
+
+    Args:
+        function: must be picklable.
+        items: taken as they are needed, two for each process.
+        n_workers: processes, at least 1.
+
+    Raises:
+        FsatError: as `function` raises it.
+        RunError: a process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    shares, mine = context.SimpleQueue(), cores()
+    for i in range(n_workers):
+        shares.put(_share(mine, i, n_workers))
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_begin, initargs=(shares,))
+    waiting: deque[Future] = deque()
+    items, done = iter(items), False
+    try:
+        while True:
+            for item in itertools.islice(items, 2 * n_workers - len(waiting)):
+                waiting.append(pool.submit(function, item))
+            if not waiting:
+                done = True
+                return
+            try:
+                result = waiting[0].result(timeout=0.5)
+            except TimeoutError:
+                interrupts.check()
+                continue
+            waiting.popleft()
+            yield result
+    except BrokenProcessPool as error:
+        raise RunError("a process that tags died; if memory ran out, use workers=1, and give the command again, which "
+                       "goes on from there") from error  # fmt: skip
+    finally:
+        with interrupts.deferred():
+            for process in set(multiprocessing.active_children()) - others if not done else ():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(shares: SimpleQueue) -> None:
+    """What a process of `map_side_by_side` does first; it has nothing to close, and ends at once when it is told to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who started this one says what is done
+    interrupts.follow_parent()
+    progress.use_plain_lines()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, shares.get())
 
 
 def _answer(worker: Worker) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -130,7 +131,9 @@ def open_tagger(model_uri: str) -> Tagger:
     Raises:
         RunError: there is no such model, or it is not one of fsat's.
     """
+    before = list(sys.path)
     model = load_tagger(model_uri)
+    sys.path[:] = before  # MLflow adds the code that came with the model, which processes started here would import
     try:
         tagger = model.get_raw_model()
     except NotImplementedError:

@@ -259,6 +259,11 @@ def log_table(frame: Any, artifact_file: str) -> None:
     mlflow.log_text(frame.to_csv(index=False), artifact_file)
 
 
+def log_file(path: Path) -> None:
+    """Upload a file under its own name."""
+    ask(lambda: mlflow.log_artifact(str(path)))
+
+
 def log_dataset(manifest: Manifest) -> None:
     """Name the dataset as the open run's input, and upload what was wrong with it, if anything was."""
     import pandas as pd

@@ -1,0 +1,131 @@
+"""Tables of tags: CSV, JSON lines or Parquet by the file's suffix, and label tracks that Audacity opens.
+
+Conventions: a clip has one row, ``fname,label,scores,error`` in CSV, where labels and scores are separated by spaces,
+and ``fname,labels,scores,error`` with lists elsewhere. A recording has a row for each segment,
+``fname,start,end,label,score,error``, times in seconds. What cannot be used has a row with the reason in ``error``.
+Rows are written as they come, so a table may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from fsat.data.tables import write_whole
+from fsat.errors import ConfigError
+from fsat.labels import join_labels
+
+ROWS_AT_ONCE = 4096
+
+
+class Tags(NamedTuple):
+    """A clip's row: its labels, best first, and their scores; both empty where `error` says why."""
+
+    fname: str
+    labels: list[str]
+    scores: list[float]
+    error: str = ""
+
+
+class Span(NamedTuple):
+    """A row of a recording: a tag and when it holds, in seconds; None and no label where `error` says why."""
+
+    fname: str
+    start: float | None
+    end: float | None
+    label: str
+    score: float | None
+    error: str = ""
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file name that names no format; raises `ConfigError`."""
+    if path.suffix.lower() not in WRITERS:
+        raise ConfigError(f"output={path}: expected a name that ends in {', '.join(WRITERS)}, which is the format")
+
+
+def write_tags(path: Path, rows: Iterable[Tags | Span], over_time: bool = False) -> None:
+    """Write a table of tags; a reader sees the old file or the whole new one.
+
+    Args:
+        path: its suffix is one of `WRITERS`.
+        rows: `Span` if `over_time`, else `Tags`.
+        over_time: whether the rows are those of recordings.
+
+    Raises:
+        FsatError: the file cannot be written.
+    """
+    write = WRITERS[path.suffix.lower()]
+    write_whole(path, lambda temporary: write(temporary, rows, over_time))
+
+
+def write_label_track(path: Path, spans: Iterable[Span]) -> None:
+    """Write what Audacity imports as labels: start, end and label, a line each, separated by tabs."""
+    lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans if span.label]
+    write_whole(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+
+
+def track_path(folder: Path, fname: str) -> Path:
+    """Where the label track of a recording goes: below `folder`, as its name lies below its own."""
+    parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
+    return folder.joinpath(*parts[:-1], f"{parts[-1]}.txt")
+
+
+def shown(fname: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 become ``\\xNN``."""
+    return fname.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _write_csv(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
+        writer.writerows(_cells(row) for row in rows)
+
+
+def _cells(row: Tags | Span) -> tuple[str, ...]:
+    """A row as CSV holds it."""
+    name = shown(row.fname)
+    if isinstance(row, Tags):
+        return name, join_labels(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error
+    start, end = ("" if time is None else f"{time:.3f}" for time in (row.start, row.end))
+    return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error
+
+
+def _write_jsonl(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(_plain(row)) + "\n")
+
+
+def _write_parquet(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.string()
+    kinds: dict[str, Any] = {"labels": pa.list_(text), "scores": pa.list_(pa.float32())}
+    if over_time:
+        kinds = {"start": pa.float64(), "end": pa.float64(), "label": text, "score": pa.float32()}
+    schema = pa.schema({"fname": text, **kinds, "error": text})
+    plain = (_plain(row) for row in rows)
+    with pq.ParquetWriter(path, schema) as writer:
+        while some := list(islice(plain, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(some, schema))
+
+
+def _plain(row: Tags | Span) -> dict[str, Any]:
+    """A row as JSON and Parquet hold it; what there is none of is null."""
+    return {**row._asdict(), "fname": shown(row.fname)}
+
+
+WRITERS: dict[str, Callable[[Path, Iterable[Tags | Span], bool], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+"""The formats, by suffix."""
