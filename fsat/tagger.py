@@ -201,11 +201,21 @@ class Tagger:
         Raises:
             AudioError: the recording cannot be used, or no further.
         """
+        failure = None
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
-            while some := list(islice(all_windows, WINDOWS_AT_ONCE)):
+            while failure is None:
+                some = []
+                try:
+                    some.extend(islice(all_windows, WINDOWS_AT_ONCE))  # it keeps those before an error
+                except AudioError as error:
+                    failure = error
+                if not some:
+                    break
                 scores, _ = self.scores_of([one.at for one in some])
                 for one, row in zip(some, scores, strict=True):
                     yield one.start, one.end, row
+        if failure is not None:
+            raise failure
 
     def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
         from fsat.training.predict import Predictor

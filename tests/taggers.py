@@ -1,0 +1,61 @@
+"""A tagger that needs no training: fresh models, of which only the last layer is fitted, to tell some tones apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers import CLASSES, tone
+
+from fsat import tagger
+from fsat.config import Config
+from fsat.data.features import model_input
+from fsat.models import build, import_keras, save_weights
+from fsat.models.precision import settle_precision
+
+FREQUENCIES = (300, 450, 700, 1000, 1600, 2500, 3500)
+"""Of tones, in Hz, whose classes take turns."""
+
+TINY = {"model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "eval_crops": 2}
+
+
+def write_tagger(
+    folder: Path,
+    settings: Sequence[Mapping[str, Any]] = (TINY,),
+    n_folds: int = 2,
+    labels: Sequence[str] = CLASSES,
+    **how: Any,
+) -> Path:
+    """Write a tagger's folder: a study for each of the settings, `n_folds` members each. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    members = []
+    for i, some in enumerate(settings):
+        config = settle_precision(Config.resolve({**some, "precision": "float32"}))
+        for fold in range(n_folds):
+            import_keras().utils.set_random_seed(1 + 100 * i + fold)
+            model = build(config, len(labels))
+            _fit_last_layer(model, config, len(labels))
+            path = folder.parent / f"{folder.name}-{i}-{fold}.weights.h5"
+            save_weights(model, path)
+            members.append(tagger.MemberFiles(f"study{i}", fold, config, path))
+    tagger.write(folder, members, labels, **how)
+    return folder
+
+
+def _fit_last_layer(model: Any, config: Config, n_classes: int) -> None:
+    """Give the last layer, a Dense one, the weights that tell the tones apart best, by least squares."""
+    tones = [tone(frequency, config.audio_duration, config.sampling_rate) for frequency in FREQUENCIES]
+    last = model.layers[-1]
+    seen = import_keras().Model(model.inputs, last.input).predict_on_batch(model_input(np.stack(tones), config))
+    wanted = 4 * np.eye(n_classes)[np.arange(len(tones)) % n_classes]
+    solved = np.linalg.lstsq(np.hstack([seen, np.ones((len(seen), 1))]), wanted, rcond=1e-4)[0]
+    last.set_weights([solved[:-1], solved[-1]])
+
+
+def register_tagger(folder: Path, name: str = "fsat", blend: str = "one", promote: str = "always") -> int:
+    """Make it the champion of the store that MLflow is set to; its version."""
+    from fsat.tracking.registry import Score, register
+
+    return register(name, folder, CLASSES, Score(0.5, 10), "dataset", promote, blend).version

@@ -1,0 +1,84 @@
+"""Names of files to tag, from folders with anything in them."""
+
+from __future__ import annotations
+
+import io
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from helpers import one_line
+
+from fsat.data.inputs import read_input, walk
+from fsat.errors import DataError
+
+
+def listed(data: bytes) -> list[str]:
+    return list(read_input("-", io.BytesIO(data)).names)
+
+
+def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "clip.WAV").touch()
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "self.wav").symlink_to(tmp_path / "a" / "self.wav")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.ogg").touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "none.txt").touch()
+    assert sorted(walk(tmp_path / "a")) == ["b/clip.WAV", "link/far.ogg", "self.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if folder.endswith("secret"):
+            raise PermissionError
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(walk(tmp_path)) == ["secret"]
+
+
+def test_any_name_can_be_listed() -> None:
+    names = ["a b.wav", " leading.wav", "größe.wav", os.fsdecode(b"\xff\xfe.wav"), 'quo"te.wav', "-.wav"]
+    assert listed("\n".join(names).encode("utf-8", "surrogateescape")) == names
+    assert listed(b"\0".join(os.fsencode(name) for name in [*names, "new\nline.wav"])) == [*names, "new\nline.wav"]
+    assert listed(b'x,fname\n1,"new\nline.wav"\n\n2,"a,b.wav"\n') == ["new\nline.wav", "a,b.wav"]
+    assert listed(b"") == listed(b"\n\r\n") == []
+
+
+def test_a_folder_or_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+    (tmp_path / "[take 1]").mkdir()
+    (tmp_path / "[take 1]" / "a*.wav").touch()
+    assert list(read_input(str(tmp_path / "[take 1]")).names) == ["a*.wav"]
+    assert list(read_input(str(tmp_path / "[take 1]" / "a*.wav")).names) == ["a*.wav"]
+    assert len(list(read_input(str(tmp_path / "*")).names)) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfef\0n\0", "wrong encoding: UTF-16"),
+        (b'fname\n"a.wav', "line 2: not CSV"),
+        (b"fname,x\na.wav\n", "line 2: 1 cells in a table of 2 columns"),
+    ],
+)
+def test_lists_that_are_none(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        listed(data)
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\0"])
+def test_a_long_list_takes_no_memory(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"".join(b"some/folder/%07d.wav" % i + end for i in range(200_000)))
+    tracemalloc.start()
+    with open(path, "rb") as file:
+        assert sum(1 for _ in read_input("-", file).names) == 200_000
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
