@@ -8,10 +8,12 @@ Config and weights file) and the members' weights. Loading it runs no code from 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,7 +28,7 @@ from fsat.config import Config
 from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
 from fsat.data.recordings import windows
-from fsat.errors import AudioError, ConfigError, printable
+from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.identity import RECIPE
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import TOP_K, top_k
@@ -74,7 +76,8 @@ def write(
             continue
         name = f"{member.study}-fold{member.fold}.weights.h5"
         shutil.copyfile(member.weights, folder / name)
-        facts.append({"study": member.study, "fold": member.fold, "weights": name, "config": member.config.to_dict()})
+        who = {"study": member.study, "fold": member.fold, "weights": name, "sha256": _hash(folder / name)}
+        facts.append({**who, "config": member.config.to_dict()})
     how = {"blend": blend, "study_weights": dict(study_weights or {})}
     whole = {"recipe": RECIPE, "labels": list(labels), **how, "members": facts}
     (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
@@ -105,7 +108,7 @@ class Tagger:
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build
 
-        facts = json.loads((Path(folder) / FACTS).read_text())
+        facts = _read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
         self._method: str = facts.get("blend", "geometric")  # older folders say nothing
         self._study_weights: dict[str, float] = facts.get("study_weights", {})
@@ -115,7 +118,7 @@ class Tagger:
             if config.precision == "mixed_bfloat16":  # or float32, where the machine would have to imitate it
                 config = replace(config, precision="auto")
             model = build(config, len(self.labels))
-            model.load_weights(Path(folder) / fact["weights"])
+            _load_weights(model, Path(folder) / fact["weights"], fact.get("sha256"))
             self.members.append(Member(fact["study"], fact["fold"], config, model))
 
     @property
@@ -261,6 +264,45 @@ class Tagger:
             best = [] if error else ranking
             rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
         return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """The facts of a tagger's folder, those checked that must be there; `RunError` if they are not."""
+    path = folder / FACTS
+    try:
+        facts = json.loads(path.read_text())
+        names = [fact["weights"] for fact in facts["members"] if {"study", "fold", "config"} <= set(fact)]
+        fine = len(facts["members"]) == len(names) > 0 and all(Path(name).name == name for name in names)
+        fine = fine and all(isinstance(label, str) for label in facts["labels"])
+        for fact in facts["members"]:
+            Config.from_mapping(fact["config"])
+    except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
+    if not fine:
+        raise RunError(
+            f"{path}: lacks members with study, fold, config and weights beside it; register the tagger anew"
+        )
+    return facts
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_weights(model: Any, path: Path, digest: str | None) -> None:
+    """Fill a model's weights from a file; `RunError` if it is not one of such a model, or is not what it was."""
+    try:
+        if digest not in (None, _hash(path)):
+            raise ValueError("it was altered since the tagger was made")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras warns of weights that it leaves as they are
+            model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise whatever they come upon
+        what = " ".join(str(error).split())[:150]
+        raise RunError(f"{path}: cannot be loaded ({what}); register the tagger anew") from error
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise RunError(f"{path}: has weights that are no numbers; register the tagger anew")
 
 
 def _load_pyfunc(data_path: str) -> Tagger:

@@ -47,6 +47,10 @@ class Header:
     samplerate: int
 
 
+WHOLE = 0.98
+"""Share of the samples that a header promises which must be there."""
+
+
 def read_header(path: str | PathLike[str]) -> Header:
     """Read a file's header without decoding its samples.
 
@@ -157,6 +161,8 @@ def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) 
                     at[wanted] = _finite(streams[wanted].resample_chunk(mono, last=last))
             yield Block(mono, rate, at, last)
             mono = following
+        if seen < WHOLE * file.frames and (file.format != "MP3" or _counts_frames(source)):
+            raise AudioError(f"truncated: the header promises {file.frames} samples, there are {seen}")
 
 
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:
@@ -210,6 +216,16 @@ def _open_regular(path: str | PathLike[str]) -> int:
         return handle
     os.close(handle)
     raise AudioError("empty file" if stat.S_ISREG(status.st_mode) else "not a regular file")
+
+
+def _counts_frames(source: Source) -> bool:
+    """Whether an MP3 says how long it is, in a Xing or Info header; else its length is an estimate."""
+    with io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else open(source, "rb") as file:
+        start = file.read(10)
+        if start[:3] == b"ID3":  # a tag, whose length has 7 bits a byte
+            file.seek(sum(byte << 7 * i for i, byte in enumerate(reversed(start[6:]))), io.SEEK_CUR)
+        start = file.read(1024)
+    return b"Xing" in start or b"Info" in start
 
 
 def _read_mono(file: sf.SoundFile, n_frames: int) -> np.ndarray:
