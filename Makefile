@@ -46,7 +46,7 @@ quality recipe weak_labels: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $@
 
 # What fsat does when processes are killed, servers stop and disks fill: make faults DATA_DIR=DIR [FAULTS="kill_fold"].
-FAULTS := kill_fold server_away sqlite_ten disk_full records overhead ray_cost
+FAULTS := kill_fold kill_predict server_away sqlite_ten disk_full records overhead ray_cost
 faults: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(FAULTS)
 

@@ -13,13 +13,16 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
-NAMES = ("decode", "spectra", "train", "frameworks", "predict", "blend", "startup", "memory", "folds", "precision")
+NAMES = (
+    "decode", "spectra", "train", "frameworks", "predict", "collection", "recording", "blend", "startup", "memory",
+    "folds", "precision",
+)  # fmt: skip
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 
 LONG = ("quality", "recipe", "weak_labels")
 """Those that are run only by name: what is measured is how good the models are, and it takes long."""
 
-FAULTS = ("kill_fold", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
+FAULTS = ("kill_fold", "kill_predict", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
 """Those of `benchmarks.faults`, run only by name: what fsat does when processes, servers and disks fail it."""
 
 EVERY = (*NAMES, *LONG, *FAULTS)
@@ -100,7 +103,7 @@ def command(arguments: argparse.Namespace, name: str) -> str:
     """How to get a section again."""
     sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
     quick = " --quick" if arguments.quick else ""
-    without = name in (*LONG, *FAULTS[:4])  # these have seeds instead
+    without = name in (*LONG, *FAULTS[:5])  # these have seeds instead
     repeats = "" if without else f" --repeats {arguments.repeats}"
     return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
 

@@ -18,6 +18,20 @@ def write_files(data_dir: str, folder: str, n_files: int) -> list[str]:
     return [str(path) for path, _ in _write(Path(data_dir), Path(folder), n_files)]
 
 
+def write_short(data_dir: str, folder: str, n_files: int, seconds: float) -> None:
+    """Write `n_files` pieces of `seconds` of the clips, as 16-bit mono WAV files at their own rate, no two alike."""
+    import soundfile as sf
+
+    Path(folder).mkdir(parents=True)
+    rows = _rows(Path(data_dir))
+    clips = [sf.read(Path(data_dir) / "audio_train" / row["fname"], dtype="int16", always_2d=True) for row in rows]
+    for i in range(n_files):
+        samples, rate = clips[i % len(clips)]
+        length = round(seconds * rate)
+        start = ROLL * (i // len(clips)) % max(1, len(samples) - length)
+        sf.write(Path(folder) / f"{i:06d}.wav", samples[start : start + length, 0], rate, subtype="PCM_16")
+
+
 def write_dataset(data_dir: str, folder: str, n_rows: int, n_folds: int = 10) -> dict:
     """Write a dataset of `n_rows` clips as fsat reads it: row i is in fold i mod `n_folds`.
 

@@ -73,10 +73,14 @@ class Place:
             )  # fmt: skip
         return Sitting(process, said, time.monotonic())
 
-    def ask(self, function: str, **arguments: Any) -> Any:
-        """Call a function of `benchmarks.faults.found` in a process of its own that works here."""
+    def call(self, target: str, **arguments: Any) -> Any:
+        """Call ``module:function`` in a process of its own that works here."""
         variables = {key: value for key, value in self.environment.items() if os.environ.get(key) != value}
-        return call(f"benchmarks.faults.found:{function}", environment=variables, cwd=self.folder, **arguments)
+        return call(target, environment=variables, cwd=self.folder, **arguments)
+
+    def ask(self, function: str, **arguments: Any) -> Any:
+        """Call a function of `benchmarks.faults.found` so."""
+        return self.call(f"benchmarks.faults.found:{function}", **arguments)
 
     def kept(self, name: str) -> list[Path]:
         """Files or folders of this name that runs keep on this machine, such as ``checkpoint`` or ``results``."""
