@@ -283,6 +283,9 @@ def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, caps
         predict(str(many), output, "champion")
     assert f"{done} of" in capsys.readouterr().err
     assert len(tagged_now) == len(set(tagged_now)) == len(list(many.iterdir())) - done
+    ended = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'predict'", output_format="list")
+    assert [run.info.status for run in ended[:2]] == ["FINISHED", "KILLED"] or how == signal.SIGKILL
+    assert "RUNNING" not in {run.info.status for run in ended}  # the killed one, too
     table = pd.read_parquet(output)
     assert not output.with_name(output.name + ledger.SUFFIX).exists()
     if how == signal.SIGKILL:

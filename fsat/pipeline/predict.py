@@ -24,7 +24,7 @@ from fsat.pipeline.workers import cores, map_side_by_side
 from fsat.progress import Progress, say
 from fsat.reports.tags import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.tag_settings import CLIPS, TagSettings
-from fsat.tracking import runs
+from fsat.tracking import claims, runs
 from fsat.tracking.registry import open_tagger, pinned
 
 GROUPS_A_TASK = 8
@@ -83,6 +83,7 @@ def predict(
     check_installed(cluster)
     given = read_input(input)
     with runs.tracked("predict", f"predict {printable(Path(input).name or input)[:100]}") as run_id:
+        claims.sweep()
         model = pinned(uri_of(model))
         facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
         tagger = open_tagger(model).only(settings.members)
