@@ -6,7 +6,7 @@ The packages stand in tiers, and each imports only from those above it:
     scoring                                         numpy, scipy to fit: mAP@3, AP, blending, calibration
     data                                            tables, audio, decoded clips, features, folds
     models                                          Keras builders
-    training, reports                               one fold; tables and figures
+    training, reports, serving                      one fold; tables and figures; what guards a served tagger
     tagger                                          the model that is registered
     tracking                                        MLflow
     pipeline                                        the entry points as plain functions

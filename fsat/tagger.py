@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,10 @@ from fsat.data.recordings import windows
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.identity import RECIPE
 from fsat.scoring.blend import blend_studies
-from fsat.scoring.metrics import TOP_K, top_k
+from fsat.scoring.metrics import top_k
+from fsat.serving import guard
+from fsat.serving.clips import first_sounds, groups
+from fsat.serving.requests import tag_params
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -98,12 +102,15 @@ class Member(NamedTuple):
 
 
 class Tagger:
-    """Tags clips with all members of an ensemble.
+    """Tags clips with all members of an ensemble. Several threads may use it at once; each gets what it would alone.
 
     Attributes:
         labels: label order.
         members: its models, study after study.
+        max_seconds: length of the longest clip that `predict` takes; a server sets it.
     """
+
+    max_seconds = LONGEST
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build
@@ -112,6 +119,7 @@ class Tagger:
         self.labels: list[str] = facts["labels"]
         self._method: str = facts.get("blend", "geometric")  # older folders say nothing
         self._study_weights: dict[str, float] = facts.get("study_weights", {})
+        self._lock = threading.Lock()  # of the models: clips are decoded side by side, and tagged one after the other
         self.members: list[Member] = []
         for fact in facts["members"]:
             config = Config.from_mapping(fact["config"])
@@ -184,7 +192,8 @@ class Tagger:
         result = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
         if usable:
             clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in self.rates}
-            result[usable] = self._blend(clips)
+            with self._lock:
+                result[usable] = self._blend(clips)
         return result, errors
 
     def over_time(
@@ -246,24 +255,45 @@ class Tagger:
         """Tag rows of clips; this is what MLflow calls.
 
         Args:
-            model_input: has a column ``audio`` with the bytes of an audio file in each row.
-            params: ``top_k``, how many labels a clip, 3 if not given.
+            model_input: has a column ``audio`` with the bytes of an audio file in each row. A path is not opened.
+            params: ``top_k``, how many labels a clip, 3 if not given; ``min_score``, the least score of a label, 0 if
+                not given.
 
         Returns:
             per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
             could not be tagged (its lists are empty then), or an empty text.
+
+        Raises:
+            ConfigError: a parameter is unknown or out of bounds.
         """
         import pandas as pd
 
-        wanted = int((params or {}).get("top_k", TOP_K))
-        if wanted < 1:
-            raise ConfigError(f"top_k={wanted}: expected at least 1")
-        scores, errors = self.scores(model_input["audio"].tolist())
+        wanted, least = tag_params(params)
+        sources = model_input["audio"].tolist()
         rows = []
-        for row, ranking, error in zip(scores, top_k(scores, wanted), errors, strict=True):
-            best = [] if error else ranking
-            rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
+        for some in groups(sources, self.max_seconds):
+            scores, errors = self._scores_of_bytes(sources[some])
+            for row, ranking, error in zip(scores, top_k(scores, wanted), errors, strict=True):
+                best = [] if error else [j for j in ranking if row[j] >= least]
+                rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
         return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+
+    def _scores_of_bytes(self, sources: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
+        """As `scores`, of bytes alone: whoever sends a path to a server must not have it read."""
+        result = np.full((len(sources), len(self.labels)), np.nan, dtype=np.float32)
+        errors = [f"audio is {type(source).__name__}: expected the bytes of an audio file" for source in sources]
+        places = [i for i, source in enumerate(sources) if isinstance(source, bytes | bytearray | memoryview)]
+        result[places], found = self.scores([sources[i] for i in places], self.max_seconds)
+        for i, error in zip(places, found, strict=True):
+            errors[i] = error
+        return result, errors
+
+    def warm_up(self) -> None:
+        """Have all loaded and compiled that the first clips would otherwise wait for."""
+        import pandas  # noqa: F401  (which `predict` needs)
+
+        for sounds in first_sounds([member.config for member in self.members]):
+            self.scores(sounds)
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
@@ -306,5 +336,12 @@ def _load_weights(model: Any, path: Path, digest: str | None) -> None:
 
 
 def _load_pyfunc(data_path: str) -> Tagger:
-    """What `mlflow.pyfunc.load_model` calls."""
-    return Tagger(data_path)
+    """What `mlflow.pyfunc.load_model` calls; in `mlflow models serve`, this is also the time to get ready for that."""
+    if not guard.in_server():
+        return Tagger(data_path)
+    limits = guard.limits_or_exit()
+    tagger = Tagger(data_path)
+    tagger.max_seconds = limits.max_seconds
+    tagger.warm_up()
+    guard.install(limits)
+    return tagger

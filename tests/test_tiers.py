@@ -25,7 +25,7 @@ TIERS = [
     {"scoring"},
     {"data"},
     {"models"},
-    {"training", "reports"},
+    {"training", "reports", "serving"},
     {"tagger"},
     {"tracking"},
     {"pipeline"},

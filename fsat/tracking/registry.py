@@ -183,7 +183,7 @@ def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
         outputs=Schema(
             [ColSpec(Array(text), "labels"), ColSpec(Array(DataType.double), "scores"), ColSpec(text, "error")]
         ),
-        params=ParamSchema([ParamSpec("top_k", DataType.integer, TOP_K)]),
+        params=ParamSchema([ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", DataType.double, 0.0)]),
     )
     return {
         "signature": signature,

@@ -1,0 +1,62 @@
+"""The clips of a request: in groups that fit into memory, and some to begin with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fsat.config import Config
+
+RATE = 44100
+
+
+def groups(sources: Sequence[Any], max_seconds: float) -> Iterator[slice]:
+    """Clips that are decoded at the same time: as many as last `max_seconds` together, by their headers; or one.
+
+    Args:
+        sources: the bytes of audio files, or anything else, which lasts no time.
+        max_seconds: length of the longest clip that is decoded.
+    """
+    start, total = 0, 0.0
+    for i, source in enumerate(sources):
+        seconds = min(_seconds(source), max_seconds)
+        if i > start and total + seconds > max_seconds:
+            yield slice(start, i)
+            start, total = i, 0.0
+        total += seconds
+    if len(sources) > start:
+        yield slice(start, len(sources))
+
+
+def _seconds(source: Any) -> float:
+    """The length that a file's header says it has, and beyond which nothing is read; 0 if it cannot be read."""
+    import soundfile as sf
+
+    try:
+        with sf.SoundFile(io.BytesIO(source)) as file:
+            return max(0, file.frames) / max(1, file.samplerate)
+    except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError):
+        return 0.0
+
+
+def first_sounds(configs: Sequence[Config]) -> list[list[bytes]]:
+    """WAV files that, tagged call after call, have every model of a tagger compiled for whatever comes.
+
+    A graph is compiled for the shape of its first input, then for shapes that differ from it where the second one did:
+    the calls differ in the number of crops and, where a model takes longer ones of longer clips, in their length.
+    """
+    short = min(config.audio_duration for config in configs) / 2
+    long = max(max(config.audio_duration, config.eval_duration) for config in configs) + 1
+    return [[_sine(short)], [_sine(long), _sine(long)]]
+
+
+def _sine(seconds: float) -> bytes:
+    import soundfile as sf
+
+    buffer = io.BytesIO()
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)
+    sf.write(buffer, samples, RATE, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

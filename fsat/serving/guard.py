@@ -1,0 +1,212 @@
+"""In front of MLflow's scoring server: bodies of bounded size, and errors of one line.
+
+MLflow (3.17) holds a request's body in memory however large it is, answers some mistakes with a traceback, and repeats
+the request in others. It builds its FastAPI application after it has loaded the model, so that loading one is the time
+to put something in front of it: `install` does, and what is put there looks at ``POST /invocations`` alone. It refuses
+by headers, while the body comes in, and by what is in the body; what it lets through, MLflow answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from fsat.errors import ConfigError, printable
+from fsat.progress import say
+from fsat.serving.limits import Limits
+from fsat.serving.requests import RequestError, check_body, check_headers, too_large
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+SERVER = "mlflow.pyfunc.scoring_server.app"
+"""The module that MLflow's scoring server is; it loads the model while it is imported."""
+
+STARTUP_FAILURE = 3
+"""The exit code by which uvicorn's workers say that another try would fail as well."""
+
+PATH = "/invocations"
+HELD = 8
+"""Times the size of a request: what all bodies that are held at the same time may have."""
+
+DISCARD, DISCARD_SECONDS = 8, 30
+"""Times the size of a request, and how long: what is still received of one that is refused, and thrown away."""
+
+
+def in_server() -> bool:
+    """Whether this process is MLflow's scoring server."""
+    return SERVER in sys.modules
+
+
+def limits_or_exit() -> Limits:
+    """The limits that the environment sets; where it sets them wrongly, one line, and the server does not start."""
+    try:
+        return Limits.from_environment()
+    except ConfigError as error:
+        say(f"fsat: error: {error}")
+        raise SystemExit(STARTUP_FAILURE) from None
+
+
+def install(limits: Limits) -> None:
+    """Put a `Guard` in front of the application that this process is about to build.
+
+    Where MLflow has no FastAPI any more, tagging works all the same, and a warning says what is missing.
+    """
+    try:
+        from fastapi import FastAPI
+    except ImportError:
+        say("fsat: warning: this MLflow does not serve by FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS are not in force")
+        return
+    guard, inner = Guard(limits), FastAPI.__call__
+
+    async def guarded(app: FastAPI, scope: Message, receive: Receive, send: Send) -> None:
+        await guard(partial(inner, app), scope, receive, send)
+
+    FastAPI.__call__ = guarded
+
+
+class Guard:
+    """Stands between the clients and an ASGI application.
+
+    Args:
+        limits: of a request.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._held = 0  # bytes of all bodies
+        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # each takes several times its body's size
+
+    async def __call__(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request, by `app` if it can be."""
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(PATH):
+            await app(scope, receive, send)
+            return
+        taken = 0
+
+        def take(n_bytes: int) -> None:
+            nonlocal taken
+            taken += n_bytes
+            self._held += n_bytes
+            if self._held > HELD * self.limits.max_bytes:
+                raise RequestError("the server is busy: try again in a second", 503, "TEMPORARILY_UNAVAILABLE")
+
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        incoming = _Incoming(receive, self.limits.max_bytes)
+        try:
+            check_headers(headers, self.limits.max_bytes)
+            body = await incoming.read(take)
+            async with self._turns:
+                await asyncio.to_thread(check_body, body, self.limits.max_clips)
+                await app(_plain(scope), _replay(body, receive), _Errors(send))
+        except RequestError as error:
+            if incoming.size or "expect" not in headers:  # who expects an answer has sent nothing yet
+                await incoming.discard()
+            await _answer(send, error.status, error.code, str(error))
+        except _HungUp:
+            pass
+        finally:
+            self._held -= taken
+
+
+class _HungUp(Exception):
+    """There is nobody any more to answer."""
+
+
+class _Incoming:
+    """The body of a request as it comes in.
+
+    Attributes:
+        size: bytes that have come.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive, self._max_bytes = receive, max_bytes
+        self.size, self._more = 0, True
+
+    async def read(self, take: Callable[[int], None]) -> bytes:
+        """All of it; `take` is told of each piece before it is kept."""
+        parts = []
+        while self._more:
+            part = await self._next()
+            if self.size > self._max_bytes:
+                raise too_large(self._max_bytes)
+            take(len(part))
+            parts.append(part)
+        return b"".join(parts)
+
+    async def discard(self) -> None:
+        """Take in what is left, within reason: many clients look for an answer only when they have sent everything."""
+        with suppress(TimeoutError, _HungUp):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while self._more and self.size < DISCARD * self._max_bytes:
+                    await self._next()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise _HungUp
+        part, self._more = message.get("body", b""), message.get("more_body", False)
+        self.size += len(part)
+        return part
+
+
+def _plain(scope: Message) -> Message:
+    """The request with its content type in the one way of writing it that MLflow knows."""
+    others = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A body that has been read, once more; after it, what comes."""
+    whole = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return again
+
+
+class _Errors:
+    """Sends what the application sends, but errors in one line; what they said goes to the server's log."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._status, self._said = send, 0, b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            self._status = message["status"]
+        elif not self._status:
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            self._said += message.get("body", b"")[:10_000]
+            if not message.get("more_body", False):
+                await self._replace()
+
+    async def _replace(self) -> None:
+        text = self._said.decode("utf-8", "replace")
+        say(f"fsat: warning: a request was answered with {self._status}: {printable(text[:2000])}")
+        if self._status == 504:
+            how = "send fewer clips at once, or start the server with a longer --timeout"
+            await _answer(self._send, 504, "DEADLINE_EXCEEDED", f"tagging took longer than the server allows: {how}")
+        elif self._status >= 500 or '"stack_trace"' in text:
+            await _answer(self._send, 500, "INTERNAL_ERROR", "the server failed: its log says how")
+        else:
+            await _answer(self._send, self._status, "BAD_REQUEST", "MLflow refuses it: the server's log says why")
+
+
+async def _answer(send: Send, status: int, code: str, message: str) -> None:
+    body = json.dumps({"error_code": code, "message": message}, ensure_ascii=False).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
