@@ -36,6 +36,7 @@ from fsat.scoring.metrics import top_k
 from fsat.serving import guard
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.requests import tag_params
+from fsat.serving.wanted import check_wanted
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -113,7 +114,7 @@ class Tagger:
     max_seconds = LONGEST
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        from fsat.models import build
+        from fsat.models import build, compile_predictions
 
         facts = _read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
@@ -127,6 +128,7 @@ class Tagger:
                 config = replace(config, precision="auto")
             model = build(config, len(self.labels))
             _load_weights(model, Path(folder) / fact["weights"], fact.get("sha256"))
+            compile_predictions(model)
             self.members.append(Member(fact["study"], fact["fold"], config, model))
 
     @property
@@ -265,6 +267,7 @@ class Tagger:
 
         Raises:
             ConfigError: a parameter is unknown or out of bounds.
+            GivenUp: a server does not need the answer any more.
         """
         import pandas as pd
 
@@ -272,6 +275,7 @@ class Tagger:
         sources = model_input["audio"].tolist()
         rows = []
         for some in groups(sources, self.max_seconds):
+            check_wanted()
             scores, errors = self._scores_of_bytes(sources[some])
             for row, ranking, error in zip(scores, top_k(scores, wanted), errors, strict=True):
                 best = [] if error else [j for j in ranking if row[j] >= least]
@@ -292,8 +296,7 @@ class Tagger:
         """Have all loaded and compiled that the first clips would otherwise wait for."""
         import pandas  # noqa: F401  (which `predict` needs)
 
-        for sounds in first_sounds([member.config for member in self.members]):
-            self.scores(sounds)
+        self.scores(first_sounds([member.config for member in self.members]))
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

@@ -42,6 +42,20 @@ def build(config: Config, n_classes: int) -> keras.Model:
     return model
 
 
+def compile_predictions(model: keras.Model) -> None:
+    """Have ``model.predict_on_batch`` compiled once, for batches of any size and inputs of any length that it takes.
+
+    Keras would compile it for the first shape, then for more and more general ones. Which of these a batch gets, and so
+    the last bits of its predictions, would depend on what was predicted before, in whatever thread.
+    """
+    import tensorflow as tf
+
+    batch = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+    model.predict_function = tf.function(
+        lambda data: model.predict_step(data[0]), input_signature=[[(batch,)]], autograph=False
+    )
+
+
 def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
     """As `build`, compiled with the configured loss and optimizer; `n_steps` are the batches of the whole training."""
     import_keras()

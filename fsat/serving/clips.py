@@ -42,15 +42,11 @@ def _seconds(source: Any) -> float:
         return 0.0
 
 
-def first_sounds(configs: Sequence[Config]) -> list[list[bytes]]:
-    """WAV files that, tagged call after call, have every model of a tagger compiled for whatever comes.
-
-    A graph is compiled for the shape of its first input, then for shapes that differ from it where the second one did:
-    the calls differ in the number of crops and, where a model takes longer ones of longer clips, in their length.
-    """
+def first_sounds(configs: Sequence[Config]) -> list[bytes]:
+    """WAV files whose tagging is all that there is to do: one that is padded, and one that has every crop."""
     short = min(config.audio_duration for config in configs) / 2
     long = max(max(config.audio_duration, config.eval_duration) for config in configs) + 1
-    return [[_sine(short)], [_sine(long), _sine(long)]]
+    return [_sine(short), _sine(long)]
 
 
 def _sine(seconds: float) -> bytes:

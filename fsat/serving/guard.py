@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,7 @@ from fsat.errors import ConfigError, printable
 from fsat.progress import say
 from fsat.serving.limits import Limits
 from fsat.serving.requests import RequestError, check_body, check_headers, too_large
+from fsat.serving.wanted import answering
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -94,20 +96,19 @@ class Guard:
 
         def take(n_bytes: int) -> None:
             nonlocal taken
+            if self._held + n_bytes > HELD * self.limits.max_bytes:
+                raise RequestError("the server is busy: try again in a second", 503, "TEMPORARILY_UNAVAILABLE")
             taken += n_bytes
             self._held += n_bytes
-            if self._held > HELD * self.limits.max_bytes:
-                raise RequestError("the server is busy: try again in a second", 503, "TEMPORARILY_UNAVAILABLE")
 
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         incoming = _Incoming(receive, self.limits.max_bytes)
         try:
             check_headers(headers, self.limits.max_bytes)
             body = await incoming.read(take)
-            async with self._turns:
-                await asyncio.to_thread(check_body, body, self.limits.max_clips)
-                await app(_plain(scope), _replay(body, receive), _Errors(send))
+            await self._serve(app, _plain(scope), body, receive, send)
         except RequestError as error:
+            self._held, taken = self._held - taken, 0
             if incoming.size or "expect" not in headers:  # who expects an answer has sent nothing yet
                 await incoming.discard()
             await _answer(send, error.status, error.code, str(error))
@@ -115,6 +116,26 @@ class Guard:
             pass
         finally:
             self._held -= taken
+
+    async def _serve(self, app: App, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer a request that has come in, when it is its turn; not if its client has hung up by then."""
+        gone, over = answering(), asyncio.Event()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+            over.set()
+
+        watching = asyncio.create_task(watch())
+        try:
+            async with self._turns:
+                if not gone.is_set():
+                    await asyncio.to_thread(check_body, body, self.limits.max_clips)
+                    await app(scope, _replay(body, over), _Errors(send, gone))
+        finally:
+            gone.set()
+            watching.cancel()
 
 
 class _HungUp(Exception):
@@ -165,21 +186,27 @@ def _plain(scope: Message) -> Message:
     return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A body that has been read, once more; after it, what comes."""
+def _replay(body: bytes, over: asyncio.Event) -> Receive:
+    """A body that has been read, once more; after it, nothing but the end."""
     whole = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        return whole.pop() if whole else await receive()
+        if whole:
+            return whole.pop()
+        await over.wait()
+        return {"type": "http.disconnect"}
 
     return again
 
 
 class _Errors:
-    """Sends what the application sends, but errors in one line; what they said goes to the server's log."""
+    """Sends what the application sends, but errors in one line; what they said goes to the server's log.
 
-    def __init__(self, send: Send) -> None:
-        self._send, self._status, self._said = send, 0, b""
+    Once the client is `gone`, giving up is no error.
+    """
+
+    def __init__(self, send: Send, gone: threading.Event) -> None:
+        self._send, self._gone, self._status, self._said = send, gone, 0, b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
@@ -187,13 +214,14 @@ class _Errors:
         elif not self._status:
             await self._send(message)
         elif message["type"] == "http.response.body":
-            self._said += message.get("body", b"")[:10_000]
-            if not message.get("more_body", False):
+            self._said += message.get("body", b"")[:100_000]
+            if not message.get("more_body", False) and not self._gone.is_set():
                 await self._replace()
 
     async def _replace(self) -> None:
         text = self._said.decode("utf-8", "replace")
-        say(f"fsat: warning: a request was answered with {self._status}: {printable(text[:2000])}")
+        news = text if len(text) < 3000 else f"{text[:500]} ... {text[-2000:]}"  # a traceback's end says most
+        say(f"fsat: warning: a request was answered with {self._status}: {printable(news)}")
         if self._status == 504:
             how = "send fewer clips at once, or start the server with a longer --timeout"
             await _answer(self._send, 504, "DEADLINE_EXCEEDED", f"tagging took longer than the server allows: {how}")
