@@ -15,7 +15,7 @@ from benchmarks.harness import Bench, Section, is_installed, say
 
 NAMES = (
     "decode", "spectra", "train", "frameworks", "predict", "collection", "recording", "blend", "startup", "memory",
-    "folds", "precision",
+    "folds", "precision", "serve",
 )  # fmt: skip
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 

@@ -296,7 +296,8 @@ class Tagger:
         """Have all loaded and compiled that the first clips would otherwise wait for."""
         import pandas  # noqa: F401  (which `predict` needs)
 
-        self.scores(first_sounds([member.config for member in self.members]))
+        for sound in first_sounds([member.config for member in self.members]):
+            self.scores([sound])  # alone, as most clips will come: oneDNN makes code for every number of crops
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import threading
@@ -173,6 +174,26 @@ def test_other_requests_are_not_looked_at() -> None:
     serve(client, app, {**SCOPE, "method": "GET", "path": "/ping"})
     assert app.bodies == [MARKER.encode()]
     assert client.sent[0]["status"] == 404
+
+
+@pytest.mark.parametrize("limits", [Limits(), LIMITS, Limits(0.01, 0.02, 1)])
+def test_the_first_request_is_the_guard_s_own(limits, capfd) -> None:
+    """Before uvicorn, which asks for the lifespan first, lets anybody in."""
+    app, asked = App(), []
+
+    async def both(scope, receive, send) -> None:
+        asked.append(scope["type"])
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    asyncio.run(guard.Guard(limits)(both, {"type": "lifespan"}, Client(b"").receive, Client(b"").send))
+    assert asked == ["http", "lifespan"]
+    (body,) = app.bodies
+    check_body(body, limits.max_clips)
+    assert len(body) <= limits.max_bytes
+    sound = base64.b64decode(json.loads(body)["dataframe_records"][0]["audio"])
+    assert 0.01 < sf.info(io.BytesIO(sound)).duration <= min(5, limits.max_seconds)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_body_is_given_up_once_it_is_too_large() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fsat.config import Config
+from fsat.serving.limits import Limits
 
 RATE = 44100
 
@@ -47,6 +50,12 @@ def first_sounds(configs: Sequence[Config]) -> list[bytes]:
     short = min(config.audio_duration for config in configs) / 2
     long = max(max(config.audio_duration, config.eval_duration) for config in configs) + 1
     return [_sine(short), _sine(long)]
+
+
+def first_request(limits: Limits) -> bytes:
+    """A right request with a clip of 5 s, or as long as the limits allow."""
+    seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * RATE))  # base64 has 2.7 bytes for each sample
+    return json.dumps({"dataframe_records": [{"audio": base64.b64encode(_sine(seconds)).decode()}]}).encode()
 
 
 def _sine(seconds: float) -> bytes:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fsat.errors import ConfigError, printable
 from fsat.progress import say
+from fsat.serving.clips import first_request
 from fsat.serving.limits import Limits
 from fsat.serving.requests import RequestError, check_body, check_headers, too_large
 from fsat.serving.wanted import answering
@@ -89,6 +90,8 @@ class Guard:
 
     async def __call__(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, by `app` if it can be."""
+        if scope["type"] == "lifespan":
+            await self._ask_once(app)
         if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(PATH):
             await app(scope, receive, send)
             return
@@ -116,6 +119,26 @@ class Guard:
             pass
         finally:
             self._held -= taken
+
+    async def _ask_once(self, app: App) -> None:
+        """Ask before anybody else can: what MLflow, FastAPI and pandas do the first time takes longer."""
+        body = first_request(self.limits)
+        whole = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return whole.pop() if whole else await asyncio.Event().wait()
+
+        async def send(message: Message) -> None:
+            if message.get("status", 200) != 200:
+                say(f"fsat: warning: a tagger that has just been loaded answers with {message['status']}")
+
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": PATH, "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "headers": headers,
+            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0),
+        }  # fmt: skip
+        await self(app, scope, receive, send)
 
     async def _serve(self, app: App, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
         """Answer a request that has come in, when it is its turn; not if its client has hung up by then."""
