@@ -33,8 +33,9 @@ from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.identity import RECIPE
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import top_k
-from fsat.serving import guard
+from fsat.serving import server
 from fsat.serving.clips import first_sounds, groups
+from fsat.serving.limits import Limits
 from fsat.serving.requests import tag_params
 from fsat.serving.wanted import check_wanted
 
@@ -341,11 +342,12 @@ def _load_weights(model: Any, path: Path, digest: str | None) -> None:
 
 def _load_pyfunc(data_path: str) -> Tagger:
     """What `mlflow.pyfunc.load_model` calls; in `mlflow models serve`, this is also the time to get ready for that."""
-    if not guard.in_server():
+    if not server.in_server():
         return Tagger(data_path)
-    limits = guard.limits_or_exit()
-    tagger = Tagger(data_path)
-    tagger.max_seconds = limits.max_seconds
-    tagger.warm_up()
-    guard.install(limits)
+    with server.starting():
+        limits = Limits.from_environment()
+        tagger = Tagger(data_path)
+        tagger.max_seconds = limits.max_seconds
+        tagger.warm_up()
+    server.install(limits)
     return tagger

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import threading
 
 import hostile
@@ -17,7 +18,7 @@ from hostile import MARKER, request, silence, wav
 
 from fsat.config import Config
 from fsat.errors import ConfigError
-from fsat.serving import guard, wanted
+from fsat.serving import guard, server, wanted
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.limits import Limits
 from fsat.serving.requests import RequestError, check_body, check_headers, tag_params
@@ -320,17 +321,17 @@ def test_a_request_of_one_context_is_not_that_of_another() -> None:
 def test_without_fastapi_there_is_a_warning(monkeypatch, capfd) -> None:
     import sys
 
-    assert not guard.in_server()
+    assert not server.in_server()
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    guard.install(LIMITS)
+    server.install(LIMITS)
     (line,) = capfd.readouterr().err.splitlines()
     assert "FSAT_SERVE_MAX_MB" in line
 
 
 def test_a_wrong_limit_ends_the_server_in_one_line(monkeypatch, capfd) -> None:
     monkeypatch.setenv("FSAT_SERVE_MAX_MB", "many")
-    with pytest.raises(SystemExit) as left:
-        guard.limits_or_exit()
+    with pytest.raises(SystemExit) as left, server.starting():
+        Limits.from_environment(os.environ)
     assert left.value.code == 3
     assert capfd.readouterr().err.splitlines() == [
         "fsat: error: FSAT_SERVE_MAX_MB=many: expected a number; unset it for the default, 64.0"

@@ -31,7 +31,7 @@ from servers import START_SECONDS, free_port, needs
 
 from fsat import tagger as tagger_module
 from fsat.config import Config
-from fsat.serving import guard
+from fsat.serving import server as scoring_server
 from fsat.serving.limits import VARIABLES, Limits
 from fsat.tagger import MemberFiles, Tagger
 
@@ -381,7 +381,7 @@ def test_after_loading_in_a_server_nothing_is_compiled_any_more(folder, monkeypa
     from fastapi import FastAPI
 
     monkeypatch.setattr(FastAPI, "__call__", FastAPI.__call__)  # put back afterwards
-    monkeypatch.setitem(sys.modules, guard.SERVER, object())
+    monkeypatch.setitem(sys.modules, scoring_server.SERVER, object())
     monkeypatch.setenv("FSAT_SERVE_MAX_SECONDS", "5")
     served = tagger_module._load_pyfunc(str(folder))
     assert served.max_seconds == 5
@@ -392,7 +392,7 @@ def test_after_loading_in_a_server_nothing_is_compiled_any_more(folder, monkeypa
     for clips in ([wav(0.01)], [wav(0.25)], [wav(3)], [wav(0.4)] * 5, [wav(0.1 + 0.3 * i) for i in range(9)]):
         served.scores(clips)
     assert traces(served) == before
-    monkeypatch.delitem(sys.modules, guard.SERVER)
+    monkeypatch.delitem(sys.modules, scoring_server.SERVER)
     assert traces(tagger_module._load_pyfunc(str(folder))) == [0, 0, 0]  # elsewhere that would only take time
 
 

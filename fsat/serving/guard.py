@@ -1,9 +1,8 @@
-"""In front of MLflow's scoring server: bodies of bounded size, and errors of one line.
+"""In front of an ASGI application that is MLflow's scoring server: bodies of bounded size, and errors of one line.
 
 MLflow (3.17) holds a request's body in memory however large it is, answers some mistakes with a traceback, and repeats
-the request in others. It builds its FastAPI application after it has loaded the model, so that loading one is the time
-to put something in front of it: `install` does, and what is put there looks at ``POST /invocations`` alone. It refuses
-by headers, while the body comes in, and by what is in the body; what it lets through, MLflow answers.
+the request in others. The `Guard` looks at ``POST /invocations`` alone. It refuses by headers, while the body comes in,
+and by what is in the body; what it lets through, MLflow answers.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from fsat.errors import ConfigError, printable
+from fsat.errors import printable
 from fsat.progress import say
 from fsat.serving.clips import first_request
 from fsat.serving.limits import Limits
@@ -30,50 +27,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-SERVER = "mlflow.pyfunc.scoring_server.app"
-"""The module that MLflow's scoring server is; it loads the model while it is imported."""
-
-STARTUP_FAILURE = 3
-"""The exit code by which uvicorn's workers say that another try would fail as well."""
-
 PATH = "/invocations"
 HELD = 8
 """Times the size of a request: what all bodies that are held at the same time may have."""
 
 DISCARD, DISCARD_SECONDS = 8, 30
 """Times the size of a request, and how long: what is still received of one that is refused, and thrown away."""
-
-
-def in_server() -> bool:
-    """Whether this process is MLflow's scoring server."""
-    return SERVER in sys.modules
-
-
-def limits_or_exit() -> Limits:
-    """The limits that the environment sets; where it sets them wrongly, one line, and the server does not start."""
-    try:
-        return Limits.from_environment()
-    except ConfigError as error:
-        say(f"fsat: error: {error}")
-        raise SystemExit(STARTUP_FAILURE) from None
-
-
-def install(limits: Limits) -> None:
-    """Put a `Guard` in front of the application that this process is about to build.
-
-    Where MLflow has no FastAPI any more, tagging works all the same, and a warning says what is missing.
-    """
-    try:
-        from fastapi import FastAPI
-    except ImportError:
-        say("fsat: warning: this MLflow does not serve by FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS are not in force")
-        return
-    guard, inner = Guard(limits), FastAPI.__call__
-
-    async def guarded(app: FastAPI, scope: Message, receive: Receive, send: Send) -> None:
-        await guard(partial(inner, app), scope, receive, send)
-
-    FastAPI.__call__ = guarded
 
 
 class Guard:
