@@ -9,12 +9,12 @@ import json
 import os
 import threading
 
-import hostile
+import hostile_requests as hostile
 import numpy as np
 import pytest
 import soundfile as sf
 from helpers import one_line
-from hostile import MARKER, request, silence, wav
+from hostile_requests import MARKER, request, silence, wav
 
 from fsat.config import Config
 from fsat.errors import ConfigError

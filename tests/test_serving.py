@@ -22,11 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import hostile
+import hostile_requests as hostile
 import numpy as np
 import pytest
 from conftest import ROOT
-from hostile import JSON, MARKER, Hostile, request, silence, wav
+from hostile_requests import JSON, MARKER, Hostile, request, silence, wav
 from servers import START_SECONDS, free_port, needs
 
 from fsat import tagger as tagger_module
