@@ -19,6 +19,10 @@ OPEN = re.compile(
 )
 """Paths that the page's script asks for."""
 
+PROGRESS = "/gradio_api/upload_progress"
+"""Where Gradio's script asks how far an upload has come, even one that it has refused itself because it is too large.
+That is no error, and need not look like one in the browser's console."""
+
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -53,6 +57,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", []), *added]}
+                if scope["path"] == PROGRESS and message["status"] == 404:
+                    message["status"] = 200
             await send(message)
 
         if scope["type"] == "http" and (OPEN.fullmatch(scope["path"]) or self._file.fullmatch(scope["path"])):

@@ -34,6 +34,13 @@ WAITING = 64
 
 RECORDING = "recording.wav"
 
+TEXTS = {
+    "common.upload": "Add files",  # which Gradio lacks
+    "upload_text.drop_file": "Drop sound files here",
+    "upload_text.click_to_upload": "Choose files",
+}
+"""What Gradio's parts say, by its own names of these texts."""
+
 ANNOUNCE = "element.setAttribute('aria-live', 'polite'); element.setAttribute('aria-busy', 'false')"
 
 
@@ -84,7 +91,7 @@ def build(desk: Desk, limits: Limits, model: str) -> gradio.Blocks:
         how = {"outputs": [answer], "api_visibility": "private", "show_progress_on": [answer], "concurrency_id": "tag"}
         gr.on([files.upload, button.click], tag, [files], **how)
         recording.stop_recording(tag, [recording], **how)
-        files.clear(lambda: "", None, [answer], queue=False, api_visibility="private")
+        gr.on([files.clear, recording.clear], lambda: "", None, [answer], queue=False, api_visibility="private")
     page.queue(default_concurrency_limit=4, max_size=WAITING)
     return page
 
@@ -98,7 +105,7 @@ def mount(page: gradio.Blocks, limits: Limits) -> tuple[FastAPI, asyncio.Event]:
     gr.mount_gradio_app(
         app, page, "/", max_file_size=limits.max_bytes, show_error=False, footer_links=[], run_history=False,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False, css=CSS, theme=theme(gr),
-        i18n=gr.I18n(en={"common.upload": "Add files"}),  # a text that Gradio lacks
+        i18n=gr.I18n(en=TEXTS),
     )  # fmt: skip
     page.has_launched = True  # only then does Gradio ask whether a file that is named to it was uploaded
     return app, app.routes[-1].app.stop_event
