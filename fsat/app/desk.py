@@ -18,10 +18,11 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.app import views
-from fsat.app.views import Tagged
 from fsat.data.audio import decode, read_header
+from fsat.reports.tags import Tags
 from fsat.scoring.metrics import top_k
 from fsat.scoring.segments import Segment, segments
+from fsat.tag_settings import LONGEST_CLIP
 
 if TYPE_CHECKING:
     from fsat.tagger import Tagger
@@ -48,7 +49,7 @@ class Limits:
     """
 
     max_mb: float = 100.0
-    max_seconds: float = 600.0
+    max_seconds: float = LONGEST_CLIP
 
     @property
     def max_bytes(self) -> int:
@@ -94,7 +95,7 @@ class Desk:
         """
         if not sounds:
             return views.notice("No sound yet: choose or record one.")
-        tagged: list[Tagged] = []
+        tagged: list[Tags] = []
         for first in range(0, len(sounds), AT_ONCE):
             progress(first, len(sounds))
             tagged += self.tag(sounds[first : first + AT_ONCE])
@@ -104,7 +105,7 @@ class Desk:
             return views.one(tagged[0], 0.0, None, None)
         return self._with_pictures(sounds[0], tagged[0])
 
-    def tag(self, sounds: Sequence[Sound]) -> list[Tagged]:
+    def tag(self, sounds: Sequence[Sound]) -> list[Tags]:
         """Labels and scores of each sound, or why there are none."""
         interrupts.check()
         with self._lock:
@@ -114,10 +115,10 @@ class Desk:
             if not os.path.exists(sound.path):
                 error = "the page keeps sounds for an hour, and this one is gone; choose it again"
             if error:
-                result.append(Tagged(sound.name, error=error))
+                result.append(Tags(sound.name, [], [], error))
             else:
                 labels, values = [self.labels[j] for j in best], [float(row[j]) for j in best]
-                result.append(Tagged(sound.name, labels, values))
+                result.append(Tags(sound.name, labels, values))
         return result
 
     def spans(self, path: str) -> list[Segment]:
@@ -129,7 +130,7 @@ class Desk:
                 windows.append(window)
         return list(segments(side_by_side(windows), self.labels))
 
-    def _with_pictures(self, sound: Sound, tagged: Tagged) -> str:
+    def _with_pictures(self, sound: Sound, tagged: Tags) -> str:
         from fsat.app.pictures import picture
 
         rate = min(read_header(sound.path).samplerate, MOST_RATE)

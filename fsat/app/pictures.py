@@ -14,10 +14,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fsat.app.views import Picture, Span
+from fsat.app.views import Picture
 from fsat.data.spectra import FLOOR_DB, band_centres, logmel
 from fsat.presets import LOGMEL_HOP
 from fsat.reports.style import BLUE, GREY, quiet_glyphs
+from fsat.scoring.segments import Segment
 
 N_MELS = 96
 COLUMNS = 1000
@@ -38,7 +39,7 @@ class _Shape:
 _WIDE, _NARROW = _Shape(8.4, 3.9, 0.9, 110), _Shape(3.7, 3.7, 1.1, 180)
 
 
-def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Span] | None) -> Picture:
+def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Segment] | None) -> Picture:
     """Draw a sound.
 
     Args:
@@ -53,7 +54,7 @@ def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Span] | Non
 
 
 def _draw(
-    samples: np.ndarray, sampling_rate: int, levels: np.ndarray, spans: Sequence[Span] | None, shape: _Shape
+    samples: np.ndarray, sampling_rate: int, levels: np.ndarray, spans: Sequence[Segment] | None, shape: _Shape
 ) -> bytes:
     seconds = len(samples) / sampling_rate
     height, ratios = shape.height, [1, 2]
@@ -107,7 +108,7 @@ def _spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: fl
     return image
 
 
-def _track(axes: Axes, spans: Sequence[Span]) -> None:
+def _track(axes: Axes, spans: Sequence[Segment]) -> None:
     """A bar of colours, one for each label; what comes least often shares grey."""
     lasts: dict[str, float] = {}
     for span in spans:

@@ -15,7 +15,6 @@ from fsat.app.page import build, import_gradio, mount
 from fsat.errors import FsatError
 from fsat.interrupts import Interrupted
 from fsat.progress import say
-from fsat.tracking.registry import open_tagger, pinned
 
 if TYPE_CHECKING:
     import gradio
@@ -30,7 +29,7 @@ def serve(
     """Serve the page until a signal comes.
 
     Args:
-        model: MLflow URI of the tagger; an alias is looked up once.
+        model: the tagger, as `fsat.pipeline.predict.predict` takes it; an alias is looked up once.
         host: address to listen on; ``0.0.0.0`` for all of this machine's.
         port: to listen on; 0 for any that is free.
         limits: of each sound.
@@ -47,7 +46,10 @@ def serve(
     try:
         import_gradio()
         with listening(host, port) as listener:
-            model = pinned(model)
+            from fsat.pipeline.predict import uri_of  # MLflow and TensorFlow take seconds
+            from fsat.tracking.registry import open_tagger, pinned
+
+            model = pinned(uri_of(model))
             desk = Desk(open_tagger(model), limits, top_k)
             page = build(desk, limits, model)
             _run(page, limits, folder, listener, lambda: ready(_address(host, listener.getsockname()[1])))

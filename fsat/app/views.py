@@ -8,58 +8,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Protocol
 
 from fsat.errors import count, printable
-from fsat.labels import join_labels
-
-if TYPE_CHECKING:
-    import pandas as pd
+from fsat.reports.tags import Tags, csv_of
+from fsat.scoring.segments import Segment
 
 CSV_NAME = "tags.csv"
 
 
-class Span(Protocol):
-    """A stretch of a sound and its label, as `fsat.scoring.segments` makes them; times in seconds."""
-
-    start: float
-    end: float
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """What became of one sound.
-
-    Attributes:
-        fname: its name, as the browser gave it.
-        labels: the best labels, best first; empty where it could not be tagged.
-        scores: theirs, from 0 to 1.
-        error: why it could not be tagged; empty where it could.
-    """
-
-    fname: str
-    labels: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    error: str = ""
-
-
-def table(sounds: Sequence[Tagged]) -> pd.DataFrame:
-    """The table that `predict` writes for the same sounds: ``fname,label,scores,error``."""
-    import pandas as pd
-
-    return pd.DataFrame({
-        "fname": [sound.fname for sound in sounds],
-        "label": [join_labels(sound.labels) for sound in sounds],
-        "scores": [" ".join(f"{score:.6f}" for score in sound.scores) for sound in sounds],
-        "error": [sound.error for sound in sounds],
-    })  # fmt: skip
-
-
-def one(sound: Tagged, seconds: float, pictures: Picture | None, spans: Sequence[Span] | None) -> str:
+def one(sound: Tags, seconds: float, pictures: Picture | None, spans: Sequence[Segment] | None) -> str:
     """The answer for one sound.
 
     Args:
@@ -78,7 +37,7 @@ def one(sound: Tagged, seconds: float, pictures: Picture | None, spans: Sequence
     return _answer("".join([*parts, download([sound])]))
 
 
-def several(sounds: Sequence[Tagged]) -> str:
+def several(sounds: Sequence[Tags]) -> str:
     """The answer for several sounds: a table, and the same to download."""
     failed = sum(bool(sound.error) for sound in sounds)
     summary = f"{count(len(sounds) - failed, 'sound')} tagged" + (f", {failed} could not be" if failed else "")
@@ -90,7 +49,7 @@ def several(sounds: Sequence[Tagged]) -> str:
     )
 
 
-def bars(sound: Tagged) -> str:
+def bars(sound: Tags) -> str:
     """The best labels as bars: a table that a screen reader can read, whose bars it leaves out."""
     rows = "".join(
         f"<tr><th scope='row'>{escape(label)}</th>"
@@ -101,7 +60,7 @@ def bars(sound: Tagged) -> str:
     return f"<table class='fsat-bars'><caption>Best labels and their scores, from 0 to 1</caption>{rows}</table>"
 
 
-def over_time(spans: Sequence[Span]) -> str:
+def over_time(spans: Sequence[Segment]) -> str:
     """Tags over time as a table."""
     rows = "".join(
         f"<tr><td>{clock(span.start)}</td><td>{clock(span.end)}</td><td>{escape(span.label)}</td>"
@@ -126,9 +85,9 @@ def notice(text: str) -> str:
     return _answer(f"<p>{escape(text)}</p>")
 
 
-def download(sounds: Sequence[Tagged]) -> str:
-    """A link that holds the table of `table` itself, so that nothing is kept on the server for it."""
-    data = base64.b64encode(table(sounds).to_csv(index=False).encode()).decode()
+def download(sounds: Sequence[Tags]) -> str:
+    """A link that holds the table which `predict` writes for the same sounds, so that the server need not keep it."""
+    data = base64.b64encode(csv_of(sounds).encode()).decode()
     href = f"data:text/csv;charset=utf-8;base64,{data}"
     return f"<p><a class='fsat-download' download='{CSV_NAME}' href='{href}'>Download as CSV</a></p>"
 
@@ -156,7 +115,7 @@ class Picture:
         )
 
 
-def _row(sound: Tagged) -> str:
+def _row(sound: Tags) -> str:
     cell = (
         f"<td class='fsat-problem'>{escape(printable(sound.error))}</td>"
         if sound.error
@@ -165,7 +124,7 @@ def _row(sound: Tagged) -> str:
     return f"<tr><th scope='row'>{_name(sound.fname)}</th>{cell}</tr>"
 
 
-def _pairs(sound: Tagged) -> str:
+def _pairs(sound: Tags) -> str:
     pairs: Iterable[tuple[str, float]] = zip(sound.labels, sound.scores, strict=True)
     return " ".join(f"<span class='fsat-pair'>{escape(label)} {_score(score)}</span>" for label, score in pairs)
 

@@ -228,7 +228,9 @@ def predict(
 
 
 @cli.command()
-@click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to use.")
+@click.option(
+    "--model", default="models:/fsat@champion", show_default=True, metavar="URI|ALIAS", help="Tagger, as for predict."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 is any free one.")
 @click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a sound.")
