@@ -58,6 +58,7 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._request)
+        self.page.on("filechooser", lambda _: None)  # from now on Chromium tells of it, and shows none
         self.page.goto(address)
 
     def _console(self, message: Any) -> None:

@@ -60,10 +60,10 @@ def serve(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that has the port, before anything slow is done.
+    """A socket that listens on the port, before anything slow is done.
 
     Raises:
-        FsatError: it cannot have it.
+        FsatError: the port cannot be had.
     """
     try:
         family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -71,6 +71,7 @@ def listening(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(where)
+            listener.listen()  # who comes early waits
             return listener
         except BaseException:
             listener.close()
