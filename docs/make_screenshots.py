@@ -1,6 +1,6 @@
 """Makes the pictures of docs/app.md.
 
-After ``make demo``, start ``python -m fsat app``, and beside it ``python docs/make_screenshots.py [ADDRESS]``. The
+After ``make demo``, start ``python -m fsat app``, and beside it ``python -m docs.make_screenshots [ADDRESS]``. The
 sound that is tagged is generated, as the demo's are. Needs Playwright, Pillow and Chromium.
 """
 

@@ -7,6 +7,7 @@ a long list, so that nobody waits for somebody else's hundreds of files.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.app import views
-from fsat.data.audio import decode, read_header
+from fsat.data.audio import LONGEST, decode, read_header
+from fsat.errors import ConfigError
 from fsat.reports.tags import Tags
 from fsat.scoring.metrics import top_k
 from fsat.scoring.segments import Segment, segments
@@ -46,10 +48,19 @@ class Limits:
     Attributes:
         max_mb: size of a file, in MB of 10^6 bytes.
         max_seconds: length of a sound, in seconds.
+
+    Raises:
+        ConfigError: a value is not allowed.
     """
 
     max_mb: float = 100.0
     max_seconds: float = LONGEST_CLIP
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_mb < math.inf:
+            raise ConfigError(f"max_mb={self.max_mb:g}: expected a number of MB, more than 0")
+        if not 0 < self.max_seconds <= LONGEST:
+            raise ConfigError(f"max_seconds={self.max_seconds:g}: expected more than 0 s, at most {LONGEST:g}")
 
     @property
     def max_bytes(self) -> int:

@@ -132,7 +132,8 @@ def _only_uploads(component: Any, preprocess: Callable[[Any], Any]) -> None:
 def _sounds(payload: Any) -> list[Sound]:
     """Files as the browser names them: Gradio's own names lack characters."""
     given: Sequence[Any] = getattr(payload, "root", payload) or []
-    return [Sound(one.path, one.orig_name or os.path.basename(one.path)) for one in given]
+    named = ((one.path, one.orig_name or os.path.basename(one.path)) for one in given)
+    return [Sound(path, name.encode("utf-8", "replace").decode()) for path, name in named]  # half a character is none
 
 
 def _recorded(payload: Any) -> list[Sound]:
