@@ -10,6 +10,7 @@ The packages stand in tiers, and each imports only from those above it:
     tagger                                          the model that is registered
     tracking                                        MLflow
     pipeline                                        the entry points as plain functions
+    app                                             Gradio: the page
     cli                                             click
 """
 

@@ -228,6 +228,25 @@ def predict(
 
 
 @cli.command()
+@click.option(
+    "--model", default="models:/fsat@champion", show_default=True, metavar="URI|ALIAS", help="Tagger, as for predict."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 is any free one.")
+@click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Labels a sound.")
+@click.option("--max_mb", type=float, default=100.0, show_default=True, help="Largest file, in MB.")
+@click.option(
+    "--max_seconds", type=float, default=600.0, show_default=True, help="Longest sound, in seconds; at most 3600."
+)
+def app(model: str, host: str, port: int, top_k: int, max_mb: float, max_seconds: float) -> None:
+    """Serve a page to tag sounds with a registered tagger in a browser, until Ctrl-C."""
+    from fsat.app.desk import Limits
+    from fsat.app.server import serve
+
+    serve(model, host, port, Limits(max_mb, max_seconds), top_k, click.echo)
+
+
+@cli.command()
 def sync() -> None:
     """Upload what finished folds have kept on this machine while the tracking server was away."""
     from fsat.tracking.upload import sync

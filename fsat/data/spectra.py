@@ -165,6 +165,18 @@ def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int
     return result
 
 
+def band_centres(sampling_rate: int, n_mels: int) -> np.ndarray:
+    """The frequencies in Hz, float64 (n_mels,), that the bands of `logmel` lie around."""
+    import librosa
+
+    edges = librosa.mel_frequencies(n_mels + 2, fmin=_lowest(sampling_rate), fmax=sampling_rate / 2)
+    return edges[1:-1]
+
+
+def _lowest(sampling_rate: int) -> float:
+    return min(LOWEST, sampling_rate / 4)  # at 40 Hz no band would be left
+
+
 @lru_cache(maxsize=8)
 def _window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tuple[np.ndarray, csr_array]:
     """Hann window of two hops, centred in n_fft samples, and the mel filter bank (n_mels, bins), float32."""
@@ -177,6 +189,5 @@ def _window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tup
     window = librosa.util.pad_center(librosa.filters.get_window("hann", 2 * hop_length, fftbins=True), size=n_fft)
     with warnings.catch_warnings():  # at a low rate some bands are narrower than a bin, and stay at the floor
         warnings.simplefilter("ignore", UserWarning)
-        lowest = min(LOWEST, sampling_rate / 4)  # at 40 Hz no band would be left
-        filters = librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels, fmin=lowest)
+        filters = librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels, fmin=_lowest(sampling_rate))
     return window.astype(np.float32), csr_array(filters.astype(np.float32))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +26,14 @@ plt.rcParams.update({
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # labels in scripts that the font lacks show as boxes
+    with quiet_glyphs():
         figure.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(figure)
+
+
+@contextmanager
+def quiet_glyphs() -> Iterator[None]:
+    """Labels in scripts that the font lacks show as boxes, and nothing is said of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield

@@ -9,12 +9,13 @@ Rows are written as they come, so a table may be larger than memory.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from fsat.data.tables import write_whole
 from fsat.errors import ConfigError
@@ -81,11 +82,22 @@ def shown(fname: str) -> str:
     return fname.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def csv_of(rows: Iterable[Tags]) -> str:
+    """The text of the CSV file that `write_tags` writes of clips."""
+    text = io.StringIO()
+    _to_csv(text, rows, over_time=False)
+    return text.getvalue()
+
+
 def _write_csv(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
-        writer.writerows(_cells(row) for row in rows)
+        _to_csv(file, rows, over_time)
+
+
+def _to_csv(file: TextIO, rows: Iterable[Tags | Span], over_time: bool) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
+    writer.writerows(_cells(row) for row in rows)
 
 
 def _cells(row: Tags | Span) -> tuple[str, ...]:

@@ -1,0 +1,111 @@
+"""The server of the page: from options to a port that answers, until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fsat.app.desk import Desk, Limits
+from fsat.app.gate import Gate
+from fsat.app.page import build, import_gradio, mount
+from fsat.errors import FsatError
+from fsat.interrupts import Interrupted
+from fsat.progress import say
+
+if TYPE_CHECKING:
+    import gradio
+
+CLOSE_SECONDS = 5
+"""What is being answered when a signal comes may take this long."""
+
+
+def serve(
+    model: str, host: str, port: int, limits: Limits, top_k: int, ready: Callable[[str], object] = lambda address: None
+) -> None:
+    """Serve the page until a signal comes.
+
+    Args:
+        model: the tagger, as `fsat.pipeline.predict.predict` takes it; an alias is looked up once.
+        host: address to listen on; ``0.0.0.0`` for all of this machine's.
+        port: to listen on; 0 for any that is free.
+        limits: of each sound.
+        top_k: labels a sound.
+        ready: is told the page's address when it answers.
+
+    Raises:
+        ConfigError: Gradio is not installed.
+        FsatError: the port is taken, or the host is not this machine's.
+        RunError: there is no such model.
+    """
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="fsat-app-"))
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        import_gradio()
+        with listening(host, port) as listener:
+            from fsat.pipeline.predict import uri_of  # MLflow and TensorFlow take seconds
+            from fsat.tracking.registry import open_tagger, pinned
+
+            model = pinned(uri_of(model))
+            desk = Desk(open_tagger(model), limits, top_k)
+            page = build(desk, limits, model)
+            _run(page, limits, folder, listener, lambda: ready(_address(host, listener.getsockname()[1])))
+    except Interrupted as stop:
+        say(f"app: {stop}")  # that is how a server ends
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on the port, before anything slow is done.
+
+    Raises:
+        FsatError: the port cannot be had.
+    """
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(where)
+            listener.listen()  # who comes early waits
+            return listener
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise FsatError(
+            f"host={host}, port={port}: cannot be listened on ({what}); choose another port, or 0 for any that is free"
+        ) from error
+
+
+def _run(
+    page: gradio.Blocks, limits: Limits, folder: str, listener: socket.socket, ready: Callable[[], object]
+) -> None:
+    import uvicorn
+
+    app, stop_event = mount(page, limits)
+
+    class Server(uvicorn.Server):
+        async def startup(self, *args: Any, **kwargs: Any) -> None:
+            await super().startup(*args, **kwargs)
+            if self.started:
+                ready()
+
+        async def shutdown(self, *args: Any, **kwargs: Any) -> None:
+            page.is_running = False
+            stop_event.set()  # every open page has a stream, which would keep the server waiting
+            await super().shutdown(*args, **kwargs)
+
+    config = uvicorn.Config(Gate(app, folder), log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS)
+    Server(config).run(sockets=[listener])
+
+
+def _address(host: str, port: int) -> str:
+    """Where this machine's browser finds the page."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host and "[" not in host else f"http://{host}:{port}/"
