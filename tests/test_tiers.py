@@ -40,6 +40,9 @@ ALLOWED = {
     "librosa": {"data"},
     "sklearn": {"data"},
     "ray": {"pipeline", "tracking"},
+    "onnx": {"models"},
+    "onnxruntime": {"models"},
+    "tf2onnx": {"models"},
 }
 MODULES = sorted((ROOT / "fsat").rglob("*.py"))
 

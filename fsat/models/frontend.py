@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -43,21 +44,20 @@ class Signal:
     ratio: tuple[int, int] = (1, 1)
 
     def reached(self, lengths: Sequence[int]) -> Tensor:
-        """How many of these lengths, which grow, the signal has: as a shape, int32 ones (reached,)."""
+        """Ones, int32, as many as there are of these lengths that the signal has; they must grow."""
         p, q = self.ratio
         marks = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # least n_given whose p / q, rounded, is n
-        period = next(i for i in range(1, len(marks) + 1) if _evenly([b - a for a, b in zip(marks, marks[i:], strict=False)], i))
+        apart = next(k for k in range(1, len(marks) + 1) if _is_even(marks, k))
         parts = []
-        for first in range(min(period, len(marks))):
-            some = marks[first::period]
+        for some in (marks[first::apart] for first in range(apart)):
             step = some[1] - some[0] if len(some) > 1 else 1
             parts.append(part(self.given, some[0] - 1, some[-1], step))
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
 
 
-def _evenly(differences: Sequence[int], period: int) -> bool:
-    """Whether marks that are `period` places apart are all as far from each other as the first two."""
-    return all(a == b for a, b in zip(differences, differences[period:], strict=False))
+def _is_even(marks: Sequence[int], apart: int) -> bool:
+    """Whether every `apart`-th mark, from each of the first ones on, is as far from the last as the others are."""
+    return all(len({b - a for a, b in pairwise(marks[first::apart])}) < 2 for first in range(apart))
 
 
 def part(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:

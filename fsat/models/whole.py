@@ -1,7 +1,7 @@
 """A whole tagger as one Keras model: a waveform in, the blend's probabilities out.
 
 Built of Keras's own layers and operations, in float32, so that a file made of it opens without fsat. Conventions: the
-input is float32 (n_samples,), mono, at the highest rate of the members; the output is float32 (n_classes,) and sums to 1.
+input is float32 (n_samples,), mono, at the highest rate of the members; the output is float32 (n_classes,), its sum 1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
+from fsat.models.exported import INPUT, OUTPUT
 from fsat.models.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
 from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D
 from fsat.models.resampling import resampled
 from fsat.scoring.blend import TINY
-
-INPUT, OUTPUT = "waveform", "scores"
 
 
 def whole_tagger(
@@ -121,4 +120,5 @@ def _twin(layer: Any) -> Any:
         return layers.BatchNormalization(epsilon=layer.epsilon, **same)
     if isinstance(layer, AudioNorm | BandNorm | layers.Normalization):
         return layer
-    return layer.__class__.from_config(layer.get_config())
+    options = layer.get_config()
+    return layer.__class__.from_config({**options, **({"dtype": "float32"} if "dtype" in options else {})})
