@@ -62,8 +62,12 @@ def resampled(given: Signal, rate: int, new_rate: int) -> Signal:
         first = ops.reshape(part(padded, before, before + n_first), (1, n_first))
         changed = part(samples, 0, n_changed) + ops.reshape(product(first, filter.start), (-1,))
         samples = ops.concatenate([changed, part(samples, n_changed)])
-    n = ops.maximum(given.n // q * p + (2 * p * (given.n % q) + q) // (2 * q), 1)  # n * p / q, rounded as soxr does
-    samples = samples * ops.cast(ops.less(places(samples), n), "float32")  # the filter rings on after the end
+    n = given.n // q * p + (2 * p * (given.n % q) + q) // (2 * q)  # n * p / q, rounded as soxr does
+    place = places(samples)
+    samples = samples * ops.cast(ops.less(place, n), "float32")  # the filter rings on after the end
+    nothing = ops.cast(ops.logical_and(ops.equal(place, 0), ops.equal(n, 0)), "float32")
+    samples = samples + nothing * part(given.samples, 0, 1)  # shorter than a sample at the new rate
+    n = ops.maximum(n, 1)
     return Signal(samples, n, given.given, (p, q))
 
 
