@@ -90,7 +90,7 @@ def measured_filter(rate: int, new_rate: int) -> Filter:
     if (q + 2 * reach) * p > MOST_WEIGHTS or 2 * p * q > np.iinfo(np.int32).max:
         raise ConfigError(
             f"members at {rate} and {new_rate} Hz: the rates have no common measure that a model could resample by; "
-            "export one member alone (member=STUDY/FOLD)"
+            "export one member alone (members=STUDY/FOLD)"
         )
     apart = (2 * reach // q + 2) * q + 1  # pulses at every place in q, too far from each other to meet
     positions = (2 * reach // q + 1) * q + apart * np.arange(q)
