@@ -230,7 +230,13 @@ def predict(
 
 @cli.command()
 @click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="Kind of file.")
-@click.option("--model", default="models:/fsat@champion", show_default=True, metavar="URI", help="Tagger to export.")
+@click.option(
+    "--model",
+    default="models:/fsat@champion",
+    show_default=True,
+    metavar="URI|ALIAS",
+    help="Tagger to export: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
+)
 @click.option(
     "--members",
     default="all",

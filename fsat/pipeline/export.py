@@ -15,6 +15,7 @@ from fsat import __version__
 from fsat.data.tables import check_writable, write_whole
 from fsat.errors import FsatError, count
 from fsat.pipeline import export_check
+from fsat.pipeline.predict import uri_of
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.tagger import Tagger
@@ -28,7 +29,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
     Args:
         format: one of `fsat.presets.EXPORT_FORMATS`.
         output: the file; must have the format as suffix. Replaced whole, as is ``FILE.json`` beside it.
-        model: an MLflow model URI.
+        model: the tagger, as `fsat.pipeline.predict.predict` takes it.
         members: as `fsat.tagger.Tagger.only` takes them.
         check: a file or folder of clips to compare scores on; by default sounds that are made for it.
 
@@ -53,7 +54,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         export_check.files_of(check)
     with runs.tracked("export", f"export {format}") as run_id:
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
-        model = pinned(model)
+        model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
         tagger_run = run_of(model)
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})

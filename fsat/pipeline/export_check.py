@@ -17,6 +17,7 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.audio import SUFFIXES, decode
+from fsat.data.inputs import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, printable
 from fsat.tagger import Tagger
@@ -111,7 +112,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"check={printable(path)}: no such file or folder")
-    found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
+    found = sorted(path / name for name in walk(path))
     if not found:
         raise DataError(f"check={printable(path)}: no {', '.join(SUFFIXES)} files in it")
     return list(islice(found, 0, None, -(-len(found) // FILES_AT_MOST)))
