@@ -31,7 +31,7 @@ from fsat.errors import ConfigError, FsatError
 from fsat.models import build, import_keras, save_weights
 from fsat.models.exported import EXTRA, check_packages, open_model, write_model
 from fsat.pipeline.export import check_output, facts_of
-from fsat.presets import EXPORT_FORMATS
+from fsat.presets import EXPORT_FORMATS, MODELS
 from fsat.tagger import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
 from fsat.training.predict import Predictor
@@ -53,9 +53,9 @@ TAGGERS = {
     "cnn_logmel": ([("a", config("cnn_logmel"))], "geometric", {}),
     "geometric": (
         [
-            ("a", config("conv1d", eval_crops=2)),
+            ("a", config("dummy1d", eval_crops=2)),
             ("b", config("conv2d_mfcc", eval_crops=1)),
-            ("a", config("conv1d", eval_crops=2)),
+            ("a", config("dummy1d", eval_crops=2)),
             ("c", config("cnn_logmel", eval_duration=1.7)),
         ],
         "geometric",
@@ -200,6 +200,10 @@ def check_meaningful(expected: np.ndarray) -> None:
     assert len(set(expected.argmax(axis=1).tolist())) > 1
     assert expected.std(axis=0).max() > 0.05
     assert expected.max(axis=1).mean() > 1.5 / len(LABELS)
+
+
+def test_every_model_is_among_these_taggers() -> None:
+    assert {settings.model for members, *_ in TAGGERS.values() for _, settings in members} == set(MODELS)
 
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)

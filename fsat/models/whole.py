@@ -48,7 +48,8 @@ def whole_tagger(
     for number, (study, config, model) in enumerate(members):
         if config.sampling_rate not in signals:
             signals[config.sampling_rate] = resampled(signal, rate, config.sampling_rate)
-        key = (config.sampling_rate, config.dim, config.audio_length, config.eval_crops, config.eval_frames)
+        crops_of = (config.audio_length, config.eval_crops, config.eval_frames)
+        key = (config.sampling_rate, config.features, config.dim, *crops_of)
         if key not in inputs:
             inputs[key] = _inputs(signals[config.sampling_rate], config)
         crops = plain(model, f"member{number}")(inputs[key])
@@ -120,5 +121,7 @@ def _twin(layer: Any) -> Any:
         return layers.BatchNormalization(epsilon=layer.epsilon, **same)
     if isinstance(layer, AudioNorm | BandNorm | layers.Normalization):
         return layer
+    if not type(layer).__module__.startswith("keras."):
+        raise TypeError(f"{type(layer).__name__} has no twin among Keras's own layers; say here what does the same")
     options = layer.get_config()
     return layer.__class__.from_config({**options, **({"dtype": "float32"} if "dtype" in options else {})})
