@@ -14,8 +14,8 @@ from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
 NAMES = (
-    "decode", "spectra", "train", "frameworks", "predict", "collection", "recording", "blend", "startup", "memory",
-    "folds", "precision", "serve",
+    "decode", "spectra", "train", "frameworks", "predict", "collection", "recording", "serve", "export", "blend",
+    "startup", "memory", "folds", "precision",
 )  # fmt: skip
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 

@@ -101,3 +101,6 @@ PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 
 
 BLENDS = ("geometric", "arithmetic", "weighted")
 """How an ensemble may blend its studies; see `fsat.scoring.blend`."""
+
+EXPORT_FORMATS = ("onnx", "tflite", "keras")
+"""What a tagger can be exported as; also the suffix of the file."""

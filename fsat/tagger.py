@@ -137,6 +137,22 @@ class Tagger:
         """The sampling rates of the members, in Hz, ascending."""
         return sorted({member.config.sampling_rate for member in self.members})
 
+    @property
+    def blend(self) -> tuple[str, dict[str, float]]:
+        """How studies are blended, one of `fsat.config.BLENDS`, and for ``weighted`` what each weighs."""
+        return self._method, dict(self._study_weights)
+
+    def in_float32(self) -> Tagger:
+        """A tagger with copies of the members that compute in float32, whatever this machine would choose."""
+        from fsat.models import in_float32
+
+        exact = copy.copy(self)
+        exact.members = [
+            Member(study, fold, replace(config, precision="float32"), in_float32(model, config))
+            for study, fold, config, model in self.members
+        ]
+        return exact
+
     def only(self, names: str) -> Tagger:
         """The tagger with some of its members; it shares their models.
 

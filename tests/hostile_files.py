@@ -66,6 +66,11 @@ def flipped(data: bytes) -> bytes:
     return data[:third] + bytes(byte ^ 255 for byte in data[third : 2 * third]) + data[2 * third :]
 
 
+def without_length(flac: bytes) -> bytes:
+    """A FLAC that says 0 samples, as one that was written to a pipe."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+
+
 FLOATS = tone(440, 0.3, RATE).astype("<f4")
 NO_NUMBER = np.where(np.arange(len(FLOATS)) == 99, np.nan, FLOATS).astype("<f4")
 INFINITE = np.where(np.arange(len(FLOATS)) == 99, np.inf, FLOATS).astype("<f4")
@@ -100,6 +105,10 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "ten_hours_claimed.wav": (lambda: wav(claim=36000 * RATE * 2), "truncated: the header promises 576000000 bytes"),
     "two_gb_claimed.wav": (lambda: wav(claim=2**31 - 70000), "truncated: the header promises 2147413648 bytes"),
     "from_a_pipe.wav": (lambda: wav(claim=2**32 - 1), USABLE),
+    "from_a_pipe.flac": (lambda: without_length(encoded("FLAC")), USABLE),
+    "ten_hours_from_a_pipe.flac": (lambda: without_length(encoded("FLAC", np.zeros(100 * 36000, np.float32), 100)),
+                                   "longer than max_seconds="),
+    "half_from_a_pipe.flac": (lambda: half(without_length(encoded("FLAC"))), "unreadable audio"),
     "ten_hours.flac": (lambda: encoded("FLAC", np.zeros(100 * 36000, np.float32), 100), "longer than max_seconds="),
     "an_hour.wav": (lambda: encoded("WAV", LONG, 100), "longer than max_seconds="),
     "96_channels.wav": (lambda: wav(np.repeat(SOUND, 96), channels=96), USABLE),

@@ -15,7 +15,7 @@ from fsat.config import MODELS, PRESETS, Config
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict"]
+ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict", "export"]
 
 
 def test_entry_points_are_commands_of_the_same_name():

@@ -231,18 +231,18 @@ def many(tmp_path_factory) -> Path:
     return folder
 
 
-def wait_until_some_are_done(process: subprocess.Popen, output: Path) -> None:
-    """Until the ledger has grown since its files were listed."""
-    path = output.with_name(output.name + ledger.SUFFIX)
-    listed, deadline = 0, time.monotonic() + 120
-    while time.monotonic() < deadline:
+def wait_until_some_are_done(process: subprocess.Popen, files: Path, output: Path) -> None:
+    """Until the ledger is larger than one of which nothing is done."""
+    listed = output.with_name("listed.csv")
+    with pytest.raises(ZeroDivisionError), ledger.opened(listed, {}) as empty:
+        empty.add((path.name for path in files.iterdir()), ordered=False)
+        raise ZeroDivisionError
+    size = Path(f"{listed}{ledger.SUFFIX}").stat().st_size + 20_000
+    path, deadline = Path(f"{output}{ledger.SUFFIX}"), time.monotonic() + 120
+    while not path.exists() or path.stat().st_size < size:
         assert process.poll() is None, process.stderr.read()
-        size = path.stat().st_size if path.exists() else 0
-        listed = listed or (size if size > 100_000 else 0)
-        if listed and size > listed + 8192:
-            return
+        assert time.monotonic() < deadline, "nothing was tagged"
         time.sleep(0.005)
-    raise AssertionError("nothing was tagged")
 
 
 def n_done(output: Path) -> int:
@@ -255,7 +255,7 @@ def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, caps
     """No file twice, none missing, and not a bit otherwise than undisturbed."""
     output = tmp_path / "tags.parquet"
     process = start(store, many, output)
-    wait_until_some_are_done(process, output)
+    wait_until_some_are_done(process, many, output)
     process.send_signal(how)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)

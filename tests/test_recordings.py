@@ -29,9 +29,11 @@ def noise(n_samples: int, channels: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 7])
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 @pytest.mark.parametrize("n_samples", [1, 4999, 5000, 5001, 44100])
 def test_block_by_block_gives_the_same_bits(tmp_path: Path, monkeypatch, channels, suffix, n_samples) -> None:
+    if suffix == ".mp3" and channels > 2:
+        channels = 2
     path = tmp_path / f"clip{suffix}"
     sf.write(path, noise(n_samples, channels), 44100)
     rates = [8000, 16000, 44100]

@@ -42,6 +42,9 @@ ALLOWED = {
     "sklearn": {"data"},
     "ray": {"pipeline", "tracking"},
     "gradio": {"app"},
+    "onnx": {"models"},
+    "onnxruntime": {"models"},
+    "tf2onnx": {"models"},
 }
 MODULES = sorted((ROOT / "fsat").rglob("*.py"))
 

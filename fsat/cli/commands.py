@@ -25,6 +25,7 @@ from fsat.cli.options import (
 )
 from fsat.config import PRESETS, Config
 from fsat.errors import DataError
+from fsat.presets import EXPORT_FORMATS
 from fsat.tag_settings import TagSettings
 from fsat.thresholds import Thresholds
 
@@ -225,6 +226,38 @@ def predict(
 
     predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
     click.echo(output)
+
+
+@cli.command()
+@click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="Kind of file.")
+@click.option(
+    "--model",
+    default="models:/fsat@champion",
+    show_default=True,
+    metavar="URI|ALIAS",
+    help="Tagger to export: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
+)
+@click.option(
+    "--members",
+    default="all",
+    show_default=True,
+    metavar="all|N|STUDY/FOLD,...",
+    help="Members of the ensemble that go into the file; fewer are smaller and quicker.",
+)
+@click.option("--output", metavar="FILE", help="The file to write. [default: tagger.FORMAT]")
+@click.option(
+    "--check",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="A file or folder of clips on which scores are compared. [default: sounds made for it]",
+)
+def export(format: str, model: str, members: str, output: str | None, check: Path | None) -> None:
+    """Write a registered tagger as one file, a waveform in and scores out, for programs without fsat."""
+    from fsat.pipeline.export import export
+
+    path = Path(output or f"tagger.{format}")
+    export(format, path, model, members, check)
+    click.echo(path)
 
 
 @cli.command()

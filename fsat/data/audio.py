@@ -47,12 +47,15 @@ class Header:
     samplerate: int
 
 
+UNKNOWN = 1 << 50
+"""Samples that a header says when it does not know them, or more."""
+
 WHOLE = 0.98
 """Share of the samples that a header promises which must be there."""
 
 
 def read_header(path: str | PathLike[str]) -> Header:
-    """Read a file's header without decoding its samples.
+    """Read a file's header, without decoding its samples unless it does not know how many there are.
 
     Raises:
         AudioError: the file cannot be opened as audio, has no samples, or says that it is longer than `LONGEST`.
@@ -62,7 +65,10 @@ def read_header(path: str | PathLike[str]) -> Header:
             raise AudioError("no samples in it")
         _check_whole(file.extra_info)
         _check_length(file.frames, file.samplerate, LONGEST)
-        return Header(file.frames, file.samplerate)
+        frames, rate = file.frames, file.samplerate
+    if frames >= UNKNOWN:
+        frames = sum(len(block.mono) for block in blocks(path, [rate], LONGEST))
+    return Header(frames, rate)
 
 
 def decode(source: Source, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
@@ -141,13 +147,13 @@ def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) 
         _check_length(file.frames, rate, max_seconds)
         size = max(1, min(BLOCK // file.channels, BLOCK * rate // max(rates)))
         streams: dict[int, soxr.ResampleStream] = {}
-        seen, mono = 0, _read_mono(file, size)
+        seen, mono = 0, _read_mono(file, min(size, file.frames))
         if not len(mono):
             raise AudioError("no samples in it")
         while len(mono):
             seen += len(mono)
             _check_length(seen, rate, max_seconds)
-            following = _read_mono(file, size)
+            following = _read_mono(file, min(size, file.frames - seen))
             last = not len(following)
             at = {}
             for wanted in rates:
@@ -161,7 +167,7 @@ def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) 
                     at[wanted] = _finite(streams[wanted].resample_chunk(mono, last=last))
             yield Block(mono, rate, at, last)
             mono = following
-        if seen < WHOLE * file.frames and (file.format != "MP3" or _counts_frames(source)):
+        if seen < WHOLE * file.frames < UNKNOWN and (file.format != "MP3" or _counts_frames(source)):
             raise AudioError(f"truncated: the header promises {file.frames} samples, there are {seen}")
 
 
@@ -187,6 +193,12 @@ def _opened(source: Source) -> Iterator[sf.SoundFile]:
     """An open audio file; what libsndfile says against it, then or later, becomes an `AudioError`."""
     import soundfile as sf
 
+    class Stream(sf.SoundFile):
+        """Read from front to back; else soundfile seeks after every read, which not every file can."""
+
+        def seekable(self) -> bool:
+            return False
+
     if isinstance(source, bytes | bytearray | memoryview):
         if not len(source):
             raise AudioError("empty file")
@@ -194,7 +206,7 @@ def _opened(source: Source) -> Iterator[sf.SoundFile]:
     else:
         handle = _open_regular(source)
     try:
-        with sf.SoundFile(handle, closefd=False) as file:
+        with Stream(handle, closefd=False) as file:
             yield file
     except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise AudioError(f"unreadable audio ({_brief(error)})") from error
@@ -242,7 +254,7 @@ def _finite(samples: np.ndarray) -> np.ndarray:
 
 
 def _check_length(frames: int, samplerate: int, max_seconds: float) -> None:
-    if frames > max_seconds * samplerate:
+    if max_seconds * samplerate < frames < UNKNOWN:
         raise AudioError(f"longer than max_seconds={max_seconds:g}: {frames / samplerate:.0f} s")
 
 

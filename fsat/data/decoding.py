@@ -40,7 +40,7 @@ from fsat.errors import AudioError, DataError, FsatError
 from fsat.progress import Progress
 from fsat.threads import in_order
 
-FORMAT = 2
+FORMAT = 1
 """Raised when the layout of a store changes, or the samples that `decode` makes of the same bytes."""
 
 _BYTES_PER_ENTRY = 256  # of index and journal, generously

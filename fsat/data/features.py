@@ -109,7 +109,7 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
     from scipy.fft import dct
 
     result = np.empty((len(crops), n_mfcc, 1 + crops.shape[1] // HOP_LENGTH), dtype=np.float32)
-    window, filters = _window_and_filters(sampling_rate)
+    window, filters = window_and_filters(sampling_rate)
 
     def one(crop: np.ndarray, out: np.ndarray) -> None:
         mel = filters @ _power_spectrum(crop, window)
@@ -158,7 +158,7 @@ def threads() -> ThreadPoolExecutor:
 
 
 @lru_cache(maxsize=8)
-def _window_and_filters(sampling_rate: int) -> tuple[np.ndarray, csr_array]:
+def window_and_filters(sampling_rate: int) -> tuple[np.ndarray, csr_array]:
     """Hann window (n_fft,) and mel filter bank (n_mels, bins), float32.
 
     The bank is sparse: a bin has weights in two bands. That is quicker than the dense product, which would also have

@@ -148,7 +148,7 @@ def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int
     """
     from scipy.fft import rfft
 
-    window, filters = _window_and_filters(sampling_rate, n_mels, hop_length)
+    window, filters = window_and_filters(sampling_rate, n_mels, hop_length)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, len(window) // 2), len(window))[::hop_length]
     result = np.empty((len(frames), n_mels), np.float32)
     for first in range(0, len(frames), FRAMES_AT_ONCE):
@@ -178,7 +178,7 @@ def _lowest(sampling_rate: int) -> float:
 
 
 @lru_cache(maxsize=8)
-def _window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tuple[np.ndarray, csr_array]:
+def window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tuple[np.ndarray, csr_array]:
     """Hann window of two hops, centred in n_fft samples, and the mel filter bank (n_mels, bins), float32."""
     import warnings
 

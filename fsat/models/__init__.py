@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fsat.config import MODELS, Config
@@ -76,6 +77,17 @@ def _optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
     return optimizer
 
 
+def in_float32(model: keras.Model, config: Config) -> keras.Model:
+    """A network like this one, with copies of its weights, that computes in float32 on every machine."""
+    keras = import_keras()
+    copy = build(replace(config, precision="float32"), model.output_shape[-1])
+    for new, old in zip(copy.layers, model.layers, strict=True):
+        new.set_weights(old.get_weights())
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()
+    return copy
+
+
 def save_weights(model: keras.Model, path: Path) -> None:
     """Write a model's weights without its optimizer's state; the name must end in ``.weights.h5``."""
     import_keras().Model(model.inputs, model.outputs).save_weights(path)
@@ -104,7 +116,7 @@ def import_keras():
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" not in sys.modules:
-        with _quiet_stderr():
+        with quiet_stderr():
             import tensorflow as tf  # first, so that its notes are the ones held back
         tf.config.threading.set_intra_op_parallelism_threads(n_threads())
         tf.config.threading.set_inter_op_parallelism_threads(2)  # how many operations at once changes no bit
@@ -125,7 +137,7 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Hold back what is written to standard error, C++ code included; it is shown if an exception comes."""
     sys.stderr.flush()
     saved = os.dup(2)

@@ -143,6 +143,11 @@ def open_tagger(model_uri: str) -> Tagger:
     return tagger
 
 
+def run_of(model_uri: str) -> str:
+    """Id of the run that made the model behind a URI; an empty text where that is not known."""
+    return ask(lambda: mlflow.models.get_model_info(model_uri)).run_id or ""
+
+
 def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> Any | None:
     """The version with an alias, if there is one."""
     if not client.search_registered_models(filter_string=f"name = {_quoted(name)}"):
