@@ -197,6 +197,14 @@ threshold_options = [
 ]
 
 
+def cluster_of(options: dict[str, Any]) -> Any:
+    """The machines to work on; takes what says so out of the options."""
+    from fsat.launch import Cluster
+
+    names = {"cluster": "kind", "ray_address": "address", "ray_cpus": "cpus", "ray_gpus": "gpus"}
+    return Cluster(**{field: options.pop(name) for name, field in names.items() if name in options})
+
+
 def with_options(options: list[Callable]) -> Callable:
     """A decorator that adds several options."""
 

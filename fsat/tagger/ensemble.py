@@ -1,24 +1,15 @@
-"""The tagger: an ensemble's members in one folder, clips in, top-k labels with scores out.
-
-The folder holds ``tagger.json`` (labels, how studies are blended and what each weighs, and per member its study, fold,
-Config and weights file) and the members' weights. Loading it runs no code from the folder. MLflow loads it through
-`_load_pyfunc` as a pyfunc model, with a copy of this package, so it needs the dependencies but no checkout.
-"""
+"""All members of an ensemble at work: clips in, scores or labels out."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 import os
-import shutil
 import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,64 +20,21 @@ from fsat.config import Config
 from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
 from fsat.data.recordings import windows
-from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
-from fsat.identity import RECIPE
+from fsat.errors import AudioError, ConfigError, printable
 from fsat.scoring.blend import blend_studies
 from fsat.scoring.metrics import top_k
-from fsat.serving import server
 from fsat.serving.clips import first_sounds, groups
-from fsat.serving.limits import Limits
 from fsat.serving.requests import tag_params
 from fsat.serving.wanted import check_wanted
+from fsat.tagger.folder import load_weights, read_facts
 
 if TYPE_CHECKING:
     from os import PathLike
 
     import pandas as pd
 
-FACTS = "tagger.json"
-
 WINDOWS_AT_ONCE = 64
 """Of a recording, that are tagged together."""
-
-
-@dataclass(frozen=True)
-class MemberFiles:
-    """One member as it goes into a tagger's folder."""
-
-    study: str
-    fold: int
-    config: Config
-    weights: Path
-
-
-def write(
-    folder: Path,
-    members: Sequence[MemberFiles],
-    labels: Sequence[str],
-    blend: str = "geometric",
-    study_weights: Mapping[str, float] | None = None,
-) -> None:
-    """Write a tagger's folder.
-
-    Args:
-        folder: must exist and be empty.
-        members: all of the blend's; those of a study that weighs 0 are left out, for they change nothing.
-        labels: label order.
-        blend: one of `fsat.config.BLENDS`.
-        study_weights: for ``weighted``, what each study weighs.
-    """
-    facts = []
-    for member in members:
-        if study_weights and study_weights[member.study] == 0:
-            continue
-        name = f"{member.study}-fold{member.fold}.weights.h5"
-        shutil.copyfile(member.weights, folder / name)
-        who = {"study": member.study, "fold": member.fold, "weights": name, "sha256": _hash(folder / name)}
-        facts.append({**who, "config": member.config.to_dict()})
-    how = {"blend": blend, "study_weights": dict(study_weights or {})}
-    whole = {"recipe": RECIPE, "labels": list(labels), **how, "members": facts}
-    (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
 
 
 class Member(NamedTuple):
@@ -117,7 +65,7 @@ class Tagger:
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build, compile_predictions
 
-        facts = _read_facts(Path(folder))
+        facts = read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
         self._method: str = facts.get("blend", "geometric")  # older folders say nothing
         self._study_weights: dict[str, float] = facts.get("study_weights", {})
@@ -128,7 +76,7 @@ class Tagger:
             if config.precision == "mixed_bfloat16":  # or float32, where the machine would have to imitate it
                 config = replace(config, precision="auto")
             model = build(config, len(self.labels))
-            _load_weights(model, Path(folder) / fact["weights"], fact.get("sha256"))
+            load_weights(model, Path(folder) / fact["weights"], fact.get("sha256"))
             compile_predictions(model)
             self.members.append(Member(fact["study"], fact["fold"], config, model))
 
@@ -315,55 +263,3 @@ class Tagger:
 
         for sound in first_sounds([member.config for member in self.members]):
             self.scores([sound])  # alone, as most clips will come: oneDNN makes code for every number of crops
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """The facts of a tagger's folder, those checked that must be there; `RunError` if they are not."""
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text())
-        names = [fact["weights"] for fact in facts["members"] if {"study", "fold", "config"} <= set(fact)]
-        fine = len(facts["members"]) == len(names) > 0 and all(Path(name).name == name for name in names)
-        fine = fine and all(isinstance(label, str) for label in facts["labels"])
-        for fact in facts["members"]:
-            Config.from_mapping(fact["config"])
-    except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
-    if not fine:
-        raise RunError(
-            f"{path}: lacks members with study, fold, config and weights beside it; register the tagger anew"
-        )
-    return facts
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _load_weights(model: Any, path: Path, digest: str | None) -> None:
-    """Fill a model's weights from a file; `RunError` if it is not one of such a model, or is not what it was."""
-    try:
-        if digest not in (None, _hash(path)):
-            raise ValueError("it was altered since the tagger was made")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras warns of weights that it leaves as they are
-            model.load_weights(path)
-    except Exception as error:  # h5py and Keras raise whatever they come upon
-        what = " ".join(str(error).split())[:150]
-        raise RunError(f"{path}: cannot be loaded ({what}); register the tagger anew") from error
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise RunError(f"{path}: has weights that are no numbers; register the tagger anew")
-
-
-def _load_pyfunc(data_path: str) -> Tagger:
-    """What `mlflow.pyfunc.load_model` calls; in `mlflow models serve`, this is also the time to get ready for that."""
-    if not server.in_server():
-        return Tagger(data_path)
-    with server.starting():
-        limits = Limits.from_environment()
-        tagger = Tagger(data_path)
-        tagger.max_seconds = limits.max_seconds
-        tagger.warm_up()
-    server.install(limits)
-    return tagger

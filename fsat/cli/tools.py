@@ -1,0 +1,58 @@
+"""Small commands: scores of a table, generated sounds, what is kept on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsat.cli.use import cli
+
+
+@cli.command()
+def sync() -> None:
+    """Upload what finished folds have kept on this machine while the tracking server was away."""
+    from fsat.tracking.upload import sync
+
+    for line in sync():
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.argument("truth", type=click.Path(path_type=Path))
+def score(submission: Path, truth: Path) -> None:
+    """mAP@3 and accuracy of SUBMISSION (fname,label) against the table TRUTH (fname,label)."""
+    from fsat.reports.submission import score_submission
+
+    table = score_submission(submission, truth)
+    click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=1001, show_default=True, help="Same seed, same bytes.")
+@click.option("--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips a class.")
+def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
+    """Write generated sounds to DIR, laid out like FSDKaggle2018."""
+    from fsat.data.sources import write_sample
+
+    options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
+    write_sample(folder, seed=seed, **options)
+    click.echo(folder)
+
+
+@cli.command()
+@click.option("--clear", is_flag=True, help="Remove the decoded clips, but those that are just being made.")
+@click.option("--all", "everything", is_flag=True, help="With --clear: remove generated sounds and checkpoints too.")
+def cache(clear: bool, everything: bool) -> None:
+    """List what is kept between runs, such as decoded clips and checkpoints, or remove it."""
+    if everything and not clear:
+        raise click.UsageError("--all goes with --clear")
+    from fsat.data.housekeeping import clear_cache, list_cache
+    from fsat.training.kept import clear_kept, list_kept
+
+    for line in clear_kept() if everything else list_kept():
+        click.echo(line)
+    for line in clear_cache(everything) if clear else list_cache():
+        click.echo(line)
