@@ -137,6 +137,9 @@ def write_tagger(folder: Path, members: list[tuple[str, Config]], blend: str = "
     return folder
 
 
+pytestmark = pytest.mark.usefixtures("signals")  # commands are run in this process, and take them over
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Taggers by name, each made once."""
