@@ -3,12 +3,10 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 
 import mlflow
-import numpy as np
 import pytest
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
@@ -113,53 +111,3 @@ def test_predict_with_the_champion_gives_the_tags_of_main(clone):
     done = local(clone, "-e", "predict", "-P", f"input={folder}", "-P", "output=again.csv")
     assert done.returncode == 0, done.stderr
     assert (clone / "again.csv").read_text() == (clone / "tags.csv").read_text()
-
-
-def test_the_champion_serves_without_the_checkout(clone, tmp_path):
-    """`mlflow models serve`: JSON with base64 clips in, tags out; the code travels with the model."""
-    import base64
-    import csv
-    import json
-    import time
-    import urllib.request
-
-    from fsat.data.sources import SAMPLE, cache_dir
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{clone}/mlflow.db"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/fsat@champion", "--env-manager", "local",
-         "--port", str(port)],
-        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
-                break
-            except OSError:
-                assert server.poll() is None, server.stderr.read()
-                assert time.monotonic() < deadline, "the server did not answer"
-                time.sleep(0.5)
-        rows = csv.DictReader((clone / "tags.csv").read_text().splitlines())
-        good = next(row for row in rows if not row["error"])
-        clip = (cache_dir() / SAMPLE / "audio_test" / good["fname"]).read_bytes()
-        records = [{"audio": base64.b64encode(audio).decode()} for audio in (clip, b"not a sound")]
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations",
-            json.dumps({"dataframe_records": records, "params": {"top_k": 3}}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        answer = json.load(urllib.request.urlopen(request, timeout=60))["predictions"]
-    finally:
-        os.killpg(server.pid, 15)
-        server.communicate(timeout=30)
-    assert answer[0]["labels"] == good["label"].split()
-    np.testing.assert_allclose(answer[0]["scores"], [float(score) for score in good["scores"].split()], atol=2e-6)
-    assert answer[1]["labels"] == []
-    assert "unreadable" in answer[1]["error"]
