@@ -17,7 +17,7 @@ FOLD = 0
 GAP = 1.0
 """Seconds of silence between two clips, at most."""
 
-WINDOWS = ((5.0, 5.0), (2.56, 1.28))
+WINDOWS = ((5.0, 1.0), (2.56, 1.28), (5.0, 5.0))
 """Window and hop, in seconds."""
 
 
@@ -43,7 +43,7 @@ def run(bench: Bench) -> Section:
             by_window[window, hop].append(_accuracy(output, truth))
     section.scores["share of clips whose middle has the right tag, less the model's accuracy on the same clips"] = [
         Score(f"window={window:g} s, hop={hop:g} s", [a - b for a, b in zip(found, clip_scores, strict=True)],
-              at_least=-0.03)
+              at_least=-0.03 if hop < window else None)
         for (window, hop), found in by_window.items()
     ]  # fmt: skip
     section.scores["share of clips with the right tag"] = [
@@ -67,7 +67,8 @@ def run(bench: Bench) -> Section:
         f"Recordings of {minutes:g} minutes at 44.1 kHz: the {clips} clips of fold {FOLD} of DATA_DIR in random order, "
         f"over and over, with 0 to {GAP:g} s of silence between them; the member of that fold of cnn_logmel has not "
         "heard them. `python -m fsat predict --window W --hop H`; a clip's tag is that of the segment that holds at "
-        "its middle, of the earliest one where several do. Seeds are those of the order. Memory: ru_maxrss of the "
+        "its middle. Windows that do not overlap mostly have parts of two clips in them. Seeds are those of the order. "
+        "Memory: ru_maxrss of the "
         f"command with window={WINDOWS[1][0]:g} s, start included in the time."
     ]
     return section

@@ -19,7 +19,7 @@ from helpers import CLASSES, make_dataset, one_line, read_csv, tone, write_wav
 from servers import OPENER, START_SECONDS, needs
 
 from fsat.app import views
-from fsat.app.desk import Desk, Limits, Sound, side_by_side
+from fsat.app.desk import Desk, Limits, Sound
 from fsat.app.gate import OPEN
 from fsat.app.pictures import picture
 from fsat.app.server import serve
@@ -211,7 +211,7 @@ def test_a_longer_sound_gets_tags_over_time(visit, clips, tagger):
     choose(page, path)
     assert bars(page) == expected(tagger, path)
     rows = [row.locator("td").all_inner_texts() for row in answer(page).locator(".fsat-times tbody tr").all()]
-    found = list(segments(side_by_side(list(tagger.over_time(path, 1.0, 0.5))), tagger.labels))
+    found = list(segments(tagger.over_time(path, 1.0, 0.5), tagger.labels))
     assert rows == [[views.clock(s.start), views.clock(s.end), s.label, f"{s.score:.3f}"] for s in found]
     assert found[0].start == 0
     assert found[-1].end == pytest.approx(4.5)
@@ -419,14 +419,6 @@ def test_a_table_that_holds_itself():
 )
 def test_clock(seconds, text):
     assert views.clock(seconds) == text
-
-
-def test_windows_side_by_side_cover_the_sound_once():
-    rows = [np.array([i]) for i in range(4)]
-    windows = [(0.0, 2.0, rows[0]), (1.0, 3.0, rows[1]), (2.0, 4.0, rows[2]), (2.5, 4.5, rows[3])]
-    found = list(side_by_side(windows))
-    assert [one[:2] for one in found] == [(0.0, 1.5), (1.5, 2.5), (2.5, 3.25), (3.25, 4.5)]
-    assert all(one[2] is row for one, row in zip(found, rows, strict=True))
 
 
 @pytest.mark.parametrize(("n_samples", "rate"), [(1, 8000), (3, 100), (800, 100), (16000, 16000), (32000 * 40, 32000)])

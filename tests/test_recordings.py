@@ -14,7 +14,7 @@ from fsat.data import audio
 from fsat.data.audio import blocks, decode, decode_at
 from fsat.data.recordings import windows
 from fsat.errors import AudioError
-from fsat.scoring.segments import Segment, segments
+from fsat.scoring.segments import Segment, segments, side_by_side
 
 RATE = 8000
 
@@ -85,6 +85,14 @@ def test_too_long(tmp_path: Path) -> None:
         list(windows(path, [RATE], 1, 2))
 
 
+def test_windows_that_overlap_speak_for_what_is_nearest_to_their_middles() -> None:
+    given = [(0.0, 4.0, "a"), (2.0, 6.0, "b"), (4.0, 8.0, "c"), (5.0, 9.0, "d")]
+    assert list(side_by_side(given)) == [(0, 3, "a"), (3, 5, "b"), (5, 6.5, "c"), (6.5, 9, "d")]
+    assert list(side_by_side([(0.0, 5.0, "a"), (5.0, 10.0, "b")])) == [(0, 5, "a"), (5, 10, "b")]
+    assert list(side_by_side([(0.0, 0.3, "a")])) == [(0, 0.3, "a")]
+    assert list(side_by_side([])) == []
+
+
 def rows(*best: str) -> list[tuple[float, float, np.ndarray]]:
     """Windows of 2 s every second, whose best labels, in order, are the letters of each text."""
     made = []
@@ -98,19 +106,21 @@ def rows(*best: str) -> list[tuple[float, float, np.ndarray]]:
 
 def test_consecutive_equal_tags_are_one_segment() -> None:
     found = list(segments(rows("a", "a", "b", "a"), "abcd"))
-    assert [(s.start, s.end, s.label) for s in found] == [(0, 3, "a"), (2, 4, "b"), (3, 5, "a")]
+    assert [(s.start, s.end, s.label) for s in found] == [(0, 2.5, "a"), (2.5, 3.5, "b"), (3.5, 5, "a")]
     assert all(s.score == pytest.approx(0.9) for s in found)
 
 
 def test_several_tags_at_a_time_go_on_by_themselves() -> None:
     found = list(segments(rows("ab", "ba", "bc", "cd"), "abcd", top_k=2))
-    assert [(s.start, s.end, s.label) for s in found] == [(0, 3, "a"), (0, 4, "b"), (2, 5, "c"), (3, 5, "d")]
+    assert [(s.start, s.end, s.label) for s in found] == [
+        (0, 2.5, "a"), (0, 3.5, "b"), (2.5, 5, "c"), (3.5, 5, "d"),
+    ]  # fmt: skip
     assert found[1].score == pytest.approx((0.7 + 0.9 + 0.9) / 3)
 
 
 def test_scores_below_the_least_end_a_segment() -> None:
     assert list(segments(rows("ab", "b"), "abcd", top_k=2, min_score=0.8)) == [
-        Segment(0, 2, "a", pytest.approx(0.9)), Segment(1, 3, "b", pytest.approx(0.9)),
+        Segment(0, 1.5, "a", pytest.approx(0.9)), Segment(1.5, 3, "b", pytest.approx(0.9)),
     ]  # fmt: skip
     assert list(segments(rows("a", "b"), "abcd", min_score=0.95)) == []
     assert list(segments([], "abcd")) == []

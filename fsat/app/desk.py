@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from fsat import interrupts
 from fsat.app import views
@@ -23,7 +20,7 @@ from fsat.data.audio import LONGEST, decode, read_header
 from fsat.errors import ConfigError
 from fsat.reports.tags import Tags
 from fsat.scoring.metrics import top_k
-from fsat.scoring.segments import Segment, segments
+from fsat.scoring.segments import Segment, Window, segments
 from fsat.tag_settings import LONGEST_CLIP
 
 if TYPE_CHECKING:
@@ -37,8 +34,6 @@ LONG = 2.0
 
 MOST_RATE = 32000
 """Hz; pictures show nothing above half of it."""
-
-Window = tuple[float, float, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ class Desk:
             for window in self._tagger.over_time(path, self.window, self.window / 2, self._limits.max_seconds):
                 interrupts.check()
                 windows.append(window)
-        return list(segments(side_by_side(windows), self.labels))
+        return list(segments(windows, self.labels))
 
     def _with_pictures(self, sound: Sound, tagged: Tags) -> str:
         from fsat.app.pictures import picture
@@ -151,15 +146,3 @@ class Desk:
         with self._lock:
             drawn = picture(samples, rate, spans)
         return views.one(tagged, seconds, drawn, spans)
-
-
-def side_by_side(windows: Sequence[Window]) -> Iterator[Window]:
-    """The same windows without overlap: each ends halfway between its middle and the next one's.
-
-    Args:
-        windows: start and end in seconds, in order of time, and anything else.
-    """
-    middles = [(start + end) / 2 for start, end, _ in windows]
-    edges = [windows[0][0], *((a + b) / 2 for a, b in pairwise(middles)), windows[-1][1]]
-    for (start, end), (_, _, scores) in zip(pairwise(edges), windows, strict=True):
-        yield start, end, scores
