@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock bench quality recipe weak_labels faults clean
+.PHONY: setup demo test lint lock docs bench quality recipe weak_labels faults clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ lock: setup
 	$(BIN)/python -c 'import hashlib, re, pathlib; lock, conda = map(pathlib.Path, ("requirements.lock", "conda.yaml")); \
 		digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]; \
 		conda.write_text(re.sub("(?m)^# lock: .*", "# lock: " + digest, conda.read_text()))'
+
+# Writes what the documentation has from the code, and runs its commands in a fresh clone: make docs [PAGES="data.md"].
+docs: setup
+	$(BIN)/python -m docs.make_reference
+	$(BIN)/python -m docs.run_commands $(PAGES)
 
 # What fsat's speed and memory are measured by: make bench DATA_DIR=DIR [BENCH="decode train"]; see benchmarks/README.md.
 bench: setup

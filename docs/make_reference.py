@@ -45,7 +45,7 @@ VARIABLES = {
 TEXT = """\
 # Configuration
 
-<!-- Made by `python -m docs.make_reference` from fsat.config.Config: edit that, or the text in docs/make_reference.py. -->
+<!-- Made by `python -m docs.make_reference` from fsat.config.Config: edit that, or the text in that script. -->
 
 `Config` (`fsat/config.py`) is the only place for numbers that training, features and inference share. Every setting is
 
@@ -69,8 +69,8 @@ model with it.
 | --- | --- | --- | --- |
 {settings}
 
-Settings of augmentation on spectrograms (`gain`, `stretch`, `mel_shift`, `time_mask`, `mel_mask`) and `eval_duration` are
-for models on log-mel spectrograms alone; others refuse them.
+Settings of augmentation on spectrograms (`gain`, `stretch`, `mel_shift`, `time_mask`, `mel_mask`) and `eval_duration`
+are for models on log-mel spectrograms alone; others refuse them.
 
 ## Presets
 
@@ -153,7 +153,9 @@ def _allowed(spec: Field) -> str:
 def _departures(name: str) -> str:
     usual = {spec.name: spec.default for spec in fields(Config)}
     values = {key: value for key, value in PRESETS[name].items() if key == "model" or value != usual[key]}
-    return ", ".join(f"`{key}={value}`" for key, value in values.items() if (key, value) != ("model", name)) or "nothing"
+    return (
+        ", ".join(f"`{key}={value}`" for key, value in values.items() if (key, value) != ("model", name)) or "nothing"
+    )
 
 
 def _models() -> Iterator[str]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stores import new_store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,7 +52,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     before = Path.cwd()
     os.chdir(folder)
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(folder))
     yield folder
     mlflow.set_tracking_uri(None)
     os.chdir(before)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stores import new_store
 
 START_SECONDS = 120.0
 """A server that has not answered by then has failed."""
@@ -138,7 +139,7 @@ class MlflowServer:
         self._environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
         self._command = list(command) or [
             sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port),
-            "--backend-store-uri", store or f"sqlite:///{folder}/server.db",
+            "--backend-store-uri", store or new_store(folder, "server.db", "mlflow-artifacts:"),
             "--artifacts-destination", str(self.artifacts), *options,
         ]  # fmt: skip
         if auth:

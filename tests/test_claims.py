@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers import make_dataset, one_line
+from stores import new_store
 
 from fsat.config import Config
 from fsat.errors import RunError
@@ -43,13 +44,14 @@ class Place:
     def __init__(self, folder: Path, data: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self.data, self.n = folder, data, 0
-        self.client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        self.store = new_store(folder)
+        self.client = mlflow.MlflowClient(self.store)
 
     def start(self, command: str, environment: dict[str, str] | None = None, **options: object) -> Launched:
         self.n += 1
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         variables = {
-            **os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
+            **os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": self.store,
             "FSAT_CACHE_DIR": str(self.folder / "cache"), **(environment or {}),
         }  # fmt: skip
         said = self.folder / f"said-{self.n}"
@@ -143,7 +145,6 @@ def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data
 
 def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     place = Place(tmp_path, data)
-    place.start("eda", environment={}).end()  # makes the store
     both = [place.start("cross_validate", **LONG) for _ in range(2)]
     answers = [launched.end() for launched in both]
     assert answers[0] == answers[1]

@@ -9,13 +9,19 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from docs import make_reference
+from docs.pages import PAGES, Command, commands, fsat_arguments
+from docs.run_commands import BACKGROUND, TESTED_PAGES, elsewhere
 from fsat.cli import cli
 from fsat.config import MODELS, PRESETS, Config
 
-README = (ROOT / "README.md").read_text()
-PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+TEXTS = {path.name: path.read_text() for path in PAGES}
+README = TEXTS["README.md"]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict", "export"]
+
+
+REFERENCE = TEXTS["configuration.md"] + TEXTS["entry-points.md"]
 
 
 def test_entry_points_are_commands_of_the_same_name():
@@ -46,17 +52,59 @@ def test_every_command_and_option_has_help():
                 assert parameter.help, f"{name} {parameter.name}"
 
 
-def test_readme_names_every_command_model_and_preset():
+def test_the_pages_name_every_command_model_and_preset():
     for name in [*cli.commands, *MODELS, *PRESETS]:
-        assert f"`{name}`" in README or f"fsat {name}" in README or f"-e {name}" in README, name
+        assert f"`{name}`" in REFERENCE or f"fsat {name}" in REFERENCE or f"-e {name}" in REFERENCE, name
+        assert name not in cli.commands or any(f"{before}{name}" in README for before in ("`", "fsat ", "-e ")), name
 
 
-def test_readme_lists_every_setting_with_its_default():
+def test_the_reference_is_what_the_code_says():
+    assert TEXTS["configuration.md"] == make_reference.configuration(), "run `python -m docs.make_reference`"
+    page = TEXTS["entry-points.md"]
+    assert page == make_reference.entry_points(page), "run `python -m docs.make_reference`"
     for spec in fields(Config):
-        assert re.search(rf"\| `{spec.name}` \| {re.escape(str(spec.default))} \|", README), spec.name
+        assert re.search(rf"^\| `{spec.name}` \| {re.escape(str(spec.default))} \|", TEXTS["configuration.md"], re.M)
+    for name, command in cli.commands.items():
+        if any(isinstance(option, click.Option) and option.expose_value for option in command.params):
+            assert f"<!-- options of {name} -->\n|" in page, name
 
 
-@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README.md", *PAGES])
+def test_the_reference_has_every_environment_variable():
+    used = {
+        name
+        for path in (ROOT / "fsat").rglob("*.py")
+        for name in re.findall(r"FSAT_[A-Z]+(?:_[A-Z]+)*", path.read_text())
+    }
+    assert used == set(make_reference.VARIABLES)
+
+
+COMMANDS = [command for page in PAGES for command in commands(page)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}: {command.text}")
+def test_the_commands_in_the_documentation_can_be_given(command: Command):
+    """`python -m docs.run_commands` runs them, or says which test does."""
+    arguments = fsat_arguments(re.sub(r" &$", "", command.text))
+    if arguments is None:
+        assert elsewhere(command) or command.text in BACKGROUND or command.text.split()[0] in PROGRAMS
+    else:
+        name, *rest = arguments
+        cli.commands[name].make_context(name, [re.sub(r"^N$", "2", word) for word in rest])
+
+
+PROGRAMS = ("make", "mlflow", "printf", "find")
+"""Others than fsat whose commands the documentation has, and `docs.run_commands` runs."""
+
+
+def test_where_commands_are_run_otherwise_is_there():
+    for command in COMMANDS:
+        if (where := elsewhere(command)).startswith("tests/"):
+            assert (ROOT / where.split(",")[0]).is_file()
+    for page, test in TESTED_PAGES.items():
+        assert page in (ROOT / test).read_text()
+
+
+@pytest.mark.parametrize("page", TEXTS.values(), ids=TEXTS)
 def test_options_in_the_documentation_exist(page):
     known = {option.name for command in cli.commands.values() for option in command.params}
     used = set(re.findall(r"-P\s(\w+)=", page))
@@ -65,29 +113,15 @@ def test_options_in_the_documentation_exist(page):
     assert stages <= set(ENTRY_POINTS)
 
 
-@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README.md", *PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
-        assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
-
-
-def test_the_readme_lists_every_option_of_a_launch():
-    defaults = {option.name: option.default for option in [*launch_options(), *cluster_options()]}
-    for name, default in defaults.items():
-        row = re.search(rf"^\| .*`{name}`.* \| (\w+) \|", README, re.MULTILINE)
-        assert row, name
-        assert row.group(1) == str(default).lower(), name
-
-
-def launch_options() -> list[click.Option]:
-    names = ("resume", "checkpoint_to", "parallel_folds")
-    return [option for option in cli.commands["cross_validate"].params if option.name in names]
-
-
-def cluster_options() -> list[click.Option]:
-    found = [option for option in cli.commands["predict"].params if option.name.startswith(("ray_", "cluster"))]
-    assert len(found) == 4
-    return found
+    for target in re.findall(r"\]\(([^): ]+)\)|src=\"([^\":]+)\"", TEXTS[page.name]):
+        name, _, anchor = "".join(target).partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}, target
 
 
 def test_mlflow_run_lines_in_the_readme_name_entry_points():

@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT
 from helpers import make_dataset, one_line
 from servers import free_port
+from stores import new_store
 
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
@@ -112,7 +113,7 @@ def start(folder: Path, *command: object, **options: object) -> subprocess.Popen
     arguments = [str(word) for word in command]
     for name, value in options.items():
         arguments += [f"--{name}", str(value)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": new_store(folder)}
     environment["FSAT_CACHE_DIR"] = str(folder / "cache")
     (folder / "said").unlink(missing_ok=True)
     with open(folder / "said", "w") as said:
@@ -137,7 +138,7 @@ def alone(data, tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def client(folder: Path) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return mlflow.MlflowClient(new_store(folder))
 
 
 def predictions(folder: Path, run_id: str) -> list[np.ndarray]:
