@@ -46,21 +46,23 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
 @cli.command()
 @click.argument("name", metavar="|".join(DATASETS), type=click.Choice(list(DATASETS)))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--base_url", metavar="URL", default="", help="A mirror: the address that the archives' names are added to."
-)
+@click.option("--base_url", metavar="URL", default="", help="A mirror: what the archives' names are added to.")
 @click.option("--keep_zips", is_flag=True, help="Leave the archives in DIR/.downloads.")
+@click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="Attempts after the first.")
 @click.option(
-    "--retries", type=click.IntRange(min=0), default=5, show_default=True, help="Attempts after a broken one."
-)
-@click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait for the server."
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the server.",
 )
 def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
-    """Download a published dataset to DIR, ready for data_dir; once more, and it goes on where it was.
+    """Download a published dataset to DIR, ready for data_dir, or go on with what was interrupted.
 
-    fsdkaggle2018: 11,073 clips of 41 classes, 4.6 GiB to download and about 11 GB of disk meanwhile, from Zenodo.
-    esc50: 2,000 clips of 5 s, 50 classes, 0.6 GB to download and 1.5 GB of disk meanwhile, from GitHub.
+    \b
+    fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; 4.9 GB, 11 GB of disk
+    esc50: 2,000 clips of 50 classes from GitHub; 0.6 GB, 1.5 GB of disk
     """
     from fsat.data.downloads import download
 

@@ -55,6 +55,7 @@ def download(
     work = folder / WORK
     with _explained(folder):
         if not (work / NAME).exists() and is_whole(folder, dataset):
+            _remove_empty(work)
             return [f"{folder}: {dataset.title} is there, and nothing was downloaded", *summary(folder, dataset)]
         _check_folder(folder, name, dataset)
         work.mkdir(parents=True, exist_ok=True)
@@ -156,9 +157,12 @@ def _clean(work: Path, keep_zips: bool) -> None:
     kept = {archive for archive in work.glob("*.zip") if keep_zips}
     for path in sorted(set(work.iterdir()) - kept, key=lambda path: (path.name == NAME, path.name == LOCK)):
         path.unlink(missing_ok=True)
-    if not kept:
-        with suppress(OSError):
-            work.rmdir()
+    _remove_empty(work)
+
+
+def _remove_empty(work: Path) -> None:
+    with suppress(OSError):  # there are archives in it, or it is not there
+        work.rmdir()
 
 
 @contextmanager

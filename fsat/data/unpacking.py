@@ -148,10 +148,10 @@ def _same(name: str) -> str:
 
 
 def _place(name: str, places: Mapping[str, str]) -> str:
-    """Where a file goes; an empty string if it is left out."""
+    """Where a file goes; an empty string if it is left out, as are the notes of macOS (``._name``)."""
+    if name in places:
+        return places[name]
     for there, here in places.items():
-        if name == there:
-            return here
         if there.endswith("/") and name.startswith(there) and not name.rpartition("/")[2].startswith("._"):
             return here + name.removeprefix(there)
     return ""
