@@ -56,7 +56,14 @@ def known(small, monkeypatch):
 def get_big(server, folder, **options) -> None:
     """Fetch the big file into the folder."""
     checksum = f"sha256:{zip_server.hashlib.sha256(BIG_BYTES).hexdigest()}"
-    fetch(f"{server.url}/{BIG}", folder / BIG, checksum, len(BIG_BYTES), **{"retries": 2, "timeout": 5.0, **options})
+    fetch(
+        f"{server.url}/{BIG}",
+        folder / BIG,
+        checksum,
+        len(BIG_BYTES),
+        2_000_000,
+        **{"retries": 2, "timeout": 5.0, **options},
+    )
     assert (folder / BIG).read_bytes() == BIG_BYTES
     assert [path.name for path in folder.iterdir()] == [BIG]
 

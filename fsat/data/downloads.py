@@ -67,7 +67,8 @@ def download(
                 for archive in dataset.archives:
                     if not (work / READY / archive.name).exists():
                         url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else _address(dataset, archive)
-                        fetch(url, work / archive.name, archive.checksum, archive.zip_bytes, retries, timeout)
+                        size, most = archive.zip_bytes, archive.most_bytes
+                        fetch(url, work / archive.name, archive.checksum, size, most, retries, timeout)
                         _unpack(work, dataset, archive)
                     if not keep_zips:
                         (work / archive.name).unlink(missing_ok=True)
@@ -138,7 +139,7 @@ def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
     unfinished = work / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        limits = Limits(2 * archive.unpacked_bytes)
+        limits = Limits(archive.most_bytes)
         if left_out := unpack(work / archive.name, unfinished, archive.places, limits):
             say(f"{archive.name}: {count(len(left_out), 'file')} not needed, such as {left_out[0]}")
         if (unfinished / ESC50_META).exists():

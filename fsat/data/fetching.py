@@ -19,7 +19,7 @@ from fsat import __version__, interrupts
 from fsat.data.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.data.store import in_bytes, write_all
 from fsat.errors import FsatError
-from fsat.progress import Progress
+from fsat.progress import Progress, say
 
 PART, NOTE = ".part", ".part.json"
 
@@ -32,14 +32,15 @@ SLOWEST = 500
 _BLOCK_BYTES = 1 << 18
 
 
-def fetch(url: str, path: Path, checksum: str, about: int, retries: int = 5, timeout: float = 30.0) -> None:
+def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: int = 5, timeout: float = 30.0) -> None:
     """Have a file with this checksum at `path`: as it is there, or downloaded, going on with a part of it.
 
     Args:
         url: where it is.
         path: where it goes; its folder must be there, and is used by nobody else.
         checksum: ``algorithm:hex``.
-        about: its size in bytes, as far as known; more than twice as much is not taken.
+        about: its size in bytes, as far as known.
+        most: bytes that it may have.
         retries: attempts without progress after the first one.
         timeout: seconds to wait for a connection, and for the next bytes.
 
@@ -55,7 +56,7 @@ def fetch(url: str, path: Path, checksum: str, about: int, retries: int = 5, tim
     level, part = logger.level, path.with_name(path.name + PART)
     logger.setLevel("ERROR")
     try:
-        pooch.retrieve(url, checksum, path.name, path.parent, downloader=Resuming(part, about, retries, timeout))
+        pooch.retrieve(url, checksum, path.name, path.parent, downloader=Resuming(part, about, most, retries, timeout))
     except ValueError as error:  # pooch's word for a wrong checksum
         _forget(part)
         algorithm, _, expected = checksum.partition(":")
@@ -74,11 +75,12 @@ class Resuming:
 
     Args:
         part: the file that is kept.
-        about, retries, timeout: as `fetch` takes them.
+        about, most, retries, timeout: as `fetch` takes them.
     """
 
-    def __init__(self, part: Path, about: int, retries: int, timeout: float) -> None:
-        self.part, self.about, self.retries, self.timeout = part, about, retries, timeout
+    def __init__(self, part: Path, about: int, most: int, retries: int, timeout: float) -> None:
+        self.part, self.about, self.most = part, about, most
+        self.retries, self.timeout = retries, timeout
         self.name = part.name.removesuffix(PART)
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
@@ -87,6 +89,7 @@ class Resuming:
         import urllib3
 
         failures, furthest = 0, self._size()
+        say(f"downloading {shown(url)}{f', from {in_bytes(furthest)} on' if furthest else ''}")
         mb = round(self.about / 1e6)
         with requests.Session() as session, Progress(f"downloading {self.name}, MB", mb) as self._progress:
             while True:
@@ -104,6 +107,7 @@ class Resuming:
                         failures, furthest = 0, self._size()
                     failures += 1
                     self._decide(url, error, failures)
+        say(f"{self.name}: {in_bytes(self._size())} have come; taking their checksum")
         Path(output_file).unlink(missing_ok=True)
         try:
             os.link(self.part, output_file)
@@ -172,7 +176,7 @@ class Resuming:
                 kept += len(block)
                 came += len(block)
                 self._progress.advance(max(0, round(kept / 1e6) - self._progress.done))
-                if kept > 2 * max(self.about, 1 << 20):
+                if kept > self.most:
                     _forget(self.part)
                     raise FsatError(f"{shown(answer.url)}: sends more than {in_bytes(kept)}, expected about "
                                     f"{in_bytes(self.about)}; the download was removed: check the address")  # fmt: skip

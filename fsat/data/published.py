@@ -23,7 +23,8 @@ class Archive:
         checksum: ``algorithm:hex``, as pooch writes it.
         places: what is unpacked: where a folder (with ``/`` at its end) or file of the archive goes in the data folder.
         zip_bytes: size of the archive, about.
-        unpacked_bytes: size of what is unpacked, about; more than twice as much is refused.
+        unpacked_bytes: size of what is unpacked, about.
+        most_bytes: more than this is neither fetched nor unpacked.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Archive:
     places: Mapping[str, str]
     zip_bytes: int
     unpacked_bytes: int
+    most_bytes: int = 10_000_000_000
 
 
 @dataclass(frozen=True)
