@@ -14,18 +14,14 @@ import zip_server
 from conftest import ROOT
 from filelock import FileLock
 from helpers import one_line
-from zip_server import ZipServer, command, files_of, noise, small_esc50, small_fsdkaggle2018, wait_for, zipped
+from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, wait_for, zipped
 
 from fsat.cli import run
 from fsat.data import fetching
 from fsat.data.downloads import download
-from fsat.data.fetching import fetch
 from fsat.data.manifest import read_manifest
 from fsat.data.published import DATASETS
 from fsat.errors import DataError, FsatError
-
-BIG = "big.zip"
-BIG_BYTES = zipped({"a.bin": noise(600_000)})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def server(small):
     archives = {name: data for _, zips, _ in small.values() for name, data in zips.items()}
-    server = ZipServer({BIG: BIG_BYTES, **archives}).start()
+    server = ZipServer(archives).start()
     yield server
     server.stop()
 
@@ -51,30 +47,6 @@ def known(small, monkeypatch):
     for name, (dataset, _, _) in small.items():
         monkeypatch.setitem(DATASETS, name, dataset)
     monkeypatch.setattr(fetching, "WAITS", (0.0,))
-
-
-def get_big(server, folder, **options) -> None:
-    """Fetch the big file into the folder."""
-    checksum = f"sha256:{zip_server.hashlib.sha256(BIG_BYTES).hexdigest()}"
-    fetch(
-        f"{server.url}/{BIG}",
-        folder / BIG,
-        checksum,
-        len(BIG_BYTES),
-        2_000_000,
-        **{"retries": 2, "timeout": 5.0, **options},
-    )
-    assert (folder / BIG).read_bytes() == BIG_BYTES
-    assert [path.name for path in folder.iterdir()] == [BIG]
-
-
-def refusal(server, folder, **options) -> str:
-    """What is said where the big file cannot be had; nothing that looks like it is left."""
-    with pytest.raises(FsatError) as error:
-        get_big(server, folder, **options)
-    assert not (folder / BIG).exists()
-    assert not list(folder.glob("tmp*"))
-    return one_line(error.value)
 
 
 def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
@@ -211,133 +183,6 @@ def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp
     assert [path.name for path in (tmp_path / "lacking").iterdir()] == [".downloads"]
 
 
-# From here on: servers.
-
-
-def test_a_download_goes_on_where_it_broke_off(server, tmp_path):
-    server.faults = [{"cut": 200_000}, {"cut": 300_000}]
-    get_big(server, tmp_path)
-    assert [asked.range for asked in server.asked] == ["", "bytes=200000-", "bytes=500000-"]
-    assert server.asked[1].if_range == f'"{zip_server.hashlib.md5(BIG_BYTES).hexdigest()}"'
-    assert server.sent(BIG) == len(BIG_BYTES)
-    get_big(server, tmp_path)
-    assert len(server.asked) == 3  # it has the right checksum: nothing more is asked for
-
-
-def test_progress_starts_the_counting_of_attempts_anew(server, tmp_path):
-    server.faults = [{"cut": 290_000}, {"cut": 0}, {"cut": 270_000}, {"cut": 0}]
-    get_big(server, tmp_path, retries=2)
-    (tmp_path / BIG).unlink()
-    server.asked.clear()
-    server.always = {"cut": 10}
-    assert "the connection broke off; 0.0 kB are kept" in refusal(server, tmp_path, retries=2)
-    assert len(server.asked) == 3
-
-
-@pytest.mark.parametrize(
-    ("fault", "requests"),
-    [
-        ({"no_range": True}, 2),  # 200: the whole file from the start
-        ({"status": 416, "body": b"", "headers": {"Content-Range": "bytes */17"}}, 3),
-        ({"headers": {"Content-Range": f"bytes 7-{len(BIG_BYTES) - 1}/{len(BIG_BYTES)}"}}, 3),  # another part
-        ({"headers": {"Content-Range": "bytes 200000-200099/200100"}}, 3),  # of another file
-        ({"headers": {"Content-Range": "nonsense"}}, 3),
-        ({"status": 503, "headers": {"Retry-After": "0"}}, 3),
-        ({"cut": 0}, 3),
-        ({"chunked": True, "no_range": True}, 2),
-    ],
-)
-def test_servers_that_answer_a_range_otherwise(server, tmp_path, fault, requests):
-    server.faults = [{"cut": 200_000}, fault]
-    get_big(server, tmp_path)
-    assert len(server.asked) == requests
-
-
-def test_a_length_that_is_too_long_is_corrected_by_the_next_answer(server, tmp_path):
-    server.faults = [{"headers": {"Content-Length": "900000"}}]
-    get_big(server, tmp_path)
-    assert [asked.range for asked in server.asked] == ["", f"bytes={len(BIG_BYTES)}-"]
-
-
-def test_a_file_that_changed_meanwhile_is_begun_anew(server, tmp_path):
-    server.files[BIG] = b"PK" + noise(700_000)
-    server.faults = [{"cut": 200_000}]
-    with pytest.raises(FsatError):
-        get_big(server, tmp_path, retries=0)
-    assert (tmp_path / f"{BIG}.part").stat().st_size == 200_000
-    server.files[BIG] = BIG_BYTES
-    get_big(server, tmp_path)
-    assert server.asked[1].range == "bytes=200000-"  # refused by If-Range
-    assert server.asked[1].sent == len(BIG_BYTES)
-
-
-def test_without_length_a_whole_file_is_known_by_its_end(server, tmp_path):
-    server.faults = [{"chunked": True, "cut": 3000}, {"chunked": True, "no_range": True}]
-    get_big(server, tmp_path)
-    assert len(server.asked) == 2
-
-
-def test_a_part_without_a_note_is_not_used(server, tmp_path):
-    (tmp_path / f"{BIG}.part").write_bytes(b"something else")
-    get_big(server, tmp_path)
-    (tmp_path / BIG).unlink()
-    (tmp_path / f"{BIG}.part").write_bytes(b"something else")
-    (tmp_path / f"{BIG}.part.json").write_text('{"size": ')
-    get_big(server, tmp_path)
-    assert [asked.range for asked in server.asked] == ["", ""]
-
-
-def test_a_part_that_is_complete_is_not_asked_for_again(server, tmp_path):
-    """As a kill leaves it while the checksum is taken."""
-    (tmp_path / f"{BIG}.part").write_bytes(BIG_BYTES)
-    (tmp_path / f"{BIG}.part.json").write_text(f'{{"size": {len(BIG_BYTES)}, "same": ""}}')
-    (tmp_path / "tmpabc123").write_bytes(BIG_BYTES)
-    get_big(server, tmp_path)
-    assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        ({"body": b"PK" + bytes(1000)}, r"received sha256 \w{64}, expected \w{64}; the download was removed"),
-        ({"headers": {"Content-Length": "5000"}, "cut": 5000}, "wrong checksum: received sha256"),
-        ({"headers": {"Content-Length": "900000"}, "no_range": True}, "the connection broke off; 600.3 kB are kept"),
-        ({"body": b"PK" + bytes(3_000_000)}, r"sends more than 2\.\d MB, expected about 600.3 kB; the download was"),
-        ({"body": b"<html>please log in", "headers": {"Content-Type": "text/html"}}, "sent a web page, expected a zip"),
-        ({"body": b"garbage"}, "sent something else, expected a zip"),
-        ({"status": 403}, r"the server refuses it \(status 403\)"),
-        ({"status": 404}, r"the server does not have it \(status 404\)"),
-        ({"status": 302, "headers": {"Location": f"/{BIG}"}}, "it is redirected without end"),
-        ({"status": 500}, "the server answered 500; try again later"),
-        ({"cut": 100_000, "stall": 5}, r"nothing came for 0.3 s; \d00.0 kB are kept, and the same command goes on"),
-    ],
-)  # fmt: skip
-def test_servers_that_never_answer_well(server, tmp_path, fault, expected):
-    server.always = fault
-    assert re.search(expected, refusal(server, tmp_path, retries=1, timeout=0.3))
-    server.always = {}
-    get_big(server, tmp_path)
-
-
-def test_a_trickle_is_a_stall(server, tmp_path):
-    server.faults = [{"cut": 100_000, "trickle": 0.05}]
-    get_big(server, tmp_path, timeout=0.3)
-    assert len(server.asked) == 2
-    assert int(server.asked[1].range.strip("bytes=-")) >= 100_000
-
-
-def test_a_server_that_is_gone_and_comes_back(server, tmp_path):
-    server.faults = [{"cut": 100_000}]
-    refusal(server, tmp_path, retries=0)
-    server.stop()
-    assert "the connection is refused; 100.0 kB are kept, and the same command goes on there" in refusal(
-        server, tmp_path, retries=0
-    )
-    server.start()
-    get_big(server, tmp_path)
-    assert server.asked[-1].range == "bytes=100000-"
-
-
 def test_no_network(server, tmp_path, monkeypatch):
     with pytest.raises(FsatError, match=r"the proxy of the environment \(https_proxy\) cannot be used") as error:
         download("esc50", tmp_path / "a", "http://mirror.invalid", retries=0)
@@ -433,103 +278,13 @@ def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
     assert all(re.fullmatch(r"bytes=\d{4,}-", text) for text in ranges[1:])
 
 
-EVERYWHERE = """
-import os, pickle, random, signal, sys, traceback
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from zip_server import files_of
-from fsat.data import downloads, fetching, published, store, unpacking
-import pooch, requests, soundfile, filelock
-
-name, url, top, known, share = sys.argv[2], sys.argv[3], Path(sys.argv[4]), sys.argv[5], float(sys.argv[6])
-dataset, _, expected = pickle.load(open(known, "rb"))
-published.DATASETS[name] = dataset
-os.sync = lambda: None
-steps, limit, folder = 0, None, None
-
-
-def step():
-    global steps
-    steps += 1
-    if steps == limit:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hook(event, arguments):
-    if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link") and folder:
-        if isinstance(arguments[0], (str, os.PathLike)) and str(folder) in str(arguments[0]):
-            step()
-
-
-def in_halves(file, data):
-    half = len(data) // 2
-    step()
-    real(file, data[:half])
-    step()
-    real(file, data[half:])
-
-
-real = store.write_all
-fetching.write_all = unpacking.write_all = in_halves
-fetching.say = lambda *_: None
-sys.addaudithook(hook)
-
-
-def child(limit_of_it):
-    global limit, steps
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            limit, steps = limit_of_it, 0
-            sys.stderr = open(os.devnull, "w")
-            downloads.download(name, folder, url, retries=0)
-            code = 0
-        except BaseException:
-            sys.stderr = sys.__stderr__
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitpid(pid, 0)[1]
-
-
-def check(k):
-    if (folder / dataset.table).exists():
-        found = {path: data for path, data in files_of(folder).items() if not path.startswith(".downloads")}
-        assert found == expected, k
-
-
-k, killed, rng = 0, 0, random.Random(1)
-while True:
-    k += 1
-    if rng.random() > share:
-        continue
-    folder = top / str(k)
-    status = child(k)
-    check(k)
-    if status == 0:
-        break
-    assert status == signal.SIGKILL, (k, status)
-    killed += 1
-    again = child(k + 3 if k % 2 else None)  # every second time it is killed again a little later
-    check(k)
-    if again:
-        again = child(None)
-    assert again == 0, k
-    assert files_of(folder) == expected, (k, set(files_of(folder)) ^ set(expected))
-    assert not (folder / ".downloads").exists(), k
-print(killed, k)
-"""
-
-
 @pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.25), ("esc50", 0.4)])
 def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
     known = tmp_path / "known"
     known.write_bytes(zip_server.pickle.dumps(small[name]))
-    arguments = [ROOT / "tests", name, server.url, tmp_path, known, share]
-    done = subprocess.run(
-        [sys.executable, "-c", EVERYWHERE, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
+    arguments = [ROOT / "tests" / "kill_steps.py", name, server.url, tmp_path, known, share]
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *map(str, arguments)], env=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     killed, last = map(int, done.stdout.split())
     assert killed > 20

@@ -100,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/zip"}
             body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:5000], body[5000:])) + b"0\r\n\r\n"
         self.send_response(status)
+        self.send_header("Connection", "close")
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()

@@ -63,6 +63,7 @@ def download(
             if not _check_folder(folder, name, dataset):
                 (work / NAME).write_text(name)
             if not is_whole(folder, dataset):
+                shutil.rmtree(work / UNFINISHED, ignore_errors=True)
                 _check_space(folder, dataset, keep_zips)
                 for archive in dataset.archives:
                     if not (work / READY / archive.name).exists():
@@ -137,7 +138,6 @@ def _check_space(folder: Path, dataset: Dataset, keep_zips: bool) -> None:
 def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
     """Unpack an archive, so that it is ready or not there."""
     unfinished = work / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         limits = Limits(archive.most_bytes)
         if left_out := unpack(work / archive.name, unfinished, archive.places, limits):

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +93,21 @@ class Resuming:
         say(f"downloading {shown(url)}{f', from {in_bytes(furthest)} on' if furthest else ''}")
         mb = round(self.about / 1e6)
         with requests.Session() as session, Progress(f"downloading {self.name}, MB", mb) as self._progress:
-            while True:
-                interrupts.check()
-                try:
-                    self._attempt(session, url)
-                    break
-                except KeyboardInterrupt:
-                    self._progress.say(
-                        f"{self.name}: {in_bytes(self._size())} are kept; the same command goes on there"
-                    )
-                    raise
-                except (requests.RequestException, urllib3.exceptions.HTTPError, BrokenOff) as error:
-                    if self._size() > furthest + _BLOCK_BYTES:
-                        failures, furthest = 0, self._size()
-                    failures += 1
-                    self._decide(url, error, failures)
+            try:
+                while True:
+                    interrupts.check()
+                    try:
+                        self._attempt(session, url)
+                        break
+                    except (requests.RequestException, urllib3.exceptions.HTTPError, BrokenOff) as error:
+                        if self._size() > furthest + _BLOCK_BYTES:
+                            failures, furthest = 0, self._size()
+                        failures += 1
+                        self._decide(url, error, failures)
+            except KeyboardInterrupt:
+                kept = in_bytes(self._size())
+                self._progress.say(f"{self.name}: {kept} are kept; the same command goes on there")
+                raise
         say(f"{self.name}: {in_bytes(self._size())} have come; taking their checksum")
         Path(output_file).unlink(missing_ok=True)
         try:
@@ -150,28 +151,32 @@ class Resuming:
                 if start != kept or (note["size"] and size and size != note["size"]):
                     _forget(self.part)
                     raise BrokenOff("the server sent another part than was asked for, which begins anew")
-                self._receive(answer, size or note["size"], note["same"])
+                self._receive(answer, kept, size or note["size"], note["same"])
             elif status == 200:
-                if "html" in answer.headers.get("Content-Type", ""):
-                    raise no_zip(url, "a web page")
                 length = answer.headers.get("Content-Length", "")
                 tag, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-                _forget(self.part)
-                self._receive(answer, int(length) if length.isdigit() else 0, date if tag[:1] != '"' else tag)
+                same = tag if tag.startswith('"') else date  # a weak ETag, W/"...", says nothing of bytes
+                self._receive(answer, 0, int(length) if length.isdigit() else 0, same)
             else:
                 raise of_status(url, status, answer)
 
-    def _receive(self, answer: Any, size: int, same: str) -> None:
-        """Append what the server sends; `size` is that of the whole file, 0 where it does not say so."""
-        kept = self._size()
+    def _receive(self, answer: Any, kept: int, size: int, same: str) -> None:
+        """Append what the server sends to the bytes that are kept; where these are 0, it begins anew.
+
+        `size` is that of the whole file, 0 where the server does not say it.
+        """
+        blocks = iter(lambda: answer.raw.read1(_BLOCK_BYTES, decode_content=False) or b"", b"")
+        first = next(blocks, b"")
         if not kept:
+            if not first.startswith(b"PK"[: len(first)]):
+                page = "html" in answer.headers.get("Content-Type", "")
+                raise no_zip(answer.url, "a web page" if page else "something else")
+            _forget(self.part)
             self._write_note(size, same)
         self._progress.expect(round((size or max(self.about, kept)) / 1e6), round(kept / 1e6))
         since, came = time.monotonic(), 0
         with open(self.part, "ab", buffering=0) as file:
-            while block := answer.raw.read1(_BLOCK_BYTES, decode_content=False):
-                if not kept and not block.startswith(b"PK"[: len(block)]):
-                    raise no_zip(answer.url, "something else")
+            for block in chain([first], blocks):
                 write_all(file, block)
                 kept += len(block)
                 came += len(block)
