@@ -7,6 +7,7 @@ import pytest
 from helpers import one_line
 from zip_server import ZipServer, noise, zipped
 
+from fsat import progress
 from fsat.data import fetching
 from fsat.data.fetching import fetch
 from fsat.errors import FsatError
@@ -55,6 +56,17 @@ def test_a_download_goes_on_where_it_broke_off(server, tmp_path):
     assert server.sent(BIG) == len(BIG_BYTES)
     get_big(server, tmp_path)
     assert len(server.asked) == 3  # it has the right checksum: nothing more is asked for
+
+
+def test_it_says_how_far_it_has_come(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0)
+    server.faults = [{"cut": 200_000}]
+    get_big(server, tmp_path)
+    first, *lines, last = capsys.readouterr().err.splitlines()
+    assert first == f"downloading {server.url}/{BIG}"
+    assert "big.zip: the connection broke off; trying again in 0 s, after 200.0 kB" in lines
+    assert re.fullmatch(r"downloading big.zip, MB: 1 of 1, \S+/s, 0:00:00 left", lines[-1])
+    assert last == "big.zip: 600.3 kB have come; taking their checksum"
 
 
 def test_progress_starts_the_counting_of_attempts_anew(server, tmp_path):

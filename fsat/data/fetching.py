@@ -8,6 +8,7 @@ same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -91,7 +92,7 @@ class Resuming:
 
         failures, furthest = 0, self._size()
         say(f"downloading {shown(url)}{f', from {in_bytes(furthest)} on' if furthest else ''}")
-        mb = round(self.about / 1e6)
+        mb = math.ceil(self.about / 1e6)
         with requests.Session() as session, Progress(f"downloading {self.name}, MB", mb) as self._progress:
             try:
                 while True:
@@ -173,14 +174,16 @@ class Resuming:
                 raise no_zip(answer.url, "a web page" if page else "something else")
             _forget(self.part)
             self._write_note(size, same)
-        self._progress.expect(round((size or max(self.about, kept)) / 1e6), round(kept / 1e6))
+        total = math.ceil((size or max(self.about, kept)) / 1e6)
+        self._progress.expect(total, kept // 10**6)
         since, came = time.monotonic(), 0
         with open(self.part, "ab", buffering=0) as file:
             for block in chain([first], blocks):
                 write_all(file, block)
                 kept += len(block)
                 came += len(block)
-                self._progress.advance(max(0, round(kept / 1e6) - self._progress.done))
+                done = total if kept == size else min(total, kept // 10**6)
+                self._progress.advance(done - self._progress.done)
                 if kept > self.most:
                     _forget(self.part)
                     raise FsatError(f"{shown(answer.url)}: sends more than {in_bytes(kept)}, expected about "
