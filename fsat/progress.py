@@ -81,6 +81,12 @@ class Progress:
         self.done += count
         self._show()
 
+    def expect(self, total: int, done: int) -> None:
+        """Say that there are `total` pieces after all, of which `done` are done; the rate counts from here."""
+        self.total, self.done, self._before, self._began = total, done, done, time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, total=total, completed=done)
+
     def note(self, text: str) -> None:
         """Say how far the piece in work has come."""
         self._note = text

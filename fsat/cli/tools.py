@@ -1,4 +1,4 @@
-"""Small commands: scores of a table, generated sounds, what is kept on this machine."""
+"""Small commands: scores of a table, generated and published sounds, what is kept on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fsat.cli.use import cli
+from fsat.data.published import DATASETS
 
 
 @cli.command()
@@ -40,6 +41,33 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
     write_sample(folder, seed=seed, **options)
     click.echo(folder)
+
+
+@cli.command()
+@click.argument("name", metavar="|".join(DATASETS), type=click.Choice(list(DATASETS)))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--base_url", metavar="URL", default="", help="A mirror: what the archives' names are added to.")
+@click.option("--keep_zips", is_flag=True, help="Leave the archives in DIR/.downloads.")
+@click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="Attempts after the first.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the server.",
+)
+def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
+    """Download a published dataset to DIR, ready for data_dir, or go on with what was interrupted.
+
+    \b
+    fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; 4.9 GB, 11 GB of disk
+    esc50: 2,000 clips of 50 classes from GitHub; 0.6 GB, 1.5 GB of disk
+    """
+    from fsat.data.downloads import download
+
+    for line in download(name, folder, base_url, keep_zips, retries, timeout):
+        click.echo(line)
 
 
 @cli.command()

@@ -1,0 +1,102 @@
+"""Downloads a dataset again and again, each time killed a step later, and checks what is there and that it goes on.
+
+    kill_steps.py NAME URL FOLDER KNOWN SHARE
+
+Steps are the opening, renaming, linking, making and removing of a file or folder of the dataset's, and each half of
+what is written at once. KNOWN is a pickle of what `zip_server.small_...` returns; SHARE of the steps are tried. Prints
+the number of kills and of steps. Every download is a child of this process, which has imported all that is needed.
+"""
+
+import os
+import pickle
+import random
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import filelock  # noqa: F401
+import pooch  # noqa: F401
+import requests  # noqa: F401
+import soundfile  # noqa: F401
+from zip_server import files_of
+
+from fsat.data import downloads, fetching, published, store, unpacking
+
+name, url, top, known, share = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
+dataset, _, expected = pickle.loads(Path(known).read_bytes())
+published.DATASETS[name] = dataset
+os.sync = lambda: None
+steps, limit, folder = 0, None, None
+
+
+def step():
+    global steps
+    steps += 1
+    if steps == limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hook(event, arguments):
+    counts = event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")
+    if counts and folder and str(folder) in str(arguments[0]):
+        step()
+
+
+def in_halves(file, data):
+    half = len(data) // 2
+    step()
+    real(file, data[:half])
+    step()
+    real(file, data[half:])
+
+
+real = store.write_all
+fetching.write_all = unpacking.write_all = in_halves
+sys.addaudithook(hook)
+
+
+def child(limit_of_it):
+    global limit, steps
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            limit, steps = limit_of_it, 0
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            downloads.download(name, folder, url, retries=0)
+            code = 0
+        except BaseException:
+            sys.stderr = sys.__stderr__
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+def check(k):
+    if (folder / dataset.table).exists():
+        found = {path: data for path, data in files_of(folder).items() if not path.startswith(".downloads")}
+        assert found == expected, k
+
+
+k, killed, rng = 0, 0, random.Random(1)
+while True:
+    k += 1
+    if rng.random() > share:
+        continue
+    folder = top / str(k)
+    status = child(k)
+    check(k)
+    if status == 0:
+        break
+    assert status == signal.SIGKILL, (k, status)
+    killed += 1
+    again = child(k + 3 if k % 2 else None)  # every second time it is killed again a little later
+    check(k)
+    if again:
+        again = child(None)
+    assert again == 0, k
+    assert files_of(folder) == expected, (k, set(files_of(folder)) ^ set(expected))
+    assert not (folder / ".downloads").exists(), k
+print(killed, k)

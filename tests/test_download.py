@@ -1,0 +1,301 @@
+"""`python -m fsat download`: whole or not at all, from servers that break off, lie, stall and go away."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import zip_server
+from conftest import ROOT
+from filelock import FileLock
+from helpers import one_line
+from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, wait_for, zipped
+
+from fsat.cli import run
+from fsat.data import fetching
+from fsat.data.downloads import download
+from fsat.data.manifest import read_manifest
+from fsat.data.published import DATASETS
+from fsat.errors import DataError, FsatError
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Both datasets with a few clips: the dataset, its archives, and what it becomes, by name."""
+    return {
+        "fsdkaggle2018": small_fsdkaggle2018(tmp_path_factory.mktemp("fsdkaggle2018")),
+        "esc50": small_esc50(tmp_path_factory.mktemp("esc50")),
+    }
+
+
+@pytest.fixture
+def server(small):
+    archives = {name: data for _, zips, _ in small.values() for name, data in zips.items()}
+    server = ZipServer(archives).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def known(small, monkeypatch):
+    """The small datasets under the names of the real ones, and no waiting between attempts."""
+    for name, (dataset, _, _) in small.items():
+        monkeypatch.setitem(DATASETS, name, dataset)
+    monkeypatch.setattr(fetching, "WAITS", (0.0,))
+
+
+def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
+    said = (shared / "data" / "README.md").read_text()
+    from fsat.data.published import FSDKAGGLE2018
+
+    assert FSDKAGGLE2018.base_url == "https://zenodo.org/records/2552860/files"
+    assert "record 2552860" in said
+    for archive in FSDKAGGLE2018.archives:
+        assert re.search(rf"`{archive.name}`\s+(md5 )?{archive.checksum.removeprefix('md5:')}", said), archive.name
+    assert sum(FSDKAGGLE2018.counts.values()) == 9473 + 1600
+
+
+# From here on: the whole command.
+
+
+def test_fsdkaggle2018_from_the_first_byte_to_eda(server, small, tmp_path, store, signals, capsys):
+    folder = tmp_path / "my data"
+    arguments = ["download", "fsdkaggle2018", str(folder), "--base_url", server.url]
+    assert run(arguments) == 0
+    said = capsys.readouterr().out
+    assert f"next: mlflow run . -P data_dir='{folder}'" in said
+    assert "licence: CC BY 4.0" in said
+    assert "cite: E. Fonseca" in said
+    assert "6 clips in FSDKaggle2018.audio_train/, 2 clips in FSDKaggle2018.audio_test/, of 3 classes" in said
+    assert files_of(folder) == small["fsdkaggle2018"][2]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+    asked = len(server.asked)
+    assert run(arguments) == 0
+    assert "is there, and nothing was downloaded" in capsys.readouterr().out
+    assert len(server.asked) == asked
+
+    assert run(["eda", "--data_dir", str(folder)]) == 0
+
+
+def test_esc50_becomes_a_manifest_with_its_folds(server, small, tmp_path):
+    lines = download("esc50", tmp_path, server.url)
+    assert files_of(tmp_path) == small["esc50"][2]
+    assert any("1 recording with clips in more than one (101)" in line for line in lines)
+    manifest = read_manifest(tmp_path)
+    assert manifest.labels == ["dog", "door_wood_knock"]
+    assert manifest.train["fold"].tolist() == ["1", "1", "2", "2"]
+    assert manifest.train["freesound_id"].tolist() == ["100", "101", "102", "101"]
+    assert manifest.train["manually_verified"].tolist() == [1, 1, 1, 1]
+
+
+def test_the_publishers_own_addresses_are_used(server, small, tmp_path, monkeypatch):
+    dataset = small["fsdkaggle2018"][0]
+    monkeypatch.setitem(DATASETS, "fsdkaggle2018", replace(dataset, base_url=f"{server.url}/records/1/files"))
+    download("fsdkaggle2018", tmp_path)
+    assert [asked.name for asked in server.asked] == [archive.name for archive in dataset.archives]
+
+
+def test_zips_are_kept_where_asked_for_and_used_again(server, small, tmp_path):
+    download("fsdkaggle2018", tmp_path / "a", server.url, keep_zips=True)
+    kept = files_of(tmp_path / "a" / ".downloads")
+    assert kept == small["fsdkaggle2018"][1]
+    (tmp_path / "b").mkdir()
+    shutil.copytree(tmp_path / "a" / ".downloads", tmp_path / "b" / ".downloads")
+    server.stop()  # archives that somebody has put there need no server
+    download("fsdkaggle2018", tmp_path / "b", server.url, retries=0)
+    assert files_of(tmp_path / "b") == small["fsdkaggle2018"][2]
+    server.start()
+
+
+def test_no_more_room_is_taken_than_said(server, tmp_path, monkeypatch):
+    """Before the last archive is fetched, those before it are gone."""
+    seen = []
+    real = fetching.Resuming.__call__
+
+    def look(self, *arguments):
+        seen.append([path.name for path in self.part.parent.glob("*.zip")])
+        real(self, *arguments)
+
+    monkeypatch.setattr(fetching.Resuming, "__call__", look)
+    download("fsdkaggle2018", tmp_path, server.url)
+    assert seen == [[], [], []]
+
+
+def test_a_folder_with_other_things_is_refused(server, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"has other things in it, such as notes.txt; expected a new or empty folder"):
+        download("esc50", tmp_path, server.url)
+    with pytest.raises(DataError, match="is a file"):
+        download("esc50", tmp_path / "notes.txt", server.url)
+    assert files_of(tmp_path) == {"notes.txt": b"mine"}
+    server.always = {"status": 404}
+    with pytest.raises(FsatError, match=r"does not have it \(status 404\)"):
+        download("fsdkaggle2018", tmp_path / "new", server.url)
+    with pytest.raises(DataError, match="a download of fsdkaggle2018 was begun there"):
+        download("esc50", tmp_path / "new", server.url)
+
+
+def test_a_dataset_that_lost_a_clip_is_not_taken_for_whole(server, tmp_path):
+    download("esc50", tmp_path, server.url)
+    (tmp_path / "audio_train" / "1-100-A-0.wav").unlink()
+    with pytest.raises(DataError, match="has other things in it, such as LICENSE"):
+        download("esc50", tmp_path, server.url)
+
+
+def test_two_at_once(server, tmp_path):
+    server.always = {"slow": 0.05}
+    first = threading.Thread(target=download, args=("fsdkaggle2018", tmp_path, server.url))
+    first.start()
+    wait_for(lambda: (tmp_path / ".downloads" / "owner").exists() and server.asked)
+    with pytest.raises(FsatError, match=rf"process {os.getpid()} downloads into it"):
+        download("fsdkaggle2018", tmp_path, server.url)
+    server.always = {}
+    first.join()
+    assert read_manifest(tmp_path).train["label"].nunique() == 3
+
+
+def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp_path, monkeypatch):
+    dataset = small["esc50"][0]
+    for change, expected in (
+        ({"counts": {"train.csv": 6}}, "expected 6 different ones"),
+        ({"n_folds": 4}, r"in folds of \{'1': 2, '2': 2\}"),
+        ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 at 44100 Hz"),
+    ):
+        monkeypatch.setitem(DATASETS, "esc50", replace(dataset, **change))
+        with pytest.raises(DataError, match=expected):
+            download("esc50", tmp_path / str(expected[:4]), server.url)
+        assert [path.name for path in (tmp_path / str(expected[:4])).iterdir()] == [".downloads"]
+
+    full = small["fsdkaggle2018"][2]
+    lacking = {name: data for name, data in full.items() if "audio_train" in name and "bell_01" not in name}
+    archives = {**small["fsdkaggle2018"][1], "FSDKaggle2018.audio_train.zip": zipped(lacking)}
+    changed = zip_server.with_archives(small["fsdkaggle2018"][0], archives)
+    monkeypatch.setitem(DATASETS, "fsdkaggle2018", changed)
+    server.files |= archives
+    with pytest.raises(DataError, match=r"1 clip of 6 not in FSDKaggle2018.audio_train/, such as bell_01.wav"):
+        download("fsdkaggle2018", tmp_path / "lacking", server.url)
+    assert [path.name for path in (tmp_path / "lacking").iterdir()] == [".downloads"]
+
+
+def test_no_network(server, tmp_path, monkeypatch):
+    with pytest.raises(FsatError, match=r"the proxy of the environment \(https_proxy\) cannot be used") as error:
+        download("esc50", tmp_path / "a", "http://mirror.invalid", retries=0)
+    one_line(error.value)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(FsatError, match="there is no such host, or no network") as error:
+        download("esc50", tmp_path / "b", "http://me:secret@mirror.invalid", retries=0)
+    assert "secret" not in one_line(error.value)
+    with pytest.raises(FsatError, match="base_url=ftp://x: expected an address that begins with http"):
+        download("esc50", tmp_path / "c", "ftp://x")
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(FsatError, match=r"http://127\.0\.0\.1:99999/"):
+        download("esc50", tmp_path / "d", "http://127.0.0.1:99999", retries=0)
+
+
+# From here on: disks.
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no permission to mount a small disk: run the tests as root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk, free) -> None:
+    """Leave so many bytes of the disk free."""
+    (disk / "ballast").unlink(missing_ok=True)
+    (disk / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
+
+
+def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeypatch):
+    dataset, _, files = small["fsdkaggle2018"]
+    with pytest.raises(FsatError, match=r"no space left: FSDKaggle2018 needs about .* more, .* are free") as error:
+        download("fsdkaggle2018", small_disk / "a", server.url)
+    one_line(error.value)
+    assert server.asked == []
+
+    tiny = tuple(replace(archive, unpacked_bytes=archive.unpacked_bytes // 9) for archive in dataset.archives)
+    monkeypatch.setitem(DATASETS, "fsdkaggle2018", replace(dataset, archives=tiny))
+    monkeypatch.setattr("fsat.data.downloads._check_space", lambda *_: None)
+    failures = []
+    for free in range(0, 300_000, 8192):
+        fill(small_disk, free)
+        try:
+            download("fsdkaggle2018", small_disk / "a", server.url)
+            break
+        except FsatError as error:
+            failures.append((one_line(error), bool(list(small_disk.glob("a/.downloads/*_train.zip")))))
+        assert {path.name for path in small_disk.glob("a/*")} <= {".downloads"}
+        assert not (small_disk / "a" / ".downloads" / "unfinished").exists()
+    assert all(re.search("no space left .*make room, and give the same command", line) for line, _ in failures)
+    assert {unpacking for _, unpacking in failures} == {False, True}
+    assert files_of(small_disk / "a") == files
+
+
+def test_a_folder_that_cannot_be_written(server):
+    with pytest.raises(FsatError, match=r"/proc/nowhere: cannot be written: .*choose another folder") as error:
+        download("esc50", "/proc/nowhere", server.url)
+    one_line(error.value)
+
+
+# From here on: kills.
+
+
+def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
+    folder, name = tmp_path / "data", "FSDKaggle2018.audio_train.zip"
+    server.always = {"slow": 0.01}
+    arguments = command(tmp_path, {"fsdkaggle2018": small["fsdkaggle2018"][0]}, "download", "fsdkaggle2018", folder,
+                        "--base_url", server.url)  # fmt: skip
+    part = folder / ".downloads" / f"{name}.part"
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            before = part.stat().st_size if part.exists() else 0
+            wait_for(lambda before=before: part.exists() and part.stat().st_size > before + 3000)
+            process.send_signal(signum)
+            said = process.communicate()[1]
+        assert [path.name for path in folder.iterdir()] == [".downloads"]
+        assert process.returncode == (-9 if signum == signal.SIGKILL else 143)
+    assert "are kept; the same command goes on there" in said
+    assert said.splitlines()[-1] == "fsat: error: stopped by SIGTERM"
+    server.always = {}
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert files_of(folder) == small["fsdkaggle2018"][2]
+    ranges = [asked.range for asked in server.asked if asked.name == name]
+    assert len(ranges) == 3
+    assert all(re.fullmatch(r"bytes=\d{4,}-", text) for text in ranges[1:])
+
+
+@pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.25), ("esc50", 0.4)])
+def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
+    known = tmp_path / "known"
+    known.write_bytes(zip_server.pickle.dumps(small[name]))
+    arguments = [ROOT / "tests" / "kill_steps.py", name, server.url, tmp_path, known, share]
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *map(str, arguments)], env=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    killed, last = map(int, done.stdout.split())
+    assert killed > 20
+    assert last > 60
+
+
+def test_a_lock_that_a_dead_process_has_left_is_none(server, small, tmp_path):
+    (tmp_path / ".downloads").mkdir()
+    (tmp_path / ".downloads" / "lock").touch()
+    (tmp_path / ".downloads" / "owner").write_text("1")
+    with FileLock(tmp_path / ".downloads" / "lock"), pytest.raises(FsatError, match="process 1 downloads into it"):
+        download("esc50", tmp_path, server.url)
+    download("esc50", tmp_path, server.url)
+    assert files_of(tmp_path) == small["esc50"][2]

@@ -1,0 +1,197 @@
+"""Fetching from servers that break off, lie, stall, trickle, go away and come back: it goes on, or says why not."""
+
+import hashlib
+import re
+
+import pytest
+from helpers import one_line
+from zip_server import ZipServer, noise, zipped
+
+from fsat import progress
+from fsat.data import fetching
+from fsat.data.fetching import fetch
+from fsat.errors import FsatError
+
+BIG = "big.zip"
+BIG_BYTES = zipped({"a.bin": noise(600_000)})
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(fetching, "WAITS", (0.0,))
+    server = ZipServer({BIG: BIG_BYTES}).start()
+    yield server
+    server.stop()
+
+
+def get_big(server, folder, **options) -> None:
+    """Fetch the big file into the folder."""
+    checksum = f"sha256:{hashlib.sha256(BIG_BYTES).hexdigest()}"
+    fetch(
+        f"{server.url}/{BIG}",
+        folder / BIG,
+        checksum,
+        len(BIG_BYTES),
+        2_000_000,
+        **{"retries": 2, "timeout": 5.0, **options},
+    )
+    assert (folder / BIG).read_bytes() == BIG_BYTES
+    assert [path.name for path in folder.iterdir()] == [BIG]
+
+
+def refusal(server, folder, **options) -> str:
+    """What is said where the big file cannot be had; nothing that looks like it is left."""
+    with pytest.raises(FsatError) as error:
+        get_big(server, folder, **options)
+    assert not (folder / BIG).exists()
+    assert not list(folder.glob("tmp*"))
+    return one_line(error.value)
+
+
+def test_a_download_goes_on_where_it_broke_off(server, tmp_path):
+    server.faults = [{"cut": 200_000}, {"cut": 300_000}]
+    get_big(server, tmp_path)
+    assert [asked.range for asked in server.asked] == ["", "bytes=200000-", "bytes=500000-"]
+    assert server.asked[1].if_range == f'"{hashlib.md5(BIG_BYTES).hexdigest()}"'
+    assert server.sent(BIG) == len(BIG_BYTES)
+    get_big(server, tmp_path)
+    assert len(server.asked) == 3  # it has the right checksum: nothing more is asked for
+
+
+def test_it_says_how_far_it_has_come(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0)
+    server.faults = [{"cut": 200_000}]
+    get_big(server, tmp_path)
+    first, *lines, last = capsys.readouterr().err.splitlines()
+    assert first == f"downloading {server.url}/{BIG}"
+    assert "big.zip: the connection broke off; trying again in 0 s, after 200.0 kB" in lines
+    assert re.fullmatch(r"downloading big.zip, MB: 1 of 1, \S+/s, 0:00:00 left", lines[-1])
+    assert last == "big.zip: 600.3 kB have come; taking their checksum"
+
+
+def test_progress_starts_the_counting_of_attempts_anew(server, tmp_path):
+    server.faults = [{"cut": 290_000}, {"cut": 0}, {"cut": 270_000}, {"cut": 0}]
+    get_big(server, tmp_path, retries=2)
+    (tmp_path / BIG).unlink()
+    server.asked.clear()
+    server.always = {"cut": 10}
+    assert "the connection broke off; 0.0 kB are kept" in refusal(server, tmp_path, retries=2)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests"),
+    [
+        ({"no_range": True}, 2),  # 200: the whole file from the start
+        ({"status": 416, "body": b"", "headers": {"Content-Range": "bytes */17"}}, 3),
+        ({"headers": {"Content-Range": f"bytes 7-{len(BIG_BYTES) - 1}/{len(BIG_BYTES)}"}}, 3),  # another part
+        ({"headers": {"Content-Range": "bytes 200000-200099/200100"}}, 3),  # of another file
+        ({"headers": {"Content-Range": "nonsense"}}, 3),
+        ({"status": 503, "headers": {"Retry-After": "0"}}, 3),
+        ({"cut": 0}, 3),
+        ({"chunked": True, "no_range": True}, 2),
+    ],
+)
+def test_servers_that_answer_a_range_otherwise(server, tmp_path, fault, requests):
+    server.faults = [{"cut": 200_000}, fault]
+    get_big(server, tmp_path)
+    assert len(server.asked) == requests
+
+
+def test_a_length_that_is_too_long_is_corrected_by_the_next_answer(server, tmp_path):
+    server.faults = [{"headers": {"Content-Length": "900000"}}]
+    get_big(server, tmp_path)
+    assert [asked.range for asked in server.asked] == ["", f"bytes={len(BIG_BYTES)}-"]
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(server, tmp_path):
+    server.files[BIG] = b"PK" + noise(700_000)
+    server.faults = [{"cut": 200_000}]
+    with pytest.raises(FsatError):
+        get_big(server, tmp_path, retries=0)
+    assert (tmp_path / f"{BIG}.part").stat().st_size == 200_000
+    server.files[BIG] = BIG_BYTES
+    get_big(server, tmp_path)
+    assert server.asked[1].range == "bytes=200000-"  # refused by If-Range
+    assert server.asked[1].sent == len(BIG_BYTES)
+
+
+def test_what_is_kept_outlives_an_answer_that_is_no_zip(server, tmp_path):
+    server.faults = [
+        {"cut": 200_000},
+        {"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html"}},
+    ]
+    assert "the server sent a web page" in refusal(server, tmp_path)
+    get_big(server, tmp_path)
+    assert server.asked[-1].range == "bytes=200000-"
+
+
+def test_without_length_a_whole_file_is_known_by_its_end(server, tmp_path):
+    server.faults = [{"chunked": True, "cut": 3000}, {"chunked": True, "no_range": True}]
+    get_big(server, tmp_path)
+    assert len(server.asked) == 2
+
+
+def test_a_part_without_a_note_is_not_used(server, tmp_path):
+    (tmp_path / f"{BIG}.part").write_bytes(b"something else")
+    get_big(server, tmp_path)
+    (tmp_path / BIG).unlink()
+    (tmp_path / f"{BIG}.part").write_bytes(b"something else")
+    (tmp_path / f"{BIG}.part.json").write_text('{"size": ')
+    get_big(server, tmp_path)
+    assert [asked.range for asked in server.asked] == ["", ""]
+
+
+def test_a_part_that_is_complete_is_not_asked_for_again(server, tmp_path):
+    """As a kill leaves it while the checksum is taken."""
+    (tmp_path / f"{BIG}.part").write_bytes(BIG_BYTES)
+    (tmp_path / f"{BIG}.part.json").write_text(f'{{"size": {len(BIG_BYTES)}, "same": ""}}')
+    (tmp_path / "tmpabc123").write_bytes(BIG_BYTES)
+    get_big(server, tmp_path)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"body": b"PK" + bytes(1000)}, r"received sha256 \w{64}, expected \w{64}; the download was removed"),
+        ({"headers": {"Content-Length": "5000"}, "cut": 5000}, "wrong checksum: received sha256"),
+        ({"headers": {"Content-Length": "900000"}, "no_range": True}, "the connection broke off; 600.3 kB are kept"),
+        ({"body": b"PK" + bytes(3_000_000)}, r"sends more than 2\.\d MB, expected about 600.3 kB; the download was"),
+        ({"body": b"<html>please log in", "headers": {"Content-Type": "text/html"}}, "sent a web page, expected a zip"),
+        ({"body": b"garbage"}, "sent something else, expected a zip"),
+        ({"status": 403}, r"the server refuses it \(status 403\)"),
+        ({"status": 404}, r"the server does not have it \(status 404\)"),
+        ({"status": 302, "body": b"", "headers": {"Location": f"/{BIG}"}}, "it is redirected without end"),
+        ({"status": 500}, "the server answered 500; try again later"),
+    ],
+)  # fmt: skip
+def test_servers_that_never_answer_well(server, tmp_path, fault, expected):
+    server.always = fault
+    assert re.search(expected, refusal(server, tmp_path, retries=1))
+    server.always = {}
+    get_big(server, tmp_path)
+
+
+def test_silence_and_a_trickle_are_stalls(server, tmp_path):
+    server.always = {"cut": 100_000, "stall": 9}
+    line = refusal(server, tmp_path, retries=0, timeout=1.0)
+    assert "nothing came for 1 s; 100.0 kB are kept, and the same command goes on there" in line
+    server.always = {"cut": 100_000, "trickle": 0.1}
+    line = refusal(server, tmp_path, retries=0, timeout=1.0)
+    assert re.search(r"only \d+ bytes came in 1 s; \d\d\d.\d kB are kept", line)
+    server.always = {}
+    get_big(server, tmp_path)
+    assert int(server.asked[-1].range.strip("bytes=-")) >= 200_000
+
+
+def test_a_server_that_is_gone_and_comes_back(server, tmp_path):
+    server.faults = [{"cut": 100_000}]
+    refusal(server, tmp_path, retries=0)
+    server.stop()
+    assert "the connection is refused; 100.0 kB are kept, and the same command goes on there" in refusal(
+        server, tmp_path, retries=0
+    )
+    server.start()
+    get_big(server, tmp_path)
+    assert server.asked[-1].range == "bytes=100000-"
