@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from fsat.errors import count
-from fsat.reports.style import lettering, plt, save
+from fsat.reports.style import BLUE, ORANGE, lettering, plt, save
+
+COLOURS = (BLUE, ORANGE, "#4b8b3b", "#8b3a62", "#b8860b", "#5c5c9a", "#00868b", "#a0522d", "#c2509a", "#55606a")
+"""Of studies, in their order; further ones begin anew."""
 
 FLAT = 0.01
 """Share of its own size that a loss must have risen by after the best epoch, to speak of a rise."""
@@ -47,10 +49,9 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
         path: of the PNG.
     """
     studies = list(dict.fromkeys((curve.study, curve.model) for curve in curves))
-    colours = matplotlib.colormaps["tab10" if len(studies) <= 10 else "tab20"].colors
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True, layout="constrained")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.6, 6), sharex=True, gridspec_kw={"hspace": 0.08})
     for number, (study, model) in enumerate(studies):
-        colour = colours[number % len(colours)]
+        colour = COLOURS[number % len(COLOURS)]
         for axes in (above, below):
             axes.plot([], [], color=colour, label=f"{lettering(model)} {study}")
         for curve in curves:
@@ -71,7 +72,7 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
     )
     below.set_xlim(-0.5, last + 0.5)
     below.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    above.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    above.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     save(figure, path)
 
 

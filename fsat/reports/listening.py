@@ -41,7 +41,7 @@ class Players:
         """A clip with its player, its file name and its length in seconds; or with the reason why it has no player."""
         name = printable(fname)
         if self.where is None:
-            return Sound(title, " · ".join([*notes, name]), None)
+            return Sound(title, "\n".join([*notes, name]), None)
         if fname not in self.made:
             try:
                 self.made[fname] = self._make(self.where(fname))
@@ -49,14 +49,14 @@ class Players:
                 self.made[fname] = f"cannot be played: {printable(error)}"
         made = self.made[fname]
         if isinstance(made, str):
-            return Sound(title, " · ".join([*notes, name, made]), None)
+            return Sound(title, "\n".join([*notes, name, made]), None)
         seconds, mp3 = made
         length = f"{seconds:.1f} s" + (f", of which {LISTEN_SECONDS:g} s" if seconds > LISTEN_SECONDS else "")
         there = [*notes, f"{name}, {length}"]
         if len(mp3) > self.room:
-            return Sound(title, " · ".join([*there, "no player: the page would be too large"]), None)
+            return Sound(title, "\n".join([*there, "no player: the page would be too large"]), None)
         self.room -= len(mp3)
-        return Sound(title, " · ".join(there), mp3)
+        return Sound(title, "\n".join(there), mp3)
 
     def _make(self, path: Path) -> tuple[float, bytes]:
         header = read_header(path)
@@ -80,10 +80,9 @@ def sounds(clips: Predicted, places: np.ndarray, players: Players) -> list[Sound
     made = []
     for place, row, best in zip(places.tolist(), rows, top_k(rows, TOP_K), strict=True):
         label = clips.targets[place]
-        guesses = ", ".join(f"{clips.labels[j]} {row[j]:.2f}" for j in best)
-        if label not in best:
-            guesses += f" … {clips.labels[label]} {row[label]:.2g}"
+        guesses = "guesses: " + ", ".join(f"{clips.labels[j]} {row[j]:.2f}" for j in best)
+        own = [] if label in best else [f"the label itself: {row[label]:.2g}"]
         checked = "verified" if clips.verified[place] else "not verified"
         title = f"{clips.labels[label]} ({checked})"
-        made.append(players.sound(title, str(clips.fnames[place]), [f"guesses: {guesses}"]))
+        made.append(players.sound(title, str(clips.fnames[place]), [guesses, *own]))
     return made

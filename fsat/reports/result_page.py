@@ -14,10 +14,16 @@ from fsat.reports import result_words as words
 from fsat.reports.curves import FoldCurve, about_curves, plot_curves
 from fsat.reports.listening import SHOWN, Players, first_suspects, hardest, sounds
 from fsat.reports.study import Predicted, Told
-from fsat.reports.style import BLUE, GREY, ORANGE, lettering, plt, save
+from fsat.reports.style import BLUE, ORANGE, lettering, plt, save
 from fsat.reports.webpage import Page
 
-PAIRS_SHOWN = 20
+PAIRS_SHOWN = 15
+DOT = "#77818a"
+
+SCORES_SHOWN = [
+    "kind", "study", "model", "method", "fold", "map3", "accuracy", "map3_verified", "clips", "selected_on", "minutes",
+]  # fmt: skip
+"""Columns of the table of scores, the scores themselves where they are seen without scrolling."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,14 @@ def write_page(result: Result, standing: str, path: Path) -> None:
 
 def _scores(page: Page, result: Result) -> None:
     page.section("scores", "Scores")
-    page.finding(words.about_scores(result.scores, result.method))
+    page.finding(words.about_blend(result.scores, result.method))
+    page.words(words.about_others(result.scores, result.method))
     if warning := words.about_selection(result.selected_on):
         page.words(warning)
     path = result.plots / "scores.png"
     plot_scores(result.scores, result.method, path)
     page.figure(path, "mAP@3 of members, studies and blends on one axis", "Out-of-fold mAP@3.")
-    table = result.scores.drop(columns=["run_id"])
+    table = result.scores[SCORES_SHOWN]
     formats = {"map3": ".4f", "accuracy": ".4f", "map3_verified": ".4f", "minutes": ".2f"}
     page.table(table, "Scores of members, studies and blends, as in scores.csv", formats)
 
@@ -92,13 +99,13 @@ def _scores(page: Page, result: Result) -> None:
 def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
     """A line for each study, with its members, and for each blend; the blend that was chosen is marked."""
     rows = scores[scores["kind"] != "member"]
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(rows) + 0.9), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.6, 0.4 * len(rows) + 0.9))
     names = []
     for place, row in enumerate(rows.itertuples(index=False)):
         own = row.kind == "study"
         if own:
             members = scores.loc[(scores["kind"] == "member") & (scores["study"] == row.study), "map3"]
-            axes.plot(members, [place] * len(members), "o", color=GREY, markersize=6)
+            axes.plot(members, [place + 0.25] * len(members), "o", color=DOT, markersize=4.5)
         chosen = row.method == method
         axes.plot(row.map3, place, "D", color=ORANGE if chosen else BLUE, markersize=8)
         axes.annotate(f"{row.map3:.4f}", (1, place), (6, 0), xycoords=("axes fraction", "data"), va="center",
@@ -106,7 +113,7 @@ def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
         names.append(f"{lettering(row.model)} {row.study}" if own else f"blend, {row.method}")
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("mAP@3: diamonds of studies and blends (orange: this one), dots of their folds")
+    axes.set_xlabel("mAP@3 (dots: single folds; orange: this blend)")
     save(figure, path)
 
 
@@ -139,12 +146,12 @@ def _classes(page: Page, result: Result) -> None:
 def _confusion(page: Page, result: Result) -> None:
     page.section("confusion", "Confusions")
     page.finding(words.about_confusion(result.told, list(result.clips.labels)))
+    page.figure(result.plots / "confusion.png", "Counts of labels against best guesses", "Rows are labels.")
     pairs = result.told.pairs
     if len(pairs):
         more = f", {PAIRS_SHOWN} of {len(pairs)}: all are in reports/confused_pairs.csv"
         caption = "Most confused pairs" + (more if len(pairs) > PAIRS_SHOWN else "")
         page.table(pairs.head(PAIRS_SHOWN), caption, {"share": ".3f"})
-    page.figure(result.plots / "confusion.png", "Counts of labels against best guesses", "Rows are labels.")
 
 
 def _listening(page: Page, result: Result) -> None:
@@ -159,8 +166,12 @@ def _listening(page: Page, result: Result) -> None:
         unverified = int((~clips.verified[places]).sum())
         page.finding(
             f"{count(wrong, 'clip')} of {len(clips.targets)} have another best guess than their label; these are the "
-            f"{len(places)} whose labels the blend believes least. {unverified} of them nobody has verified: check "
-            "those first, by ear."
+            f"{len(places)} whose labels the blend believes least. "
+            + (
+                f"{unverified} of them nobody has verified: check those first, by ear."
+                if unverified
+                else "All of these are said to be verified: hear them all the same."
+            )
         )
         page.words("In the order of reports/suspects.csv, which has them all.")
         _note(page, found)

@@ -21,11 +21,11 @@ METHODS = {
 }
 
 
-def about_scores(scores: pd.DataFrame, method: str) -> str:
-    """What the blend adds to the best study, and which study and member are best."""
+def about_blend(scores: pd.DataFrame, method: str) -> str:
+    """The blend's score, and what it adds to the best study's."""
     blend = scores[scores["method"] == method].iloc[0]
-    studies, members = scores[scores["kind"] == "study"], scores[scores["kind"] == "member"]
-    best, member = studies.loc[studies["map3"].idxmax()], members.loc[members["map3"].idxmax()]
+    studies = scores[scores["kind"] == "study"]
+    best = studies.loc[studies["map3"].idxmax()]
     text = f"The blend has an out-of-fold mAP@3 of {blend['map3']:.4f} on {count(int(blend['clips']), 'clip')}"
     if len(studies) == 1:
         text += f": that of its one study, {best['model']} ({best['study']}), which a blend adds nothing to"
@@ -35,7 +35,14 @@ def about_scores(scores: pd.DataFrame, method: str) -> str:
         text += f", {more} the best study, {best['model']} ({best['study']}), with {best['map3']:.4f}"
         if best["clips"] != blend["clips"]:
             text += f" on {count(int(best['clips']), 'clip')}"
-    text += f". The best member is fold {member['fold']} of {member['model']} ({member['study']}), with "
+    return f"{text}."
+
+
+def about_others(scores: pd.DataFrame, method: str) -> str:
+    """Which member is best, the blend on verified clips, and whether another way to blend would score better."""
+    blend, members = scores[scores["method"] == method].iloc[0], scores[scores["kind"] == "member"]
+    member = members.loc[members["map3"].idxmax()]
+    text = f"The best member is fold {member['fold']} of {member['model']} ({member['study']}), with "
     text += f"{member['map3']:.4f} on its own fold."
     if pd.notna(blend["map3_verified"]):
         text += f" On verified clips alone the blend has {blend['map3_verified']:.4f}."
@@ -110,5 +117,7 @@ def about_calibration(told: Told, clips: Predicted) -> str:
     if abs(said - right) <= SURE:
         text += "on the whole they are as sure as they should be."
     else:
-        text += f"they are {'too sure' if said > right else 'surer than they say'}, by {abs(said - right):.3f}."
+        text += (
+            f"they are {'too sure' if said > right else 'right more often than they say'}, by {abs(said - right):.3f}."
+        )
     return text + f" Over bins of scores the two are {told.bins.expected_error:.3f} apart (expected calibration error)."
