@@ -196,7 +196,7 @@ def test_what_cannot_be_registered_can_be_looked_at(study):
     assert "The tagger is not registered: " in fetch(run.info.run_id, "report.html").read_text()
 
 
-def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, tmp_path):
+def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, tmp_path, monkeypatch):
     run = study[0].run
     table = pd.read_csv(fetch(run.info.run_id, "predictions/clips.csv"), dtype=str, keep_default_na=False)
     trained = Trained(table, study[0].dataset, run.info.start_time / 1000)
@@ -225,6 +225,11 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
         own.path(PLANTED)
     assert own.path("bell_01.wav").is_file()
     assert "clips whose files were changed since then have no player" in own.note
+    monkeypatch.setattr("fsat.data.found.CLIPS_CHECKED", 3)
+    many = find_clips(trained, [str(copy)])
+    assert "has too many clips to compare them all" in many.note
+    assert many.before == trained.began
+    monkeypatch.undo()
     (copy / "audio_train" / "bell_01.wav").unlink()
     own = find_clips(trained, [str(copy)])
     assert "a clip is missing or unusable" in own.note

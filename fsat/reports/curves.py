@@ -59,7 +59,7 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
                 continue
             for axes, points in ((above, curve.val_map3), (below, curve.val_loss)):
                 few = "." if len(points) == 1 else None
-                axes.plot(list(points), list(points.values()), color=colour, linewidth=0.9, alpha=0.85, marker=few)
+                axes.plot(list(points), list(points.values()), color=colour, linewidth=0.8, alpha=0.8, marker=few)
                 if curve.best_epoch in points:
                     axes.plot(curve.best_epoch, points[curve.best_epoch], "o", color=colour, markersize=5,
                               markeredgecolor="white", zorder=3)  # fmt: skip
@@ -76,7 +76,7 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
     save(figure, path)
 
 
-def about_curves(curves: Sequence[FoldCurve]) -> str:
+def about_curves(curves: Sequence[FoldCurve]) -> list[str]:
     """What the curves say of each study, in a sentence each: where the folds were best, and what came after."""
     said = []
     for study, model in dict.fromkeys((curve.study, curve.model) for curve in curves):
@@ -96,7 +96,7 @@ def about_curves(curves: Sequence[FoldCurve]) -> str:
         elif rose:
             text += f", and rises after that in {rose} of {len(folds)}"
         said.append(text + ".")
-    return " ".join(said)
+    return said
 
 
 def _rise(curve: FoldCurve) -> float:

@@ -123,7 +123,8 @@ def _curves(page: Page, result: Result) -> None:
     if not there:
         page.finding("The tracking server has no metrics by epoch of these fold runs, so there are no curves.")
         return
-    page.finding(about_curves(there) or "The tracking server has no val_loss of these fold runs.")
+    for text in about_curves(there) or ["The tracking server has no val_loss of these fold runs."]:
+        page.finding(text)
     if len(there) < len(result.curves):
         missing = len(result.curves) - len(there)
         page.note(f"Of {missing} of {count(len(result.curves), 'fold run')} the tracking server has no such metrics.")
