@@ -1,16 +1,22 @@
-"""Reports on out-of-fold predictions: tables by hand, planted wrong labels, calibration against its definition."""
+"""Reports on out-of-fold predictions: tables by hand, planted wrong labels, calibration, words, a large page."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import read_csv
+from helpers import read_csv, write_wav
 
+from fsat.data.found import Found
+from fsat.reports import result_words as words
 from fsat.reports import study as reports
-from fsat.reports.study import Predicted, class_table, confused_pairs, suspects, write_reports
+from fsat.reports.curves import FoldCurve, about_curves
+from fsat.reports.listening import PLAYED_BYTES, Players, hardest, sounds
+from fsat.reports.result_page import Result, write_page
+from fsat.reports.study import Predicted, class_table, confused_pairs, suspects, tell, write_reports
 from fsat.scoring import rows
 from fsat.scoring.calibration import reliability
 from fsat.scoring.guesses import best_guesses
@@ -181,3 +187,118 @@ def test_suspects_in_parts_are_the_suspects(tmp_path: Path, monkeypatch: pytest.
     parts = list(suspects(clips, guesses))
     assert len(parts) > 5
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+
+
+# --- words, and the page ---------------------------------------------------------------------------
+
+
+def scores_of(studies: dict[str, list[float]], blends: tuple[float, float, float]) -> pd.DataFrame:
+    """A table of scores: by study its members' mAP@3 and, last, its own; and those of the three blends."""
+    columns = ["kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on",
+               "minutes", "run_id"]  # fmt: skip
+    rows = []
+    for study, (*members, own) in studies.items():
+        rows += [["member", study, f"m_{study}", "", i, 5, x, x, x, "holdout", 1, "r"] for i, x in enumerate(members)]
+        rows.append(["study", study, f"m_{study}", "", "", 10, own, own, own, "holdout", 2, ""])
+    for method, x in zip(("geometric", "arithmetic", "weighted"), blends, strict=True):
+        rows.append(["blend", "+".join(studies), "m", method, "", 10, x, x, float("nan"), "holdout", 4, ""])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_words_about_scores() -> None:
+    table = scores_of({"a": [0.5, 0.7, 0.6], "b": [0.2, 0.4, 0.3]}, (0.65, 0.55, 0.7))
+    assert words.about_blend(table, "geometric") == (
+        "The blend has an out-of-fold mAP@3 of 0.6500 on 10 clips, 0.0500 more than the best study, m_a (a), with "
+        "0.6000."
+    )
+    assert "0.0500 less than the best study" in words.about_blend(table, "arithmetic")
+    assert words.about_others(table, "geometric") == (
+        "The best member is fold 1 of m_a (a), with 0.7000 on its own fold. Blended with blend=weighted it would have "
+        "0.7000."
+    )
+    assert "Blended with" not in words.about_others(table, "weighted")
+    assert words.about_selection("holdout+nothing") == ""
+    both = words.about_selection("holdout+own fold, labels")
+    assert "very clips that they are scored on" in both
+    assert "labels that were trained on were chosen by models" in both
+
+
+def test_words_about_classes_confusions_and_calibration() -> None:
+    told = tell(predicted())
+    assert words.about_classes(told).startswith('Bang,_"loud" is told worst from the others (average precision 0.500')
+    assert words.class_rows(told)["most often taken for"].tolist() == [
+        "Cello, 1 of 2 clips", 'Bang,_"loud", 2 of 3 clips', "", ""
+    ]  # fmt: skip
+    assert words.about_confusion(told, LABELS) == (
+        '3 of 6 best guesses are wrong (50%). Most often Cello is taken for Bang,_"loud": 2 of its 3 clips. Both ways '
+        'together Bang,_"loud" and Cello are mixed up most, 3 times.'
+    )
+    assert "0.650, and 50.0% of them are right: they are too sure, by 0.150." in words.about_calibration(
+        told, predicted()
+    )
+    perfect = predicted(np.eye(4, dtype=np.float32)[[0, 1]], np.array([0, 1]))
+    assert words.about_confusion(tell(perfect), LABELS) == "All 2 best guesses are right."
+    assert "as sure as they should be" in words.about_calibration(tell(perfect), perfect)
+
+
+def test_words_about_curves() -> None:
+    falling = FoldCurve("a", "m", 0, {}, {0: 2.0, 1: 1.0, 2: 0.5}, 2)
+    rising = FoldCurve("a", "m", 1, {}, {0: 2.0, 1: 1.0, 2: 3.0}, 1)
+    assert about_curves([falling]) == [
+        "m (a): 1 fold of 3 epochs; the loss is least at epoch 2, the last one: more epochs might help."
+    ]
+    (both,) = about_curves([falling, rising])
+    assert both.endswith("the loss is least at epoch 1 to 2, and rises after that in 1 of 2.")
+    assert about_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
+
+
+def test_hardest_are_verified_and_a_clip_that_cannot_be_played_is_named(tmp_path: Path) -> None:
+    clips = predicted()
+    told = tell(clips)
+    assert hardest(clips, told).tolist() == [4, 0, 2]  # of clips 0, 2 and 4
+    write_wav(tmp_path / "0, ©.wav", np.zeros(80_000, np.float32) + 0.1)
+    write_wav(tmp_path / "2, ©.wav", np.zeros(8_000, np.float32) + 0.1)
+    (tmp_path / "4, ©.wav").write_text("no sound")
+    players = Players(Found(tmp_path).path)
+    made = sounds(clips, hardest(clips, told), players)
+    assert [sound.mp3 is None for sound in made] == [True, False, False]
+    assert "cannot be played: unreadable audio" in made[0].note
+    assert made[0].note.startswith('guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00\n4, ©.wav')
+    assert made[2].note.endswith("2, ©.wav, 1.0 s")
+    small = sounds(clips, hardest(clips, told), Players(Found(tmp_path).path, room=len(made[1].mp3)))
+    assert [sound.mp3 is None for sound in small] == [True, False, True]
+    assert "the page would be too large" in small[2].note
+
+
+def test_a_page_of_41_classes_and_20_members_is_bounded(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), [f"Class_{j}_$x^" for j in range(41)]
+    targets = rng.integers(0, 41, 2000)
+    scores = (0.8 * np.eye(41)[(targets + (rng.random(2000) < 0.05)) % 41] + 0.2 / 41).astype(np.float32)
+    clips = predicted(scores, targets, labels=labels)
+    noise = write_wav(tmp_path / "noise.wav", rng.uniform(-1, 1, 44_100).astype(np.float32), 44100)
+    told = tell(clips)
+    write_reports(clips, tmp_path, told)
+    for place in (*reports.doubted(clips, told.guesses)[:20], *hardest(clips, told)):
+        (tmp_path / f"{place}, ©.wav").unlink(missing_ok=True)
+        (tmp_path / f"{place}, ©.wav").hardlink_to(noise)
+    steps = {epoch: 1 / (1 + epoch) for epoch in range(300)}
+    curves = [FoldCurve(study, "conv1d", fold, steps, steps, 299) for study in "ab" for fold in range(10)]
+    table = scores_of({study: [0.5] * 11 for study in "ab"}, (0.5, 0.5, 0.5))
+    members = pd.DataFrame({"study": ["a"] * 20, "minutes": [1.0] * 20})
+    result = Result("large", [], members, table, "weighted", "nothing", clips, told, curves, tmp_path / "plots",
+                    Found(tmp_path))  # fmt: skip
+    write_page(result, "It is registered.", tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert html.count("<audio") == 40
+    without_sounds = re.sub('data:audio/mpeg;base64,[^"]*', "", html)
+    assert len(without_sounds.encode()) + PLAYED_BYTES * 4 / 3 < 10_000_000
+
+    bare = Result("bare", [], members, table, "weighted", "nothing", clips, told, [curves[0], FoldCurve("a", "m", 1, {},
+                  {}, None)], tmp_path / "plots", Found(None, "No players: it is a test."))  # fmt: skip
+    write_page(bare, "It is registered.", tmp_path / "bare.html")
+    html = (tmp_path / "bare.html").read_text()
+    write_page(bare, "It is registered.", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == html
+    assert "Of 1 of 2 fold runs the tracking server has no such metrics." in html
+    assert "<audio" not in html
+    assert html.count("No players: it is a test.") == 2

@@ -122,14 +122,21 @@ def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, *
 @click.option("--studies", metavar="A,B,...", help="Studies to blend. [default: newest complete one]")
 @with_options(blend_options)
 @click.option("--allow_incomplete", type=bool, default=False, show_default=True, help="Blend though folds are missing.")
+@click.option("--data_dir", metavar="DIR", help="Clips that report.html plays. [default: where they were trained on]")
 def ensemble(
-    run_ids: str | None, studies: str | None, blend: str, register_as: str, promote: str, allow_incomplete: bool
+    run_ids: str | None,
+    studies: str | None,
+    blend: str,
+    register_as: str,
+    promote: str,
+    allow_incomplete: bool,
+    data_dir: str | None,
 ) -> None:
-    """Blend fold runs, score the blend, register it as a tagger."""
+    """Blend fold runs, score the blend, register it as a tagger; report.html of its run shows what it came to."""
     chosen = _chosen(run_ids, studies)
     from fsat.pipeline.ensemble import ensemble
 
-    made = ensemble(*chosen, register_as, promote, allow_incomplete, blend)
+    made = ensemble(*chosen, register_as, promote, allow_incomplete, blend, data_dir)
     table = made.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,19 @@ import pandas as pd
 
 from fsat import tagger
 from fsat.data.tables import write_parts
+from fsat.errors import RunError
 from fsat.identity import RECIPE
 from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
 from fsat.pipeline.choosing import choose
+from fsat.pipeline.report import Report
 from fsat.progress import say
-from fsat.reports.study import Predicted, write_reports
+from fsat.reports.study import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.scoring.rows import create_rows, ranges, release
 from fsat.tracking import runs
 from fsat.tracking.members import Member, download
 from fsat.tracking.registry import Registered, Score, register
+from fsat.tracking.server import Refused
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def ensemble(
     promote: str = "auto",
     allow_incomplete: bool = False,
     blend: str = "geometric",
+    data_dir: str | Path | None = None,
 ) -> Ensembled:
     """Blend fold runs and register the tagger that they make.
 
@@ -53,6 +58,8 @@ def ensemble(
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies although folds are missing.
         blend: how studies are blended, one of `fsat.config.BLENDS`.
+        data_dir: where the clips lie that ``report.html`` plays, if not where they were trained on; where they are not
+            at hand, the page has no players, and says so.
 
     Raises:
         ConfigError: there is no such way to blend.
@@ -67,17 +74,19 @@ def ensemble(
             predictions = folder / "artifacts" / "predictions"
             predictions.mkdir(parents=True)
             made = blend_members(members, predictions, blend)
-            return _log_and_register(members, made, folder, register_as, promote)
+            return _log_and_register(members, made, folder, register_as, promote, data_dir)
 
 
 def _log_and_register(
-    members: Sequence[Member], blend: Blend, folder: Path, register_as: str, promote: str
-) -> Ensembled:
+    members: Sequence[Member], blend: Blend, folder: Path, register_as: str, promote: str,
+    data_dir: str | Path | None,
+) -> Ensembled:  # fmt: skip
     first = members[0]
     studies = list(dict.fromkeys(member.record.study for member in members))
     models = list(dict.fromkeys(member.record.config.model for member in members))
     run_id = runs.active_run_id()
-    runs.rename(f"ensemble of {' + '.join(models)}")
+    title = f"ensemble of {' + '.join(models)}"
+    runs.rename(title)
     runs.set_tags({
         "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
         "data_dir": first.record.data_dir, "selected_on": selected_on(members),
@@ -99,8 +108,11 @@ def _log_and_register(
     write_parts(predictions / "clips.csv", _clips_of_blend(first))
     test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
-    runs.log_metrics(write_reports(_predicted(first, blend, folder / "covered.npy"), out))
+    clips = _predicted(first, blend, folder / "covered.npy")
+    told = tell(clips)
+    runs.log_metrics(write_reports(clips, out, told))
     runs.log_folder(out)
+    report = Report(members, blend, clips, told, out, data_dir)
 
     model_folder = folder / "tagger"
     model_folder.mkdir()
@@ -108,8 +120,14 @@ def _log_and_register(
     tagger.write(model_folder, files, first.labels, blend.method, blend.weights)
     score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
     digest = _digest(members, blend)
-    registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote, digest)
+    try:
+        registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote, digest)
+    except Refused as error:  # what was blended can be looked at all the same
+        with suppress(RunError):
+            report.log(title, f"The tagger is not registered: {error}")
+        raise
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
+    report.log(title, f"{registered.news}.")
     weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
     return Ensembled(run_id, blend.scores, registered)

@@ -59,7 +59,9 @@ def main(
         run_ids = [
             record.run_id for records in studies for record in records if record.study in best["study"].split("+")
         ]
-        made = ensemble(run_ids=run_ids, register_as=register_as, promote=promote, blend=blend)
+        made = ensemble(
+            run_ids=run_ids, register_as=register_as, promote=promote, blend=blend, data_dir=source.data_dir
+        )
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
         folder = _clips_to_tag(source.data_dir)

@@ -1,4 +1,8 @@
-"""Figures of predictions: a fold's learning curves, confusion, average precision of each class, calibration."""
+"""Figures of predictions: a fold's learning curves, confusion, average precision of each class, calibration.
+
+MLflow shows them in a pane that is 500 to 800 pixels wide, and makes wider ones fit: hence no figure is wider than its
+letters need.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,34 @@ from pathlib import Path
 
 import numpy as np
 
-from fsat.reports.style import BLUE, GREY, ORANGE, plt, save
+from fsat.reports.style import BLUE, GREY, ORANGE, lettering, plt, save
 from fsat.scoring.calibration import Reliability
 from fsat.scoring.metrics import class_average_precision, confusion
+
+MARKED = 30
+"""Points of a curve that are marked one by one; more are only a line."""
+
+CELL = 0.205
+"""Inches of the smallest cell of a confusion matrix, which holds a label's letters and two digits."""
 
 
 def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, title: str, path: Path) -> None:
     """Loss and scores over the epochs that have them; a line marks the epoch whose weights are kept."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for axes, names in ((left, ("loss", "val_loss")), (right, ("acc", "val_acc", "val_map3"))):
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6, 6), sharex=True, layout="constrained")
+    for axes, names in ((above, ("loss", "val_loss")), (below, ("acc", "val_acc", "val_map3"))):
         for name, colour in zip(names, (GREY, BLUE, ORANGE), strict=False):
             points = [(epoch, row[name]) for epoch, row in enumerate(history) if name in row]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=name)
-        axes.axvline(best_epoch, color="black", linewidth=0.8, linestyle=":", label="weights kept")
-        axes.set_xlabel("epoch")
-        axes.legend(frameon=False)
-    left.set_ylabel("cross-entropy (nats)")
-    right.set_ylabel("score")
-    right.set_ylim(0, 1)
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+            marker = "o" if len(points) <= MARKED else None
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, color=colour, label=name)
+        axes.axvline(best_epoch, color="black", linewidth=1, linestyle=":", label="weights kept")
+        axes.legend(frameon=False, fontsize=10, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
+                    handlelength=1.2, columnspacing=1.2)  # fmt: skip
+    above.set_ylabel("cross-entropy (nats)")
+    below.set_ylabel("score")
+    below.set_ylim(0, 1)
+    below.set_xlabel("epoch, from 0")
+    below.set_xlim(-0.5, len(history) - 0.5)
+    below.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.suptitle(title)
     save(figure, path)
 
@@ -41,18 +53,28 @@ def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str
     """
     counts = confusion(scores, targets)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(5.0, 0.34 * len(labels) + 2)
-    figure, axes = plt.subplots(figsize=(size, size))
+    cell = min(1.0, max(4.2 / len(labels), CELL))  # in inches
+    figure = plt.figure(figsize=(cell * len(labels), cell * len(labels)))
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=90)
-    axes.set_yticks(range(len(labels)), labels)
+    names, size = [lettering(label) for label in labels], min(11.0, 0.8 * 72 * cell)
+    axes.set_xticks(range(len(labels)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(labels)), names, fontsize=size)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(labels)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(labels)) - 0.5, minor=True)
     axes.grid(False)
+    axes.grid(which="minor", linewidth=0.5)  # rows and columns can be followed
+    axes.tick_params(which="minor", length=0)
     for i, j in zip(*np.nonzero(counts), strict=True):
+        text = str(counts[i, j])
+        fits = 1.5 * 72 * cell / max(2, len(text))  # a digit is about 0.6 as wide as high
         axes.text(
-            j, i, counts[i, j], ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black"
-        )
-    axes.set_xlabel("best guess")
-    axes.set_ylabel("label")
+            j, i, text, ha="center", va="center", fontsize=min(11.0, fits),
+            color="white" if shares[i, j] > 0.5 else "black",
+        )  # fmt: skip
+    axes.set_xlabel("best guess", fontsize=11)
+    axes.set_ylabel("label", fontsize=11)
     axes.set_title(title)
     save(figure, path)
 
@@ -60,16 +82,19 @@ def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str
 def plot_class_precision(
     scores: np.ndarray, targets: np.ndarray, labels: Sequence[str], title: str, path: Path
 ) -> None:
-    """Average precision of each class, best first, with its number of clips."""
+    """Average precision of each class, worst first, with its number of clips; classes without clips last."""
     precision = class_average_precision(scores, targets)
     counts = np.bincount(targets, minlength=len(labels))
-    order = np.argsort(np.nan_to_num(precision, nan=-1.0))
-    figure, axes = plt.subplots(figsize=(7, max(2.5, 0.26 * len(labels) + 1)))
+    order = np.argsort(np.nan_to_num(precision, nan=2.0), kind="stable")
+    figure = plt.figure(figsize=(3.6, 0.24 * len(labels)))
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.barh(range(len(labels)), np.nan_to_num(precision[order]), color=BLUE)
-    axes.set_yticks(range(len(labels)), [f"{labels[j]} ({counts[j]})" for j in order])
+    axes.set_yticks(range(len(labels)), [f"{lettering(labels[j])} ({counts[j]})" for j in order])
+    axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("average precision (number of clips in brackets)")
-    axes.set_title(title)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xlabel("average precision (clips in brackets)")
+    figure.suptitle(title, fontsize=12, y=1 + 0.1 / figure.get_figheight(), va="bottom")
     save(figure, path)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from fsat.data.tables import write_parts, write_table
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
 from fsat.reports.submission import CLIPS_AT_ONCE
-from fsat.scoring.calibration import reliability
+from fsat.scoring.calibration import Reliability, reliability
 from fsat.scoring.guesses import Guesses, best_guesses
 from fsat.scoring.metrics import class_average_precision, confusion
 
@@ -44,34 +44,59 @@ class Predicted:
     labels: Sequence[str]
 
 
-def write_reports(clips: Predicted, folder: Path) -> dict[str, float]:
+@dataclass(frozen=True)
+class Told:
+    """What the predictions of `Predicted` clips tell.
+
+    Attributes:
+        guesses: each clip's best guess.
+        counts: the confusion matrix.
+        classes: as of `class_table`.
+        pairs: as of `confused_pairs`.
+        bins: calibration of the best guesses.
+    """
+
+    guesses: Guesses
+    counts: np.ndarray
+    classes: pd.DataFrame
+    pairs: pd.DataFrame
+    bins: Reliability
+
+
+def tell(clips: Predicted) -> Told:
+    """Go through the predictions; at least one clip has one."""
+    guesses, counts = best_guesses(clips.scores, clips.targets), confusion(clips.scores, clips.targets)
+    bins = reliability(guesses.p_guess, guesses.guess == clips.targets)
+    return Told(guesses, counts, class_table(clips, counts), confused_pairs(counts, clips.labels), bins)
+
+
+def write_reports(clips: Predicted, folder: Path, told: Told | None = None) -> dict[str, float]:
     """Write all tables (``reports/*.csv``) and figures (``plots/*.png``) of out-of-fold predictions.
 
     Args:
         clips: the clips that have a prediction; at least one.
         folder: an existing folder.
+        told: what `tell` says of them, if it was asked already.
 
     Returns:
         ``oof_ece``, the expected calibration error, and ``oof_ece_verified`` if there are verified clips.
     """
-    guesses = best_guesses(clips.scores, clips.targets)
-    right = guesses.guess == clips.targets
-    counts = confusion(clips.scores, clips.targets)
+    told = told or tell(clips)
+    guesses = told.guesses
     tables, plots = folder / "reports", folder / "plots"
-    write_table(class_table(clips, counts), tables / "classes.csv")
-    write_table(confusion_table(counts, clips.labels), tables / "confusion.csv")
-    write_table(confused_pairs(counts, clips.labels), tables / "confused_pairs.csv")
+    write_table(told.classes, tables / "classes.csv")
+    write_table(confusion_table(told.counts, clips.labels), tables / "confusion.csv")
+    write_table(told.pairs, tables / "confused_pairs.csv")
     write_parts(tables / "suspects.csv", suspects(clips, guesses))
-    bins = reliability(guesses.p_guess, right)
-    write_table(pd.DataFrame(vars(bins)).round(DECIMALS), tables / "calibration.csv")
+    write_table(pd.DataFrame(vars(told.bins)).round(DECIMALS), tables / "calibration.csv")
 
     plot_confusion(clips.scores, clips.targets, clips.labels, TITLE, plots / "confusion.png")
     plot_class_precision(clips.scores, clips.targets, clips.labels, TITLE, plots / "class_precision.png")
-    plot_calibration(bins, TITLE, plots / "calibration.png")
-    metrics = {"oof_ece": bins.expected_error}
+    plot_calibration(told.bins, TITLE, plots / "calibration.png")
+    metrics = {"oof_ece": told.bins.expected_error}
     if clips.verified.any():
-        verified = reliability(guesses.p_guess[clips.verified], right[clips.verified])
-        metrics["oof_ece_verified"] = verified.expected_error
+        right = (guesses.guess == clips.targets)[clips.verified]
+        metrics["oof_ece_verified"] = reliability(guesses.p_guess[clips.verified], right).expected_error
     return metrics
 
 
@@ -119,6 +144,12 @@ def confused_pairs(counts: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
     return table.sort_values("clips", ascending=False, kind="stable")
 
 
+def doubted(clips: Predicted, guesses: Guesses) -> np.ndarray:
+    """Places of the clips whose best guess is not their label, as `suspects` has them."""
+    wrong = np.flatnonzero(guesses.guess != clips.targets)
+    return wrong[np.argsort(guesses.p_label[wrong], kind="stable")]
+
+
 def suspects(clips: Predicted, guesses: Guesses) -> Iterator[pd.DataFrame]:
     """The clips whose best guess is not their label, in parts.
 
@@ -128,8 +159,7 @@ def suspects(clips: Predicted, guesses: Guesses) -> Iterator[pd.DataFrame]:
         labels are drawn alike from all other classes, how likely one is to be wrong rises with that and nothing else.
     """
     score = 1 - guesses.p_label.astype(np.float64)
-    wrong = np.flatnonzero(guesses.guess != clips.targets)
-    wrong = wrong[np.argsort(-score[wrong], kind="stable")]
+    wrong = doubted(clips, guesses)
     names = np.array(clips.labels, dtype=object)
     for start in range(0, max(1, len(wrong)), CLIPS_AT_ONCE):
         some = wrong[start : start + CLIPS_AT_ONCE]

@@ -23,6 +23,11 @@ plt.rcParams.update({
 })  # fmt: skip
 
 
+def lettering(text: str, longest: int = 24) -> str:
+    """A label as figures show it: a long one is cut, and a dollar is no formula."""
+    return (text if len(text) <= longest else text[: longest - 1] + "…").replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ class Sound:
 
     Attributes:
         title: what it is, such as its label.
-        note: a line below, such as file name and length.
+        note: a line below, such as file name and length; or several, with line ends between them.
         mp3: the sound as an MP3 file; None where it cannot be played, which `note` should say why.
     """
 
@@ -177,7 +177,8 @@ def _clip(sound: Sound) -> str:
             f'<audio controls preload="none" aria-label="{_text(sound.title)}" '
             f'src="data:audio/mpeg;base64,{data}"></audio>'
         )
-    return f'<div class="clip"><strong>{_text(sound.title)}</strong><small>{_text(sound.note)}</small>{player}</div>'
+    notes = "".join(f"<small>{_text(line)}</small>" for line in sound.note.split("\n"))
+    return f'<div class="clip"><strong>{_text(sound.title)}</strong>{notes}{player}</div>'
 
 
 def _side(side: str) -> str:

@@ -1,0 +1,255 @@
+"""``report.html`` of a real ensemble: from a disk and in MLflow's artifact view, listened to, and without audio."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from browser import Visit, chromium
+from helpers import make_dataset, tone, write_wav
+from servers import MlflowServer
+
+from fsat.config import Config
+from fsat.data.found import Trained, find_clips
+from fsat.errors import AudioError, RunError
+from fsat.pipeline.ensemble import Ensembled, ensemble
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import train_fold
+from fsat.tracking.histories import epochs, history
+from fsat.tracking.members import FoldRun, by_run_ids
+
+SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
+CLASSES = ("Bell", "Cel<i>lo", "Flute")
+PLANTED = "bell_00.wav"
+"""Sounds like a bell, and its label says Flute."""
+
+CELLS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+TITLES = "clips => clips.map(clip => [...clip.querySelectorAll('strong, small')].map(line => line.innerText))"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "tones"
+    return make_dataset(
+        folder,
+        classes=CLASSES,
+        clips_per_class=8,
+        test_clips=3,
+        fold_column=2,
+        unverified=0.25,
+        wrong={PLANTED: "Flute"},
+    )
+
+
+@pytest.fixture(scope="module")
+def study(store, data) -> list[FoldRun]:
+    """One of two folds, which is enough to look at and takes half as long."""
+    options = {
+        "model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 15,
+        "batch_size": 4, "learning_rate": 0.003, "patience": 15,
+    }  # fmt: skip
+    return by_run_ids([train_fold(Source(data), Config.resolve(options), 0)])
+
+
+@pytest.fixture(scope="module")
+def made(study) -> Ensembled:
+    return blend(study, "heard")
+
+
+@pytest.fixture(scope="module")
+def page(made) -> Path:
+    return fetch(made.run_id, "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(write_wav(tmp_path_factory.mktemp("heard") / "a.wav", tone(440, 1, 8000))) as program:
+        yield program
+
+
+def blend(study: list[FoldRun], name: str, data_dir: Path | None = None) -> Ensembled:
+    run_ids = [record.run_id for record in study]
+    return ensemble(run_ids=run_ids, register_as=name, allow_incomplete=True, data_dir=data_dir)
+
+
+def fetch(run_id: str, path: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+
+
+def table(frame, section: str, which: int = 0) -> list[list[str]]:
+    found = frame.query_selector_all(f"[data-section={section}] table")[which]
+    return found.eval_on_selector_all("tbody tr", CELLS)
+
+
+def clips(frame, section: str) -> list[list[str]]:
+    return frame.eval_on_selector_all(f"[data-section={section}] .clip", TITLES)
+
+
+def test_the_page_from_a_disk(page, made, study, browser):
+    visit = Visit(browser, page.as_uri(), viewport={"width": 900, "height": 800})
+    window = visit.page
+    found = window.eval_on_selector_all("[data-section]", "all => all.map(one => one.dataset.section)")
+    assert found == SECTIONS
+    assert window.eval_on_selector_all("nav a", "all => all.map(one => one.hash.slice(1))") == SECTIONS
+    broken = "all => all.filter(one => !one.complete || one.naturalWidth < 300).length"
+    assert window.eval_on_selector_all("img", broken) == 0
+    assert window.locator("img").count() == 5
+    assert "heard version 1 is now champion" in window.inner_text("[data-section=about]")
+    assert {record.run_id for record in study} == {row[-1] for row in table(window, "about", 1)}
+    assert "Cel<i>lo" in window.inner_text("[data-section=classes]")
+    assert window.locator("main i").count() == 0
+
+    before = window.evaluate("document.querySelector('audio').currentTime")
+    window.eval_on_selector("audio", "audio => audio.play()")
+    window.wait_for_function("document.querySelector('audio').currentTime > 0.1")
+    assert before == 0
+    window.set_viewport_size({"width": 360, "height": 700})
+    assert window.evaluate("document.documentElement.scrollWidth") == 360
+    assert visit.complaints == []
+    assert visit.hosts <= {""}
+    window.close()
+
+
+def test_its_numbers_are_those_of_the_tables(page, made, data, browser):
+    visit = Visit(browser, page.as_uri())
+    window = visit.page
+    scores = pd.read_csv(fetch(made.run_id, "scores.csv"), keep_default_na=False)
+    shown = table(window, "scores")
+    assert [row[5] for row in shown] == [f"{value:.4f}" for value in scores["map3"]]
+    assert [row[0] for row in shown] == scores["kind"].tolist()
+    words = window.inner_text("[data-section=scores]")
+    assert f"The blend has an out-of-fold mAP@3 of {scores['map3'].iloc[3]:.4f} on 12 clips" in words
+    assert "which a blend adds nothing to" in words
+    assert "These scores are a little too good" in words  # selected on its own fold
+    classes = pd.read_csv(fetch(made.run_id, "reports/classes.csv"))
+    shown = table(window, "classes")
+    assert [row[0] for row in shown] == classes["label"].tolist()
+    assert [row[3] for row in shown] == [f"{value:.3f}" for value in classes["ap"]]
+
+    suspects = pd.read_csv(fetch(made.run_id, "reports/suspects.csv"))
+    assert suspects["fname"][0] == PLANTED
+    shown = clips(window, "suspects")
+    assert [lines[-1].split(",")[0] for lines in shown] == suspects["fname"].head(20).tolist()
+    assert shown[0][0] == "Flute (not verified)"
+    assert shown[0][1].startswith(f"guesses: {suspects['believed'][0]} {suspects['p_believed'][0]:.2f}")
+    oof = np.load(fetch(made.run_id, "predictions/oof.npy"))
+    rows = pd.read_csv(data / "train.csv")
+    p_label = oof[np.arange(len(oof)), rows["label"].map(sorted(CLASSES).index)]
+    scored = rows["manually_verified"].eq(1) & ~np.isnan(p_label)
+    hard = rows.assign(p=p_label)[scored].sort_values("p", kind="stable")["fname"]
+    shown = clips(window, "hardest")
+    assert [lines[-1].split(",")[0] for lines in shown] == hard.tolist()[:20]
+    assert all("(verified)" in lines[0] for lines in shown)
+    assert "too few are verified for a list of 20" in window.inner_text("[data-section=hardest]")
+    assert window.locator("audio").count() == len(suspects) + len(hard)
+    window.close()
+
+
+def test_the_page_in_mlflows_artifact_view(page, made, store, tmp_path, browser):
+    with MlflowServer(tmp_path, f"sqlite:///{store}/mlflow.db") as server:
+        where = mlflow.get_run(made.run_id).info.experiment_id
+        visit = Visit(browser, f"{server.uri}/#/experiments/{where}/runs/{made.run_id}/artifacts/report.html")
+        visit.page.wait_for_selector("iframe", timeout=60_000)
+        frame = visit.page.query_selector("iframe").content_frame()
+        frame.wait_for_selector("[data-section=hardest]", state="attached", timeout=60_000)
+        found = frame.eval_on_selector_all("[data-section]", "all => all.map(one => one.dataset.section)")
+        assert found == SECTIONS
+        frame.locator("audio").first.scroll_into_view_if_needed()
+        frame.locator("audio").first.click(position={"x": 20, "y": 20})  # press play, as no script may run in there
+        frame.wait_for_selector("audio", state="visible")
+        time = "document.querySelector('audio').currentTime"
+        visit.page.wait_for_timeout(400)
+        assert frame.evaluate(time) > 0
+        assert visit.hosts == {f"127.0.0.1:{server.port}"}
+        visit.page.close()
+
+
+def test_without_the_clips_an_ensemble_has_lists_and_says_why(study, made, data, browser, tmp_path):
+    away = tmp_path / "nowhere <b>"
+    again = blend(study, "heard", away)
+    assert mlflow.get_run(again.run_id).info.status == "FINISHED"
+    visit = Visit(browser, fetch(again.run_id, "report.html").as_uri())
+    window = visit.page
+    assert "heard version 1 is this blend already, and stays champion" in window.inner_text("[data-section=about]")
+    assert window.locator("audio").count() == 0
+    assert clips(window, "suspects")[0][-1] == PLANTED
+    for section in ("suspects", "hardest"):
+        assert (
+            f"No players: this machine has no folder {away} with the clips: name the folder with --data_dir DIR"
+            in window.inner_text(f"[data-section={section}]")
+        )
+    window.close()
+
+
+def test_what_cannot_be_registered_can_be_looked_at(study):
+    with pytest.raises(RunError, match="refused"):
+        blend(study, "a/b")
+    (run,) = mlflow.search_runs(
+        filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list"
+    )  # fmt: skip
+    assert run.info.status == "FAILED"
+    assert "The tagger is not registered: " in fetch(run.info.run_id, "report.html").read_text()
+
+
+def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, tmp_path, monkeypatch):
+    run = study[0].run
+    table = pd.read_csv(fetch(run.info.run_id, "predictions/clips.csv"), dtype=str, keep_default_na=False)
+    trained = Trained(table, study[0].dataset, run.info.start_time / 1000)
+    where = [str(data)]
+    there = find_clips(trained, where)
+    assert (there.folder, there.note, there.before) == (data / "audio_train", "", None)
+    assert there.path(PLANTED) == data / "audio_train" / PLANTED
+    for name in ("../train.csv", str(data / "train.csv"), ""):
+        with pytest.raises(AudioError):
+            there.path(name)
+
+    copy = Path(shutil.copytree(data, tmp_path / "copy", copy_function=shutil.copyfile))
+    corrected = (copy / "train.csv").read_text().replace(f"{PLANTED},Flute,0", f"{PLANTED},Bell,1")
+    (copy / "train.csv").write_text(corrected)
+    assert "Bell,1" in corrected
+    moved = find_clips(trained, where, copy)
+    assert (moved.folder, moved.note) == (copy / "audio_train", "")  # a label that was put right changes no sound
+    (copy / "audio_train" / PLANTED).write_bytes((copy / "audio_train" / "flute_00.wav").read_bytes())
+    other = find_clips(trained, where, copy)
+    assert other.folder is None
+    assert f"No players: {copy} is not quite what was trained on (its digest is " in other.note
+    own = find_clips(trained, [str(copy)])  # as if it had been trained on: times tell
+    for path in (copy / "audio_train").iterdir():
+        os.utime(path, (0, trained.began + (5 if path.name == PLANTED else -5)))
+    with pytest.raises(AudioError, match="the file was changed after the training"):
+        own.path(PLANTED)
+    assert own.path("bell_01.wav").is_file()
+    assert "clips whose files were changed since then have no player" in own.note
+    monkeypatch.setattr("fsat.data.found.CLIPS_CHECKED", 3)
+    many = find_clips(trained, [str(copy)])
+    assert "has too many clips to compare them all" in many.note
+    assert many.before == trained.began
+    monkeypatch.undo()
+    (copy / "audio_train" / "bell_01.wav").unlink()
+    own = find_clips(trained, [str(copy)])
+    assert "a clip is missing or unusable" in own.note
+    with pytest.raises(AudioError, match="missing file"):
+        own.path("bell_01.wav")
+    assert "has no audio_train or" in find_clips(trained, [], tmp_path).note
+    assert "the runs do not say where the clips lay" in find_clips(trained, []).note
+
+
+def test_histories_are_those_of_the_epochs(study):
+    record = study[0]
+    losses, scores = (epochs(record, key, "val_loss") for key in ("val_loss", "val_map3"))
+    assert list(losses) == list(scores) == list(range(len(losses)))
+    assert losses[round(record.run.data.metrics["best_epoch"])] == pytest.approx(
+        record.run.data.metrics["best_val_loss"]
+    )
+    assert len(history(record.run_id, "val_map3")) == len(scores) + 1  # the last is that of the weights kept
+    with mlflow.start_run() as old:
+        mlflow.log_metric("val_loss", float("nan"), step=0)
+        mlflow.log_metric("val_loss", float("inf"), step=1)
+        mlflow.log_metric("val_loss", 2.5, step=2)
+    assert history(old.info.run_id, "val_loss") == {2: 2.5}
+    assert history(old.info.run_id, "val_map3") == {}
