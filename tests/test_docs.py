@@ -54,7 +54,7 @@ def test_every_command_and_option_has_help():
 
 def test_the_pages_name_every_command_model_and_preset():
     for name in [*cli.commands, *MODELS, *PRESETS]:
-        assert any(f"{before}{name}" in REFERENCE for before in ("`", "fsat ", "-e ", "\n## ")), name
+        assert any(f"{before}{name}" in REFERENCE for before in ("`", "fsat ", "-e ", "## ")), name
         assert name not in cli.commands or any(f"{before}{name}" in README for before in ("`", "fsat ", "-e ")), name
 
 
