@@ -13,7 +13,7 @@ from fsat.tracking import runs
 
 
 def eda(source: Source) -> str:
-    """Log the notebook's figures of a dataset and the tables behind them.
+    """Log the notebook's figures of a dataset, the tables behind them, and a page with all of it, ``eda.html``.
 
     Returns:
         the run's id.
@@ -24,9 +24,11 @@ def eda(source: Source) -> str:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            facts = write_eda(manifest, Path(name))
+            facts, unread = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
         runs.log_metrics(facts)
+        for problem in unread:
+            say(f"warning: {problem}")
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "

@@ -14,12 +14,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from fsat.errors import printable
+
 DPI = 110
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
 
 plt.rcParams.update({
     "axes.grid": True, "grid.color": "#e3e6e8", "axes.axisbelow": True, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#8a9299", "font.size": 10, "axes.titlesize": 12,
+    "text.parse_math": False,
 })  # fmt: skip
 
 
@@ -29,6 +32,12 @@ def save(figure: Figure, path: Path) -> None:
     with quiet_glyphs():
         figure.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(figure)
+
+
+def fitting(text: str, most: int = 28) -> str:
+    """A label or a name as it can be written in a figure: printable, and cut where it is long."""
+    shown = printable(text)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @contextmanager
