@@ -200,7 +200,8 @@ def _compared(train: np.ndarray, test: np.ndarray) -> str:
     shares = [np.searchsorted(np.sort(some), at, side="right") / len(some) for some in (train, test)]
     apart = shares[1] - shares[0]
     k = int(np.argmax(np.abs(apart)))
-    medians = f"median {duration(np.median(test))} against {duration(np.median(train))}"
+    median, other = duration(np.median(test)), duration(np.median(train))
+    medians = f"median {median} against {other}" if median != other else f"median {median} in both"
     limit = max(WORTH, SURE * np.sqrt((len(train) + len(test)) / (len(train) * len(test))))
     tests = count(len(test), "test clip")
     if abs(apart[k]) < limit:

@@ -99,8 +99,9 @@ def finding(waveforms: Sequence[Waveform]) -> str:
 def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
     """A row a clip: all of it on the left, its first samples on the right."""
     figure, rows = plt.subplots(
-        len(waveforms), 2, figsize=(9.6, 2.5 * len(waveforms)), width_ratios=(3, 2), squeeze=False, layout="constrained"
+        len(waveforms), 2, figsize=(9.6, 2.6 * len(waveforms)), width_ratios=(3, 2), squeeze=False, layout="constrained"
     )
+    figure.get_layout_engine().set(h_pad=0.1)
     for (whole, start), one in zip(rows, waveforms, strict=True):
         whole.set_title(f"{fitting(one.label)}, {one.which}", loc="left", fontsize=11)
         start.set_title(fitting(one.fname), loc="right", fontsize=10, color="#55606a")
@@ -115,7 +116,7 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
         start.set_facecolor("#fdf3ec")  # the orange stripe on the left
         start.margins(x=0.01)
         for axes in (whole, start):
-            bound = max(1e-6, 1.1 * max(abs(limit) for limit in axes.get_ylim()) / 1.1)
+            bound = max(1e-6, *(abs(limit) for limit in axes.get_ylim()))
             axes.set_ylim(-bound, bound)
     rows[-1][0].set_xlabel("seconds")
     rows[-1][1].set_xlabel(f"sample (the first {FIRST_SAMPLES})")
