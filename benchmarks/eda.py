@@ -26,8 +26,8 @@ def run(bench: Bench) -> Section:
         for share in shares
     }  # fmt: skip
     found = alternate(bench.repeats, {
-        f"{made[share]['train']} + {made[share]['test']} clips": partial(_look, bench.folder, bench.folder / f"{share:g}")
-        for share in shares
+        f"{clips['train']} + {clips['test']} clips": partial(_look, bench.folder, bench.folder / f"{share:g}")
+        for share, clips in made.items()
     })  # fmt: skip
     (small, few), (large, many) = found.items()
     rows = [

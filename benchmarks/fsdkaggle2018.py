@@ -39,7 +39,7 @@ SOUNDS, SOUND_SECONDS = 3, 1.5
 """How many sounds there are of each kind, and how long they are."""
 
 
-def write(tables: Path, folder: Path, share: float = 1.0) -> dict[str, float]:
+def write(tables: Path, folder: Path, share: float = 1.0, length: float = 1.0) -> dict[str, float]:
     """Write the dataset.
 
     Args:
@@ -47,6 +47,7 @@ def write(tables: Path, folder: Path, share: float = 1.0) -> dict[str, float]:
         folder: is made; what is in it is replaced.
         share: of the rows of both tables; every class keeps its share of clips and of verified ones as near as can
             be, but at least one clip.
+        length: factor of all lengths but the abnormal ones, for tests.
 
     Returns:
         ``train`` and ``test`` clips, and ``train_hours`` and ``test_hours`` of sound.
@@ -60,16 +61,16 @@ def write(tables: Path, folder: Path, share: float = 1.0) -> dict[str, float]:
     _write_table(folder / "sample_submission.csv", test)
 
     labels = [row["label"] for row in train]
-    train_frames, test_frames = draw_lengths(labels, [row["fname"] for row in test])
+    train_frames, test_frames = draw_lengths(labels, [row["fname"] for row in test], length)
     sounds = _sounds()
     names = sorted(set(labels))
     for part, rows, frames in (("train", train, train_frames), ("test", test, test_frames)):
         audio = folder / f"audio_{part}"
         audio.mkdir(parents=True, exist_ok=True)
-        for i, (row, length) in enumerate(zip(rows, frames, strict=True)):
+        for i, (row, n_frames) in enumerate(zip(rows, frames, strict=True)):
             kind = names.index(row["label"]) if part == "train" else i
             sound = sounds[kind % len(sounds)][i % SOUNDS]
-            _write_wav(audio / row["fname"], sound, length, 997 * i)
+            _write_wav(audio / row["fname"], sound, n_frames, 997 * i)
     hours = {f"{part}_hours": sum(frames) / RATE / 3600 for part, frames in
              (("train", train_frames), ("test", test_frames))}  # fmt: skip
     return {"train": len(train), "test": len(test), **hours}
@@ -90,7 +91,7 @@ def thinned_train(rows: list[dict[str, str]], share: float) -> list[dict[str, st
     return [row for row in rows if row["fname"] in chosen]
 
 
-def draw_lengths(labels: list[str], test_names: list[str]) -> tuple[list[int], list[int]]:
+def draw_lengths(labels: list[str], test_names: list[str], length: float = 1.0) -> tuple[list[int], list[int]]:
     """Lengths in samples of training clips with these labels, and of test clips with these names."""
     rng = np.random.default_rng(2018)
     names = sorted(set(labels))
@@ -100,7 +101,7 @@ def draw_lengths(labels: list[str], test_names: list[str]) -> tuple[list[int], l
         seconds = factor * medians[label] * math.exp(SPREAD * rng.standard_normal())
         if not SHORTEST <= seconds <= LONGEST:  # none at the very limits, or they would share a length
             seconds = rng.uniform(*((SHORTEST, 2 * SHORTEST) if seconds < SHORTEST else (LONGEST / 2, LONGEST)))
-        return round(RATE * seconds)
+        return round(RATE * seconds * length)
 
     train = [draw(label, 1.0) for label in labels]
     test = [0 if name in EMPTY else draw(labels[rng.integers(len(labels))], TEST_LENGTH) for name in test_names]
@@ -162,8 +163,9 @@ def main() -> None:
     if not 0 < arguments.share <= 1:
         parser.error(f"--share {arguments.share}: expected more than 0, and 1 at most")
     made = write(arguments.tables, arguments.out, arguments.share)
-    print(f"{arguments.out}: {made['train']} training clips ({made['train_hours']:.1f} h) and {made['test']} test clips "
-          f"({made['test_hours']:.1f} h)")  # fmt: skip
+    parts = [f"{made[part]} {words} clips ({made[f'{part}_hours']:.1f} h)" for part, words in
+             (("train", "training"), ("test", "test"))]  # fmt: skip
+    print(f"{arguments.out}: {' and '.join(parts)}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def repeated(facts: Facts) -> str:
     made = table.groupby("split")["clips"].sum()
     parts = [f"{share(clips, sizes[split])} of the {_of(split)}" for split, clips in made.items()]
     only = table["split"].unique()
-    where = f", all of them in {_of(only[0])}" if len(only) == 1 and sizes.size > 1 and len(table) > 1 else ""
+    where = f", all of them among the {_of(only[0])}" if len(only) == 1 and sizes.size > 1 and len(table) > 1 else ""
     many = f"{count(len(table), 'exact length')} {'is' if len(table) == 1 else 'are each'} shared by many clips{where}"
     together = "Together they make" if len(table) > 1 else "It makes"
     return f"{many}: {listed(shown, 6)}. {together} up {' and '.join(parts)}."

@@ -137,15 +137,13 @@ def _mp3(example: Example, seconds: float) -> bytes | str:
 def _of_classes(manifest: Manifest) -> list[list[Example]]:
     """For each label the clip of median length of those that are verified, then of those that are not."""
     train = manifest.train.assign(seconds=manifest.train["frames"] / manifest.train["samplerate"])
-    groups = []
-    for label, clips in train.groupby("label", sort=True):
-        chosen = []
-        for verified, note in ((1, "verified"), (0, "not verified")):
-            some = clips[clips["manually_verified"] == verified]
-            if len(some):
-                chosen.append(_example(middle(some), label, note, manifest, "train"))
-        groups.append(chosen)
-    return groups
+    train = train.sort_values(["label", "manually_verified", "seconds", "fname"], ascending=[True, False, True, True])
+    kinds = train.groupby(["label", "manually_verified"], sort=False)
+    chosen: dict[str, list[Example]] = {}
+    for _, clip in train[kinds.cumcount() == kinds["fname"].transform("size") // 2].iterrows():
+        note = "verified" if clip["manually_verified"] else "not verified"
+        chosen.setdefault(clip["label"], []).append(_example(clip, clip["label"], note, manifest, "train"))
+    return list(chosen.values())
 
 
 def _of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:

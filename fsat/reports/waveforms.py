@@ -148,10 +148,10 @@ def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray,
             break
         if seen < FIRST_SAMPLES:
             first.append(mono[: FIRST_SAMPLES - seen])
-        parts = np.arange(seen, seen + len(mono)) // size
-        starts = np.flatnonzero(np.diff(parts, prepend=-1))
-        np.minimum.at(low, parts[starts], np.minimum.reduceat(mono, starts))
-        np.maximum.at(high, parts[starts], np.maximum.reduceat(mono, starts))
+        starts = np.unique([0, *range(-seen % size, len(mono), size)])  # where a part begins or goes on
+        parts = (seen + starts) // size
+        low[parts] = np.minimum(low[parts], np.minimum.reduceat(mono, starts))
+        high[parts] = np.maximum(high[parts], np.maximum.reduceat(mono, starts))
         seen += len(mono)
     there = np.isfinite(low)
     return low[there], high[there], np.concatenate(first)
