@@ -147,7 +147,7 @@ def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray,
         if not len(mono):
             break
         if seen < FIRST_SAMPLES:
-            first.append(mono[: FIRST_SAMPLES - seen])
+            first.append(mono[: FIRST_SAMPLES - seen].copy())  # a view would keep the block
         starts = np.unique([0, *range(-seen % size, len(mono), size)])  # where a part begins or goes on
         parts = (seen + starts) // size
         low[parts] = np.minimum(low[parts], np.minimum.reduceat(mono, starts))
