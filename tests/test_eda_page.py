@@ -106,6 +106,9 @@ def test_from_the_disk(page, browser):
     assert visit.page.evaluate(PLAY, "listen") == pytest.approx(0.35, abs=0.2)
     assert visit.page.evaluate(PLAY, "repeated") == pytest.approx(0.5, abs=0.1)
     assert visit.page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
+    visit.page.get_by_role("link", name="Listen").click()
+    assert visit.page.url.endswith("#listen")
+    assert visit.page.evaluate("scrollY") > 500
     assert visit.complaints == []
     assert visit.hosts == {""}
 
@@ -124,6 +127,8 @@ def test_in_mlflows_artifact_view(server, run, browser):
     frame.wait_for_selector("[data-section=problems]", state="attached")
     assert sections(frame) == SECTIONS
     assert frame.evaluate("origin") == "null"  # it is closed in
+    frame.get_by_role("link", name="Listen").click()
+    frame.wait_for_function("scrollY > 500")
     assert frame.evaluate(PLAY, "listen") == pytest.approx(0.35, abs=0.2)
     # MLflow asks its own server for users, which this one has not; the page asks nobody for anything
     assert [said for said in visit.complaints if "Failed to load resource" not in said] == []

@@ -1,6 +1,6 @@
 """Figures of a dataset: classes, lengths, lengths that are shared.
 
-They are as wide as the page that shows them, so that their text is as large as its small print. With many classes they
+They are as wide as the page that shows them, and their text is about as large as the page's. With many classes they
 grow downwards, a panel for every `PER_PANEL` of them; what does not fit into `PANELS` panels is in the tables.
 """
 
@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fsat.reports.eda_facts import Facts
-from fsat.reports.style import BLUE, GREY, ORANGE, fitting, plt, save
+from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_DPI, PAGE_WIDTH, fitting, plt, save
 
-WIDTH = 9.6
 PER_PANEL, PANELS = 45, 12
 LENGTHS_SHOWN = 20
 BINS = 100
@@ -41,7 +40,7 @@ def plot_classes(facts: Facts, path: Path) -> None:
         axes.grid(visible=False, axis="x")
     _title(figure, "Clips of each class", len(table))
     figure.axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
-    save(figure, path)
+    save(figure, path, PAGE_DPI)
 
 
 def plot_lengths_per_label(facts: Facts, path: Path) -> None:
@@ -67,7 +66,7 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
         else:
             axes.set_ylim(0, 1.05 * everything.max())
     _title(figure, "Lengths of each label's training clips (line: median)", len(labels))
-    save(figure, path)
+    save(figure, path, PAGE_DPI)
 
 
 def plot_lengths(facts: Facts, path: Path) -> None:
@@ -77,7 +76,7 @@ def plot_lengths(facts: Facts, path: Path) -> None:
     low, high = everything.min(), everything.max()
     far = bool(high > FAR * np.quantile(everything, 0.9))
     bins = np.geomspace(low, high * 1.001, BINS + 1) if far else np.linspace(0, high * 1.001, BINS + 1)
-    figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 4.8), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(2, 1, figsize=(PAGE_WIDTH, 4.8), sharex=True, layout="constrained")
     for axes, (name, (seconds, colour)) in zip(panels, parts.items(), strict=True):
         if len(seconds):
             axes.hist(seconds, bins=bins, color=colour)
@@ -90,13 +89,13 @@ def plot_lengths(facts: Facts, path: Path) -> None:
         panels[0].set_xscale("log")
         panels[1].xaxis.set_major_formatter("{x:g}")
     panels[1].set_xlabel("seconds")
-    save(figure, path)
+    save(figure, path, PAGE_DPI)
 
 
 def plot_repeated(facts: Facts, path: Path) -> None:
     """The lengths that most clips share."""
     shown = facts.repeated.head(LENGTHS_SHOWN).iloc[::-1]
-    figure, axes = plt.subplots(figsize=(WIDTH, max(1.6, 0.3 * len(shown) + 0.9)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, max(1.6, 0.3 * len(shown) + 0.9)), layout="constrained")
     names = [f"{row.frames} samples, {row.seconds:.2f} s" for row in shown.itertuples()]
     colours = [BLUE if split == "train" else ORANGE for split in shown["split"]]
     bars = axes.barh(range(len(shown)), shown["clips"], color=colours, height=0.7)
@@ -112,7 +111,7 @@ def plot_repeated(facts: Facts, path: Path) -> None:
     axes.set_title(title if len(shown) else "No length is shared by many clips", loc="left")
     if not len(shown):
         axes.set_xticks([])
-    save(figure, path)
+    save(figure, path, PAGE_DPI)
 
 
 def _panels(n: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]]:
@@ -120,7 +119,7 @@ def _panels(n: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]
     n_panels = min(PANELS, -(-n // PER_PANEL))
     each = min(PER_PANEL, -(-n // n_panels))
     figure, axes = plt.subplots(
-        n_panels, 1, figsize=(WIDTH, inches * n_panels), squeeze=False, layout="constrained"
+        n_panels, 1, figsize=(PAGE_WIDTH, inches * n_panels), squeeze=False, layout="constrained"
     )  # fmt: skip
     return figure, ((one, slice(i * each, min(n, (i + 1) * each))) for i, one in enumerate(axes[:, 0]))
 

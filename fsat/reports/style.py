@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from fsat.errors import printable
 
 DPI = 110
+PAGE_WIDTH, PAGE_DPI = 8.4, 126
+"""Of figures that fill a page's width: their text is as large there as the page's own."""
+
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
 
 plt.rcParams.update({
@@ -26,11 +29,11 @@ plt.rcParams.update({
 })  # fmt: skip
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure as PNG and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_glyphs():
-        figure.savefig(path, dpi=DPI, bbox_inches="tight")
+        figure.savefig(path, dpi=dpi, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -18,7 +18,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import AudioError
 from fsat.reports.eda_findings import duration, listed
 from fsat.reports.examples import middle
-from fsat.reports.style import BLUE, ORANGE, fitting, plt, save
+from fsat.reports.style import BLUE, ORANGE, PAGE_DPI, PAGE_WIDTH, fitting, plt, save
 
 FIRST_SAMPLES = 500
 COLUMNS = 1000
@@ -99,7 +99,12 @@ def finding(waveforms: Sequence[Waveform]) -> str:
 def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
     """A row a clip: all of it on the left, its first samples on the right."""
     figure, rows = plt.subplots(
-        len(waveforms), 2, figsize=(9.6, 2.6 * len(waveforms)), width_ratios=(3, 2), squeeze=False, layout="constrained"
+        len(waveforms),
+        2,
+        figsize=(PAGE_WIDTH, 2.2 * len(waveforms)),
+        width_ratios=(3, 2),
+        squeeze=False,
+        layout="constrained",
     )
     figure.get_layout_engine().set(h_pad=0.1)
     for (whole, start), one in zip(rows, waveforms, strict=True):
@@ -120,7 +125,7 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
             axes.set_ylim(-bound, bound)
     rows[-1][0].set_xlabel("seconds")
     rows[-1][1].set_xlabel(f"sample (the first {FIRST_SAMPLES})")
-    save(figure, path)
+    save(figure, path, PAGE_DPI)
 
 
 def _read(which: str, clip: pd.Series, path: Path) -> Waveform:
