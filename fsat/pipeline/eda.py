@@ -8,7 +8,7 @@ from pathlib import Path
 from fsat.data.manifest import read_manifest
 from fsat.pipeline.source import Source
 from fsat.progress import say
-from fsat.reports.eda import write_eda
+from fsat.reports.eda import PAGE, write_eda
 from fsat.tracking import runs
 
 
@@ -35,4 +35,5 @@ def eda(source: Source) -> str:
             f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
             f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
         )
+        say(f"eda: {PAGE} among the run's artifacts shows it in words, figures and sounds: open it with `mlflow ui`")
         return run_id

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fsat.data.manifest import Manifest
 from fsat.errors import Problem
+from fsat.progress import Progress
 from fsat.reports.eda_facts import facts_of
 from fsat.reports.eda_page import page_of
 from fsat.reports.eda_plots import plot_classes, plot_lengths, plot_lengths_per_label, plot_repeated
@@ -36,7 +37,11 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
     plot_repeated(facts, plots / "repeated_lengths.png")
 
     choice = choose(manifest, facts)
-    heard = list(encode([*choice.of_classes, *choice.of_lengths], choice.seconds))
+    examples, heard = [*choice.of_classes, *choice.of_lengths], []
+    with Progress("making players", len(examples)) as progress:
+        for result in encode(examples, choice.seconds):
+            heard.append(result)
+            progress.advance()
     unread = [Problem(manifest.train_table, one.row, one.fname, one.reason) for one in shown if one.reason]
     unread += [problem for _, problem in heard if problem]
     found = list({(problem.split, problem.fname): problem for problem in unread}.values())

@@ -67,6 +67,8 @@ def lengths_per_label(facts: Facts) -> str:
             f"The median length of a label's clips goes from {duration(first['median_seconds'])} ({first['label']}) to "
             f"{duration(last['median_seconds'])} ({last['label']})."
         )
+    if duration(most["p10_seconds"]) == duration(most["p90_seconds"]):
+        return f"{says} Within a label, clips are about equally long."
     if duration(most["spread"]) == duration(least["spread"]):
         return says
     return f"{says} Lengths spread most in {most['label']}, where {_within(most)}, and least in {least['label']} " + (
@@ -98,8 +100,8 @@ def repeated(facts: Facts) -> str:
     table = facts.repeated
     if table.empty:
         return (
-            f"No exact length is shared by many clips: none by {FEWEST_ALIKE} or more that are at least "
-            f"{100 * SHARE_ALIKE:g} % of the training or of the test clips."
+            f"No exact length is shared by many clips ({FEWEST_ALIKE} or more, and at least {100 * SHARE_ALIKE:g} % of "
+            "the training or of the test clips)."
         )
     sizes = facts.lengths["split"].value_counts()
     whole = [row for row in table.itertuples() if row.clips == sizes[row.split]]

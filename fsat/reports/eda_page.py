@@ -47,10 +47,11 @@ def page_of(
         plots: folder of the figures.
     """
     n = len(facts.classes)
+    tests = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
+    tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
     page = Page(
         f"{facts.name}: {count(facts.n_train, 'training clip')} of {n:,} {'class' if n == 1 else 'classes'}",
-        f"{count(facts.n_test, 'test clip')}; dataset {manifest.digest}; read from {manifest.train_table}"
-        f"{f' and {manifest.test_table}' if manifest.test_table else ''}",
+        f"{tests}; dataset {manifest.digest}; read from {tables}",
     )
     _classes(page, facts, plots)
     _waveforms(page, facts, shown, plots)

@@ -26,7 +26,7 @@ from fsat.threads import in_order
 SOUND_SECONDS = 600.0
 """What all players of a page play together, at most; as MP3 about 5 to 9 MB."""
 
-SOUND_BYTES = 15_000_000
+SOUND_BYTES = 12_000_000
 """Of the MP3 files together, at most, whatever they sound like; in the page they take a third more."""
 
 WORTH_HEARING = 1.0
@@ -89,7 +89,7 @@ def choose(manifest: Manifest, facts: Facts) -> Choice:
         clips = [example for group in groups for example in group]
         seconds = _heard([example.seconds for example in (*clips, *of_lengths)])
         if seconds >= WORTH_HEARING:
-            return Choice(clips, of_lengths, seconds, len(groups), groups is not pairs)
+            return Choice(clips, of_lengths, seconds, len(groups), groups != pairs)
     most = max(0, int(SOUND_SECONDS / WORTH_HEARING) - len(of_lengths))
     clips = [example for group in singles[:most] for example in group]
     return Choice(clips, of_lengths, WORTH_HEARING, len(singles[:most]), pairs != singles)

@@ -85,10 +85,11 @@ def finding(waveforms: Sequence[Waveform]) -> str:
     rates = sorted({one.samplerate for one in seen}, reverse=True)
     says = f"{FIRST_SAMPLES} samples are {' or '.join(duration(FIRST_SAMPLES / rate) for rate in rates)} of sound."
     peaks = sorted(one.peak for one in seen)
+    low, high = f"{peaks[0]:.2g}", f"{peaks[-1]:.2g}"
     if len(seen) > 1 and peaks[-1] > 2 * peaks[0]:
-        says += f" Clips are not equally loud: the peaks of these go from {peaks[0]:.2g} to {peaks[-1]:.2g} of 1."
+        says += f" Clips are not equally loud: the peaks of these go from {low} to {high} of 1."
     elif len(seen) > 1:
-        says += f" These clips are about equally loud, with peaks of {peaks[0]:.2g} to {peaks[-1]:.2g} of 1."
+        says += f" These clips are about equally loud, with peaks of {low if low == high else f'{low} to {high}'} of 1."
     if quiet := [one.fname for one in seen if one.peak > 0 and np.abs(one.first).max() < 0.02 * one.peak]:
         says += f" {listed(quiet)} {'begins' if len(quiet) == 1 else 'begin'} with near silence."
     if silent := [one.fname for one in seen if one.peak == 0]:
