@@ -161,6 +161,14 @@ def test_repeated_lengths_in_words():
     )
 
 
+def test_a_length_that_train_and_test_share_is_one():
+    facts = facts_of(manifest(["A"] * 6, frames=[9, 9, 9, 9, 8, 7], test=[9, 9, 9, 6]))
+    assert findings.repeated(facts) == (
+        "1 exact length is shared by many clips: 9 samples (0.56 ms) by 4 training clips and 3 test clips. It makes up "
+        "75 % of the test clips and 67 % of the training clips."
+    )
+
+
 def test_sampling_rates_in_words():
     assert findings.rates(facts_of(manifest(["A"] * 3))) == "All clips are at 16,000 Hz."
     mixed = facts_of(manifest(["A"] * 3, rate=[44100, 8000, 44100], test=[16000]))

@@ -85,10 +85,9 @@ def lengths(facts: Facts) -> str:
     if train.min() == train.max():
         says = f"{total}, {'all' if len(train) > 1 else 'which is'} {duration(train[0])} long."
     else:
-        says = (
-            f"{total}, from {duration(train.min())} to {duration(train.max())}: half of them are at most "
-            f"{duration(np.median(train))} long, nine in ten at most {duration(np.quantile(train, 0.9))}."
-        )
+        half, most = duration(np.median(train)), duration(np.quantile(train, 0.9))
+        half = f"half of them are at most {half} long, nine in ten" if half != most else "nine in ten of them are"
+        says = f"{total}, from {duration(train.min())} to {duration(train.max())}: {half} at most {most}."
     if not len(test):
         there = f"None of the {count(facts.n_test, 'test clip')} can be used." if facts.n_test else ""
         return f"{says} {there or 'There are no test clips.'}"
@@ -108,16 +107,18 @@ def repeated(facts: Facts) -> str:
     if len(whole) == len(table):
         same = [f"{_of(row.split)} are {row.frames} samples ({duration(row.seconds)}) long" for row in whole]
         return f"All {' and all '.join(same)}, exactly."
+    same = table.groupby(["frames", "samplerate", "seconds"], sort=False)
     shown = [
-        f"{row.frames} samples ({duration(row.seconds)}{_at(facts, row.samplerate)}) by {row.clips:,} {_of(row.split)}"
-        for row in table.itertuples()
+        f"{frames} samples ({duration(seconds)}{_at(facts, rate)}) by "
+        + " and ".join(f"{row.clips:,} {_of(row.split)}" for row in rows.itertuples())
+        for (frames, rate, seconds), rows in same
     ]
     made = table.groupby("split")["clips"].sum()
     parts = [f"{share(clips, sizes[split])} of the {_of(split)}" for split, clips in made.items()]
     only = table["split"].unique()
-    where = f", all of them among the {_of(only[0])}" if len(only) == 1 and sizes.size > 1 and len(table) > 1 else ""
-    many = f"{count(len(table), 'exact length')} {'is' if len(table) == 1 else 'are each'} shared by many clips{where}"
-    together = "Together they make" if len(table) > 1 else "It makes"
+    where = f", all of them among the {_of(only[0])}" if len(only) == 1 and sizes.size > 1 and len(shown) > 1 else ""
+    many = f"{count(len(shown), 'exact length')} {'is' if len(shown) == 1 else 'are each'} shared by many clips{where}"
+    together = "Together they make" if len(shown) > 1 else "It makes"
     return f"{many}: {listed(shown, 6)}. {together} up {' and '.join(parts)}."
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
-from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_DPI, PAGE_WIDTH, fitting, plt, save
+from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_DPI, PAGE_WIDTH, lettering, plt, save
 
 PER_PANEL, PANELS = 45, 12
 LENGTHS_SHOWN = 20
@@ -126,7 +127,7 @@ def _panels(n: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]
 
 def _name(axes: Axes, at: Sequence[int], labels: pd.Series, n: int) -> None:
     """Write labels below their places; few ones stand level, if they are short."""
-    texts = [fitting(label) for label in labels]
+    texts = [lettering(printable(label)) for label in labels]
     level = sum(map(len, texts)) + 2 * len(texts) < 90
     axes.set_xticks(at, texts, rotation=0 if level else 90)
     least = min(n, 8)  # bars of one class would fill the picture

@@ -14,8 +14,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from fsat.errors import printable
-
 DPI = 110
 PAGE_WIDTH, PAGE_DPI = 8.4, 126
 """Of figures that fill a page's width: their text is as large there as the page's own."""
@@ -25,8 +23,12 @@ BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
 plt.rcParams.update({
     "axes.grid": True, "grid.color": "#e3e6e8", "axes.axisbelow": True, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#8a9299", "font.size": 10, "axes.titlesize": 12,
-    "text.parse_math": False,
 })  # fmt: skip
+
+
+def lettering(text: str, longest: int = 24) -> str:
+    """A label as figures show it: a long one is cut, and a dollar is no formula."""
+    return (text if len(text) <= longest else text[: longest - 1] + "…").replace("$", r"\$")
 
 
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
@@ -35,12 +37,6 @@ def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     with quiet_glyphs():
         figure.savefig(path, dpi=dpi, bbox_inches="tight")
     plt.close(figure)
-
-
-def fitting(text: str, most: int = 28) -> str:
-    """A label or a name as it can be written in a figure: printable, and cut where it is long."""
-    shown = printable(text)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @contextmanager

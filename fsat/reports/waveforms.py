@@ -15,10 +15,10 @@ import pandas as pd
 
 from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
-from fsat.errors import AudioError
+from fsat.errors import AudioError, printable
 from fsat.reports.eda_findings import duration, listed
 from fsat.reports.examples import middle
-from fsat.reports.style import BLUE, ORANGE, PAGE_DPI, PAGE_WIDTH, fitting, plt, save
+from fsat.reports.style import BLUE, ORANGE, PAGE_DPI, PAGE_WIDTH, lettering, plt, save
 
 FIRST_SAMPLES = 500
 COLUMNS = 1000
@@ -109,8 +109,8 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
     )
     figure.get_layout_engine().set(h_pad=0.1)
     for (whole, start), one in zip(rows, waveforms, strict=True):
-        whole.set_title(f"{fitting(one.label)}, {one.which}", loc="left", fontsize=11)
-        start.set_title(fitting(one.fname), loc="right", fontsize=10, color="#55606a")
+        whole.set_title(f"{lettering(printable(one.label))}, {one.which}", loc="left", fontsize=11)
+        start.set_title(lettering(printable(one.fname)), loc="right", fontsize=10, color="#55606a")
         if one.reason:
             whole.text(0.5, 0.5, "cannot be read", ha="center", va="center", transform=whole.transAxes)
             continue
