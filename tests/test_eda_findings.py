@@ -133,7 +133,7 @@ def test_lengths_in_words(dataset, says):
         (["A"] * 11, [16000 * i for i in range(1, 12)], "The median clip of A is 6.0 s long; four clips in five last "
          "2.0 s to 10.0 s."),
         (["A", "B"], [8000, 32000], "The median length of a label's clips goes from 0.50 s (A) to 2.0 s (B). Within a "
-         "label, clips are about equally long."),
+         "label, most clips are about equally long."),
         (["A"] * 3 + ["B"] * 3, [8000, 16000, 24000, 16000, 16000, 16000], "The median length is the same for every "
          "label, 1.0 s. Lengths spread most in A, where four clips in five last 0.60 s to 1.4 s, and least in B (all "
          "about 1.0 s)."),

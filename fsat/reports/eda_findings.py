@@ -68,7 +68,7 @@ def lengths_per_label(facts: Facts) -> str:
             f"{duration(last['median_seconds'])} ({last['label']})."
         )
     if duration(most["p10_seconds"]) == duration(most["p90_seconds"]):
-        return f"{says} Within a label, clips are about equally long."
+        return f"{says} Within a label, most clips are about equally long."
     if duration(most["spread"]) == duration(least["spread"]):
         return says
     return f"{says} Lengths spread most in {most['label']}, where {_within(most)}, and least in {least['label']} " + (

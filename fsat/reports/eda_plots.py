@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
-from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_DPI, PAGE_WIDTH, lettering, plt, save
+from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_WIDTH, lettering, plt, save
 
 PER_PANEL, PANELS = 45, 12
 LENGTHS_SHOWN = 20
@@ -41,7 +41,7 @@ def plot_classes(facts: Facts, path: Path) -> None:
         axes.grid(visible=False, axis="x")
     _title(figure, "Clips of each class", len(table))
     figure.axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
-    save(figure, path, PAGE_DPI)
+    save(figure, path)
 
 
 def plot_lengths_per_label(facts: Facts, path: Path) -> None:
@@ -67,7 +67,7 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
         else:
             axes.set_ylim(0, 1.05 * everything.max())
     _title(figure, "Lengths of each label's training clips (line: median)", len(labels))
-    save(figure, path, PAGE_DPI)
+    save(figure, path)
 
 
 def plot_lengths(facts: Facts, path: Path) -> None:
@@ -90,7 +90,7 @@ def plot_lengths(facts: Facts, path: Path) -> None:
         panels[0].set_xscale("log")
         panels[1].xaxis.set_major_formatter("{x:g}")
     panels[1].set_xlabel("seconds")
-    save(figure, path, PAGE_DPI)
+    save(figure, path)
 
 
 def plot_repeated(facts: Facts, path: Path) -> None:
@@ -112,7 +112,7 @@ def plot_repeated(facts: Facts, path: Path) -> None:
     axes.set_title(title if len(shown) else "No length is shared by many clips", loc="left")
     if not len(shown):
         axes.set_xticks([])
-    save(figure, path, PAGE_DPI)
+    save(figure, path)
 
 
 def _panels(n: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]]:

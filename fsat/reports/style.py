@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 DPI = 110
-PAGE_WIDTH, PAGE_DPI = 8.4, 126
-"""Of figures that fill a page's width: their text is as large there as the page's own."""
+PAGE_WIDTH = 9.0
+"""In inches, of figures that are about as wide as a page."""
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
 
@@ -31,11 +31,11 @@ def lettering(text: str, longest: int = 24) -> str:
     return (text if len(text) <= longest else text[: longest - 1] + "…").replace("$", r"\$")
 
 
-def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_glyphs():
-        figure.savefig(path, dpi=dpi, bbox_inches="tight")
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -18,7 +18,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
 from fsat.reports.eda_findings import duration, listed
 from fsat.reports.examples import middle
-from fsat.reports.style import BLUE, ORANGE, PAGE_DPI, PAGE_WIDTH, lettering, plt, save
+from fsat.reports.style import BLUE, ORANGE, PAGE_WIDTH, lettering, plt, save
 
 FIRST_SAMPLES = 500
 COLUMNS = 1000
@@ -126,7 +126,7 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
             axes.set_ylim(-bound, bound)
     rows[-1][0].set_xlabel("seconds")
     rows[-1][1].set_xlabel(f"sample (the first {FIRST_SAMPLES})")
-    save(figure, path, PAGE_DPI)
+    save(figure, path)
 
 
 def _read(which: str, clip: pd.Series, path: Path) -> Waveform:
