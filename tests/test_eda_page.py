@@ -80,6 +80,7 @@ def test_the_page_names_everything_that_is_odd(page):
     assert text.count(f"<strong>{EVIL}</strong>") == 1
     assert "not verified · <b>größe.wav · 0.30 s" in text
     assert "one_00.wav · 0.50 s: cannot be played: NaN or infinite samples" in text
+    assert "one_00.wav (one) cannot be shown: NaN or infinite samples." in text
     assert (
         f"{MISSING + 2} training rows are left out. 1 test clip of 4 cannot be used. 1 clip could not be read" in text
     )
