@@ -19,8 +19,11 @@ NAMES = (
 )  # fmt: skip
 """What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
 
-LONG = ("quality", "recipe", "weak_labels")
-"""Those that are run only by name: what is measured is how good the models are, and it takes long."""
+SCORES = ("quality", "recipe", "weak_labels")
+"""What is measured is how good the models are; they have seeds instead of repeats."""
+
+LONG = (*SCORES, "eda")
+"""Those that are run only by name: they take long, and `eda` another DATA_DIR and 11 GB on the disk."""
 
 FAULTS = ("kill_fold", "kill_predict", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
 """Those of `benchmarks.faults`, run only by name: what fsat does when processes, servers and disks fail it."""
@@ -79,7 +82,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="how often each side is run [default: 3]")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that all of it runs; only printed")
     parser.add_argument("--output", type=Path, help="the file to write [default: RESULTS.md; none with --quick]")
-    parser.add_argument("--tmp", type=Path, help="folder for temporary files, up to 8 GB [default: the system's]")
+    parser.add_argument("--tmp", type=Path, help="folder for temporary files, up to 11 GB [default: the system's]")
     parser.add_argument(
         "--store_mb", type=int, nargs=2, default=None, metavar=("SMALL", "LARGE"),
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
@@ -103,7 +106,7 @@ def command(arguments: argparse.Namespace, name: str) -> str:
     """How to get a section again."""
     sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
     quick = " --quick" if arguments.quick else ""
-    without = name in (*LONG, *FAULTS[:5])  # these have seeds instead
+    without = name in (*SCORES, *FAULTS[:5])  # these have seeds instead
     repeats = "" if without else f" --repeats {arguments.repeats}"
     return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
 

@@ -101,6 +101,7 @@ def test_the_eda_of_main_is_on_the_server(clone):
         files = client.list_artifacts(run.info.run_id, folder)
         assert len(files) == count
         assert all(file.file_size > 100 for file in files if file.path.endswith("png"))
+    assert "eda.html" in [file.path for file in client.list_artifacts(run.info.run_id)]
     assert run.data.metrics["n_classes"] >= 10
 
 

@@ -77,7 +77,7 @@ def main_command(
 @cli.command()
 @source_options
 def eda(data_dir: str | None, on_bad_clip: str) -> None:
-    """Look at the data: classes, waveforms, lengths, and all that is wrong with the clips."""
+    """Look at and listen to the data: a page of classes, waveforms, lengths, and all that is wrong with the clips."""
     source = _source(data_dir, on_bad_clip, {})
     from fsat.pipeline.eda import eda
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from fsat.data.manifest import read_manifest
 from fsat.pipeline.source import Source
 from fsat.progress import say
-from fsat.reports.eda import write_eda
+from fsat.reports.eda import PAGE, write_eda
 from fsat.tracking import runs
 
 
 def eda(source: Source) -> str:
-    """Log the notebook's figures of a dataset and the tables behind them.
+    """Log the notebook's figures of a dataset, the tables behind them, and a page with all of it, ``eda.html``.
 
     Returns:
         the run's id.
@@ -24,13 +24,16 @@ def eda(source: Source) -> str:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            facts = write_eda(manifest, Path(name))
+            facts, unread = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
         runs.log_metrics(facts)
+        for problem in unread:
+            say(f"warning: {problem}")
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "
             f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
             f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
         )
+        say(f"eda: {PAGE} among the run's artifacts shows it in words, figures and sounds: open it with `mlflow ui`")
         return run_id

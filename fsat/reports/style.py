@@ -15,6 +15,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 DPI = 110
+PAGE_WIDTH = 9.0
+"""In inches, of figures that are about as wide as a page."""
+
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#b8bfc6"
 
 plt.rcParams.update({

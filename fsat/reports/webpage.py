@@ -1,6 +1,7 @@
-"""One self-contained HTML page: words, figures, tables and players; nothing is fetched from elsewhere, no script runs.
+"""One self-contained HTML page: words, figures, tables and players; nothing is fetched from elsewhere.
 
-So it opens from a disk, in a mail, and in MLflow's artifact view, which shows it in a closed frame.
+So it opens from a disk, in a mail, and in MLflow's artifact view, which shows it in a closed frame. There is no script
+in it but one that does there what a browser does elsewhere: follow the links to the page's own sections.
 
 Conventions: every text is plain and is escaped here. A page is held in memory until it is written; what is put into
 it does not grow with the dataset.
@@ -33,8 +34,8 @@ p.note, figcaption, caption, .clip small { color: var(--soft); font-size: 0.9rem
 nav ul { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; list-style: none; padding: 0; margin: 0.6rem 0; }
 a { color: var(--blue); }
 a:focus-visible, audio:focus-visible, .scroll:focus-visible { outline: 3px solid var(--blue); outline-offset: 2px; }
-figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; height: auto; }
+figure { margin: 1rem 0; overflow-x: auto; }
+figure img { display: block; max-width: 100%; min-width: 34rem; height: auto; }
 .scroll { overflow: auto; max-height: 34rem; margin: 0.8rem 0; }
 table { border-collapse: collapse; font-size: 0.92rem; }
 caption { text-align: left; padding: 0.2rem 0; }
@@ -45,6 +46,14 @@ thead th { position: sticky; top: 0; background: white; white-space: nowrap; }
 .clip strong, .clip small { display: block; overflow-wrap: anywhere; }
 .clip audio { display: block; width: 100%; height: 2.4rem; margin-top: 0.2rem; }
 """
+
+JUMPS = """
+if (location.protocol === "blob:") for (const link of document.querySelectorAll("nav a")) link.onclick = event => {
+  event.preventDefault();
+  document.getElementById(decodeURIComponent(link.hash.slice(1))).scrollIntoView();
+};
+"""
+"""Chromium opens no link to a part of a page whose frame is closed and whose address is a blob, as in MLflow."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<link rel="icon" href="data:,"><title>{_text(self.title)}</title><style>{CSS}</style></head>\n'
             f"<body><header><h1>{_text(self.title)}</h1>{subtitle}</header>{contents}\n"
-            f"<main>{''.join(self._parts)}{end}</main></body></html>\n"
+            f"<main>{''.join(self._parts)}{end}</main><script>{JUMPS}</script></body></html>\n"
         )
 
     def write(self, path: Path) -> None:
