@@ -20,7 +20,7 @@ from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
 from fsat.reports import descriptions
 from fsat.reports.comparison import link
-from fsat.reports.wording import dataset_name
+from fsat.reports.wording import dataset_name, fold_name
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.training.kept import forget
@@ -49,7 +49,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
     Raises:
         FoldTaken: another process trains it.
     """
-    with runs.tracked("train_fold", fold_name(config, fold, source)) as own:
+    with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as own:
         claims.sweep()
         dataset = source.load(config, fold)
         done = claims.finished_run(dataset.study, fold) if launch.resume else None
@@ -59,11 +59,6 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
         say(f"fold {fold}: run {done} is FINISHED and is not trained again; resume=false trains it anew")
         runs.hand_over(own, done, f"{config.model} fold {fold} is FINISHED in run {done[:8]}")
         return done
-
-
-def fold_name(config: Config, fold: int, source: Source) -> str:
-    """Name of a fold's run."""
-    return f"{config.model} fold {fold} on {dataset_name(source.data_dir)}"
 
 
 def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> list[FoldRun]:
@@ -154,7 +149,7 @@ def _train_unless_taken(
 ) -> str:
     """Train a fold in a nested run; its id, or an empty text if another launch has begun or finished it meanwhile."""
     try:
-        with runs.tracked("train_fold", fold_name(dataset.config, fold, source), parent) as own:
+        with runs.tracked("train_fold", fold_name(dataset.config.model, fold, source.data_dir), parent) as own:
             return train_in_run(dataset, fold, source, launch, again=False)
     except claims.FoldTaken as taken:
         say(str(taken))

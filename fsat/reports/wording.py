@@ -30,6 +30,11 @@ def dataset_name(data_dir: Path | str) -> str:
     return short(Path(data_dir).absolute().name or data_dir)
 
 
+def fold_name(model: str, fold: int, data_dir: Path | str) -> str:
+    """The name of a fold's run."""
+    return f"{model} fold {fold} on {dataset_name(data_dir)}"
+
+
 def cut(text: str) -> str:
     """The text, without its last lines if it is too long for MLflow."""
     if len(text) <= LIMIT:
