@@ -1,6 +1,6 @@
 """Makes the README's pictures of MLflow's page.
 
-After ``make demo``, ``python -m docs.make_ui_screenshots [FOLDER]``, where FOLDER has the demo's ``mlflow.db``. It starts
+After ``make demo``, ``python -m docs.make_ui_screenshots [FOLDER]``; FOLDER has the demo's ``mlflow.db``. It starts
 an MLflow server of its own and ends it. Another picture is another line of `SHOTS`. Needs Playwright, Pillow, Chromium.
 """
 

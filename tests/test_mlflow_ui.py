@@ -26,8 +26,8 @@ DATA = Path("/data/clips `x` <b>")
 QUIET = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """Puts MLflow's assistant aside."""
 
-HARMLESS = ("AG Grid: since v27.1, `",)
-"""How warnings of MLflow's own page begin, as it stands."""
+HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-")
+"""How warnings of MLflow's own page begin, as it stands, and of Chromium where it draws without a graphics card."""
 
 
 def tagger(**more) -> descriptions.Tagger:
@@ -69,22 +69,22 @@ def store(tmp_path_factory) -> Iterator[Store]:
     """A server with users, and on it what two cross-validations and an ensemble leave."""
     needs(find_spec("flask_wtf"), "what a server needs", "pip install 'fsat[server]'")
     folder, auth = tmp_path_factory.mktemp("server"), Auth()
-    with MlflowServer(folder, auth=auth, environment={"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-            patch.setenv("MLFLOW_TRACKING_PASSWORD", auth.password)
-            mlflow.set_tracking_uri(server.uri.replace("//", f"//admin:{auth.password}@"))
-            made = Store(server)
-            for model, study in STUDIES.items():
-                made.folds[model] = cross_validation(made, model, study)
-            with runs.tracked("ensemble", f"ensemble of {' + '.join(STUDIES)} on {dataset_name(DATA)}") as run_id:
-                client, made.made = mlflow.MlflowClient(), run_id
-                client.create_registered_model("fsat")
-                client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
-                notes.describe_tagger(tagger())
-                made.view = notes.share_view()
-            yield made
-            mlflow.set_tracking_uri(None)
+    server = MlflowServer(folder, auth=auth, environment={"MLFLOW_DISABLE_TELEMETRY": "true"})
+    with server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", auth.password)
+        mlflow.set_tracking_uri(server.uri.replace("//", f"//admin:{auth.password}@"))
+        made = Store(server)
+        for model, study in STUDIES.items():
+            made.folds[model] = cross_validation(made, model, study)
+        with runs.tracked("ensemble", f"ensemble of {' + '.join(STUDIES)} on {dataset_name(DATA)}") as run_id:
+            client, made.made = mlflow.MlflowClient(), run_id
+            client.create_registered_model("fsat")
+            client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
+            notes.describe_tagger(tagger())
+            made.view = notes.share_view()
+        yield made
+        mlflow.set_tracking_uri(None)
 
 
 def cross_validation(store: Store, model: str, study: str) -> list[str]:
@@ -124,6 +124,7 @@ def visit(store, browser) -> Iterator[Visit]:
     window = {"http_credentials": {"username": "admin", "password": Auth().password}}
     visit = Visit(browser, "about:blank", viewport={"width": 1600, "height": 1000}, **window)
     visit.page.add_init_script(QUIET)
+    visit.page.set_default_timeout(90_000)
     yield visit
     visit.page.close()
     assert visit.hosts == {store.server.uri.removeprefix("http://")}
@@ -135,7 +136,7 @@ def test_the_link_shows_curves_and_bars_in_one_colour_a_study(store, visit):
     assert Auth().password not in store.view
     visit.page.goto(store.view)
     charts = visit.page.locator(".js-plotly-plot")
-    charts.nth(3).locator(".barlayer .point").nth(3).wait_for()
+    charts.nth(2).locator(".barlayer .point").nth(3).wait_for()
     given = {model: {colour(run_id) for run_id in run_ids} for model, run_ids in store.folds.items()}
     assert [len(colours) for colours in given.values()] == [1, 1]
     expected = set.union(*given.values())
@@ -143,11 +144,9 @@ def test_the_link_shows_curves_and_bars_in_one_colour_a_study(store, visit):
     lines = charts.nth(0).locator(".scatterlayer .trace path.js-line")
     assert lines.count() == 2 * FOLDS
     assert set(lines.evaluate_all(f"found => found.map(line => ({HEXADECIMAL})(line.style.stroke))")) == expected
-    bars = charts.nth(1).locator(".barlayer .point path")
+    bars = charts.nth(2).locator(".barlayer .point path")
     assert bars.count() == 2 * FOLDS
     assert set(bars.evaluate_all(f"found => found.map(bar => ({HEXADECIMAL})(bar.style.fill))")) == expected
-    for _, _, title in comparison.CHARTS:
-        assert visit.page.get_by_text(title, exact=True).first.is_visible(), title
 
 
 HEXADECIMAL = "rgb => '#' + rgb.match(/\\d+/g).slice(0, 3).map(x => (+x).toString(16).padStart(2, '0')).join('')"
@@ -174,7 +173,7 @@ def test_its_table_has_the_folds_alone_and_the_columns_that_one_compares(store, 
 def test_whoever_opens_the_experiment_finds_the_view(store, visit):
     visit.page.goto(f"{store.server.uri}/#/experiments/0/runs")
     visit.page.get_by_role("link", name="Compare all folds").click()
-    visit.page.locator(".js-plotly-plot").nth(3).locator(".barlayer .point").first.wait_for()
+    visit.page.locator(".js-plotly-plot").nth(2).locator(".barlayer .point").first.wait_for()
     visit.page.get_by_role("button", name="Views").click()
     visit.page.get_by_text(comparison.NAME).wait_for()
 
@@ -183,6 +182,7 @@ def test_a_folds_page_says_what_it_is(store, visit):
     run_id = store.folds["conv1d"][1]
     visit.page.goto(f"{store.server.uri}/#/experiments/0/runs/{run_id}")
     visit.page.get_by_text("conv1d, fold 1").wait_for()
+    visit.page.get_by_text("Show more").click()
     text = visit.page.locator("body").inner_text()
     assert "clips 'x' <b>" in text
     assert "learning_rate=0.0005" in text
@@ -214,9 +214,10 @@ def test_mlflows_own_comparison_of_two_runs(store, visit):
 
 def test_a_description_begins_with_the_fold_and_has_its_scores_at_the_end(store):
     (run_id, *_), study = store.folds["dummy1d"], STUDIES["dummy1d"]
-    assert store.notes[run_id].startswith(f"**dummy1d, fold 0** (of {FOLDS}, counted from 0) of study `{study}`")
-    assert "not finished" in store.notes[run_id]
+    assert store.notes[run_id].startswith("**dummy1d, fold 0** is not finished")
+    assert f"Fold 0 of {FOLDS}, counted from 0, of study `{study}`" in store.notes[run_id]
     after = store.note(run_id)
+    assert after.startswith("**dummy1d, fold 0**: `val_map3` **0.1800**, `val_acc` **0.1000**.")
     assert "not finished" not in after
     assert "- `val_map3` **0.1800** on the clips that the fold did not train on" in after
     assert "The weights are of epoch 4." in after

@@ -32,13 +32,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of the table, after the name, the time and the duration of a run."""
 
-CHARTS = (
-    ("LINE", "val_map3", "val_map3 by epoch"),
-    ("BAR", "val_map3", "val_map3 of folds"),
-    ("LINE", "val_loss", "val_loss by epoch"),
-    ("BAR", "train_seconds", "seconds of training"),
-)
-"""Kind, metric and title, in order."""
+CHARTS = (("LINE", "val_map3"), ("LINE", "val_loss"), ("BAR", "val_map3"), ("BAR", "train_seconds"))
+"""Kind and metric, in order: curves by epoch, and bars of the last values."""
 
 COLOURS = (
     "#2a6f97", "#e07a2f", "#3a9d5d", "#8e5bb5", "#c8373e", "#1fa3a3", "#b8931f", "#d65c9c", "#3b4ba0", "#8a5a3c",
@@ -69,9 +64,9 @@ def state() -> dict[str, Any]:
     }
 
 
-def _chart(number: int, kind: str, metric: str, title: str) -> dict[str, Any]:
+def _chart(number: int, kind: str, metric: str) -> dict[str, Any]:
     chart = {
-        "uuid": f"fsat-{number}", "type": kind, "metricKey": metric, "displayName": title, "metricSectionId": "fsat",
+        "uuid": f"fsat-{number}", "type": kind, "metricKey": metric, "metricSectionId": "fsat",
         "runsCountToCompare": RUNS_IN_CHARTS, "deleted": False, "isGenerated": False,
     }  # fmt: skip
     if kind == "LINE":

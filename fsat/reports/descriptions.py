@@ -8,7 +8,7 @@ to the view of all folds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from fsat.reports.wording import code, cut
 
 MAP3 = "mAP@3: 1 for a clip whose label is the first guess, 1/2 for the second, 1/3 for the third, in the mean"
 SEEN = {
-    "own fold": "The weights are those of the best epoch on these very clips, so the scores are a little too good.",
-    "holdout": "The weights are those of the best epoch on clips held aside, so the scores are fair.",
+    "own fold": "The best epoch was chosen on these very clips, so the scores are a little too good.",
+    "holdout": "The best epoch was chosen on clips held aside, so the scores are fair.",
     "nothing": "No score had a part in the choice of the weights, so the scores are fair.",
 }
 """What the scores are worth, by what the weights were selected on."""
@@ -74,33 +74,33 @@ def fold(
         scores: its last metrics; empty while it is trained.
     """
     study, n_folds = tags.get("fsat.study", "?"), params.get("n_folds", "?")
-    parts = [
-        f"**{params.get('model', '?')}, fold {params.get('fold', '?')}** (of {n_folds}, counted from 0) of study "
-        f"{code(study)} on {code(Path(tags.get('fsat.data_dir', '?')).name)}: {params.get('n_train', '?')} clips to "
-        f"train on, {params.get('n_val', '?')} to validate.",
-        settings(params),
-    ]
+    title = f"**{params.get('model', '?')}, fold {params.get('fold', '?')}**"
+    what = (
+        f"Fold {params.get('fold', '?')} of {n_folds}, counted from 0, of study {code(study)} on "
+        f"{code(Path(tags.get('fsat.data_dir', '?')).name)}: {params.get('n_train', '?')} clips to train on, "
+        f"{params.get('n_val', '?')} to validate. {settings(params)}"
+    )
     if not scores:
-        parts += [
-            "It is not finished: its curves grow by the epoch under *Model metrics*, and its scores will stand here. "
-            "If it was stopped, ask for the fold again, and it goes on after its last epoch.",
+        return cut("\n\n".join([
+            f"{title} is not finished: its curves grow by the epoch under *Model metrics*, and its scores will stand "
+            f"here. If it was stopped, ask for the fold again, and it goes on after its last epoch. "
             f"[Compare all folds]({compare})",
-        ]
-        return cut("\n\n".join(parts))
-    kept = params.get("checkpoint", "best")
+            what,
+        ]))  # fmt: skip
+    names, kept = ("val_map3", "val_acc", "val_map3_verified"), params.get("checkpoint", "best")
     epoch = f"{scores['best_epoch'] + 1:.0f}" if "best_epoch" in scores else "?"
     which = {"last": "of the last epoch", "average": f"the average of the last epochs, up to epoch {epoch}"}
-    parts += [
-        _scores(scores, ("val_map3", "val_acc", "val_map3_verified")),
+    pictures = (("learning curves", "plots/learning_curves.png"), ("confusions", "plots/confusion.png"),
+                ("precision of each class", "plots/class_precision.png"))  # fmt: skip
+    return cut("\n\n".join([
+        f"{title}: {_in_short(scores, names)}. Look at {_artifacts(here, *pictures)}; "
+        f"[compare all folds]({compare}).",
+        what,
+        _scores(scores, names),
         f"The weights are {which.get(kept, f'of epoch {epoch}')}. {_worth(tags.get('fsat.selected_on', ''))}",
-        "Look at "
-        + _artifacts(here, ("learning curves", "plots/learning_curves.png"), ("confusions", "plots/confusion.png"),
-                     ("precision of each class", "plots/class_precision.png"))
-        + ".",
-        f"Next: [compare all folds]({compare}); when all of the study are FINISHED, "
-        f"`mlflow run . -e ensemble -P studies={study}` makes a tagger of them.",
-    ]  # fmt: skip
-    return cut("\n\n".join(parts))
+        f"Next: when all folds of the study are FINISHED, `mlflow run . -e ensemble -P studies={study}` makes a tagger "
+        "of them.",
+    ]))  # fmt: skip
 
 
 def settings(params: Mapping[str, str]) -> str:
@@ -118,21 +118,22 @@ def settings(params: Mapping[str, str]) -> str:
 
 def study(config: Config, study: str, data_dir: Path, means: Mapping[str, float], compare: str) -> str:
     """Of a run of ``cross_validate``; `means` has the folds' mean scores, nothing while they are trained."""
-    parts = [
-        f"**{config.model}: all {config.n_folds} folds** of study {code(study)} on {code(data_dir.absolute().name)}, "
-        "each in a run nested in this one, except those that were there already.",
-        settings({name: str(value) for name, value in config.to_dict().items()}),
-    ]
-    if means:
-        parts += [
-            "In the mean over the folds, each on the clips that it did not train on:",
-            "\n".join(f"- `{name}` **{value:.4f}**" for name, value in means.items()),
-            f"Next: [compare all folds]({compare}); `mlflow run . -e ensemble -P studies={study}` makes a tagger of "
-            "them.",
-        ]
-    else:
-        parts += [f"It is not finished, or was stopped: the same command goes on. [Compare all folds]({compare})"]
-    return cut("\n\n".join(parts))
+    what = (
+        f"Study {code(study)}: all {config.n_folds} folds on {code(data_dir.absolute().name)}, each in a run nested in "
+        "this one, except those that were there already. "
+        + settings({name: str(value) for name, value in config.to_dict().items()})
+    )
+    if not means:
+        return cut(
+            f"**{config.model}** is not finished, or was stopped: the same command goes on. "
+            f"[Compare all folds]({compare})\n\n{what}"
+        )
+    return cut("\n\n".join([
+        f"**{config.model}**: {_in_short(means, means)}, the mean over {config.n_folds} folds, each on the clips that "
+        f"it did not train on. [Compare all folds]({compare})",
+        what,
+        f"Next: `mlflow run . -e ensemble -P studies={study}` makes a tagger of them.",
+    ]))  # fmt: skip
 
 
 def look(data_dir: Path, facts: Mapping[str, float], here: str) -> str:
@@ -154,35 +155,36 @@ def everything(
     data_dir: Path, models: Sequence[str], rows: Sequence[Mapping[str, Any]], news: str, compare: str
 ) -> str:
     """Of a run of ``main``; `rows` are of the table of scores, empty while it works, and `news` of the tagger."""
-    parts = [
-        f"**All of it** on {code(data_dir.absolute().name)}: a look at the data, every fold of "
-        f"{', '.join(models)}, the best blend as a registered tagger, and tags of clips. Each step is a run nested in "
-        "this one."
-    ]
-    if rows:
-        names = ("study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes")
-        table = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
-        for row in rows:
-            numbers = (f"{row[name]:.4f}" for name in ("map3", "accuracy", "map3_verified", "minutes"))
-            table.append(f"| {' | '.join([row['study'], row['model'], *numbers])} |")
-        parts += ["\n".join(table), f"OOF is out of fold: {MEANINGS['oof_map3'].partition(': ')[2]}.", f"{news}."]
-    parts.append(f"[Compare all folds]({compare})")
-    return cut("\n\n".join(parts))
+    what = (
+        f"All of it on {code(data_dir.absolute().name)}: a look at the data, every fold of {', '.join(models)}, the "
+        "best blend as a registered tagger, and tags of clips. Each step is a run nested in this one."
+    )
+    if not rows:
+        return cut(f"It is not finished, or was stopped. [Compare all folds]({compare})\n\n{what}")
+    names = ("study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes")
+    table = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for row in rows:
+        numbers = (f"{row[name]:.4f}" for name in ("map3", "accuracy", "map3_verified", "minutes"))
+        table.append(f"| {' | '.join([row['study'], row['model'], *numbers])} |")
+    return cut("\n\n".join([
+        f"{news}. [Compare all folds]({compare})",
+        "\n".join(table),
+        f"OOF is out of fold: {MEANINGS['oof_map3'].partition(': ')[2]}.",
+        what,
+    ]))  # fmt: skip
 
 
 def ensemble(made: Tagger, here: str, compare: str) -> str:
     """Of a run of ``ensemble``."""
     report, scores = ("the whole report", "report.html"), ("scores of members, studies and blends", "scores.csv")
     return cut("\n\n".join([
-        f"**A tagger of {count(made.n_members, 'fold')}** of {' + '.join(made.models)} on "
+        f"{made.news}. Look at {_artifacts(here, report, scores)}; [compare all folds]({compare}).",
+        f"A tagger of {count(made.n_members, 'fold')} of {' + '.join(made.models)} on "
         f"{code(Path(made.data_dir).name)}: {'studies' if len(made.studies) > 1 else 'study'} "
         f"{', '.join(map(code, made.studies))}, blended by `{made.blend}` mean.",
         _scores(made.scores, ("oof_map3", "oof_acc", "oof_map3_verified", "oof_ece")),
-        _worth(made.selected_on),
-        f"{made.news}.",
-        f"Look at {_artifacts(here, report, scores)}; tables are in `reports/`, figures in `plots/`.",
-        f"Next: [compare all folds]({compare}); `mlflow run . -e predict -P input=DIR` tags sounds of yours with the "
-        "champion.",
+        f"{_worth(made.selected_on)} Tables are in `reports/`, figures in `plots/`.",
+        "Next: `mlflow run . -e predict -P input=DIR` tags sounds of yours with the champion.",
     ]))  # fmt: skip
 
 
@@ -249,10 +251,11 @@ def registered(name: str) -> str:
 
 def experiment(compare: str) -> str:
     """Of an experiment with fsat's runs."""
-    return (
-        f"Taggers of sounds, trained by fsat. **[Compare all folds]({compare})**: curves and scores, one colour a "
-        "study. Each run's description says what it is and what to look at first."
-    )
+    return f"Taggers of sounds, trained by fsat. **[Compare all folds]({compare})**: one colour a study."
+
+
+def _in_short(scores: Mapping[str, float], names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}` **{scores[name]:.4f}**" for name in names if name in scores)
 
 
 def _scores(scores: Mapping[str, float], names: Sequence[str]) -> str:
