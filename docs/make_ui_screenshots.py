@@ -96,12 +96,11 @@ def shoot(page: Page, address: str, shot: Shot, name: str, experiment: str) -> N
     path = shot.path.format(**names).replace("compareRunsMode=CHART&table", "compareRunsMode=TABLE")
     page.goto(f"{address}/{path}")
     page.locator(shot.ready).first.wait_for(timeout=60_000)
-    page.wait_for_load_state("networkidle")
     if (
         dismiss := page.locator("[data-component-id='mlflow.experiment_page.shared_view'] button[aria-label=Close]")
     ).count():
         dismiss.first.click()
-    page.wait_for_timeout(2000)  # charts that move into place
+    page.wait_for_timeout(4000)  # charts that move into place
     save(page.screenshot(), name)
 
 
