@@ -24,11 +24,8 @@ from docs.shots import chromium, save
 from fsat.reports.comparison import link
 
 WIDTH = 1280
-QUIET = {
-    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
-    "mlflow.sidebar.showSidebar_v1": False,
-}
-"""What MLflow's page keeps in a browser of somebody who has put its assistant aside."""
+QUIET = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True, "mlflow.workflowType_v1": "machine_learning"}
+"""What MLflow's page keeps in a browser of somebody who trains models and has put its assistant aside."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,9 @@ class Shot:
 
 CONV = "tags.`fsat.stage` = 'train_fold' and tags.`fsat.model` = 'conv1d' and attributes.status = 'FINISHED'"
 SHOTS = {
-    "mlflow_runs": Shot("{view}&table", ".ag-row >> nth=1", 720),
-    "mlflow_compare": Shot("{view}", ".js-plotly-plot .barlayer .point >> nth=1", 760),
-    "mlflow_run": Shot("#/experiments/{experiment}/runs/{run}", "text=fold", 760, CONV),
+    "mlflow_runs": Shot("{table}", ".ag-row >> nth=1", 560),
+    "mlflow_compare": Shot("{view}", ".js-plotly-plot .barlayer .point >> nth=1", 740),
+    "mlflow_run": Shot("#/experiments/{experiment}/runs/{run}", "text=Look at", 560, CONV),
 }
 
 
@@ -65,7 +62,9 @@ def server(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]  # fmt: skip
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         while not answers(address):
@@ -89,32 +88,26 @@ def answers(address: str) -> bool:
 
 def shoot(page: Page, address: str, shot: Shot, name: str, experiment: str) -> None:
     """Save what the page shows when it is ready."""
-    names = {"experiment": experiment, "view": link(experiment)}
+    view = link(experiment)
+    names = {"experiment": experiment, "view": view, "table": view.replace("CHART", "TABLE")}
     if shot.run:
         found = mlflow.MlflowClient(address).search_runs([experiment], shot.run, max_results=1)
         names["run"] = found[0].info.run_id
-    path = shot.path.format(**names).replace("compareRunsMode=CHART&table", "compareRunsMode=TABLE")
-    page.goto(f"{address}/{path}")
+    page.goto(f"{address}/{shot.path.format(**names)}")
     page.locator(shot.ready).first.wait_for(timeout=60_000)
-    if (
-        dismiss := page.locator("[data-component-id='mlflow.experiment_page.shared_view'] button[aria-label=Close]")
-    ).count():
-        dismiss.first.click()
+    if (banner := page.get_by_text("viewing a shared view")).count():
+        banner.locator("xpath=ancestor::div[.//button][1]").get_by_role("button").last.click()
     page.wait_for_timeout(4000)  # charts that move into place
     save(page.screenshot(), name)
 
 
 def main(folder: str = ".", experiment: str = "0") -> None:
     """Make all pictures of the store in a folder."""
+    kept = "".join(f"localStorage.setItem({key!r}, {json.dumps(value)!r});" for key, value in QUIET.items())
     with server(Path(folder).absolute()) as address, chromium() as browser:
         for name, shot in SHOTS.items():
             page = browser.new_page(viewport={"width": WIDTH, "height": shot.height})
-            page.add_init_script(
-                "".join(
-                    f"localStorage.setItem({json.dumps(key)}, {json.dumps(json.dumps(value))});"
-                    for key, value in QUIET.items()
-                )
-            )
+            page.add_init_script(kept)
             shoot(page, address, shot, name, experiment)
             page.close()
 

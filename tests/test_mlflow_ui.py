@@ -5,13 +5,15 @@ The runs are made up, by the functions that the pipeline names, describes and co
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
 from browser import Visit, chromium
-from servers import Auth, MlflowServer, needs
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from servers import MlflowServer
 
 from fsat.config import Config
 from fsat.reports import comparison, descriptions
@@ -26,8 +28,8 @@ DATA = Path("/data/clips `x` <b>")
 QUIET = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """Puts MLflow's assistant aside."""
 
-HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-")
-"""How warnings of MLflow's own page begin, as it stands, and of Chromium where it draws without a graphics card."""
+HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-", "Failed to load resource: the server responded with a status of 404")
+"""How complaints of MLflow's own page begin, as it stands, and of Chromium where it draws without a graphics card."""
 
 
 def tagger(**more) -> descriptions.Tagger:
@@ -66,14 +68,12 @@ class Store:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Iterator[Store]:
-    """A server with users, and on it what two cross-validations and an ensemble leave."""
-    needs(find_spec("flask_wtf"), "what a server needs", "pip install 'fsat[server]'")
-    folder, auth = tmp_path_factory.mktemp("server"), Auth()
-    server = MlflowServer(folder, auth=auth, environment={"MLFLOW_DISABLE_TELEMETRY": "true"})
-    with server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        patch.setenv("MLFLOW_TRACKING_PASSWORD", auth.password)
-        mlflow.set_tracking_uri(server.uri.replace("//", f"//admin:{auth.password}@"))
+    """A server, and on it what two cross-validations and an ensemble leave; they were written to its database."""
+    folder = tmp_path_factory.mktemp("server")
+    server = MlflowServer(folder, environment={"MLFLOW_DISABLE_TELEMETRY": "true"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/server.db")
         made = Store(server)
         for model, study in STUDIES.items():
             made.folds[model] = cross_validation(made, model, study)
@@ -83,8 +83,10 @@ def store(tmp_path_factory) -> Iterator[Store]:
             mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
             client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
             notes.describe_tagger(tagger())
+        with server:
+            mlflow.set_tracking_uri(server.uri)
             made.view = notes.share_view()
-        yield made
+            yield made
         mlflow.set_tracking_uri(None)
 
 
@@ -122,19 +124,19 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def visit(store, browser) -> Iterator[Visit]:
     """A window on MLflow's page, of somebody who has put its assistant aside; nothing may go elsewhere."""
-    window = {"http_credentials": {"username": "admin", "password": Auth().password}}
-    visit = Visit(browser, "about:blank", viewport={"width": 1600, "height": 1000}, **window)
+    visit, missing = Visit(browser, "about:blank", viewport={"width": 1600, "height": 1000}), set()
+    visit.page.on("response", lambda answer: answer.status == 404 and missing.add(urlsplit(answer.url).path))
     visit.page.add_init_script(QUIET)
     visit.page.set_default_timeout(60_000)
     yield visit
     visit.page.close()
     assert visit.hosts == {store.server.uri.removeprefix("http://")}
-    assert [text for text in visit.complaints if not text.removeprefix("warning: ").startswith(HARMLESS)] == []
+    assert missing <= {"/ajax-api/2.0/mlflow/users/current"}  # which a server without users does not know
+    assert [text for text in visit.complaints if not text.partition(": ")[2].startswith(HARMLESS)] == []
 
 
 def test_the_link_shows_curves_and_bars_in_one_colour_a_study(store, visit):
     assert store.view.startswith(f"{store.server.uri}/#/experiments/0/runs?")
-    assert Auth().password not in store.view
     visit.page.goto(store.view)
     charts = visit.page.locator(".js-plotly-plot")
     charts.nth(2).locator(".barlayer .point").nth(3).wait_for()
@@ -251,27 +253,41 @@ def test_a_view_that_is_there_costs_one_request(store, monkeypatch):
     assert len(asked) == 1
 
 
-def test_who_may_only_read_is_warned_once_and_goes_on(store, monkeypatch, capsys):
-    from mlflow.server.auth.client import AuthServiceClient
+def test_who_may_not_is_warned_once_and_goes_on(store, monkeypatch, capsys):
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
 
-    AuthServiceClient(store.server.uri).create_user("cy", "cys-secret-123")
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "cy")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "cys-secret-123")
-    monkeypatch.setattr(comparison, "TAG", comparison.TAG + "0")
     monkeypatch.setattr(notes, "_refused", set())
-    admin = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store.server.uri)
-    try:
-        assert notes.share_view() == ""
-        assert notes.share_view() == ""
-        notes.describe("anything", store.made)
-    finally:
-        mlflow.set_tracking_uri(admin)
+    for name in ("get_experiment", "log_batch", "get_model_version", "search_runs"):
+        monkeypatch.setattr(mlflow.MlflowClient, name, refuse)
+    assert notes.share_view() == ""
+    assert notes.share_view() == ""
+    notes.describe("anything", store.made)
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in said] == [
         "warning: cannot keep a view on the experiment", "warning: cannot describe runs",
     ]  # fmt: skip
-    assert all("does not permit this to cy" in line for line in said)
+    assert all("does not permit this to" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://ann:secret@host:8000/", "Compare the runs at http://host:8000/#/x"),
+        ("sqlite:///mlflow.db", "Compare the runs with `mlflow ui`, then open http://127.0.0.1:5000/#/x"),
+    ],
+)
+def test_where_to_compare_has_no_password(uri, said, monkeypatch):
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
+    assert notes.how_to_compare(f"{notes.page()}#/x") == said
+
+
+def test_studies_share_a_colour_only_when_there_are_more_than_colours():
+    taken: list[str] = []
+    for study in range(len(comparison.COLOURS)):
+        taken.insert(0, comparison.new_colour(f"{study % 3:x}", taken))
+    assert sorted(taken) == sorted(comparison.COLOURS)
+    assert comparison.new_colour("ff", taken) == taken[-1]
 
 
 def test_passwords_and_long_texts_are_not_kept(store):
