@@ -295,7 +295,9 @@ def test_sync_uploads(kept) -> None:
     (line,) = sync()
     assert line.endswith("uploaded, FINISHED")
     assert not every_kept()
-    folder = Path(mlflow.get_run(before.run_id).info.artifact_uri.removeprefix("file://"))
+    run = mlflow.get_run(before.run_id)
+    assert run.data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0**: `val_map3` ")
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
     assert_whole(mlflow.MlflowClient(), before.run_id, folder, 3)
     assert sync() == []
 

@@ -260,6 +260,27 @@ def test_predict_writes_a_row_for_every_file(blended, data, store, tmp_path):
     np.testing.assert_allclose([float(x) for x in written["scores"][1].split()], logged, atol=2e-6)
 
 
+def test_runs_say_what_they_are(study, blended):
+    client = mlflow.MlflowClient()
+    folds = [client.get_run(record.run_id) for record in study]
+    assert [run.info.run_name for run in folds] == ["conv1d fold 0 on tones", "conv1d fold 1 on tones"]
+    for run in folds:
+        score = f"**conv1d, fold {run.data.tags['fsat.fold']}**: `val_map3` **{run.data.metrics['val_map3']:.4f}**"
+        assert run.data.tags["mlflow.note.content"].startswith(score)
+    parent = client.get_run(folds[0].data.tags["mlflow.parentRunId"])
+    assert len({run.data.tags["mlflow.runColor"] for run in [parent, *folds]}) == 1
+    mean = f"**conv1d**: `mean_val_map3` **{parent.data.metrics['mean_val_map3']:.4f}**"
+    assert parent.data.tags["mlflow.note.content"].startswith(mean)
+    made = client.get_run(blended.run_id)
+    assert made.info.run_name == "ensemble of conv1d on tones"
+    assert made.data.tags["mlflow.note.content"].startswith(blended.registered.news)
+    version = client.get_model_version("tones", str(blended.registered.version))
+    assert f"**{made.data.metrics['oof_map3']:.4f}**" in version.description
+    tags = client.get_experiment("0").tags
+    assert "fsat-1" in tags["mlflow.note.content"]
+    assert "mlflow.sharedViewState.fsat-1" in tags
+
+
 def test_champion_moves_only_as_promote_says(blended, study, source):
     client = mlflow.MlflowClient()
     run_ids = [record.run_id for record in study]

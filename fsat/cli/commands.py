@@ -141,6 +141,7 @@ def ensemble(
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")
     click.echo(made.registered.news)
+    click.echo(made.compare)
 
 
 @cli.command()

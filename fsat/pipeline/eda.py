@@ -8,8 +8,10 @@ from pathlib import Path
 from fsat.data.manifest import read_manifest
 from fsat.pipeline.source import Source
 from fsat.progress import say
+from fsat.reports import descriptions
 from fsat.reports.eda import PAGE, write_eda
-from fsat.tracking import runs
+from fsat.reports.wording import dataset_name
+from fsat.tracking import notes, runs
 
 
 def eda(source: Source) -> str:
@@ -18,7 +20,7 @@ def eda(source: Source) -> str:
     Returns:
         the run's id.
     """
-    with runs.tracked("eda", f"eda of {source.data_dir.name}") as run_id:
+    with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
         manifest = read_manifest(source.data_dir, source.on_bad_clip)
         for warning in manifest.warnings:
             say(f"warning: {warning}")
@@ -29,6 +31,7 @@ def eda(source: Source) -> str:
         runs.log_metrics(facts)
         for problem in unread:
             say(f"warning: {problem}")
+        notes.describe(lambda here: descriptions.look(source.data_dir, facts, here))
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "

@@ -21,10 +21,12 @@ from fsat.pipeline.blending import Blend, blend_members, check_method, selected_
 from fsat.pipeline.choosing import choose
 from fsat.pipeline.report import Report
 from fsat.progress import say
+from fsat.reports import descriptions
 from fsat.reports.study import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
+from fsat.reports.wording import dataset_name
 from fsat.scoring.rows import create_rows, ranges, release
-from fsat.tracking import runs
+from fsat.tracking import notes, runs
 from fsat.tracking.members import Member, download
 from fsat.tracking.registry import Registered, Score, register
 from fsat.tracking.server import Refused
@@ -32,11 +34,19 @@ from fsat.tracking.server import Refused
 
 @dataclass(frozen=True)
 class Ensembled:
-    """What `ensemble` made: its run, the scores of members, studies and blend, and the registered version."""
+    """What `ensemble` made.
+
+    Attributes:
+        run_id: of its run.
+        scores: of members, studies and blend.
+        registered: the registered version.
+        compare: where to compare the runs, in words.
+    """
 
     run_id: str
     scores: pd.DataFrame
     registered: Registered
+    compare: str
 
 
 def ensemble(
@@ -85,11 +95,12 @@ def _log_and_register(
     studies = list(dict.fromkeys(member.record.study for member in members))
     models = list(dict.fromkeys(member.record.config.model for member in members))
     run_id = runs.active_run_id()
-    title = f"ensemble of {' + '.join(models)}"
+    trained_on = first.record.data_dir
+    title = f"ensemble of {' + '.join(models)} on {dataset_name(trained_on)}"
     runs.rename(title)
     runs.set_tags({
         "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
-        "data_dir": first.record.data_dir, "selected_on": selected_on(members),
+        "data_dir": trained_on, "selected_on": selected_on(members),
         "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in members})),
     })  # fmt: skip
     runs.log_params({
@@ -110,7 +121,8 @@ def _log_and_register(
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
     clips = _predicted(first, blend, folder / "covered.npy")
     told = tell(clips)
-    runs.log_metrics(write_reports(clips, out, told))
+    scores = blend.metrics | write_reports(clips, out, told)
+    runs.log_metrics(scores)
     runs.log_folder(out)
     report = Report(members, blend, clips, told, out, data_dir)
 
@@ -128,9 +140,15 @@ def _log_and_register(
         raise
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
     report.log(title, f"{registered.news}.")
+    made = descriptions.Tagger(
+        models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
+        registered.name, registered.version, registered.news,
+    )  # fmt: skip
+    notes.describe_tagger(made)
+    view = notes.share_view()
     weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
-    return Ensembled(run_id, blend.scores, registered)
+    return Ensembled(run_id, blend.scores, registered, notes.how_to_compare(view))
 
 
 def _digest(members: Sequence[Member], blend: Blend) -> str:

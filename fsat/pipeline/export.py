@@ -18,8 +18,10 @@ from fsat.pipeline import export_check
 from fsat.pipeline.predict import uri_of
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
+from fsat.reports import descriptions
+from fsat.reports.wording import short
 from fsat.tagger import Tagger
-from fsat.tracking import runs
+from fsat.tracking import notes, runs
 from fsat.tracking.registry import open_tagger, pinned, run_of
 
 
@@ -57,6 +59,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
         tagger_run = run_of(model)
+        runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
         original = tagger.in_float32()
         configs = [member.config for member in original.members]
@@ -84,6 +87,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_metrics({name: difference[key] for name, key in metrics.items()} | {"megabytes": facts["bytes"] / 1e6})
         for path in (output, sidecar):
             runs.log_file(path)
+        notes.describe(lambda here: descriptions.exported(format, output.name, facts, here))
         say(
             f"export: run {run_id}: {count(len(configs), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB), a "
             f"waveform at {rate} Hz in, {count(len(tagger.labels), 'score')} out; scores are within "

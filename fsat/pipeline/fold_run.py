@@ -19,7 +19,7 @@ from fsat.pipeline.source import Source
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission
-from fsat.tracking import claims, runs
+from fsat.tracking import claims, notes, runs
 from fsat.tracking.outbox import OnServer, Outbox
 from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import upload
@@ -134,6 +134,8 @@ def _describe(dataset: Dataset, fold: int, source: Source) -> None:
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
     runs.log_dataset(dataset.manifest)
+    notes.give_colour(dataset.study)
+    notes.describe_fold(runs.active_run_id())
     if missing := untaught(dataset, splits):
         say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "

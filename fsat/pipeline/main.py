@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,10 @@ from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import USUAL, cross_validate
 from fsat.progress import say
-from fsat.tracking import runs
+from fsat.reports import descriptions
+from fsat.reports.comparison import link
+from fsat.reports.wording import dataset_name
+from fsat.tracking import notes, runs
 from fsat.tracking.members import FoldRun, download
 from fsat.tracking.registry import ALIAS
 
@@ -51,7 +55,11 @@ def main(
     check_writable(output)
     check_method(blend)
     check_installed(launch.cluster)
-    with runs.tracked("main", f"main on {source.data_dir.name}"):
+    with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
+        models = [config.model for config in configs]
+        describe = partial(descriptions.everything, source.data_dir, models, compare=link(runs.experiment_id()))
+        notes.describe(describe([], ""))
+        view = notes.share_view()
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         scores, best = compare(studies, blend)
@@ -66,7 +74,8 @@ def main(
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
         folder = _clips_to_tag(source.data_dir)
         tags = predict(str(folder), output, version, cluster=launch.cluster)
-    return _report(scores, made.registered.news, tags, output)
+        notes.describe(describe(scores.to_dict("records"), made.registered.news))
+    return _report(scores, made.registered.news, tags, output, notes.how_to_compare(view))
 
 
 def compare(studies: Sequence[Sequence[FoldRun]], method: str = "geometric") -> tuple[pd.DataFrame, pd.Series]:
@@ -94,7 +103,7 @@ def _clips_to_tag(data_dir: Path) -> Path:
     return next((folder for folder in folders if has_clips(folder)), folders[-1])
 
 
-def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path) -> str:
+def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare: str) -> str:
     table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
     table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
     width = max((len(row.fname) for row in tags.first), default=0)
@@ -104,6 +113,6 @@ def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path) -> str:
         "", f"Tags of all clips are in {output}; the first {len(tags.first)}:",
         *(f"  {row.fname:<{width}}  {' '.join(row.labels)}  ({' '.join(f'{score:.6f}' for score in row.scores)})"
           for row in tags.first),
-        "", "Compare the runs with `mlflow ui`, then open http://127.0.0.1:5000",
+        "", compare,
     ]  # fmt: skip
     return "\n".join(lines)

@@ -22,9 +22,11 @@ from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.tagging import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
 from fsat.pipeline.workers import cores, map_side_by_side
 from fsat.progress import Progress, say
+from fsat.reports import descriptions
 from fsat.reports.tags import Span, Tags, check_suffix, track_path, write_label_track, write_tags
+from fsat.reports.wording import short
 from fsat.tag_settings import CLIPS, TagSettings
-from fsat.tracking import claims, runs
+from fsat.tracking import claims, notes, runs
 from fsat.tracking.registry import open_tagger, pinned
 
 GROUPS_A_TASK = 8
@@ -82,7 +84,7 @@ def predict(
     check_suffix(output)
     check_installed(cluster)
     given = read_input(input)
-    with runs.tracked("predict", f"predict {printable(Path(input).name or input)[:100]}") as run_id:
+    with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         claims.sweep()
         model = pinned(uri_of(model))
         facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
@@ -113,6 +115,9 @@ def predict(
             result = _write(ledger, output, settings, label_tracks)
             runs.log_file(output)
         runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
+        others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
+        of_files = partial(descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, others)
+        notes.describe(of_files)
         say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
             f"table in {output}")  # fmt: skip
         if result.n_failed:

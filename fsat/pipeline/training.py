@@ -18,7 +18,10 @@ from fsat.pipeline.ray_connection import check_installed
 from fsat.pipeline.source import Source
 from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
-from fsat.tracking import claims, runs
+from fsat.reports import descriptions
+from fsat.reports.comparison import link
+from fsat.reports.wording import dataset_name, fold_name
+from fsat.tracking import claims, notes, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.training.kept import forget
 
@@ -46,7 +49,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
     Raises:
         FoldTaken: another process trains it.
     """
-    with runs.tracked("train_fold", f"{config.model} fold {fold}") as own:
+    with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as own:
         claims.sweep()
         dataset = source.load(config, fold)
         done = claims.finished_run(dataset.study, fold) if launch.resume else None
@@ -72,13 +75,19 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         one FINISHED run a fold, in order.
     """
     check_installed(launch.cluster)
-    with runs.tracked("cross_validate", f"{config.model} all folds"):
+    with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
         claims.sweep()
         dataset = source.load(config)
         config = dataset.config
         runs.set_tags({"study": dataset.study, "model": config.model})
+        notes.give_colour(dataset.study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
+        describe = partial(
+            descriptions.study, config, dataset.study, source.data_dir, compare=link(runs.experiment_id())
+        )
+        notes.describe(describe({}))
+        notes.share_view()
         run_ids: dict[int, str] = {}
         while missing := [fold for fold in range(config.n_folds) if fold not in run_ids]:
             done = newest_per_fold(finished_folds(dataset.study))
@@ -92,6 +101,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         metrics = [record.run.data.metrics for record in records]
         means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
         runs.log_metrics(means)
+        notes.describe(describe(means))
         say(f"study {dataset.study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
             f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
         return records
@@ -139,7 +149,7 @@ def _train_unless_taken(
 ) -> str:
     """Train a fold in a nested run; its id, or an empty text if another launch has begun or finished it meanwhile."""
     try:
-        with runs.tracked("train_fold", f"{dataset.config.model} fold {fold}", parent) as own:
+        with runs.tracked("train_fold", fold_name(dataset.config.model, fold, source.data_dir), parent) as own:
             return train_in_run(dataset, fold, source, launch, again=False)
     except claims.FoldTaken as taken:
         say(str(taken))

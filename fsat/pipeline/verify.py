@@ -18,11 +18,12 @@ from fsat.pipeline.choosing import choose
 from fsat.pipeline.cluster import map_on
 from fsat.pipeline.ray_connection import check_installed
 from fsat.progress import say
+from fsat.reports import descriptions
 from fsat.scoring.guesses import best_guesses
 from fsat.scoring.rows import ranges, release
 from fsat.scoring.verification import CLEAR, DECISIONS, beliefs, decide, wrong_share
 from fsat.thresholds import Thresholds
-from fsat.tracking import runs
+from fsat.tracking import notes, runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
 from fsat.tracking.members import Member, download
 
@@ -135,6 +136,7 @@ def _log(
     runs.log_table(table, TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": share})
+    notes.describe(lambda here: descriptions.verification(round_number, studies, counts, share, run_id, here))
     say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels, about "
         f"{share:.0%} of them wrong, {counts['accept']} are accepted, {counts['relabel']} replaced, "
         f"{counts['drop']} dropped, {counts['keep']} kept as they are")  # fmt: skip

@@ -190,7 +190,7 @@ def refusal(error: BaseException) -> Refused:
 
 def address() -> str:
     """Where runs are kept, without a password."""
-    return _without_password(mlflow.get_tracking_uri())
+    return without_password(mlflow.get_tracking_uri())
 
 
 def is_remote() -> bool:
@@ -273,10 +273,11 @@ def _unreachable(error: BaseException) -> str:
 def _in_a_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     known = re.search("Connection refused|Name or service not known|[Tt]imed out|No space left|disk is full", text)
-    return known[0].lower() if known else _without_password(text)[:300].replace(";", ",")
+    return known[0].lower() if known else without_password(text)[:300].replace(";", ",")
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """The text, with *** for the passwords of addresses in it."""
     return re.sub(r"//([^/@:\s]*):[^/@\s]+@", r"//\1:***@", text)
 
 

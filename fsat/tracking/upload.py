@@ -9,7 +9,7 @@ from mlflow.entities import Metric
 
 from fsat.errors import RunError
 from fsat.progress import say
-from fsat.tracking import claims, heartbeat
+from fsat.tracking import claims, heartbeat, notes
 from fsat.tracking.outbox import remove_checkpoints
 from fsat.tracking.runs import TAG, log_all
 from fsat.tracking.server import ServerAway, address, ask
@@ -33,6 +33,7 @@ def upload(kept: Kept) -> None:
     ask(lambda: client.log_artifacts(kept.run_id, str(kept.artifacts)))
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     ask(lambda: client.set_tag(kept.run_id, TAG + "checksums", digest))
+    notes.describe_fold(kept.run_id, {row["key"]: row["value"] for row in kept.metrics()})
     ask(lambda: remove_checkpoints(kept.run_id))
 
 
