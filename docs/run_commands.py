@@ -7,6 +7,7 @@ is not run here is listed with the reason in `ELSEWHERE`: most of it is run by a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -161,7 +162,7 @@ class Place:
             "ESC10/test_truth.csv": f"{data}/test_truth.csv", "clips": str(self.folder / "clips"),
             "/archive": str(self.folder / "archive"), r"\.\.\.": "",
         }  # fmt: skip
-        if re.search(r"\b(S\d?|[ABCR])\b|[0-9a-f]{10}", text):
+        if re.search(r"\b(S\d?|[ABCR]|RUN_ID)\b|[0-9a-f]{10}", text):
             values |= self._found(text)
         return values
 
@@ -172,8 +173,6 @@ class Place:
             "runs = mlflow.MlflowClient().search_runs(['0'], order_by=['attributes.end_time DESC'], max_results=500)\n"
             "print(json.dumps([[r.info.run_id, r.info.status, r.data.params, r.data.tags] for r in runs]))"
         )
-        import json
-
         done = subprocess.run([ROOT / ".venv/bin/python", "-c", code], cwd=self.clone, env=self.environment, check=True,
                               capture_output=True, text=True)  # fmt: skip
         studies: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -191,8 +190,10 @@ class Place:
         names = [study for data, study in whole if data == dataset]
         runs = [run_id for (data, study), folds in whole.items() if study == names[0] for run_id, _ in folds]
         names += names  # where there is only one study on the newest dataset
-        values = {"S": names[0], "S1": names[0], "S2": names[1], "S3": names[2 % len(names)],
-                  "R": newest.get("verify", ""), **dict(zip("ABC", runs + runs, strict=False))}  # fmt: skip
+        values = {
+            "S": names[0], "S1": names[0], "S2": names[1], "S3": names[2 % len(names)],
+            "R": newest.get("verify", ""), "RUN_ID": newest["eda"], **dict(zip("ABC", runs + runs, strict=False)),
+        }  # fmt: skip
         for number, study in enumerate(dict.fromkeys(re.findall(r"\b[0-9a-f]{10}\b", text))):
             values[study] = names[number]
         for run_id in re.findall(r"\b[0-9a-f]{32}\b", text):
