@@ -21,7 +21,8 @@ import requests  # noqa: F401
 import soundfile  # noqa: F401
 from zip_server import files_of
 
-from fsat.data import downloads, fetching, published, store, unpacking
+from fsat.data import store
+from fsat.datasets import downloads, fetching, published, unpacking
 
 name, url, top, known, share = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 dataset, _, expected = pickle.loads(Path(known).read_bytes())

@@ -17,10 +17,10 @@ from helpers import one_line
 from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, wait_for, zipped
 
 from fsat.cli import run
-from fsat.data import fetching
-from fsat.data.downloads import download
 from fsat.data.manifest import read_manifest
-from fsat.data.published import DATASETS
+from fsat.datasets import fetching
+from fsat.datasets.downloads import download
+from fsat.datasets.published import DATASETS
 from fsat.errors import DataError, FsatError
 
 
@@ -51,7 +51,7 @@ def known(small, monkeypatch):
 
 def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
     said = (shared / "data" / "README.md").read_text()
-    from fsat.data.published import FSDKAGGLE2018
+    from fsat.datasets.published import FSDKAGGLE2018
 
     assert FSDKAGGLE2018.base_url == "https://zenodo.org/records/2552860/files"
     assert "record 2552860" in said
@@ -228,7 +228,7 @@ def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeyp
 
     tiny = tuple(replace(archive, unpacked_bytes=archive.unpacked_bytes // 9) for archive in dataset.archives)
     monkeypatch.setitem(DATASETS, "fsdkaggle2018", replace(dataset, archives=tiny))
-    monkeypatch.setattr("fsat.data.downloads._check_space", lambda *_: None)
+    monkeypatch.setattr("fsat.datasets.downloads._check_space", lambda *_: None)
     failures = []
     for free in range(0, 300_000, 8192):
         fill(small_disk, free)

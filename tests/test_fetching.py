@@ -8,8 +8,8 @@ from helpers import one_line
 from zip_server import ZipServer, noise, zipped
 
 from fsat import progress
-from fsat.data import fetching
-from fsat.data.fetching import fetch
+from fsat.datasets import fetching
+from fsat.datasets.fetching import fetch
 from fsat.errors import FsatError
 
 BIG = "big.zip"

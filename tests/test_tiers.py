@@ -24,6 +24,7 @@ TIERS = [
     },
     {"scoring"},
     {"data"},
+    {"datasets"},
     {"models"},
     {"training", "reports", "serving"},
     {"tagger"},

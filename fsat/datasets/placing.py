@@ -7,9 +7,9 @@ import os
 import shlex
 from pathlib import Path
 
-from fsat.data.esc50 import check_audio, split_recordings
-from fsat.data.published import Dataset
 from fsat.data.store import sync_folder
+from fsat.datasets.esc50 import check_audio, split_recordings
+from fsat.datasets.published import Dataset
 from fsat.errors import DataError, count
 
 WORK, READY = ".downloads", "ready"

@@ -10,7 +10,7 @@ import csv
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from fsat.data.published import Dataset
+from fsat.datasets.published import Dataset
 from fsat.errors import AudioError, DataError, count
 from fsat.labels import why_not_a_label
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__, interrupts
-from fsat.data.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.data.store import in_bytes, write_all
+from fsat.datasets.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.errors import FsatError
 from fsat.progress import Progress, say
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsat.data.esc50 import META as ESC50_META
-from fsat.data.esc50 import write_train_table
-from fsat.data.fetching import fetch, shown
-from fsat.data.placing import READY, WORK, is_whole, put_in_place, summary, tops_of, verify
-from fsat.data.published import DATASETS, Archive, Dataset
 from fsat.data.store import in_bytes
-from fsat.data.unpacking import Limits, unpack
+from fsat.datasets.esc50 import META as ESC50_META
+from fsat.datasets.esc50 import write_train_table
+from fsat.datasets.fetching import fetch, shown
+from fsat.datasets.placing import READY, WORK, is_whole, put_in_place, summary, tops_of, verify
+from fsat.datasets.published import DATASETS, Archive, Dataset
+from fsat.datasets.unpacking import Limits, unpack
 from fsat.errors import ConfigError, DataError, FsatError, count
 from fsat.progress import say
 
@@ -39,7 +39,7 @@ def download(
         folder: new, empty, or one in which the same download was interrupted.
         base_url: where the archives are instead of the publisher's server.
         keep_zips: leave the archives in ``.downloads/``.
-        retries, timeout: as `fsat.data.fetching.fetch` takes them.
+        retries, timeout: as `fsat.datasets.fetching.fetch` takes them.
 
     Returns:
         what is there now, its licence, how to cite it, and what to do next, line by line.
