@@ -139,7 +139,7 @@ class MlflowServer:
         self._environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
         self._command = list(command) or [
             sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port),
-            "--backend-store-uri", store or new_store(folder, "server.db", "mlflow-artifacts:"),
+            "--backend-store-uri", store or f"sqlite:///{folder}/server.db",
             "--artifacts-destination", str(self.artifacts), *options,
         ]  # fmt: skip
         if auth:
@@ -163,6 +163,8 @@ class MlflowServer:
 
     def start(self) -> MlflowServer:
         """Start it, and wait until it answers."""
+        if f"sqlite:///{self.folder}/server.db" in self._command:
+            new_store(self.folder, "server.db", "mlflow-artifacts:")
         with open(self.folder / "log", "a") as log:
             self._process = subprocess.Popen(
                 [*_mortal("TERM"), *self._command], cwd=self.folder, env=self._environment,

@@ -40,7 +40,7 @@ FILLED = {
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
 TRAIN = "python -m fsat train_fold --fold 0"
-SECONDS = 30
+SECONDS = 120
 """In which a server that is of no use is said to be."""
 
 
