@@ -1,8 +1,8 @@
 """Runs the commands of the documentation, page by page, in a fresh clone with a small dataset.
 
-``python -m docs.run_commands [PAGE ...]`` takes about a quarter of an hour on two cores for all pages; it ends with a
-list of what failed. What a page calls DIR, PATH, S1 and so on is filled in, and folds are trained for one epoch. What
-is not run here is listed with the reason in `ELSEWHERE`: most of it is run by a test.
+``python -m docs.run_commands [PAGE ...]`` says of each command what came of it, and ends with how many failed. What a
+page calls DIR, PATH, S1 and so on is filled in, and folds are trained for one epoch. What is not run here is listed
+with the reason in `ELSEWHERE`: most of it is run by a test.
 """
 
 from __future__ import annotations

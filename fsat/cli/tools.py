@@ -61,7 +61,7 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
     """Download a published dataset to DIR, ready for data_dir, or go on with what was interrupted.
 
     \b
-    fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; 4.9 GB, 11 GB of disk
+    fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; about 5 GB, 11 GB of disk
     esc50: 2,000 clips of 50 classes from GitHub; 0.6 GB, 1.5 GB of disk
     """
     from fsat.datasets.downloads import download
