@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,6 +19,7 @@ import pytest
 from conftest import ROOT
 from helpers import make_dataset, one_line
 from stores import new_store
+from warm import Warm
 
 from fsat.config import Config
 from fsat.errors import RunError
@@ -56,20 +56,19 @@ class Place:
         }  # fmt: skip
         said = self.folder / f"said-{self.n}"
         with open(said, "w") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "fsat", command, "--data_dir", str(self.data), *words],
-                cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=file, text=True,
+            process = Warm(
+                ["-m", "fsat", command, "--data_dir", self.data, *words],
+                cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=file,
             )  # fmt: skip
         return Launched(process, said)
 
     def hold_still(self, launched: Launched) -> None:
-        """Stop a process where it does not hold the database."""
+        """Stop a process where it neither reads nor writes the database: another could write nothing while it does."""
         while True:
-            launched.process.send_signal(signal.SIGSTOP)
-            os.waitpid(launched.process.pid, os.WUNTRACED)  # until each of its threads has stopped
+            launched.process.stop()
             try:
                 with sqlite3.connect(self.folder / "mlflow.db", timeout=0.5, isolation_level=None) as database:
-                    database.execute("BEGIN IMMEDIATE")
+                    database.execute("BEGIN EXCLUSIVE")
                     database.execute("ROLLBACK")
                 return
             except sqlite3.OperationalError:
@@ -90,7 +89,7 @@ class Place:
 class Launched:
     """A process, and what it says."""
 
-    def __init__(self, process: subprocess.Popen, said: Path) -> None:
+    def __init__(self, process: Warm, said: Path) -> None:
         self.process, self.file = process, said
 
     @property

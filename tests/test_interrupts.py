@@ -11,6 +11,7 @@ import mlflow
 import pytest
 from conftest import ROOT
 from helpers import make_dataset
+from warm import Warm
 
 from fsat import interrupts
 from fsat.config import Config
@@ -23,6 +24,7 @@ from fsat.pipeline.source import Source
 from fsat.tracking import runs
 from fsat.tracking.outbox import Outbox
 
+Popen = subprocess.Popen | Warm
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
 
 
@@ -216,19 +218,19 @@ def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
     assert statuses(tmp_path) == ["FINISHED"]
 
 
-def start(command: list[str], data, folder, flag: str = "", stderr: int | None = None, **more) -> subprocess.Popen:
+def start(command: list[str], data, folder, flag: str = "", stderr: int | None = None, **more) -> Popen:
     options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000, **more}
     for name, value in options.items():
         command = [*command, flag, f"{name}={value}"] if flag else [*command, f"--{name}", str(value)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     with open(folder / "stderr", "w") as file:
-        return subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environment,
-            stdout=subprocess.DEVNULL, stderr=stderr or file,
-        )  # fmt: skip
+        streams = {"stdout": subprocess.DEVNULL, "stderr": stderr or file}
+        if "fsat" in command:
+            return Warm(command, cwd=folder, env=environment, **streams)
+        return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, **streams)
 
 
-def wait_for(text: str, process: subprocess.Popen, folder) -> None:
+def wait_for(text: str, process: Popen, folder) -> None:
     while text not in (folder / "stderr").read_text():
         assert process.poll() is None, (folder / "stderr").read_text()
         time.sleep(0.2)

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,12 @@ import mlflow
 import numpy as np
 import pytest
 import requests
+import warm
 from click.testing import CliRunner
 from conftest import ROOT
 from helpers import make_dataset, one_line
 from servers import MlflowServer
+from warm import Warm
 
 from fsat.cli import cli
 from fsat.config import Config
@@ -52,17 +53,17 @@ def remote(tmp_path_factory):
         yield started
 
 
-def start(folder: Path, data: Path, uri: str, seed: int, **more: str) -> tuple[subprocess.Popen, Path]:
+def start(folder: Path, data: Path, uri: str, seed: int, **more: str) -> tuple[Warm, Path]:
     words = [str(word) for name, value in {**LONG, "seed": seed}.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **more}
     environment["FSAT_CACHE_DIR"] = str(folder / "cache")
     with open(folder / "said", "w") as said:
-        command = [sys.executable, "-m", "fsat", "train_fold", "--fold", "0", "--data_dir", str(data), *words]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+        command = ["-m", "fsat", "train_fold", "--fold", 0, "--data_dir", data, *words]
+        process = Warm(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said)
     return process, folder / "said"
 
 
-def wait_for(text: str, process: subprocess.Popen, said: Path) -> None:
+def wait_for(text: str, process: Warm, said: Path) -> None:
     while text not in said.read_text():
         assert process.poll() is None, said.read_text()
         time.sleep(0.05)
@@ -118,11 +119,7 @@ def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remot
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
     environment["FSAT_CACHE_DIR"] = str(tmp_path / "cache")
-    command = [sys.executable, "-m", "fsat", "sync"]
-    answers = [
-        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-        for _ in range(2)
-    ]
+    answers = [warm.run(["-m", "fsat", "sync"], cwd=tmp_path, env=environment, timeout=120) for _ in range(2)]
     assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
     assert f"run {kept.name} (fold 0 of study " in answers[0].stdout
     assert answers[0].stdout.strip().endswith("uploaded, FINISHED")
@@ -134,9 +131,7 @@ def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, da
     words = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
     command = ["train_fold", "--fold", "1", "--data_dir", str(data), *words, "--checkpoint_to", "server"]
-    done = subprocess.run(
-        [sys.executable, "-m", "fsat", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = warm.run(["-m", "fsat", *command], cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     folder = remote.artifacts / "0" / done.stdout.strip() / "artifacts"
     assert (folder / "predictions" / "train.npy").is_file()

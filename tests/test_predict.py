@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from conftest import ROOT
 from helpers import CLASSES, one_line, tone, write_csv, write_wav
 from taggers import TINY, register_tagger, write_tagger
+from warm import Warm
 
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.pipeline import ledger
@@ -210,15 +210,13 @@ def test_a_clip_that_is_too_long_is_told_about_windows(tagger, tmp_path):
 
 def command(clips: Path, output: Path, **options: object) -> list[str]:
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "fsat", "predict", "--input", str(clips), "--output", str(output), *words]
+    return ["-m", "fsat", "predict", "--input", str(clips), "--output", str(output), *words]
 
 
-def start(store: Path, *arguments: object, **options: object) -> subprocess.Popen:
+def start(store: Path, *arguments: object, **options: object) -> Warm:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
-    return subprocess.Popen(
-        command(*arguments, **options), cwd=store, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return Warm(command(*arguments, **options), cwd=store, env=environment, **streams)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +229,7 @@ def many(tmp_path_factory) -> Path:
     return folder
 
 
-def wait_until_some_are_done(process: subprocess.Popen, files: Path, output: Path) -> None:
+def wait_until_some_are_done(process: Warm, files: Path, output: Path) -> None:
     """Until the ledger is larger than one of which nothing is done."""
     listed = output.with_name("listed.csv")
     with pytest.raises(ZeroDivisionError), ledger.opened(listed, {}) as empty:

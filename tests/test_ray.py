@@ -21,6 +21,7 @@ from conftest import ROOT
 from helpers import make_dataset, one_line
 from servers import free_port
 from stores import new_store
+from warm import Warm
 
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
@@ -109,7 +110,7 @@ def data(tmp_path_factory) -> Path:
     return make_dataset(folder, clips_per_class=8, unverified=0.5, test_clips=3)
 
 
-def start(folder: Path, *command: object, **options: object) -> subprocess.Popen:
+def start(folder: Path, *command: object, **options: object) -> Warm:
     arguments = [str(word) for word in command]
     for name, value in options.items():
         arguments += [f"--{name}", str(value)]
@@ -117,10 +118,7 @@ def start(folder: Path, *command: object, **options: object) -> subprocess.Popen
     environment["FSAT_CACHE_DIR"] = str(folder / "cache")
     (folder / "said").unlink(missing_ok=True)
     with open(folder / "said", "w") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "fsat", *arguments],
-            cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True,
-        )  # fmt: skip
+        return Warm(["-m", "fsat", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said)
 
 
 def run(folder: Path, *command: object, **options: object) -> str:
