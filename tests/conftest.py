@@ -1,5 +1,6 @@
 """Fixtures: a tracking store of its own for every module, tiny datasets, and a clone of the repository."""
 
+import gc
 import os
 import shutil
 import signal
@@ -25,6 +26,13 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 def cache(tmp_path_factory):
     """A cache folder of the tests' own."""
     os.environ["FSAT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen():
+    """What the tests have imported is not looked through for garbage, which would be a quarter of a short training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

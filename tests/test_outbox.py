@@ -36,7 +36,7 @@ from fsat.tracking.upload import sync
 from fsat.training.kept import Kept, checksums, every_kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
-LONG = {**TINY, "max_epochs": 600, "patience": 1000}
+LONG = {**TINY, "max_epochs": 300, "patience": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> 
     remote.start()
     run_id = process.communicate(timeout=240)[0].strip()
     assert process.returncode == 0, said.read_text()
-    assert_whole(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 600)
+    assert_whole(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 300)
     assert "is back" in said.read_text()
     assert not list((tmp_path / "cache" / "runs").iterdir())
 
@@ -124,7 +124,7 @@ def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remot
     assert f"run {kept.name} (fold 0 of study " in answers[0].stdout
     assert answers[0].stdout.strip().endswith("uploaded, FINISHED")
     assert answers[1].stdout == ""
-    assert_whole(client, kept.name, remote.artifacts / "0" / kept.name / "artifacts", 600)
+    assert_whole(client, kept.name, remote.artifacts / "0" / kept.name / "artifacts", 300)
 
 
 def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, data, tmp_path) -> None:

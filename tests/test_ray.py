@@ -217,7 +217,7 @@ list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
 
 def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:
     """The last test of this cluster: its second node is killed while it trains."""
-    settings = {**SETTINGS, "max_epochs": 150}
+    settings = {**SETTINGS, "max_epochs": 150, "n_folds": 2}
     reference = tmp_path / "reference"
     reference.mkdir()
     process = start(tmp_path, "cross_validate", data_dir=data, **settings, cluster="ray", ray_address=nodes.address)
@@ -243,7 +243,7 @@ def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:
     assert_same(tmp_path, run_ids, reference, others)
     every = client(tmp_path).search_runs(["0"], "tags.`fsat.stage` = 'train_fold'")
     finished = sorted(found.data.tags["fsat.fold"] for found in every if found.info.status == "FINISHED")
-    assert finished == ["0", "1", "2", "3"]
+    assert finished == ["0", "1"]
     assert client(tmp_path).get_run(killed).info.status in ("KILLED", "FINISHED")
     assert not [found for found in every if found.info.status == "RUNNING"]
     for run_id in run_ids:

@@ -11,6 +11,7 @@ Run as a program, with a socket's number, this module is the process that forks.
 from __future__ import annotations
 
 import array
+import gc
 import json
 import os
 import runpy
@@ -251,6 +252,7 @@ def _main() -> None:
     sys.path.remove(str(Path(__file__).resolve().parent))
     for name in HEAVY:
         __import__(name)
+    gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         serve(requests)
 
