@@ -161,8 +161,8 @@ class Place:
         data = self.folder / "DIR"
         values = {
             "DIR": str(data), "NEW_DIR": str(self.folder / f"new-{self._next()}"), "PATH": "my_sounds",
-            "SUBMISSION": f"{data}/sample_submission.csv", "TRUTH": f"{data}/test_truth.csv",
-            "ESC10/test_truth.csv": f"{data}/test_truth.csv", "clips": str(self.folder / "clips"),
+            "SUBMISSION": f"{data}/sample_submission.csv", "TRUTH": f"{data}/test_post_competition.csv",
+            "ESC10/test_truth.csv": f"{data}/test_post_competition.csv", "clips": str(self.folder / "clips"),
             "/archive": str(self.folder / "archive"), r"\.\.\.": "",
         }  # fmt: skip
         if re.search(r"\b(S\d?|[ABCR]|RUN_ID)\b|[0-9a-f]{10}", text):

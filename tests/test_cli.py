@@ -107,6 +107,18 @@ def test_no_model_is_registered_yet(data, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_an_address_without_a_scheme_is_no_address(tmp_path):
+    done = fsat_command("ensemble", folder=tmp_path, MLFLOW_TRACKING_URI="127.0.0.1:5055")
+    assert "127.0.0.1:5055 cannot be used; expected http://HOST:PORT or sqlite:///FILE" in error_line(done)
+
+
+def test_without_a_command_it_says_what_there_is(tmp_path):
+    done = fsat_command(folder=tmp_path)
+    assert done.returncode == 2
+    assert "train_fold      Train one fold" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_traceback_only_with_debug(tmp_path):
     arguments = ["train_fold", "--fold", 0, "--data_dir", "nowhere"]
     assert "Traceback" in fsat_command(*arguments, "--debug", folder=tmp_path).stderr

@@ -24,6 +24,7 @@ from fsat.pipeline.main import main
 from fsat.pipeline.predict import predict
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
+from fsat.pipeline.verify import verify
 from fsat.presets import BLENDS
 from fsat.scoring.calibration import reliability
 from fsat.tagger import MemberFiles, Tagger, write
@@ -404,8 +405,11 @@ def test_members_on_crops_of_other_lengths_keep_their_crops(others, data, tmp_pa
     np.testing.assert_allclose(scores["both"], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
 
 
-def test_newest_complete_study_is_the_default(study, store):
+def test_newest_complete_study_is_the_default(study, source, store, capsys):
+    newer = train_fold(source, tiny(model="dummy1d", seed=77), 0)
     made = ensemble(register_as="newest")
+    newer = mlflow.get_run(newer).data.tags["fsat.study"]
+    assert f"newer is study {newer} (dummy1d on tones), which lacks fold 1 of 2" in capsys.readouterr().err
     newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'train_fold'", output_format="list")
     complete = {run.data.tags["fsat.study"] for run in newest if run.data.tags["fsat.fold"] == "1"}
     assert mlflow.get_run(made.run_id).data.tags["fsat.studies"] in complete
@@ -472,13 +476,19 @@ def test_an_incomplete_study_only_if_allowed(study):
     assert "fewer clips" in again.registered.news
 
 
-def test_main_without_test_clips_tags_the_training_clips(store, tmp_path):
-    folder = make_dataset(tmp_path / "plain", clips_per_class=4, test_clips=0)
+def test_main_without_test_clips_tags_the_training_clips(store, tmp_path, capsys):
+    """Classes that are digits, without a gap in any column of the runs' tables, are texts all the same."""
+    folder = make_dataset(tmp_path / "plain", classes=("01", "1", "2"), clips_per_class=4, test_clips=0, unverified=0.5)
     (folder / "audio_test").mkdir()
     said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv", blend="arithmetic")
     newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
     assert newest[0].data.params["blend"] == "arithmetic"
     assert pd.read_csv(fetch(newest[0].info.run_id, "reports/classes.csv"))["clips"].tolist() == [4, 4, 4]
+    assert 0 <= newest[0].data.metrics["oof_map3_verified"] <= 1
+    report = fetch(newest[0].info.run_id, "report.html").read_text()
+    assert "12 training clips of 3 classes, 6 of them verified" in report
+    assert "its training clips are tagged, which the models have seen" in capsys.readouterr().err
+    assert verify(studies=[newest[0].data.tags["fsat.studies"]]).counts["verified"] == 6
     assert len(pd.read_csv(tmp_path / "tags.csv")) == 12
     assert "plain version 1 is now champion" in said
     with pytest.raises(FsatError, match="is a folder"):

@@ -15,11 +15,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
 from helpers import CLASSES, one_line, tone, write_csv, write_wav
 from taggers import TINY, register_tagger, write_tagger
 from warm import Warm
 
+from fsat.cli import cli
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.pipeline import ledger
 from fsat.pipeline.predict import predict, uri_of
@@ -308,7 +310,8 @@ def test_resume_false_begins_anew(tagger, clips, tmp_path):
 def test_an_alias_that_has_moved_is_no_reason_to_mix_two_models(tagger, clips, tmp_path):
     output = tmp_path / "tags.csv"
     facts = {"input": str(clips), "folder": str(clips), "model": "models:/fsat/7"}
-    with pytest.raises(ZeroDivisionError), ledger.opened(output, facts):
+    with pytest.raises(ZeroDivisionError), ledger.opened(output, facts) as begun:
+        begun.add(["a.wav"], ordered=True)
         raise ZeroDivisionError
     with pytest.raises(DataError, match=r"model=models:/fsat/7, not model=models:/fsat/1"):
         predict(str(clips), output, "champion")
@@ -334,7 +337,7 @@ def test_a_ledger_that_is_none(tagger, clips, tmp_path, resume):
     ("text", "output", "model", "message"),
     [
         ("nowhere", "t.csv", "champion", "input=nowhere: no such file or folder"),
-        ("*.nothing", "t.csv", "champion", "no files to tag"),
+        ("*.nothing", "t.csv", "champion", "no files to tag in it; expected a file, a folder"),
         (".", "t.xml", "champion", "expected a name that ends in .csv, .jsonl, .parquet"),
         (".", "t.csv", "challenger", "model=models:/fsat@challenger: cannot be loaded"),
         ("bad.csv", "t.csv", "champion", "bad.csv: got columns 'name'; expected"),
@@ -351,7 +354,22 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     with pytest.raises(FsatError, match=message) as caught:
         predict(text, Path(output), model)
     one_line(caught.value)
-    assert not Path(output).exists()
+    assert not list(tmp_path.glob("t.*"))
+
+
+def test_a_datasets_table_names_the_clips_in_its_folder(tagger, tmp_path):
+    write_wav(tmp_path / "audio_train" / "a.wav", tone(300, 0.2, RATE), RATE)
+    write_csv(tmp_path / "train.csv", ["fname", "label"], [("a.wav", "Bell")])
+    result = predict(str(tmp_path / "train.csv"), tmp_path / "t.csv", "champion")
+    assert (result.n_files, result.n_failed) == (1, 0)
+
+
+def test_where_nothing_could_be_tagged_the_command_fails_with_its_table_written(tagger, tmp_path, monkeypatch, signals):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.txt").write_text("x.wav\ny.wav\n")
+    result = CliRunner().invoke(cli, ["predict", "--input", "none.txt"])
+    assert "none of 2 files could be tagged, first x.wav: missing file; tags.csv has" in one_line(result.exception)
+    assert read(tmp_path / "tags.csv")["error"].tolist() == ["missing file"] * 2
 
 
 def test_settings_that_cannot_be():

@@ -245,10 +245,10 @@ def test_words_about_curves() -> None:
     falling = FoldCurve("a", "m", 0, {}, {0: 2.0, 1: 1.0, 2: 0.5}, 2)
     rising = FoldCurve("a", "m", 1, {}, {0: 2.0, 1: 1.0, 2: 3.0}, 1)
     assert about_curves([falling]) == [
-        "m (a): 1 fold of 3 epochs; the loss is least at epoch 2, the last one: more epochs might help."
+        "m (a): 1 fold of 3 epochs; the loss is least at epoch 3, the last one: more epochs might help."
     ]
     (both,) = about_curves([falling, rising])
-    assert both.endswith("the loss is least at epoch 1 to 2, and rises after that in 1 of 2.")
+    assert both.endswith("the loss is least at epoch 2 to 3, and rises after that in 1 of 2.")
     assert about_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
 
 

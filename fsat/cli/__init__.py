@@ -52,6 +52,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return error.exit_code
     except click.ClickException as error:
         where = f"{error.ctx.command_path}: " if getattr(error, "ctx", None) else ""
         help_line = f"; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""

@@ -9,6 +9,7 @@ import click
 
 from fsat.cli.commands import cli
 from fsat.cli.options import check_count, cluster_of, cluster_options, tag_options, with_options
+from fsat.errors import DataError, count, printable
 from fsat.presets import EXPORT_FORMATS
 from fsat.tag_settings import TagSettings
 
@@ -80,8 +81,12 @@ def predict(
         read_input(input)  # what is not there is noticed before anything heavy is imported
     from fsat.pipeline.predict import predict
 
-    predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
+    tagged = predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
     click.echo(output)
+    if tagged.n_failed == tagged.n_files:
+        name, error = tagged.failure
+        raise DataError(f"input={printable(input)}: none of {count(tagged.n_files, 'file')} could be tagged, first "
+                        f"{printable(name)}: {error}; {output} has the error of each")  # fmt: skip
 
 
 @cli.command()

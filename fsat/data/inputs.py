@@ -27,6 +27,11 @@ LISTS = (".csv", ".txt")
 STDIN = "-"
 """The input that stands for a list on standard input."""
 
+EXPECTED = (
+    f"expected a file, a folder or glob of files ending in {' '.join(SUFFIXES)}, a {' or '.join(LISTS)} list, or -"
+)
+"""What an input is, in an error."""
+
 CHUNK_BYTES = 1 << 16
 
 
@@ -50,7 +55,8 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
 
     Args:
         text: a file; a folder, which is searched for `SUFFIXES`, subfolders and links included; a glob; a file with one
-            of `LISTS` as suffix; or `STDIN`.
+            of `LISTS` as suffix, whose names are relative to its folder, or to that of the clips if it is the table of
+            a dataset; or `STDIN`.
         stdin: to read from instead of standard input.
 
     Raises:
@@ -63,13 +69,17 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     if path.is_dir():
         return Input(path.absolute(), walk(path), ordered=False)
     if path.suffix.lower() in LISTS and path.is_file():
-        return Input(path.parent.absolute(), _listed_in(path), ordered=True)
+        names = _listed_in(path)
+        first = next(names, None)
+        if first is None:
+            return Input(path.parent.absolute(), iter(()), ordered=True)
+        return Input(_folder_of(first, path.parent.absolute()), chain([first], names), ordered=True)
     if os.path.lexists(path):
         return Input(path.parent.absolute(), iter([path.name]), ordered=True)
     if glob.has_magic(text):
         found = (name for match in glob.iglob(text, recursive=True) for name in _below(match))
         return Input(Path.cwd(), found, ordered=False)
-    raise DataError(f"input={printable(text)}: no such file or folder")
+    raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
 
 
 def has_clips(folder: Path) -> bool:
@@ -103,6 +113,14 @@ def walk(root: Path) -> Iterator[str]:
             waiting += sorted(folders, reverse=True)
         except OSError:
             yield inside or "."
+
+
+def _folder_of(name: str, beside: Path) -> Path:
+    """The folder of a list's first name: that of the list, unless it is a dataset's table with its clips in another."""
+    from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+
+    folders = [beside, *(beside / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
+    return next((folder for folder in folders if os.path.lexists(folder / name)), beside)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

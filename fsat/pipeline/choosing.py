@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fsat.errors import RunError
+from fsat.progress import say
+from fsat.reports.wording import dataset_name
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
 
@@ -56,10 +58,18 @@ def what_is_missing(records: Sequence[FoldRun], missing: Sequence[int], may_lack
         ["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())]
     )
     return (
-        f"study {first.study} ({first.config.model}) lacks fold{'s' if len(missing) > 1 else ''} "
-        f"{', '.join(map(str, missing))} of {first.config.n_folds}; train what is missing with `{command}`"
-        + (", or blend what is there with -P allow_incomplete=true" if may_lack else "")
+        f"study {first.study} ({first.config.model}) lacks {_folds(missing)} of {first.config.n_folds}; train what is "
+        f"missing with `{command}`" + (", or blend what is there with -P allow_incomplete=true" if may_lack else "")
     )
+
+
+def _folds(numbers: Sequence[int]) -> str:
+    return f"fold{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _named(records: Sequence[FoldRun]) -> str:
+    first = records[0]
+    return f"study {first.study} ({first.config.model} on {dataset_name(first.data_dir)})"
 
 
 def _by_study(records: Sequence[FoldRun]) -> Studies:
@@ -97,8 +107,13 @@ def _newest_complete(allow_incomplete: bool | None) -> Studies:
     for record in records:
         by_study.setdefault(record.study, []).append(record)
     newest = {study: list(newest_per_fold(members).values()) for study, members in by_study.items()}
+    passed_over = []
     for study, members in newest.items():
-        if allow_incomplete or not missing_folds(members):
+        missing = missing_folds(members)
+        if allow_incomplete or not missing:
+            if passed_over:
+                say(f"{_named(members)} is the newest study with all of its folds; {'; '.join(passed_over)}")
             return {study: members}
+        passed_over.append(f"newer is {_named(members)}, which lacks {_folds(missing)} of {members[0].config.n_folds}")
     members = next(iter(newest.values()))
     raise RunError(what_is_missing(members, missing_folds(members), allow_incomplete is not None))

@@ -38,5 +38,5 @@ def eda(source: Source) -> str:
             f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
             f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
         )
-        say(f"eda: {PAGE} among the run's artifacts shows it in words, figures and sounds: open it with `mlflow ui`")
+        say(f"eda: {PAGE} shows it in words, figures and sounds: {notes.how_to_open(run_id, PAGE)}")
         return run_id

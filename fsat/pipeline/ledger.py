@@ -99,7 +99,9 @@ class Ledger:
 
 @contextmanager
 def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Iterator[Ledger]:
-    """The ledger of an output, new or that of a tagging that was stopped; it is removed when the block ends well.
+    """The ledger of an output, new or that of a tagging that was stopped.
+
+    It is removed when the block ends well, or when nothing was to be done.
 
     Args:
         output: the file that is to be written.
@@ -110,13 +112,19 @@ def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Itera
         DataError: the older ledger is of another tagging, or another process works on this output.
         FsatError: the ledger cannot be read or written.
     """
-    path = output.with_name(output.name + SUFFIX)
+    path, empty = output.with_name(output.name + SUFFIX), False
     try:
         db = _connect(path, output, resume)
         try:
-            yield Ledger(db, _settle(db, path, {"layout": LAYOUT, **facts}, output))
+            ledger = Ledger(db, _settle(db, path, {"layout": LAYOUT, **facts}, output))
+            try:
+                yield ledger
+            finally:
+                empty = not ledger.n_files
         finally:
             db.close()
+            if empty:
+                _remove(path)
     except sqlite3.Error as error:
         raise FsatError(f"{path}: {error}; make room or mend that and give the command again, which goes on from "
                         "there, or begin anew with resume=false") from error  # fmt: skip

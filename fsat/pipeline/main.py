@@ -72,7 +72,9 @@ def main(
         )
         alias = ALIAS if made.registered.promoted else None
         version = f"models:/{register_as}@{alias}" if alias else f"models:/{register_as}/{made.registered.version}"
-        folder = _clips_to_tag(source.data_dir)
+        folder, seen = _clips_to_tag(source.data_dir)
+        if seen:
+            say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
         tags = predict(str(folder), output, version, cluster=launch.cluster)
         notes.describe(describe(scores.to_dict("records"), made.registered.news))
     return _report(scores, made.registered.news, tags, output, notes.how_to_compare(view))
@@ -97,10 +99,11 @@ def compare(studies: Sequence[Sequence[FoldRun]], method: str = "geometric") -> 
     return scores, scores.loc[scores["map3"].idxmax()]
 
 
-def _clips_to_tag(data_dir: Path) -> Path:
-    """The folder of test clips, or of training clips where there are none."""
+def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
+    """The folder of test clips, or of training clips where there are none; and whether it is that."""
     folders = [data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir()]
-    return next((folder for folder in folders if has_clips(folder)), folders[-1])
+    found = next((folder for folder in folders if has_clips(folder)), folders[-1])
+    return found, found.name in TRAIN_FOLDERS
 
 
 def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare: str) -> str:

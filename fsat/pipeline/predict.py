@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fsat.data.inputs import read_input
+from fsat.data.inputs import EXPECTED, read_input
 from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
 from fsat.launch import ALONE, Cluster
@@ -94,7 +94,7 @@ def predict(
             twice = ledger.add(given.names, given.ordered)
             n_files, before = ledger.n_files, ledger.n_done
             if not n_files:
-                raise DataError(f"input={printable(input)}: no files to tag in it")
+                raise DataError(f"input={printable(input)}: no files to tag in it; {EXPECTED}")
             if before:
                 say(f"predict: {before} of {count(n_files, 'file')} were tagged before; going on with the others")
             elif twice:
@@ -109,7 +109,7 @@ def predict(
                         ledger.record(found)
                         progress.advance(len(found))
                 except KeyboardInterrupt:
-                    say(f"predict: {progress.done} of {count(n_files, 'file')} are tagged and kept; the same command "
+                    say(f"predict: {ledger.n_done} of {count(n_files, 'file')} are tagged and kept; the same command "
                         "goes on from there")  # fmt: skip
                     raise
             result = _write(ledger, output, settings, label_tracks)

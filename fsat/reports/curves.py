@@ -59,38 +59,42 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
                 continue
             for axes, points in ((above, curve.val_map3), (below, curve.val_loss)):
                 few = "." if len(points) == 1 else None
-                axes.plot(list(points), list(points.values()), color=colour, linewidth=0.8, alpha=0.8, marker=few)
+                numbers, values = [epoch + 1 for epoch in points], list(points.values())
+                axes.plot(numbers, values, color=colour, linewidth=0.8, alpha=0.8, marker=few)
                 if curve.best_epoch in points:
-                    axes.plot(curve.best_epoch, points[curve.best_epoch], "o", color=colour, markersize=5,
+                    axes.plot(curve.best_epoch + 1, points[curve.best_epoch], "o", color=colour, markersize=5,
                               markeredgecolor="white", zorder=3)  # fmt: skip
     above.set_ylim(0, 1)
     above.set_ylabel("mAP@3 on the fold's clips")
     below.set_ylabel("loss on the fold's clips (nats)")
-    below.set_xlabel("epoch, from 0")
+    below.set_xlabel("epoch")
     last = max(
         (epoch for curve in curves for points in (curve.val_map3, curve.val_loss) for epoch in points), default=0
     )
-    below.set_xlim(-0.5, last + 0.5)
+    below.set_xlim(0.5, last + 1.5)
     below.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     above.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     save(figure, path)
 
 
 def about_curves(curves: Sequence[FoldCurve]) -> list[str]:
-    """What the curves say of each study, in a sentence each: where the folds were best, and what came after."""
+    """What the curves say of each study, in a sentence each: where the folds were best, and what came after.
+
+    As in all that people read, the first epoch is epoch 1.
+    """
     said = []
     for study, model in dict.fromkeys((curve.study, curve.model) for curve in curves):
         folds = [curve for curve in curves if curve.study == study and curve.val_loss]
         if not folds:
             continue
         lengths = [max(curve.val_loss) + 1 for curve in folds]
-        best = [min(curve.val_loss, key=curve.val_loss.__getitem__) for curve in folds]
+        best = [min(curve.val_loss, key=curve.val_loss.__getitem__) + 1 for curve in folds]
         rose = sum(_rise(curve) > FLAT for curve in folds)
         text = (
             f"{model} ({study}): {count(len(folds), 'fold')} of {_span(lengths)} epochs; the loss is least at epoch "
             f"{_span(best)}"
         )
-        at_end = sum(place >= length - 1 for place, length in zip(best, lengths, strict=True))
+        at_end = sum(place >= length for place, length in zip(best, lengths, strict=True))
         if at_end == len(folds) and max(lengths) > 1:
             text += ", the last one: more epochs might help"
         elif rose:

@@ -23,21 +23,24 @@ CELL = 0.205
 
 
 def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, title: str, path: Path) -> None:
-    """Loss and scores over the epochs that have them; a line marks the epoch whose weights are kept."""
+    """Loss and scores over the epochs that have them; a line marks the epoch whose weights are kept.
+
+    `best_epoch` counts from 0, the figure from 1, as all does that people read.
+    """
     figure, (above, below) = plt.subplots(2, 1, figsize=(6, 6), sharex=True, layout="constrained")
     for axes, names in ((above, ("loss", "val_loss")), (below, ("acc", "val_acc", "val_map3"))):
         for name, colour in zip(names, (GREY, BLUE, ORANGE), strict=False):
-            points = [(epoch, row[name]) for epoch, row in enumerate(history) if name in row]
+            points = [(epoch, row[name]) for epoch, row in enumerate(history, 1) if name in row]
             marker = "o" if len(points) <= MARKED else None
             axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, color=colour, label=name)
-        axes.axvline(best_epoch, color="black", linewidth=1, linestyle=":", label="weights kept")
+        axes.axvline(best_epoch + 1, color="black", linewidth=1, linestyle=":", label="weights kept")
         axes.legend(frameon=False, fontsize=10, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
                     handlelength=1.2, columnspacing=1.2)  # fmt: skip
     above.set_ylabel("cross-entropy (nats)")
     below.set_ylabel("score")
     below.set_ylim(0, 1)
-    below.set_xlabel("epoch, from 0")
-    below.set_xlim(-0.5, len(history) - 0.5)
+    below.set_xlabel("epoch")
+    below.set_xlim(0.5, len(history) + 0.5)
     below.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.suptitle(title)
     save(figure, path)

@@ -18,6 +18,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
+from pandas.api.types import union_categoricals
 
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
@@ -121,8 +122,15 @@ class Member:
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """``fname,split,label,manually_verified``, all but the first categories, in the order of the arrays."""
-        return pd.read_csv(self._table, dtype={"fname": str, **dict.fromkeys(FEW, "category")}, keep_default_na=False)
+        """``fname,split,label,manually_verified``, all but the first categories, in the order of the arrays.
+
+        Categories are texts, also where all of them are digits.
+        """
+        with pd.read_csv(self._table, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE) as parts:
+            some = [part.astype(dict.fromkeys(FEW, "category")) for part in parts]
+        names = pd.concat([part["fname"] for part in some], ignore_index=True)
+        few = {name: union_categoricals([part[name] for part in some]) for name in FEW}
+        return pd.DataFrame({"fname": names, **few})
 
     @cached_property
     def facts(self) -> ClipFacts:

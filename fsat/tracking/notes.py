@@ -102,6 +102,12 @@ def how_to_compare(address: str) -> str:
     return f"Compare the runs at {address or page()}"
 
 
+def how_to_open(run_id: str, artifact: str) -> str:
+    """What to say of where an artifact of a run in this experiment can be looked at."""
+    link = f"{page()}{run_link(experiment_id(), run_id)}/artifacts/{artifact}"
+    return f"start `mlflow ui`, then open {link}" if link.startswith(PAGE) else f"open {link}"
+
+
 def give_colour(study: str) -> None:
     """Give the open run the colour of its study, in which MLflow's charts show it; a run that has one keeps it."""
     client, run_id, where = mlflow.MlflowClient(), active_run_id(), [experiment_id()]

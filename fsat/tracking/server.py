@@ -185,6 +185,12 @@ def refusal(error: BaseException) -> Refused:
         )
     if isinstance(error, OSError) and not isinstance(error, RequestException):
         return Refused(f"the artifacts of {address()} cannot be written or read: {what}; make room there", code)
+    if "://" not in address():
+        return Refused(
+            f"the tracking server {address()} cannot be used; expected http://HOST:PORT or sqlite:///FILE in "
+            "MLFLOW_TRACKING_URI",
+            code,
+        )
     return Refused(f"the tracking server {address()} refused: {what}; check MLFLOW_TRACKING_URI", code)
 
 
