@@ -69,7 +69,7 @@ def server(tmp_path_factory):
     """The server that the page sets up, with its users ann and bob, and with cy, who was given no permission."""
     from importlib.util import find_spec
 
-    needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install 'fsat[server]'")
+    needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install '.[server]'")
     folder = tmp_path_factory.mktemp("server")
     with postgres(tmp_path_factory.mktemp("postgres")) as address:
         database, programs = urlsplit(address), postgres_folder()
