@@ -136,6 +136,21 @@ def test_mlflow_run_lines_in_the_readme_name_entry_points():
     assert used == set(ENTRY_POINTS) - {"main"}
 
 
+def test_pages_say_what_to_do_without_conda_before_their_first_mlflow_run():
+    for page in PAGES[1:]:
+        text = TEXTS[page.name]
+        if any(command.text.startswith("mlflow run .") for command in commands(page)):
+            assert text.count(WITHOUT_CONDA) == 1, page.name
+            assert text.index(WITHOUT_CONDA) < text.index("\nmlflow run ."), page.name
+    assert README.count(WITHOUT_CONDA) == 1
+
+
+WITHOUT_CONDA = """
+`mlflow run` takes conda for granted: without it, activate `.venv` and add `--env-manager local` to such commands, or
+write `python -m fsat eda --data_dir DIR` for `mlflow run . -e eda -P data_dir=DIR`, and so on.
+"""
+
+
 def test_conda_env_points_to_the_lock():
     text = (ROOT / "conda.yaml").read_text()
     conda = yaml.safe_load(text)
