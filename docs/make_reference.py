@@ -47,6 +47,9 @@ TEXT = """\
 
 <!-- Made by `python -m docs.make_reference` from fsat.config.Config: edit that, or the text in that script. -->
 
+`mlflow run` takes conda for granted: without it, activate `.venv` and add `--env-manager local` to such commands, or
+write `python -m fsat eda --data_dir DIR` for `mlflow run . -e eda -P data_dir=DIR`, and so on.
+
 `Config` (`fsat/config.py`) is the only place for numbers that training, features and inference share. Every setting is
 
 - an option: `-P learning_rate=0.0005` with `mlflow run`, `--learning_rate 0.0005` with `python -m fsat`;

@@ -34,6 +34,7 @@ ELSEWHERE = {
     r"git clone ": "this script clones",
     r"source \.venv/": "this script's PATH has it",
     r"make test$": "it is the tests",
+    r"mkdir DIR|mv SOUNDS ": "tests/test_docs.py",
     r".*--env-manager uv": "tests/test_project.py",
     r"ray start ": "tests/test_ray.py",
     r"export MLFLOW_TRACKING_URI=http://SERVER": "tests/test_server.py",

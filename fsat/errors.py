@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+WRONG_LABEL = ("the label '", 'the label "')
+"""How the reasons of `fsat.labels.why_not_a_label` begin that name a label: they are the same for all of its clips."""
+
 
 class FsatError(Exception):
     """An error that a user can mend; ``str(error)`` is one line."""
@@ -55,6 +58,17 @@ class DataError(FsatError):
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = list(problems)
+
+
+def listed(problems: Sequence[Problem]) -> list[str]:
+    """Problems in words, a line each; of clips that have the same wrong label, the first one's line stands for all."""
+    alike: dict[tuple[object, ...], list[Problem]] = {}
+    for problem in problems:
+        of_a_label = problem.reason.startswith(WRONG_LABEL)
+        alike.setdefault((problem.file, problem.reason, None if of_a_label else id(problem)), []).append(problem)
+    return [
+        f"{first}; {count(len(more), 'more clip')} with it" if more else str(first) for first, *more in alike.values()
+    ]
 
 
 def printable(value: object) -> str:

@@ -42,7 +42,7 @@ PHONE = {"viewport": {"width": 360, "height": 740}}
 @pytest.fixture(scope="module")
 def tagger(store, tmp_path_factory):
     """A registered tagger of three tones."""
-    needs(find_spec("gradio"), "Gradio", "pip install 'fsat[app]'")
+    needs(find_spec("gradio"), "Gradio", "pip install '.[app]'")
     from fsat.pipeline.ensemble import ensemble
     from fsat.pipeline.source import Source
     from fsat.pipeline.training import train_fold
@@ -393,7 +393,7 @@ def test_without_gradio_it_says_what_to_install(tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    line = "app: Gradio is not installed here; install it with `pip install 'fsat[app]'`"
+    line = "app: Gradio is not installed here; install it with `pip install '.[app]'` in the clone"
     assert done.stderr == f"fsat: error: {line}\n"
 
 

@@ -2,18 +2,25 @@
 
 import hashlib
 import re
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import click
 import pytest
+import soundfile
 import yaml
 from conftest import ROOT
+from helpers import tone
 
 from docs import make_reference
 from docs.pages import PAGES, Command, commands, fsat_arguments
 from docs.run_commands import BACKGROUND, TESTED_PAGES, elsewhere
 from fsat.cli import cli
 from fsat.config import MODELS, PRESETS, Config
+from fsat.data.audio import SUFFIXES
+from fsat.data.manifest import read_manifest
 
 TEXTS = {path.name: path.read_text() for path in PAGES}
 README = TEXTS["README.md"]
@@ -129,6 +136,21 @@ def test_mlflow_run_lines_in_the_readme_name_entry_points():
     assert used == set(ENTRY_POINTS) - {"main"}
 
 
+def test_pages_say_what_to_do_without_conda_before_their_first_mlflow_run():
+    for page in PAGES[1:]:
+        text = TEXTS[page.name]
+        if any(command.text.startswith("mlflow run .") for command in commands(page)):
+            assert text.count(WITHOUT_CONDA) == 1, page.name
+            assert text.index(WITHOUT_CONDA) < text.index("\nmlflow run ."), page.name
+    assert README.count(WITHOUT_CONDA) == 1
+
+
+WITHOUT_CONDA = """
+`mlflow run` takes conda for granted: without it, activate `.venv` and add `--env-manager local` to such commands, or
+write `python -m fsat eda --data_dir DIR` for `mlflow run . -e eda -P data_dir=DIR`, and so on.
+"""
+
+
 def test_conda_env_points_to_the_lock():
     text = (ROOT / "conda.yaml").read_text()
     conda = yaml.safe_load(text)
@@ -150,3 +172,43 @@ def test_lock_holds_every_dependency():
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
     assert {re.match(r"[\w.-]+", text).group() for text in wanted} <= locked
+
+
+def table_of_sounds(folder: Path) -> subprocess.CompletedProcess:
+    """What docs/data.md does for a folder of classes, which is ``SOUNDS``."""
+    section = TEXTS["data.md"].partition("## A table for a folder of your own")[2]
+    move = re.search(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1]
+    program = re.search(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1]
+    subprocess.run(["bash", "-ec", move], cwd=folder, check=True)
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_program_for_a_folder_of_classes_writes_a_table_of_all_kinds_of_files(tmp_path):
+    names = [f"{label}/{number}{suffix}" for label in ("crying baby", "Dog_bark")
+             for number, suffix in enumerate([*SUFFIXES, ".OGG"])]  # fmt: skip
+    names.append("Dog_bark/at night/9.wav")
+    for name in names:
+        path = tmp_path / "SOUNDS" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone(440, 0.3, 8000), 8000, format=path.suffix[1:].upper())
+    (tmp_path / "SOUNDS" / "Dog_bark" / "notes.txt").write_text("no clip")
+    done = table_of_sounds(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"DIR/train.csv: {len(names)} clips of 2 labels\n"
+    manifest = read_manifest(tmp_path / "DIR")
+    assert sorted(manifest.train["fname"]) == sorted(names)
+    assert manifest.labels == ["Dog_bark", "crying_baby"]
+    assert set(manifest.train["manually_verified"]) == {0}
+    assert not manifest.problems
+
+
+@pytest.mark.parametrize("names", [[], ["loose.wav", "Bell/1.wav"]], ids=["no clips", "a clip in no folder"])
+def test_the_program_for_a_folder_of_classes_says_what_it_lacks(names, tmp_path):
+    (tmp_path / "SOUNDS" / "Bell").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "SOUNDS" / name).touch()
+    done = table_of_sounds(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "expected a folder for each label" in done.stderr
+    assert not (tmp_path / "DIR" / "train.csv").exists()

@@ -29,7 +29,7 @@ from fsat.pipeline import cluster as cluster_module
 from fsat.pipeline.ray_connection import check_installed
 
 if not os.environ.get("CI"):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fsat[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
 SETTINGS = {
     "model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 4, "max_epochs": 3, "patience": 1000,
@@ -297,7 +297,7 @@ def test_neither_is_one_that_this_machine_belonged_to_when_it_was_killed(monkeyp
 
 def test_without_ray_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'fsat\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[ray\]'"):
         check_installed(Cluster("ray"))
     assert list(cluster_module.map_on(Cluster(), abs, [-1, 2])) == [1, 2]
 

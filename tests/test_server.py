@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ import pytest
 from conftest import ROOT
 from helpers import make_dataset, read_csv
 from servers import OPENER, MlflowServer, free_port, needs, postgres, postgres_folder
+from stores import new_store
 from warm import Warm
 
 PAGE = (ROOT / "docs" / "tracking-server.md").read_text()
@@ -69,7 +71,7 @@ def server(tmp_path_factory):
     """The server that the page sets up, with its users ann and bob, and with cy, who was given no permission."""
     from importlib.util import find_spec
 
-    needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install 'fsat[server]'")
+    needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install '.[server]'")
     folder = tmp_path_factory.mktemp("server")
     with postgres(tmp_path_factory.mktemp("postgres")) as address:
         database, programs = urlsplit(address), postgres_folder()
@@ -83,13 +85,30 @@ def server(tmp_path_factory):
         here = {"/srv/mlflow": folder, "5432": database.port}
         here |= {"0.0.0.0": "127.0.0.1", "SERVER": "127.0.0.1", "5000": port}
         (folder / "auth.ini").write_text(filled(block("[mlflow]", "ini"), here))
-        start = filled(block("mlflow server"), here).replace("mlflow server", "exec mlflow server")
+        start = filled(block("--app-name basic-auth"), here).replace("mlflow server", "exec mlflow server")
         with MlflowServer(folder, port=port, command=["bash", "-ec", start]) as started:
             users = filled(block("create_user", "python"), here)
             users += f"client.create_user('cy', {FILLED['CYS_PASSWORD']!r})"
             environment = {**os.environ, "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini")}
             subprocess.run([sys.executable, "-c", users], env=environment, cwd=folder, check=True, timeout=120)
             yield started
+
+
+def test_the_simplest_server_keeps_runs_and_their_artifacts(tmp_path) -> None:
+    port = free_port()
+    start, export = (block(about).strip().replace("5055", str(port)) for about in ("sqlite:///", ":5055\n"))
+    new_store(tmp_path, artifacts="mlflow-artifacts:")
+    start = f"exec {start} --workers 1"  # which, and a store that is there, only make the test quicker
+    with MlflowServer(tmp_path, port=port, command=["bash", "-ec", start]) as server:
+        assert export == f"export MLFLOW_TRACKING_URI={server.uri}"
+        client = mlflow.MlflowClient(server.uri)
+        run_id = client.create_run("0").info.run_id
+        client.log_text(run_id, "kept by the server", "note.txt")
+        (kept,) = server.artifacts.rglob("note.txt")
+        assert kept.read_text() == "kept by the server"
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT run_uuid FROM runs").fetchall() == [(run_id,)]
+    database.close()
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 from helpers import one_line
 
 from fsat.data.tables import read_table, write_table, write_whole
-from fsat.errors import DataError, Problem
+from fsat.errors import DataError, Problem, listed
+from fsat.labels import why_not_a_label
 
 REQUIRED = ("fname", "label")
 
@@ -146,6 +147,16 @@ def test_problems_read_as_one_line() -> None:
     assert str(Problem("train.csv", 7, "a.wav", "missing file")) == "train.csv:7: a.wav: missing file"
     assert str(Problem("train.csv", 0, "", "too small")) == "train.csv: too small"
     assert str(Problem("train.csv", 7, "a\nb\x1b[2J.wav", "missing file")).isprintable()
+
+
+def test_clips_of_a_wrong_label_are_one_line() -> None:
+    crying, wrong = why_not_a_label("crying baby"), why_not_a_label("it's dark")
+    rows = [("a.wav", crying), ("b.wav", "missing file"), ("c.wav", wrong), ("d.wav", crying), ("e.wav", crying),
+            ("f.wav", "missing file"), ("g.wav", why_not_a_label("")), ("h.wav", why_not_a_label(""))]  # fmt: skip
+    lines = listed([Problem("train.csv", line, *row) for line, row in enumerate(rows, 2)])
+    assert lines[0] == f"train.csv:2: a.wav: {crying}; 2 more clips with it"
+    assert [line.split(":")[2].strip() for line in lines] == ["a.wav", "b.wav", "c.wav", "f.wav", "g.wav", "h.wav"]
+    assert not [line for line in lines[1:] if " more " in line]
 
 
 def test_a_written_table_reads_back(tmp_path: Path) -> None:

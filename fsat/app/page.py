@@ -54,7 +54,9 @@ def import_gradio() -> ModuleType:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise ConfigError("app: Gradio is not installed here; install it with `pip install 'fsat[app]'`") from error
+        raise ConfigError(
+            "app: Gradio is not installed here; install it with `pip install '.[app]'` in the clone"
+        ) from error
     return gradio
 
 

@@ -17,7 +17,7 @@ import click
 from fsat import interrupts
 from fsat.cli.options import DEBUG
 from fsat.cli.tools import cli  # the group, with all commands: each module adds its own to those of the one before
-from fsat.errors import DataError, FsatError
+from fsat.errors import DataError, FsatError, listed
 
 PROBLEMS_SHOWN = 50
 
@@ -60,10 +60,11 @@ def _run(arguments: list[str]) -> int:
         help_line = f"; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""
         return _fail(f"{where}{' '.join(error.format_message().split()).rstrip('.')}{help_line}", error.exit_code)
     except DataError as error:
-        for problem in error.problems[:PROBLEMS_SHOWN]:
-            print(f"  {problem}", file=sys.stderr)
-        if len(error.problems) > PROBLEMS_SHOWN:
-            print(f"  ... and {len(error.problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
+        lines = listed(error.problems)
+        for line in lines[:PROBLEMS_SHOWN]:
+            print(f"  {line}", file=sys.stderr)
+        if len(lines) > PROBLEMS_SHOWN:
+            print(f"  ... and {len(lines) - PROBLEMS_SHOWN} more", file=sys.stderr)
         return _fail(str(error), 1)
     except FsatError as error:
         return _fail(str(error), 1)

@@ -26,6 +26,7 @@ from fsat.labels import NO_LABEL, label_order, why_not_a_label
 REQUIRED = ("fname", "label", "manually_verified")
 OPTIONAL = ("fold", "freesound_id")
 KNOWN = (*OPTIONAL, "license")
+HOW_TO_MAKE_IT = f", with the columns {','.join(REQUIRED)}; see docs/data.md, which has a program that writes it"
 
 META = "FSDKaggle2018.meta"
 TRAIN_TABLES = ("train.csv", "train_post_competition.csv", f"{META}/train_post_competition.csv")
@@ -142,7 +143,7 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
         raise DataError(
             f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)"
         )
-    train_table = _first(folder, TRAIN_TABLES, "a table of training clips")
+    train_table = _first(folder, TRAIN_TABLES, "a table of training clips", HOW_TO_MAKE_IT)
     train_folder = _first(folder, TRAIN_FOLDERS, "a folder of training clips")
     table = read_table(train_table, REQUIRED, KNOWN)
     for name in set(OPTIONAL) & set(table.frame):
@@ -188,11 +189,11 @@ def _decide(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
         )
 
 
-def _first(folder: Path, names: Iterable[str], what: str) -> Path:
+def _first(folder: Path, names: Iterable[str], what: str, more: str = "") -> Path:
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise DataError(f"{folder}: {what} is missing; expected {' or '.join(names)}")
+    raise DataError(f"{folder}: {what} is missing; expected {' or '.join(names)}{more}")
 
 
 def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:

@@ -41,7 +41,7 @@ def check_packages(format: str) -> None:
     """Raise `FsatError` where a package is missing that the format needs."""
     missing = [name for name in EXTRA if format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
-        raise FsatError(f"format=onnx: {', '.join(missing)} not installed; `pip install 'fsat[export]'`")
+        raise FsatError(f"format=onnx: {', '.join(missing)} not installed; `pip install '.[export]'` in the clone")
 
 
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:

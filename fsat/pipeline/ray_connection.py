@@ -44,7 +44,7 @@ def _import_ray() -> ModuleType:
         import ray
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "cluster=ray: Ray is not installed here; install it with `pip install 'fsat[ray]'`"
+            "cluster=ray: Ray is not installed here; install it with `pip install '.[ray]'` in the clone"
         ) from error
     return ray
 
