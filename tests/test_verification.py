@@ -18,8 +18,18 @@ from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
-from fsat.pipeline.verify import Verified, verify
-from fsat.scoring.verification import CLEAR, DECISIONS, beliefs, decide, wrong_share
+from fsat.pipeline.verify import Estimate, Verified, estimate, verify
+from fsat.scoring.verification import (
+    CLEAR,
+    DECISIONS,
+    SHARPEST,
+    beliefs,
+    decide,
+    least_wrong,
+    sharpened,
+    sharpness,
+    wrong_share,
+)
 from fsat.thresholds import Thresholds
 from fsat.tracking.labels import fetch_labels, round_of
 
@@ -145,6 +155,108 @@ def test_beliefs_are_right_as_often_as_they_say() -> None:
     for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
         some = (believed.max(axis=1) >= low) & (believed.max(axis=1) < high)
         assert np.mean(best[some] == truth[some]) == pytest.approx(believed.max(axis=1)[some].mean(), abs=0.02)
+
+
+# --- labels that are wrong by a rule, which models learn -------------------------------------------
+
+
+def of_one_other(
+    n_clips: int, n_verified: int, likely: float = 0.75, wrong: float = 1 / 3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of models that have learned that a class is often called another, labels, true ones, and verified or not.
+
+    The models are right on 19 of 20 clips and unsure of the others; of unverified labels a share is wrong, each of a
+    class's one other.
+    """
+    rng = np.random.default_rng(7)
+    n_classes, verified = 12, np.arange(n_clips) < n_verified
+    truth = rng.integers(0, n_classes, n_clips)
+    unsure = rng.random(n_clips) < 0.05
+    scores = rng.dirichlet(np.full(n_classes, 5), n_clips) * (0.8 - likely)
+    scores[np.arange(n_clips), truth] += np.where(unsure, 0.3, likely)
+    scores[np.arange(n_clips), truth ^ 1] += np.where(unsure, likely - 0.1, 0.2)
+    given = np.where(~verified & (rng.random(n_clips) < wrong), truth ^ 1, truth)
+    return np.float32(scores / scores.sum(axis=1, keepdims=True)), given, truth, verified
+
+
+def test_labels_wrong_by_a_rule_are_not_believed() -> None:
+    scores, given, truth, verified = of_one_other(600, 200)
+    assert wrong_share(scores[np.arange(600), given][~verified], 12)[0] < 1e-5  # by the scores as they are
+    found = estimate(scores, given, verified)
+    assert found.power > 2
+    wrong = (given != truth)[~verified]
+    assert wrong.mean() / 3 < found.share < wrong.mean()
+    believed = beliefs(sharpened(scores, found.power), given, found.share)[~verified]
+    decisions, classes, _ = decide(believed, given[~verified], np.zeros(400, dtype=bool), Thresholds())
+    accepted, replaced = decisions == "accept", decisions == "relabel"
+    assert wrong[accepted].mean() < wrong.mean() * 2 / 3
+    assert np.mean(classes[replaced] == truth[~verified][replaced]) > 0.95
+    differs = scores.argmax(axis=1) != given
+    assert found.warning.startswith(
+        f"the best guess differs from {differs[~verified].sum()} of 400 unverified labels and from "
+        f"{differs[verified].sum()} of 200 verified ones, so that "
+    )
+    assert f"their probabilities say 0%, and {found.share:.0%} once they are sharpened" in found.warning
+
+
+@pytest.mark.parametrize(
+    ("n_verified", "words"),
+    [
+        (40, "their probabilities say 0%: labels are accepted that are likely wrong; train longer"),
+        (1, "of 1 verified ones, which are too few to tell whether labels or models are wrong"),
+        (0, "of 0 verified ones, which are too few to tell whether labels or models are wrong"),
+    ],
+)
+def test_few_verified_labels_sharpen_nothing(n_verified: int, words: str) -> None:
+    scores, given, _, verified = of_one_other(440, n_verified)
+    found = estimate(scores, given, verified)
+    assert (found.power, found.share < 1e-5) == (1, True)
+    assert words in found.warning
+
+
+def test_a_share_that_is_found_is_not_touched() -> None:
+    """To the bit, and without a warning, where labels are wrong as is assumed, or models and not labels."""
+    scores, given, truth = noisy(600, 10, 0.35)
+    verified = np.arange(600) < 200
+    given[verified] = truth[verified]
+    of_label = np.float32(scores)[np.arange(600), given]
+    share, _ = wrong_share(of_label[~verified], 10)
+    assert 0.2 < share < 0.5
+    assert estimate(np.float32(scores), given, verified) == Estimate(share)
+    assert sharpened(scores, 1) is scores
+    scores, given, _, verified = of_one_other(600, 200, wrong=0)
+    share, _ = wrong_share(scores[np.arange(600), given][~verified], 12)
+    assert estimate(scores, given, verified) == Estimate(share)
+
+
+def test_a_share_that_is_too_small_by_far_is_said_to_be() -> None:
+    scores, given, _, verified = of_one_other(600, 200, likely=0.7)
+    scores = np.float32(sharpened(scores, 3))
+    share, _ = wrong_share(scores[np.arange(600), given][~verified], 12)
+    assert 0.05 < share < 0.15
+    found = estimate(scores, given, verified)
+    assert (found.share, found.power) == (share, 1)
+    assert f"their probabilities say {share:.0%}: labels are accepted that are likely wrong" in found.warning
+
+
+def test_the_least_share_by_hand() -> None:
+    verified = np.arange(444) < 180
+    differs = np.zeros(444, dtype=bool)
+    differs[:8] = differs[180:265] = True
+    others, checked = 86 / 266, 9 / 182
+    error = np.sqrt(others * (1 - others) / 266 + checked * (1 - checked) / 182)
+    assert least_wrong(differs, verified) == pytest.approx((others - checked - 2 * error) / (1 - checked))
+    assert least_wrong(differs, ~verified) == 0
+    assert least_wrong(differs, np.zeros(444, dtype=bool)) == 0
+    assert least_wrong(np.ones(3, dtype=bool), np.zeros(3, dtype=bool)) == 0
+
+
+def test_sharpness_is_found() -> None:
+    scores, _, truth = noisy(5000, 6, 0)
+    assert sharpness(sharpened(scores, 0.4), truth) == pytest.approx(2.5, rel=0.05)
+    assert sharpness(sharpened(scores, 3), truth) == pytest.approx(1, abs=1e-3)
+    assert sharpness(np.float32([[0.6, 0.4, 0]]), np.array([0])) == pytest.approx(SHARPEST, rel=1e-3)
+    np.testing.assert_allclose(sharpened(np.float32([[0.5, 0.25, 0.25]]), 2), [[2 / 3, 1 / 6, 1 / 6]], rtol=1e-6)
 
 
 # --- through a store -------------------------------------------------------------------------------
@@ -473,10 +585,15 @@ def test_runs_that_are_not_there(study) -> None:
 
 def test_models_that_know_nothing_are_said_to(study, source, capfd) -> None:
     """Models that see only a clip's greatest sample, which tells nothing."""
-    verify(studies=[study[0].study])
+    made = verify(studies=[study[0].study])
     assert "hardly know" not in capfd.readouterr().err
-    verify(run_ids=[record.run_id for record in cross_validate(source, dummy(seed=5))])
-    assert "hardly know more of the unverified labels than a draw" in capfd.readouterr().err
+    assert "hardly know" not in made.warning
+    made = verify(run_ids=[record.run_id for record in cross_validate(source, dummy(seed=5))])
+    assert "hardly know more of the unverified labels than a draw" in made.warning
+    assert f": {made.warning}" in capfd.readouterr().err
+    tags = mlflow.get_run(made.run_id).data.tags
+    assert tags["fsat.warning"] == made.warning
+    assert f"**Warning**: {made.warning}." in tags["mlflow.note.content"]
 
 
 def test_studies_of_different_datasets(study, tmp_path: Path) -> None:

@@ -189,15 +189,22 @@ def ensemble(made: Tagger, here: str, compare: str) -> str:
 
 
 def verification(
-    round_number: int, studies: Sequence[str], counts: Mapping[str, int], wrong_share: float, run_id: str, here: str
+    round_number: int,
+    studies: Sequence[str],
+    counts: Mapping[str, int],
+    wrong_share: float,
+    warning: str,
+    run_id: str,
+    here: str,
 ) -> str:
-    """Of a run of ``verify``; `counts` are clips by decision."""
+    """Of a run of ``verify``; `counts` are clips by decision, `warning` may be empty."""
     return cut("\n\n".join([
         f"**Which unverified labels to believe**, round {round_number}, by the out-of-fold predictions of "
         f"{'studies' if len(studies) > 1 else 'study'} {', '.join(map(code, studies))}.",
         f"Of {sum(counts.values()) - counts['verified']} unverified labels, about {wrong_share:.0%} of them wrong, "
         f"{counts['accept']} are accepted, {counts['relabel']} replaced, {counts['drop']} dropped and "
         f"{counts['keep']} kept as they are.",
+        *([f"**Warning**: {warning}."] if warning else []),
         f"Look at {_artifacts(here, ('each clip and what was decided', 'labels.csv'))}.",
         f"Next: `mlflow run . -e cross_validate -P labels_run_id={run_id}` trains on these labels.",
     ]))  # fmt: skip
