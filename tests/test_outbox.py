@@ -91,7 +91,9 @@ def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> 
     process.send_signal(signal.SIGCONT)
     wait_for("is away; the training goes on", process, said)
     wait_for("epoch 120/", process, said)
+    process.send_signal(signal.SIGSTOP)  # nor is it done when the server comes back
     remote.start()
+    process.send_signal(signal.SIGCONT)
     run_id = process.communicate(timeout=240)[0].strip()
     assert process.returncode == 0, said.read_text()
     assert_whole(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 300)
