@@ -3,7 +3,7 @@
 Half of what a short command costs is importing these two, and tests start it a hundred times. `Warm` has the part of
 `subprocess.Popen`'s interface that tests use; the process is one of its own in every respect that they look at: its
 arguments, folder, environment, streams, signals and exit. Nothing of fsat itself is imported before it is forked.
-What a shell, MLflow or Ray starts, and one or more of each command, is tested in processes that were not forked.
+What a shell, MLflow or Ray starts, and commands in `test_cli` and `test_project`, are processes that were not forked.
 
 Run as a program, with a socket's number, this module is the process that forks.
 """
