@@ -62,7 +62,7 @@ def load_files(paths: list[str]) -> dict[str, float]:
 
 def fsat_blend(paths: list[str], out: str, best: str) -> dict[str, float]:
     """Blend the files into one and take the three best labels of every clip into another."""
-    from fsat.scoring.blend import blend_files
+    from fsat.metrics.blending import blend_files
 
     before, start = _peak_mb(), time.perf_counter()
     blend_files([Path(path) for path in paths], Path(out), Path(best))

@@ -84,9 +84,9 @@ def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
         seconds: ``load`` the members, and ``tag`` from the paths to the labels; and the ``precision``.
     """
     from fsat.config import Config
+    from fsat.metrics.ranking import top_k
     from fsat.models import import_keras
     from fsat.models.precision import settle_precision
-    from fsat.scoring.metrics import top_k
     from fsat.tagger import Tagger
 
     import_keras()

@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,11 @@ def exported_scores(path: Path) -> list[float]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return session.run(None, {session.get_inputs()[0].name: _shaped(noise, session.get_inputs()[0].shape)})[0].ravel().tolist()
+        return (
+            session.run(None, {session.get_inputs()[0].name: _shaped(noise, session.get_inputs()[0].shape)})[0]
+            .ravel()
+            .tolist()
+        )
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=1)

@@ -231,7 +231,7 @@ def _score(run_ids: list[str], folder: Path) -> dict[str, float]:
     import pandas as pd
     from mlflow.artifacts import download_artifacts, load_dict
 
-    from fsat.scoring.metrics import accuracy, log_loss, map_at_k
+    from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 
     parts = [Path(download_artifacts(run_id=run_id, artifact_path="predictions")) for run_id in run_ids]
     labels = load_dict(f"runs:/{run_ids[0]}/labels.json")

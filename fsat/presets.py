@@ -100,7 +100,7 @@ PRESETS["conv2d_mfcc_fsat"] = {
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")
-"""How an ensemble may blend its studies; see `fsat.scoring.blend`."""
+"""How an ensemble may blend its studies; see `fsat.metrics.blending`."""
 
 EXPORT_FORMATS = ("onnx", "tflite", "keras")
 """What a tagger can be exported as; also the suffix of the file."""

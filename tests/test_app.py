@@ -25,9 +25,9 @@ from fsat.app.pictures import picture
 from fsat.app.server import serve
 from fsat.config import Config
 from fsat.errors import ConfigError, FsatError, RunError
+from fsat.metrics.segments import Segment, segments
 from fsat.pipeline.predict import predict
 from fsat.reports.tags import Tags
-from fsat.scoring.segments import Segment, segments
 from fsat.tracking.registry import open_tagger
 
 URI = "models:/fsat@champion"

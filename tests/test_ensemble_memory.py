@@ -17,13 +17,13 @@ import pytest
 from conftest import ROOT
 
 from fsat.errors import RunError
+from fsat.metrics import row_blocks
+from fsat.metrics.blending import OutOfFold, blend_studies, geometric_mean
+from fsat.metrics.ranking import accuracy, map_at_k, top_k
+from fsat.metrics.weights import cross_fit
 from fsat.pipeline.blending import blend_members
 from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
-from fsat.scoring import rows
-from fsat.scoring.blend import OutOfFold, blend_studies, geometric_mean
-from fsat.scoring.metrics import accuracy, map_at_k, top_k
-from fsat.scoring.weights import cross_fit
 from fsat.tracking import members as tracking_members
 from fsat.tracking.members import Member
 
@@ -95,14 +95,14 @@ def studies(tmp_path: Path) -> dict[str, list[Member]]:
     ("method", "named"), [("geometric", False), ("geometric", True), ("arithmetic", True), ("weighted", True)]
 )
 def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, named, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 41 * 16)
-    monkeypatch.setattr(rows, "THREADS", 3)
+    monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", 41 * 16)
+    monkeypatch.setattr(row_blocks, "THREADS", 3)
     monkeypatch.setattr(tracking_members, "CLIPS_AT_ONCE", 50)
     everyone = [one for folds in studies.values() for one in folds]
     (tmp_path / "blend").mkdir()
     blend = blend_members(everyone, tmp_path / "blend" if named else None, method)
 
-    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 10**9)
+    monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", 10**9)
     fold, targets = np.arange(307) % 3, np.arange(307) * 7 % N_CLASSES
     verified = np.arange(307) % 3 == 0
     whole = {study: [np.array(one.train) for one in folds] for study, folds in studies.items()}
@@ -195,7 +195,7 @@ def test_files_are_blended_in_constant_memory(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.concatenate([block] * 10))
     size = block.nbytes * 10  # 49 MB; eight maps of the file count eight times
     code = """
-from fsat.scoring.blend import blend_files
+from fsat.metrics.blending import blend_files
 folder, before = Path(sys.argv[1]), peak()
 blend_files([folder / "one.npy"] * 8, folder / "out.npy", folder / "best.npy")
 print(peak() - before)

@@ -13,8 +13,8 @@ from helpers import make_dataset, one_line
 from fsat.config import Config
 from fsat.data.dataset import Dataset, load_dataset
 from fsat.errors import ConfigError, FsatError
+from fsat.metrics.ranking import log_loss
 from fsat.models import build, import_keras
-from fsat.scoring.metrics import log_loss
 from fsat.training import fold as fold_module
 from fsat.training import loop
 from fsat.training.fold import FoldResult, split, train_fold, untaught

@@ -17,6 +17,7 @@ from fsat.data.audio import decode
 from fsat.data.clips import Clips
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.launch import Launch
+from fsat.metrics.calibration import reliability
 from fsat.models import build
 from fsat.models.precision import settle_precision
 from fsat.pipeline.ensemble import ensemble
@@ -26,7 +27,6 @@ from fsat.pipeline.source import Source
 from fsat.pipeline.training import cross_validate, train_fold
 from fsat.pipeline.verify import verify
 from fsat.presets import BLENDS
-from fsat.scoring.calibration import reliability
 from fsat.tagger import MemberFiles, Tagger, write
 from fsat.tracking.members import by_run_ids, download
 from fsat.training.predict import predict_clips

@@ -14,7 +14,7 @@ from fsat.data import audio
 from fsat.data.audio import blocks, decode, decode_at
 from fsat.data.recordings import windows
 from fsat.errors import AudioError
-from fsat.scoring.segments import Segment, segments, side_by_side
+from fsat.metrics.segments import Segment, segments, side_by_side
 
 RATE = 8000
 

@@ -11,16 +11,16 @@ import pytest
 from helpers import read_csv, write_wav
 
 from fsat.data.found import Found
+from fsat.metrics import row_blocks
+from fsat.metrics.calibration import reliability
+from fsat.metrics.guesses import best_guesses
+from fsat.metrics.ranking import confusion
 from fsat.reports import result_words as words
 from fsat.reports import study as reports
 from fsat.reports.curves import FoldCurve, about_curves
 from fsat.reports.listening import PLAYED_BYTES, Players, hardest, sounds
 from fsat.reports.result_page import Result, write_page
 from fsat.reports.study import Predicted, class_table, confused_pairs, suspects, tell, write_reports
-from fsat.scoring import rows
-from fsat.scoring.calibration import reliability
-from fsat.scoring.guesses import best_guesses
-from fsat.scoring.metrics import confusion
 
 LABELS = ['Bang,_"loud"', "Cello", "None_here", "label"]
 SCORES = np.array(
@@ -75,8 +75,8 @@ def test_no_bit_depends_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     guesses = best_guesses(scores, targets)
     kept = scores.copy()
     for elements, threads in ((4, 1), (4 * 7, 3), (10**9, 2)):
-        monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
-        monkeypatch.setattr(rows, "THREADS", threads)
+        monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(row_blocks, "THREADS", threads)
         again = best_guesses(scores, targets)
         for name, values in vars(guesses).items():
             assert getattr(again, name).tobytes() == values.tobytes()
@@ -199,9 +199,9 @@ def scores_of(studies: dict[str, list[float]], blends: tuple[float, float, float
     rows = []
     for study, (*members, own) in studies.items():
         rows += [["member", study, f"m_{study}", "", i, 5, x, x, x, "holdout", 1, "r"] for i, x in enumerate(members)]
-        rows.append(["study", study, f"m_{study}", "", "", 10, own, own, own, "holdout", 2, ""])
+        row_blocks.append(["study", study, f"m_{study}", "", "", 10, own, own, own, "holdout", 2, ""])
     for method, x in zip(("geometric", "arithmetic", "weighted"), blends, strict=True):
-        rows.append(["blend", "+".join(studies), "m", method, "", 10, x, x, float("nan"), "holdout", 4, ""])
+        row_blocks.append(["blend", "+".join(studies), "m", method, "", 10, x, x, float("nan"), "holdout", 4, ""])
     return pd.DataFrame(rows, columns=columns)
 
 

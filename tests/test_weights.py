@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import gmean
 
-from fsat.scoring import rows, weights
-from fsat.scoring.blend import Blended, OutOfFold, blend_studies
-from fsat.scoring.metrics import log_loss
-from fsat.scoring.weights import clips_to_fit, cross_fit, fit_weights
+from fsat.metrics import row_blocks, weights
+from fsat.metrics.blending import Blended, OutOfFold, blend_studies
+from fsat.metrics.ranking import log_loss
+from fsat.metrics.weights import clips_to_fit, cross_fit, fit_weights
 
 N_CLASSES = 6
 
@@ -169,7 +169,7 @@ def test_no_digit_depends_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     studies = [study(targets, sharpness, i) for i, sharpness in enumerate((1, 2, 3))]
     expected = fit_weights(studies, targets, np.arange(0, 300, 2))
     for elements in (1, N_CLASSES * 7, 10**9):
-        monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", elements)
         assert fit_weights(studies, targets, np.arange(0, 300, 2)).tolist() == expected.tolist()
 
 
@@ -203,7 +203,7 @@ def test_rows_on_demand_are_the_rows_of_the_whole(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-6)
         for part in (slice(0, 90), slice(7, 20), slice(80, None), slice(5, 5)):
             assert blend[part].tobytes() == whole[part].tobytes()
-        monkeypatch.setattr(rows, "CHUNK_ELEMENTS", N_CLASSES * 11)
+        monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", N_CLASSES * 11)
         assert blend.fill().tobytes() == whole.tobytes()
 
 

@@ -18,9 +18,9 @@ from fsat import interrupts
 from fsat.app import views
 from fsat.data.audio import LONGEST, decode, read_header
 from fsat.errors import ConfigError
+from fsat.metrics.ranking import top_k
+from fsat.metrics.segments import Segment, Window, segments
 from fsat.reports.tags import Tags
-from fsat.scoring.metrics import top_k
-from fsat.scoring.segments import Segment, Window, segments
 from fsat.tag_settings import LONGEST_CLIP
 
 if TYPE_CHECKING:

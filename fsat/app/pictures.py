@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from fsat.app.views import Picture
 from fsat.data.spectra import FLOOR_DB, band_centres, logmel
+from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
 from fsat.reports.style import BLUE, GREY, quiet_glyphs
-from fsat.scoring.segments import Segment
 
 N_MELS = 96
 COLUMNS = 1000

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 from fsat.errors import count, printable
+from fsat.metrics.segments import Segment
 from fsat.reports.tags import Tags, csv_of
-from fsat.scoring.segments import Segment
 
 CSV_NAME = "tags.csv"
 

@@ -14,11 +14,11 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
+from fsat.metrics.blending import TINY
 from fsat.models.exported import INPUT, OUTPUT
 from fsat.models.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
 from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D
 from fsat.models.resampling import resampled
-from fsat.scoring.blend import TINY
 
 
 def whole_tagger(
@@ -72,7 +72,7 @@ def _inputs(signal: Signal, config: Config) -> Tensor:
 
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:
-    """As `fsat.scoring.blend.Blended`, of vectors (n_classes,)."""
+    """As `fsat.metrics.blending.Blended`, of vectors (n_classes,)."""
     total = None
     for study, members in studies.items():
         weight = weights[study] if method == "weighted" else 1 / len(studies)

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from fsat.errors import ConfigError, RunError, printable
+from fsat.metrics.blending import Blended, OutOfFold, blend_studies
+from fsat.metrics.ranking import TOP_K, label_places, map_of_places
+from fsat.metrics.row_blocks import Ranges, Rows, create_rows, in_threads, release
+from fsat.metrics.weights import Weights, cross_fit
 from fsat.presets import BLENDS
-from fsat.scoring.blend import Blended, OutOfFold, blend_studies
-from fsat.scoring.metrics import TOP_K, label_places, map_of_places
-from fsat.scoring.rows import Ranges, Rows, create_rows, in_threads, release
-from fsat.scoring.weights import Weights, cross_fit
 from fsat.tracking.members import Member
 
 COLUMNS = [

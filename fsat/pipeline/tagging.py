@@ -17,10 +17,10 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.errors import AudioError
+from fsat.metrics.ranking import top_k
+from fsat.metrics.segments import segments
 from fsat.pipeline.ledger import File
 from fsat.pipeline.workers import cores
-from fsat.scoring.metrics import top_k
-from fsat.scoring.segments import segments
 from fsat.tag_settings import TagSettings
 from fsat.tagger import Tagger
 from fsat.threads import in_order

@@ -13,15 +13,8 @@ import pandas as pd
 
 from fsat.errors import RunError
 from fsat.launch import ALONE, Cluster
-from fsat.pipeline.blending import Blend, blend_members
-from fsat.pipeline.choosing import choose
-from fsat.pipeline.cluster import map_on
-from fsat.pipeline.ray_connection import check_installed
-from fsat.progress import say
-from fsat.reports import descriptions
-from fsat.scoring.guesses import best_guesses
-from fsat.scoring.rows import ranges, release
-from fsat.scoring.verification import (
+from fsat.metrics.guesses import best_guesses
+from fsat.metrics.label_noise import (
     CLEAR,
     DECISIONS,
     NONE_WRONG,
@@ -32,7 +25,14 @@ from fsat.scoring.verification import (
     sharpness,
     wrong_share,
 )
-from fsat.scoring.weights import FEWEST_VERIFIED, clips_to_fit
+from fsat.metrics.row_blocks import ranges, release
+from fsat.metrics.weights import FEWEST_VERIFIED, clips_to_fit
+from fsat.pipeline.blending import Blend, blend_members
+from fsat.pipeline.choosing import choose
+from fsat.pipeline.cluster import map_on
+from fsat.pipeline.ray_connection import check_installed
+from fsat.progress import say
+from fsat.reports import descriptions
 from fsat.thresholds import Thresholds
 from fsat.tracking import notes, runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of

@@ -10,10 +10,10 @@ import numpy as np
 
 from fsat.data.audio import read_header
 from fsat.errors import AudioError, printable
+from fsat.metrics.ranking import TOP_K, top_k
 from fsat.reports.players import LISTEN_SECONDS, mp3_of
 from fsat.reports.study import Predicted, Told, doubted
 from fsat.reports.webpage import Sound
-from fsat.scoring.metrics import TOP_K, top_k
 
 SHOWN = 20
 """Clips in a list."""

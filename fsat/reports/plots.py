@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fsat.metrics.calibration import Reliability
+from fsat.metrics.ranking import class_average_precision, confusion
 from fsat.reports.style import BLUE, GREY, ORANGE, lettering, plt, save
-from fsat.scoring.calibration import Reliability
-from fsat.scoring.metrics import class_average_precision, confusion
 
 MARKED = 30
 """Points of a curve that are marked one by one; more are only a line."""

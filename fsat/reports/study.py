@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from fsat.data.tables import write_parts, write_table
+from fsat.metrics.calibration import Reliability, reliability
+from fsat.metrics.guesses import Guesses, best_guesses
+from fsat.metrics.ranking import class_average_precision, confusion
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
 from fsat.reports.submission import CLIPS_AT_ONCE
-from fsat.scoring.calibration import Reliability, reliability
-from fsat.scoring.guesses import Guesses, best_guesses
-from fsat.scoring.metrics import class_average_precision, confusion
 
 TITLE = "out-of-fold predictions"
 DECIMALS = 6

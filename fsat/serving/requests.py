@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fsat.errors import ConfigError, FsatError, count, printable
-from fsat.scoring.metrics import TOP_K
+from fsat.metrics.ranking import TOP_K
 
 COLUMN = "audio"
 EXPECTED = 'expected {"dataframe_records": [{"audio": "BASE64"}, ...]}, and "params" if you like'

@@ -21,8 +21,8 @@ from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
 from fsat.data.recordings import windows
 from fsat.errors import AudioError, ConfigError, printable
-from fsat.scoring.blend import blend_studies
-from fsat.scoring.metrics import top_k
+from fsat.metrics.blending import blend_studies
+from fsat.metrics.ranking import top_k
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.requests import tag_params
 from fsat.serving.wanted import check_wanted

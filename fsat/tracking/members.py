@@ -22,7 +22,7 @@ from pandas.api.types import union_categoricals
 
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.scoring.rows import open_rows
+from fsat.metrics.row_blocks import open_rows
 from fsat.tracking.runs import TAG, experiment_id
 from fsat.tracking.server import UNKNOWN, Refused, address, ask
 from fsat.training.kept import CHECKSUMS, checksums

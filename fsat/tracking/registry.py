@@ -24,7 +24,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from fsat.errors import RunError
-from fsat.scoring.metrics import TOP_K
+from fsat.metrics.ranking import TOP_K
 from fsat.tagger import Tagger
 from fsat.tracking.runs import TAG
 from fsat.tracking.server import UNKNOWN, Refused, address, ask

@@ -20,10 +20,10 @@ from fsat import interrupts
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
 from fsat.errors import ConfigError
+from fsat.metrics.blending import label_prior
+from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import Progress
-from fsat.scoring.blend import label_prior
-from fsat.scoring.metrics import accuracy, log_loss, map_at_k
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import Checkpoint, restore, variables_of
 from fsat.training.lessons import Lessons

@@ -16,9 +16,9 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.errors import FsatError
+from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.models import import_keras
 from fsat.progress import Progress
-from fsat.scoring.metrics import accuracy, log_loss, map_at_k
 from fsat.training.predict import Predictor
 
 keras = import_keras()

@@ -1,6 +1,6 @@
 """What a prediction says of each clip in three numbers: its best guess, and the probabilities of guess and label.
 
-Conventions: as in `fsat.scoring.metrics`. Scores are gone through a few rows at a time.
+Conventions: as in `fsat.metrics.ranking`. Scores are gone through a few rows at a time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsat.scoring.metrics import top_k
-from fsat.scoring.rows import Ranges, Rows, as_rows, in_threads, release
+from fsat.metrics.ranking import top_k
+from fsat.metrics.row_blocks import Ranges, Rows, as_rows, in_threads, release
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsat.scoring.blend import TINY, OutOfFold
-from fsat.scoring.rows import Rows, ranges, release
+from fsat.metrics.blending import TINY, OutOfFold
+from fsat.metrics.row_blocks import Rows, ranges, release
 
 FEWEST_VERIFIED = 50
 """Weights are fitted on verified clips alone if every fit has so many of them or more."""

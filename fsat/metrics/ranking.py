@@ -2,14 +2,14 @@
 
 Conventions: `scores` is float (n_clips, n_classes), higher is more likely; `targets` is int (n_clips,), the one true
 class of each clip. Ties are broken by class order, so equal scores always rank alike; NaN ranks last. Scores may be a
-memory map: they are gone through a few rows at a time (`fsat.scoring.rows`), and a few numbers a clip are kept.
+memory map: they are gone through a few rows at a time (`fsat.metrics.row_blocks`), and a few numbers a clip are kept.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fsat.scoring.rows import Ranges, Rows, as_rows, in_threads, ranges, release
+from fsat.metrics.row_blocks import Ranges, Rows, as_rows, in_threads, ranges, release
 
 TOP_K = 3
 """Labels a clip, as in the challenge."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsat.scoring.metrics import top_k as best_of
+from fsat.metrics.ranking import top_k as best_of
 
 Window = tuple[float, float, np.ndarray]
 """Start and end in seconds, and float (n_classes,)."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsat.scoring.blend import TINY
+from fsat.metrics.blending import TINY
 from fsat.thresholds import Thresholds
 
 DECISIONS = ("verified", "accept", "relabel", "drop", "keep")

@@ -3,7 +3,7 @@
 Conventions: a prediction is float32 (n_clips, n_classes), its rows sum to 1. A blend is made of studies, each a list of
 members; `fsat.config.BLENDS` names the methods. Geometric means are taken in log space, because the product of ten
 float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever that member
-weighs. Everything goes through the clips a few rows at a time (`fsat.scoring.rows`), so members that are memory maps
+weighs. Everything goes through the clips a few rows at a time (`fsat.metrics.row_blocks`), so members that are memory maps
 are blended in memory that does not grow with the clips.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fsat.metrics.ranking import TOP_K, top_k
+from fsat.metrics.row_blocks import Ranges, Rows, as_rows, create_rows, in_threads, open_rows, release
 from fsat.presets import BLENDS
-from fsat.scoring.metrics import TOP_K, top_k
-from fsat.scoring.rows import Ranges, Rows, as_rows, create_rows, in_threads, open_rows, release
 
 TINY = float(np.finfo(np.float32).tiny)
 """What a probability of 0 counts as, so that one member alone cannot rule out a class for ever."""

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from fsat.scoring import rows
-from fsat.scoring.metrics import (
+from fsat.metrics import row_blocks
+from fsat.metrics.ranking import (
     accuracy,
     average_precision_at_k,
     class_average_precision,
@@ -149,9 +149,9 @@ def test_no_score_depends_on_chunks_or_threads(
     ]
     if mapped:
         np.save(tmp_path / "scores.npy", scores)
-        scores = rows.open_rows(tmp_path / "scores.npy")
-    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
-    monkeypatch.setattr(rows, "THREADS", threads)
+        scores = row_blocks.open_rows(tmp_path / "scores.npy")
+    monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(row_blocks, "THREADS", threads)
     for function, value in zip(functions, expected, strict=True):
         np.testing.assert_array_equal(function(scores, targets), value)
 

@@ -13,9 +13,9 @@ import pytest
 from scipy.stats import gmean
 
 from fsat.errors import FsatError
-from fsat.scoring import rows
-from fsat.scoring.blend import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior
-from fsat.scoring.metrics import top_k
+from fsat.metrics import row_blocks
+from fsat.metrics.blending import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior
+from fsat.metrics.ranking import top_k
 
 
 def members(count: int, n_clips: int = 8, n_classes: int = 5, seed: int = 0) -> list[np.ndarray]:
@@ -171,8 +171,8 @@ def in_log_space(studies: list[list[np.ndarray]]) -> np.ndarray:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, elements: int, threads: int) -> None:
-    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", elements)
-    monkeypatch.setattr(rows, "THREADS", threads)
+    monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(row_blocks, "THREADS", threads)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 17])
@@ -205,7 +205,7 @@ def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkey
     masks = [fold == i for i in range(10)]
     for i, scores in enumerate(given):
         np.save(tmp_path / f"{i}.npy", scores)
-    maps = [rows.open_rows(tmp_path / f"{i}.npy") for i in range(10)]
+    maps = [row_blocks.open_rows(tmp_path / f"{i}.npy") for i in range(10)]
     cut(monkeypatch, 10**9, 1)
     best = np.empty((1237, 3), np.int32)
     expected = geometric_mean(given, best=best)
@@ -214,8 +214,8 @@ def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkey
     np.testing.assert_array_equal(oof[fold >= 0], np.stack(given)[fold, np.arange(1237)][fold >= 0])
 
     cut(monkeypatch, elements, threads)
-    out = rows.create_rows(tmp_path / "out.npy", (1237, 41))
-    ranking = rows.create_rows(tmp_path / "best.npy", (1237, 3), np.int32)
+    out = row_blocks.create_rows(tmp_path / "out.npy", (1237, 41))
+    ranking = row_blocks.create_rows(tmp_path / "best.npy", (1237, 3), np.int32)
     assert geometric_mean(maps, out, ranking) is out
     assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
     assert np.load(tmp_path / "best.npy").tobytes() == best.tobytes()
@@ -270,7 +270,7 @@ def test_an_error_in_one_thread_ends_the_others_and_is_raised(monkeypatch) -> No
     cut(monkeypatch, 10, 4)
     seen, first = [], threading.Event()
 
-    def work(todo: rows.Ranges) -> None:
+    def work(todo: row_blocks.Ranges) -> None:
         for start, _ in todo:
             if start == 0:
                 first.set()
@@ -280,28 +280,28 @@ def test_an_error_in_one_thread_ends_the_others_and_is_raised(monkeypatch) -> No
             threading.Event().wait(0.001)
 
     with pytest.raises(RuntimeError, match="no more"):
-        rows.in_threads(100_000, 10, work)
+        row_blocks.in_threads(100_000, 10, work)
     assert len(seen) < 50_000
 
 
 def test_releasing_keeps_what_was_written(tmp_path: Path) -> None:
-    made = rows.create_rows(tmp_path / "made.npy", (3000, 41))
+    made = row_blocks.create_rows(tmp_path / "made.npy", (3000, 41))
     made[:] = np.arange(3000)[:, np.newaxis]
-    rows.release(made[100:2000])
-    rows.release(made[::-1])
+    row_blocks.release(made[100:2000])
+    row_blocks.release(made[::-1])
     assert (made[:, 7] == np.arange(3000)).all()
     assert (np.load(tmp_path / "made.npy")[:, 40] == np.arange(3000)).all()
     private = np.load(tmp_path / "made.npy", mmap_mode="c")
     private[:] = -1  # is in memory alone
-    rows.release(private[100:2000])
+    row_blocks.release(private[100:2000])
     assert (private == -1).all()
-    rows.release(np.ones((4, 4)))
+    row_blocks.release(np.ones((4, 4)))
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rows.os, "posix_fallocate", full)
+    monkeypatch.setattr(row_blocks.os, "posix_fallocate", full)
     with pytest.raises(FsatError, match=r"out\.npy: cannot be written: No space left .* 0 MB.*TMPDIR"):
-        rows.create_rows(tmp_path / "out.npy", (10, 4))
+        row_blocks.create_rows(tmp_path / "out.npy", (10, 4))

@@ -16,10 +16,7 @@ from scipy.stats import gmean
 from fsat.cli import cli
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate, train_fold
-from fsat.pipeline.verify import Estimate, Verified, estimate, verify
-from fsat.scoring.verification import (
+from fsat.metrics.label_noise import (
     CLEAR,
     DECISIONS,
     SHARPEST,
@@ -30,6 +27,9 @@ from fsat.scoring.verification import (
     sharpness,
     wrong_share,
 )
+from fsat.pipeline.source import Source
+from fsat.pipeline.training import cross_validate, train_fold
+from fsat.pipeline.verify import Estimate, Verified, estimate, verify
 from fsat.thresholds import Thresholds
 from fsat.tracking.labels import fetch_labels, round_of
 
