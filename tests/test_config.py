@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from helpers import one_line
 
-import fsat.identity
+import fsat.study
 from fsat.config import MODELS, PRESETS, SPECTROGRAM_ONLY, Config
 from fsat.errors import ConfigError, FsatError
-from fsat.identity import study_id
+from fsat.study import study_id
 
 # A value for every field that differs from the default; all but those of SPECTROGRAM_ONLY go with every model.
 OTHER_VALUES = {
@@ -523,7 +523,7 @@ def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.Mo
     assert study_id(config, "digest", ["a", "b"]) == study
     assert len({study, study_id(config, "other", ["a", "b"]), study_id(config, "digest", ["b", "a"]),
                 study_id(config, "digest", ["a"]), study_id(config, "digest", ["ab"])}) == 5  # fmt: skip
-    monkeypatch.setattr(fsat.identity, "RECIPE", fsat.identity.RECIPE + 1)
+    monkeypatch.setattr(fsat.study, "RECIPE", fsat.study.RECIPE + 1)
     assert study_id(config, "digest", ["a", "b"]) != study
 
 
@@ -531,7 +531,7 @@ def test_study_is_that_of_the_values_and_not_of_how_they_were_given() -> None:
     study = study_id(SETTLED, "d", ("a", "b"))
     assert re.fullmatch(r"[0-9a-f]{8,16}", study)
     code = (
-        "from fsat.config import Config; from fsat.identity import study_id; "
+        "from fsat.config import Config; from fsat.study import study_id; "
         "print(study_id(Config(precision='float32'), 'd', ['a', 'b']))"
     )
     for hash_seed in ("1", "2"):
@@ -546,7 +546,7 @@ def test_study_is_that_of_the_values_and_not_of_how_they_were_given() -> None:
 
 
 def test_facts_import_nothing_heavy() -> None:
-    code = "import sys, fsat.config, fsat.labels, fsat.errors; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys, fsat.config, fsat.label_names, fsat.errors; print(*{m.split('.')[0] for m in sys.modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                             env={"PYTHONPATH": ":".join(sys.path)})  # fmt: skip
     assert not {"numpy", "pandas", "tensorflow", "keras", "librosa", "mlflow", "soundfile"} & set(result.stdout.split())

@@ -17,7 +17,7 @@ from servers import MlflowServer
 
 from fsat.config import Config
 from fsat.reports import comparison, descriptions
-from fsat.reports.wording import LIMIT, dataset_name, fold_name
+from fsat.text import LIMIT, dataset_name, fold_name
 from fsat.tracking import notes, runs
 
 STUDIES = {"dummy1d": "551eec6cc9", "conv1d": "082642a8b6"}

@@ -15,7 +15,7 @@ from fsat.data.clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
-from fsat.identity import study_id
+from fsat.study import study_id
 
 
 @dataclass(frozen=True)

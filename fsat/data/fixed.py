@@ -12,7 +12,7 @@ from fsat.data.clips import Clips, Floats
 from fsat.data.features import fixed_crops, model_input
 from fsat.data.kept import kept_features
 from fsat.data.store import key_of
-from fsat.identity import RECIPE
+from fsat.study import RECIPE
 
 FEATURES = 1
 """Raised when the fixed crops or the MFCC made of the same samples change."""

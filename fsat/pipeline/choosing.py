@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from fsat.errors import RunError
 from fsat.progress import say
-from fsat.reports.wording import dataset_name
+from fsat.text import dataset_name
 from fsat.tracking import runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
 

@@ -10,7 +10,7 @@ from fsat.pipeline.source import Source
 from fsat.progress import say
 from fsat.reports import descriptions
 from fsat.reports.eda import PAGE, write_eda
-from fsat.reports.wording import dataset_name
+from fsat.text import dataset_name
 from fsat.tracking import notes, runs
 
 

@@ -16,7 +16,6 @@ import pandas as pd
 from fsat import tagger
 from fsat.data.tables import write_parts
 from fsat.errors import RunError
-from fsat.identity import RECIPE
 from fsat.metrics.row_blocks import create_rows, ranges, release
 from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
 from fsat.pipeline.choosing import choose
@@ -25,7 +24,8 @@ from fsat.progress import say
 from fsat.reports import descriptions
 from fsat.reports.study import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
-from fsat.reports.wording import dataset_name
+from fsat.study import RECIPE
+from fsat.text import dataset_name
 from fsat.tracking import notes, runs
 from fsat.tracking.members import Member, download
 from fsat.tracking.registry import Registered, Score, register

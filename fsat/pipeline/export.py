@@ -19,8 +19,8 @@ from fsat.pipeline.predict import uri_of
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.reports import descriptions
-from fsat.reports.wording import short
 from fsat.tagger import Tagger
+from fsat.text import short
 from fsat.tracking import notes, runs
 from fsat.tracking.registry import open_tagger, pinned, run_of
 

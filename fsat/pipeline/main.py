@@ -24,7 +24,7 @@ from fsat.pipeline.training import USUAL, cross_validate
 from fsat.progress import say
 from fsat.reports import descriptions
 from fsat.reports.comparison import link
-from fsat.reports.wording import dataset_name
+from fsat.text import dataset_name
 from fsat.tracking import notes, runs
 from fsat.tracking.members import FoldRun, download
 from fsat.tracking.registry import ALIAS

@@ -24,8 +24,8 @@ from fsat.pipeline.workers import cores, map_side_by_side
 from fsat.progress import Progress, say
 from fsat.reports import descriptions
 from fsat.reports.tags import Span, Tags, check_suffix, track_path, write_label_track, write_tags
-from fsat.reports.wording import short
 from fsat.tag_settings import CLIPS, TagSettings
+from fsat.text import short
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.registry import open_tagger, pinned
 

@@ -20,7 +20,7 @@ from fsat.pipeline.workers import n_workers, train_side_by_side
 from fsat.progress import say
 from fsat.reports import descriptions
 from fsat.reports.comparison import link
-from fsat.reports.wording import dataset_name, fold_name
+from fsat.text import dataset_name, fold_name
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.training.kept import forget

@@ -15,7 +15,7 @@ from typing import Any
 
 from fsat.config import Config
 from fsat.errors import count
-from fsat.reports.wording import code, cut
+from fsat.text import code, cut
 
 MAP3 = "mAP@3: 1 for a clip whose label is the first guess, 1/2 for the second, 1/3 for the third, in the mean"
 SEEN = {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fsat.data.tables import read_table, write_parts
 from fsat.errors import DataError, Problem, count
-from fsat.labels import NO_LABEL, join_labels
+from fsat.label_names import NO_LABEL, join_labels
 from fsat.metrics.ranking import TOP_K, average_precision_at_k, top_k
 
 CLIPS_AT_ONCE = 50_000

@@ -20,7 +20,7 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.errors import FsatError, RunError
-from fsat.identity import RECIPE
+from fsat.study import RECIPE
 
 FACTS = "tagger.json"
 

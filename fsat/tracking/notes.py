@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 
 from fsat.progress import say
 from fsat.reports import comparison, descriptions
-from fsat.reports.wording import cut
+from fsat.text import cut
 from fsat.tracking.runs import TAG, active_run_id, experiment_id, now
 from fsat.tracking.server import Refused, ask, without_password
 
