@@ -85,9 +85,9 @@ def predict_files(folder: str) -> dict[str, Any]:
     Returns:
         seconds: ``load`` the tagger, and ``tag``, which is all else.
     """
+    from fsat.commands import predict as module
+    from fsat.commands.predict import predict
     from fsat.models import import_keras
-    from fsat.pipeline import predict as module
-    from fsat.pipeline.predict import predict
 
     import_keras()
     loaded = 0.0

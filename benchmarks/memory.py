@@ -56,7 +56,7 @@ def run(bench: Bench) -> Section:
 
 def _load(folder: str):
     from fsat.config import Config
-    from fsat.pipeline.source import Source
+    from fsat.data.source import Source
 
     return Source(Path(folder)).load(Config(model="dummy1d", batch_size=BATCH, max_epochs=1), 0)
 

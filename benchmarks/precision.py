@@ -63,9 +63,9 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
     import numpy as np
 
     from fsat.config import Config
+    from fsat.data.source import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
-    from fsat.pipeline.source import Source
     from fsat.training.fold import train_fold
 
     config = Config.resolve({"model": "conv1d", "precision": precision, "seed": seed, "max_epochs": max_epochs})

@@ -126,10 +126,10 @@ def study(
     import numpy as np
 
     from fsat.config import Config
+    from fsat.data.source import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
     from fsat.models import build
-    from fsat.pipeline.source import Source
     from fsat.training.fold import WEIGHTS, train_fold
     from fsat.training.predict import predict_clips
 
@@ -168,10 +168,10 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
     import numpy as np
 
     from fsat.config import Config
+    from fsat.data.source import Source
     from fsat.metrics.blending import Blended, OutOfFold
     from fsat.metrics.ranking import map_at_k
     from fsat.metrics.weights import cross_fit
-    from fsat.pipeline.source import Source
 
     dataset = Source(Path(data_dir)).load(Config.resolve({"model": "dummy1d"}))
     masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]

@@ -46,7 +46,7 @@ def run(bench: Bench) -> Section:
 def _clips(data_dir: str):
     """The training clips, decoded, and the Config."""
     from fsat.config import Config
-    from fsat.pipeline.source import Source
+    from fsat.data.source import Source
 
     config = Config.resolve({}, "cnn_logmel")
     return Source(Path(data_dir)).load(config).train, config

@@ -105,7 +105,7 @@ def fsat_fold(data_dir: str, model: str, epochs: int, precision: str) -> dict[st
 def load(data_dir: str, model: str, epochs: int, precision: str):
     """The dataset, its precision settled and its store open."""
     from fsat.config import Config
-    from fsat.pipeline.source import Source
+    from fsat.data.source import Source
 
     options = {"model": model, "max_epochs": epochs, "patience": epochs, "precision": precision}
     return Source(Path(data_dir)).load(Config.resolve(options), FOLD)

@@ -196,7 +196,7 @@ def on_true_labels(data_dir: str, seed: int, options: dict[str, Any]) -> dict[st
 
 def on_given_labels(data_dir: str, seed: int, options: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Train on the given labels, verify, and train on what was decided, twice: the sides naive and fsat."""
-    from fsat.pipeline.verify import verify
+    from fsat.commands.verify import verify
 
     folder, start = Path(data_dir), time.perf_counter()
     rounds = [_study(folder, seed, options)]
@@ -217,9 +217,9 @@ def _timed(found: dict[str, dict[str, float]], start: float) -> dict[str, dict[s
 
 def _study(folder: Path, seed: int, options: dict[str, Any]) -> list[str]:
     """Cross-validate within the training clips; the run ids of the folds."""
+    from fsat.commands.train import cross_validate
     from fsat.config import Config
-    from fsat.pipeline.source import Source
-    from fsat.pipeline.training import cross_validate
+    from fsat.data.source import Source
 
     config = Config.resolve({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **options}, PRESET)
     return [record.run_id for record in cross_validate(Source(folder), config)]
@@ -253,7 +253,7 @@ def _suspects(run_ids: list[str], folder: Path) -> dict[str, float]:
     from mlflow.artifacts import download_artifacts
     from sklearn.metrics import average_precision_score
 
-    from fsat.pipeline.ensemble import ensemble
+    from fsat.commands.ensemble import ensemble
 
     made = ensemble(run_ids=run_ids, promote="never")
     listed = pd.read_csv(download_artifacts(run_id=made.run_id, artifact_path="reports/suspects.csv"))

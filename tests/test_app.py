@@ -23,11 +23,11 @@ from fsat.app.desk import Desk, Limits, Sound
 from fsat.app.gate import OPEN
 from fsat.app.pictures import picture
 from fsat.app.server import serve
+from fsat.commands.predict import predict
 from fsat.config import Config
 from fsat.errors import ConfigError, FsatError, RunError
 from fsat.metrics.segments import Segment, segments
-from fsat.pipeline.predict import predict
-from fsat.reports.tags import Tags
+from fsat.tagging.tables import Tags
 from fsat.tracking.registry import open_tagger
 
 URI = "models:/fsat@champion"
@@ -43,9 +43,9 @@ PHONE = {"viewport": {"width": 360, "height": 740}}
 def tagger(store, tmp_path_factory):
     """A registered tagger of three tones."""
     needs(find_spec("gradio"), "Gradio", "pip install '.[app]'")
-    from fsat.pipeline.ensemble import ensemble
-    from fsat.pipeline.source import Source
-    from fsat.pipeline.training import train_fold
+    from fsat.commands.ensemble import ensemble
+    from fsat.commands.train import train_fold
+    from fsat.data.source import Source
 
     data = make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=8, test_clips=0)
     run_id = train_fold(Source(data), Config.resolve(TINY), 0)

@@ -12,7 +12,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.features import fixed_crops
 from fsat.errors import AudioError
-from fsat.threads import in_order
+from fsat.parallel.threads import in_order
 from fsat.training import batches as batches_module
 from fsat.training.batches import TrainingClips, average_crops, evaluation_batches
 from fsat.training.lessons import Lessons

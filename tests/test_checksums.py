@@ -10,12 +10,12 @@ import mlflow
 import pytest
 from helpers import make_dataset, one_line
 
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
+from fsat.data.source import Source
 from fsat.errors import RunError
 from fsat.launch import Launch
-from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate, train_fold
 from fsat.training.kept import checksums
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}

@@ -21,11 +21,11 @@ from helpers import make_dataset, one_line
 from stores import new_store
 from warm import Warm
 
+from fsat.commands.train import train_fold
 from fsat.config import Config
+from fsat.data.source import Source
 from fsat.errors import RunError
 from fsat.launch import Launch
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import train_fold
 from fsat.tracking import claims, heartbeat, runs, server
 from fsat.training.kept import Kept
 

@@ -11,9 +11,9 @@ from browser import Visit, chromium
 from helpers import append_line, make_dataset, read_csv, tone, write_wav
 from servers import MlflowServer
 
+from fsat.commands.eda import eda
 from fsat.data.manifest import read_manifest
-from fsat.pipeline.eda import eda
-from fsat.pipeline.source import Source
+from fsat.data.source import Source
 from fsat.reports.eda import write_eda
 
 SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "listen", "problems"]

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from fsat.commands.blend_members import blend_members
 from fsat.errors import RunError
 from fsat.metrics import row_blocks
 from fsat.metrics.blending import OutOfFold, blend_studies, geometric_mean
 from fsat.metrics.ranking import accuracy, map_at_k, top_k
 from fsat.metrics.weights import cross_fit
-from fsat.pipeline.blending import blend_members
 from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
 from fsat.tracking import members as tracking_members

@@ -23,6 +23,7 @@ from servers import needs
 
 from fsat import __version__
 from fsat.cli import run
+from fsat.commands.export import check_output, facts_of
 from fsat.config import Config
 from fsat.data import audio
 from fsat.data.clips import Clips
@@ -30,7 +31,6 @@ from fsat.data.synth import synthesise
 from fsat.errors import ConfigError, FsatError
 from fsat.models import build, import_keras, save_weights
 from fsat.models.exported import EXTRA, check_packages, open_model, write_model
-from fsat.pipeline.export import check_output, facts_of
 from fsat.presets import EXPORT_FORMATS, MODELS
 from fsat.tagger import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register

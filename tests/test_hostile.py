@@ -21,15 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from taggers import TINY, register_tagger, write_tagger
 
+from fsat.commands.predict import predict
 from fsat.config import Config
 from fsat.data.audio import decode, read_header
 from fsat.data.checks import check_clip
 from fsat.data.dataset import load_dataset
 from fsat.errors import AudioError, DataError, FsatError
-from fsat.pipeline.predict import predict
-from fsat.reports.tags import shown
 from fsat.tag_settings import TagSettings
 from fsat.tagger import Tagger
+from fsat.tagging.tables import shown
 
 HANGS_AFTER = 120
 """Seconds after which a test that waits for a fifo ends."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import one_line
 
-from fsat.data.inputs import read_input, walk
 from fsat.errors import DataError
+from fsat.tagging.inputs import read_input, walk
 
 
 def listed(data: bytes) -> list[str]:

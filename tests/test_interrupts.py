@@ -14,13 +14,13 @@ from helpers import make_dataset
 from warm import Warm
 
 from fsat import interrupts
+from fsat.commands import train
+from fsat.commands.ensemble import ensemble
 from fsat.config import Config
+from fsat.data.source import Source
 from fsat.errors import FsatError, RunError
 from fsat.interrupts import Interrupted
 from fsat.launch import Launch
-from fsat.pipeline import training
-from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.source import Source
 from fsat.tracking import runs
 from fsat.tracking.outbox import Outbox
 
@@ -38,12 +38,12 @@ def all_runs() -> list:
 
 
 MOMENTS = {
-    "reading": ("fsat.pipeline.source.load_dataset", "before"),
+    "reading": ("fsat.data.source.load_dataset", "before"),
     "opened": ("fsat.tracking.runs.set_tags", "before"),
     "first epoch": ("fsat.tracking.outbox.Outbox.epoch", "after"),
     "building": ("fsat.training.fold.build_for_training", "after"),
     "weights": ("fsat.training.fold.save_weights", "after"),
-    "results": ("fsat.pipeline.fold_run.plot_confusion", "after"),
+    "results": ("fsat.commands.fold_run.plot_confusion", "after"),
     "uploading": ("mlflow.MlflowClient.log_artifacts", "before"),
     "uploaded": ("mlflow.MlflowClient.log_artifacts", "after"),
     "opening": ("mlflow.start_run", "after"),
@@ -70,7 +70,7 @@ def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data,
     before = {run.info.run_id for run in all_runs()}
     monkeypatch.setattr(where, struck)
     with pytest.raises(Interrupted) as caught:
-        training.train_fold(Source(data), Config.resolve(TINY), 0, Launch(resume=False))
+        train.train_fold(Source(data), Config.resolve(TINY), 0, Launch(resume=False))
     monkeypatch.undo()
     interrupts._received.clear()
     assert caught.value.signum == signum
@@ -89,7 +89,7 @@ def test_a_signal_after_all_is_uploaded_changes_nothing(store, data, signals, mo
         return end_run(*args, **kwargs)
 
     monkeypatch.setattr("mlflow.end_run", struck)
-    run_id = training.train_fold(Source(data), Config.resolve(TINY), 0)
+    run_id = train.train_fold(Source(data), Config.resolve(TINY), 0)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
@@ -136,7 +136,7 @@ def test_a_killed_cross_validation_kills_its_fold_too(store, data, signals, monk
 
     monkeypatch.setattr("fsat.tracking.outbox.Outbox.epoch", strike)
     with pytest.raises(Interrupted):
-        training.cross_validate(Source(data), Config.resolve({**TINY, "seed": 5}))
+        train.cross_validate(Source(data), Config.resolve({**TINY, "seed": 5}))
     new = [run for run in all_runs() if run.info.run_id not in before]
     assert {run.data.tags["fsat.stage"]: run.info.status for run in new} == {
         "cross_validate": "KILLED", "train_fold": "KILLED",
@@ -146,7 +146,7 @@ def test_a_killed_cross_validation_kills_its_fold_too(store, data, signals, monk
 def test_an_error_ends_a_run_as_failed(store, data):
     before = {run.info.run_id for run in all_runs()}
     with pytest.raises(FsatError, match="lower learning_rate"):
-        training.train_fold(Source(data), Config.resolve({**TINY, "learning_rate": 1e38}), 0)
+        train.train_fold(Source(data), Config.resolve({**TINY, "learning_rate": 1e38}), 0)
     (run,) = [run for run in all_runs() if run.info.run_id not in before]
     assert run.info.status == "FAILED"
 

@@ -14,7 +14,10 @@ from helpers import make_dataset, one_line
 from scipy.stats import gmean
 
 from fsat.cli import cli
+from fsat.commands.train import cross_validate, train_fold
+from fsat.commands.verify import Estimate, Verified, estimate, verify
 from fsat.config import Config
+from fsat.data.source import Source
 from fsat.errors import ConfigError, RunError
 from fsat.metrics.label_noise import (
     CLEAR,
@@ -27,9 +30,6 @@ from fsat.metrics.label_noise import (
     sharpness,
     wrong_share,
 )
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate, train_fold
-from fsat.pipeline.verify import Estimate, Verified, estimate, verify
 from fsat.thresholds import Thresholds
 from fsat.tracking.labels import fetch_labels, round_of
 

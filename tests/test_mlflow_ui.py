@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from servers import MlflowServer
 
 from fsat.config import Config
-from fsat.reports import comparison, descriptions
+from fsat.reports import comparison, run_descriptions
 from fsat.text import LIMIT, dataset_name, fold_name
 from fsat.tracking import notes, runs
 
@@ -32,7 +32,7 @@ HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-", "Failed to load resource: the
 """How complaints of MLflow's own page begin, as it stands, and of Chromium where it draws without a graphics card."""
 
 
-def tagger(**more) -> descriptions.Tagger:
+def tagger(**more) -> run_descriptions.Tagger:
     """Facts of an ensemble."""
     facts = {
         "models": list(STUDIES), "studies": list(STUDIES.values()), "n_members": 4, "n_labels": 12,
@@ -40,7 +40,7 @@ def tagger(**more) -> descriptions.Tagger:
         "selected_on": "own fold+holdout", "name": "fsat", "version": 1,
         "news": "fsat version 1 is now champion: there was none",
     }  # fmt: skip
-    return descriptions.Tagger(**{**facts, **more})
+    return run_descriptions.Tagger(**{**facts, **more})
 
 
 @dataclass
@@ -91,7 +91,7 @@ def store(tmp_path_factory) -> Iterator[Store]:
 
 
 def cross_validation(store: Store, model: str, study: str) -> list[str]:
-    """Runs of a study, as `fsat.pipeline.training` opens them; ids of the folds."""
+    """Runs of a study, as `fsat.commands.train` opens them; ids of the folds."""
     config, run_ids = Config.resolve({"model": model, "n_folds": FOLDS, "learning_rate": 0.0005}), []
     with runs.tracked("cross_validate", f"{model} all folds on {dataset_name(DATA)}"):
         runs.set_tags({"study": study, "model": model})

@@ -24,11 +24,11 @@ from servers import MlflowServer
 from warm import Warm
 
 from fsat.cli import cli
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
+from fsat.data.source import Source
 from fsat.errors import ConfigError, RunError
-from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate, train_fold
 from fsat.tracking import heartbeat, server
 from fsat.tracking.outbox import OnServer, upload_checkpoint
 from fsat.tracking.server import ServerAway
@@ -237,7 +237,7 @@ def kept(source, monkeypatch, tmp_path) -> Callable[[int], Kept]:
         raise ServerAway("the tracking server x has been away for 1 s; start it")
 
     def train(seed: int) -> Kept:
-        monkeypatch.setattr("fsat.pipeline.fold_run.upload", away)
+        monkeypatch.setattr("fsat.commands.fold_run.upload", away)
         with pytest.raises(RunError, match="python -m fsat sync") as caught:
             train_fold(source, Config.resolve({**TINY, "seed": seed}), 0)
         one_line(caught.value)
@@ -251,7 +251,7 @@ def kept(source, monkeypatch, tmp_path) -> Callable[[int], Kept]:
 
 def test_asked_for_again_a_kept_fold_is_uploaded_without_training(kept, source, monkeypatch) -> None:
     before = kept(31)
-    monkeypatch.setattr("fsat.pipeline.fold_run.train", lambda *arguments: pytest.fail("trained"))
+    monkeypatch.setattr("fsat.commands.fold_run.train", lambda *arguments: pytest.fail("trained"))
     assert train_fold(source, Config.resolve({**TINY, "seed": 31}), 0) == before.run_id
     assert mlflow.get_run(before.run_id).info.status == "FINISHED"
     assert not every_kept()

@@ -12,20 +12,20 @@ import soundfile as sf
 from helpers import make_dataset
 from scipy.stats import gmean
 
+from fsat.commands.ensemble import ensemble
+from fsat.commands.main import main
+from fsat.commands.predict import predict
+from fsat.commands.train import cross_validate, train_fold
+from fsat.commands.verify import verify
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
+from fsat.data.source import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.launch import Launch
 from fsat.metrics.calibration import reliability
 from fsat.models import build
 from fsat.models.precision import settle_precision
-from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.main import main
-from fsat.pipeline.predict import predict
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import cross_validate, train_fold
-from fsat.pipeline.verify import verify
 from fsat.presets import BLENDS
 from fsat.tagger import MemberFiles, Tagger, write
 from fsat.tracking.members import by_run_ids, download

@@ -22,12 +22,12 @@ from taggers import TINY, register_tagger, write_tagger
 from warm import Warm
 
 from fsat.cli import cli
+from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError, RunError
-from fsat.pipeline import ledger
-from fsat.pipeline.predict import predict, uri_of
-from fsat.pipeline.workers import map_side_by_side
+from fsat.parallel.processes import map_side_by_side
 from fsat.tag_settings import CLIPS, TagSettings
 from fsat.tagger import Tagger
+from fsat.tagging import ledger
 from fsat.tracking.registry import open_tagger
 
 RATE = 8000

@@ -25,8 +25,8 @@ from warm import Warm
 
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
-from fsat.pipeline import cluster as cluster_module
-from fsat.pipeline.ray_connection import check_installed
+from fsat.parallel import ray_tasks as cluster_module
+from fsat.parallel.ray_connection import check_installed
 
 if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
@@ -203,7 +203,7 @@ def test_an_error_on_a_node_is_one_line_that_names_it(nodes, data, tmp_path) -> 
 def test_a_token_that_is_not_the_clusters_is_one_line(nodes, tmp_path) -> None:
     code = f"""
 from fsat.launch import Cluster
-from fsat.pipeline.cluster import map_on
+from fsat.parallel.ray_tasks import map_on
 list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
 """
     (tmp_path / "token").write_text(secrets.token_hex(32))

@@ -12,9 +12,9 @@ from helpers import tone, write_wav
 
 from fsat.data import audio
 from fsat.data.audio import blocks, decode, decode_at
-from fsat.data.recordings import windows
 from fsat.errors import AudioError
 from fsat.metrics.segments import Segment, segments, side_by_side
+from fsat.tagging.recordings import windows
 
 RATE = 8000
 

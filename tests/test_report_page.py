@@ -14,12 +14,12 @@ from browser import Visit, chromium
 from helpers import make_dataset, tone, write_wav
 from servers import MlflowServer
 
+from fsat.commands.ensemble import Ensembled, ensemble
+from fsat.commands.train import train_fold
 from fsat.config import Config
 from fsat.data.found import Trained, find_clips
+from fsat.data.source import Source
 from fsat.errors import AudioError, RunError
-from fsat.pipeline.ensemble import Ensembled, ensemble
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import train_fold
 from fsat.tracking.histories import epochs, history
 from fsat.tracking.members import FoldRun, by_run_ids
 

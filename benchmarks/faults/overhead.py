@@ -62,7 +62,7 @@ def run(bench: Bench) -> Section:
         f"{n_epochs} epochs in a process of its own each time, by turns; of each process the median of its epochs "
         "after the first, from the end of one epoch to the end of the next, and of these the median over the "
         "repeats. Without: `fsat.training.fold.train_fold`, which then writes no checkpoint and logs nothing. "
-        "Tracked: `fsat.pipeline.training.train_fold`, with checkpoints, heartbeats, metrics and artifacts. The "
+        "Tracked: `fsat.commands.train.train_fold`, with checkpoints, heartbeats, metrics and artifacts. The "
         "server and its SQLite store are on the same machine, so what they compute counts too. An epoch takes "
         f"{number(least)} s or more; all metrics of an epoch are sent by a thread while the next one is trained.",
         f"By turns within one process: {n_turns} epochs of a tracked training, of which every second one neither "
@@ -93,10 +93,10 @@ def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     """
     import mlflow
 
+    from fsat.commands.train import train_fold
     from fsat.config import Config
+    from fsat.data.source import Source
     from fsat.launch import Launch
-    from fsat.pipeline.source import Source
-    from fsat.pipeline.training import train_fold
     from fsat.tracking.outbox import Outbox
     from fsat.training.checkpoint import Checkpoint
 
@@ -115,10 +115,10 @@ def by_turns(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
         seconds from the end of an epoch that writes and sends to the next one's (``tracked``), and of one that does
         not (``without``).
     """
+    from fsat.commands.train import train_fold
     from fsat.config import Config
+    from fsat.data.source import Source
     from fsat.launch import Launch
-    from fsat.pipeline.source import Source
-    from fsat.pipeline.training import train_fold
     from fsat.tracking.outbox import Outbox
     from fsat.training import fold
     from fsat.training.checkpoint import Checkpoint

@@ -50,7 +50,7 @@ def run(bench: Bench) -> Section:
         f"A study of {n_folds} FINISHED fold runs, copies of the records of a real one with all their parameters and "
         f"tags, and {n_epochs} epochs of {len(PER_EPOCH)} metrics in each: {n_rows} metrics, {megabytes:.0f} MB, "
         "written into MLflow's tables by SQL. Timed is what `ensemble` does first where it is told no runs: finding "
-        "the newest complete study (`fsat.pipeline.choosing.choose`), in a fresh process; then that process as a "
+        "the newest complete study (`fsat.tracking.select_runs.choose`), in a fresh process; then that process as a "
         "whole."
     ]
     return Section(rows, notes, ["mlflow", "sqlalchemy"])
@@ -67,7 +67,7 @@ def _ask(place: Place, n_folds: int) -> dict[str, float]:
 
 def find() -> dict[str, Any]:
     """Find the newest complete study; its folds, and the seconds without imports."""
-    from fsat.pipeline.choosing import choose
+    from fsat.tracking.select_runs import choose
 
     begun = time.perf_counter()
     (members,) = choose([], [], False).values()

@@ -29,7 +29,7 @@ def serve(
     """Serve the page until a signal comes.
 
     Args:
-        model: the tagger, as `fsat.pipeline.predict.predict` takes it; an alias is looked up once.
+        model: the tagger, as `fsat.commands.predict.predict` takes it; an alias is looked up once.
         host: address to listen on; ``0.0.0.0`` for all of this machine's.
         port: to listen on; 0 for any that is free.
         limits: of each sound.
@@ -46,7 +46,7 @@ def serve(
     try:
         import_gradio()
         with listening(host, port) as listener:
-            from fsat.pipeline.predict import uri_of  # MLflow and TensorFlow take seconds
+            from fsat.commands.predict import uri_of  # MLflow and TensorFlow take seconds
             from fsat.tracking.registry import open_tagger, pinned
 
             model = pinned(uri_of(model))

@@ -13,7 +13,7 @@ from html import escape
 
 from fsat.errors import count, printable
 from fsat.metrics.segments import Segment
-from fsat.reports.tags import Tags, csv_of
+from fsat.tagging.tables import Tags, csv_of
 
 CSV_NAME = "tags.csv"
 

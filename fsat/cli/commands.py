@@ -1,4 +1,4 @@
-"""The commands that lead to a tagger: each turns its options into the arguments of an entry point in `fsat.pipeline`.
+"""The commands that lead to a tagger: each turns its options into the arguments of an entry point in `fsat.commands`.
 
 Those that use one are in `fsat.cli.use`, the small ones in `fsat.cli.tools`.
 """
@@ -69,7 +69,7 @@ def main_command(
     launch = _launch(options)
     configs = [Config.resolve({**options, "model": name}, preset) for name in dict.fromkeys(names)]
     source = _source(data_dir, on_bad_clip, options)
-    from fsat.pipeline.main import main
+    from fsat.commands.main import main
 
     click.echo(main(source, configs, register_as, promote, Path(output), launch, blend))
 
@@ -79,7 +79,7 @@ def main_command(
 def eda(data_dir: str | None, on_bad_clip: str) -> None:
     """Look at and listen to the data: a page of classes, waveforms, lengths, and all that is wrong with the clips."""
     source = _source(data_dir, on_bad_clip, {})
-    from fsat.pipeline.eda import eda
+    from fsat.commands.eda import eda
 
     click.echo(eda(source))
 
@@ -96,7 +96,7 @@ def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | 
     if fold < 0:
         raise click.UsageError(f"--fold {fold}: expected 0 or more")
     source = _source(data_dir, on_bad_clip, options)
-    from fsat.pipeline.training import train_fold
+    from fsat.commands.train import train_fold
 
     click.echo(train_fold(source, config, fold, launch))
 
@@ -112,7 +112,7 @@ def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, *
     launch = _launch(options)
     config = Config.resolve(options, preset)
     source = _source(data_dir, on_bad_clip, options)
-    from fsat.pipeline.training import cross_validate
+    from fsat.commands.train import cross_validate
 
     click.echo(",".join(record.run_id for record in cross_validate(source, config, launch)))
 
@@ -134,7 +134,7 @@ def ensemble(
 ) -> None:
     """Blend fold runs, score the blend, register it as a tagger; report.html of its run shows what it came to."""
     chosen = _chosen(run_ids, studies)
-    from fsat.pipeline.ensemble import ensemble
+    from fsat.commands.ensemble import ensemble
 
     made = ensemble(*chosen, register_as, promote, allow_incomplete, blend, data_dir)
     table = made.scores.drop(columns=["run_id"])
@@ -160,7 +160,7 @@ def verify(
     """Decide on unverified labels by out-of-fold predictions; prints the run id, for labels_run_id."""
     chosen = _chosen(run_ids, studies)
     thresholds, cluster = Thresholds(accept_at, relabel_at, drop_at), cluster_of(options)
-    from fsat.pipeline.verify import verify
+    from fsat.commands.verify import verify
 
     click.echo(verify(*chosen, thresholds, cluster).run_id)
 
@@ -190,8 +190,8 @@ def _words(text: str) -> list[str]:
 
 def _source(data_dir: str | None, on_bad_clip: str, options: dict[str, str | None]) -> Any:
     """The dataset that the options mean; a missing folder is noticed before anything heavy is imported."""
+    from fsat.data.source import Source
     from fsat.data.sources import data_dir_or_default
-    from fsat.pipeline.source import Source
 
     folder = data_dir_or_default(data_dir)
     if not folder.is_dir():

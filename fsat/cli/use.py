@@ -75,11 +75,11 @@ def predict(
     settings = TagSettings(**{**options, "top_k": options["top_k"] or 0})
     if label_tracks is not None and not settings.window:
         raise click.UsageError("--label_tracks goes with --window")
-    from fsat.data.inputs import read_input
+    from fsat.tagging.inputs import read_input
 
     if input != "-":
         read_input(input)  # what is not there is noticed before anything heavy is imported
-    from fsat.pipeline.predict import predict
+    from fsat.commands.predict import predict
 
     tagged = predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
     click.echo(output)
@@ -114,7 +114,7 @@ def predict(
 )
 def export(format: str, model: str, members: str, output: str | None, check: Path | None) -> None:
     """Write a registered tagger as one file, a waveform in and scores out, for programs without fsat."""
-    from fsat.pipeline.export import export
+    from fsat.commands.export import export
 
     path = Path(output or f"tagger.{format}")
     export(format, path, model, members, check)

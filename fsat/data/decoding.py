@@ -37,8 +37,8 @@ from fsat.data.store import (
     write_facts,
 )  # fmt: skip
 from fsat.errors import AudioError, DataError, FsatError
+from fsat.parallel.threads import in_order
 from fsat.progress import Progress
-from fsat.threads import in_order
 
 FORMAT = 1
 """Raised when the layout of a store changes, or the samples that `decode` makes of the same bytes."""

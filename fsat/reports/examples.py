@@ -17,11 +17,11 @@ import soundfile as sf
 
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem
+from fsat.parallel.threads import in_order
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_findings import duration
 from fsat.reports.players import LISTEN_SECONDS, mp3_of
 from fsat.reports.webpage import Sound
-from fsat.threads import in_order
 
 SOUND_SECONDS = 600.0
 """What all players of a page play together, at most; as MP3 about 5 to 9 MB."""

@@ -34,7 +34,7 @@ class Result:
         title: the run's name.
         facts: what and how much of it, in words, a row each of the first table.
         members: table of the members.
-        scores: with columns as in `fsat.pipeline.blending.COLUMNS`.
+        scores: with columns as in `fsat.commands.blend_members.COLUMNS`.
         method: the blend's.
         selected_on: what the weights were chosen on.
         clips, told: the clips that have an out-of-fold prediction, and what their predictions tell.

@@ -19,7 +19,6 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
-from fsat.data.recordings import windows
 from fsat.errors import AudioError, ConfigError, printable
 from fsat.metrics.blending import blend_studies
 from fsat.metrics.ranking import top_k
@@ -27,6 +26,7 @@ from fsat.serving.clips import first_sounds, groups
 from fsat.serving.requests import tag_params
 from fsat.serving.wanted import check_wanted
 from fsat.tagger.folder import load_weights, read_facts
+from fsat.tagging.recordings import windows
 
 if TYPE_CHECKING:
     from os import PathLike

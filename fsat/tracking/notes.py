@@ -16,7 +16,7 @@ from mlflow.entities import RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 
 from fsat.progress import say
-from fsat.reports import comparison, descriptions
+from fsat.reports import comparison, run_descriptions
 from fsat.text import cut
 from fsat.tracking.runs import TAG, active_run_id, experiment_id, now
 from fsat.tracking.server import Refused, ask, without_password
@@ -62,19 +62,19 @@ def describe_fold(run_id: str, scores: Mapping[str, float] | None = None) -> Non
         run = ask(lambda: client.get_run(run_id))
         all_folds = comparison.link(run.info.experiment_id)
         facts = run.data.params, run.data.tags, scores or {}
-        describe(lambda here: descriptions.fold(*facts, here, all_folds), run_id)
+        describe(lambda here: run_descriptions.fold(*facts, here, all_folds), run_id)
 
 
-def describe_tagger(made: descriptions.Tagger) -> None:
+def describe_tagger(made: run_descriptions.Tagger) -> None:
     """Describe the open run of `ensemble`; and its version and the registered model, where nobody has."""
     client, name, version, where = mlflow.MlflowClient(), made.name, str(made.version), experiment_id()
-    describe(lambda here: descriptions.ensemble(made, here, comparison.link(where)))
+    describe(lambda here: run_descriptions.ensemble(made, here, comparison.link(where)))
     with permitted("describe registered models"):
         if not ask(lambda: client.get_model_version(name, version)).description:
-            text = clean(descriptions.version(made, run_link(where, active_run_id())))
+            text = clean(run_descriptions.version(made, run_link(where, active_run_id())))
             ask(lambda: client.update_model_version(name, version, text))
         if not ask(lambda: client.get_registered_model(name)).description:
-            ask(lambda: client.update_registered_model(name, descriptions.registered(name)))
+            ask(lambda: client.update_registered_model(name, run_descriptions.registered(name)))
 
 
 def share_view() -> str:
@@ -89,7 +89,7 @@ def share_view() -> str:
         if comparison.TAG not in tags:
             ask(lambda: client.set_experiment_tag(where, comparison.TAG, comparison.value(now())))
         if NOTE not in tags:
-            text = descriptions.experiment(comparison.link(where))
+            text = run_descriptions.experiment(comparison.link(where))
             ask(lambda: client.set_experiment_tag(where, NOTE, text))
         return page() + comparison.link(where)
     return ""

@@ -12,7 +12,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.fixed import fixed_features
 from fsat.data.spectra import spectra
-from fsat.threads import in_order
+from fsat.parallel.threads import in_order
 from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches, evaluation_crops
 
 if TYPE_CHECKING:

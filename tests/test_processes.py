@@ -16,8 +16,8 @@ from helpers import one_line
 from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.pipeline import workers
-from fsat.pipeline.workers import cores, n_workers, train_side_by_side
+from fsat.parallel import processes
+from fsat.parallel.processes import cores, n_workers, train_side_by_side
 
 
 def train(folder: Path, fold: int) -> str:
@@ -112,7 +112,7 @@ def test_auto_gives_each_fold_the_cores_that_it_fills(
     n_cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FSAT_THREADS", raising=False)
-    monkeypatch.setattr(workers, "cores", lambda: list(range(n_cores)))
+    monkeypatch.setattr(processes, "cores", lambda: list(range(n_cores)))
     assert n_workers("auto", Config(), 10, 9000) == expected
     assert n_workers("auto", Config(), 10, 100) == 1  # not worth a process
     monkeypatch.setenv("FSAT_THREADS", "16")

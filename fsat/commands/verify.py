@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fsat.commands.blend_members import Blend, blend_members
 from fsat.errors import RunError
 from fsat.launch import ALONE, Cluster
 from fsat.metrics.guesses import best_guesses
@@ -27,16 +28,15 @@ from fsat.metrics.label_noise import (
 )
 from fsat.metrics.row_blocks import ranges, release
 from fsat.metrics.weights import FEWEST_VERIFIED, clips_to_fit
-from fsat.pipeline.blending import Blend, blend_members
-from fsat.pipeline.choosing import choose
-from fsat.pipeline.cluster import map_on
-from fsat.pipeline.ray_connection import check_installed
+from fsat.parallel.ray_connection import check_installed
+from fsat.parallel.ray_tasks import map_on
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.thresholds import Thresholds
 from fsat.tracking import notes, runs
 from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
 from fsat.tracking.members import Member, download
+from fsat.tracking.select_runs import choose
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _log(
     runs.log_table(table, TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
-    notes.describe(lambda here: descriptions.verification(
+    notes.describe(lambda here: run_descriptions.verification(
         round_number, studies, counts, found.share, found.warning, run_id, here
     ))  # fmt: skip
     say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels, about "

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from fsat.data.manifest import read_manifest
-from fsat.pipeline.source import Source
+from fsat.data.source import Source
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.reports.eda import PAGE, write_eda
 from fsat.text import dataset_name
 from fsat.tracking import notes, runs
@@ -31,7 +31,7 @@ def eda(source: Source) -> str:
         runs.log_metrics(facts)
         for problem in unread:
             say(f"warning: {problem}")
-        notes.describe(lambda here: descriptions.look(source.data_dir, facts, here))
+        notes.describe(lambda here: run_descriptions.look(source.data_dir, facts, here))
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from fsat.commands.blend_members import blend_members, check_method
+from fsat.commands.eda import eda
+from fsat.commands.ensemble import ensemble
+from fsat.commands.predict import Tagged, predict
+from fsat.commands.train import USUAL, cross_validate
 from fsat.config import Config
-from fsat.data.inputs import has_clips
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+from fsat.data.source import Source
 from fsat.data.tables import check_writable
 from fsat.launch import Launch
-from fsat.pipeline.blending import blend_members, check_method
-from fsat.pipeline.eda import eda
-from fsat.pipeline.ensemble import ensemble
-from fsat.pipeline.predict import Tagged, predict
-from fsat.pipeline.ray_connection import check_installed
-from fsat.pipeline.source import Source
-from fsat.pipeline.training import USUAL, cross_validate
+from fsat.parallel.ray_connection import check_installed
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.reports.comparison import link
+from fsat.tagging.inputs import has_clips
 from fsat.text import dataset_name
 from fsat.tracking import notes, runs
 from fsat.tracking.members import FoldRun, download
@@ -57,7 +57,7 @@ def main(
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
-        describe = partial(descriptions.everything, source.data_dir, models, compare=link(runs.experiment_id()))
+        describe = partial(run_descriptions.everything, source.data_dir, models, compare=link(runs.experiment_id()))
         notes.describe(describe([], ""))
         view = notes.share_view()
         eda(source)

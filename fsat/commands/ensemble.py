@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 
 from fsat import tagger
+from fsat.commands.blend_members import Blend, blend_members, check_method, selected_on
+from fsat.commands.report import Report
 from fsat.data.tables import write_parts
 from fsat.errors import RunError
 from fsat.metrics.row_blocks import create_rows, ranges, release
-from fsat.pipeline.blending import Blend, blend_members, check_method, selected_on
-from fsat.pipeline.choosing import choose
-from fsat.pipeline.report import Report
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.reports.study import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
@@ -29,6 +28,7 @@ from fsat.text import dataset_name
 from fsat.tracking import notes, runs
 from fsat.tracking.members import Member, download
 from fsat.tracking.registry import Registered, Score, register
+from fsat.tracking.select_runs import choose
 from fsat.tracking.server import Refused
 
 
@@ -140,7 +140,7 @@ def _log_and_register(
         raise
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
     report.log(title, f"{registered.news}.")
-    made = descriptions.Tagger(
+    made = run_descriptions.Tagger(
         models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
         registered.name, registered.version, registered.news,
     )  # fmt: skip

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__
+from fsat.commands import export_check
+from fsat.commands.predict import uri_of
 from fsat.data.tables import check_writable, write_whole
 from fsat.errors import FsatError, count
-from fsat.pipeline import export_check
-from fsat.pipeline.predict import uri_of
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.tagger import Tagger
 from fsat.text import short
 from fsat.tracking import notes, runs
@@ -31,7 +31,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
     Args:
         format: one of `fsat.presets.EXPORT_FORMATS`.
         output: the file; must have the format as suffix. Replaced whole, as is ``FILE.json`` beside it.
-        model: the tagger, as `fsat.pipeline.predict.predict` takes it.
+        model: the tagger, as `fsat.commands.predict.predict` takes it.
         members: as `fsat.tagger.Tagger.only` takes them.
         check: a file or folder of clips to compare scores on; by default sounds that are made for it.
 
@@ -87,7 +87,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_metrics({name: difference[key] for name, key in metrics.items()} | {"megabytes": facts["bytes"] / 1e6})
         for path in (output, sidecar):
             runs.log_file(path)
-        notes.describe(lambda here: descriptions.exported(format, output.name, facts, here))
+        notes.describe(lambda here: run_descriptions.exported(format, output.name, facts, here))
         say(
             f"export: run {run_id}: {count(len(configs), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB), a "
             f"waveform at {rate} Hz in, {count(len(tagger.labels), 'score')} out; scores are within "

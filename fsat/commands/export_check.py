@@ -17,10 +17,10 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.audio import SUFFIXES, decode
-from fsat.data.inputs import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, printable
 from fsat.tagger import Tagger
+from fsat.tagging.inputs import walk
 
 if TYPE_CHECKING:
     from fsat.models.exported import Scorer

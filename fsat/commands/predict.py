@@ -10,21 +10,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fsat.data.inputs import EXPECTED, read_input
 from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
 from fsat.launch import ALONE, Cluster
 from fsat.models import n_threads
-from fsat.pipeline import ledger as ledgers
-from fsat.pipeline.cluster import map_on
-from fsat.pipeline.ledger import File, Ledger
-from fsat.pipeline.ray_connection import check_installed
-from fsat.pipeline.tagging import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
-from fsat.pipeline.workers import cores, map_side_by_side
+from fsat.parallel.processes import cores, map_side_by_side
+from fsat.parallel.ray_connection import check_installed
+from fsat.parallel.ray_tasks import map_on
 from fsat.progress import Progress, say
-from fsat.reports import descriptions
-from fsat.reports.tags import Span, Tags, check_suffix, track_path, write_label_track, write_tags
+from fsat.reports import run_descriptions
 from fsat.tag_settings import CLIPS, TagSettings
+from fsat.tagging import ledger as ledgers
+from fsat.tagging.batches import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
+from fsat.tagging.inputs import EXPECTED, read_input
+from fsat.tagging.ledger import File, Ledger
+from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.text import short
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.registry import open_tagger, pinned
@@ -67,7 +67,7 @@ def predict(
     What is done is kept beside the output, in a file that is removed at the end; the same command goes on from there.
 
     Args:
-        input: a file, folder, glob, list or ``-``, as `fsat.data.inputs.read_input` takes it.
+        input: a file, folder, glob, list or ``-``, as `fsat.tagging.inputs.read_input` takes it.
         output: the table; its suffix is the format. It is replaced whole, at the end.
         model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
         settings: how to tag.
@@ -116,7 +116,7 @@ def predict(
             runs.log_file(output)
         runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
         others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-        of_files = partial(descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, others)
+        of_files = partial(run_descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, others)
         notes.describe(of_files)
         say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
             f"table in {output}")  # fmt: skip

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from fsat.data.dataset import Dataset
+from fsat.data.source import Source
 from fsat.data.tables import write_table
 from fsat.errors import RunError
 from fsat.launch import Launch
-from fsat.pipeline.source import Source
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission

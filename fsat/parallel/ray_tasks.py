@@ -17,7 +17,7 @@ from fsat import interrupts, progress
 from fsat.errors import FsatError, RunError
 from fsat.launch import Cluster
 from fsat.models import n_threads
-from fsat.pipeline.ray_connection import connected
+from fsat.parallel.ray_connection import connected
 from fsat.progress import say
 
 if TYPE_CHECKING:

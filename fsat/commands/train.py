@@ -8,17 +8,17 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from fsat.commands.fold_run import train_in_run
 from fsat.config import Config
 from fsat.data.dataset import Dataset
+from fsat.data.source import Source
 from fsat.errors import DataError
 from fsat.launch import Launch
-from fsat.pipeline.cluster import folds_on
-from fsat.pipeline.fold_run import train_in_run
-from fsat.pipeline.ray_connection import check_installed
-from fsat.pipeline.source import Source
-from fsat.pipeline.workers import n_workers, train_side_by_side
+from fsat.parallel.processes import n_workers, train_side_by_side
+from fsat.parallel.ray_connection import check_installed
+from fsat.parallel.ray_tasks import folds_on
 from fsat.progress import say
-from fsat.reports import descriptions
+from fsat.reports import run_descriptions
 from fsat.reports.comparison import link
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import claims, notes, runs
@@ -84,7 +84,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         describe = partial(
-            descriptions.study, config, dataset.study, source.data_dir, compare=link(runs.experiment_id())
+            run_descriptions.study, config, dataset.study, source.data_dir, compare=link(runs.experiment_id())
         )
         notes.describe(describe({}))
         notes.share_view()

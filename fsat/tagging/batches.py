@@ -19,11 +19,11 @@ from fsat import interrupts
 from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
-from fsat.pipeline.ledger import File
-from fsat.pipeline.workers import cores
+from fsat.parallel.processes import cores
+from fsat.parallel.threads import in_order
 from fsat.tag_settings import TagSettings
 from fsat.tagger import Tagger
-from fsat.threads import in_order
+from fsat.tagging.ledger import File
 from fsat.tracking.registry import open_tagger
 
 FILES_AT_ONCE = 64
