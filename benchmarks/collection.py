@@ -125,7 +125,7 @@ def register_small() -> None:
     import tempfile
 
     from benchmarks.predict import CLASSES
-    from fsat import tagger
+    from fsat import tagging
     from fsat.config import Config
     from fsat.models import build, save_weights
     from fsat.models.precision import settle_precision
@@ -135,5 +135,5 @@ def register_small() -> None:
         path, folder = Path(name) / "fresh.weights.h5", Path(name) / "tagger"
         folder.mkdir()
         save_weights(build(config, CLASSES), path)
-        tagger.write(folder, [tagger.MemberFiles("study", 0, config, path)], [f"class{i}" for i in range(CLASSES)])
+        tagging.write(folder, [tagging.MemberFiles("study", 0, config, path)], [f"class{i}" for i in range(CLASSES)])
         register(str(folder), "small")

@@ -1,4 +1,4 @@
-"""Exported taggers, ONNX and TensorFlow Lite, against `fsat.tagger.Tagger`: clips scored one by one."""
+"""Exported taggers, ONNX and TensorFlow Lite, against `fsat.tagging.Tagger`: clips scored one by one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     from fsat.config import Config
     from fsat.data.audio import decode
     from fsat.models import build, import_keras, save_weights
-    from fsat.tagger import MemberFiles, Tagger, write
+    from fsat.tagging import MemberFiles, Tagger, write
 
     import_keras()
     from fsat.models.exported import write_model
@@ -110,7 +110,7 @@ def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
     """The tagger as it computes on this machine."""
     from fsat.models import import_keras
     from fsat.models.precision import settle_precision
-    from fsat.tagger import Tagger
+    from fsat.tagging import Tagger
 
     import_keras()
     start = time.perf_counter()

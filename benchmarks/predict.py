@@ -1,4 +1,4 @@
-"""Tagging speed: an ensemble of ten conv1d by `fsat.tagger.Tagger` against the notebook's way."""
+"""Tagging speed: an ensemble of ten conv1d by `fsat.tagging.Tagger` against the notebook's way."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
     """A tagger's folder with freshly made members."""
     import tempfile
 
-    from fsat import tagger
+    from fsat import tagging
     from fsat.config import Config
     from fsat.models import build, save_weights
     from fsat.models.precision import settle_precision
@@ -73,8 +73,8 @@ def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
         for fold in range(n_members):
             path = Path(name) / f"{fold}.weights.h5"
             save_weights(build(config, CLASSES), path)
-            members.append(tagger.MemberFiles("study", fold, config, path))
-        tagger.write(Path(folder), members, [f"class{i}" for i in range(CLASSES)])
+            members.append(tagging.MemberFiles("study", fold, config, path))
+        tagging.write(Path(folder), members, [f"class{i}" for i in range(CLASSES)])
 
 
 def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
@@ -87,15 +87,15 @@ def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
     from fsat.metrics.ranking import top_k
     from fsat.models import import_keras
     from fsat.models.precision import settle_precision
-    from fsat.tagger import Tagger
+    from fsat.tagging import Tagger
 
     import_keras()
     precision = settle_precision(Config()).precision
     start = time.perf_counter()
     tagger = Tagger(folder)
     loaded = time.perf_counter()
-    scores, errors = tagger.scores(paths)
-    tags = [" ".join(tagger.labels[j] for j in row) for row in top_k(scores)]
+    scores, errors = tagging.scores(paths)
+    tags = [" ".join(tagging.labels[j] for j in row) for row in top_k(scores)]
     done = time.perf_counter()
     if any(errors) or len(tags) != len(paths):
         raise RuntimeError(f"not all files were tagged: {next(filter(None, errors), '')}")

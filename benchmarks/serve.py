@@ -149,7 +149,7 @@ def _server(folder: Path, store: dict[str, str]) -> Iterator[tuple[int, int]]:
 
 def register(folder: str) -> str:
     """Register a tagger's folder as champion; the alias is what is served."""
-    from fsat.tagger import Tagger
+    from fsat.tagging import Tagger
     from fsat.tracking.registry import Score, register
 
     labels = Tagger(folder).labels
@@ -164,7 +164,7 @@ def alone(folder: str, paths: Sequence[str]) -> dict[str, float]:
     """
     import pandas as pd
 
-    from fsat.tagger import Tagger
+    from fsat.tagging import Tagger
 
     tagger = Tagger(folder)
     seconds = []

@@ -17,7 +17,7 @@ class TagSettings:
     Attributes:
         top_k: tags of a clip, or of a window, at most; 0 for 3 of a clip and 1 of a window.
         min_score: the least score of a tag.
-        members: which of the tagger's to use, as `fsat.tagger.Tagger.only` takes it.
+        members: which of the tagger's to use, as `fsat.tagging.Tagger.only` takes it.
         window: seconds, for tags over time; 0 for tags of clips.
         hop: seconds from window to window; 0 for `window`.
         max_seconds: length of the longest file that is tagged; 0 for `LONGEST_CLIP`, or any with `window`.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from helpers import CLASSES, tone
 
-from fsat import tagger
+from fsat import tagging
 from fsat.config import Config
 from fsat.data.features import model_input
 from fsat.models import build, import_keras, save_weights
@@ -39,8 +39,8 @@ def write_tagger(
             _fit_last_layer(model, config, len(labels))
             path = folder.parent / f"{folder.name}-{i}-{fold}.weights.h5"
             save_weights(model, path)
-            members.append(tagger.MemberFiles(f"study{i}", fold, config, path))
-    tagger.write(folder, members, labels, **how)
+            members.append(tagging.MemberFiles(f"study{i}", fold, config, path))
+    tagging.write(folder, members, labels, **how)
     return folder
 
 

@@ -32,7 +32,7 @@ from fsat.errors import ConfigError, FsatError
 from fsat.models import build, import_keras, save_weights
 from fsat.models.exported import EXTRA, check_packages, open_model, write_model
 from fsat.presets import EXPORT_FORMATS, MODELS
-from fsat.tagger import MemberFiles, Tagger, write
+from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
 from fsat.training.predict import Predictor
 

@@ -28,7 +28,7 @@ from fsat.data.checks import check_clip
 from fsat.data.dataset import load_dataset
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.tag_settings import TagSettings
-from fsat.tagger import Tagger
+from fsat.tagging import Tagger
 from fsat.tagging.tables import shown
 
 HANGS_AFTER = 120

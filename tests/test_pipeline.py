@@ -27,7 +27,7 @@ from fsat.metrics.calibration import reliability
 from fsat.models import build
 from fsat.models.precision import settle_precision
 from fsat.presets import BLENDS
-from fsat.tagger import MemberFiles, Tagger, write
+from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.members import by_run_ids, download
 from fsat.training.predict import predict_clips
 

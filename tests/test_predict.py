@@ -26,8 +26,7 @@ from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.parallel.processes import map_side_by_side
 from fsat.tag_settings import CLIPS, TagSettings
-from fsat.tagger import Tagger
-from fsat.tagging import ledger
+from fsat.tagging import Tagger, ledger
 from fsat.tracking.registry import open_tagger
 
 RATE = 8000

@@ -29,11 +29,11 @@ from conftest import ROOT
 from hostile_requests import JSON, MARKER, Hostile, request, silence, wav
 from servers import START_SECONDS, free_port, needs
 
-from fsat import tagger as tagger_module
+from fsat import tagging as tagger_module
 from fsat.config import Config
 from fsat.serving import server as scoring_server
 from fsat.serving.limits import VARIABLES, Limits
-from fsat.tagger import MemberFiles, Tagger
+from fsat.tagging import MemberFiles, Tagger
 
 PAGE = (ROOT / "docs" / "serving.md").read_text()
 LABELS = ["Bell", "Cello", "Flute", "Gong"]

@@ -13,7 +13,7 @@ import pytest
 from clip_files import clip_files, flip, halve, store_of
 from helpers import make_dataset, tone, write_wav
 
-from fsat import tagger
+from fsat import tagging
 from fsat.config import Config
 from fsat.data import spectra as spectra_module
 from fsat.data.audio import decode
@@ -370,10 +370,10 @@ def test_a_tagger_scores_files_as_the_fold_did(files, tmp_path: Path) -> None:
     model = build(CONFIG, 3)
     save_weights(model, tmp_path / "best.weights.h5")
     (tmp_path / "tagger").mkdir()
-    tagger.write(
-        tmp_path / "tagger", [tagger.MemberFiles("s", 0, CONFIG, tmp_path / "best.weights.h5")], ["a", "b", "c"]
+    tagging.write(
+        tmp_path / "tagger", [tagging.MemberFiles("s", 0, CONFIG, tmp_path / "best.weights.h5")], ["a", "b", "c"]
     )
-    scores, errors = tagger.Tagger(tmp_path / "tagger").scores([file.path for file in files])
+    scores, errors = tagging.Tagger(tmp_path / "tagger").scores([file.path for file in files])
     expected = predict_clips(model, open_clips(files, CONFIG.sampling_rate), CONFIG)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert [bool(error) for error in errors] == np.isnan(expected[:, 0]).tolist()

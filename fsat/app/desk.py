@@ -24,7 +24,7 @@ from fsat.tag_settings import LONGEST_CLIP
 from fsat.tagging.tables import Tags
 
 if TYPE_CHECKING:
-    from fsat.tagger import Tagger
+    from fsat.tagging import Tagger
 
 AT_ONCE = 8
 """Sounds of a list that are tagged together."""

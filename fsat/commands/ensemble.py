@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat import tagger
+from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, check_method, selected_on
 from fsat.commands.report import Report
 from fsat.data.tables import write_parts
@@ -128,8 +128,8 @@ def _log_and_register(
 
     model_folder = folder / "tagger"
     model_folder.mkdir()
-    files = [tagger.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
-    tagger.write(model_folder, files, first.labels, blend.method, blend.weights)
+    files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
+    tagging.write(model_folder, files, first.labels, blend.method, blend.weights)
     score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
     digest = _digest(members, blend)
     try:

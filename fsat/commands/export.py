@@ -19,7 +19,7 @@ from fsat.errors import FsatError, count
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tagger import Tagger
+from fsat.tagging import Tagger
 from fsat.text import short
 from fsat.tracking import notes, runs
 from fsat.tracking.registry import open_tagger, pinned, run_of
@@ -32,7 +32,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         format: one of `fsat.presets.EXPORT_FORMATS`.
         output: the file; must have the format as suffix. Replaced whole, as is ``FILE.json`` beside it.
         model: the tagger, as `fsat.commands.predict.predict` takes it.
-        members: as `fsat.tagger.Tagger.only` takes them.
+        members: as `fsat.tagging.Tagger.only` takes them.
         check: a file or folder of clips to compare scores on; by default sounds that are made for it.
 
     Returns:

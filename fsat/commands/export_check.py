@@ -19,7 +19,7 @@ from fsat.config import Config
 from fsat.data.audio import SUFFIXES, decode
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, printable
-from fsat.tagger import Tagger
+from fsat.tagging import Tagger
 from fsat.tagging.inputs import walk
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def whole_tagger(
     method: str = "geometric",
     study_weights: Mapping[str, float] | None = None,
 ) -> keras.Model:
-    """One model that scores a clip as a `fsat.tagger.Tagger` of these members does.
+    """One model that scores a clip as a `fsat.tagging.Tagger` of these members does.
 
     Args:
         members: study, Config, and model in float32 of each.

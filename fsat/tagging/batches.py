@@ -22,7 +22,7 @@ from fsat.metrics.segments import segments
 from fsat.parallel.processes import cores
 from fsat.parallel.threads import in_order
 from fsat.tag_settings import TagSettings
-from fsat.tagger import Tagger
+from fsat.tagging import Tagger
 from fsat.tagging.ledger import File
 from fsat.tracking.registry import open_tagger
 

@@ -25,7 +25,7 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
-from fsat.tagger import Tagger
+from fsat.tagging import Tagger
 from fsat.tracking.runs import TAG
 from fsat.tracking.server import UNKNOWN, Refused, address, ask
 
@@ -59,7 +59,7 @@ def register(
 
     Args:
         name: of the registered model.
-        tagger_folder: what `fsat.tagger.write` wrote.
+        tagger_folder: what `fsat.tagging.write` wrote.
         labels: label order.
         score: the blend's.
         dataset: the dataset's digest.
@@ -71,7 +71,9 @@ def register(
     version = ask(partial(_version_of, client, name, blend))
     there = version is not None
     if version is None:
-        log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module="fsat.tagger", data_path=str(tagger_folder))
+        log = partial(
+            mlflow.pyfunc.log_model, name="tagger", loader_module="fsat.tagging", data_path=str(tagger_folder)
+        )
         uri = ask(partial(log, **tagger_arguments(labels))).model_uri
         facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
         tags = {TAG + key: str(value) for key, value in facts.items()}

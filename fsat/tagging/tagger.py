@@ -25,7 +25,7 @@ from fsat.metrics.ranking import top_k
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.requests import tag_params
 from fsat.serving.wanted import check_wanted
-from fsat.tagger.folder import load_weights, read_facts
+from fsat.tagging.folder import load_weights, read_facts
 from fsat.tagging.recordings import windows
 
 if TYPE_CHECKING:
