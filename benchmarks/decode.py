@@ -76,7 +76,7 @@ def fsat_store(folder: str) -> dict[str, float]:
     import soxr  # noqa: F401
 
     from fsat.data.cache import ClipFile, open_clips
-    from fsat.data.checks import check_clips
+    from fsat.data.clip_checks import check_clips
 
     fnames, audio = _fnames(folder), Path(folder) / "audio_train"
     start = time.perf_counter()
@@ -110,7 +110,7 @@ def write_crops(folder: str, path: str) -> float:
     import librosa
     import numpy as np
 
-    from fsat.data.features import mfcc
+    from fsat.data.mfcc import mfcc
 
     length = 2 * CROP_RATE
     crops = np.zeros((CROPS, length), dtype=np.float32)
@@ -128,7 +128,7 @@ def fsat_mfcc(path: str, passes: int) -> dict[str, float]:
     """Crops a second, the whole batch at once."""
     import numpy as np
 
-    from fsat.data.features import mfcc
+    from fsat.data.mfcc import mfcc
 
     crops = np.load(path)
     return _rate(lambda: mfcc(crops, CROP_RATE, N_MFCC), passes)

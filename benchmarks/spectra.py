@@ -56,7 +56,7 @@ def _prepared(data_dir: str):
     """The clips, their spectrograms, the Config, and random batches of places and first frames."""
     import numpy as np
 
-    from fsat.data.spectra import spectra
+    from fsat.data.logmel import spectra
 
     clips, config = _clips(data_dir)
     source = spectra(clips, config)
@@ -75,7 +75,7 @@ def build(data_dir: str) -> float:
     """Seconds that computing and keeping the spectrograms of all training clips takes."""
     import librosa
 
-    from fsat.data.spectra import spectra
+    from fsat.data.logmel import spectra
 
     clips, config = _clips(data_dir)
     librosa.filters.mel(sr=config.sampling_rate, n_fft=2 * config.hop_length)  # its import, which is lazy
@@ -105,7 +105,7 @@ def in_the_graph(data_dir: str, n_batches: int) -> dict[str, float]:
     import_keras()
     import tensorflow as tf
 
-    from fsat.data.spectra import FLOOR_DB, LOWEST
+    from fsat.data.logmel import FLOOR_DB, LOWEST
 
     clips, source, config, batches = _prepared(data_dir)
     hop, n_frames = config.hop_length, config.n_frames

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from fsat.cli import cli
 from fsat.data.cache import ClipFile
-from fsat.data.checks import check_clip
+from fsat.data.clip_checks import check_clip
 from fsat.data.clips import Clips
 
 

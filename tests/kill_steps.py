@@ -21,7 +21,7 @@ import requests  # noqa: F401
 import soundfile  # noqa: F401
 from zip_server import files_of
 
-from fsat.data import store
+from fsat import files
 from fsat.datasets import downloads, fetching, published, unpacking
 
 name, url, top, known, share = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
@@ -52,7 +52,7 @@ def in_halves(file, data):
     real(file, data[half:])
 
 
-real = store.write_all
+real = files.write_all
 fetching.write_all = unpacking.write_all = in_halves
 sys.addaudithook(hook)
 

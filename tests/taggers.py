@@ -11,7 +11,7 @@ from helpers import CLASSES, tone
 
 from fsat import tagging
 from fsat.config import Config
-from fsat.data.features import model_input
+from fsat.data.mfcc import model_input
 from fsat.models import build, import_keras, save_weights
 from fsat.models.precision import settle_precision
 

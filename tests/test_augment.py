@@ -9,7 +9,7 @@ import pytest
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.spectra import Spectra, spectra
+from fsat.data.logmel import Spectra, spectra
 from fsat.training import batches as batches_module
 from fsat.training.augment import Draws, cut, draw, mask, mix
 from fsat.training.batches import TrainingClips

@@ -10,7 +10,7 @@ import pytest
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.features import fixed_crops
+from fsat.data.mfcc import fixed_crops
 from fsat.errors import AudioError
 from fsat.parallel.threads import in_order
 from fsat.training import batches as batches_module

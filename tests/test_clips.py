@@ -13,12 +13,12 @@ from clip_files import clip_file, clip_files, flip, fsat_cache, halve, store_of
 from helpers import make_dataset, tone, write_wav
 
 from fsat.config import Config
-from fsat.data import fixed, kept
+from fsat.data import feature_store, fixed
 from fsat.data.cache import ClipFile, open_clips
-from fsat.data.checks import hash_file
+from fsat.data.clip_checks import hash_file
 from fsat.data.clips import ABSENT, Clips, Floats, Whole
-from fsat.data.features import model_input
 from fsat.data.fixed import fixed_features
+from fsat.data.mfcc import model_input
 from fsat.errors import AudioError
 
 RATE = 8000
@@ -222,7 +222,7 @@ def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatc
 def test_fixed_features_are_read_and_checked_once(mixed: Clips, monkeypatch) -> None:
     fixed_features(mixed, MFCC)
     opened = fixed_features(opened_anew(mixed), MFCC)
-    monkeypatch.setattr(kept, "check_parts", None)
+    monkeypatch.setattr(feature_store, "check_parts", None)
     features = fixed_features(mixed.take(np.array([3])), MFCC)
     np.testing.assert_array_equal(features.rows(0, 3), opened.rows(6, 9))
 

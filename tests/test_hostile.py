@@ -24,7 +24,7 @@ from taggers import TINY, register_tagger, write_tagger
 from fsat.commands.predict import predict
 from fsat.config import Config
 from fsat.data.audio import decode, read_header
-from fsat.data.checks import check_clip
+from fsat.data.clip_checks import check_clip
 from fsat.data.dataset import load_dataset
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.tag_settings import TagSettings

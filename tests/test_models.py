@@ -13,8 +13,8 @@ from helpers import make_dataset, notebooks_audio_norm, one_line
 from fsat.config import HOP_LENGTH, MODELS, Config
 from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
-from fsat.data.features import model_input
-from fsat.data.spectra import spectra
+from fsat.data.logmel import spectra
+from fsat.data.mfcc import model_input
 from fsat.errors import ConfigError
 from fsat.models import build, build_for_training, import_keras, n_threads, precision, save_weights, seed_everything
 

@@ -17,7 +17,7 @@ from servers import MlflowServer
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.train import train_fold
 from fsat.config import Config
-from fsat.data.found import Trained, find_clips
+from fsat.data.locate_clips import Trained, find_clips
 from fsat.data.source import Source
 from fsat.errors import AudioError, RunError
 from fsat.tracking.histories import epochs, history
@@ -225,7 +225,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
         own.path(PLANTED)
     assert own.path("bell_01.wav").is_file()
     assert "clips whose files were changed since then have no player" in own.note
-    monkeypatch.setattr("fsat.data.found.CLIPS_CHECKED", 3)
+    monkeypatch.setattr("fsat.data.locate_clips.CLIPS_CHECKED", 3)
     many = find_clips(trained, [str(copy)])
     assert "has too many clips to compare them all" in many.note
     assert many.before == trained.began

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from helpers import read_csv, write_wav
 
-from fsat.data.found import Found
+from fsat.data.locate_clips import Found
 from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
 from fsat.metrics.guesses import best_guesses

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fsat.app.views import Picture
-from fsat.data.spectra import FLOOR_DB, band_centres, logmel
+from fsat.data.logmel import FLOOR_DB, band_centres, logmel
 from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
 from fsat.reports.style import BLUE, GREY, quiet_glyphs

@@ -36,7 +36,7 @@ def score(submission: Path, truth: Path) -> None:
 @click.option("--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips a class.")
 def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     """Write generated sounds to DIR, laid out like FSDKaggle2018."""
-    from fsat.data.sources import write_sample
+    from fsat.data.sample import write_sample
 
     options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
     write_sample(folder, seed=seed, **options)
@@ -77,7 +77,7 @@ def cache(clear: bool, everything: bool) -> None:
     """List what is kept between runs, such as decoded clips and checkpoints, or remove it."""
     if everything and not clear:
         raise click.UsageError("--all goes with --clear")
-    from fsat.data.housekeeping import clear_cache, list_cache
+    from fsat.data.cache_info import clear_cache, list_cache
     from fsat.training.kept import clear_kept, list_kept
 
     for line in clear_kept() if everything else list_kept():

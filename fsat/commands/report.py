@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.commands.blend_members import Blend, selected_on
-from fsat.data.found import Found, Trained, find_clips
+from fsat.data.locate_clips import Found, Trained, find_clips
 from fsat.progress import say
 from fsat.reports.curves import FoldCurve
 from fsat.reports.result_page import Result, write_page

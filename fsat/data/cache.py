@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fsat.data.clip_store import FORMAT, ClipFile, build
 from fsat.data.clips import Clips, Floats, Whole
-from fsat.data.decoding import FORMAT, ClipFile, build
-from fsat.data.store import (
+from fsat.files import (
     INDEX,
     SAMPLES,
     Damaged,

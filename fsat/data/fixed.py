@@ -9,9 +9,9 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.clips import Clips, Floats
-from fsat.data.features import fixed_crops, model_input
-from fsat.data.kept import kept_features
-from fsat.data.store import key_of
+from fsat.data.feature_store import kept_features
+from fsat.data.mfcc import fixed_crops, model_input
+from fsat.files import key_of
 from fsat.study import RECIPE
 
 FEATURES = 1

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config
-from fsat.data.checks import check_clips
+from fsat.data.clip_checks import check_clips
 from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.tables import Table, read_table
 from fsat.errors import ConfigError, DataError, Problem, count

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsat.data.store import in_bytes
 from fsat.datasets.esc50 import META as ESC50_META
 from fsat.datasets.esc50 import write_train_table
 from fsat.datasets.fetching import fetch, shown
@@ -24,6 +23,7 @@ from fsat.datasets.placing import READY, WORK, is_whole, put_in_place, summary, 
 from fsat.datasets.published import DATASETS, Archive, Dataset
 from fsat.datasets.unpacking import Limits, unpack
 from fsat.errors import ConfigError, DataError, FsatError, count
+from fsat.files import in_bytes
 from fsat.progress import say
 
 UNFINISHED, LOCK, OWNER, NAME = "unfinished", "lock", "owner", "dataset"

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__, interrupts
-from fsat.data.store import in_bytes, write_all
 from fsat.datasets.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.errors import FsatError
+from fsat.files import in_bytes, write_all
 from fsat.progress import Progress, say
 
 PART, NOTE = ".part", ".part.json"

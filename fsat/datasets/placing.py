@@ -7,10 +7,10 @@ import os
 import shlex
 from pathlib import Path
 
-from fsat.data.store import sync_folder
 from fsat.datasets.esc50 import check_audio, split_recordings
 from fsat.datasets.published import Dataset
 from fsat.errors import DataError, count
+from fsat.files import sync_folder
 
 WORK, READY = ".downloads", "ready"
 """Where work is done, and the folder in it with a folder of what each archive has become."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsat import interrupts
-from fsat.data.store import in_bytes, write_all
 from fsat.errors import FsatError, count, printable
+from fsat.files import in_bytes, write_all
 from fsat.progress import Progress
 
 _BLOCK_BYTES = 1 << 20

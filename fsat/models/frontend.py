@@ -1,6 +1,6 @@
 """The way from a waveform to what the networks take in, as a part of the Keras model that is exported.
 
-It does what `fsat.data.audio`, `fsat.data.features` and `fsat.data.spectra` do, up to rounding, with Keras's own layers
+It does what `fsat.data.audio`, `fsat.data.mfcc` and `fsat.data.logmel` do, up to rounding, with Keras's own layers
 and operations alone, so that a file made of it opens without fsat. Conventions: samples are float32 (n,), places int32.
 Nothing but the waveform has a length of its own, and no length depends on a sample: every shape follows from the
 waveform's by slices with fixed bounds, which stop where the waveform does. Phones' runtimes plan their memory by that.
@@ -18,10 +18,10 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
-from fsat.data.features import N_FFT, N_MELS, TOP_DB
-from fsat.data.features import window_and_filters as mfcc_window_and_filters
-from fsat.data.spectra import FLOOR_DB, STEP
-from fsat.data.spectra import window_and_filters as logmel_window_and_filters
+from fsat.data.logmel import FLOOR_DB, STEP
+from fsat.data.logmel import window_and_filters as logmel_window_and_filters
+from fsat.data.mfcc import N_FFT, N_MELS, TOP_DB
+from fsat.data.mfcc import window_and_filters as mfcc_window_and_filters
 from fsat.presets import HOP_LENGTH
 
 Tensor = keras.KerasTensor
@@ -118,7 +118,7 @@ def waveform_crops(signal: Signal, config: Config) -> Tensor:
 
 
 def mfcc(crops: Tensor, config: Config) -> Tensor:
-    """`fsat.data.features.mfcc` of crops (crops, audio_length): float32 (crops, n_mfcc, n_frames, 1)."""
+    """`fsat.data.mfcc.mfcc` of crops (crops, audio_length): float32 (crops, n_mfcc, n_frames, 1)."""
     n_frames, hops = config.n_frames, N_FFT // HOP_LENGTH
     whole = (n_frames - 1 + hops) * HOP_LENGTH
     padded = ops.pad(crops, ((0, 0), (N_FFT // 2, N_FFT // 2)))[:, :whole]
@@ -135,7 +135,7 @@ def mfcc(crops: Tensor, config: Config) -> Tensor:
 
 
 def logmel_crops(signal: Signal, config: Config) -> Tensor:
-    """The fixed crops of `fsat.data.spectra.logmel`: float32 (crops, frames, n_mels, 1), frames as `crop_frames` says.
+    """The fixed crops of `fsat.data.logmel.logmel`: float32 (crops, frames, n_mels, 1), frames as `crop_frames` says.
 
     Frames are computed of what is in the crops alone. A frame beyond the clip's is 0, as silence is.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.found import Found
+from fsat.data.locate_clips import Found
 from fsat.errors import count
 from fsat.reports import result_words as words
 from fsat.reports.curves import FoldCurve, about_curves, plot_curves

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.spectra import Spectra
+from fsat.data.logmel import Spectra
 
 N_MASKS = 2
 """Masks in time and in mel bands, each (SpecAugment; Park et al. 2019)."""

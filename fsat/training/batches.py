@@ -13,8 +13,8 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.features import FixedCrops, fixed_crops, model_input
-from fsat.data.spectra import Spectra, band_levels, crop_frames, spectra
+from fsat.data.logmel import Spectra, band_levels, crop_frames, spectra
+from fsat.data.mfcc import FixedCrops, fixed_crops, model_input
 from fsat.parallel.threads import in_order
 from fsat.training.augment import cut, draw, mask, mix
 from fsat.training.lessons import Lessons, targets_of

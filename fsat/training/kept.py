@@ -20,8 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fsat.data.store import cache_dir
 from fsat.errors import FsatError, RunError, count
+from fsat.files import cache_dir
 from fsat.training.checkpoint import Checkpoint
 
 RUN, CHECKPOINT, RESULTS, LOCK = "run.json", "checkpoint", "results", "lock"

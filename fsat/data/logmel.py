@@ -16,9 +16,9 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.clips import Clips, Floats, Whole
-from fsat.data.features import threads
-from fsat.data.kept import kept_features
-from fsat.data.store import key_of
+from fsat.data.feature_store import kept_features
+from fsat.data.mfcc import threads
+from fsat.files import key_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

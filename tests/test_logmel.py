@@ -15,11 +15,11 @@ from helpers import make_dataset, tone, write_wav
 
 from fsat import tagging
 from fsat.config import Config
-from fsat.data import spectra as spectra_module
+from fsat.data import logmel as spectra_module
 from fsat.data.audio import decode
 from fsat.data.cache import open_clips
 from fsat.data.clips import Clips
-from fsat.data.spectra import band_levels, logmel, spectra
+from fsat.data.logmel import band_levels, logmel, spectra
 from fsat.errors import AudioError
 from fsat.models import build, save_weights, seed_everything
 from fsat.training.predict import Predictor, predict_clips

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsat.data.decoding import read_header
-from fsat.data.sources import SAMPLE
-from fsat.data.store import (
+from fsat.data.clip_store import read_header
+from fsat.data.sample import SAMPLE
+from fsat.files import (
     INDEX,
     JOURNAL,
     MEMOS,

@@ -7,9 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from fsat.data.store import cache_dir
 from fsat.data.synth import write_dataset
 from fsat.errors import DataError, FsatError
+from fsat.files import cache_dir
 from fsat.progress import say
 
 SAMPLE = "generated-sounds-1"

@@ -82,7 +82,7 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
     """What `config.model` takes in for a batch of crops: their MFCC, or the crops themselves.
 
-    Models on log-mel spectrograms take crops of a whole clip's, see `fsat.data.spectra`.
+    Models on log-mel spectrograms take crops of a whole clip's, see `fsat.data.logmel`.
 
     Args:
         crops: float32 (batch, audio_length).

@@ -11,9 +11,10 @@ import pytest
 from clip_files import flip, fsat_cache, halve, in_place_of
 from helpers import make_dataset, tone, write_wav
 
+from fsat import files
 from fsat.config import Config
-from fsat.data import checks, store
-from fsat.data.checks import ClipFacts, check_clips
+from fsat.data import clip_checks
+from fsat.data.clip_checks import ClipFacts, check_clips
 from fsat.data.dataset import load_dataset
 
 N_CLIPS = 18
@@ -35,14 +36,14 @@ def data(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are hashed; no change is too recent to be remembered."""
     seen: list[str] = []
-    hash_file = checks.hash_file
+    hash_file = clip_checks.hash_file
 
     def counted(path: Path) -> str:
         seen.append(path.name)
         return hash_file(path)
 
-    monkeypatch.setattr(checks, "hash_file", counted)
-    monkeypatch.setattr(checks, "RACY_SECONDS", 0.0)
+    monkeypatch.setattr(clip_checks, "hash_file", counted)
+    monkeypatch.setattr(clip_checks, "RACY_SECONDS", 0.0)
     return seen
 
 
@@ -82,11 +83,11 @@ def test_changed_files_are_read_again(data: Path, reads) -> None:
 
 
 def test_a_file_that_was_just_changed_is_not_remembered(data: Path, reads, monkeypatch) -> None:
-    monkeypatch.setattr(checks, "RACY_SECONDS", 60.0)
+    monkeypatch.setattr(clip_checks, "RACY_SECONDS", 60.0)
     for _ in range(2):
         check(data / "audio_train")
     assert len(reads) == 2 * N_CLIPS
-    assert not checks.memo_path((data / "audio_train").resolve()).exists()
+    assert not clip_checks.memo_path((data / "audio_train").resolve()).exists()
 
 
 def test_bad_clips_are_looked_at_every_time(data: Path, reads, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_bad_clips_are_looked_at_every_time(data: Path, reads, tmp_path: Path) -
         lambda path: flip(path, 300),
         lambda path: path.write_bytes(os.urandom(500)),
         in_place_of,
-        lambda path: store.write_facts(path, {"checks": 0}),
+        lambda path: files.write_facts(path, {"checks": 0}),
         lambda path: (shutil.rmtree(path.parent), path.parent.write_text("in the way")),
     ],
     ids=["truncated", "flipped", "garbage", "a folder", "older", "no place"],
@@ -119,7 +120,7 @@ def test_bad_clips_are_looked_at_every_time(data: Path, reads, tmp_path: Path) -
 def test_a_memo_that_is_damaged_is_not_used(data: Path, reads, capsys, spoil: Callable[[Path], object]) -> None:
     folder = data / "audio_train"
     first = check(folder)
-    spoil(checks.memo_path(folder.resolve()))
+    spoil(clip_checks.memo_path(folder.resolve()))
     reads.clear()
     assert check(folder) == first
     assert len(reads) == N_CLIPS

@@ -21,8 +21,9 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.data.audio import decode
-from fsat.data.checks import hash_file, stamp_of
-from fsat.data.store import (
+from fsat.data.clip_checks import hash_file, stamp_of
+from fsat.errors import AudioError, DataError, FsatError
+from fsat.files import (
     INDEX,
     JOURNAL,
     SAMPLES,
@@ -36,7 +37,6 @@ from fsat.data.store import (
     write_all,
     write_facts,
 )  # fmt: skip
-from fsat.errors import AudioError, DataError, FsatError
 from fsat.parallel.threads import in_order
 from fsat.progress import Progress
 
@@ -52,7 +52,7 @@ class ClipFile:
 
     Attributes:
         path: where it is.
-        digest: hash of its bytes, as `fsat.data.checks` makes it.
+        digest: hash of its bytes, as `fsat.data.clip_checks` makes it.
         stamp: of the file when it was hashed; empty if not known.
         frames: length in samples per channel, as its header says; 0 if not known.
         samplerate: in Hz, as its header says; 0 if not known.

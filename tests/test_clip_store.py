@@ -22,15 +22,16 @@ from conftest import ROOT
 from filelock import FileLock
 from helpers import make_dataset, one_line, read_csv, tone, write_csv, write_wav
 
+from fsat import files
 from fsat.cli import cli
 from fsat.config import Config
-from fsat.data import decoding, store
+from fsat.data import clip_store
 from fsat.data.audio import decode
 from fsat.data.cache import ClipFile, open_clips
 from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
 from fsat.data.fixed import fixed_features
-from fsat.data.sources import SAMPLE, cache_dir
+from fsat.data.sample import SAMPLE, cache_dir
 from fsat.errors import AudioError, DataError, FsatError
 
 RATE = 8000
@@ -64,7 +65,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(Path(source).name)
         return decode(source, rate)
 
-    monkeypatch.setattr(decoding, "decode", counted)
+    monkeypatch.setattr(clip_store, "decode", counted)
     return seen
 
 
@@ -114,7 +115,7 @@ def test_unusable_and_silent_clips_are_recorded(data: Path, files: list[ClipFile
     write_wav(folder / files[5].path.name, samples, subtype="FLOAT")
     (folder / files[9].path.name).write_bytes(b"RIFF" + bytes(100))
     files = [
-        replace(file, digest=decoding.hash_file(file.path), stamp=()) for file in files
+        replace(file, digest=clip_store.hash_file(file.path), stamp=()) for file in files
     ]  # as if the header had been sound
     for _ in range(2):
         clips = open_clips(files, RATE)
@@ -128,7 +129,7 @@ def test_unusable_and_silent_clips_are_recorded(data: Path, files: list[ClipFile
 
 def test_a_store_without_usable_clips(tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"no sound")
-    file = replace(clip_file(tmp_path / "bad.wav"), digest=decoding.hash_file(tmp_path / "bad.wav"))
+    file = replace(clip_file(tmp_path / "bad.wav"), digest=clip_store.hash_file(tmp_path / "bad.wav"))
     for files in ([], [file]):
         for _ in range(2):
             clips = open_clips(files, MFCC.sampling_rate)
@@ -184,13 +185,13 @@ def test_a_clip_that_is_replaced_during_the_build(files, monkeypatch, decodes) -
             write_wav(files[4].path, tone(700, 0.2, RATE))
         return samples
 
-    monkeypatch.setattr(decoding, "decode", replacing)
+    monkeypatch.setattr(clip_store, "decode", replacing)
     with pytest.raises(DataError) as caught:
         open_clips(files, RATE)
     message = one_line(caught.value)
     assert message.startswith(f"{files[4].path}: was changed while")
     assert "run again" in message
-    monkeypatch.setattr(decoding, "decode", decode)
+    monkeypatch.setattr(clip_store, "decode", decode)
     changed = [clip_file(file.path) for file in files]
     assert_decoded(open_clips(changed, RATE), changed)
 
@@ -217,7 +218,7 @@ def test_too_little_memory_is_no_bad_clip(files, monkeypatch) -> None:
     def starved(source, rate):
         raise AudioError("unreadable audio (Unable to allocate 8 GiB)") from MemoryError()
 
-    monkeypatch.setattr(decoding, "decode", starved)
+    monkeypatch.setattr(clip_store, "decode", starved)
     with pytest.raises(FsatError, match="Unable to allocate 8 GiB"):
         open_clips(files, RATE)
 
@@ -229,12 +230,13 @@ import json, os, signal, sys, time
 from dataclasses import fields
 from pathlib import Path
 from fsat import interrupts
-from fsat.data import cache, decoding
+from fsat.data import cache
+from fsat.data import clip_store
 
 log, rate, moment, number = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 files = [cache.ClipFile(**{**facts, "path": Path(facts["path"]), "stamp": tuple(facts["stamp"])})
          for facts in json.load(sys.stdin)]
-decode, write_all, rename = decoding.decode, decoding.write_all, os.rename
+decode, write_all, rename = clip_store.decode, clip_store.write_all, os.rename
 calls = 0
 
 def die():
@@ -270,7 +272,7 @@ def renaming(*names):
     if count("renamed"):
         die()
 
-decoding.decode, decoding.write_all, os.rename = counted, writing, renaming
+clip_store.decode, clip_store.write_all, os.rename = counted, writing, renaming
 interrupts.install()
 clips = cache.open_clips(files, rate)
 print(clips.whole.folder)
@@ -291,7 +293,7 @@ def builder(files: Sequence[ClipFile], log: Path, moment: str = "", number: int 
 
 
 def content(folder: Path) -> dict[str, object]:
-    index = store.read_facts(folder / "index.json")
+    index = files.read_facts(folder / "index.json")
     return {**index, "made": 0, "samples": (folder / "samples.f32").read_bytes()}
 
 
@@ -390,7 +392,7 @@ def test_who_waits_says_so_once_and_takes_over(files, undisturbed, tmp_path) -> 
 def test_a_signal_ends_the_waiting(files, tmp_path) -> None:
     folder = store_of(open_clips(files, RATE))
     shutil.rmtree(folder)
-    with FileLock(store.lock_path(folder)):
+    with FileLock(files.lock_path(folder)):
         process = builder(files, tmp_path / "log")
         assert process.stderr.readline() == "waiting for another process that is decoding these clips\n"
         time.sleep(1.2)  # says so once
@@ -422,7 +424,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage index": (lambda folder: (folder / "index.json").write_bytes(os.urandom(3000)), "its checksum"),
     "empty index": (lambda folder: (folder / "index.json").write_bytes(b""), "its checksum"),
     "foreign index": (lambda folder: (folder / "index.json").write_text('{"format": 1}\n'), "its checksum"),
-    "foreign facts": (lambda folder: store.write_facts(folder / "index.json", {"format": 1}), "that of other clips"),
+    "foreign facts": (lambda folder: files.write_facts(folder / "index.json", {"format": 1}), "that of other clips"),
     "no index": (lambda folder: (folder / "index.json").unlink(), "index.json is missing"),
     "index is a folder": (lambda folder: in_place_of(folder / "index.json"), "index.json cannot be read: Is a dir"),
 }
@@ -448,8 +450,8 @@ def test_damage_is_noticed_said_and_mended(files, capsys, undisturbed, what: str
 
 def test_of_a_large_store_a_sample_is_checked(files, monkeypatch, capsys) -> None:
     folder = store_of(open_clips(files, RATE))
-    lengths = store.read_facts(folder / "index.json")["lengths"]
-    monkeypatch.setattr(store, "CHECKED_BYTES", 4 * sum(lengths) // 3)
+    lengths = files.read_facts(folder / "index.json")["lengths"]
+    monkeypatch.setattr(files, "CHECKED_BYTES", 4 * sum(lengths) // 3)
     capsys.readouterr()
     checked = []
     for i in range(N_CLIPS):
@@ -559,9 +561,9 @@ def test_a_cache_folder_that_cannot_be(files, tmp_path: Path, monkeypatch, place
 
 def test_a_disk_that_does_not_keep_what_is_written(files, monkeypatch) -> None:
     def forgetful(file, data):
-        store.write_all(file, bytes(memoryview(data).nbytes) if file.name.endswith(".f32") else data)
+        files.write_all(file, bytes(memoryview(data).nbytes) if file.name.endswith(".f32") else data)
 
-    monkeypatch.setattr(decoding, "write_all", forgetful)
+    monkeypatch.setattr(clip_store, "write_all", forgetful)
     with pytest.raises(FsatError, match="cannot be read back as it was written"):
         open_clips(files, RATE)
 
@@ -606,7 +608,7 @@ def test_the_command_lists_what_there_is(files, folder: Path, tmp_path: Path) ->
     lines = {line.partition(str(folder))[2].partition("  ")[0]: line for line in stores}
     assert len(stores) == 3
     now = time.strftime("%Y-%m-%d")
-    line = lines[f"/clips/{store.name}"].split()
+    line = lines[f"/clips/{files.name}"].split()
     assert line[:3] == ["8000", "Hz", "18"]
     assert line[4] == "kB"
     assert line[5] == line[7] == now
@@ -634,7 +636,7 @@ def test_the_command_clears_stores_and_nothing_else(files, folder: Path, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "index.json").write_text("words")
     (folder / "clips" / ("0" * 20)).symlink_to(tmp_path / "elsewhere")
-    with FileLock(store.lock_path(kept)):
+    with FileLock(files.lock_path(kept)):
         *lines, freed = fsat_cache("--clear")
         assert f"{kept}: is being made by another process, and stays" in lines
         assert sum(line.endswith(": removed") for line in lines) == 2

@@ -17,8 +17,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from fsat.data.audio import read_header
-from fsat.data.store import MEMOS, Damaged, cache_dir, key_of, read_facts, write_facts
 from fsat.errors import AudioError
+from fsat.files import MEMOS, Damaged, cache_dir, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
 CHECKS = 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.checks import check_clips, why_outside
+from fsat.data.clip_checks import check_clips, why_outside
 from fsat.data.manifest import OPTIONAL, TEST_FOLDERS, TRAIN_FOLDERS, TRAIN_TABLES, Manifest
 from fsat.data.tables import read_table
 from fsat.errors import AudioError, DataError, FsatError, printable

@@ -8,7 +8,7 @@ import pytest
 from helpers import tone
 
 from fsat.config import Config
-from fsat.data.features import mfcc, model_input
+from fsat.data.mfcc import mfcc, model_input
 
 # (rate, coefficients): the seed's two
 SETTINGS = [(16000, 20), (44100, 40)]

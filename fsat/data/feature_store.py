@@ -12,7 +12,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.data.clips import Floats, Whole
-from fsat.data.store import (
+from fsat.files import (
     INDEX,
     UNFINISHED,
     Damaged,
