@@ -22,7 +22,7 @@ import soundfile  # noqa: F401
 from zip_server import files_of
 
 from fsat import files
-from fsat.datasets import downloads, fetching, published, unpacking
+from fsat.download import fetch, install, published, unpack
 
 name, url, top, known, share = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 dataset, _, expected = pickle.loads(Path(known).read_bytes())
@@ -53,7 +53,7 @@ def in_halves(file, data):
 
 
 real = files.write_all
-fetching.write_all = unpacking.write_all = in_halves
+fetch.write_all = unpack.write_all = in_halves
 sys.addaudithook(hook)
 
 
@@ -65,7 +65,7 @@ def child(limit_of_it):
         try:
             limit, steps = limit_of_it, 0
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-            downloads.download(name, folder, url, retries=0)
+            install.download(name, folder, url, retries=0)
             code = 0
         except BaseException:
             sys.stderr = sys.__stderr__

@@ -18,9 +18,9 @@ from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggl
 
 from fsat.cli import run
 from fsat.data.manifest import read_manifest
-from fsat.datasets import fetching
-from fsat.datasets.downloads import download
-from fsat.datasets.published import DATASETS
+from fsat.download import fetch
+from fsat.download.install import download
+from fsat.download.published import DATASETS
 from fsat.errors import DataError, FsatError
 
 
@@ -46,12 +46,12 @@ def known(small, monkeypatch):
     """The small datasets under the names of the real ones, and no waiting between attempts."""
     for name, (dataset, _, _) in small.items():
         monkeypatch.setitem(DATASETS, name, dataset)
-    monkeypatch.setattr(fetching, "WAITS", (0.0,))
+    monkeypatch.setattr(fetch, "WAITS", (0.0,))
 
 
 def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
     said = (shared / "data" / "README.md").read_text()
-    from fsat.datasets.published import FSDKAGGLE2018
+    from fsat.download.published import FSDKAGGLE2018
 
     assert FSDKAGGLE2018.base_url == "https://zenodo.org/records/2552860/files"
     assert "record 2552860" in said
@@ -116,13 +116,13 @@ def test_zips_are_kept_where_asked_for_and_used_again(server, small, tmp_path):
 def test_no_more_room_is_taken_than_said(server, tmp_path, monkeypatch):
     """Before the last archive is fetched, those before it are gone."""
     seen = []
-    real = fetching.Resuming.__call__
+    real = fetch.Resuming.__call__
 
     def look(self, *arguments):
         seen.append([path.name for path in self.part.parent.glob("*.zip")])
         real(self, *arguments)
 
-    monkeypatch.setattr(fetching.Resuming, "__call__", look)
+    monkeypatch.setattr(fetch.Resuming, "__call__", look)
     download("fsdkaggle2018", tmp_path, server.url)
     assert seen == [[], [], []]
 
@@ -228,7 +228,7 @@ def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeyp
 
     tiny = tuple(replace(archive, unpacked_bytes=archive.unpacked_bytes // 9) for archive in dataset.archives)
     monkeypatch.setitem(DATASETS, "fsdkaggle2018", replace(dataset, archives=tiny))
-    monkeypatch.setattr("fsat.datasets.downloads._check_space", lambda *_: None)
+    monkeypatch.setattr("fsat.download.install._check_space", lambda *_: None)
     failures = []
     for free in range(0, 300_000, 8192):
         fill(small_disk, free)

@@ -24,7 +24,7 @@ import numpy as np
 from helpers import CLASSES, make_dataset, make_zenodo, tone, write_csv, write_wav
 from servers import free_port
 
-from fsat.datasets.published import DATASETS, ESC50_COMMIT, Dataset
+from fsat.download.published import DATASETS, ESC50_COMMIT, Dataset
 
 
 @dataclass
@@ -194,7 +194,7 @@ def small_esc50(folder: Path) -> tuple[Dataset, dict[str, bytes], dict[str, byte
 
 COMMAND = """
 import pickle, sys
-from fsat.datasets import published
+from fsat.download import published
 published.DATASETS.update(pickle.load(open(sys.argv.pop(1), "rb")))
 from fsat.cli import main
 main()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fsat.cli.use import cli
-from fsat.datasets.published import DATASETS
+from fsat.download.published import DATASETS
 
 
 @cli.command()
@@ -64,7 +64,7 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
     fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; about 5 GB, 11 GB of disk
     esc50: 2,000 clips of 50 classes from GitHub; 0.6 GB, 1.5 GB of disk
     """
-    from fsat.datasets.downloads import download
+    from fsat.download.install import download
 
     for line in download(name, folder, base_url, keep_zips, retries, timeout):
         click.echo(line)

@@ -10,7 +10,7 @@ import csv
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from fsat.datasets.published import Dataset
+from fsat.download.published import Dataset
 from fsat.errors import AudioError, DataError, count
 from fsat.label_names import why_not_a_label
 

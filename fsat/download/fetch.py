@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__, interrupts
-from fsat.datasets.answers import BrokenOff, no_zip, of_status, range_of, shown, why
+from fsat.download.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.errors import FsatError
 from fsat.files import in_bytes, write_all
 from fsat.progress import Progress, say

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsat.datasets.esc50 import META as ESC50_META
-from fsat.datasets.esc50 import write_train_table
-from fsat.datasets.fetching import fetch, shown
-from fsat.datasets.placing import READY, WORK, is_whole, put_in_place, summary, tops_of, verify
-from fsat.datasets.published import DATASETS, Archive, Dataset
-from fsat.datasets.unpacking import Limits, unpack
+from fsat.download.esc50 import META as ESC50_META
+from fsat.download.esc50 import write_train_table
+from fsat.download.fetch import fetch, shown
+from fsat.download.placing import READY, WORK, is_whole, put_in_place, summary, tops_of, verify
+from fsat.download.published import DATASETS, Archive, Dataset
+from fsat.download.unpack import Limits, unpack
 from fsat.errors import ConfigError, DataError, FsatError, count
 from fsat.files import in_bytes
 from fsat.progress import say
@@ -39,7 +39,7 @@ def download(
         folder: new, empty, or one in which the same download was interrupted.
         base_url: where the archives are instead of the publisher's server.
         keep_zips: leave the archives in ``.downloads/``.
-        retries, timeout: as `fsat.datasets.fetching.fetch` takes them.
+        retries, timeout: as `fsat.download.fetch.fetch` takes them.
 
     Returns:
         what is there now, its licence, how to cite it, and what to do next, line by line.

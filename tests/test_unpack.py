@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from zip_server import files_of, noise, zipped
 
-from fsat.datasets.unpacking import Limits, unpack, why_unsafe
+from fsat.download.unpack import Limits, unpack, why_unsafe
 from fsat.errors import FsatError
 
 PLACES = {"top/": "audio/", "top/meta.csv": "meta.csv"}

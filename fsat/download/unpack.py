@@ -48,7 +48,7 @@ def unpack(archive: Path, folder: Path, places: Mapping[str, str], limits: Limit
     Args:
         archive: the file.
         folder: is made; whoever calls removes it after an error.
-        places: where a folder (with ``/`` at its end) or a file of the archive goes, as in `fsat.datasets.published`.
+        places: where a folder (with ``/`` at its end) or a file of the archive goes, as in `fsat.download.published`.
         limits: what is refused.
 
     Returns:

@@ -7,8 +7,8 @@ import os
 import shlex
 from pathlib import Path
 
-from fsat.datasets.esc50 import check_audio, split_recordings
-from fsat.datasets.published import Dataset
+from fsat.download.esc50 import check_audio, split_recordings
+from fsat.download.published import Dataset
 from fsat.errors import DataError, count
 from fsat.files import sync_folder
 
