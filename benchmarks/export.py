@@ -76,8 +76,8 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     from fsat.tagging import MemberFiles, Tagger, write
 
     import_keras()
-    from fsat.models.exported import write_model
-    from fsat.models.whole import input_rate, whole_tagger
+    from fsat.export.ensemble_model import input_rate, whole_tagger
+    from fsat.export.formats import write_model
 
     root = Path(folder)
     (root / "tagger").mkdir(parents=True)
@@ -123,7 +123,7 @@ def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
 
 def exported(folder: str, rate: int, kind: str) -> dict[str, Any]:
     """An export, on as many threads as there are cores."""
-    from fsat.models.exported import open_model
+    from fsat.export.formats import open_model
 
     if kind == "onnx":
         import onnxruntime  # noqa: F401  (before the time counts)

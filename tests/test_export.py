@@ -29,8 +29,8 @@ from fsat.data import audio
 from fsat.data.clips import Clips
 from fsat.data.synth import synthesise
 from fsat.errors import ConfigError, FsatError
+from fsat.export.formats import EXTRA, check_packages, open_model, write_model
 from fsat.models import build, import_keras, save_weights
-from fsat.models.exported import EXTRA, check_packages, open_model, write_model
 from fsat.presets import EXPORT_FORMATS, MODELS
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
@@ -168,7 +168,7 @@ def exported(made, tmp_path_factory):
         if format == "onnx":
             needs_onnx()
         if name not in models:
-            from fsat.models.whole import whole_tagger
+            from fsat.export.ensemble_model import whole_tagger
 
             tagger = made(name).tagger
             models[name] = whole_tagger([(m.study, m.config, m.model) for m in tagger.members], *tagger.blend)
@@ -296,8 +296,8 @@ def test_resampling_is_soxrs(rate, new_rate) -> None:
     keras = import_keras()
     import soxr
 
-    from fsat.models.frontend import Signal, length_of
-    from fsat.models.resampling import resampled
+    from fsat.export.frontend import Signal, length_of
+    from fsat.export.resampling import resampled
 
     given = keras.Input(batch_shape=(None,))
     signal = resampled(Signal(given, length_of(given), given), rate, new_rate)
@@ -315,7 +315,7 @@ def test_resampling_is_soxrs(rate, new_rate) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 33])
 def test_crops_start_where_numpy_rounds_to(count) -> None:
     keras = import_keras()
-    from fsat.models.frontend import even_starts, length_of, part
+    from fsat.export.frontend import even_starts, length_of, part
 
     given = keras.Input(batch_shape=(None,))
     which = keras.ops.zeros_like(part(given, 0, 1), dtype="int32") + np.arange(count, dtype=np.int32)
@@ -346,7 +346,7 @@ def test_a_member_in_bfloat16_is_exported_as_it_is_in_float32(made, tmp_path, mo
 
 def test_rates_without_a_common_measure_are_one_line() -> None:
     import_keras()
-    from fsat.models.resampling import measured_filter
+    from fsat.export.resampling import measured_filter
 
     with pytest.raises(ConfigError) as error:
         measured_filter(44101, 44100)
@@ -433,7 +433,7 @@ def test_one_member_is_exported_alone(registered) -> None:
 
 
 def test_an_export_that_scores_otherwise_is_not_left(registered, capsys, monkeypatch) -> None:
-    from fsat.models import frontend
+    from fsat.export import frontend
 
     real = frontend.even_starts
     monkeypatch.setattr(frontend, "even_starts", lambda n, length, which, count: real(n, length, which, count) // 2)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__
-from fsat.commands import export_check
 from fsat.commands.predict import uri_of
 from fsat.data.tables import check_writable, write_whole
 from fsat.errors import FsatError, count
@@ -44,16 +43,16 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         FsatError: a package is missing, the file cannot be written, or its scores are not the original's.
         RunError: there is no such model.
     """
+    from fsat.export.formats import check_packages, open_model, write_model
     from fsat.models import import_keras
-    from fsat.models.exported import check_packages, open_model, write_model
 
     check_output(format, output)
     check_packages(format)
     import_keras()
-    from fsat.models.whole import input_rate, whole_tagger
+    from fsat.export.ensemble_model import input_rate, whole_tagger
 
     if check is not None:
-        export_check.files_of(check)
+        check.files_of(check)
     with runs.tracked("export", f"export {format}") as run_id:
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
         model = pinned(uri_of(model))
@@ -69,12 +68,12 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
 
         def write(path: Path) -> None:
             write_model(whole, path, format, facts)
-            clips = export_check.clips_of(check, rate) if check else export_check.made_clips(configs, rate)
-            found = export_check.compare(open_model(path, format)[0], original, tagger, clips, rate)
-            if found.greatest > export_check.LIMIT:
+            clips = check.clips_of(check, rate) if check else check.made_clips(configs, rate)
+            found = check.compare(open_model(path, format)[0], original, tagger, clips, rate)
+            if found.greatest > check.LIMIT:
                 raise FsatError(
                     f"format={format}: a score is off by {found.greatest:.1e} on {found.clip}, expected at most "
-                    f"{export_check.LIMIT:g}; nothing was written: try another format, or one member (members=...)"
+                    f"{check.LIMIT:g}; nothing was written: try another format, or one member (members=...)"
                 )
             facts.update(file=output.name, bytes=path.stat().st_size, difference=asdict(found))
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.errors import ConfigError
-from fsat.models.frontend import Signal, part, places, product, weighted
+from fsat.export.frontend import Signal, part, places, product, weighted
 
 MOST_WEIGHTS = 1 << 25
 """Of a filter, 128 MB. Rates such as 44100 and 44101 Hz have no small common measure."""

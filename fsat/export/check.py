@@ -23,7 +23,7 @@ from fsat.tagging import Tagger
 from fsat.tagging.inputs import walk
 
 if TYPE_CHECKING:
-    from fsat.models.exported import Scorer
+    from fsat.export.formats import Scorer
 
 LIMIT = 1e-3
 """The greatest difference of a score that an export may have."""

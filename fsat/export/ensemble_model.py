@@ -14,11 +14,11 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
+from fsat.export.formats import INPUT, OUTPUT
+from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
+from fsat.export.resampling import resampled
 from fsat.metrics.blending import TINY
-from fsat.models.exported import INPUT, OUTPUT
-from fsat.models.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
 from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D
-from fsat.models.resampling import resampled
 
 
 def whole_tagger(

@@ -45,7 +45,7 @@ def check_packages(format: str) -> None:
 
 
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
-    """Write a model that `fsat.models.whole.whole_tagger` has made.
+    """Write a model that `fsat.export.ensemble_model.whole_tagger` has made.
 
     Args:
         model: the Keras model.
