@@ -13,7 +13,7 @@ from fsat.data.logmel import Spectra, spectra
 from fsat.training import batches as batches_module
 from fsat.training.augment import Draws, cut, draw, mask, mix
 from fsat.training.batches import TrainingClips
-from fsat.training.lessons import Lessons
+from fsat.training.targets import Lessons
 
 PLAIN = Config(model="cnn_logmel", sampling_rate=8000, audio_duration=0.25, n_mels=16, batch_size=8)
 FRAMES, MELS = PLAIN.n_frames, PLAIN.n_mels

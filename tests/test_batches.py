@@ -15,8 +15,8 @@ from fsat.errors import AudioError
 from fsat.parallel.threads import in_order
 from fsat.training import batches as batches_module
 from fsat.training.batches import TrainingClips, average_crops, evaluation_batches
-from fsat.training.lessons import Lessons
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
+from fsat.training.targets import Lessons
 
 CONFIG = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)
 MFCC = Config(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16, batch_size=4)

@@ -16,7 +16,7 @@ from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import RunError
 from fsat.launch import Launch
-from fsat.training.kept import checksums
+from fsat.tracking.run_folder import checksums
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
 PARTS = (

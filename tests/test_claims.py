@@ -27,7 +27,7 @@ from fsat.data.source import Source
 from fsat.errors import RunError
 from fsat.launch import Launch
 from fsat.tracking import claims, heartbeat, runs, server
-from fsat.training.kept import Kept
+from fsat.tracking.run_folder import Kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
 LONG = {**TINY, "max_epochs": 120, "patience": 1000}

@@ -31,9 +31,9 @@ from fsat.data.source import Source
 from fsat.errors import ConfigError, RunError
 from fsat.tracking import heartbeat, server
 from fsat.tracking.outbox import OnServer, upload_checkpoint
+from fsat.tracking.run_folder import Kept, checksums, every_kept
 from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import sync
-from fsat.training.kept import Kept, checksums, every_kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
 LONG = {**TINY, "max_epochs": 300, "patience": 1000}

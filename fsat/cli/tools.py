@@ -78,7 +78,7 @@ def cache(clear: bool, everything: bool) -> None:
     if everything and not clear:
         raise click.UsageError("--all goes with --clear")
     from fsat.data.cache_info import clear_cache, list_cache
-    from fsat.training.kept import clear_kept, list_kept
+    from fsat.tracking.run_folder import clear_kept, list_kept
 
     for line in clear_kept() if everything else list_kept():
         click.echo(line)

@@ -21,11 +21,11 @@ from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learni
 from fsat.reports.submission import submission
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.outbox import OnServer, Outbox
+from fsat.tracking.run_folder import METRICS, Kept
 from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import upload
 from fsat.training.fold import WEIGHTS, FoldResult, split, untaught
 from fsat.training.fold import train_fold as train
-from fsat.training.kept import METRICS, Kept
 
 
 def train_in_run(dataset: Dataset, fold: int, source: Source, launch: Launch, again: bool = True) -> str:

@@ -23,7 +23,7 @@ from fsat.reports.comparison import link
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import claims, notes, runs
 from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.training.kept import forget
+from fsat.tracking.run_folder import forget
 
 WAIT_SECONDS = 5.0
 """How often a fold that another launch trains is looked at."""

@@ -11,9 +11,9 @@ from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import claims, heartbeat, notes
 from fsat.tracking.outbox import remove_checkpoints
+from fsat.tracking.run_folder import CHECKSUMS, Kept, every_kept
 from fsat.tracking.runs import TAG, log_all
 from fsat.tracking.server import ServerAway, address, ask
-from fsat.training.kept import CHECKSUMS, Kept, every_kept
 
 
 def upload(kept: Kept) -> None:

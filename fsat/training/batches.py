@@ -17,7 +17,7 @@ from fsat.data.logmel import Spectra, band_levels, crop_frames, spectra
 from fsat.data.mfcc import FixedCrops, fixed_crops, model_input
 from fsat.parallel.threads import in_order
 from fsat.training.augment import cut, draw, mask, mix
-from fsat.training.lessons import Lessons, targets_of
+from fsat.training.targets import Lessons, targets_of
 
 WORKERS = 2
 """Threads that make batches ahead of the model."""
@@ -54,7 +54,7 @@ class TrainingClips:
             fold, epoch: with ``config.seed`` they fix all that is random.
 
         Yields:
-            inputs float32 (batch, *config.dim) and targets as `fsat.training.lessons.targets_of` makes them; the last
+            inputs float32 (batch, *config.dim) and targets as `fsat.training.targets.targets_of` makes them; the last
             batch may be smaller.
         """
         config, source = self.config, self.spectra

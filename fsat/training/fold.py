@@ -26,9 +26,9 @@ from fsat.models import build_for_training, import_keras, save_weights, seed_eve
 from fsat.progress import Progress
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import Checkpoint, restore, variables_of
-from fsat.training.lessons import Lessons
 from fsat.training.loop import Before, Watch, callbacks_of, fit, write_events
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
+from fsat.training.targets import Lessons
 
 keras = import_keras()
 

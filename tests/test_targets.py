@@ -16,7 +16,7 @@ from fsat.data.dataset import load_dataset
 from fsat.models import build_for_training, import_keras, seed_everything
 from fsat.training.augment import Draws
 from fsat.training.batches import TrainingClips
-from fsat.training.lessons import Lessons, targets_of
+from fsat.training.targets import Lessons, targets_of
 
 keras = import_keras()
 
