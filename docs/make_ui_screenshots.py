@@ -21,7 +21,7 @@ import mlflow
 from playwright.sync_api import Page
 
 from docs.shots import chromium, save
-from fsat.reports.comparison import link
+from fsat.tracking.shared_view import link
 
 WIDTH = 1280
 QUIET = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True, "mlflow.workflowType_v1": "machine_learning"}

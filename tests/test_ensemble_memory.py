@@ -24,8 +24,8 @@ from fsat.metrics.ranking import accuracy, map_at_k, top_k
 from fsat.metrics.weights import cross_fit
 from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
-from fsat.tracking import members as tracking_members
-from fsat.tracking.members import Member
+from fsat.tracking import fold_artifacts as tracking_members
+from fsat.tracking.fold_artifacts import Member
 
 N_CLASSES = 41
 LABELS = [f"class_{j:02d}" for j in range(N_CLASSES)]

@@ -22,7 +22,7 @@ from fsat.errors import FsatError, RunError
 from fsat.interrupts import Interrupted
 from fsat.launch import Launch
 from fsat.tracking import runs
-from fsat.tracking.outbox import Outbox
+from fsat.tracking.live_metrics import Outbox
 
 Popen = subprocess.Popen | Warm
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
@@ -40,7 +40,7 @@ def all_runs() -> list:
 MOMENTS = {
     "reading": ("fsat.data.source.load_dataset", "before"),
     "opened": ("fsat.tracking.runs.set_tags", "before"),
-    "first epoch": ("fsat.tracking.outbox.Outbox.epoch", "after"),
+    "first epoch": ("fsat.tracking.live_metrics.Outbox.epoch", "after"),
     "building": ("fsat.training.fold.build_for_training", "after"),
     "weights": ("fsat.training.fold.save_weights", "after"),
     "results": ("fsat.commands.fold_run.plot_confusion", "after"),
@@ -134,7 +134,7 @@ def test_a_killed_cross_validation_kills_its_fold_too(store, data, signals, monk
         log(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("fsat.tracking.outbox.Outbox.epoch", strike)
+    monkeypatch.setattr("fsat.tracking.live_metrics.Outbox.epoch", strike)
     with pytest.raises(Interrupted):
         train.cross_validate(Source(data), Config.resolve({**TINY, "seed": 5}))
     new = [run for run in all_runs() if run.info.run_id not in before]

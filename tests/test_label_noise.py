@@ -31,7 +31,7 @@ from fsat.metrics.label_noise import (
     wrong_share,
 )
 from fsat.thresholds import Thresholds
-from fsat.tracking.labels import fetch_labels, round_of
+from fsat.tracking.verified_labels import fetch_labels, round_of
 
 # --- decisions -------------------------------------------------------------------------------------
 

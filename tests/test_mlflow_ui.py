@@ -16,9 +16,9 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from servers import MlflowServer
 
 from fsat.config import Config
-from fsat.reports import comparison, run_descriptions
+from fsat.reports import run_descriptions
 from fsat.text import LIMIT, dataset_name, fold_name
-from fsat.tracking import notes, runs
+from fsat.tracking import descriptions, runs, shared_view
 
 STUDIES = {"dummy1d": "551eec6cc9", "conv1d": "082642a8b6"}
 FOLDS, EPOCHS = 2, 4
@@ -63,7 +63,7 @@ class Store:
 
     def note(self, run_id: str) -> str:
         """A run's description now."""
-        return mlflow.get_run(run_id).data.tags.get(notes.NOTE, "")
+        return mlflow.get_run(run_id).data.tags.get(descriptions.NOTE, "")
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,10 @@ def store(tmp_path_factory) -> Iterator[Store]:
             client.create_registered_model("fsat")
             mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagging/MLmodel")
             client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
-            notes.describe_tagger(tagger())
+            descriptions.describe_tagger(tagger())
         with server:
             mlflow.set_tracking_uri(server.uri)
-            made.view = notes.share_view()
+            made.view = descriptions.share_view()
             yield made
         mlflow.set_tracking_uri(None)
 
@@ -95,22 +95,22 @@ def cross_validation(store: Store, model: str, study: str) -> list[str]:
     config, run_ids = Config.resolve({"model": model, "n_folds": FOLDS, "learning_rate": 0.0005}), []
     with runs.tracked("cross_validate", f"{model} all folds on {dataset_name(DATA)}"):
         runs.set_tags({"study": study, "model": model})
-        notes.give_colour(study)
+        descriptions.give_colour(study)
         runs.log_metrics({"mean_val_map3": 0.5})
         for fold in range(FOLDS):
             with runs.tracked("train_fold", fold_name(model, fold, DATA)) as run_id:
                 tags = {"study": study, "fold": fold, "model": model, "data_dir": DATA, "selected_on": "own fold"}
                 runs.set_tags(tags)
                 runs.log_params({**config.to_dict(), "fold": fold, "n_train": 24, "n_val": 12})
-                notes.give_colour(study)
-                notes.describe_fold(run_id)
+                descriptions.give_colour(study)
+                descriptions.describe_fold(run_id)
                 store.notes[run_id] = store.note(run_id)
                 for epoch in range(EPOCHS):
                     better = (epoch + 1) / EPOCHS if model == "conv1d" else 0.1
                     runs.log_metrics({"val_map3": 0.1 + 0.8 * better, "val_loss": 2.0 - better}, epoch)
                 final = {"val_map3": 0.9 if model == "conv1d" else 0.18, "val_acc": 0.1, "best_epoch": 3}
                 runs.log_metrics({**final, "train_seconds": 61.5}, EPOCHS)
-                notes.describe_fold(run_id, final)
+                descriptions.describe_fold(run_id, final)
                 run_ids.append(run_id)
     return run_ids
 
@@ -157,7 +157,7 @@ HEXADECIMAL = "rgb => '#' + rgb.match(/\\d+/g).slice(0, 3).map(x => (+x).toStrin
 
 
 def colour(run_id: str) -> str:
-    return mlflow.get_run(run_id).data.tags[comparison.COLOUR_TAG]
+    return mlflow.get_run(run_id).data.tags[shared_view.COLOUR_TAG]
 
 
 def test_its_table_has_the_folds_alone_and_the_columns_that_one_compares(store, visit):
@@ -178,7 +178,7 @@ def test_whoever_opens_the_experiment_finds_the_view(store, visit):
     visit.page.get_by_role("button", name="Views").wait_for()
     with visit.page.context.expect_page() as opened:  # MLflow opens links of descriptions beside
         visit.page.get_by_role("link", name="Compare all folds").click()
-    opened.value.get_by_role("button", name=comparison.NAME).wait_for()  # in the list of views, and chosen
+    opened.value.get_by_role("button", name=shared_view.NAME).wait_for()  # in the list of views, and chosen
     opened.value.locator(".js-plotly-plot").first.wait_for()
     opened.value.close()
 
@@ -234,22 +234,22 @@ def test_a_description_begins_with_the_fold_and_has_its_scores_at_the_end(store)
 
 def test_what_a_person_has_written_stays(store):
     run_id, client = store.folds["dummy1d"][1], mlflow.MlflowClient()
-    client.set_tag(run_id, notes.NOTE, "a person's words")
-    client.set_experiment_tag("0", notes.NOTE, "a person's too")
-    notes.describe_fold(run_id, {"val_map3": 1.0, "best_epoch": 0})
-    assert notes.share_view() == store.view
+    client.set_tag(run_id, descriptions.NOTE, "a person's words")
+    client.set_experiment_tag("0", descriptions.NOTE, "a person's too")
+    descriptions.describe_fold(run_id, {"val_map3": 1.0, "best_epoch": 0})
+    assert descriptions.share_view() == store.view
     assert store.note(run_id) == "a person's words"
-    assert client.get_experiment("0").tags[notes.NOTE] == "a person's too"
+    assert client.get_experiment("0").tags[descriptions.NOTE] == "a person's too"
     client.update_model_version("fsat", "1", "mine")
     with runs.tracked("ensemble", "again"):
-        notes.describe_tagger(tagger())
+        descriptions.describe_tagger(tagger())
     assert client.get_model_version("fsat", "1").description == "mine"
 
 
 def test_a_view_that_is_there_costs_one_request(store, monkeypatch):
     asked = []
-    monkeypatch.setattr(notes, "ask", lambda function: asked.append(function) or function())
-    notes.share_view()
+    monkeypatch.setattr(descriptions, "ask", lambda function: asked.append(function) or function())
+    descriptions.share_view()
     assert len(asked) == 1
 
 
@@ -257,12 +257,12 @@ def test_who_may_not_is_warned_once_and_goes_on(store, monkeypatch, capsys):
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
 
-    monkeypatch.setattr(notes, "_refused", set())
+    monkeypatch.setattr(descriptions, "_refused", set())
     for name in ("get_experiment", "log_batch", "get_model_version", "search_runs"):
         monkeypatch.setattr(mlflow.MlflowClient, name, refuse)
-    assert notes.share_view() == ""
-    assert notes.share_view() == ""
-    notes.describe("anything", store.made)
+    assert descriptions.share_view() == ""
+    assert descriptions.share_view() == ""
+    descriptions.describe("anything", store.made)
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in said] == [
         "warning: cannot keep a view on the experiment", "warning: cannot describe runs",
@@ -279,21 +279,21 @@ def test_who_may_not_is_warned_once_and_goes_on(store, monkeypatch, capsys):
 )
 def test_where_to_compare_has_no_password(uri, said, monkeypatch):
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
-    assert notes.how_to_compare(f"{notes.page()}#/x") == said
+    assert descriptions.how_to_compare(f"{descriptions.page()}#/x") == said
 
 
 def test_studies_share_a_colour_only_when_there_are_more_than_colours():
     taken: list[str] = []
-    for study in range(len(comparison.COLOURS)):
-        taken.insert(0, comparison.new_colour(f"{study % 3:x}", taken))
-    assert sorted(taken) == sorted(comparison.COLOURS)
-    assert comparison.new_colour("ff", taken) == taken[-1]
+    for study in range(len(shared_view.COLOURS)):
+        taken.insert(0, shared_view.new_colour(f"{study % 3:x}", taken))
+    assert sorted(taken) == sorted(shared_view.COLOURS)
+    assert shared_view.new_colour("ff", taken) == taken[-1]
 
 
 def test_passwords_and_long_texts_are_not_kept(store):
     run_id = store.folds["conv1d"][0]
-    mlflow.MlflowClient().delete_tag(run_id, notes.NOTE)
-    notes.describe("see http://ann:secret@host/\n" + "a line of words\n" * 1000, run_id)
+    mlflow.MlflowClient().delete_tag(run_id, descriptions.NOTE)
+    descriptions.describe("see http://ann:secret@host/\n" + "a line of words\n" * 1000, run_id)
     text = store.note(run_id)
     assert text.startswith("see http://ann:***@host/\na line of words\n")
     assert LIMIT - 20 < len(text) <= LIMIT

@@ -28,7 +28,7 @@ from fsat.models import build
 from fsat.models.precision import settle_precision
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
-from fsat.tracking.members import by_run_ids, download
+from fsat.tracking.fold_artifacts import by_run_ids, download
 from fsat.training.predict import predict_clips
 
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}

@@ -20,8 +20,8 @@ from fsat.config import Config
 from fsat.data.locate_clips import Trained, find_clips
 from fsat.data.source import Source
 from fsat.errors import AudioError, RunError
+from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
 from fsat.tracking.histories import epochs, history
-from fsat.tracking.members import FoldRun, by_run_ids
 
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
 CLASSES = ("Bell", "Cel<i>lo", "Flute")

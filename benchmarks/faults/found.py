@@ -39,9 +39,9 @@ def look(sweep: bool = False) -> dict[str, Any]:
     import mlflow
 
     if sweep:
-        from fsat.tracking import claims
+        from fsat.tracking import ownership
 
-        claims.sweep()
+        ownership.sweep()
     client = mlflow.MlflowClient()
     runs, folds = [], {}
     for run in client.search_runs(["0"], max_results=1000):

@@ -97,7 +97,7 @@ def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     from fsat.config import Config
     from fsat.data.source import Source
     from fsat.launch import Launch
-    from fsat.tracking.outbox import Outbox
+    from fsat.tracking.live_metrics import Outbox
     from fsat.training.checkpoint import Checkpoint
 
     writing, logging = _timed(Checkpoint, "write"), _timed(Outbox, "epoch")
@@ -119,7 +119,7 @@ def by_turns(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     from fsat.config import Config
     from fsat.data.source import Source
     from fsat.launch import Launch
-    from fsat.tracking.outbox import Outbox
+    from fsat.tracking.live_metrics import Outbox
     from fsat.training import fold
     from fsat.training.checkpoint import Checkpoint
 

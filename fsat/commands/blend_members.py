@@ -20,7 +20,7 @@ from fsat.metrics.ranking import TOP_K, label_places, map_of_places
 from fsat.metrics.row_blocks import Ranges, Rows, create_rows, in_threads, release
 from fsat.metrics.weights import Weights, cross_fit
 from fsat.presets import BLENDS
-from fsat.tracking.members import Member
+from fsat.tracking.fold_artifacts import Member
 
 COLUMNS = [
     "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on", "minutes",

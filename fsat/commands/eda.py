@@ -11,7 +11,7 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.eda import PAGE, write_eda
 from fsat.text import dataset_name
-from fsat.tracking import notes, runs
+from fsat.tracking import descriptions, runs
 
 
 def eda(source: Source) -> str:
@@ -31,12 +31,12 @@ def eda(source: Source) -> str:
         runs.log_metrics(facts)
         for problem in unread:
             say(f"warning: {problem}")
-        notes.describe(lambda here: run_descriptions.look(source.data_dir, facts, here))
+        descriptions.describe(lambda here: run_descriptions.look(source.data_dir, facts, here))
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "
             f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
             f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
         )
-        say(f"eda: {PAGE} shows it in words, figures and sounds: {notes.how_to_open(run_id, PAGE)}")
+        say(f"eda: {PAGE} shows it in words, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
         return run_id

@@ -25,11 +25,11 @@ from fsat.reports.study import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
 from fsat.text import dataset_name
-from fsat.tracking import notes, runs
-from fsat.tracking.members import Member, download
+from fsat.tracking import descriptions, runs
+from fsat.tracking.client import Refused
+from fsat.tracking.fold_artifacts import Member, download
 from fsat.tracking.registry import Registered, Score, register
 from fsat.tracking.select_runs import choose
-from fsat.tracking.server import Refused
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ def _log_and_register(
         models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
         registered.name, registered.version, registered.news,
     )  # fmt: skip
-    notes.describe_tagger(made)
-    view = notes.share_view()
+    descriptions.describe_tagger(made)
+    view = descriptions.share_view()
     weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
-    return Ensembled(run_id, blend.scores, registered, notes.how_to_compare(view))
+    return Ensembled(run_id, blend.scores, registered, descriptions.how_to_compare(view))
 
 
 def _digest(members: Sequence[Member], blend: Blend) -> str:

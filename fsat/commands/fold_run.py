@@ -19,10 +19,10 @@ from fsat.launch import Launch
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission
-from fsat.tracking import claims, notes, runs
-from fsat.tracking.outbox import OnServer, Outbox
+from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking.client import ServerAway
+from fsat.tracking.live_metrics import OnServer, Outbox
 from fsat.tracking.run_folder import METRICS, Kept
-from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import upload
 from fsat.training.fold import WEIGHTS, FoldResult, split, untaught
 from fsat.training.fold import train_fold as train
@@ -73,16 +73,16 @@ def train_in_run(dataset: Dataset, fold: int, source: Source, launch: Launch, ag
 def _taken(dataset: Dataset, fold: int, resume: bool, again: bool) -> Iterator[Kept]:
     """Take a fold, and open the run that it is to be trained in: that in which it was stopped, if there is one."""
     own, study = runs.active_run_id(), dataset.study
-    claims.claim(own, study, fold)
-    if not again and (done := claims.finished_run(study, fold)):  # while it was asked for
-        raise claims.FoldTaken(f"fold {fold} of study {study} is FINISHED in run {done}")
+    ownership.claim(own, study, fold)
+    if not again and (done := ownership.finished_run(study, fold)):  # while it was asked for
+        raise ownership.FoldTaken(f"fold {fold} of study {study} is FINISHED in run {done}")
     earlier = _to_go_on_with(study, fold, own) if resume else None
     if earlier is None:
         with _held(own, study, fold) as kept:
             yield kept
         return
     say(f"fold {fold}: run {earlier}, which was stopped, goes on")
-    claims.hold(earlier, runs.parent_of_active())
+    ownership.hold(earlier, runs.parent_of_active())
     with runs.continued(earlier), _held(earlier, study, fold) as kept:
         runs.hand_over(own, earlier, f"{dataset.config.model} fold {fold} went on in run {earlier[:8]}")
         yield kept
@@ -102,7 +102,7 @@ def _held(run_id: str, study: str, fold: int) -> Iterator[Kept]:
 
 def _to_go_on_with(study: str, fold: int, own: str) -> str | None:
     """The id of the newest stopped run of a fold that something is kept of, here or on the server."""
-    for run in claims.earlier_runs(study, fold, but=own):
+    for run in ownership.earlier_runs(study, fold, but=own):
         kept, remote = Kept.of(run.info.run_id), OnServer.of(run.data.tags)
         if kept.has_results:
             return run.info.run_id
@@ -134,8 +134,8 @@ def _describe(dataset: Dataset, fold: int, source: Source) -> None:
     facts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     runs.log_params({**config.to_dict(), "fold": fold, **facts})
     runs.log_dataset(dataset.manifest)
-    notes.give_colour(dataset.study)
-    notes.describe_fold(runs.active_run_id())
+    descriptions.give_colour(dataset.study)
+    descriptions.describe_fold(runs.active_run_id())
     if missing := untaught(dataset, splits):
         say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "

@@ -22,12 +22,12 @@ from fsat.launch import Launch
 from fsat.parallel.ray_connection import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.comparison import link
 from fsat.tagging.inputs import has_clips
 from fsat.text import dataset_name
-from fsat.tracking import notes, runs
-from fsat.tracking.members import FoldRun, download
+from fsat.tracking import descriptions, runs
+from fsat.tracking.fold_artifacts import FoldRun, download
 from fsat.tracking.registry import ALIAS
+from fsat.tracking.shared_view import link
 
 
 def main(
@@ -58,8 +58,8 @@ def main(
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
         describe = partial(run_descriptions.everything, source.data_dir, models, compare=link(runs.experiment_id()))
-        notes.describe(describe([], ""))
-        view = notes.share_view()
+        descriptions.describe(describe([], ""))
+        view = descriptions.share_view()
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         scores, best = compare(studies, blend)
@@ -76,8 +76,8 @@ def main(
         if seen:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
         tags = predict(str(folder), output, version, cluster=launch.cluster)
-        notes.describe(describe(scores.to_dict("records"), made.registered.news))
-    return _report(scores, made.registered.news, tags, output, notes.how_to_compare(view))
+        descriptions.describe(describe(scores.to_dict("records"), made.registered.news))
+    return _report(scores, made.registered.news, tags, output, descriptions.how_to_compare(view))
 
 
 def compare(studies: Sequence[Sequence[FoldRun]], method: str = "geometric") -> tuple[pd.DataFrame, pd.Series]:

@@ -26,7 +26,7 @@ from fsat.tagging.inputs import EXPECTED, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.text import short
-from fsat.tracking import claims, notes, runs
+from fsat.tracking import descriptions, ownership, runs
 from fsat.tracking.registry import open_tagger, pinned
 
 GROUPS_A_TASK = 8
@@ -85,7 +85,7 @@ def predict(
     check_installed(cluster)
     given = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
-        claims.sweep()
+        ownership.sweep()
         model = pinned(uri_of(model))
         facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
         tagger = open_tagger(model).only(settings.members)
@@ -117,7 +117,7 @@ def predict(
         runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
         others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
         of_files = partial(run_descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, others)
-        notes.describe(of_files)
+        descriptions.describe(of_files)
         say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
             f"table in {output}")  # fmt: skip
         if result.n_failed:

@@ -15,8 +15,8 @@ from fsat.reports.result_page import Result, write_page
 from fsat.reports.result_words import METHODS
 from fsat.reports.study import Predicted, Told
 from fsat.tracking import runs
+from fsat.tracking.fold_artifacts import FoldRun, Member
 from fsat.tracking.histories import epochs
-from fsat.tracking.members import FoldRun, Member
 
 PAGE = "report.html"
 

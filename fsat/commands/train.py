@@ -19,11 +19,11 @@ from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import folds_on
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.comparison import link
 from fsat.text import dataset_name, fold_name
-from fsat.tracking import claims, notes, runs
-from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.tracking.run_folder import forget
+from fsat.tracking.shared_view import link
 
 WAIT_SECONDS = 5.0
 """How often a fold that another launch trains is looked at."""
@@ -50,9 +50,9 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
         FoldTaken: another process trains it.
     """
     with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as own:
-        claims.sweep()
+        ownership.sweep()
         dataset = source.load(config, fold)
-        done = claims.finished_run(dataset.study, fold) if launch.resume else None
+        done = ownership.finished_run(dataset.study, fold) if launch.resume else None
         if done is None:
             return train_in_run(dataset, fold, source, launch, again=not launch.resume)
         forget(done)
@@ -76,18 +76,18 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
     """
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
-        claims.sweep()
+        ownership.sweep()
         dataset = source.load(config)
         config = dataset.config
         runs.set_tags({"study": dataset.study, "model": config.model})
-        notes.give_colour(dataset.study)
+        descriptions.give_colour(dataset.study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         describe = partial(
             run_descriptions.study, config, dataset.study, source.data_dir, compare=link(runs.experiment_id())
         )
-        notes.describe(describe({}))
-        notes.share_view()
+        descriptions.describe(describe({}))
+        descriptions.share_view()
         run_ids: dict[int, str] = {}
         while missing := [fold for fold in range(config.n_folds) if fold not in run_ids]:
             done = newest_per_fold(finished_folds(dataset.study))
@@ -101,7 +101,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         metrics = [record.run.data.metrics for record in records]
         means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
         runs.log_metrics(means)
-        notes.describe(describe(means))
+        descriptions.describe(describe(means))
         say(f"study {dataset.study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
             f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
         return records
@@ -113,12 +113,12 @@ def _train_free(source: Source, dataset: Dataset, missing: list[int], launch: La
     Returns:
         the run's id by fold, of those that were trained.
     """
-    held = [fold for fold in missing if claims.is_held(dataset.study, fold)]
+    held = [fold for fold in missing if ownership.is_held(dataset.study, fold)]
     if free := [fold for fold in missing if fold not in held]:
         return _train(source, dataset, free, launch) or time.sleep(WAIT_SECONDS) or {}
     say(f"fold{'s' if len(held) > 1 else ''} {', '.join(map(str, held))}: trained by another launch; waiting")
     until = time.monotonic() + NEWS_SECONDS
-    while time.monotonic() < until and all(claims.is_held(dataset.study, fold) for fold in held):
+    while time.monotonic() < until and all(ownership.is_held(dataset.study, fold) for fold in held):
         time.sleep(WAIT_SECONDS)
     return {}
 
@@ -151,7 +151,7 @@ def _train_unless_taken(
     try:
         with runs.tracked("train_fold", fold_name(dataset.config.model, fold, source.data_dir), parent) as own:
             return train_in_run(dataset, fold, source, launch, again=False)
-    except claims.FoldTaken as taken:
+    except ownership.FoldTaken as taken:
         say(str(taken))
         runs.discard(own)
         return ""

@@ -33,10 +33,10 @@ from fsat.parallel.ray_tasks import map_on
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.thresholds import Thresholds
-from fsat.tracking import notes, runs
-from fsat.tracking.labels import COLUMNS, STAGE, TABLE, round_of
-from fsat.tracking.members import Member, download
+from fsat.tracking import descriptions, runs
+from fsat.tracking.fold_artifacts import Member, download
 from fsat.tracking.select_runs import choose
+from fsat.tracking.verified_labels import COLUMNS, STAGE, TABLE, round_of
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _log(
     runs.log_table(table, TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
-    notes.describe(lambda here: run_descriptions.verification(
+    descriptions.describe(lambda here: run_descriptions.verification(
         round_number, studies, counts, found.share, found.warning, run_id, here
     ))  # fmt: skip
     say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels, about "

@@ -46,7 +46,7 @@ class Source:
     def read(self, config: Config, fold: int | None = None) -> Dataset:
         """As `load`, without a word."""
         from fsat.models.precision import settle_precision  # it asks TensorFlow about GPUs
-        from fsat.tracking.labels import fetch_labels
+        from fsat.tracking.verified_labels import fetch_labels
 
         labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
         dataset = load_dataset(self.data_dir, settle_precision(config), self.on_bad_clip, self.n_folds_given, fold)

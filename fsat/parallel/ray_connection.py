@@ -16,7 +16,7 @@ from fsat import interrupts
 from fsat.errors import ConfigError
 from fsat.launch import Cluster
 from fsat.progress import say
-from fsat.tracking import server
+from fsat.tracking import client
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -85,9 +85,9 @@ def _connect(ray: ModuleType, cluster: Cluster) -> Iterator[ModuleType]:
         interrupts.reinstall()  # Ray has put its own handlers in their place
         nodes = [node for node in ray.nodes() if node["Alive"]]
         addresses = {node["NodeManagerAddress"] for node in nodes}
-        if len(addresses) > 1 and not server.is_remote():
+        if len(addresses) > 1 and not client.is_remote():
             raise ConfigError(
-                f"cluster=ray: its {len(addresses)} machines cannot share {server.address()}; start a tracking "
+                f"cluster=ray: its {len(addresses)} machines cannot share {client.address()}; start a tracking "
                 "server and set MLFLOW_TRACKING_URI to it"
             )
         resources = ray.cluster_resources()
@@ -135,5 +135,5 @@ def _travels() -> dict[str, Any]:
         for name, value in os.environ.items()
         if name.startswith(("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_")) and name not in STAYS_HERE
     }
-    kept["MLFLOW_TRACKING_URI"] = server.absolute_uri()
+    kept["MLFLOW_TRACKING_URI"] = client.absolute_uri()
     return {"py_modules": [str(Path(fsat.__file__).parent)], "env_vars": kept}

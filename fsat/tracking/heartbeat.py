@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from fsat.errors import ConfigError, RunError, printable
 from fsat.progress import say
-from fsat.tracking.server import ask
+from fsat.tracking.client import ask
 
 OWNER, HEARTBEAT = "fsat.owner", "fsat.heartbeat"
 

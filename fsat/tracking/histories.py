@@ -7,8 +7,8 @@ from functools import partial
 
 import mlflow
 
-from fsat.tracking.members import FoldRun
-from fsat.tracking.server import UNKNOWN, Refused, ask
+from fsat.tracking.client import UNKNOWN, Refused, ask
+from fsat.tracking.fold_artifacts import FoldRun
 
 LARGEST = 1e300
 """Databases keep an infinite value as the largest number that they have."""

@@ -26,8 +26,8 @@ from mlflow.types.schema import Array
 from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
 from fsat.tagging import Tagger
+from fsat.tracking.client import UNKNOWN, Refused, address, ask
 from fsat.tracking.runs import TAG
-from fsat.tracking.server import UNKNOWN, Refused, address, ask
 
 ALIAS = "champion"
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")

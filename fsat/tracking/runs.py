@@ -25,7 +25,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import heartbeat
-from fsat.tracking.server import Refused, ServerAway, address, ask, create_once, exchange, refusal
+from fsat.tracking.client import Refused, ServerAway, address, ask, create_once, exchange, refusal
 
 TAG = "fsat."
 """Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""

@@ -10,7 +10,7 @@ from fsat.errors import RunError
 from fsat.progress import say
 from fsat.text import dataset_name
 from fsat.tracking import runs
-from fsat.tracking.members import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
 
 Studies = dict[str, list[FoldRun]]
 """Fold runs by study, each study's in the order of folds."""

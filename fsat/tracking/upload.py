@@ -9,11 +9,11 @@ from mlflow.entities import Metric
 
 from fsat.errors import RunError
 from fsat.progress import say
-from fsat.tracking import claims, heartbeat, notes
-from fsat.tracking.outbox import remove_checkpoints
+from fsat.tracking import descriptions, heartbeat, ownership
+from fsat.tracking.client import ServerAway, address, ask
+from fsat.tracking.live_metrics import remove_checkpoints
 from fsat.tracking.run_folder import CHECKSUMS, Kept, every_kept
 from fsat.tracking.runs import TAG, log_all
-from fsat.tracking.server import ServerAway, address, ask
 
 
 def upload(kept: Kept) -> None:
@@ -33,7 +33,7 @@ def upload(kept: Kept) -> None:
     ask(lambda: client.log_artifacts(kept.run_id, str(kept.artifacts)))
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     ask(lambda: client.set_tag(kept.run_id, TAG + "checksums", digest))
-    notes.describe_fold(kept.run_id, {row["key"]: row["value"] for row in kept.metrics()})
+    descriptions.describe_fold(kept.run_id, {row["key"]: row["value"] for row in kept.metrics()})
     ask(lambda: remove_checkpoints(kept.run_id))
 
 
@@ -73,7 +73,7 @@ def _sync(kept: Kept) -> str:
     if run.info.status == "RUNNING" and run.data.tags.get(heartbeat.OWNER) and heartbeat.is_alive(run):
         return f"{heartbeat.who(run)} works on it"
     study, fold = run.data.tags[TAG + "study"], int(run.data.tags[TAG + "fold"])
-    if other := claims.finished_run(study, fold, run.info.experiment_id):
+    if other := ownership.finished_run(study, fold, run.info.experiment_id):
         return f"run {other} has trained the fold meanwhile; left alone, remove {kept.folder} if you do not need it"
     upload(kept)
     ask(lambda: mlflow.MlflowClient().set_terminated(kept.run_id, "FINISHED"))

@@ -25,9 +25,9 @@ from mlflow.exceptions import MlflowException
 from fsat import interrupts
 from fsat.progress import say
 from fsat.tracking import heartbeat
+from fsat.tracking.client import PAUSES, Refused, address, ask, how_away, is_away, refusal
 from fsat.tracking.run_folder import Kept
 from fsat.tracking.runs import BATCH
-from fsat.tracking.server import PAUSES, Refused, address, ask, how_away, is_away, refusal
 
 CHECKPOINTS = "checkpoint"
 """Artifact folder of checkpoints; two files take turns, so that a whole one is always there."""

@@ -16,10 +16,11 @@ from mlflow.entities import RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 
 from fsat.progress import say
-from fsat.reports import comparison, run_descriptions
+from fsat.reports import run_descriptions
 from fsat.text import cut
+from fsat.tracking import shared_view
+from fsat.tracking.client import Refused, ask, without_password
 from fsat.tracking.runs import TAG, active_run_id, experiment_id, now
-from fsat.tracking.server import Refused, ask, without_password
 
 DIGEST = TAG + "note"
 PAGE = "http://127.0.0.1:5000/"
@@ -60,7 +61,7 @@ def describe_fold(run_id: str, scores: Mapping[str, float] | None = None) -> Non
     client = mlflow.MlflowClient()
     with permitted("describe runs"):
         run = ask(lambda: client.get_run(run_id))
-        all_folds = comparison.link(run.info.experiment_id)
+        all_folds = shared_view.link(run.info.experiment_id)
         facts = run.data.params, run.data.tags, scores or {}
         describe(lambda here: run_descriptions.fold(*facts, here, all_folds), run_id)
 
@@ -68,7 +69,7 @@ def describe_fold(run_id: str, scores: Mapping[str, float] | None = None) -> Non
 def describe_tagger(made: run_descriptions.Tagger) -> None:
     """Describe the open run of `ensemble`; and its version and the registered model, where nobody has."""
     client, name, version, where = mlflow.MlflowClient(), made.name, str(made.version), experiment_id()
-    describe(lambda here: run_descriptions.ensemble(made, here, comparison.link(where)))
+    describe(lambda here: run_descriptions.ensemble(made, here, shared_view.link(where)))
     with permitted("describe registered models"):
         if not ask(lambda: client.get_model_version(name, version)).description:
             text = clean(run_descriptions.version(made, run_link(where, active_run_id())))
@@ -86,12 +87,12 @@ def share_view() -> str:
     where, client = experiment_id(), mlflow.MlflowClient()
     with permitted("keep a view on the experiment"):
         tags = ask(lambda: client.get_experiment(where)).tags
-        if comparison.TAG not in tags:
-            ask(lambda: client.set_experiment_tag(where, comparison.TAG, comparison.value(now())))
+        if shared_view.TAG not in tags:
+            ask(lambda: client.set_experiment_tag(where, shared_view.TAG, shared_view.value(now())))
         if NOTE not in tags:
-            text = run_descriptions.experiment(comparison.link(where))
+            text = run_descriptions.experiment(shared_view.link(where))
             ask(lambda: client.set_experiment_tag(where, NOTE, text))
-        return page() + comparison.link(where)
+        return page() + shared_view.link(where)
     return ""
 
 
@@ -111,19 +112,19 @@ def how_to_open(run_id: str, artifact: str) -> str:
 def give_colour(study: str) -> None:
     """Give the open run the colour of its study, in which MLflow's charts show it; a run that has one keeps it."""
     client, run_id, where = mlflow.MlflowClient(), active_run_id(), [experiment_id()]
-    coloured = f"tags.`{comparison.COLOUR_TAG}` LIKE '#%'"
+    coloured = f"tags.`{shared_view.COLOUR_TAG}` LIKE '#%'"
     newest = ["attributes.start_time DESC"]
     with permitted("colour runs"):
-        if comparison.COLOUR_TAG in mlflow.active_run().data.tags:
+        if shared_view.COLOUR_TAG in mlflow.active_run().data.tags:
             return
         of_study = f"{coloured} and tags.`{TAG}study` = '{study}'"
         found = ask(lambda: client.search_runs(where, of_study, max_results=1, order_by=newest))
         if found:
-            colour = found[0].data.tags[comparison.COLOUR_TAG]
+            colour = found[0].data.tags[shared_view.COLOUR_TAG]
         else:
             others = ask(lambda: client.search_runs(where, coloured, max_results=NEWEST, order_by=newest))
-            colour = comparison.new_colour(study, [run.data.tags[comparison.COLOUR_TAG] for run in others])
-        ask(lambda: client.set_tag(run_id, comparison.COLOUR_TAG, colour))
+            colour = shared_view.new_colour(study, [run.data.tags[shared_view.COLOUR_TAG] for run in others])
+        ask(lambda: client.set_tag(run_id, shared_view.COLOUR_TAG, colour))
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import mlflow
 import pandas as pd
 
 from fsat.errors import RunError
-from fsat.tracking.members import get_run
+from fsat.tracking.client import Refused, address, ask
+from fsat.tracking.fold_artifacts import get_run
 from fsat.tracking.runs import TAG
-from fsat.tracking.server import Refused, address, ask
 
 STAGE = "verify"
 TABLE = "labels.csv"

@@ -26,7 +26,7 @@ from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import RunError
 from fsat.launch import Launch
-from fsat.tracking import claims, heartbeat, runs, server
+from fsat.tracking import client, heartbeat, ownership, runs
 from fsat.tracking.run_folder import Kept
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
@@ -187,7 +187,7 @@ def stopped_fold(source: Source, monkeypatch: pytest.MonkeyPatch, **settings: ob
         if epoch == 1:
             raise Stop
 
-    monkeypatch.setattr("fsat.tracking.outbox.Outbox.epoch", fail)
+    monkeypatch.setattr("fsat.tracking.live_metrics.Outbox.epoch", fail)
     with pytest.raises(Stop):
         train_fold(source, Config.resolve({**TINY, "max_epochs": 4, **settings}), 0)
     monkeypatch.undo()
@@ -220,14 +220,14 @@ def test_a_finished_fold_is_trained_anew_only_where_that_is_asked_for(source, ca
 
 def test_nor_is_one_that_was_finished_while_it_was_claimed(source, monkeypatch) -> None:
     config = Config.resolve({**TINY, "max_epochs": 1, "seed": 13})
-    done, finished_run, asked = train_fold(source, config, 0), claims.finished_run, []
+    done, finished_run, asked = train_fold(source, config, 0), ownership.finished_run, []
 
     def late(*fold: object) -> str | None:
         asked.append(fold)
         return finished_run(*fold) if len(asked) > 1 else None
 
-    monkeypatch.setattr(claims, "finished_run", late)
-    with pytest.raises(claims.FoldTaken, match=f"is FINISHED in run {done}"):
+    monkeypatch.setattr(ownership, "finished_run", late)
+    with pytest.raises(ownership.FoldTaken, match=f"is FINISHED in run {done}"):
         train_fold(source, config, 0)
 
 
@@ -242,8 +242,8 @@ def test_of_many_that_claim_a_fold_at_once_never_two_have_it(store, monkeypatch)
         here.name = name
         run_id = client.create_run("0", tags={"fsat.stage": "train_fold"}).info.run_id
         start.wait()
-        with suppress(claims.FoldTaken):
-            claims.claim(run_id, study, 0)
+        with suppress(ownership.FoldTaken):
+            ownership.claim(run_id, study, 0)
             won.append(run_id)
 
     for i in range(6):
@@ -255,7 +255,7 @@ def test_of_many_that_claim_a_fold_at_once_never_two_have_it(store, monkeypatch)
             thread.join()
         assert len(won) <= 1
         winners += won
-        assert claims.is_held(f"study{i}", 0) == bool(won)
+        assert ownership.is_held(f"study{i}", 0) == bool(won)
     assert len(winners) >= 4
 
 
@@ -299,7 +299,7 @@ def test_one_that_has_just_come_needs_no_watching(far, monkeypatch) -> None:
 
 def test_runs_without_an_owner_are_left_alone(store) -> None:
     run_id = mlflow.MlflowClient().create_run("0", tags={"fsat.stage": "train_fold"}).info.run_id
-    claims.sweep()
+    ownership.sweep()
     assert mlflow.get_run(run_id).info.status == "RUNNING"
     mlflow.MlflowClient().set_terminated(run_id)
 
@@ -379,9 +379,9 @@ def test_a_database_that_another_process_is_writing_to_is_waited_for(tmp_path, m
         asked.append(seconds)
         writer.execute("ROLLBACK")
 
-    monkeypatch.setattr(server, "_pause", pause)
+    monkeypatch.setattr(client, "_pause", pause)
     try:
-        assert server.ask(experiments) == 1
+        assert client.ask(experiments) == 1
     finally:
         mlflow.set_tracking_uri(before)
         writer.close()

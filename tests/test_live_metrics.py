@@ -29,10 +29,10 @@ from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import ConfigError, RunError
-from fsat.tracking import heartbeat, server
-from fsat.tracking.outbox import OnServer, upload_checkpoint
+from fsat.tracking import client, heartbeat
+from fsat.tracking.client import ServerAway
+from fsat.tracking.live_metrics import OnServer, upload_checkpoint
 from fsat.tracking.run_folder import Kept, checksums, every_kept
-from fsat.tracking.server import ServerAway
 from fsat.tracking.upload import sync
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
@@ -194,10 +194,10 @@ def losing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[st
 
 @pytest.fixture
 def source(store, data, monkeypatch) -> Source:
-    monkeypatch.setattr(server, "PAUSES", (0.05,))
-    monkeypatch.setattr("fsat.tracking.outbox.PAUSES", (0.05,))
+    monkeypatch.setattr(client, "PAUSES", (0.05,))
+    monkeypatch.setattr("fsat.tracking.live_metrics.PAUSES", (0.05,))
     mlflow.search_runs()
-    server._met.add(mlflow.get_tracking_uri())
+    client._met.add(mlflow.get_tracking_uri())
     return Source(data)
 
 
@@ -330,7 +330,7 @@ def test_the_cache_lists_checkpoints_and_removes_them_with_all(kept) -> None:
 def test_a_wait_that_is_no_number_is_one_line(given, monkeypatch) -> None:
     monkeypatch.setenv("FSAT_SERVER_WAIT", given)
     with pytest.raises(ConfigError, match="FSAT_SERVER_WAIT") as caught:
-        server.patience()
+        client.patience()
     one_line(caught.value)
 
 
@@ -344,24 +344,24 @@ def test_so_is_a_heartbeat(given, monkeypatch) -> None:
 
 def test_passwords_are_not_shown(monkeypatch) -> None:
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://ann:secret@host:5000/x")
-    assert server.address() == "https://ann:***@host:5000/x"
-    refused = server.refusal(mlflow.MlflowException("no: postgresql://u:secret@db/x"))
+    assert client.address() == "https://ann:***@host:5000/x"
+    refused = client.refusal(mlflow.MlflowException("no: postgresql://u:secret@db/x"))
     assert "secret" not in one_line(refused)
 
 
 def test_what_a_process_waits_for_at_first_is_not_what_the_one_that_started_it_waits_for_later(monkeypatch) -> None:
-    for name, value in server.LATER.items():
+    for name, value in client.LATER.items():
         monkeypatch.setenv(name, value)  # as a process that has met its server leaves it to those that it starts
     monkeypatch.setenv("FSAT_SERVER_WAIT", "0")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setattr(server, "FIRST", {**server.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
+        monkeypatch.setattr(client, "FIRST", {**client.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
         try:
             with pytest.raises(ServerAway, match="timed out"):
-                server.ask(lambda: None)
+                client.ask(lambda: None)
         finally:
             mlflow.set_tracking_uri(before)
         silent.settimeout(10)

@@ -19,8 +19,8 @@ from mlflow.entities import Run, RunTag
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import heartbeat
+from fsat.tracking.client import ask
 from fsat.tracking.runs import TAG, discard, experiment_id
-from fsat.tracking.server import ask
 
 STAGE = "train_fold"
 CLAIM = TAG + "claim"

@@ -23,9 +23,9 @@ from pandas.api.types import union_categoricals
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.metrics.row_blocks import open_rows
+from fsat.tracking.client import UNKNOWN, Refused, address, ask
 from fsat.tracking.run_folder import CHECKSUMS, checksums
 from fsat.tracking.runs import TAG, experiment_id
-from fsat.tracking.server import UNKNOWN, Refused, address, ask
 
 STAGE = "train_fold"
 PAGE = 1000
