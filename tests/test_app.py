@@ -19,8 +19,8 @@ from helpers import CLASSES, make_dataset, one_line, read_csv, tone, write_wav
 from servers import OPENER, START_SECONDS, needs
 
 from fsat.app import views
-from fsat.app.desk import Desk, Limits, Sound
-from fsat.app.gate import OPEN
+from fsat.app.handlers import Desk, Limits, Sound
+from fsat.app.middleware import OPEN
 from fsat.app.pictures import picture
 from fsat.app.server import serve
 from fsat.commands.predict import predict

@@ -9,9 +9,9 @@ import pytest
 
 from fsat.data.manifest import Manifest
 from fsat.errors import Problem
-from fsat.reports import eda_findings as findings
+from fsat.reports import eda_text as findings
 from fsat.reports.eda_facts import facts_of
-from fsat.reports.eda_findings import duration, listed, share
+from fsat.reports.eda_text import duration, listed, share
 
 
 def manifest(

@@ -15,12 +15,12 @@ from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
 from fsat.metrics.guesses import best_guesses
 from fsat.metrics.ranking import confusion
-from fsat.reports import result_words as words
-from fsat.reports import study as reports
+from fsat.reports import results_text as words
+from fsat.reports import study_reports as reports
 from fsat.reports.curves import FoldCurve, about_curves
 from fsat.reports.listening import PLAYED_BYTES, Players, hardest, sounds
 from fsat.reports.result_page import Result, write_page
-from fsat.reports.study import Predicted, class_table, confused_pairs, suspects, tell, write_reports
+from fsat.reports.study_reports import Predicted, class_table, confused_pairs, suspects, tell, write_reports
 
 LABELS = ['Bang,_"loud"', "Cello", "None_here", "label"]
 SCORES = np.array(

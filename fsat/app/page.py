@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsat import __version__
-from fsat.app.desk import Desk, Limits, Sound
-from fsat.app.looks import CSS, theme
+from fsat.app.handlers import Desk, Limits, Sound
+from fsat.app.theme import CSS, theme
 from fsat.errors import ConfigError, FsatError, count
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fsat.app.desk import Desk, Limits
-from fsat.app.gate import Gate
+from fsat.app.handlers import Desk, Limits
+from fsat.app.middleware import Gate
 from fsat.app.page import build, import_gradio, mount
 from fsat.errors import FsatError
 from fsat.interrupts import Interrupted

@@ -15,8 +15,10 @@ from contextlib import suppress
 import click
 
 from fsat import interrupts
+from fsat.cli.data_commands import (
+    cli,  # the group, with all commands: each module adds its own to those of the one before
+)
 from fsat.cli.options import DEBUG
-from fsat.cli.tools import cli  # the group, with all commands: each module adds its own to those of the one before
 from fsat.errors import DataError, FsatError, listed
 
 PROBLEMS_SHOWN = 50

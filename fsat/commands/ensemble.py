@@ -21,7 +21,7 @@ from fsat.errors import RunError
 from fsat.metrics.row_blocks import create_rows, ranges, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.study import Predicted, tell, write_reports
+from fsat.reports.study_reports import Predicted, tell, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
 from fsat.text import dataset_name

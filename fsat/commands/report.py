@@ -12,8 +12,8 @@ from fsat.data.locate_clips import Found, Trained, find_clips
 from fsat.progress import say
 from fsat.reports.curves import FoldCurve
 from fsat.reports.result_page import Result, write_page
-from fsat.reports.result_words import METHODS
-from fsat.reports.study import Predicted, Told
+from fsat.reports.results_text import METHODS
+from fsat.reports.study_reports import Predicted, Told
 from fsat.tracking import runs
 from fsat.tracking.fold_artifacts import FoldRun, Member
 from fsat.tracking.histories import epochs

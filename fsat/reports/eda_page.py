@@ -10,10 +10,10 @@ import pandas as pd
 
 from fsat.data.manifest import Manifest
 from fsat.errors import Problem, printable
-from fsat.reports import eda_findings as findings
+from fsat.reports import eda_text as findings
 from fsat.reports import waveforms
 from fsat.reports.eda_facts import Facts
-from fsat.reports.eda_findings import count, duration, listed
+from fsat.reports.eda_text import count, duration, listed
 from fsat.reports.examples import CLIPS_HEARD, LENGTHS_HEARD, Choice
 from fsat.reports.players import LISTEN_SECONDS
 from fsat.reports.waveforms import FIRST_SAMPLES, Waveform

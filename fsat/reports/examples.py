@@ -19,7 +19,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem
 from fsat.parallel.threads import in_order
 from fsat.reports.eda_facts import Facts
-from fsat.reports.eda_findings import duration
+from fsat.reports.eda_text import duration
 from fsat.reports.players import LISTEN_SECONDS, mp3_of
 from fsat.reports.webpage import Sound
 

@@ -12,7 +12,7 @@ from fsat.data.audio import read_header
 from fsat.errors import AudioError, printable
 from fsat.metrics.ranking import TOP_K, top_k
 from fsat.reports.players import LISTEN_SECONDS, mp3_of
-from fsat.reports.study import Predicted, Told, doubted
+from fsat.reports.study_reports import Predicted, Told, doubted
 from fsat.reports.webpage import Sound
 
 SHOWN = 20

@@ -10,10 +10,10 @@ import pandas as pd
 
 from fsat.data.locate_clips import Found
 from fsat.errors import count
-from fsat.reports import result_words as words
+from fsat.reports import results_text as words
 from fsat.reports.curves import FoldCurve, about_curves, plot_curves
 from fsat.reports.listening import SHOWN, Players, first_suspects, hardest, sounds
-from fsat.reports.study import Predicted, Told
+from fsat.reports.study_reports import Predicted, Told
 from fsat.reports.style import BLUE, ORANGE, lettering, plt, save
 from fsat.reports.webpage import Page
 

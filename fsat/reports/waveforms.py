@@ -16,7 +16,7 @@ import pandas as pd
 from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
-from fsat.reports.eda_findings import duration, listed
+from fsat.reports.eda_text import duration, listed
 from fsat.reports.examples import middle
 from fsat.reports.style import BLUE, ORANGE, PAGE_WIDTH, lettering, plt, save
 

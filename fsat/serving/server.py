@@ -12,8 +12,8 @@ from functools import partial
 
 from fsat.errors import FsatError
 from fsat.progress import say
-from fsat.serving.guard import Guard, Message, Receive, Send
 from fsat.serving.limits import Limits
+from fsat.serving.middleware import Guard, Message, Receive, Send
 
 SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module that MLflow's scoring server is; it loads the model while it is imported."""

@@ -22,9 +22,9 @@ from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
 from fsat.metrics.blending import blend_studies
 from fsat.metrics.ranking import top_k
+from fsat.serving.cancellation import check_wanted
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.requests import tag_params
-from fsat.serving.wanted import check_wanted
 from fsat.tagging.folder import load_weights, read_facts
 from fsat.tagging.recordings import windows
 

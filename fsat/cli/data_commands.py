@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fsat.cli.use import cli
+from fsat.cli.tag_commands import cli
 from fsat.download.published import DATASETS
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from fsat.cli.commands import cli
 from fsat.cli.options import check_count, cluster_of, cluster_options, tag_options, with_options
+from fsat.cli.train_commands import cli
 from fsat.errors import DataError, count, printable
 from fsat.presets import EXPORT_FORMATS
 from fsat.tag_settings import TagSettings
@@ -134,7 +134,7 @@ def export(format: str, model: str, members: str, output: str | None, check: Pat
 )
 def app(model: str, host: str, port: int, top_k: int, max_mb: float, max_seconds: float) -> None:
     """Serve a page to tag sounds with a registered tagger in a browser, until Ctrl-C."""
-    from fsat.app.desk import Limits
+    from fsat.app.handlers import Limits
     from fsat.app.server import serve
 
     serve(model, host, port, Limits(max_mb, max_seconds), top_k, click.echo)

@@ -1,6 +1,6 @@
 """The commands that lead to a tagger: each turns its options into the arguments of an entry point in `fsat.commands`.
 
-Those that use one are in `fsat.cli.use`, the small ones in `fsat.cli.tools`.
+Those that use one are in `fsat.cli.tag_commands`, the small ones in `fsat.cli.data_commands`.
 """
 
 from __future__ import annotations

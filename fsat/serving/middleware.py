@@ -17,10 +17,10 @@ from typing import Any
 
 from fsat.errors import printable
 from fsat.progress import say
+from fsat.serving.cancellation import answering
 from fsat.serving.clips import first_request
 from fsat.serving.limits import Limits
 from fsat.serving.requests import RequestError, check_body, check_headers, too_large
-from fsat.serving.wanted import answering
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

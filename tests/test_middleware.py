@@ -18,7 +18,7 @@ from hostile_requests import MARKER, request, silence, wav
 
 from fsat.config import Config
 from fsat.errors import ConfigError
-from fsat.serving import guard, server, wanted
+from fsat.serving import cancellation, middleware, server
 from fsat.serving.clips import first_sounds, groups
 from fsat.serving.limits import Limits
 from fsat.serving.requests import RequestError, check_body, check_headers, tag_params
@@ -154,8 +154,8 @@ class App:
         await send({"type": "http.response.body", "body": self.text[5:]})
 
 
-def serve(client: Client, app: App, scope: dict = SCOPE, limits: Limits = LIMITS) -> guard.Guard:
-    made = guard.Guard(limits)
+def serve(client: Client, app: App, scope: dict = SCOPE, limits: Limits = LIMITS) -> middleware.Guard:
+    made = middleware.Guard(limits)
     asyncio.run(made(app, scope, client.receive, client.send))
     assert made._held == 0
     return made
@@ -187,7 +187,7 @@ def test_the_first_request_is_the_guard_s_own(limits, capfd) -> None:
         if scope["type"] == "http":
             await app(scope, receive, send)
 
-    asyncio.run(guard.Guard(limits)(both, {"type": "lifespan"}, Client(b"").receive, Client(b"").send))
+    asyncio.run(middleware.Guard(limits)(both, {"type": "lifespan"}, Client(b"").receive, Client(b"").send))
     assert asked == ["http", "lifespan"]
     (body,) = app.bodies
     check_body(body, limits.max_clips)
@@ -218,7 +218,7 @@ def test_a_body_is_given_up_once_it_is_too_large() -> None:
 
 def test_bodies_that_are_too_many_at_once_are_put_off() -> None:
     """Of all that are on their way together, only so much is held."""
-    made, app = guard.Guard(Limits(max_mb=0.001)), App()
+    made, app = middleware.Guard(Limits(max_mb=0.001)), App()
     clients = [Client(b"{" * 900, b"", hang_up=True) for _ in range(12)]
     ready = asyncio.Event()
 
@@ -273,17 +273,17 @@ def test_who_hangs_up_is_not_served() -> None:
     serve(client, app)
     assert (app.bodies, client.sent) == ([], [])
 
-    made, found = guard.Guard(LIMITS), []
+    made, found = middleware.Guard(LIMITS), []
     served, waiting = Client(request(wav())), Client(request(wav()))
 
     def look() -> None:
-        with pytest.raises(wanted.GivenUp):
-            wanted.check_wanted()
+        with pytest.raises(cancellation.GivenUp):
+            cancellation.check_wanted()
         found.append(True)
 
     async def work(scope, receive, send) -> None:
         await receive()
-        wanted.check_wanted()
+        cancellation.check_wanted()
         waiting.gone.set()
         served.gone.set()
         assert (await receive())["type"] == "http.disconnect"
@@ -299,22 +299,22 @@ def test_who_hangs_up_is_not_served() -> None:
     asyncio.run(both())
     assert found == [True]
     assert app.bodies == []
-    wanted.check_wanted()  # here nobody waits for anything
+    cancellation.check_wanted()  # here nobody waits for anything
 
 
 def test_a_request_of_one_context_is_not_that_of_another() -> None:
     over = []
 
     def work() -> None:
-        wanted.answering().set()
-        with pytest.raises(wanted.GivenUp):
-            wanted.check_wanted()
+        cancellation.answering().set()
+        with pytest.raises(cancellation.GivenUp):
+            cancellation.check_wanted()
         over.append(True)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    wanted.check_wanted()
+    cancellation.check_wanted()
     assert over == [True]
 
 

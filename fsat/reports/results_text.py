@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.errors import count
-from fsat.reports.study import Predicted, Told
+from fsat.reports.study_reports import Predicted, Told
 
 SURE = 0.02
 """How far mean score and accuracy may be apart for scores to be called right on the whole."""
