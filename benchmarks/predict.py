@@ -94,8 +94,8 @@ def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
     start = time.perf_counter()
     tagger = Tagger(folder)
     loaded = time.perf_counter()
-    scores, errors = tagging.scores(paths)
-    tags = [" ".join(tagging.labels[j] for j in row) for row in top_k(scores)]
+    scores, errors = tagger.scores(paths)
+    tags = [" ".join(tagger.labels[j] for j in row) for row in top_k(scores)]
     done = time.perf_counter()
     if any(errors) or len(tags) != len(paths):
         raise RuntimeError(f"not all files were tagged: {next(filter(None, errors), '')}")

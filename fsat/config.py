@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 from fsat.errors import ConfigError, printable
+from fsat.options import checked, setting, weight_schedule
 from fsat.presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
-from fsat.settings import checked, setting, weight_schedule
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Greatest sampling_rate in Hz and audio_duration in s that make sense for a clip."""

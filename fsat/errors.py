@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WRONG_LABEL = ("the label '", 'the label "')
-"""How the reasons of `fsat.label_names.why_not_a_label` begin that name a label: they are the same for all of its clips."""
+"""How the reasons of `fsat.label_names.why_not_a_label` begin that name a label, the
+same for all of its clips."""
 
 
 class FsatError(Exception):

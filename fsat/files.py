@@ -1,9 +1,11 @@
-"""What the cache folder holds, and what its parts share: checksums, locks, and one clear line for every trouble.
+"""Files: written whole or not at all, hashed, locked, and one clear line for every disk error.
+
+`replace_whole`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache folder.
 
 A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
-``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and
-whoever builds or removes it holds ``clips/<key>.lock``. Lock files stay: to delete one under a process that waits for
-it would let two build at once.
+``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
+process that builds or removes it holds ``clips/<key>.lock``. Lock files stay: deleting one under a process that waits
+for it would let two processes build at once.
 """
 
 from __future__ import annotations
@@ -41,6 +43,73 @@ class Damaged(Exception):
     """A file of the cache is not as it was written; the message says why."""
 
 
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    >>> with replace_whole(path) as unfinished:
+    ...     unfinished.write_text("all of it")
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+
+    Yields:
+        a path beside it to write to, which takes its place when the block ends without an error.
+
+    Raises:
+        OSError: the file cannot be written; what was at `path` is still there.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def held_lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file without waiting for it.
+
+    Args:
+        path: the lock file; its folder must exist.
+        busy: the message of the error if another process holds the lock.
+
+    Raises:
+        FsatError: another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FsatError(busy) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def disk_errors(place: object, what: str = "cannot be written", advice: str = "") -> Iterator[None]:
+    """Turn an `OSError` into an `FsatError` of one line: ``PLACE: WHAT: REASON; ADVICE``."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{place}: {what}: {error.strerror or error}"
+        raise FsatError(f"{message}; {advice}" if advice else message) from error
+
+
 def cache_dir() -> Path:
     """``FSAT_CACHE_DIR``, else the platform's user cache."""
     if given := os.environ.get("FSAT_CACHE_DIR"):
@@ -58,16 +127,8 @@ def clips_dir() -> Path:
 def write_facts(path: Path, facts: dict[str, Any]) -> None:
     """Write facts as JSON under a line with their checksum, whole or not at all; raises OSError."""
     body = json.dumps(facts).encode()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(_digest(path.name, body) + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replace_whole(path) as unfinished:
+        unfinished.write_bytes(_digest(path.name, body) + b"\n" + body)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import RunError
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.tracking.run_folder import checksums
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}

@@ -22,7 +22,7 @@ from conftest import ROOT
 from filelock import FileLock
 from helpers import make_dataset, one_line, read_csv, tone, write_csv, write_wav
 
-from fsat import files
+from fsat import files as fsat_files
 from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import clip_store
@@ -293,7 +293,7 @@ def builder(files: Sequence[ClipFile], log: Path, moment: str = "", number: int 
 
 
 def content(folder: Path) -> dict[str, object]:
-    index = files.read_facts(folder / "index.json")
+    index = fsat_files.read_facts(folder / "index.json")
     return {**index, "made": 0, "samples": (folder / "samples.f32").read_bytes()}
 
 
@@ -392,7 +392,7 @@ def test_who_waits_says_so_once_and_takes_over(files, undisturbed, tmp_path) -> 
 def test_a_signal_ends_the_waiting(files, tmp_path) -> None:
     folder = store_of(open_clips(files, RATE))
     shutil.rmtree(folder)
-    with FileLock(files.lock_path(folder)):
+    with FileLock(fsat_files.lock_path(folder)):
         process = builder(files, tmp_path / "log")
         assert process.stderr.readline() == "waiting for another process that is decoding these clips\n"
         time.sleep(1.2)  # says so once
@@ -424,7 +424,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage index": (lambda folder: (folder / "index.json").write_bytes(os.urandom(3000)), "its checksum"),
     "empty index": (lambda folder: (folder / "index.json").write_bytes(b""), "its checksum"),
     "foreign index": (lambda folder: (folder / "index.json").write_text('{"format": 1}\n'), "its checksum"),
-    "foreign facts": (lambda folder: files.write_facts(folder / "index.json", {"format": 1}), "that of other clips"),
+    "foreign facts": (
+        lambda folder: fsat_files.write_facts(folder / "index.json", {"format": 1}),
+        "that of other clips",
+    ),
     "no index": (lambda folder: (folder / "index.json").unlink(), "index.json is missing"),
     "index is a folder": (lambda folder: in_place_of(folder / "index.json"), "index.json cannot be read: Is a dir"),
 }
@@ -450,7 +453,7 @@ def test_damage_is_noticed_said_and_mended(files, capsys, undisturbed, what: str
 
 def test_of_a_large_store_a_sample_is_checked(files, monkeypatch, capsys) -> None:
     folder = store_of(open_clips(files, RATE))
-    lengths = files.read_facts(folder / "index.json")["lengths"]
+    lengths = fsat_files.read_facts(folder / "index.json")["lengths"]
     monkeypatch.setattr(files, "CHECKED_BYTES", 4 * sum(lengths) // 3)
     capsys.readouterr()
     checked = []
@@ -561,7 +564,7 @@ def test_a_cache_folder_that_cannot_be(files, tmp_path: Path, monkeypatch, place
 
 def test_a_disk_that_does_not_keep_what_is_written(files, monkeypatch) -> None:
     def forgetful(file, data):
-        files.write_all(file, bytes(memoryview(data).nbytes) if file.name.endswith(".f32") else data)
+        fsat_files.write_all(file, bytes(memoryview(data).nbytes) if file.name.endswith(".f32") else data)
 
     monkeypatch.setattr(clip_store, "write_all", forgetful)
     with pytest.raises(FsatError, match="cannot be read back as it was written"):
@@ -608,7 +611,7 @@ def test_the_command_lists_what_there_is(files, folder: Path, tmp_path: Path) ->
     lines = {line.partition(str(folder))[2].partition("  ")[0]: line for line in stores}
     assert len(stores) == 3
     now = time.strftime("%Y-%m-%d")
-    line = lines[f"/clips/{files.name}"].split()
+    line = lines[f"/clips/{store.name}"].split()
     assert line[:3] == ["8000", "Hz", "18"]
     assert line[4] == "kB"
     assert line[5] == line[7] == now
@@ -636,7 +639,7 @@ def test_the_command_clears_stores_and_nothing_else(files, folder: Path, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "index.json").write_text("words")
     (folder / "clips" / ("0" * 20)).symlink_to(tmp_path / "elsewhere")
-    with FileLock(files.lock_path(kept)):
+    with FileLock(fsat_files.lock_path(kept)):
         *lines, freed = fsat_cache("--clear")
         assert f"{kept}: is being made by another process, and stays" in lines
         assert sum(line.endswith(": removed") for line in lines) == 2

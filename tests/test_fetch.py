@@ -8,7 +8,7 @@ from helpers import one_line
 from zip_server import ZipServer, noise, zipped
 
 from fsat import progress
-from fsat.download import fetch
+from fsat.download import fetch as fetch_module
 from fsat.download.fetch import fetch
 from fsat.errors import FsatError
 
@@ -18,7 +18,7 @@ BIG_BYTES = zipped({"a.bin": noise(600_000)})
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(fetch, "WAITS", (0.0,))
+    monkeypatch.setattr(fetch_module, "WAITS", (0.0,))
     server = ZipServer({BIG: BIG_BYTES}).start()
     yield server
     server.stop()

@@ -27,7 +27,7 @@ from fsat.data.audio import decode, read_header
 from fsat.data.clip_checks import check_clip
 from fsat.data.dataset import load_dataset
 from fsat.errors import AudioError, DataError, FsatError
-from fsat.tag_settings import TagSettings
+from fsat.options import TagSettings
 from fsat.tagging import Tagger
 from fsat.tagging.tables import shown
 

@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import FsatError, RunError
 from fsat.interrupts import Interrupted
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.tracking import runs
 from fsat.tracking.live_metrics import Outbox
 

@@ -30,7 +30,7 @@ from fsat.metrics.label_noise import (
     sharpness,
     wrong_share,
 )
-from fsat.thresholds import Thresholds
+from fsat.options import Thresholds
 from fsat.tracking.verified_labels import fetch_labels, round_of
 
 # --- decisions -------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def test_sync_leaves_alone_what_belongs_to_another_server(kept) -> None:
 
 
 def test_sync_leaves_alone_a_fold_that_was_trained_elsewhere_meanwhile(kept, source) -> None:
-    from fsat.launch import Launch
+    from fsat.options import Launch
 
     before = kept(33)
     other = train_fold(source, Config.resolve({**TINY, "seed": 33}), 0, Launch(resume=False))

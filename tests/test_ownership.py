@@ -25,7 +25,7 @@ from fsat.commands.train import train_fold
 from fsat.config import Config
 from fsat.data.source import Source
 from fsat.errors import RunError
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.tracking import client, heartbeat, ownership, runs
 from fsat.tracking.run_folder import Kept
 

@@ -22,10 +22,10 @@ from fsat.data.audio import decode
 from fsat.data.clips import Clips
 from fsat.data.source import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
-from fsat.launch import Launch
 from fsat.metrics.calibration import reliability
 from fsat.models import build
 from fsat.models.precision import settle_precision
+from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import by_run_ids, download

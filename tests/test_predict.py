@@ -24,8 +24,8 @@ from warm import Warm
 from fsat.cli import cli
 from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError, RunError
+from fsat.options import CLIPS, TagSettings
 from fsat.parallel.processes import map_side_by_side
-from fsat.tag_settings import CLIPS, TagSettings
 from fsat.tagging import Tagger, ledger
 from fsat.tracking.registry import open_tagger
 

@@ -24,7 +24,7 @@ from stores import new_store
 from warm import Warm
 
 from fsat.errors import ConfigError
-from fsat.launch import Cluster
+from fsat.options import Cluster
 from fsat.parallel import ray_tasks as cluster_module
 from fsat.parallel.ray_connection import check_installed
 
@@ -202,7 +202,7 @@ def test_an_error_on_a_node_is_one_line_that_names_it(nodes, data, tmp_path) -> 
 
 def test_a_token_that_is_not_the_clusters_is_one_line(nodes, tmp_path) -> None:
     code = f"""
-from fsat.launch import Cluster
+from fsat.options import Cluster
 from fsat.parallel.ray_tasks import map_on
 list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
 """

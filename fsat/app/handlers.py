@@ -20,7 +20,7 @@ from fsat.data.audio import LONGEST, decode, read_header
 from fsat.errors import ConfigError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import Segment, Window, segments
-from fsat.tag_settings import LONGEST_CLIP
+from fsat.options import LONGEST_CLIP
 from fsat.tagging.tables import Tags
 
 if TYPE_CHECKING:

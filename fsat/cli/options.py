@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from fsat.config import PRESETS, Config
+from fsat.options import Thresholds
 from fsat.presets import BLENDS
-from fsat.thresholds import Thresholds
 
 DEBUG = "FSAT_DEBUG"
 """Environment variable that asks for tracebacks."""
@@ -199,7 +199,7 @@ threshold_options = [
 
 def cluster_of(options: dict[str, Any]) -> Any:
     """The machines to work on; takes what says so out of the options."""
-    from fsat.launch import Cluster
+    from fsat.options import Cluster
 
     names = {"cluster": "kind", "ray_address": "address", "ray_cpus": "cpus", "ray_gpus": "gpus"}
     return Cluster(**{field: options.pop(name) for name, field in names.items() if name in options})

@@ -10,8 +10,8 @@ import click
 from fsat.cli.options import check_count, cluster_of, cluster_options, tag_options, with_options
 from fsat.cli.train_commands import cli
 from fsat.errors import DataError, count, printable
+from fsat.options import TagSettings
 from fsat.presets import EXPORT_FORMATS
-from fsat.tag_settings import TagSettings
 
 
 @cli.command()

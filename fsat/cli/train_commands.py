@@ -27,7 +27,7 @@ from fsat.cli.options import (
 )
 from fsat.config import PRESETS, Config
 from fsat.errors import DataError
-from fsat.thresholds import Thresholds
+from fsat.options import Thresholds
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -176,7 +176,7 @@ def _chosen(run_ids: str | None, studies: str | None) -> tuple[list[str], list[s
 
 def _launch(options: dict[str, Any]) -> Any:
     """How folds are to be started; takes what says so out of the options."""
-    from fsat.launch import Launch
+    from fsat.options import Launch
 
     cluster = cluster_of(options)
     return Launch(

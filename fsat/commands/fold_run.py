@@ -15,7 +15,7 @@ from fsat.data.dataset import Dataset
 from fsat.data.source import Source
 from fsat.data.tables import write_table
 from fsat.errors import RunError
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.progress import say
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission

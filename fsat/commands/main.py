@@ -18,7 +18,7 @@ from fsat.config import Config
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.source import Source
 from fsat.data.tables import check_writable
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.parallel.ray_connection import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions

@@ -12,14 +12,13 @@ from typing import Any
 
 from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
-from fsat.launch import ALONE, Cluster
 from fsat.models import n_threads
+from fsat.options import ALONE, CLIPS, Cluster, TagSettings
 from fsat.parallel.processes import cores, map_side_by_side
 from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import map_on
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
-from fsat.tag_settings import CLIPS, TagSettings
 from fsat.tagging import ledger as ledgers
 from fsat.tagging.batches import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
 from fsat.tagging.inputs import EXPECTED, read_input

@@ -13,7 +13,7 @@ from fsat.config import Config
 from fsat.data.dataset import Dataset
 from fsat.data.source import Source
 from fsat.errors import DataError
-from fsat.launch import Launch
+from fsat.options import Launch
 from fsat.parallel.processes import n_workers, train_side_by_side
 from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import folds_on

@@ -13,7 +13,6 @@ import pandas as pd
 
 from fsat.commands.blend_members import Blend, blend_members
 from fsat.errors import RunError
-from fsat.launch import ALONE, Cluster
 from fsat.metrics.guesses import best_guesses
 from fsat.metrics.label_noise import (
     CLEAR,
@@ -28,11 +27,11 @@ from fsat.metrics.label_noise import (
 )
 from fsat.metrics.row_blocks import ranges, release
 from fsat.metrics.weights import FEWEST_VERIFIED, clips_to_fit
+from fsat.options import ALONE, Cluster, Thresholds
 from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import map_on
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.thresholds import Thresholds
 from fsat.tracking import descriptions, runs
 from fsat.tracking.fold_artifacts import Member, download
 from fsat.tracking.select_runs import choose

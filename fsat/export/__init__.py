@@ -1,0 +1,1 @@
+"""A tagger as one ONNX, TensorFlow Lite or Keras file: a waveform in, scores out."""

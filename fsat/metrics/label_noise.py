@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsat.metrics.blending import TINY
-from fsat.thresholds import Thresholds
+from fsat.options import Thresholds
 
 DECISIONS = ("verified", "accept", "relabel", "drop", "keep")
 """``verified`` by hand; the label ``accept``-ed or replaced (``relabel``), both trusted from then on; the clip

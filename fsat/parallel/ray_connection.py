@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsat import interrupts
 from fsat.errors import ConfigError
-from fsat.launch import Cluster
+from fsat.options import Cluster
 from fsat.progress import say
 from fsat.tracking import client
 

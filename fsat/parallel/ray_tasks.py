@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsat import interrupts, progress
 from fsat.errors import FsatError, RunError
-from fsat.launch import Cluster
 from fsat.models import n_threads
+from fsat.options import Cluster
 from fsat.parallel.ray_connection import connected
 from fsat.progress import say
 

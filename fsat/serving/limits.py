@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 
 from fsat.errors import ConfigError
-from fsat.settings import checked, setting
+from fsat.options import checked, setting
 
 VARIABLES = {
     "max_mb": "FSAT_SERVE_MAX_MB",

@@ -19,9 +19,9 @@ from fsat import interrupts
 from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
+from fsat.options import TagSettings
 from fsat.parallel.processes import cores
 from fsat.parallel.threads import in_order
-from fsat.tag_settings import TagSettings
 from fsat.tagging import Tagger
 from fsat.tagging.ledger import File
 from fsat.tracking.registry import open_tagger
