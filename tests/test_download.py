@@ -13,8 +13,8 @@ import pytest
 import zip_server
 from conftest import ROOT
 from filelock import FileLock
-from helpers import one_line
-from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, wait_for, zipped
+from helpers import one_line, wait_for
+from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, zipped
 
 from fsat.cli import run
 from fsat.data.manifest import read_manifest
