@@ -80,7 +80,7 @@ def store(tmp_path_factory) -> Iterator[Store]:
         with runs.tracked("ensemble", f"ensemble of {' + '.join(STUDIES)} on {dataset_name(DATA)}") as run_id:
             client, made.made = mlflow.MlflowClient(), run_id
             client.create_registered_model("fsat")
-            mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagging/MLmodel")
+            mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
             client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
             descriptions.describe_tagger(tagger())
         with server:
