@@ -69,6 +69,7 @@ def assert_whole(store: mlflow.MlflowClient, run_id: str, folder: Path, epochs: 
     assert {name: found[name] for name in listed} == listed
 
 
+@pytest.mark.server
 def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> None:
     process = start(tmp_path, data, remote.uri, 1)
     process.wait_for("epoch 30/")
@@ -87,6 +88,7 @@ def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> 
     assert not list((tmp_path / "cache" / "runs").iterdir())
 
 
+@pytest.mark.server
 def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remote, data, tmp_path) -> None:
     process = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
     process.wait_for("epoch 30/")
@@ -114,6 +116,7 @@ def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remot
     assert_whole(client, kept.name, remote.artifacts / "0" / kept.name / "artifacts", 300)
 
 
+@pytest.mark.server
 def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, data, tmp_path) -> None:
     words = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
     command = ["train_fold", "--fold", "1", "--data_dir", str(data), *words, "--checkpoint_to", "server"]

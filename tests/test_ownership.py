@@ -95,6 +95,7 @@ class Launched:
         self.process.communicate()
 
 
+@pytest.mark.process
 def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data, tmp_path) -> None:
     place, other = Place(tmp_path / "place", data), Place(tmp_path / "other", data)
     first = place.start("cross_validate", **LONG)
@@ -126,6 +127,7 @@ def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data
     assert not list((place.folder / "cache" / "runs").iterdir())
 
 
+@pytest.mark.process
 def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     place = Place(tmp_path, data)
     both = [place.start("cross_validate", **LONG) for _ in range(2)]
@@ -136,6 +138,7 @@ def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     assert len(place.runs()) == 2
 
 
+@pytest.mark.process
 def test_mlflows_own_run_says_where_the_fold_went_on(data, tmp_path) -> None:
     place = Place(tmp_path, data)
     first = place.start("train_fold", fold=1, **LONG)

@@ -141,6 +141,7 @@ def test_one_file_and_a_name_that_is_given_twice(tagger, clips, tmp_path, capsys
     assert "warning: 1 name" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_processes_side_by_side_find_the_same_bits(tagger, clips, tmp_path):
     predict(str(clips), tmp_path / "alone.parquet", "champion", workers="1")
     predict(str(clips), tmp_path / "two.parquet", "champion", workers="2")
@@ -155,6 +156,7 @@ def die(item: int) -> int:
     return item
 
 
+@pytest.mark.process
 def test_a_process_that_dies_is_said_and_ends_the_others():
     with pytest.raises(RunError, match=r"a process that tags died; .* workers=1"):
         list(map_side_by_side(die, range(1000), 2))
@@ -246,6 +248,7 @@ def n_done(output: Path) -> int:
         return db.execute("SELECT COUNT(*) FROM files WHERE found IS NOT NULL").fetchone()[0]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, capsys):
     """No file twice, none missing, and not a bit otherwise than undisturbed."""

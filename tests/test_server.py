@@ -33,6 +33,8 @@ from helpers import make_dataset, read_csv
 from servers import OPENER, MlflowServer, free_port, needs, postgres, postgres_folder
 from stores import new_store
 
+pytestmark = pytest.mark.server
+
 PAGE = (ROOT / "docs" / "tracking-server.md").read_text()
 FILLED = {
     "PASSWORD": "databases-secret", "ADMIN_PASSWORD": "admins-first-secret", "NEW_PASSWORD": "admins-next-secret",
