@@ -43,11 +43,11 @@ def made(kaggle) -> tuple[Path, dict[str, float]]:
 
 
 def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
-    from benchmarks.fsdkaggle2018 import thinned_train
+    from benchmarks.fsdkaggle2018 import sample_train
 
     with open(shared / "data" / "fsdkaggle2018" / "train.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    tenth = thinned_train(rows, 0.1)
+    tenth = sample_train(rows, 0.1)
 
     def count(some, label, verified="01"):
         return len([row for row in some if row["label"] == label and row["manually_verified"] in verified])
