@@ -81,7 +81,10 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
     clips, classes = count(facts.n_train, "training clip"), count(len(facts.classes), "class")
     test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
     tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
-    title, subtitle = f"{facts.name}: {clips} of {classes}", f"{test_clips}; dataset {manifest.digest}; read from {tables}"
+    title, subtitle = (
+        f"{facts.name}: {clips} of {classes}",
+        f"{test_clips}; dataset {manifest.digest}; read from {tables}",
+    )
     page = Eda(facts, waveforms, choice, sounds, unreadable, plots)
     write_page(folder / PAGE, PAGE, title, subtitle, SECTIONS, page)
     return facts.metrics(), unreadable
@@ -89,13 +92,13 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
 
 def classes(page: Eda) -> Mapping[str, Any]:
     """Return the number of clips of each class, and how many are verified."""
-    classes = page.facts.classes
+    counts = page.facts.classes
     rows = pd.DataFrame({
-        "label": classes["label"].map(_shorten),
-        "clips": classes["clips"],
-        "verified": classes["verified"],
-        "% verified": 100 * classes["verified_share"],
-        "median length (s)": classes["median_seconds"],
+        "label": counts["label"].map(_shorten),
+        "clips": counts["clips"],
+        "verified": counts["verified"],
+        "% verified": 100 * counts["verified_share"],
+        "median length (s)": counts["median_seconds"],
     })  # fmt: skip
     formats = {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"}
     caption = "Training clips of each class, fewest first"
@@ -170,7 +173,7 @@ def problems(page: Eda) -> Mapping[str, Any]:
     reasons = Counter(problem.reason for problem in problems).most_common()
     most_frequent = ""
     if 1 < len(reasons) < len(problems):
-        most_frequent = listed([f"{_shorten(reason)} ({n:,} times)" for reason, n in reasons], 5)
+        most_frequent = listed([f"{_shorten(reason)} ({count(n, 'time')})" for reason, n in reasons], 5)
     rows = [
         (_shorten(problem.fname), _shorten(problem.reason, 2 * MAX_CELL), problem.split, problem.file, problem.row)
         for problem in problems

@@ -56,7 +56,9 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
     for axes, part in panels:
         names = labels.iloc[part]
         groups = [np.log10(by_label[label]) if log else by_label[label] for label in names]
-        violins = axes.violinplot(groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60)
+        violins = axes.violinplot(
+            groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60
+        )
         for body in violins["bodies"]:
             body.set(facecolor=BLUE, alpha=0.5)
         violins["cmedians"].set(color=ORANGE, linewidth=2)

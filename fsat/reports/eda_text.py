@@ -74,7 +74,9 @@ def describe_lengths_per_label(facts: Facts) -> str:
         return text
     low, high = duration(least["p10_seconds"]), duration(least["p90_seconds"])
     narrow = f"all about {low}" if low == high else f"{low} to {high}"
-    return f"{text} Lengths vary most in {most['label']}, where {_spread(most)}, and least in {least['label']} ({narrow})."
+    return (
+        f"{text} Lengths vary most in {most['label']}, where {_spread(most)}, and least in {least['label']} ({narrow})."
+    )
 
 
 def describe_lengths(facts: Facts) -> str:

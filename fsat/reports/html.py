@@ -47,7 +47,10 @@ def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None =
     columns = [(str(name), pd.api.types.is_numeric_dtype(frame[name])) for name in frame]
     specs = [(formats or {}).get(name, "") for name, _ in columns]
     rows = [
-        ["" if pd.isna(value) else format(value, spec) if spec else str(value) for value, spec in zip(row, specs, strict=True)]
+        [
+            "" if pd.isna(value) else format(value, spec) if spec else str(value)
+            for value, spec in zip(row, specs, strict=True)
+        ]
         for row in frame.itertuples(index=False, name=None)
     ]
     return Table(caption, columns, rows)

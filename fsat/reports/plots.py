@@ -1,7 +1,7 @@
 """Figures of predictions, and the style of all figures.
 
-The figures show learning curves, confusions, average precision per class, calibration and scores. MLflow shows them in a
-pane that is 500 to 800 pixels wide and shrinks wider ones, so no figure is wider than its text needs.
+The figures show learning curves, confusions, average precision per class, calibration and scores. MLflow shows them in
+a pane that is 500 to 800 pixels wide and shrinks wider ones, so no figure is wider than its text needs.
 """
 
 from __future__ import annotations

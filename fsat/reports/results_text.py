@@ -1,6 +1,7 @@
 """Sentences about the scores, learning curves, classes, confusions and calibration of a blend, computed from them.
 
-Conventions: mAP@3 in [0, 1] has four decimals; shares are in per cent; epochs count from 1, as in every text for people.
+Conventions: mAP@3 in [0, 1] has four decimals; shares are in per cent; epochs count from 1, as in every text for
+people.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def describe_curves(curves: Sequence[FoldCurve]) -> list[str]:
             continue
         lengths = [max(loss) + 1 for loss in losses]
         best = [min(loss, key=loss.__getitem__) + 1 for loss in losses]
-            text = (
+        epochs = "epoch" if max(lengths) == 1 else "epochs"
+        text = (
             f"{model} ({study}): {count(len(losses), 'fold')} of {_range(lengths)} {epochs}; the loss is lowest at "
             f"epoch {_range(best)}"
         )

@@ -139,8 +139,9 @@ def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
     number = {name: round(value) for name, value in metrics.items()}
     return _paragraphs(
         f"**A look at the data** in {code(data_dir.absolute().name)}.",
-        f"- {count(number['n_train'], 'training clip')} of {count(number['n_classes'], 'class')}, {number['fewest_clips']} to "
-        f"{number['most_clips']} per class; a person has verified {number['n_verified']} of the labels\n"
+        f"- {count(number['n_train'], 'training clip')} of {count(number['n_classes'], 'class')}, "
+        f"{number['fewest_clips']} to {number['most_clips']} per class; a person has verified {number['n_verified']} "
+        "of the labels\n"
         f"- {metrics['shortest_seconds']:.2f} to {metrics['longest_seconds']:.2f} s long, "
         f"{metrics['train_seconds'] / 60:.1f} min in total\n"
         f"- {count(number['n_test'], 'test clip')}",

@@ -126,7 +126,7 @@ def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def confused_pairs(counts: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Return ``label, guess, clips, share`` of wrong best guesses, most clips first; `share` is of the label's clips."""
+    """Return ``label, guess, clips, share`` of wrong guesses, most clips first; `share` is of the label's clips."""
     errors = counts * ~np.eye(len(labels), dtype=bool)
     label, guess = np.nonzero(errors)
     names = np.array(labels, dtype=object)
