@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import count
-from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
+from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, integer_ticks, plt, save
 
 PER_PANEL, MAX_PANELS = 45, 12
 LENGTHS_SHOWN = 20
@@ -38,7 +38,7 @@ def plot_classes(facts: Facts, path: Path) -> None:
         _label_classes(axes, rows["label"], len(table))
         axes.set_ylabel("training clips")
         axes.set_ylim(0, 1.05 * table["clips"].max())
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(axes.yaxis)
     _title(figure, "Clips of each class", len(table))
     figure.axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
     save(figure, path)
@@ -59,7 +59,7 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
         violins = axes.violinplot(
             groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60
         )
-        for body in violins["bodies"]:
+        for body in violins["bodies"]:  # type: ignore[attr-defined]  # a list, which its type does not say
             body.set(facecolor=BLUE, alpha=0.5)
         violins["cmedians"].set(color=ORANGE, linewidth=2)
         _label_classes(axes, names, len(labels))
@@ -87,7 +87,7 @@ def plot_lengths(facts: Facts, path: Path) -> None:
             axes.legend(frameon=False, loc="upper right")
         axes.set_title(count(len(seconds), f"{name} clip"), loc="left")
         axes.set_ylabel("clips")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(axes.yaxis)
     if log:
         panels[0].set_xscale("log")
         panels[1].xaxis.set_major_formatter("{x:g}")
@@ -107,7 +107,7 @@ def plot_repeated(facts: Facts, path: Path) -> None:
     axes.set_yticks(range(len(rows)), [f"{row.frames} samples, {row.seconds:.2f} s" for row in rows])
     axes.margins(x=0.22)
     axes.set_xlabel("clips of exactly this length")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    integer_ticks(axes.xaxis)
     axes.grid(visible=False, axis="y")
     hidden = len(facts.repeated) - len(rows)
     title = f"Lengths that many clips share{f' ({hidden:,} more in the table)' if hidden else ''}"
@@ -121,8 +121,8 @@ def _panels(n_classes: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes,
     """Return a figure, and its panels with the slices of the classes that they show."""
     n_panels = min(MAX_PANELS, -(-n_classes // PER_PANEL))
     size = min(PER_PANEL, -(-n_classes // n_panels))
-    options = {"figsize": (PAGE_WIDTH, inches * n_panels), "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(n_panels, 1, **options)
+    height = inches * n_panels
+    figure, axes = plt.subplots(n_panels, 1, figsize=(PAGE_WIDTH, height), squeeze=False, layout="constrained")
     slices = (slice(start, min(n_classes, start + size)) for start in range(0, n_panels * size, size))
     return figure, zip(axes[:, 0], slices, strict=True)
 

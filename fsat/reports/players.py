@@ -155,7 +155,7 @@ def encode(
         max_bytes: maximum size of all MP3 files; clips that do not fit have a note instead of a player.
     """
     workers = os.cpu_count() or 1
-    results = in_order(lambda example: _encode(example, seconds), examples, workers, 2 * workers)
+    results = in_order(lambda example: _encode_example(example, seconds), examples, workers, 2 * workers)
     for example, result in zip(examples, results, strict=True):
         note = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
         if isinstance(result, str):
@@ -219,7 +219,7 @@ class PlayerMaker:
         if self.locate is None:
             return Sound(title, [*notes, name], None)
         if fname not in self.cache:
-            self.cache[fname] = self._encode(fname)
+            self.cache[fname] = _encode_clip(self.locate, fname)
         result = self.cache[fname]
         if isinstance(result, str):
             return Sound(title, [*notes, name, result], None)
@@ -231,16 +231,18 @@ class PlayerMaker:
         self.free_bytes -= len(mp3)
         return Sound(title, notes, mp3)
 
-    def _encode(self, fname: str) -> tuple[float, bytes] | str:
-        try:
-            path = self.locate(fname)
-            header = read_header(path)
-            return header.frames / header.samplerate, mp3_of(path)
-        except (AudioError, OSError, RuntimeError) as error:  # libsndfile raises RuntimeError
-            return f"cannot be played: {printable(error)}"
+
+def _encode_clip(locate: Callable[[str], Path], fname: str) -> tuple[float, bytes] | str:
+    """Return the length of a clip in seconds and its MP3 file, or the reason why there is none."""
+    try:
+        path = locate(fname)
+        header = read_header(path)
+        return header.frames / header.samplerate, mp3_of(path)
+    except (AudioError, OSError, RuntimeError) as error:  # libsndfile raises RuntimeError
+        return f"cannot be played: {printable(error)}"
 
 
-def _encode(example: Example, seconds: float) -> bytes | str:
+def _encode_example(example: Example, seconds: float) -> bytes | str:
     """Return the MP3 file, or the reason why there is none."""
     try:
         return mp3_of(example.path, seconds)

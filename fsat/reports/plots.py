@@ -23,7 +23,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 DPI = 110
 PAGE_WIDTH = 9.0
@@ -77,6 +79,11 @@ class FoldCurve:
 def figure_text(text: str, limit: int = 24) -> str:
     """Return a label for a figure: cut to `limit` characters, with dollar signs that start no formula."""
     return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")
+
+
+def integer_ticks(axis: Axis, min_n_ticks: int = 2) -> None:
+    """Put the ticks of an axis on integers."""
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=min_n_ticks))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -210,7 +217,7 @@ def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
     upper.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
-    upper.set_ylabel("share of best guesses that are correct")
+    upper.set_ylabel("share of best guesses that are right")
     upper.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(f"{title}: expected calibration error {bins.expected_error:.3f}", fontsize=12)
     lower.bar(bins.low, bins.clips, width, color=GREY, **bars)
@@ -251,7 +258,7 @@ def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
 def _epoch_axis(axes: Axes, n_epochs: int) -> None:
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, n_epochs + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    integer_ticks(axes.xaxis, min_n_ticks=1)
 
 
 def _legend_above(axes: Axes, **options: object) -> None:

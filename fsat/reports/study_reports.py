@@ -40,7 +40,7 @@ class Predictions:
     scores: np.ndarray
     targets: np.ndarray
     verified: np.ndarray
-    fnames: Sequence[str]
+    fnames: pd.api.extensions.ExtensionArray | np.ndarray
     labels: Sequence[str]
 
 

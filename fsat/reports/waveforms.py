@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
@@ -100,10 +101,9 @@ def describe_waveforms(waveforms: Sequence[Waveform]) -> str:
 
 def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
     """Plot each clip in a row: the whole clip on the left, its first samples on the right."""
-    n_rows = len(waveforms)
-    size, options = (PAGE_WIDTH, 2.2 * n_rows), {"width_ratios": (3, 2), "squeeze": False, "layout": "constrained"}
-    figure, rows = plt.subplots(n_rows, 2, figsize=size, **options)
-    figure.get_layout_engine().set(h_pad=0.1)
+    n_rows, size = len(waveforms), (PAGE_WIDTH, 2.2 * len(waveforms))
+    layout = ConstrainedLayoutEngine(h_pad=0.1)
+    figure, rows = plt.subplots(n_rows, 2, figsize=size, width_ratios=(3, 2), squeeze=False, layout=layout)
     for (whole, start), waveform in zip(rows, waveforms, strict=True):
         whole.set_title(f"{figure_text(printable(waveform.label))}, {waveform.role}", loc="left", fontsize=11)
         start.set_title(figure_text(printable(waveform.fname)), loc="right", fontsize=10, color=DARK_GREY)
