@@ -106,11 +106,12 @@ def scores(result: Result) -> Mapping[str, Any]:
 def curves(result: Result) -> Mapping[str, Any]:
     """Return the learning curves of all folds, as far as the tracking server has them."""
     known = [curve for curve in result.curves if curve.has_points]
-    if not known:
-        return {"findings": ["The tracking server has no metrics by epoch of these fold runs, so there are no curves."]}
-    plot_curves(known, result.plots / "folds.png")
-    findings = results_text.describe_curves(known) or ["The tracking server has no val_loss of these fold runs."]
-    return {"findings": findings, "n_missing": len(result.curves) - len(known), "n_curves": len(result.curves)}
+    if known:
+        plot_curves(known, result.plots / "folds.png")
+        findings = results_text.describe_curves(known) or ["The tracking server has no val_loss of these fold runs."]
+    else:
+        findings = ["The tracking server has no metrics by epoch of these fold runs, so there are no curves."]
+    return {"findings": findings, "n_known": len(known), "n_curves": len(result.curves)}
 
 
 def classes(result: Result) -> Mapping[str, Any]:
