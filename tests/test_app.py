@@ -19,7 +19,7 @@ from helpers import CLASSES, make_dataset, one_line, read_csv, tone, write_wav
 from servers import OPENER, START_SECONDS, needs
 
 from fsat.app import views
-from fsat.app.handlers import Desk, Limits, Sound
+from fsat.app.handlers import Limits, Sound, TagHandler
 from fsat.app.middleware import OPEN
 from fsat.app.pictures import picture
 from fsat.app.server import serve
@@ -29,6 +29,8 @@ from fsat.errors import ConfigError, FsatError, RunError
 from fsat.metrics.segments import Segment, segments
 from fsat.tagging.tables import Tags
 from fsat.tracking.registry import open_tagger
+
+pytestmark = pytest.mark.browser
 
 URI = "models:/fsat@champion"
 RATE = 8000
@@ -436,7 +438,7 @@ def test_any_sound_can_be_drawn(n_samples, rate, level):
 
 
 def test_a_sound_that_was_deleted_is_said_to_be_gone(tagger, tmp_path):
-    desk = Desk(tagger, Limits(), 3)
+    desk = TagHandler(tagger, Limits(), 3)
     assert "choose it again" in desk.answer([Sound(str(tmp_path / "gone.wav"), "gone.wav")])
     assert "No sound yet" in desk.answer([])
 
@@ -444,7 +446,7 @@ def test_a_sound_that_was_deleted_is_said_to_be_gone(tagger, tmp_path):
 def test_progress_is_told_and_parts_are_small(tagger, clips):
     told = []
     sound = Sound(str(clips / "low.wav"), "low.wav")
-    html = Desk(tagger, Limits(), 2).answer([sound] * 17, lambda done, total: told.append((done, total)))
+    html = TagHandler(tagger, Limits(), 2).answer([sound] * 17, lambda done, total: told.append((done, total)))
     assert told == [(0, 17), (8, 17), (16, 17)]
     assert html.count("<tr>") == 18
     assert html.count("fsat-pair") == 2 * 17

@@ -32,6 +32,8 @@ from taggers import ONE_OF_EACH, register_tagger, write_tagger
 from fsat.serving.requests import VARIABLES, Limits
 from fsat.tagging import Tagger
 
+pytestmark = pytest.mark.server
+
 PAGE = (ROOT / "docs" / "serving.md").read_text()
 SPARE_KB = 64_000
 """What a request of 2 MB may need, and what the allocator may keep of it."""

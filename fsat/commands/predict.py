@@ -130,7 +130,7 @@ def predict(
         runs.log_metrics({"n_tagged": result.n_tagged, "n_failed": result.n_failed})
         changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
         descriptions.describe(
-            partial(run_descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, changed)
+            partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
         )
         say(f"predict: run {run_id}: {result.n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
         if result.n_failed:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TextIO
 from fsat.data.tables import check_writable
 from fsat.errors import ConfigError
 from fsat.files import disk_errors, replace_whole
-from fsat.label_names import join_labels
+from fsat.text import join_labels
 
 PARQUET_ROWS = 4096
 """Rows of a row group."""
