@@ -69,4 +69,4 @@ def _count_done(output: Path) -> int:
     with sqlite3.connect(ledger) as db:
         if not db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'files'").fetchone()[0]:
             return 0
-        return db.execute("SELECT COUNT(*) FROM files WHERE found IS NOT NULL").fetchone()[0]
+        return db.execute("SELECT COUNT(*) FROM files WHERE result IS NOT NULL").fetchone()[0]
