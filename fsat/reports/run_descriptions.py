@@ -155,8 +155,8 @@ def _render(macro: str, *values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    environment = Environment(loader=PackageLoader("fsat.reports"), **options)  # without autoescape: it is for HTML
+    loader = PackageLoader("fsat.reports")  # without autoescape, which is for HTML
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"code": code, "count": count}
     environment.globals["meanings"] = MEANINGS
     return environment
