@@ -31,7 +31,7 @@ def run(bench: Bench) -> Section:
     notes = [
         f"{FILES} arrays of {n_clips} x {CLASSES} float32 ({n_clips * CLASSES * 4 / 1e6:.0f} MB each), read from the "
         "system's cache on both sides, each in a fresh process. Peak memory is VmHWM, the greatest resident size, less "
-        "that after the imports; unlike ru_maxrss it does not begin with the parent's. fsat: `blend_files`, which "
+        "that after the imports; unlike ru_maxrss it does not begin with the parent's. fsat: `Blended.fill`, which "
         "writes the blend and the three best classes of every clip to files (not waiting for the disk); the first "
         "rows are checked against the definition.",
     ]
@@ -62,10 +62,15 @@ def load_files(paths: list[str]) -> dict[str, float]:
 
 def fsat_blend(paths: list[str], out: str, best: str) -> dict[str, float]:
     """Blend the files into one and take the three best labels of every clip into another."""
-    from fsat.metrics.blending import blend_files
+    import numpy as np
+
+    from fsat.metrics.blending import Blended
+    from fsat.metrics.ranking import TOP_K
+    from fsat.metrics.row_blocks import create_rows, open_rows
 
     before, start = _peak_mb(), time.perf_counter()
-    blend_files([Path(path) for path in paths], Path(out), Path(best))
+    blend = Blended([[open_rows(Path(path)) for path in paths]])
+    blend.fill(create_rows(Path(out), blend.shape), create_rows(Path(best), (blend.shape[0], TOP_K), np.int32))
     found = {"seconds": time.perf_counter() - start, "megabytes": _peak_mb() - before}
     _check(paths, out, best)
     return found

@@ -169,9 +169,8 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
 
     from fsat.config import Config
     from fsat.data.source import Source
-    from fsat.metrics.blending import Blended, OutOfFold
+    from fsat.metrics.blending import Blended, OutOfFold, cross_fit
     from fsat.metrics.ranking import map_at_k
-    from fsat.metrics.weights import cross_fit
 
     dataset = Source(Path(data_dir)).load(Config.resolve({"model": "dummy1d"}))
     masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]

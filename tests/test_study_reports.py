@@ -13,8 +13,7 @@ from helpers import read_csv, write_wav
 from fsat.data.locate_clips import Found
 from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
-from fsat.metrics.guesses import best_guesses
-from fsat.metrics.ranking import confusion
+from fsat.metrics.ranking import best_guesses, confusion
 from fsat.reports import results_text as words
 from fsat.reports import study_reports as reports
 from fsat.reports.curves import FoldCurve, about_curves

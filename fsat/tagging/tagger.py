@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.audio import LONGEST, Source, decode_at
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
-from fsat.metrics.blending import blend_studies
+from fsat.metrics.blending import Blended
 from fsat.metrics.ranking import top_k
 from fsat.serving.cancellation import check_wanted
 from fsat.serving.clips import first_sounds, groups
@@ -212,7 +212,7 @@ class Tagger:
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
         weights = [self._study_weights[study] for study in studies] if self._method == "weighted" else None
-        return blend_studies(list(studies.values()), method=self._method, weights=weights)
+        return Blended(list(studies.values()), self._method, weights).fill()
 
     def get_raw_model(self) -> Tagger:
         """What MLflow's ``PyFuncModel.get_raw_model`` gives: this tagger."""
