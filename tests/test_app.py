@@ -45,7 +45,7 @@ def tagger(store, tmp_path_factory):
     needs(find_spec("gradio"), "Gradio", "pip install '.[app]'")
     from fsat.commands.ensemble import ensemble
     from fsat.commands.train import train_fold
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
     data = make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=8, test_clips=0)
     run_id = train_fold(Source(data), Config.resolve(TINY), 0)

@@ -27,11 +27,11 @@ from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import clip_store
 from fsat.data.audio import decode
-from fsat.data.cache import ClipFile, open_clips
+from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
-from fsat.data.fixed import fixed_features
-from fsat.data.sample import SAMPLE, cache_dir
+from fsat.data.feature_store import fixed_features
+from fsat.data.synth import SAMPLE, cache_dir
 from fsat.errors import AudioError, DataError, FsatError
 
 RATE = 8000

@@ -14,10 +14,10 @@ from helpers import make_dataset, tone, write_wav
 
 from fsat.config import Config
 from fsat.data import feature_store, fixed
-from fsat.data.cache import ClipFile, open_clips
+from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clip_checks import hash_file
 from fsat.data.clips import ABSENT, Clips, Floats, Whole
-from fsat.data.fixed import fixed_features
+from fsat.data.feature_store import fixed_features
 from fsat.data.mfcc import model_input
 from fsat.errors import AudioError
 

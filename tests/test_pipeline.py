@@ -20,7 +20,7 @@ from fsat.commands.verify import verify
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.models import build

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from helpers import read_csv, write_wav
 
-from fsat.data.locate_clips import Found
+from fsat.data.locate_clips import ClipFolder
 from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
 from fsat.metrics.ranking import best_guesses, confusion
@@ -258,13 +258,13 @@ def test_hardest_are_verified_and_a_clip_that_cannot_be_played_is_named(tmp_path
     write_wav(tmp_path / "0, ©.wav", np.zeros(80_000, np.float32) + 0.1)
     write_wav(tmp_path / "2, ©.wav", np.zeros(8_000, np.float32) + 0.1)
     (tmp_path / "4, ©.wav").write_text("no sound")
-    players = Players(Found(tmp_path).path)
+    players = Players(ClipFolder(tmp_path).path)
     made = sounds(clips, hardest(clips, told), players)
     assert [sound.mp3 is None for sound in made] == [True, False, False]
     assert "cannot be played: unreadable audio" in made[0].note
     assert made[0].note.startswith('guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00\n4, ©.wav')
     assert made[2].note.endswith("2, ©.wav, 1.0 s")
-    small = sounds(clips, hardest(clips, told), Players(Found(tmp_path).path, room=len(made[1].mp3)))
+    small = sounds(clips, hardest(clips, told), Players(ClipFolder(tmp_path).path, room=len(made[1].mp3)))
     assert [sound.mp3 is None for sound in small] == [True, False, True]
     assert "the page would be too large" in small[2].note
 
@@ -285,7 +285,7 @@ def test_a_page_of_41_classes_and_20_members_is_bounded(tmp_path: Path) -> None:
     table = scores_of({study: [0.5] * 11 for study in "ab"}, (0.5, 0.5, 0.5))
     members = pd.DataFrame({"study": ["a"] * 20, "minutes": [1.0] * 20})
     result = Result("large", [], members, table, "weighted", "nothing", clips, told, curves, tmp_path / "plots",
-                    Found(tmp_path))  # fmt: skip
+                    ClipFolder(tmp_path))  # fmt: skip
     write_page(result, "It is registered.", tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert html.count("<audio") == 40
@@ -293,7 +293,7 @@ def test_a_page_of_41_classes_and_20_members_is_bounded(tmp_path: Path) -> None:
     assert len(without_sounds.encode()) + PLAYED_BYTES * 4 / 3 < 10_000_000
 
     bare = Result("bare", [], members, table, "weighted", "nothing", clips, told, [curves[0], FoldCurve("a", "m", 1, {},
-                  {}, None)], tmp_path / "plots", Found(None, "No players: it is a test."))  # fmt: skip
+                  {}, None)], tmp_path / "plots", ClipFolder(None, "No players: it is a test."))  # fmt: skip
     write_page(bare, "It is registered.", tmp_path / "bare.html")
     html = (tmp_path / "bare.html").read_text()
     write_page(bare, "It is registered.", tmp_path / "again.html")

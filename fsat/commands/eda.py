@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from fsat.data.manifest import read_manifest
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.eda import PAGE, write_eda

@@ -13,7 +13,7 @@ from typing import Any
 
 from fsat import __version__
 from fsat.commands.predict import uri_of
-from fsat.data.tables import check_writable, write_whole
+from fsat.files import check_writable, write_whole
 from fsat.errors import FsatError, count
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fsat.data.tables import check_writable
+from fsat.files import check_writable
 from fsat.errors import DataError, count, printable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.commands.blend_members import Blend, selected_on
-from fsat.data.locate_clips import Found, Trained, find_clips
+from fsat.data.locate_clips import ClipFolder, Trained, find_clips
 from fsat.progress import say
 from fsat.reports.curves import FoldCurve
 from fsat.reports.result_page import Result, write_page
@@ -59,7 +59,7 @@ class Report:
         runs.log_file(path)
 
 
-def _find(members: Sequence[Member], data_dir: str | Path | None) -> Found:
+def _find(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
     records = [member.record for member in members]
     began = min(record.run.info.start_time for record in records) / 1000
     known = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]

@@ -1,28 +1,41 @@
-"""Generated sounds: a small stand-in for FSDKaggle2018, so that everything runs without a download.
+"""Generated sounds: a small stand-in for FSDKaggle2018, so that every command runs without a download.
 
-Twelve of the data set's classes, each imitated by a formula of a few lines, and a writer that lays
-clips out as the competition did. The sounds vary in pitch, timbre, decay, loudness, noise floor and
-leading silence, but the classes keep to registers of their own, so that a small network learns them in
-a minute. They exercise the pipeline; a score on them says nothing about real recordings.
+Twelve of the dataset's classes, each imitated by a formula of a few lines, and a writer with the competition's layout.
+The sounds vary in pitch, timbre, decay, loudness, noise floor and leading silence, but each class has its own register,
+so that a small network learns them in a minute. They exercise the pipeline; a score on them says nothing about real
+recordings.
 
-Conventions: mono, float64 while computing, float32 at the end; `t` is time in s, `rate` in Hz,
-frequencies in Hz, amplitudes linear. Every random draw comes from the generator passed in.
+Conventions: mono, float64 while computing, float32 at the end; `t` is time in s, `rate` in Hz, frequencies in Hz,
+amplitudes linear. Every random draw comes from the generator passed in.
 
-Labels are noisy as in FSDKaggle2018: about 60 % of the training rows are unverified, and a third of
-those carry the label of the sound they are most easily confused with (`SIBLINGS`). Verified rows are right.
+Labels are noisy as in FSDKaggle2018: about 60 % of the training rows are unverified, and a third of those have the
+label of the sound they are most easily confused with (`SIBLINGS`). Verified rows are right.
 
-The same seed gives the same bytes, audio and tables, with one version of numpy and one kind of processor;
-elsewhere a sample may differ in its last bit, because sin and exp may.
+The same seed gives the same bytes, audio and tables, with the same version of numpy and kind of processor; elsewhere a
+sample may differ in its last bit, because sin and exp may.
 """
 
+from __future__ import annotations
+
 import csv
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
-RATE = 44100  # Hz, of the files written
+from fsat.errors import DataError
+from fsat.files import cache_dir, disk_errors
+from fsat.progress import say
+
+SAMPLE = "generated-sounds-1"
+"""Folder of the generated sounds in the cache; the number rises when they change."""
+
+RATE = 44100  # Hz, of the files
 STRUCK = ("Bass_drum", "Cowbell", "Hi-hat", "Snare_drum")  # classes of short clips
 STRUCK_SECONDS, OTHER_SECONDS = (0.3, 1.0), (0.6, 5.0)  # shortest and longest clip
 UNVERIFIED = 0.6  # share of the training rows
@@ -63,7 +76,7 @@ def _harmonics(phase: np.ndarray, rolloff: float, count: int, step: int = 1) -> 
 
 
 def _count(f0: float, rate: int, step: int = 1, most: int = 40) -> int:
-    """How many harmonics of f0 (Hz), every step-th one, fit below 0.45 * rate; from 1 to `most`."""
+    """Number of harmonics of f0 (Hz), every step-th one, below 0.45 * rate; from 1 to `most`."""
     return int(np.clip((0.45 * rate / f0 - 1) // step, 1, most))
 
 
@@ -214,11 +227,17 @@ CLASSES = list(SYNTHESISERS)
 
 
 def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """One clip of a class.
+    """Return one clip of a class.
 
-    label: one of CLASSES. seconds: length, at least 0.1. rate: Hz, at least 8000.
-    Returns float32 of shape (round(seconds * rate),) in [-1, 1], with a peak between 0.05 and 0.95. Up to
-    0.3 s, but no more than a quarter of the clip, may be silent at the beginning but for the noise floor.
+    Args:
+        label: one of `CLASSES`.
+        seconds: length, at least 0.1.
+        rate: in Hz, at least 8000.
+        rng: source of all random draws.
+
+    Returns:
+        float32 (round(seconds * rate),) in [-1, 1], with a peak between 0.05 and 0.95. Up to 0.3 s, at most a quarter
+        of the clip, may be silent at the beginning but for the noise floor.
     """
     if label not in SYNTHESISERS:
         raise ValueError(f"label {label!r} has no synthesiser; choose one of {', '.join(CLASSES)}")
@@ -233,14 +252,63 @@ def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) 
     return (clip / np.abs(clip).max() * 0.95 * 10 ** rng.uniform(-1.25, 0)).astype(np.float32)
 
 
-# --- the data set ----------------------------------------------------------------------------------
+# --- the dataset -----------------------------------------------------------------------------------
+
+
+def data_dir_or_default(data_dir: str | None) -> Path:
+    """Return the folder, or ``FSAT_DATA_DIR``, or the generated sounds, which are written at first use."""
+    if folder := data_dir or os.environ.get("FSAT_DATA_DIR"):
+        return Path(os.path.expanduser(folder))
+    sample = cache_dir() / SAMPLE
+    if not sample.is_dir():
+        say(f"no data_dir given: generating sounds in {sample}")
+        write_sample(sample)
+    return sample
+
+
+def write_sample(folder: Path, **options: int) -> None:
+    """Write generated sounds into a new or empty folder, whole or not at all.
+
+    Args:
+        folder: must not exist, or be empty.
+        options: as for `write_dataset`.
+
+    Raises:
+        DataError: the folder has files in it.
+        FsatError: it cannot be written.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        fault = "is not empty" if folder.is_dir() else "is a file"
+        raise DataError(f"{folder}: {fault}; expected a new or empty folder for the generated sounds")
+    with disk_errors(folder, "generated sounds cannot be written"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            write_dataset(unfinished, **options)
+            unfinished.chmod(0o755)
+            _move_into_place(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_into_place(unfinished: Path, folder: Path) -> None:
+    if folder.is_dir():  # it may be the current folder: fill it, the table last
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train.csv"):
+            path.rename(folder / path.name)
+        return
+    try:
+        os.rename(unfinished, folder)
+    except OSError:
+        if not folder.is_dir():  # unless another process was first
+            raise
 
 
 def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, test_clips_per_class: int = 5) -> None:
-    """Write audio_train/, audio_test/ and the tables of FSDKaggle2018 into folder (made if missing).
+    """Write ``audio_train/``, ``audio_test/`` and the tables of FSDKaggle2018 into a folder, made if missing.
 
-    Every label gets clips_per_class rows in train.csv, right and wrong together. The true labels are in
-    train_truth.csv and test_post_competition.csv. One more test clip has no samples, as three have there.
+    Every label gets `clips_per_class` rows in ``train.csv``, right and wrong together. The true labels are in
+    ``train_truth.csv`` and ``test_post_competition.csv``. One extra test clip has no samples, as three have there.
     """
     rng = np.random.default_rng(seed)
     train = _draw_train(clips_per_class, rng)
@@ -262,7 +330,7 @@ def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, tes
 
 
 def _draw_train(clips_per_class: int, rng: np.random.Generator) -> list[tuple[str, int, str]]:
-    """(label given, manually_verified, true label), clips_per_class rows a class."""
+    """Return (given label, manually_verified, true label), `clips_per_class` rows per class."""
     unverified = round(UNVERIFIED * clips_per_class)
     wrong = round(WRONG * unverified)
     each = [(truth, i) for truth in CLASSES for i in range(clips_per_class)]
@@ -271,7 +339,7 @@ def _draw_train(clips_per_class: int, rng: np.random.Generator) -> list[tuple[st
 
 
 def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
-    """File names like 00044347.wav, all different."""
+    """Return distinct file names like 00044347.wav."""
     names: dict[str, None] = {}
     while len(names) < count:
         names[f"{rng.integers(2**32):08x}.wav"] = None
@@ -279,7 +347,7 @@ def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def _draw_clip(label: str, rng: np.random.Generator) -> np.ndarray:
-    """A clip of a length drawn for its class, short ones being more common; no samples for "None"."""
+    """Return a clip of a length drawn for its class, mostly short; no samples for "None"."""
     if label == "None":
         return np.zeros(0, np.float32)
     shortest, longest = STRUCK_SECONDS if label in STRUCK else OTHER_SECONDS
@@ -287,13 +355,13 @@ def _draw_clip(label: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write_clips(folder: Path, clips: list[tuple[str, str]], rng: np.random.Generator) -> None:
-    """A WAV file in folder for every (name, label), each from a generator of its own."""
+    """Write a WAV file for every (name, label), each from its own generator."""
     folder.mkdir(parents=True, exist_ok=True)
     for (name, label), child in zip(clips, rng.spawn(len(clips)), strict=True):
         soundfile.write(folder / name, _draw_clip(label, child), RATE, subtype="PCM_16")
 
 
-def _write_table(path: Path, header: str, rows: Iterable[tuple]) -> None:
+def _write_table(path: Path, header: str, rows: Iterable[tuple[Any, ...]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header.split(","))

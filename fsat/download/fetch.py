@@ -20,7 +20,7 @@ from typing import Any
 from fsat import __version__, interrupts
 from fsat.download.answers import BrokenOff, no_zip, of_status, range_of, shown, why
 from fsat.errors import FsatError
-from fsat.files import in_bytes, write_all
+from fsat.files import format_bytes, write_all
 from fsat.progress import Progress, say
 
 PART, NOTE = ".part", ".part.json"
@@ -91,7 +91,7 @@ class Resuming:
         import urllib3
 
         failures, furthest = 0, self._size()
-        say(f"downloading {shown(url)}{f', from {in_bytes(furthest)} on' if furthest else ''}")
+        say(f"downloading {shown(url)}{f', from {format_bytes(furthest)} on' if furthest else ''}")
         mb = math.ceil(self.about / 1e6)
         with requests.Session() as session, Progress(f"downloading {self.name}, MB", mb) as self._progress:
             try:
@@ -106,10 +106,10 @@ class Resuming:
                         failures += 1
                         self._decide(url, error, failures)
             except KeyboardInterrupt:
-                kept = in_bytes(self._size())
+                kept = format_bytes(self._size())
                 self._progress.say(f"{self.name}: {kept} are kept; the same command goes on there")
                 raise
-        say(f"{self.name}: {in_bytes(self._size())} have come; taking their checksum")
+        say(f"{self.name}: {format_bytes(self._size())} have come; taking their checksum")
         Path(output_file).unlink(missing_ok=True)
         try:
             os.link(self.part, output_file)
@@ -123,13 +123,13 @@ class Resuming:
         what, kept = why(error, self.timeout), self._size()
         lasting = (requests.TooManyRedirects, requests.exceptions.SSLError, ValueError)
         if isinstance(error, lasting) or failures > self.retries:
-            again = f"{in_bytes(kept)} are kept, and the same command goes on there" if kept else "try again later"
+            again = f"{format_bytes(kept)} are kept, and the same command goes on there" if kept else "try again later"
             raise FsatError(
                 f"{shown(url)}: cannot be downloaded: {what}; {again}, "
                 f"or put {self.name} into {self.part.parent}/ yourself"
             ) from error
         wait = getattr(error, "wait", 0.0) or WAITS[min(failures, len(WAITS)) - 1]
-        self._progress.say(f"{self.name}: {what}; trying again in {wait:g} s, after {in_bytes(kept)}")
+        self._progress.say(f"{self.name}: {what}; trying again in {wait:g} s, after {format_bytes(kept)}")
         time.sleep(wait)
 
     def _attempt(self, session: Any, url: str) -> None:
@@ -186,8 +186,8 @@ class Resuming:
                 self._progress.advance(done - self._progress.done)
                 if kept > self.most:
                     _forget(self.part)
-                    raise FsatError(f"{shown(answer.url)}: sends more than {in_bytes(kept)}, expected about "
-                                    f"{in_bytes(self.about)}; the download was removed: check the address")  # fmt: skip
+                    raise FsatError(f"{shown(answer.url)}: sends more than {format_bytes(kept)}, expected about "
+                                    f"{format_bytes(self.about)}; the download was removed: check the address")  # fmt: skip
                 if time.monotonic() - since > self.timeout:
                     if came < SLOWEST * self.timeout:
                         raise BrokenOff(f"only {came} bytes came in {self.timeout:g} s")

@@ -23,7 +23,7 @@ from fsat.download.placing import READY, WORK, is_whole, put_in_place, summary, 
 from fsat.download.published import DATASETS, Archive, Dataset
 from fsat.download.unpack import Limits, unpack
 from fsat.errors import ConfigError, DataError, FsatError, count
-from fsat.files import in_bytes
+from fsat.files import format_bytes
 from fsat.progress import say
 
 UNFINISHED, LOCK, OWNER, NAME = "unfinished", "lock", "owner", "dataset"
@@ -131,7 +131,7 @@ def _check_space(folder: Path, dataset: Dataset, keep_zips: bool) -> None:
         most = max(most, now)
         now -= 0 if keep_zips else archive.zip_bytes
     if most > (free := shutil.disk_usage(work).free):
-        raise FsatError(f"{folder}: no space left: {dataset.title} needs about {in_bytes(most)} more, {in_bytes(free)} "
+        raise FsatError(f"{folder}: no space left: {dataset.title} needs about {format_bytes(most)} more, {format_bytes(free)} "
                         "are free; make room, or choose a folder on another disk")  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fsat import interrupts
 from fsat.errors import FsatError, count, printable
-from fsat.files import in_bytes, write_all
+from fsat.files import format_bytes, write_all
 from fsat.progress import Progress
 
 _BLOCK_BYTES = 1 << 20
@@ -98,8 +98,8 @@ def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits
         return f"its entry {printable(files[min(both)])!r} is a file and a folder"
     total = sum(info.file_size for info in infos)
     if total > limits.total_bytes or total > limits.ratio * archive_bytes:
-        return (f"{in_bytes(archive_bytes)} would become {in_bytes(total)} in {count(len(files), 'file')}, expected "
-                f"{in_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))} at most")  # fmt: skip
+        return (f"{format_bytes(archive_bytes)} would become {format_bytes(total)} in {count(len(files), 'file')}, expected "
+                f"{format_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))} at most")  # fmt: skip
     return ""
 
 

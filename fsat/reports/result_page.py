@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.locate_clips import Found
+from fsat.data.locate_clips import ClipFolder
 from fsat.errors import count
 from fsat.reports import results_text as words
 from fsat.reports.curves import FoldCurve, about_curves, plot_curves
@@ -53,7 +53,7 @@ class Result:
     told: Told
     curves: Sequence[FoldCurve]
     plots: Path
-    found: Found
+    found: ClipFolder
 
 
 def write_page(result: Result, standing: str, path: Path) -> None:
@@ -194,6 +194,6 @@ def _listening(page: Page, result: Result) -> None:
     page.sounds(sounds(clips, places, players))
 
 
-def _note(page: Page, found: Found) -> None:
+def _note(page: Page, found: ClipFolder) -> None:
     if found.note:
         page.note(found.note)

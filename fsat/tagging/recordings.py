@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsat.data.audio import Source, blocks
+from fsat.data.audio import AudioSource, blocks
 
 NOTHING = 0.01
 """Seconds at the end that get no window of their own: rounding, not sound."""
@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
 
 def windows(
-    source: Source, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
+    source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
 ) -> Iterator[Window]:
     """The windows of a recording, each at several rates.
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
-from fsat.data.tables import write_whole
+from fsat.files import write_whole
 from fsat.errors import ConfigError
 from fsat.label_names import join_labels
 

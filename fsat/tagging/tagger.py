@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import LONGEST, Source, decode_at
+from fsat.data.audio import LONGEST, AudioSource, decode_at
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
 from fsat.metrics.blending import Blended
@@ -131,7 +131,7 @@ class Tagger:
         some._study_weights = {study: weight / total for study, weight in self._study_weights.items() if study in left}
         return some
 
-    def scores(self, sources: Sequence[Source], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
+    def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Blended class probabilities of clips.
 
         Args:
@@ -145,7 +145,7 @@ class Tagger:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
 
-    def decode(self, source: Source, max_seconds: float = LONGEST) -> dict[int, np.ndarray] | AudioError:
+    def decode(self, source: AudioSource, max_seconds: float = LONGEST) -> dict[int, np.ndarray] | AudioError:
         """The clip at each of the members' rates, float32 (n_samples,), or why it cannot be used."""
         try:
             return decode_at(source, self.rates, max_seconds)
@@ -164,7 +164,7 @@ class Tagger:
         return result, errors
 
     def over_time(
-        self, source: Source, window: float, hop: float, max_seconds: float = math.inf
+        self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
     ) -> Iterator[tuple[float, float, np.ndarray]]:
         """Class probabilities of a recording, window after window, each taken as a clip of its own.
 
