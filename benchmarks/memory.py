@@ -55,8 +55,8 @@ def run(bench: Bench) -> Section:
 
 
 def _load(folder: str):
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
 
     return prepare_dataset(Source(Path(folder)), Config(model="dummy1d", batch_size=BATCH, max_epochs=1), 0)

@@ -62,8 +62,8 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
     """Train every fold and score the predictions of the folds that held the clips out."""
     import numpy as np
 
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k

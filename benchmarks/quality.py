@@ -125,8 +125,8 @@ def study(
 
     import numpy as np
 
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
@@ -168,8 +168,8 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
     """mAP@3 of each way to blend some studies' out-of-fold predictions; weights are fitted on other folds."""
     import numpy as np
 
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import Blended, OutOfFold, cross_fit
     from fsat.metrics.ranking import map_at_k

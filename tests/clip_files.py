@@ -8,8 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from fsat.cli import cli
-from fsat.data.clip_store import ClipFile
 from fsat.data.clip_checks import check_clip
+from fsat.data.clip_store import ClipFile
 from fsat.data.clips import Clips
 
 

@@ -93,7 +93,9 @@ def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path):
     done = fsat_command("eda", "--data_dir", data, folder=tmp_path)
     *listed, last = done.stderr.strip().splitlines()
     assert done.returncode == 1
-    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or leave")
+    assert last.startswith(
+        f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or leave"
+    )
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in listed)
     assert any(f"{names[1]}: missing file" in line for line in listed)
 

@@ -14,8 +14,8 @@ from helpers import make_dataset, tone, write_wav
 
 from fsat.config import Config
 from fsat.data import feature_store, fixed
-from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clip_checks import hash_file
+from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clips import ABSENT, Clips, Floats, Whole
 from fsat.data.feature_store import fixed_features
 from fsat.data.mfcc import model_input

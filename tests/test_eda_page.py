@@ -12,8 +12,8 @@ from helpers import append_line, make_dataset, read_csv, tone, write_wav
 from servers import MlflowServer
 
 from fsat.commands.eda import eda
-from fsat.data.manifest import read_manifest
 from fsat.data.dataset import Source
+from fsat.data.manifest import read_manifest
 from fsat.reports.eda import write_eda
 
 SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "listen", "problems"]

@@ -17,8 +17,8 @@ from servers import MlflowServer
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.train import train_fold
 from fsat.config import Config
-from fsat.data.locate_clips import Trained, find_clips
 from fsat.data.dataset import Source
+from fsat.data.locate_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
 from fsat.tracking.histories import epochs, history

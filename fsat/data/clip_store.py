@@ -192,13 +192,13 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
         (folder / JOURNAL).unlink(missing_ok=True)
 
 
-def _decode_all(
-    folder: Path, files: Sequence[ClipFile], sampling_rate: int
-) -> Iterator[tuple[np.ndarray, str]]:
+def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> Iterator[tuple[np.ndarray, str]]:
     """Yield for each file its samples and '', or no samples and the reason; several are decoded ahead, in threads."""
     known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
-    with closing(in_order(lambda file: _samples_of(file, sampling_rate, known), files, workers, 4 * workers)) as decoded:
+    with closing(
+        in_order(lambda file: _samples_of(file, sampling_rate, known), files, workers, 4 * workers)
+    ) as decoded:
         yield from decoded
 
 

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
-from fsat.files import write_whole
 from fsat.errors import ConfigError
+from fsat.files import write_whole
 from fsat.label_names import join_labels
 
 ROWS_AT_ONCE = 4096
