@@ -162,8 +162,8 @@ def disk_errors(path: object, what: str = "cannot be written", advice: str = "",
         raise FsatError(f"{path}: {what}: {reason}{advice and f'; {advice}'}") from error
 
 
-def write_all(file: BinaryIO, data: bytes | memoryview | np.ndarray) -> None:
-    """Write to an unbuffered file, which may take fewer bytes at once than it is given."""
+def write_all(file: BinaryIO, data: Any) -> None:
+    """Write bytes or an array to an unbuffered file, which may take fewer bytes at once than it is given."""
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]

@@ -23,8 +23,8 @@ def clip_file(path: Path) -> ClipFile:
 
 
 def store_of(clips: Clips) -> Path:
-    assert clips.whole.folder is not None
-    return clips.whole.folder
+    assert clips.decoded.folder is not None
+    return clips.decoded.folder
 
 
 def flip(path: Path, offset: int) -> None:

@@ -12,7 +12,6 @@ import pickle
 import re
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -159,7 +158,7 @@ def small_fsdkaggle2018(folder: Path, clips_per_class: int = 2) -> tuple[Dataset
     zips = {
         archive.name: zipped({name: data for name, data in files.items() if name.startswith(top)})
         for archive in real.archives
-        for top in archive.places
+        for top in archive.targets
     }
     counts = dict(zip(real.tables, (clips_per_class * len(CLASSES), 2), strict=True))
     return with_archives(real, zips, counts=counts), zips, files
@@ -211,11 +210,3 @@ def command(folder: Path, datasets: Mapping[str, Dataset], *arguments: object) -
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that cannot be compressed."""
     return np.random.default_rng(seed).bytes(size)
-
-
-def wait_for(true: Any, seconds: float = 30.0) -> None:
-    """Wait until it is; fails where it does not become so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)

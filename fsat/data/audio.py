@@ -191,7 +191,7 @@ def _opened(source: AudioSource) -> Iterator[sf.SoundFile]:
     """Open an audio file; errors of libsndfile, then or later, become an `AudioError`."""
     import soundfile as sf
 
-    class Stream(sf.SoundFile):
+    class Stream(sf.SoundFile):  # type: ignore[misc]  # soundfile has no types
         """Read from front to back: soundfile seeks after every read of a seekable file, which not every file can."""
 
         def seekable(self) -> bool:

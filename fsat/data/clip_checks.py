@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from fsat.data.audio import read_header
 from fsat.errors import AudioError
@@ -133,7 +134,8 @@ def _read_memo(root: Path) -> dict[str, ClipFacts]:
         return {}
     if memo.get("checks") != CHECKS or memo.get("folder") != str(root):
         return {}
-    return {fname: ClipFacts(*facts, stamp=tuple(stamp)) for fname, (*facts, stamp) in memo["files"].items()}
+    files: dict[str, list[Any]] = memo["files"]
+    return {fname: ClipFacts(*facts, stamp=tuple(stamp)) for fname, (*facts, stamp) in files.items()}
 
 
 def _write_memo(root: Path, checked: dict[str, ClipFacts], known: dict[str, ClipFacts], now: float) -> None:

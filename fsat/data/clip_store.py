@@ -170,7 +170,7 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
                 progress.advance(len(entries))
                 for clip, error in _decode_all(folder, files[len(entries) :], sampling_rate):
                     interrupts.check()
-                    entry = Entry(len(clip), zlib.crc32(clip), len(clip) > 0 and not clip.any(), error)
+                    entry = Entry(len(clip), zlib.crc32(clip.data), len(clip) > 0 and not clip.any(), error)
                     write_all(samples, clip)
                     write_all(journal, _line([len(entries), *entry]))
                     entries.append(entry)
@@ -196,9 +196,8 @@ def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> 
     """Yield for each file its samples and '', or no samples and the reason; several are decoded ahead, in threads."""
     known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
-    with closing(
-        in_order(lambda file: _samples_of(file, sampling_rate, known), files, workers, 4 * workers)
-    ) as decoded:
+    decoded = in_order(lambda file: _samples_of(file, sampling_rate, known), files, workers, 4 * workers)
+    with closing(decoded):
         yield from decoded
 
 
@@ -311,7 +310,7 @@ class _Location(NamedTuple):
             samples = np.fromfile(self.path, "<f4", self.length, offset=4 * self.start)
         except OSError:
             return None
-        return samples if len(samples) == self.length and zlib.crc32(samples) == self.crc else None
+        return samples if len(samples) == self.length and zlib.crc32(samples.data) == self.crc else None
 
 
 def _samples_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> dict[str, _Location]:

@@ -119,7 +119,7 @@ def _write(path: Path, batches: Iterable[np.ndarray], on_batch: Callable[[np.nda
             interrupts.check()
             write_all(file, batch)
             sizes.append(batch.nbytes)
-            crcs.append(zlib.crc32(batch))
+            crcs.append(zlib.crc32(batch.data))
             on_batch(batch)
     write_facts(path.with_suffix(".json"), {"sizes": sizes, "crcs": crcs})
 

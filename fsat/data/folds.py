@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def _from_column(column: pd.Series) -> np.ndarray:
     return np.array([index[key] for key in keys], dtype=np.int64)
 
 
-def _fold_keys(column: pd.Series) -> list[Decimal] | list[str]:
+def _fold_keys(column: pd.Series) -> list[Any]:
     """Return the column's values: as numbers if all are numbers, so that 01 and 1.0 are 1, else as text."""
     texts = [text.strip() for text in column]
     try:

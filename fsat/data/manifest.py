@@ -82,7 +82,7 @@ class Manifest:
     def targets(self) -> np.ndarray:
         """Class index of each training clip, int64 (n_train,)."""
         index = {label: i for i, label in enumerate(self.labels)}
-        return self.train["label"].map(index).to_numpy(dtype="int64")
+        return np.asarray(self.train["label"].map(index), dtype=np.int64)
 
     @property
     def verified(self) -> np.ndarray:
@@ -109,11 +109,10 @@ class Manifest:
         test_problems = _problems_of(self.test, test_errors, self.test_table, "test")
         usable = [not error for error in train_errors]
         train = self.train[usable].reset_index(drop=True)
-        if train_problems and not train.empty:
-            if small := small_classes(train, resolve_folds(train, config).n_folds, self.train_table):
-                _refuse(self.folder, [*train_problems, *small], "error")
         if train.empty:
             raise _nothing_left(self.folder, train_problems)
+        small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table) if train_problems else []
+        _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
         return replace(
             self,

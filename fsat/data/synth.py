@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from fsat.errors import DataError
@@ -53,26 +54,27 @@ _PAIRS = [
 ]
 SIBLINGS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 
-Synth = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+Wave = npt.NDArray[np.float64]
+Synth = Callable[[Wave, int, np.random.Generator], Wave]
 
 
 # --- building blocks -------------------------------------------------------------------------------
 
 
-def _phase(frequency: np.ndarray | float, t: np.ndarray, rate: int) -> np.ndarray:
+def _phase(frequency: Wave | float, t: Wave, rate: int) -> Wave:
     """Phase in radians of an oscillator whose frequency (Hz) may change with time."""
     return 2 * np.pi * np.cumsum(np.broadcast_to(frequency, t.shape)) / rate
 
 
-def _vibrato(f0: float, t: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarray:
+def _vibrato(f0: float, t: Wave, depth: float, rng: np.random.Generator) -> Wave:
     """f0 (Hz) swaying by the relative depth 4.5 to 6.5 times a second."""
     return f0 * (1 + depth * np.sin(2 * np.pi * (rng.uniform(4.5, 6.5) * t + rng.random())))
 
 
-def _harmonics(phase: np.ndarray, rolloff: float, count: int, step: int = 1) -> np.ndarray:
+def _harmonics(phase: Wave, rolloff: float, count: int, step: int = 1) -> Wave:
     """Sum over k < count of rolloff**k * sin((1 + k * step) * phase), in closed form (Moorer 1976)."""
     first, ratio = np.exp(1j * phase), rolloff * np.exp(1j * step * phase)
-    return (first * (1 - ratio**count) / (1 - ratio)).imag
+    return np.imag(first * (1 - ratio**count) / (1 - ratio))
 
 
 def _count(f0: float, rate: int, step: int = 1, most: int = 40) -> int:
@@ -80,7 +82,7 @@ def _count(f0: float, rate: int, step: int = 1, most: int = 40) -> int:
     return int(np.clip((0.45 * rate / f0 - 1) // step, 1, most))
 
 
-def _band(x: np.ndarray, rate: int, low: float, high: float) -> np.ndarray:
+def _band(x: Wave, rate: int, low: float, high: float) -> Wave:
     """x filtered to low..high Hz with zero phase (a Butterworth's gain, fourth order)."""
     size = 1 << len(x).bit_length()  # a power of two, which is quick
     f = np.fft.rfftfreq(size, 1 / rate) + 1e-3
@@ -88,28 +90,28 @@ def _band(x: np.ndarray, rate: int, low: float, high: float) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(x, size) * gain, size)[: len(x)]
 
 
-def _noise(t: np.ndarray, rate: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+def _noise(t: Wave, rate: int, low: float, high: float, rng: np.random.Generator) -> Wave:
     """Gaussian noise of unit deviation in the band low..high Hz."""
     x = _band(rng.standard_normal(len(t)), rate, low, high)
-    return x / x.std()
+    return x / float(x.std())
 
 
-def _convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def _convolve(x: Wave, kernel: Wave) -> Wave:
     """The first len(x) samples of x * kernel."""
     size = 1 << (len(x) + len(kernel)).bit_length()
     return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(kernel, size), size)[: len(x)]
 
 
-def _swell(t: np.ndarray, attack: float, release: float) -> np.ndarray:
+def _swell(t: Wave, attack: float, release: float) -> Wave:
     """Envelope of a sustained note: rises in `attack` s, falls in the last `release` s; 0 to 1."""
-    return np.clip(np.minimum(t / attack, (t[-1] - t) / release), 0, 1)
+    return np.asarray(np.clip(np.minimum(t / attack, (t[-1] - t) / release), 0, 1))
 
 
 # --- one small function a class: (t, rate, rng) -> samples of any scale ----------------------------
 # np.tanh clips softly, as a close microphone or tape does.
 
 
-def _bass_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _bass_drum(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """A sine falling fast to its pitch, and the beater's click (Roland TR-808)."""
     pitch, drop = rng.uniform(45, 75), rng.uniform(0.5, 2)
     body = np.sin(_phase(pitch * (1 + drop * np.exp(-t / 0.03)), t, rate)) * np.exp(-t / rng.uniform(0.12, 0.35))
@@ -117,39 +119,40 @@ def _bass_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray
     return np.tanh((body + rng.uniform(0.03, 0.1) * click) * rng.uniform(2, 4))
 
 
-def _snare_drum(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _snare_drum(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Modes (0,1) and (1,1) of a membrane, ratio 1.59, under the rattle of the snares (Fletcher & Rossing 1998, 18)."""
     pitch, ring = rng.uniform(160, 260), rng.uniform(0.03, 0.08)
-    skin = sum(np.sin(2 * np.pi * pitch * r * t) * np.exp(-t * r / ring) for r in (1, 1.59))
+    skin = sum((np.sin(2 * np.pi * pitch * r * t) * np.exp(-t * r / ring) for r in (1, 1.59)), np.zeros(len(t)))
     rattle = _noise(t, rate, rng.uniform(700, 1100), 2500, rng) * np.exp(-t / rng.uniform(0.08, 0.2))
     return np.tanh((skin + rng.uniform(0.6, 1.2) * rattle) * rng.uniform(0.5, 1.5))
 
 
-def _glockenspiel(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _glockenspiel(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Bending modes of a free bar, the high ones dying first (Fletcher & Rossing 1998, 2 and 19)."""
     f0, ring = rng.uniform(2200, 3200), rng.uniform(0.3, 1)
     modes = [(ratio * f0, level) for ratio, level in ((1, 1), (2.756, 0.5), (5.404, 0.25)) if ratio * f0 < 0.45 * rate]
-    return sum(level * np.sin(2 * np.pi * f * t) * np.exp(-t * f / f0 / ring) for f, level in modes)
+    tones = (level * np.sin(2 * np.pi * f * t) * np.exp(-t * f / f0 / ring) for f, level in modes)
+    return sum(tones, np.zeros(len(t)))
 
 
-def _hi_hat(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _hi_hat(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Six inharmonic square waves and noise, only what is above 3 kHz or so (Roland TR-808); shut or open."""
     pitches = np.array([205, 304, 370, 523, 540, 800]) * rng.uniform(0.9, 1.3)
-    metal = sum(np.sign(np.sin(2 * np.pi * (p * t + rng.random()))) for p in pitches)
-    decay = rng.choice([rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.4)])
+    metal = sum((np.sign(np.sin(2 * np.pi * (p * t + rng.random()))) for p in pitches), np.zeros(len(t)))
+    decay = float(rng.choice([rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.4)]))
     mix = _band(metal + rng.uniform(1, 3) * rng.standard_normal(len(t)), rate, rng.uniform(2600, 3600), 16000)
-    return np.tanh(mix / mix.std() * np.exp(-t / decay) * rng.uniform(0.5, 1.5))
+    return np.tanh(mix / float(mix.std()) * np.exp(-t / decay) * rng.uniform(0.5, 1.5))
 
 
-def _cowbell(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _cowbell(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Two square waves about a fifth apart in a band, a short knock and a longer ring (Roland TR-808)."""
     pitch, ratio = rng.uniform(480, 720), rng.uniform(1.45, 1.52)
-    tone = sum(np.sign(np.sin(2 * np.pi * (pitch * r * t + rng.random()))) for r in (1, ratio))
+    tone = sum((np.sign(np.sin(2 * np.pi * (pitch * r * t + rng.random()))) for r in (1, ratio)), np.zeros(len(t)))
     ring = 0.6 * np.exp(-t / 0.015) + 0.4 * np.exp(-t / rng.uniform(0.1, 0.35))
     return _band(tone, rate, 400, rng.uniform(1500, 2500)) * ring
 
 
-def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _flute(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Few and weak harmonics, vibrato, breath (Fletcher & Rossing 1998, 16)."""
     f0 = rng.uniform(900, 1500)
     tone = _harmonics(_phase(_vibrato(f0, t, 0.006, rng), t, rate), rng.uniform(0.05, 0.2), _count(f0, rate, most=5))
@@ -157,14 +160,14 @@ def _flute(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     return (tone + breath) * _swell(t, rng.uniform(0.04, 0.1), 0.08)
 
 
-def _clarinet(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _clarinet(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Odd harmonics of a pipe closed at one end, steady pitch (Fletcher & Rossing 1998, 15)."""
     f0 = rng.uniform(150, 300)
     tone = _harmonics(_phase(f0, t, rate), rng.uniform(0.3, 0.5), _count(f0, rate, step=2), step=2)
     return tone * _swell(t, rng.uniform(0.02, 0.06), 0.06)
 
 
-def _cello(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _cello(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """A bowed string's sawtooth (Helmholtz motion), vibrato, wooden body (Fletcher & Rossing 1998, 10)."""
     f0 = rng.uniform(65, 200)
     saw = _harmonics(_phase(_vibrato(f0, t, 0.008, rng), t, rate), rng.uniform(0.9, 0.95), _count(f0, rate))
@@ -173,7 +176,7 @@ def _cello(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     return (body + bow) * _swell(t, rng.uniform(0.1, 0.25), 0.1)
 
 
-def _applause(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _applause(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Many claps, each a few ms of noise, at random instants (a Poisson process)."""
     crowd, per_second = np.zeros(len(t)), rng.uniform(50, 200)
     for _ in range(6):  # hands that differ in size
@@ -181,18 +184,18 @@ def _applause(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         hits = (rng.random(len(t)) < per_second / 6 / rate) * rng.uniform(0.5, 1, len(t))
         crowd += _convolve(hits, _noise(clap, rate, size, 1.6 * size, rng) * np.exp(-clap / 0.005))
     crowd += 0.2 * _noise(t, rate, 600, 1500, rng)
-    return np.tanh(crowd / crowd.std() * rng.uniform(0.7, 1.5))
+    return np.tanh(crowd / float(crowd.std()) * rng.uniform(0.7, 1.5))
 
 
-def _tearing(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _tearing(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Fibres that snap ever faster: noise cut into grains by a buzz, growing louder."""
     snaps = _phase(rng.uniform(40, 70) * (1 + t / t[-1]), t, rate) + np.cumsum(rng.standard_normal(len(t))) * 0.01
     grains = (0.5 + 0.5 * np.cos(snaps)) ** rng.uniform(2, 5)
     rip = _noise(t, rate, rng.uniform(1400, 1700), 2600, rng) * (0.1 + grains) * (0.4 + 0.6 * t / t[-1])
-    return np.tanh(rip * rng.uniform(1, 2))
+    return np.asarray(np.tanh(rip * rng.uniform(1, 2)))
 
 
-def _squeak(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _squeak(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """Stick and slip: chirps that rise and fall, rich in harmonics, with a rough edge."""
     f0, chirps = rng.uniform(1400, 2000), rng.uniform(2, 4)  # Hz, a second
     swing = np.sin(np.pi * ((chirps * t) % 1))
@@ -201,7 +204,7 @@ def _squeak(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     return _harmonics(_phase(pitch, t, rate), rng.uniform(0.4, 0.6), _count(1.5 * f0, rate, most=6)) * swing**0.5
 
 
-def _telephone(t: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+def _telephone(t: Wave, rate: int, rng: np.random.Generator) -> Wave:
     """The warble of an electronic ringer: two tones taking turns 12 to 20 times a second, with pauses."""
     f0, ratio = rng.uniform(400, 500), rng.uniform(1.2, 1.3)
     high = np.sin(2 * np.pi * rng.uniform(12, 20) * t) > 0
@@ -226,7 +229,7 @@ SYNTHESISERS: dict[str, Synth] = {
 CLASSES = list(SYNTHESISERS)
 
 
-def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
+def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return one clip of a class.
 
     Args:
@@ -249,7 +252,7 @@ def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) 
     sound = SYNTHESISERS[label](t, rate, rng) * np.clip((t[-1] - t) / 0.005, 0, 1)  # no click at the end
     clip = np.concatenate([np.zeros(lead), sound / np.abs(sound).max()])
     clip += 10 ** rng.uniform(-3.5, -2.2) * rng.standard_normal(n)  # noise floor at -70 to -44 dB
-    return (clip / np.abs(clip).max() * 0.95 * 10 ** rng.uniform(-1.25, 0)).astype(np.float32)
+    return np.asarray(clip / np.abs(clip).max() * 0.95 * 10 ** rng.uniform(-1.25, 0), dtype=np.float32)
 
 
 # --- the dataset -----------------------------------------------------------------------------------
@@ -311,14 +314,14 @@ def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, tes
     ``train_truth.csv`` and ``test_post_competition.csv``. One extra test clip has no samples, as three have there.
     """
     rng = np.random.default_rng(seed)
-    train = _draw_train(clips_per_class, rng)
+    train_rows = _draw_train(clips_per_class, rng)
     truths = CLASSES * test_clips_per_class
     ranks = rng.random(len(truths)).argsort().argsort()
     usages = ["Public" if rank < PUBLIC * len(truths) else "Private" for rank in ranks]
-    test = [*zip(truths, usages, strict=True), ("None", "Ignored")]
-    names = _draw_names(len(train) + len(test), rng)
-    train = sorted((name, *row) for name, row in zip(names, train, strict=False))
-    test = sorted((name, *row) for name, row in zip(names[len(train) :], test, strict=True))
+    test_rows = [*zip(truths, usages, strict=True), ("None", "Ignored")]
+    names = _draw_names(len(train_rows) + len(test_rows), rng)
+    train = sorted((name, *row) for name, row in zip(names, train_rows, strict=False))
+    test = sorted((name, *row) for name, row in zip(names[len(train) :], test_rows, strict=True))
 
     _write_clips(folder / "audio_train", [(row[0], row[3]) for row in train], rng)
     _write_clips(folder / "audio_test", [row[:2] for row in test], rng)
@@ -346,7 +349,7 @@ def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
     return list(names)
 
 
-def _draw_clip(label: str, rng: np.random.Generator) -> np.ndarray:
+def _draw_clip(label: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return a clip of a length drawn for its class, mostly short; no samples for "None"."""
     if label == "None":
         return np.zeros(0, np.float32)

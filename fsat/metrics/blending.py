@@ -164,7 +164,8 @@ class Blended:
                     total += product
         if self._in_logs:
             np.exp(total, out=total)  # at least TINY, so no row sums to 0
-        return np.divide(total, total.sum(axis=1, keepdims=True), out=result, casting="same_kind")
+        np.divide(total, total.sum(axis=1, keepdims=True), out=result, casting="same_kind")
+        return result
 
 
 def _divisors(sizes: Sequence[int], weights: np.ndarray | None) -> np.ndarray:
@@ -227,7 +228,7 @@ class OutOfFold:
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the share of each class: float32 (n_classes,), sums to 1."""
     counts = np.bincount(np.asarray(targets), minlength=n_classes).astype(np.float64)
-    return (counts / counts.sum()).astype(np.float32)
+    return np.asarray(counts / counts.sum(), dtype=np.float32)
 
 
 @dataclass(frozen=True)
