@@ -107,7 +107,7 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def hash_facts(facts: Any) -> str:
+def key_of(facts: Any) -> str:
     """Return a short hash of JSON values: 20 hex digits."""
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=10).hexdigest()
 
@@ -278,7 +278,7 @@ def read_crc(file: Any, size: int) -> int | None:
 
 
 @contextmanager
-def wait_for_lock(folder: Path, work: str) -> Iterator[None]:
+def locked(folder: Path, work: str) -> Iterator[None]:
     """Hold the lock of a store; wait for another process that does `work`, such as "decoding these clips"."""
     from filelock import FileLock, Timeout
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fsat.data.audio import read_header
 from fsat.errors import AudioError
-from fsat.files import MEMOS, Damaged, cache_dir, hash_facts, hash_file, read_facts, write_facts
+from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
 CHECKS = 1
@@ -123,7 +123,7 @@ def stamp_of(status: os.stat_result) -> tuple[int, ...]:
 
 def memo_path(root: Path) -> Path:
     """Return the file with the results of earlier checks of a folder."""
-    return cache_dir().absolute() / MEMOS / f"{hash_facts(str(root))}.json"
+    return cache_dir().absolute() / MEMOS / f"{key_of(str(root))}.json"
 
 
 def _read_memo(root: Path) -> dict[str, ClipFacts]:

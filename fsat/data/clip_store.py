@@ -39,14 +39,14 @@ from fsat.files import (
     check_parts,
     check_space,
     disk_errors,
-    hash_facts,
     hash_file,
+    key_of,
+    locked,
     read_crc,
     read_facts,
     remove_store,
     sync_folder,
     unreadable,
-    wait_for_lock,
     write_all,
     write_facts,
 )
@@ -109,13 +109,13 @@ def open_clips(files: Sequence[ClipFile], sampling_rate: int) -> Clips:
         FsatError: a file cannot be read, the disk is full, or the cache folder cannot be written.
     """
     digests = [file.digest for file in files]
-    folder = clips_dir() / hash_facts([FORMAT, sampling_rate, digests])
+    folder = clips_dir() / key_of([FORMAT, sampling_rate, digests])
     with suppress(Damaged):  # another process may be removing it
         if (clips := _open(folder, digests, sampling_rate)) is not None:
             return clips
     with cache_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with wait_for_lock(folder, "decoding these clips"):
+        with locked(folder, "decoding these clips"):
             try:
                 clips = _open(folder, digests, sampling_rate)
             except Damaged as damage:

@@ -24,11 +24,11 @@ from fsat.files import (
     cache_errors,
     check_parts,
     check_space,
-    hash_facts,
+    key_of,
+    locked,
     read_facts,
     replace_whole,
     unreadable,
-    wait_for_lock,
     write_all,
     write_facts,
 )
@@ -81,7 +81,7 @@ def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: B
     with cache_errors(path, lambda: size):
         if not path.parent.parent.is_dir():  # the whole cache was cleared
             return None
-        with wait_for_lock(path.parent, f"computing these {what}"):
+        with locked(path.parent, f"computing these {what}"):
             if not (path.parent / INDEX).exists():
                 return None
             try:
@@ -174,7 +174,7 @@ def fixed_features(clips: Clips, config: Config) -> Features:
     if not config.use_mfcc or config.sampling_rate != clips.sampling_rate:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected MFCC at {clips.sampling_rate} Hz")
     all_clips = Clips(clips.decoded)
-    key = hash_facts([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
+    key = key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
     n_crops = len(fixed_crops(all_clips.lengths, config).which)
     stored = stored_features(
         clips.decoded,

@@ -18,7 +18,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips, Decoded, Floats
 from fsat.data.feature_store import stored_features
 from fsat.data.mfcc import threads
-from fsat.files import hash_facts
+from fsat.files import key_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -109,7 +109,7 @@ def spectra(clips: Clips, config: Config) -> Spectra:
     if not config.use_logmel or config.sampling_rate != clips.sampling_rate:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected log-mel at {clips.sampling_rate} Hz")
     decoded, n_mels = clips.decoded, config.n_mels
-    name = f"logmel-{hash_facts([SPECTRA, config.hop_length, n_mels])}.f32"
+    name = f"logmel-{key_of([SPECTRA, config.hop_length, n_mels])}.f32"
     lengths = _value_counts(decoded.lengths, config)
     compute = partial(_compute, Clips(decoded), config)
     values = stored_features(decoded, name, "log-mel spectrograms", int(lengths.sum()) // n_mels, n_mels, compute)
