@@ -165,7 +165,7 @@ def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp
     for change, expected in (
         ({"counts": {"train.csv": 6}}, "expected 6 different ones"),
         ({"n_folds": 4}, r"in folds of \{'1': 2, '2': 2\}"),
-        ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 at 44100 Hz"),
+        ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 samples at 44100 Hz"),
     ):
         monkeypatch.setitem(DATASETS, "esc50", replace(dataset, **change))
         with pytest.raises(DataError, match=expected):

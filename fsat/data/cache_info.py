@@ -97,8 +97,8 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
     with cache_errors(cache_dir()):
         stores, others = _stores(), [*_memos(), *(_generated() if everything else [])]
     for folder in stores:
-        with cache_errors(folder), try_lock(lock_path(folder)) as locked:
-            if not locked:
+        with cache_errors(folder), try_lock(lock_path(folder)) as held:
+            if not held:
                 yield f"{folder}: kept, because another process is building it"
             elif folder.exists():
                 freed += _remove(folder)
