@@ -135,8 +135,8 @@ def study(
 
     import numpy as np
 
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
@@ -180,12 +180,11 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
     """Return the mAP@3 of each blend of studies' out-of-fold predictions, with weights fitted on other folds."""
     import numpy as np
 
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
-    from fsat.metrics.blending import Blended, OutOfFold
+    from fsat.metrics.blending import Blended, OutOfFold, cross_fit
     from fsat.metrics.ranking import map_at_k
-    from fsat.metrics.blending import cross_fit
 
     dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve({"model": "dummy1d"}))
     masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]

@@ -48,8 +48,8 @@ def run(bench: Bench) -> Section:
 
 def _clips(data_dir: str):
     """Return the decoded training clips and the Config."""
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
 
     config = Config.resolve({}, "cnn_logmel")

@@ -104,8 +104,8 @@ def fsat_fold(data_dir: str, model: str, epochs: int, precision: str) -> dict[st
 
 def load(data_dir: str, model: str, epochs: int, precision: str):
     """Load the dataset with its precision settled and its store open."""
-    from fsat.config import Config
     from fsat.commands.train import prepare_dataset
+    from fsat.config import Config
     from fsat.data.dataset import Source
 
     options = {"model": model, "max_epochs": epochs, "patience": epochs, "precision": precision}
