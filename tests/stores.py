@@ -75,7 +75,7 @@ def train_study(root: Path) -> TrainedStudy:
     from fsat.commands.ensemble import ensemble
     from fsat.commands.train import cross_validate
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
     study = TrainedStudy(root / "tones", root / "store")
     if not (root / "results.pickle").exists():

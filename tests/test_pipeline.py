@@ -20,11 +20,10 @@ from fsat.commands.verify import verify
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.clips import Clips
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.models import build
-from fsat.models.precision import settle_precision
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
@@ -90,7 +89,7 @@ def test_fold_run_parameters_tags_metrics_and_artifacts(study, data):
     run = mlflow.get_run(record.run_id)
     assert run.info.status == "FINISHED"
     assert Config.from_mapping({k: run.data.params[k] for k in Config().to_dict()}) == record.config
-    assert record.config == settle_precision(tiny(folds="column"))
+    assert record.config == tiny(folds="column")
     assert run.data.params["fold"] == "1"
     assert (run.data.params["n_train"], run.data.params["n_val"]) == ("12", "12")
     assert run.data.tags["fsat.stage"] == "train_fold"
