@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.commands.blend_members import Blend, selected_on
-from fsat.data.locate_clips import Found, Trained, find_clips
+from fsat.data.locate_clips import ClipFolder, Trained, find_clips
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports.plots import FoldCurve
@@ -64,7 +64,7 @@ def log_report(
     runs.log_file(folder / PAGE)
 
 
-def _locate(members: Sequence[Member], data_dir: str | Path | None) -> Found:
+def _locate(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
     records = [member.record for member in members]
     start = min(record.run.info.start_time for record in records) / 1000
     known = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
