@@ -1,4 +1,4 @@
-"""Entry point `predict`: tag files with a registered tagger, as many as there are, and go on where it was killed."""
+"""Command `predict`: tag files with a registered tagger, any number of them, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,38 @@ from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
-from fsat.parallel.processes import cores, map_side_by_side
-from fsat.parallel.ray_connection import check_installed
-from fsat.parallel.ray_tasks import map_on
+from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
+from fsat.tagging import Tagger
 from fsat.tagging import ledger as ledgers
 from fsat.tagging.batches import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
 from fsat.tagging.inputs import EXPECTED, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.text import short
-from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking import client, descriptions, ownership, runs
 from fsat.tracking.registry import open_tagger, pinned
 
-GROUPS_A_TASK = 8
-"""Of a cluster: enough that loading the tagger does not matter."""
+GROUPS_PER_TASK = 8
+"""Groups of files in a task of a cluster, so that loading the tagger takes a small part of its time."""
 
 ROWS_SHOWN = 3
+
+Tag = Callable[[Iterator[list[File]]], Iterator[list[tuple[int, Found]]]]
+"""Tags groups of files: the number of each file of a group, and its tags."""
 
 
 @dataclass
 class Tagged:
-    """What came of a tagging.
+    """Result of `predict`.
 
     Attributes:
-        n_files: how many files there were.
-        n_failed: how many of them could not be tagged.
-        first: the first rows of those that could.
-        failure: name and error of the first that could not.
+        n_files: number of files.
+        n_failed: number of files that could not be tagged.
+        first: the first rows of tagged files.
+        failure: name and error of the first file that could not be tagged.
     """
 
     n_files: int = 0
@@ -63,70 +66,45 @@ def predict(
 ) -> Tagged:
     """Tag files and write a table of their tags.
 
-    What is done is kept beside the output, in a file that is removed at the end; the same command goes on from there.
+    Finished files are recorded beside the output until all are tagged, so that the same command resumes there.
 
     Args:
-        input: a file, folder, glob, list or ``-``, as `fsat.tagging.inputs.read_input` takes it.
-        output: the table; its suffix is the format. It is replaced whole, at the end.
+        input: a file, folder, glob, list or ``-``, as for `fsat.tagging.inputs.read_input`.
+        output: path of the table, whose suffix is the format; written whole at the end.
         model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
-        settings: how to tag.
-        cluster: the machines to tag on; each must find the files under the same path.
-        workers: processes to tag with on this machine; ``auto`` for one for every `n_threads` cores.
-        label_tracks: a folder for an Audacity label track of each recording; with ``settings.window`` alone.
-        resume: whether to go on where a killed tagging was.
+        settings: options of tagging.
+        cluster: machines to tag on; each must find the files at the same path.
+        workers: number of processes on this machine, or ``auto`` for one for every `n_threads` cores.
+        label_tracks: folder for an Audacity label track of each recording; requires ``settings.window``.
+        resume: whether to resume an interrupted tagging.
 
     Raises:
-        DataError: there is nothing to tag, or the output is that of another tagging.
-        RunError: there is no such model.
+        DataError: the input has no files, or the output belongs to another tagging.
+        RunError: the model does not exist.
     """
     check_writable(output)
     check_suffix(output)
     check_installed(cluster)
-    given = read_input(input)
+    files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         model = pinned(uri_of(model))
-        facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
+        facts = {"input": input, "folder": str(files.root), "model": model, **asdict(settings)}
         tagger = open_tagger(model).only(settings.members)
         runs.log_params({"input": input, "model": model, **asdict(settings)})
         with ledgers.opened(output, facts, resume) as ledger:
-            twice = ledger.add(given.names, given.ordered)
-            n_files, before = ledger.n_files, ledger.n_done
-            if not n_files:
-                raise DataError(f"input={printable(input)}: no files to tag in it; {EXPECTED}")
-            if before:
-                say(f"predict: {before} of {count(n_files, 'file')} were tagged before; going on with the others")
-            elif twice:
-                say(f"warning: {count(twice, 'name')} were given twice; each file is tagged once")
-            runs.log_params({"n_clips": n_files})
-            size = 1 if settings.window else FILES_AT_ONCE
-            with Progress("tagging", n_files, before) as progress:
-                here = partial(tag_groups, tagger, given.root, settings, progress.note)
-                anywhere = partial(tag_group_anywhere, model, given.root, settings)
-                try:
-                    for found in _found(cluster, workers, here, anywhere, ledger.groups(size)):
-                        ledger.record(found)
-                        progress.advance(len(found))
-                except KeyboardInterrupt:
-                    say(f"predict: {ledger.n_done} of {count(n_files, 'file')} are tagged and kept; the same command "
-                        "goes on from there")  # fmt: skip
-                    raise
+            _add_files(ledger, input, files.names, files.ordered)
+            with Progress("tagging", ledger.n_files, ledger.n_done) as progress:
+                tag = _choose(tagger, model, files.root, settings, cluster, workers, progress)
+                _tag(ledger, tag, settings, progress)
             result = _write(ledger, output, settings, label_tracks)
             runs.log_file(output)
-        runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
-        others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-        of_files = partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, others)
-        descriptions.describe(of_files)
-        say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
-            f"table in {output}")  # fmt: skip
-        if result.n_failed:
-            name, error = result.failure
-            say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")
+        _log(result, input, model, output, settings, run_id)
     return result
 
 
 def uri_of(model: str) -> str:
-    """The MLflow URI of a model that is given by URI, as ``NAME@ALIAS``, as an alias or version of ``fsat``."""
+    """Return the MLflow URI of a model given by URI, as ``NAME@ALIAS``, or as an alias or version of ``fsat``."""
     if ":" in model or "/" in model:
         return model
     if "@" in model:
@@ -134,55 +112,96 @@ def uri_of(model: str) -> str:
     return f"models:/fsat/{model}" if model.isdecimal() else f"models:/fsat@{model}"
 
 
-def _found(
-    cluster: Cluster, workers: str, here: Callable[..., Iterator], anywhere: Callable[..., Any], groups: Iterator
-) -> Iterator[list[tuple[int, Found]]]:
-    """What is found of the files of each group, by `here` of all groups or `anywhere` of each."""
-    if cluster.kind != "none":
-        yield from map_on(cluster, partial(_each, anywhere), _several(groups, GROUPS_A_TASK))
-        return
-    n_workers = max(1, len(cores()) // n_threads()) if workers == "auto" else int(workers)
-    if n_workers == 1:
-        yield from here(groups)
-        return
-    with closing(map_side_by_side(anywhere, groups, n_workers)) as found:
-        yield from found
+def _add_files(ledger: Ledger, input: str, names: Iterator[str], ordered: bool) -> None:
+    """Add the input's files to the ledger, and report how many are new."""
+    n_repeats = ledger.add(names, ordered)
+    if not ledger.n_files:
+        raise DataError(f"input={printable(input)}: no files to tag; {EXPECTED}")
+    if ledger.n_done:
+        say(f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} were tagged before; resuming with the rest")
+    elif n_repeats:
+        say(f"warning: {count(n_repeats, 'name')} were given twice; each file is tagged once")
+    runs.log_params({"n_clips": ledger.n_files})
 
 
-def _several(groups: Iterator[list[File]], size: int) -> Iterator[list[list[File]]]:
-    """Groups in lists of `size`."""
-    for _, some in groupby(enumerate(groups), key=lambda one: one[0] // size):
-        yield [group for _, group in some]
+def _choose(
+    tagger: Tagger, model: str, root: Path, settings: TagSettings, cluster: Cluster, workers: str, progress: Progress
+) -> Tag:
+    """Return a function that tags groups in this process, in several, or on a cluster."""
+    tag_group = partial(tag_group_anywhere, model, root, settings)
+    if cluster.kind == "ray":
+        ray = RayCluster(cluster, n_threads(), client.absolute_uri(), client.is_remote())
+        return lambda groups: ray.map(partial(_tag_several, tag_group), _batched(groups, GROUPS_PER_TASK), "part")
+    n_processes = n_workers(workers, n_threads())
+    if n_processes == 1:
+        return partial(tag_groups, tagger, root, settings, progress.note)
+    processes = Processes(n_processes, "if memory ran out, use workers=1; the same command resumes from there")
+    return lambda groups: processes.map(tag_group, groups, "part")
 
 
-def _each(one: Callable[[list[File]], list], groups: list[list[File]]) -> list[tuple[int, Found]]:
-    return [row for group in groups for row in one(group)]
+def _tag(ledger: Ledger, tag: Tag, settings: TagSettings, progress: Progress) -> None:
+    """Tag all files of the ledger that have no tags yet."""
+    groups = ledger.groups(1 if settings.window else FILES_AT_ONCE)
+    try:
+        with closing(tag(groups)) as results:
+            for tags in results:
+                ledger.record(tags)
+                progress.advance(len(tags))
+    except KeyboardInterrupt:
+        say(f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} are tagged; the same command resumes there")
+        raise
+
+
+def _batched(groups: Iterator[list[File]], size: int) -> Iterator[list[list[File]]]:
+    """Yield lists of `size` groups."""
+    for _, batch in groupby(enumerate(groups), key=lambda numbered: numbered[0] // size):
+        yield [group for _, group in batch]
+
+
+def _tag_several(
+    tag_group: Callable[[list[File]], list[tuple[int, Found]]], groups: list[list[File]]
+) -> list[tuple[int, Found]]:
+    return list(chain.from_iterable(map(tag_group, groups)))
 
 
 def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
-    """Write the table and the label tracks of all that was found."""
+    """Write the table and the label tracks."""
     result = Tagged()
 
     def rows() -> Iterator[Tags | Span]:
-        for name, found in ledger.found():
-            some = _rows(name, found, bool(settings.window))
+        for name, (error, tags) in ledger.found():
+            file_rows = _rows(name, error, tags, bool(settings.window))
             result.n_files += 1
-            if found[0]:
+            if error:
                 result.n_failed += 1
-                result.failure = result.failure if result.failure[0] else (name, found[0])
+                result.failure = result.failure if result.failure[0] else (name, error)
             elif len(result.first) < ROWS_SHOWN:
-                result.first += some[:1]
+                result.first += file_rows[:1]
             if label_tracks is not None:
-                write_label_track(track_path(label_tracks, name), some)
-            yield from some
+                write_label_track(track_path(label_tracks, name), file_rows)
+            yield from file_rows
 
     write_tags(output, rows(), bool(settings.window))
     return result
 
 
-def _rows(name: str, found: Found, over_time: bool) -> list[Tags | Span]:
-    error, tags = found
+def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Tags | Span]:
+    """Return the rows of a file: one for a clip, one for each segment of a recording and for its error."""
     if not over_time:
         return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
     spans = [Span(name, start, end, label, score) for start, end, label, score in tags]
     return spans if spans and not error else [*spans, Span(name, None, None, "", None, error)]
+
+
+def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSettings, run_id: str) -> None:
+    """Log and report the result."""
+    n_tagged = result.n_files - result.n_failed
+    runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
+    changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
+    descriptions.describe(
+        partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
+    )
+    say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
+    if result.n_failed:
+        name, error = result.failure
+        say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")

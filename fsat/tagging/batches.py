@@ -21,7 +21,7 @@ from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
 from fsat.options import TagSettings
 from fsat.parallel.processes import cores
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.tagging import Tagger
 from fsat.tagging.ledger import File
 from fsat.tracking.registry import open_tagger
@@ -73,7 +73,7 @@ def tag_groups(
         return *one, tagger.decode(os.path.join(root, one[1].name), settings.longest)
 
     n_threads = len(cores())
-    decoded = in_order(decode, files, n_threads, AHEAD * n_threads)
+    decoded = Threads(n_threads, AHEAD * n_threads).map(decode, files)
     for _, group in groupby(decoded, key=lambda one: one[0]):
         found: list[tuple[int, Found]] = []
         waiting: list[tuple[File, Decoded]] = []
