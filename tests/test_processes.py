@@ -22,6 +22,8 @@ from fsat.errors import ConfigError, RunError
 from fsat.parallel import processes
 from fsat.parallel.processes import Processes, cores
 
+pytestmark = pytest.mark.process
+
 
 def train(folder: Path, fold: int) -> str:
     """Stand for the training of a fold; write when and where it ran."""
