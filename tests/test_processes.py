@@ -16,7 +16,6 @@ import pytest
 from helpers import one_line
 
 from fsat import interrupts
-from fsat.commands.train import folds_at_once
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.parallel import processes
@@ -122,6 +121,8 @@ def test_a_signal_stops_all_of_them(signum: signal.Signals, tmp_path: Path) -> N
 
 
 def test_a_requested_number_of_folds_is_limited_by_their_number() -> None:
+    from fsat.commands.train import folds_at_once  # here, as each process imports this module
+
     assert folds_at_once("1", Config(), 10, 100) == 1
     assert folds_at_once("3", Config(), 10, 100) == 3
     assert folds_at_once("30", Config(), 4, 100) == 4
@@ -132,6 +133,8 @@ def test_a_requested_number_of_folds_is_limited_by_their_number() -> None:
 def test_auto_gives_each_fold_the_cores_that_it_fills(
     n_cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fsat.commands.train import folds_at_once
+
     monkeypatch.delenv("FSAT_THREADS", raising=False)
     monkeypatch.setattr(processes, "cores", lambda: list(range(n_cores)))
     assert folds_at_once("auto", Config(), 10, 9000) == expected

@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 from conftest import ROOT
+from fsat.parallel.ray_connection import check_installed
 from fsat_process import FsatProcess
 from helpers import make_dataset, one_line, wait_for
 from servers import free_port, listens
@@ -24,7 +25,6 @@ from stores import new_store
 from fsat.errors import ConfigError
 from fsat.options import Cluster
 from fsat.parallel import ray_tasks as cluster_module
-from fsat.parallel.ray_connection import check_installed
 
 if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
@@ -157,7 +157,7 @@ def test_folds_and_tags_from_both_nodes_equal_those_of_one_machine(nodes, data, 
     assert len({owner(fold_run)["ray_node"] for fold_run in fold_runs}) == 2
     parents = {fold_run.data.tags["mlflow.parentRunId"] for fold_run in fold_runs}
     assert [client(tmp_path).get_run(parent).data.tags["fsat.stage"] for parent in parents] == ["cross_validate"]
-    assert "2 nodes with 2 processors" in process.stderr
+    assert "2 nodes with 2 CPUs" in process.stderr
     for fold in range(SETTINGS["n_folds"]):
         assert process.stderr.count(f"fold {fold}  epoch 3/3") == 1
     for name in ("head", "other"):  # each node decoded the clips for itself

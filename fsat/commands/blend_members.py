@@ -22,7 +22,10 @@ from fsat.metrics.weights import Weights, cross_fit
 from fsat.presets import BLENDS
 from fsat.tracking.fold_artifacts import Member
 
-COLUMNS = "kind study model method fold clips map3 accuracy map3_verified selected_on minutes run_id".split()
+COLUMNS = (
+    *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
+    *("selected_on", "minutes", "run_id"),
+)
 """Columns of the table of scores. ``selected_on`` is that of `Config`: scores on the clips that the weights were
 selected on are slightly too high."""
 

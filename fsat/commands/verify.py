@@ -34,14 +34,13 @@ from fsat.tracking.fold_artifacts import Member, download
 from fsat.tracking.select_runs import choose
 from fsat.tracking.verified_labels import COLUMNS, STAGE, TABLE, round_of
 
-
 NO_BETTER_THAN_CHANCE = (
     "its models hardly know more of the unverified labels than a draw would; train a better study before you train on "
     "these labels"
 )
 SHARPENED = (
-    ", and {share:.0%} once they are sharpened to fit the verified labels (to the power of {power:.1f}), which decided; "
-    "wrong labels may follow a rule that the models have learned: check some of labels.csv by ear"
+    ", and {share:.0%} once they are sharpened to fit the verified labels (to the power of {power:.1f}), by which the "
+    "decisions were made; wrong labels may follow a rule that the models have learned: check some of labels.csv by ear"
 )
 LIKELY_WRONG = (
     ": labels are accepted that are likely wrong; train longer or another model before you train on these labels, or "

@@ -20,8 +20,8 @@ from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
 from fsat.options import TagSettings
-from fsat.parallel.processes import cores
 from fsat.parallel.executor import Threads
+from fsat.parallel.processes import cores
 from fsat.tagging import Tagger
 from fsat.tagging.ledger import File
 from fsat.tracking.registry import open_tagger
