@@ -201,11 +201,9 @@ class _Result:
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
         tagging.write(folder, files, labels, blend.method, blend.weights)
-        score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
+        score, digest = Score(blend.metrics["oof_map3"], int(blend.covered.sum())), _digest(self.members, blend)
         try:
-            return register(
-                name, folder, labels, score, self.first.record.dataset, promote, _digest(self.members, blend)
-            )
+            return register(name, folder, labels, score, self.first.record.dataset, promote, digest)
         except Refused as error:
             with suppress(RunError):
                 self._log_page(f"The tagger is not registered: {error}")
@@ -242,9 +240,8 @@ class _Result:
         for study, members in self.studies.items():
             weight = f", weight {blend.weights[study]:.4f}" if study in blend.weights else ""
             config = members[0].record.config
-            rows.append(
-                (f"study {study}", f"{config.model}, {len(members)} of {count(config.n_folds, 'fold')}{weight}")
-            )
+            folds = f"{len(members)} of {count(config.n_folds, 'fold')}"
+            rows.append((f"study {study}", f"{config.model}, {folds}{weight}"))
         clips = (
             f"{count(facts.n_train, 'training clip')} of {count(len(self.first.labels), 'class')}, "
             f"{int(blend.verified.sum())} of them verified; {count(facts.n_test, 'test clip')}"
@@ -319,6 +316,4 @@ def _curve(record: FoldRun) -> FoldCurve:
     best = record.run.data.metrics.get("best_epoch")
     best = None if best is None else round(best)
     val_map3, val_loss = (epochs(record, key, "val_loss") for key in ("val_map3", "val_loss"))
-    return FoldCurve(
-        record.study, record.config.model, record.fold, val_map3, val_loss, None if best is None else round(best)
-    )
+    return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, best)

@@ -10,7 +10,7 @@ import os
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -80,6 +80,7 @@ class Executor(ABC):
     def _error(self, future: Future) -> str:
         """Return the error of a finished task in one line, empty if there is none."""
 
+    @abstractmethod
     def _poll(self) -> None:
         """Do what is due every `POLL_SECONDS`."""
 

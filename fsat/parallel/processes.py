@@ -62,6 +62,9 @@ class Processes(Executor):
                 for worker in self._workers:
                     worker.join()
 
+    def _poll(self) -> None:
+        """Do nothing: the processes print to the same standard error."""
+
     def _error(self, future: Future) -> str:
         try:
             return future.result()[1]
