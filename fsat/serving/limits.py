@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
 
 from fsat.errors import ConfigError
-from fsat.options import checked, setting
+from fsat.options import checked, option
 
 VARIABLES = {
     "max_mb": "FSAT_SERVE_MAX_MB",
@@ -21,9 +20,9 @@ VARIABLES = {
 class Limits:
     """Limits of one request, and of the clips in it."""
 
-    max_mb: float = setting(64.0, "Size of a request, in MB of 1,000,000 bytes", above=0)
-    max_seconds: float = setting(600.0, "Length of a clip, in seconds", above=0)
-    max_clips: int = setting(64, "Clips in a request", least=1)
+    max_mb: float = option(64.0, "Size of a request, in MB of 1,000,000 bytes", above=0)
+    max_seconds: float = option(600.0, "Length of a clip, in seconds", above=0)
+    max_clips: int = option(64, "Clips in a request", least=1)
 
     @property
     def max_bytes(self) -> int:
@@ -42,7 +41,7 @@ class Limits:
             name = VARIABLES[spec.name]
             if text := environment.get(name, "").strip():
                 try:
-                    given[spec.name] = checked(SimpleNamespace(name=name, type=spec.type, metadata=spec.metadata), text)
+                    given[spec.name] = checked(spec, text, name)
                 except ConfigError as error:
                     raise ConfigError(f"{error}; unset it for the default, {spec.default}") from None
         return cls(**given)
