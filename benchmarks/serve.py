@@ -164,9 +164,9 @@ def alone(folder: str, paths: Sequence[str]) -> dict[str, float]:
     """
     import pandas as pd
 
-    from fsat.tagging import Tagger
+    from fsat.tagging import PyfuncTagger, Tagger
 
-    tagger = Tagger(folder)
+    tagger = PyfuncTagger(Tagger(folder))
     seconds = []
     for path in paths:
         frame = pd.DataFrame({"audio": [Path(path).read_bytes()]})

@@ -61,20 +61,20 @@ def test_windows_are_pieces_of_what_is_decoded(tmp_path: Path, small_blocks, win
         for rate in rates:
             first = round(one.start * rate)
             expected = whole[rate][first : first + round(window * rate)]
-            assert abs(len(one.at[rate]) - round(window * rate)) <= 1
-            np.testing.assert_array_equal(one.at[rate][: len(expected)], expected[: len(one.at[rate])])
+            assert abs(len(one.samples[rate]) - round(window * rate)) <= 1
+            np.testing.assert_array_equal(one.samples[rate][: len(expected)], expected[: len(one.samples[rate])])
 
 
 def test_a_recording_shorter_than_a_window_is_one(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "r.wav", tone(400, 0.3, RATE), RATE)
     (one,) = windows(path, [RATE], 2, 1)
-    assert (one.start, one.end, len(one.at[RATE])) == (0, pytest.approx(0.3), 2400)
+    assert (one.start, one.end, len(one.samples[RATE])) == (0, pytest.approx(0.3), 2400)
 
 
 def test_one_sample_at_a_rate_that_cannot_hold_it(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "r.wav", np.ones(1), 44100)
     (one,) = windows(path, [100], 2, 1)
-    assert len(one.at[100]) >= 1
+    assert len(one.samples[100]) >= 1
 
 
 def test_too_long(tmp_path: Path) -> None:

@@ -74,4 +74,4 @@ def _done(output: Path) -> int:
         return 0
     with sqlite3.connect(path) as db:
         there = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'files'").fetchone()[0]
-        return db.execute("SELECT COUNT(*) FROM files WHERE found IS NOT NULL").fetchone()[0] if there else 0
+        return db.execute("SELECT COUNT(*) FROM files WHERE result IS NOT NULL").fetchone()[0] if there else 0
