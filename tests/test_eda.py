@@ -21,7 +21,7 @@ from fsat.reports.waveforms import outline, read_waveforms
 
 
 def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
-    from benchmarks.fsdkaggle2018 import thinned_train
+    from benchmarks.fsdkaggle2018 import sample_train
 
     with open(shared / "data" / "fsdkaggle2018" / "train.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -29,7 +29,7 @@ def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
     def counts(rows) -> tuple[Counter, Counter]:
         return Counter(row["label"] for row in rows), Counter(r["label"] for r in rows if r["manually_verified"] == "1")
 
-    (clips, verified), (few, few_verified) = counts(rows), counts(thinned_train(rows, 0.1))
+    (clips, verified), (few, few_verified) = counts(rows), counts(sample_train(rows, 0.1))
     for label in clips:
         assert abs(few[label] - clips[label] / 10) <= 0.5, label
         assert abs(few_verified[label] - verified[label] / 10) <= 1, label
