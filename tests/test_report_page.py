@@ -18,8 +18,8 @@ from servers import MlflowServer
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.train import train_fold
 from fsat.config import Config
+from fsat.data.dataset import Source
 from fsat.data.locate_clips import Trained, find_clips
-from fsat.data.source import Source
 from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
 from fsat.tracking.histories import epochs, history
@@ -177,7 +177,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
     (copy / "audio_train" / PLANTED).write_bytes((copy / "audio_train" / "flute_00.wav").read_bytes())
     other = find_clips(trained, where, copy)
     assert other.folder is None
-    assert f"No players: {copy} is not quite what was trained on (its digest is " in other.note
+    assert f"No players: {copy} differs from what was trained on (its digest is " in other.note
     own = find_clips(trained, [str(copy)])  # as if it had been trained on: times tell
     for path in (copy / "audio_train").iterdir():
         os.utime(path, (0, trained.began + (5 if path.name == PLANTED else -5)))
@@ -196,7 +196,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
     with pytest.raises(AudioError, match="missing file"):
         own.path("bell_01.wav")
     assert "has no audio_train or" in find_clips(trained, [], tmp_path).note
-    assert "the runs do not say where the clips lay" in find_clips(trained, []).note
+    assert "the runs do not say where the clips were" in find_clips(trained, []).note
 
 
 def test_histories_are_those_of_the_epochs(study):

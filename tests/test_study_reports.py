@@ -12,11 +12,10 @@ import pytest
 from helpers import read_csv, write_wav
 from html_page import Page
 
-from fsat.data.locate_clips import Found
+from fsat.data.locate_clips import ClipFolder
 from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
-from fsat.metrics.guesses import best_guesses
-from fsat.metrics.ranking import confusion
+from fsat.metrics.ranking import best_guesses, confusion
 from fsat.reports import results_text, study_reports
 from fsat.reports.players import REPORT_BYTES, PlayerMaker, first_suspects, hardest_clips
 from fsat.reports.plots import FoldCurve
@@ -189,7 +188,7 @@ def test_reports_without_verified_clips_or_mistakes(tmp_path: Path) -> None:
     header = "fname,label,manually_verified,believed,score,p_believed\n"
     assert (tmp_path / "reports" / "suspects.csv").read_text() == header
     assert (tmp_path / "reports" / "confused_pairs.csv").read_text() == "label,guess,clips,share\n"
-    page = write_page(clips, tmp_path, location=Found(None))
+    page = write_page(clips, tmp_path, location=ClipFolder(None))
     assert "No label looks wrong: every best guess is the label." in page.sections["suspects"].text
     assert "No label is verified" in page.sections["hardest"].text
     assert "no metrics by epoch of these fold runs" in page.sections["curves"].text
@@ -288,12 +287,12 @@ def test_hardest_clips_are_verified_and_a_clip_without_player_says_why(tmp_path:
     write_wav(tmp_path / "0, ©.wav", np.zeros(80_000, np.float32) + 0.1)
     write_wav(tmp_path / "2, ©.wav", np.zeros(8_000, np.float32) + 0.1)
     (tmp_path / "4, ©.wav").write_text("no sound")
-    sounds = PlayerMaker(Found(tmp_path).path).sounds(clips, indices)
+    sounds = PlayerMaker(ClipFolder(tmp_path).path).sounds(clips, indices)
     assert [sound.mp3 is None for sound in sounds] == [True, False, False]
     assert sounds[0].notes[:2] == ['guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00', "4, ©.wav"]
     assert "cannot be played: unreadable audio" in sounds[0].notes[2]
     assert sounds[2].notes[-1] == "2, ©.wav, 1.0 s"
-    sounds = PlayerMaker(Found(tmp_path).path, free_bytes=len(sounds[1].mp3)).sounds(clips, indices)
+    sounds = PlayerMaker(ClipFolder(tmp_path).path, free_bytes=len(sounds[1].mp3)).sounds(clips, indices)
     assert [sound.mp3 is None for sound in sounds] == [True, False, True]
     assert "the page would be too large" in sounds[2].notes[-1]
 
@@ -310,7 +309,7 @@ def test_a_page_of_41_classes_and_20_members_is_limited(tmp_path: Path) -> None:
         (tmp_path / f"{i}, ©.wav").hardlink_to(noise)
     steps = {epoch: 1 / (1 + epoch) for epoch in range(300)}
     curves = [FoldCurve(study, "conv1d", fold, steps, steps, 299) for study in "ab" for fold in range(10)]
-    page = write_page(clips, tmp_path, analysis, curves=curves, location=Found(tmp_path))
+    page = write_page(clips, tmp_path, analysis, curves=curves, location=ClipFolder(tmp_path))
     assert page.sections["suspects"].tags["audio"] + page.sections["hardest"].tags["audio"] == 40
     html = (tmp_path / "page.html").read_text()
     without_sounds = re.sub('data:audio/mpeg;base64,[^"]*', "", html)
@@ -318,7 +317,7 @@ def test_a_page_of_41_classes_and_20_members_is_limited(tmp_path: Path) -> None:
 
     options = {
         "curves": [curves[0], FoldCurve("a", "m", 1, {}, {}, None)],
-        "location": Found(None, "No players: test."),
+        "location": ClipFolder(None, "No players: test."),
     }
     page = write_page(clips, tmp_path, analysis, **options)
     html = (tmp_path / "page.html").read_text()

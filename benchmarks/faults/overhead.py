@@ -87,7 +87,7 @@ def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
 
     from fsat.commands.train import train_fold
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
     from fsat.options import Launch
     from fsat.tracking.live_metrics import Outbox
     from fsat.training.checkpoint import Checkpoint
@@ -111,7 +111,7 @@ def alternate_epochs(data_dir: str, settings: dict[str, Any]) -> dict[str, float
     """
     from fsat.commands.train import train_fold
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
     from fsat.options import Launch
     from fsat.tracking.live_metrics import Outbox
     from fsat.training import fold

@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
-from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
+from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
 from fsat.parallel.processes import Processes, n_workers

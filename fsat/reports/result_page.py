@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from fsat.data.locate_clips import Found
+from fsat.data.locate_clips import ClipFolder
 from fsat.errors import count
 from fsat.reports import results_text
 from fsat.reports.html import table, write_page
@@ -69,7 +69,7 @@ class Result:
     analysis: Analysis
     curves: Sequence[FoldCurve]
     plots: Path
-    location: Found
+    location: ClipFolder
 
     @cached_property
     def players(self) -> PlayerMaker:
