@@ -1,6 +1,6 @@
 """Files: written whole or not at all, hashed, locked, and one clear line for every disk error.
 
-`replace_whole`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache folder.
+`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache folder.
 
 A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
 ``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
@@ -68,6 +68,30 @@ def replace_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Write a new folder whole or not at all.
+
+    Args:
+        path: the folder to make; it must not exist.
+
+    Yields:
+        an empty folder beside it to write to, which is renamed to `path` when the block ends without an error.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    os.replace(unfinished, path)
 
 
 def sha256_of(path: Path) -> str:
