@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock docs bench quality recipe weak_labels faults clean
+.PHONY: setup demo test lint types lock docs bench quality recipe weak_labels faults clean
 
 setup: $(VENV)/.installed
 
@@ -27,7 +27,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# After a change of dependencies in pyproject.toml: pin them anew.
+types: setup
+	$(BIN)/mypy
+
+# Pin the dependencies again, after a change of them in pyproject.toml.
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra app --extra export --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
@@ -56,4 +59,4 @@ faults: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(FAULTS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

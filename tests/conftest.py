@@ -76,8 +76,7 @@ def signals():
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
-    interrupts._received.clear()
-    interrupts._installed = False
+    interrupts.state = interrupts.State()
 
 
 @pytest.fixture(scope="session")

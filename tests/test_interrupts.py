@@ -72,7 +72,7 @@ def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data,
     with pytest.raises(Interrupted) as caught:
         train.train_fold(Source(data), Config.resolve(TINY), 0, Launch(resume=False))
     monkeypatch.undo()
-    interrupts._received.clear()
+    interrupts.state.first = 0
     assert caught.value.signum == signum
     assert fired
     (run,) = [run for run in all_runs() if run.info.run_id not in before]

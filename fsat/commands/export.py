@@ -86,7 +86,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_metrics({name: difference[key] for name, key in metrics.items()} | {"megabytes": facts["bytes"] / 1e6})
         for path in (output, sidecar):
             runs.log_file(path)
-        descriptions.describe(lambda here: run_descriptions.exported(format, output.name, facts, here))
+        descriptions.describe(lambda here: run_descriptions.export(format, output.name, facts, here))
         say(
             f"export: run {run_id}: {count(len(configs), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB), a "
             f"waveform at {rate} Hz in, {count(len(tagger.labels), 'score')} out; scores are within "

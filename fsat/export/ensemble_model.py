@@ -30,7 +30,7 @@ def whole_tagger(
 
     Args:
         members: study, Config, and model in float32 of each.
-        method: one of `fsat.config.BLENDS`.
+        method: one of `fsat.presets.BLENDS`.
         study_weights: for ``weighted``, what each study weighs.
 
     Returns:
