@@ -1,6 +1,6 @@
 """Files: written whole or not at all, hashed, locked, and one clear line for every disk error.
 
-`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache folder.
+`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache.
 
 A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
 ``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the

@@ -20,7 +20,7 @@ from fsat.metrics.ranking import TOP_K, label_places, map_of_places
 from fsat.metrics.row_blocks import Ranges, Rows, create_rows, in_threads, release
 from fsat.metrics.weights import Weights, cross_fit
 from fsat.presets import BLENDS
-from fsat.tracking.fold_artifacts import Member
+from fsat.tracking.fold_artifacts import Member, is_test
 
 COLUMNS = [
     "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on", "minutes",
@@ -188,7 +188,7 @@ def check_agreement(members: Sequence[Member]) -> None:
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Of the training clips: int64 (n_train,), the class, and bool (n_train,), someone has verified it."""
     clips = member.clips
-    train = (clips["split"] != "test").to_numpy()
+    train = ~is_test(clips)
     names = clips["label"].cat
     number = {label: i for i, label in enumerate(member.labels)}
     classes = np.array([number.get(name, -1) for name in names.categories], dtype=np.int64)

@@ -27,7 +27,7 @@ from fsat.study import RECIPE
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.client import Refused
-from fsat.tracking.fold_artifacts import Member, download
+from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
 from fsat.tracking.registry import Registered, Score, register
 from fsat.tracking.select_runs import choose
 
@@ -117,7 +117,7 @@ def _log_and_register(
     predictions = out / "predictions"  # oof.npy and test.npy are there
     (predictions / "best.npy").unlink()
     write_parts(predictions / "clips.csv", _clips_of_blend(first))
-    test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
+    test_names = first.clips.loc[is_test(first.clips), "fname"].array
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
     clips = _predicted(first, blend, folder / "covered.npy")
     told = tell(clips)
@@ -139,13 +139,16 @@ def _log_and_register(
             report.log(title, f"The tagger is not registered: {error}")
         raise
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
-    report.log(title, f"{registered.news}.")
+    report.log(title, f"{registered.outcome}.")
     made = run_descriptions.Tagger(
         models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
-        registered.name, registered.version, registered.news,
+        registered.name, registered.version, registered.outcome,
     )  # fmt: skip
-    descriptions.describe_tagger(made)
-    view = descriptions.share_view()
+    link = descriptions.run_link(runs.experiment_id(), run_id)
+    descriptions.describe(run_descriptions.ensemble(made, link, descriptions.view_link()))
+    text, model_text = run_descriptions.version(made, link), run_descriptions.registered(made.name)
+    descriptions.describe_version(made.name, made.version, text, model_text)
+    view = descriptions.share_view(run_descriptions.experiment(descriptions.view_link()))
     weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
     say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
     return Ensembled(run_id, blend.scores, registered, descriptions.how_to_compare(view))
@@ -162,14 +165,13 @@ def _digest(members: Sequence[Member], blend: Blend) -> str:
 def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
     """A member's table of clips, without its fold, in parts."""
     for start in range(0, len(member.clips), CLIPS_AT_ONCE):
-        part = member.clips.iloc[start : start + CLIPS_AT_ONCE]
-        yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
+        yield without_fold(member.clips.iloc[start : start + CLIPS_AT_ONCE])
 
 
 def _predicted(member: Member, blend: Blend, path: Path) -> Predicted:
     """The training clips that have a blended prediction; `path` is for their rows, if these are not all."""
     covered = blend.covered
-    names = member.clips.loc[member.clips["split"] != "test", "fname"].array
+    names = member.clips.loc[~is_test(member.clips), "fname"].array
     if covered.all():
         return Predicted(blend.oof, blend.targets, blend.verified, names, member.labels)
     oof = _rows_where(blend.oof, covered, path)

@@ -13,7 +13,7 @@ from fsat.commands.blend_members import blend_members, check_method
 from fsat.commands.eda import eda
 from fsat.commands.ensemble import ensemble
 from fsat.commands.predict import Tagged, predict
-from fsat.commands.train import USUAL, cross_validate
+from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
 from fsat.config import Config
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.data.source import Source
@@ -25,9 +25,9 @@ from fsat.reports import run_descriptions
 from fsat.tagging.inputs import has_clips
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
-from fsat.tracking.fold_artifacts import FoldRun, download
+from fsat.tracking.fold_artifacts import download
 from fsat.tracking.registry import ALIAS
-from fsat.tracking.shared_view import link
+from fsat.tracking.select_runs import FoldRun
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
     register_as: str,
     promote: str,
     output: Path,
-    launch: Launch = USUAL,
+    launch: Launch = DEFAULT_LAUNCH,
     blend: str = "geometric",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
@@ -57,9 +57,10 @@ def main(
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
-        describe = partial(run_descriptions.main, source.data_dir, models, view_link=link(runs.experiment_id()))
+        link = descriptions.view_link()
+        describe = partial(run_descriptions.main, source.data_dir, models, view_link=link)
         descriptions.describe(describe([], ""))
-        view = descriptions.share_view()
+        view = descriptions.share_view(run_descriptions.experiment(link))
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         scores, best = compare(studies, blend)
@@ -76,8 +77,8 @@ def main(
         if seen:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
         tags = predict(str(folder), output, version, cluster=launch.cluster)
-        descriptions.describe(describe(scores.to_dict("records"), made.registered.news))
-    return _report(scores, made.registered.news, tags, output, descriptions.how_to_compare(view))
+        descriptions.describe(describe(scores.to_dict("records"), made.registered.outcome))
+    return _report(scores, made.registered.outcome, tags, output, descriptions.how_to_compare(view))
 
 
 def compare(studies: Sequence[Sequence[FoldRun]], method: str = "geometric") -> tuple[pd.DataFrame, pd.Series]:

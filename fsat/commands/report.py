@@ -15,8 +15,9 @@ from fsat.reports.result_page import Result, write_page
 from fsat.reports.results_text import METHODS
 from fsat.reports.study_reports import Predicted, Told
 from fsat.tracking import runs
-from fsat.tracking.fold_artifacts import FoldRun, Member
-from fsat.tracking.histories import epochs
+from fsat.tracking.fold_artifacts import Member
+from fsat.tracking.runs import epoch_history
+from fsat.tracking.select_runs import FoldRun
 
 PAGE = "report.html"
 
@@ -62,7 +63,7 @@ class Report:
 def _find(members: Sequence[Member], data_dir: str | Path | None) -> Found:
     records = [member.record for member in members]
     began = min(record.run.info.start_time for record in records) / 1000
-    known = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
+    known = [record.data_dir for record in records]
     return find_clips(Trained(members[0].clips, records[0].dataset, began), known, data_dir)
 
 
@@ -95,6 +96,6 @@ def _table(members: Sequence[Member]) -> pd.DataFrame:
 
 def _curve(record: FoldRun) -> FoldCurve:
     best = record.run.data.metrics.get("best_epoch")
-    val_map3, val_loss = (epochs(record, key, "val_loss") for key in ("val_map3", "val_loss"))
+    val_map3, val_loss = (epoch_history(record.run_id, key) for key in ("val_map3", "val_loss"))
     whole = None if best is None else round(best)
     return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, whole)

@@ -112,6 +112,12 @@ class Checkpoint:
                 "differ from a training with one of them")  # fmt: skip
 
 
+def count_epochs(path: Path) -> int:
+    """Return the number of epochs in a checkpoint file, 0 if there is none that can be used."""
+    checkpoint = Checkpoint.read(path)
+    return len(checkpoint.history) if checkpoint else 0
+
+
 def variables_of(model: keras.Model) -> list[np.ndarray]:
     """Arrays of all that changes while a compiled model trains: weights, random streams, optimizer, loss."""
     return [np.asarray(variable) for variable in _variables(model)]
