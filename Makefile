@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint types lock docs bench quality recipe weak_labels faults clean
+.PHONY: setup demo check test lint types lock docs bench quality recipe weak_labels faults clean
 
 setup: $(VENV)/.installed
 
@@ -20,8 +20,16 @@ demo: setup
 
 DEMO := -P n_folds=2 -P sampling_rate=8000 -P audio_duration=1 -P batch_size=16 -P max_epochs=50 -P patience=15
 
+# Modules go to the workers whole and in the order of tests/conftest.py, which puts the slowest first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# For every save: lint, types, and the tests without a marker of pyproject.toml.
+check: lint types
+	$(PYTEST) -m "not (process or server or browser or ray or network or slow)"
+
+# All tests.
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

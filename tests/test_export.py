@@ -137,7 +137,7 @@ def write_tagger(folder: Path, members: list[tuple[str, Config]], blend: str = "
     return folder
 
 
-pytestmark = pytest.mark.usefixtures("signals")  # commands are run in this process, and take them over
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("signals")]  # commands run in this process
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from fsat.reports import run_descriptions
 from fsat.text import LIMIT, dataset_name, fold_name
 from fsat.tracking import descriptions, runs, shared_view
 
+pytestmark = pytest.mark.browser
+
 STUDIES = {"dummy1d": "551eec6cc9", "conv1d": "082642a8b6"}
 FOLDS, EPOCHS = 2, 4
 DATA = Path("/data/clips `x` <b>")

@@ -31,6 +31,8 @@ from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import by_run_ids, download
 from fsat.training.predict import predict_clips
 
+pytestmark = pytest.mark.slow
+
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
 ARTIFACTS = [
     "config.json", "labels.json", "model.txt", "plots/class_precision.png", "plots/confusion.png",

@@ -15,6 +15,8 @@ from fsat.errors import FsatError
 from fsat.training.checkpoint import Checkpoint
 from fsat.training.fold import FoldResult, train_fold
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 5, "batch_size": 8, "eval_crops": 1,
     "precision": "float32", "patience": 9,
