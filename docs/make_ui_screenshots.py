@@ -21,7 +21,7 @@ import mlflow
 from playwright.sync_api import Page
 
 from docs.shots import chromium, save
-from fsat.tracking.shared_view import link
+from fsat.tracking.descriptions import view_link
 
 WIDTH = 1280
 QUIET = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True, "mlflow.workflowType_v1": "machine_learning"}
@@ -88,7 +88,7 @@ def answers(address: str) -> bool:
 
 def shoot(page: Page, address: str, shot: Shot, name: str, experiment: str) -> None:
     """Save what the page shows when it is ready."""
-    view = link(experiment)
+    view = view_link(experiment)
     names = {"experiment": experiment, "view": view, "table": view.replace("CHART", "TABLE")}
     if shot.run:
         found = mlflow.MlflowClient(address).search_runs([experiment], shot.run, max_results=1)

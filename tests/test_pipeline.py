@@ -28,7 +28,8 @@ from fsat.models.precision import settle_precision
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
-from fsat.tracking.fold_artifacts import by_run_ids, download
+from fsat.tracking.fold_artifacts import download
+from fsat.tracking.select_runs import by_run_ids
 from fsat.training.predict import predict_clips
 
 pytestmark = pytest.mark.slow
@@ -276,7 +277,7 @@ def test_runs_say_what_they_are(study, blended):
     assert parent.data.tags["mlflow.note.content"].startswith(mean)
     made = client.get_run(blended.run_id)
     assert made.info.run_name == "ensemble of conv1d on tones"
-    assert made.data.tags["mlflow.note.content"].startswith(blended.registered.news)
+    assert made.data.tags["mlflow.note.content"].startswith(blended.registered.outcome)
     version = client.get_model_version("tones", str(blended.registered.version))
     assert f"**{made.data.metrics['oof_map3']:.4f}**" in version.description
     tags = client.get_experiment("0").tags
@@ -294,20 +295,20 @@ def test_champion_moves_only_as_promote_says(blended, study, source):
     same = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
     assert same.registered.version > blended.registered.version
     assert not same.registered.promoted
-    assert "does not beat" in same.registered.news
+    assert "does not beat" in same.registered.outcome
     assert int(holder()) == blended.registered.version
     forced = ensemble(run_ids=run_ids, register_as="tones", promote="always", blend="weighted")
     assert int(holder()) == forced.registered.version
     kept = ensemble(run_ids=run_ids, register_as="tones", promote="never", blend="arithmetic")
     assert kept.registered.version == same.registered.version
-    assert "is this blend already" in kept.registered.news
+    assert "is this blend already" in kept.registered.outcome
     assert int(holder()) == forced.registered.version
     client.set_model_version_tag("tones", holder(), "fsat.dataset", "another")
     moved = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
     assert moved.registered.promoted
-    assert "another dataset" in moved.registered.news
+    assert "another dataset" in moved.registered.outcome
     client.set_model_version_tag("tones", holder(), "fsat.oof_map3", "0.0001")
-    assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.news
+    assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.outcome
 
 
 def test_the_same_blend_makes_no_second_version(study):
@@ -319,7 +320,7 @@ def test_the_same_blend_makes_no_second_version(study):
     assert second.registered.promoted
     assert client.get_model_version_by_alias("once", "champion").version in (1, "1")
     third = ensemble(run_ids=run_ids, register_as="once")
-    assert "is this blend already, and stays champion" in third.registered.news
+    assert "is this blend already, and stays champion" in third.registered.outcome
     assert len(client.search_model_versions("name = 'once'")) == 1
 
 
@@ -475,7 +476,7 @@ def test_an_incomplete_study_only_if_allowed(study):
     mlflow.MlflowClient().set_model_version_tag("half", str(whole.registered.version), "fsat.oof_map3", "0.01")
     again = ensemble(run_ids=[study[0].run_id], register_as="half", allow_incomplete=True)
     assert not again.registered.promoted
-    assert "fewer clips" in again.registered.news
+    assert "fewer clips" in again.registered.outcome
 
 
 def test_main_without_test_clips_tags_the_training_clips(store, tmp_path, capsys):

@@ -42,7 +42,8 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 TAG = "fsat."
 """Prefix of the tags that fsat sets: stage, study, fold, model, dataset, ..."""
@@ -195,12 +196,13 @@ def create_once(create: Callable[[str], Result], find: Callable[[str], Result | 
         create: creates the object with the given mark.
         find: returns the object with the given mark, if it exists.
     """
-    mark, attempts = uuid.uuid4().hex, []
+    mark, attempts = uuid.uuid4().hex, 0
 
     def attempt() -> Result:
-        if attempts and (existing := find(mark)) is not None:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1 and (existing := find(mark)) is not None:
             return existing
-        attempts.append(mark)
         return create(mark)
 
     return call(attempt)

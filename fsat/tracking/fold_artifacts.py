@@ -196,8 +196,10 @@ class Member:
                 counts[test] += len(rows)
                 for name in SHARED_COLUMNS:
                     hashes[test, name].update("\0".join([*rows[name].tolist(), ""]).encode())
-        train, test = (" ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True))
-        return ClipFacts(counts[False], counts[True], train, test, np.concatenate(held_out))
+        digests = {
+            test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True)
+        }
+        return ClipFacts(counts[False], counts[True], digests[False], digests[True], np.concatenate(held_out))
 
     @cached_property
     def train(self) -> np.ndarray:

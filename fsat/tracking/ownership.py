@@ -73,8 +73,8 @@ def claimed(run_id: str, fold: Fold) -> Iterator[None]:
 
 def take_over(run_id: str, tags: Mapping[str, str]) -> None:
     """Make this process the owner of a run, and set further tags of it."""
-    tags = [RunTag(name, value) for name, value in {**owner_tags(), **tags}.items()]
-    call(lambda: mlflow.MlflowClient().log_batch(run_id, tags=tags))
+    all_tags = [RunTag(name, value) for name, value in {**owner_tags(), **tags}.items()]
+    call(lambda: mlflow.MlflowClient().log_batch(run_id, tags=all_tags))
 
 
 def running_elsewhere(study: str, fold: int) -> Run | None:

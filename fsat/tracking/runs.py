@@ -307,8 +307,8 @@ def history(run_id: str, key: str) -> dict[int, float]:
         if error.code not in UNKNOWN:
             raise
         return {}
-    points = sorted(points, key=lambda point: (point.step, point.timestamp))
-    return {point.step: point.value for point in points if math.isfinite(point.value) and abs(point.value) < LARGEST}
+    values = {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
+    return {step: value for step, value in values.items() if math.isfinite(value) and abs(value) < LARGEST}
 
 
 def epoch_history(run_id: str, key: str, epochs_of: str = "val_loss") -> dict[int, float]:

@@ -206,7 +206,7 @@ def _newest_complete(allow_incomplete: bool | None) -> Studies:
             "`mlflow run . -e cross_validate -P data_dir=DIR`"
         )
     newest = {study: list(newest_per_fold(records).values()) for study, records in by_study.items()}
-    skipped = []
+    skipped: list[str] = []
     for study, records in newest.items():
         name = f"study {study} ({records[0].config.model} on {dataset_name(records[0].data_dir)})"
         if allow_incomplete or not missing_folds(records):
