@@ -21,7 +21,7 @@ from fsat.tracking import client, ownership
 @pytest.fixture
 def use(monkeypatch):
     """A function that sets the tracking URI for one test."""
-    yield lambda uri: monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
+    return lambda uri: monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
 
 
 def test_a_database_that_another_process_writes_to_is_retried(tmp_path, monkeypatch, capsys) -> None:

@@ -28,7 +28,8 @@ DATA = Path("/data/clips `x` <b>")
 QUIET = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """Hides MLflow's assistant."""
 
-HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-", "Failed to load resource: the server responded with a status of 404")
+HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-", "Failed to load resource: the server responded with a status of 404",
+            "null ResizeObserver loop completed")  # fmt: skip
 """Beginnings of console messages of MLflow's own pages, and of Chromium without a graphics card."""
 
 TAGGER = run_descriptions.Tagger(
@@ -204,9 +205,7 @@ def test_the_page_of_a_version_describes_it(store, visit):
     visit.page.get_by_text("a blend of 4 folds of dummy1d + conv1d").wait_for()
     good = visit.page.get_by_role("link", name="How good it is").get_attribute("href")
     assert good == f"#/experiments/0/runs/{store.ensemble}"
-    assert note(store.ensemble).startswith(
-        "fsat version 1 is now champion: there was none. Look at [the whole report]"
-    )
+    assert note(store.ensemble).startswith("fsat version 1 is now champion: there was none. Look at [the whole report]")
     assert mlflow.MlflowClient().get_registered_model("fsat").description.startswith("Taggers made by fsat")
 
 

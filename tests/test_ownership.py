@@ -266,7 +266,8 @@ def test_a_claim_marks_the_run_of_a_dead_process_as_killed(store, capsys) -> Non
 def test_a_sweep_marks_only_runs_of_dead_processes(store, far) -> None:
     dead, unowned = create_run("swept", started="another time"), mlflow.MlflowClient().create_run("0").info.run_id
     ownership.sweep()
-    assert [mlflow.get_run(run_id).info.status for run_id in (dead, unowned, far[0])] == ["KILLED", "RUNNING", "RUNNING"]
+    statuses = [mlflow.get_run(run_id).info.status for run_id in (dead, unowned, far[0])]
+    assert statuses == ["KILLED", "RUNNING", "RUNNING"]
     mlflow.MlflowClient().set_terminated(unowned)
 
 
@@ -308,10 +309,10 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("check", [ownership.check_owner, ownership.confirm_owner], ids=["heartbeat", "before upload"])
 def test_a_process_stops_when_another_one_has_taken_its_run_over(check, quick_beats) -> None:
-    with pytest.raises(RunError, match="taken over by another process") as caught:
-        with runs.tracked("train_fold", "taken") as run_id:
-            mlflow.MlflowClient().set_tag(run_id, "fsat.owner", "{}")
-            eventually(lambda: check(run_id))
+    lost = pytest.raises(RunError, match="taken over by another process")
+    with lost as caught, runs.tracked("train_fold", "taken") as run_id:
+        mlflow.MlflowClient().set_tag(run_id, "fsat.owner", "{}")
+        eventually(lambda: check(run_id))
     one_line(caught.value)
 
 

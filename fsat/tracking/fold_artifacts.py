@@ -196,9 +196,7 @@ class Member:
                 counts[test] += len(rows)
                 for name in SHARED_COLUMNS:
                     hashes[test, name].update("\0".join([*rows[name].tolist(), ""]).encode())
-        digests = {
-            test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True)
-        }
+        digests = {test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True)}
         return ClipFacts(counts[False], counts[True], digests[False], digests[True], np.concatenate(held_out))
 
     @cached_property

@@ -128,8 +128,6 @@ def run_of(model_uri: str) -> str:
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
-    import fsat
-
     text = DataType.string
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "audio")]),
@@ -141,7 +139,7 @@ def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     return {
         "signature": signature,
         "input_example": pd.DataFrame({"audio": [_example_clip()]}),
-        "code_paths": [str(Path(fsat.__file__).parent)],
+        "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         "metadata": {"labels": list(labels)},
     }
