@@ -48,7 +48,7 @@ def test_a_database_that_another_process_writes_to_is_retried(tmp_path, monkeypa
 
 
 def test_a_store_whose_creation_was_killed_is_created_again(tmp_path, use) -> None:
-    for name in ("mlflow.db.1.unfinished", "mlflow.db.1.unfinished-journal"):
+    for name in (".1.unfinished.mlflow.db", ".1.unfinished.mlflow.db-journal"):
         (tmp_path / name).write_text("half a store")
     uri = f"sqlite:///{tmp_path}/mlflow.db?timeout=5"
     use(uri)

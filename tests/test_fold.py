@@ -300,7 +300,7 @@ def test_a_weight_of_0_leaves_unverified_clips_out(train) -> None:
     np.testing.assert_array_equal(splits == "unused", ~dataset.verified & (dataset.folds != 0))
     assert trained.watch.n_train == (splits == "train").sum()
     alone = load_dataset(dataset.manifest.folder, replace(QUICK, unverified_weight="0"))
-    alone = replace(alone, taught=np.where(alone.verified, alone.targets, -1), trusted=None)
+    alone = replace(alone, target_classes=np.where(alone.verified, alone.targets, -1))
     np.testing.assert_array_equal(train(QUICK, dataset=alone).result.train, trained.result.train)
 
 

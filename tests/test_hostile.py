@@ -27,6 +27,7 @@ from fsat.data.audio import decode, read_header
 from fsat.data.clip_checks import check_clip
 from fsat.data.dataset import load_dataset
 from fsat.errors import AudioError, DataError, FsatError
+from fsat.files import sha256_of
 from fsat.options import TagSettings
 from fsat.tagging import Tagger
 from fsat.tagging.tables import shown
@@ -215,14 +216,15 @@ def _not_a_number(path: Path) -> None:
 TAMPERINGS = (_halved, _text, _pickle, _without_a_layer, _other_shapes, _not_a_number, Path.unlink)
 
 
-@pytest.mark.parametrize("hashed", [True, False], ids=["hash kept", "an older tagger"])
+@pytest.mark.parametrize("new_hash", [False, True], ids=["hash kept", "hash updated"])
 @pytest.mark.parametrize("tamper", TAMPERINGS)
-def test_weights_that_were_tampered_with(tmp_path: Path, tamper, hashed: bool) -> None:
+def test_weights_that_were_tampered_with(tmp_path: Path, tamper, new_hash: bool) -> None:
     folder = write_tagger(tmp_path / "tagger", n_folds=1)
-    if not hashed:
+    weights = folder / "study0-fold0.weights.h5"
+    tamper(weights)
+    if new_hash and weights.exists():
         text = (folder / "tagger.json").read_text()
-        (folder / "tagger.json").write_text(re.sub(r'"sha256": "\w+",\s*', "", text))
-    tamper(folder / "study0-fold0.weights.h5")
+        (folder / "tagger.json").write_text(re.sub(r'(?<="sha256": ")\w+', sha256_of(weights), text))
     with pytest.raises(FsatError, match=r"study0-fold0\.weights\.h5: .*register the tagger anew") as caught:
         Tagger(folder)
     one_line(caught.value)

@@ -110,7 +110,7 @@ def test_the_eda_of_main_is_on_the_server(clone):
 
 
 def test_predict_with_the_champion_gives_the_tags_of_main(clone):
-    from fsat.data.sample import SAMPLE, cache_dir
+    from fsat.data.synth import SAMPLE, cache_dir
 
     folder = cache_dir() / SAMPLE / "audio_test"
     done = local(clone, "-e", "predict", "-P", f"input={folder}", "-P", "output=again.csv")

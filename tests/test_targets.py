@@ -416,21 +416,21 @@ def test_a_model_counts_its_steps_once() -> None:
 def test_other_labels_are_taught_and_trusted_and_the_given_ones_stay(tmp_path: Path) -> None:
     config = Config.resolve({"precision": "float32"}, "quick")
     dataset = load_dataset(make_dataset(tmp_path / "data", unverified=0.5, test_clips=0), config)
-    assert dataset.taught is dataset.targets
+    assert dataset.target_classes is dataset.targets
     np.testing.assert_array_equal(dataset.trusted, dataset.verified)
     new = {"bell_00.wav": "Flute", "cello_01.wav": "Cello", "flute_02.wav": "", "elsewhere.wav": "Bell"}
     other = dataset.relabelled(new, {"bell_00.wav": 0.75})
     assert Counter(other.certainty.tolist()) == {1: 17, 0.75: 1}
     names = other.manifest.train["fname"].tolist()
-    taught = dict(zip(names, other.taught.tolist(), strict=True))
+    taught = dict(zip(names, other.target_classes.tolist(), strict=True))
     trusted = dict(zip(names, other.trusted.tolist(), strict=True))
     assert [taught[name] for name in list(new)[:3]] == [2, 1, -1]
     assert all(trusted[name] for name in list(new)[:3])
     rest = np.array([name not in new for name in names])
-    np.testing.assert_array_equal(other.taught[rest], dataset.targets[rest])
+    np.testing.assert_array_equal(other.target_classes[rest], dataset.targets[rest])
     np.testing.assert_array_equal(other.trusted[rest], dataset.verified[rest])
     np.testing.assert_array_equal(other.targets, dataset.targets)
     np.testing.assert_array_equal(other.verified, dataset.verified)
     assert Counter(dataset.verified.tolist()) == {True: 9, False: 9}
     assert (other.labels, other.study) == (dataset.labels, dataset.study)
-    np.testing.assert_array_equal(dataset.taught, dataset.targets)  # the dataset itself has not changed
+    np.testing.assert_array_equal(dataset.target_classes, dataset.targets)  # the dataset itself has not changed

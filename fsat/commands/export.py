@@ -13,8 +13,8 @@ from typing import Any
 
 from fsat import __version__
 from fsat.commands.predict import uri_of
-from fsat.data.tables import check_writable, write_whole
 from fsat.errors import FsatError, count
+from fsat.files import check_writable, write_whole
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.reports import run_descriptions

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.dataset import Dataset
-from fsat.data.source import Source
+from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
+from fsat.models.precision import settle_precision
 from fsat.options import Launch
 from fsat.parallel.processes import n_workers, train_side_by_side
 from fsat.parallel.ray_connection import check_installed
@@ -36,6 +36,7 @@ from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_a
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
 from fsat.tracking.select_runs import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.tracking.verified_labels import fetch_labels
 from fsat.training import fold as training
 from fsat.training.checkpoint import count_epochs
 
@@ -46,6 +47,34 @@ REPORT_SECONDS = 600.0
 """How often to say that it is waited for."""
 
 DEFAULT_LAUNCH = Launch()
+
+
+def prepare_dataset(source: Source, config: Config, fold: int | None = None, quiet: bool = False) -> Dataset:
+    """Load a dataset with the labels of ``labels_run_id``, with the precision settled for this machine.
+
+    Args:
+        source: the dataset options.
+        config: the settings.
+        fold: a fold that must exist.
+        quiet: do not print a summary.
+
+    Raises:
+        DataError: the dataset has problems.
+        RunError: the labels cannot be fetched, or are of another dataset.
+    """
+    labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
+    dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
+    if labels is not None:
+        digest = dataset.manifest.digest
+        if labels.dataset != digest:
+            raise RunError(
+                f"labels_run_id={labels.run_id}: its labels are of another dataset (digest {labels.dataset}) than "
+                f"{source.data_dir} (digest {digest}); run verify on a study of this one"
+            )
+        dataset = dataset.relabelled(labels.new_labels, labels.certainty)
+    for line in () if quiet else dataset.summary():
+        say(line)
+    return dataset
 
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAULT_LAUNCH) -> str:
@@ -66,7 +95,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAU
     """
     with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as run_id:
         ownership.sweep()
-        dataset = source.load(config, fold)
+        dataset = prepare_dataset(source, config, fold)
         finished = ownership.finished_run(dataset.study, fold) if launch.resume else None
         if finished is None:
             return _train(dataset, fold, source, launch, repeat=not launch.resume)
@@ -92,7 +121,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
         ownership.sweep()
-        dataset = source.load(config)
+        dataset = prepare_dataset(source, config)
         config, study = dataset.config, dataset.study
         runs.set_tags({"study": study, "model": config.model})
         descriptions.give_colour(study)
@@ -180,7 +209,7 @@ def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.
 
 @lru_cache(maxsize=1)
 def _read_once(source: Source, config: Config) -> Dataset:
-    return source.read(config)
+    return prepare_dataset(source, config, quiet=True)
 
 
 def _train_unless_taken(

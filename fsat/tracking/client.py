@@ -335,7 +335,7 @@ def _create_sqlite_store(uri: str) -> None:
     path = Path(name)
     if not name or name.startswith((":", "file:")) or (path.is_file() and path.stat().st_size):
         return
-    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*{UNFINISHED}*"):
+    for leftover in path.parent.glob(f".*{UNFINISHED}.{glob.escape(path.name)}*"):
         leftover.unlink(missing_ok=True)
     with replace_whole(path) as unfinished:
         mlflow.MlflowClient(f"{scheme}:///{unfinished}{mark}{query}").search_experiments(max_results=1)

@@ -100,7 +100,7 @@ def train_fold(
     splits = split(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
     taught = splits == "train"
-    lessons = Lessons(dataset.taught[taught], dataset.trusted[taught], n_classes, dataset.certainty[taught])
+    lessons = Lessons(dataset.target_classes[taught], dataset.trusted[taught], n_classes, dataset.certainty[taught])
     clips = TrainingClips(dataset.train.take(taught), lessons, config)
     steps = [clips.n_batches(epoch) for epoch in range(config.max_epochs)]
     n_steps = sum(steps)
@@ -161,7 +161,7 @@ def split(dataset: Dataset, fold: int) -> np.ndarray:
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
     weights = [config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)]
-    unused = (dataset.taught < 0) | (~dataset.trusted & (max(weights) == 0))
+    unused = (dataset.target_classes < 0) | (~dataset.trusted & (max(weights) == 0))
     splits[(splits == "train") & unused] = "unused"
     if config.holdout:
         candidates = splits == "train"
@@ -178,7 +178,7 @@ def split(dataset: Dataset, fold: int) -> np.ndarray:
 
 def untaught(dataset: Dataset, splits: np.ndarray) -> list[str]:
     """Labels that no clip of the split ``train`` is taught as: all of theirs are left out, replaced or held aside."""
-    taught = np.unique(dataset.taught[splits == "train"])
+    taught = np.unique(dataset.target_classes[splits == "train"])
     return [label for i, label in enumerate(dataset.labels) if i not in taught]
 
 

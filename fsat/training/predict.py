@@ -10,7 +10,7 @@ import numpy as np
 from fsat import interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.fixed import fixed_features
+from fsat.data.feature_store import fixed_features
 from fsat.data.logmel import spectra
 from fsat.parallel.threads import in_order
 from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches, evaluation_crops
