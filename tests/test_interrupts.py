@@ -190,7 +190,7 @@ def test_killing_mlflow_run_stops_the_training_that_it_started(message, seconds_
 @pytest.mark.process
 def test_a_kill_while_a_new_store_creates_its_tables_is_recovered_from(data, tmp_path):
     process = start(data, tmp_path)
-    wait_for(lambda: list(tmp_path.glob("mlflow.db*")), 60)
+    wait_for(lambda: list(tmp_path.glob("*mlflow.db*")), 60)
     time.sleep(0.5)
     process.kill()
     process.wait()
