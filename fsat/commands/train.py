@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,18 +20,18 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
+from fsat.models import n_threads
 from fsat.models.precision import settle_precision
 from fsat.options import Launch
-from fsat.parallel.processes import n_workers, train_side_by_side
-from fsat.parallel.ray_connection import check_installed
-from fsat.parallel.ray_tasks import folds_on
+from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.submission import submission
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import descriptions, ownership, runs
-from fsat.tracking.client import ServerUnreachable, address, discard
+from fsat.tracking.client import ServerUnreachable, absolute_uri, address, discard, is_remote
 from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
@@ -45,6 +45,9 @@ POLL_SECONDS = 5.0
 
 REPORT_SECONDS = 600.0
 """How often to say that it is waited for."""
+
+SAMPLES_WORTH_A_PROCESS = 1_000_000_000
+"""Audio samples that conv1d trains on in a minute on a processor of 2023; a process takes ten seconds to start."""
 
 DEFAULT_LAUNCH = Launch()
 
@@ -176,15 +179,33 @@ def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Lau
     config, parent = dataset.config, runs.as_parent()
     if launch.cluster.kind == "ray":
         absolute = replace(source, data_dir=source.data_dir.absolute())
-        run_ids = folds_on(
-            launch.cluster, partial(_train_on_node, absolute, config, launch, parent, dataset.study), folds
-        )
-    elif (count := n_workers(launch.parallel_folds, config, len(folds), len(dataset.train))) > 1:
+        train_one = partial(_train_on_node, absolute, config, launch, parent, dataset.study)
+        run_ids = RayCluster(launch.cluster, n_threads(), absolute_uri(), is_remote()).map(train_one, folds, "fold")
+    elif (count := folds_at_once(launch.parallel_folds, config, len(folds), len(dataset.train))) > 1:
         say(f"training {len(folds)} folds, {count} at a time")
-        run_ids = train_side_by_side(partial(_train_in_worker, source, config, launch, parent), folds, count)
+        train_one = partial(_train_in_worker, source, config, launch, parent)
+        processes = Processes(count, "if memory ran out, use a smaller batch_size or parallel_folds=1")
+        run_ids = processes.map(train_one, folds, "fold")
     else:
-        run_ids = {fold: _train_unless_taken(dataset, fold, source, launch) for fold in folds}
-    return {fold: run_id for fold, run_id in run_ids.items() if run_id}
+        run_ids = (_train_unless_taken(dataset, fold, source, launch) for fold in folds)
+    return {fold: run_id for fold, run_id in zip(folds, run_ids, strict=True) if run_id}
+
+
+def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -> int:
+    """Return how many folds are trained at the same time on this machine.
+
+    ``auto`` is one fold for every `n_threads` cores, or one alone if a fold takes less than about a minute.
+
+    Args:
+        parallel_folds: a number, or ``auto``.
+        config: settings of the folds.
+        n_folds: number of folds to train.
+        n_clips: number of training clips of a fold.
+    """
+    samples = n_clips * config.max_epochs * config.audio_length
+    if parallel_folds == "auto" and samples < SAMPLES_WORTH_A_PROCESS:
+        return 1
+    return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
 
 def _train_in_worker(source: Source, config: Config, launch: Launch, parent: runs.Parent, fold: int) -> str:
@@ -265,30 +286,20 @@ def _claimed_run(dataset: Dataset, fold: int, resume: bool, repeat: bool) -> Ite
     """
     run_id, study = runs.active_run_id(), dataset.study
     key = Fold(address(), runs.experiment_id(), study, fold)
-    with ownership.claimed(run_id, key):
+    with ownership.claimed(run_id, key), ExitStack() as stack:
         if not repeat and (finished := ownership.finished_run(study, fold)):  # since the caller looked
             raise ownership.FoldTaken(f"fold {fold} of study {study} is FINISHED in run {finished}")
         stopped = _find_resumable(study, fold) if resume else None
-        if stopped is None:
-            with _existing(RunFolder.of(run_id), key) as folder:
-                yield folder
-            return
-        say(f"fold {fold}: resuming run {stopped}, which was stopped")
-        parent = runs.parent_of_active()
-        ownership.take_over(stopped, {"mlflow.parentRunId": parent} if parent else {})
-        with runs.resumed(stopped), _existing(RunFolder.of(stopped), key) as folder:
+        if stopped:
+            say(f"fold {fold}: resuming run {stopped}, which was stopped")
+            parent = runs.parent_of_active()
+            ownership.take_over(stopped, {"mlflow.parentRunId": parent} if parent else {})
+            stack.enter_context(runs.resumed(stopped))
             runs.supersede(run_id, stopped, f"{dataset.config.model} fold {fold} resumed in run {stopped[:8]}")
-            yield folder
-
-
-@contextmanager
-def _existing(folder: RunFolder, fold: Fold) -> Iterator[RunFolder]:
-    """Create a run folder, and remove it at the end if no epoch was finished."""
-    folder.create(fold)
-    try:
+        folder = RunFolder.of(stopped or run_id)
+        folder.create(key)
+        stack.callback(folder.remove_if_empty)
         yield folder
-    finally:
-        folder.remove_if_empty()
 
 
 def _find_resumable(study: str, fold: int) -> str | None:
