@@ -57,7 +57,7 @@ class TrainedStudy:
     @property
     def fold_runs(self) -> list[FoldRun]:
         """The runs of both folds, as the current store has them."""
-        from fsat.tracking.fold_artifacts import by_run_ids
+        from fsat.tracking.select_runs import by_run_ids
 
         return by_run_ids(self._results()[0])
 
