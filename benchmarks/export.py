@@ -109,7 +109,7 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
 def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
     """The tagger as it computes on this machine."""
     from fsat.models import import_keras
-    from fsat.models.precision import settle_precision
+    from fsat.models import settle_precision
     from fsat.tagging import Tagger
 
     import_keras()

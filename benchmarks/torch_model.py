@@ -41,7 +41,7 @@ class Crops(Dataset):
 
 
 def conv1d(n_classes: int) -> nn.Sequential:
-    """The layers of `fsat.models.waveform.conv1d`, without the softmax, which is in the loss."""
+    """The layers of `fsat.models.notebook.conv1d`, without the softmax, which is in the loss."""
     parts: list[nn.Module] = []
     channels = 1
     for filters, size, pool, rate in BLOCKS:

@@ -24,7 +24,7 @@ from fsat.data.source import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.models import build
-from fsat.models.precision import settle_precision
+from fsat.models import settle_precision
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write

@@ -29,7 +29,7 @@ class Dataset:
         folds: int64 (n_train,), the fold that holds the clip out.
         train: decoded training clips.
         test: decoded test clips, one for every row of the test table; of length 0 where a clip is unusable.
-        taught: int64 (n_train,), the class that training takes each clip for, -1 for one that it leaves out; by
+        target_classes: int64 (n_train,), the class that each clip is trained on, -1 for one that is left out; by
             default `targets`. Scores are made on `targets` alone.
         trusted: bool (n_train,), that class was checked, by hand or by `verify`; by default `verified`.
         certainty: float32 (n_train,), in [0, 1], how sure it is where it is trusted; by default 1.
@@ -41,13 +41,13 @@ class Dataset:
     folds: np.ndarray
     train: Clips
     test: Clips
-    taught: np.ndarray | None = None
-    trusted: np.ndarray | None = None
-    certainty: np.ndarray | None = None
+    target_classes: np.ndarray = None  # type: ignore[assignment]
+    trusted: np.ndarray = None  # type: ignore[assignment]
+    certainty: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         sure = np.ones(len(self.targets), dtype=np.float32)
-        for name, usual in (("taught", self.targets), ("trusted", self.verified), ("certainty", sure)):
+        for name, usual in (("target_classes", self.targets), ("trusted", self.verified), ("certainty", sure)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, usual)
 
@@ -59,11 +59,11 @@ class Dataset:
             certainty: by clip, how sure its new label is, in [0, 1]; 1 where it is not given.
         """
         number = {label: i for i, label in enumerate(self.labels)} | {"": -1}
-        taught, trusted, sure = self.targets.copy(), self.verified.copy(), self.certainty.copy()
+        classes, trusted, sure = self.targets.copy(), self.verified.copy(), self.certainty.copy()
         for i, fname in enumerate(self.manifest.train["fname"]):
             if (label := new_labels.get(fname)) is not None:
-                taught[i], trusted[i], sure[i] = number[label], True, (certainty or {}).get(fname, 1)
-        return replace(self, taught=taught, trusted=trusted, certainty=sure)
+                classes[i], trusted[i], sure[i] = number[label], True, (certainty or {}).get(fname, 1)
+        return replace(self, target_classes=classes, trusted=trusted, certainty=sure)
 
     @property
     def labels(self) -> list[str]:

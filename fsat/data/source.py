@@ -45,7 +45,7 @@ class Source:
 
     def read(self, config: Config, fold: int | None = None) -> Dataset:
         """As `load`, without a word."""
-        from fsat.models.precision import settle_precision  # it asks TensorFlow about GPUs
+        from fsat.models import settle_precision  # it asks TensorFlow about GPUs
         from fsat.tracking.verified_labels import fetch_labels
 
         labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Generator[Result]:
     """As ``map(function, items)``, done by threads.
 
     Args:
@@ -20,7 +20,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
         ahead: results at most that wait to be asked for.
     """
     items = iter(items)
-    waiting: deque[Future] = deque()
+    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
