@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint lock docs bench quality recipe weak_labels faults clean
+.PHONY: setup demo check test lint types lock docs bench quality recipe weak_labels faults clean
 
 setup: $(VENV)/.installed
 
@@ -20,14 +20,25 @@ demo: setup
 
 DEMO := -P n_folds=2 -P sampling_rate=8000 -P audio_duration=1 -P batch_size=16 -P max_epochs=50 -P patience=15
 
+# Modules go to the workers whole and in the order of tests/conftest.py, which puts the slowest first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# For every save: lint, types, and the tests without a marker of pyproject.toml.
+check: lint types
+	$(PYTEST) -m "not (process or server or browser or ray or network or slow)"
+
+# All tests.
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# After a change of dependencies in pyproject.toml: pin them anew.
+types: setup
+	$(BIN)/mypy
+
+# Pin the dependencies again, after a change of them in pyproject.toml.
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra app --extra export --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
@@ -56,4 +67,4 @@ faults: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(FAULTS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -76,14 +76,14 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     from fsat.tagging import MemberFiles, Tagger, write
 
     import_keras()
-    from fsat.export.ensemble_model import input_rate, whole_tagger
+    from fsat.export.ensemble_model import ensemble_model
     from fsat.export.formats import write_model
 
     root = Path(folder)
     (root / "tagger").mkdir(parents=True)
     paths = sorted((Path(data_dir) / "audio_train").glob("*.wav"))[:n_clips]
     configs = [Config.resolve({"model": name}) for name in models for _ in range(folds)]
-    rate = input_rate(configs)
+    rate = max(config.sampling_rate for config in configs)
     clips = [decode(path, rate) for path in paths]
     files = []
     for fold, config in enumerate(configs):
@@ -98,9 +98,9 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     scores, errors = original.scores([_wav(clip, rate) for clip in clips])
     if any(errors):
         raise RuntimeError(f"not all clips were scored: {next(filter(None, errors))}")
-    whole = whole_tagger([(m.study, m.config, m.model) for m in original.members], *original.blend)
+    model = ensemble_model(original)
     for format in ("onnx", "tflite"):
-        write_model(whole, root / f"tagger.{format}", format, {"labels": labels, "sampling_rate": rate})
+        write_model(model, root / f"tagger.{format}", format, {"labels": labels, "sampling_rate": rate})
     np.savez(root / "clips.npz", *clips)
     np.save(root / "scores.npy", scores)
     return {"rate": rate, "n_clips": len(clips)}
@@ -108,8 +108,7 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
 
 def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
     """The tagger as it computes on this machine."""
-    from fsat.models import import_keras
-    from fsat.models import settle_precision
+    from fsat.models import import_keras, settle_precision
     from fsat.tagging import Tagger
 
     import_keras()
@@ -162,7 +161,7 @@ def _make_sure(model: Any, config: Any, clips: list[Any], seed: int) -> None:
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if layer.name == "bands":
-            layer.settle(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
+            layer.set_levels(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
         elif isinstance(layer, keras.layers.Normalization):
             layer.adapt(np.concatenate(inputs))
     for layer in model.layers:

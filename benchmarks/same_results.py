@@ -1,20 +1,22 @@
-"""``python -m benchmarks.same_results REF``: does this checkout give the results that another commit gives?
+"""``python -m benchmarks.same_results REF``: compare this checkout's results with those of another commit.
 
-Both run the same commands on the same generated sounds, each with an empty tracking store and cache: a small study of
-each model, `verify`, an ensemble of all studies, tags of clips and over time, and two exports. What is compared:
+REF is a commit, or a JSON file of its facts that ``--record FILE`` has written before. Both sides run the same commands
+on the same generated sounds, each with an empty tracking store and cache: a small study of each model, `verify`, an
+ensemble of all studies, tags of clips and over time, and two exports. Compared are:
 
-- parameters, tags, metrics of every epoch and artifact names of every run; times, ids and addresses left out;
+- parameters, tags, metrics of every epoch and artifact names of every run, without times, ids and addresses;
 - the bytes of predictions, weights, tables and JSON files;
 - tables of tags, and the scores of the exported files on seeded noise.
 
-Exit status 1, and a line for each difference, if anything differs. ``--ids`` also compares study ids, which change with
-`RECIPE`. The results depend on the machine, so both sides run on this one.
+The exit status is 1 if anything differs, and each difference is a line. ``--ids`` also compares study ids, which change
+with `RECIPE`. Results depend on the processor, so both sides must run on the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -34,37 +36,48 @@ SETTINGS = {
 }  # fmt: skip
 CHANGING_TAGS = ("owner", "heartbeat", "launch", "note", "checksums", "data_dir", "registered", "claim")
 """``fsat.`` tags whose values differ from run to run; that they are set is compared all the same."""
-CHANGING_METRICS = ("epoch_seconds", "clips_per_second", "train_seconds")
+CHANGING_METRICS = ("epoch_seconds", "clips_per_second", "train_seconds", "megabytes")
 COMPARED_SUFFIXES = (".npy", ".h5", ".csv", ".json", ".txt")
 """Artifacts that are compared byte by byte."""
-CHANGING_FILES = ("scores.csv", "members.json", "checksums.json")
-"""Artifacts that have run ids, times or checksums of event files in them."""
+CHANGING_FILES = ("scores.csv", "members.json", "checksums.json", "tagger.onnx.json", "tagger.tflite.json")
+"""Artifacts that have run ids, times or checksums of changing files in them."""
 
 
 def main() -> int:
-    """Run both sides and print the differences; 1 if there are any."""
+    """Run both sides and print the differences; return 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same_results", description=__doc__.split("\n")[0])
-    parser.add_argument("ref", metavar="REF", help="commit to compare with")
+    parser.add_argument("ref", metavar="REF", help="commit to compare with, or a JSON file of its facts")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts of the commit REF and stop")
     parser.add_argument("--ids", action="store_true", help="compare study ids too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fsat-same-") as name:
-        folder = Path(name)
-        other = folder / "other"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", other, arguments.ref], cwd=ROOT, check=True)
-        try:
-            expected = results_of(other, folder / "expected", arguments.ids)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", other], cwd=ROOT, check=True)
-        received = results_of(ROOT, folder / "received", arguments.ids)
+        if Path(arguments.ref).is_file():
+            expected = json.loads(Path(arguments.ref).read_text())
+        else:
+            expected = results_of_commit(arguments.ref, Path(name), arguments.ids)
+        if arguments.record:
+            arguments.record.write_text(json.dumps(expected, indent=1) + "\n")
+            return 0
+        received = json.loads(json.dumps(results_of(ROOT, Path(name) / "received", arguments.ids)))
     differences = [
-        f"{name}: expected {expected.get(name)!r}, received {received.get(name)!r}"
-        for name in sorted(expected.keys() | received.keys())
-        if expected.get(name) != received.get(name)
+        f"{fact}: expected {expected.get(fact)!r}, received {received.get(fact)!r}"
+        for fact in sorted(expected.keys() | received.keys())
+        if expected.get(fact) != received.get(fact)
     ]
     for line in differences:
         print(line[:500])
     print(f"{len(expected)} facts of {arguments.ref}, {len(received)} here: {len(differences)} differ")
     return 1 if differences else 0
+
+
+def results_of_commit(ref: str, folder: Path, ids: bool) -> dict[str, Any]:
+    """Run the commands with a commit's code, in a worktree that is removed afterwards; the facts as JSON has them."""
+    other = folder / "other"
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", other, ref], cwd=ROOT, check=True)
+    try:
+        return json.loads(json.dumps(results_of(other, folder / "expected", ids)))
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", other], cwd=ROOT, check=True)
 
 
 def results_of(checkout: Path, folder: Path, ids: bool) -> dict[str, Any]:
@@ -156,32 +169,22 @@ def digest(path: Path, stable: Any = str) -> str:
 
 
 def exported_scores(path: Path) -> list[float]:
-    """Scores that an exported tagger gives a second of seeded noise."""
+    """Scores that an exported tagger gives for a second of seeded noise."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
     if path.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return (
-            session.run(None, {session.get_inputs()[0].name: _shaped(noise, session.get_inputs()[0].shape)})[0]
-            .ravel()
-            .tolist()
-        )
+        return session.run(["scores"], {"waveform": noise})[0].tolist()
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=1)
-    place = interpreter.get_input_details()[0]
-    sound = _shaped(noise, place["shape_signature"].tolist())
-    interpreter.resize_tensor_input(place["index"], sound.shape)
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, noise.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(place["index"], sound)
+    interpreter.set_tensor(index, noise)
     interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).ravel().tolist()
-
-
-def _shaped(noise: np.ndarray, shape: list[Any]) -> np.ndarray:
-    """The noise as an input of as many dimensions as the model has."""
-    return noise[np.newaxis] if len(shape) == 2 else noise
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What fsat raises when a person can mend the cause.
+"""Errors that a user can fix, and the words that messages share.
 
-Conventions: the message is one line that says what was received, what was expected and what to do next. The
-command line prints it without a traceback and exits with a non-zero code.
+Conventions: a message is one line that says what was received, what was expected and what to do next. The command line
+prints it without a traceback and exits with a non-zero code.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WRONG_LABEL = ("the label '", 'the label "')
-"""How the reasons of `fsat.label_names.why_not_a_label` begin that name a label, the
-same for all of its clips."""
+"""Beginnings of the reasons of `fsat.text.why_not_a_label` that quote a label, equal for all clips with that label."""
 
 
 class FsatError(Exception):
-    """An error that a user can mend; ``str(error)`` is one line."""
+    """An error that a user can fix; ``str(error)`` is one line."""
 
 
 class ConfigError(FsatError):
-    """A setting has a value that is not allowed."""
+    """An option has a value that is not allowed."""
 
 
 class AudioError(FsatError):
@@ -32,13 +31,13 @@ class RunError(FsatError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a dataset.
+    """One fault of a dataset.
 
     Attributes:
         file: name of the table.
-        row: the line of the table, counted from 1 (the header is line 1); 0 for the table as a whole.
+        row: line of the table, counted from 1 (the header is line 1); 0 for the table as a whole.
         fname: the clip concerned; empty for the table as a whole.
-        reason: what is wrong, in words.
+        reason: the fault in words.
         split: ``train`` or ``test``.
     """
 
@@ -49,12 +48,12 @@ class Problem:
     split: str = "train"
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.row}" if self.row else self.file
-        return f"{place}: {printable(self.fname)}: {self.reason}" if self.fname else f"{place}: {self.reason}"
+        where = f"{self.file}:{self.row}" if self.row else self.file
+        return f"{where}: {printable(self.fname)}: {self.reason}" if self.fname else f"{where}: {self.reason}"
 
 
 class DataError(FsatError):
-    """A dataset cannot be used; ``problems`` holds all that is wrong with it."""
+    """A dataset cannot be used; ``problems`` lists all of its faults."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
@@ -62,22 +61,29 @@ class DataError(FsatError):
 
 
 def listed(problems: Sequence[Problem]) -> list[str]:
-    """Problems in words, a line each; of clips that have the same wrong label, the first one's line stands for all."""
+    """Return one line per problem, except that clips with the same wrong label share the line of the first."""
     alike: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
         of_a_label = problem.reason.startswith(WRONG_LABEL)
         alike.setdefault((problem.file, problem.reason, None if of_a_label else id(problem)), []).append(problem)
     return [
-        f"{first}; {count(len(more), 'more clip')} with it" if more else str(first) for first, *more in alike.values()
+        f"{first}; {count(len(rest), 'more clip')} with it" if rest else str(first) for first, *rest in alike.values()
     ]
 
 
 def printable(value: object) -> str:
-    """The value as text on one line: line ends and control characters are escaped."""
+    """Return the value as text on one line, with line ends and control characters escaped."""
     text = str(value)
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def count(number: int, thing: str) -> str:
-    """A number of things in words: ``1 clip``, ``2 clips``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words: ``1 clip``, ``2 clips``, ``3 studies``, ``4 classes``."""
+    return f"{number} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a regular English noun."""
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")

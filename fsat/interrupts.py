@@ -1,9 +1,9 @@
-"""SIGINT, SIGTERM and SIGHUP end a run in order: the first one raises `Interrupted`, later ones are ignored.
+"""Orderly stop on SIGINT, SIGTERM and SIGHUP: the first signal raises `Interrupted`, later ones are ignored.
 
-A run that is told to stop must still be marked KILLED on the tracking server, so a second signal (the terminal
-sends SIGINT to every process, and `mlflow run` then adds a SIGTERM) must not cut that short. A signal that comes in an
-exchange with the server waits for its end, `GRACE_SECONDS` at most. An exception that is raised while foreign code
-runs may be lost there: `check` raises it again at the next safe place.
+A run that is stopped must still be marked KILLED on the tracking server, so a second signal (the terminal sends SIGINT
+to every process, and `mlflow run` then adds a SIGTERM) must not interrupt that. A signal during an exchange with the
+server takes effect at its end, after `GRACE_SECONDS` at the latest. An exception raised while foreign code runs may be
+lost there: `check` raises it again at the next safe point.
 """
 
 from __future__ import annotations
@@ -14,22 +14,38 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Windows has no SIGHUP; a tagger that is served there imports this module too."""
+"""Signals that stop a process. Windows, where a served tagger imports this module too, has no SIGHUP."""
 
 GRACE_SECONDS = 5.0
 
-_received: list[int] = []
-_shields = 0  # how many `shielded` and `deferred` are open
-_deferrals = 0  # how many of them are `deferred`
-_installed = False
+
+@dataclass
+class State:
+    """Signals of this process.
+
+    Attributes:
+        installed: `install` was called.
+        first: the first signal received, 0 before.
+        shields: number of open `shielded` and `deferred` blocks.
+        deferrals: number of open `deferred` blocks.
+    """
+
+    installed: bool = False
+    first: int = 0
+    shields: int = 0
+    deferrals: int = 0
+
+
+state = State()
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was told to stop by a signal."""
+    """A signal asked the process to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -37,12 +53,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install() -> None:
-    """Turn signals into `Interrupted`; must be called from the main thread, by a program of its own.
+    """Turn signals into `Interrupted`; to be called from the main thread of fsat's own programs.
 
     SIGHUP stays ignored where it is, as under nohup.
     """
-    global _installed
-    _installed = True
+    state.installed = True
     for signum in SIGNALS:
         if signum is signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _on_signal)
@@ -50,65 +65,63 @@ def install() -> None:
 
 
 def reinstall() -> None:
-    """Take signals back from a library that has put its own handlers in place, if they were fsat's."""
-    if _installed:
+    """Install fsat's handlers again, if they were, after a library has replaced them."""
+    if state.installed:
         install()
 
 
 def received() -> signal.Signals | None:
-    """The first signal that has come."""
-    return signal.Signals(_received[0]) if _received else None
+    """Return the first signal received."""
+    return signal.Signals(state.first) if state.first else None
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Let an exchange with a server or a database finish; a signal is raised at its end, or when the grace is over."""
-    global _shields
-    _shields += 1
+    """Let an exchange with a server or a database finish, for at most `GRACE_SECONDS` after a signal."""
+    state.shields += 1
     try:
         yield
     finally:
-        _shields -= 1
-        if _installed and not _shields:
+        state.shields -= 1
+        if state.installed and not state.shields:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    if not _shields:
+    if not state.shields:
         check()
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a few lines finish, such as those that close a run: a signal is noted, and nothing is raised."""
-    global _shields, _deferrals
-    _shields += 1
-    _deferrals += 1
+    """Let a few lines finish, such as those that close a run: a signal is recorded but does not raise."""
+    state.shields += 1
+    state.deferrals += 1
     try:
         yield
     finally:
-        _shields -= 1
-        _deferrals -= 1
+        state.shields -= 1
+        state.deferrals -= 1
 
 
 def check() -> None:
-    """Raise `Interrupted` if a signal has come, even where the first exception was lost."""
-    if _received:
-        raise Interrupted(_received[0])
+    """Raise `Interrupted` if a signal was received, even where the first exception was lost."""
+    if state.first:
+        raise Interrupted(state.first)
 
 
 def ignore() -> None:
-    """From here on the work is complete: a late signal, or one that has just come, must not turn it into a failure.
+    """Ignore signals from here on, and the last one: the work is complete and must not fail.
 
-    Does nothing where `install` was not called, so that a caller's own handling of signals stays.
+    Does nothing unless `install` was called, so that a caller's own signal handling stays.
     """
-    if _installed:
+    if state.installed:
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
-        _received.clear()
+        state.first = 0
 
 
 def follow_parent(poll_seconds: float = 1.0) -> None:
-    """Stop when the process that started this one has gone, as `mlflow run` does when it is killed."""
+    """Stop this process when its parent ends, such as a killed `mlflow run`."""
     parent = os.getppid()
-    gone = parent == 1 and not _is_mlflow(parent)  # it went before this process could look
+    gone = parent == 1 and not _is_mlflow(parent)  # the parent ended before this call
 
     def watch() -> None:
         while os.getppid() == parent and not gone:
@@ -119,7 +132,7 @@ def follow_parent(poll_seconds: float = 1.0) -> None:
 
 
 def _is_mlflow(pid: int) -> bool:
-    """Whether that process is `mlflow run`, which may be process 1 in a container."""
+    """Return whether a process is `mlflow run`, which may be process 1 in a container."""
     try:
         return b"mlflow" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -127,14 +140,14 @@ def _is_mlflow(pid: int) -> bool:
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
-    _received.append(signum)
-    if len(_received) > 1:
+    if state.first:
         return
-    if not _shields:
+    state.first = signum
+    if not state.shields:
         raise Interrupted(signum)
     signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
 
 def _on_alarm(signum: int, frame: FrameType | None) -> None:
-    if _received and _shields and not _deferrals:
-        raise Interrupted(_received[0])
+    if state.first and state.shields and not state.deferrals:
+        raise Interrupted(state.first)

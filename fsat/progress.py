@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, plain lines elsewhere. Both go to standard error."""
+"""Progress of long work on standard error: a bar on a terminal, one plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Task
 
 PLAIN_LINE_SECONDS = 10.0
-
-_plain = False
-_listener: Callable[[str], None] | None = None
-
-
-def use_plain_lines() -> None:
-    """No bars from here on, even on a terminal, because other processes write to it as well."""
-    global _plain
-    _plain = True
+RATE_SECONDS = 600.0
+"""Period that the rate is averaged over."""
 
 
-def tell(listener: Callable[[str], None]) -> None:
-    """Give news to `listener` from here on, for a process whose standard error nobody looks at."""
-    global _listener
-    _listener = listener
-    use_plain_lines()
+@dataclass
+class Output:
+    """Destination of this process's messages.
+
+    Attributes:
+        plain: print no bars, even on a terminal.
+        send: receives each message instead of standard error.
+    """
+
+    plain: bool = False
+    send: Callable[[str], None] | None = None
+
+
+output = Output()
 
 
 def say(message: str) -> None:
-    """Print one line of news to standard error; where nobody reads it any more, the work goes on without."""
-    if _listener is not None:
-        _listener(message)
+    """Print one line to standard error; the work continues if nobody reads it any more."""
+    if output.send is not None:
+        output.send(message)
         return
     try:
         print(message, file=sys.stderr, flush=True)
@@ -40,7 +47,7 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """Counts `total` pieces of work, and says how many are done in a second and how long the others will take.
+    """Number of finished pieces of work, with their rate and the time left.
 
     >>> with Progress("decoding", total=3) as progress:
     ...     for _ in range(3):
@@ -48,71 +55,77 @@ class Progress:
 
     Args:
         description: the work in words.
-        total: pieces of it.
-        done: those that were done before.
+        total: number of pieces.
+        done: number of pieces that were finished before.
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
-        self.description, self.total, self.done = description, total, done
-        self._bar = None
-        self._note = ""
-        self._before = done
-        self._began = self._last = time.monotonic()
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class Pace(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(_pace(task))
+
+        self._plain = output.plain or not sys.stderr.isatty()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Pace(),
+            console=Console(stderr=True),
+            disable=self._plain,
+            speed_estimate_period=RATE_SECONDS,
+        )
+        self._id = self._bar.add_task(description, total=total, completed=done, note="")
+        self._task = self._bar.tasks[0]
+        self._bar.advance(self._id, 0)  # the rate counts from here
+        self._printed = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if not _plain and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as RichProgress
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[at]}"),
-            )
-            self._bar = RichProgress(*columns, console=Console(stderr=True))
-            self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, at="")
+        self._bar.start()
         return self
 
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    @property
+    def done(self) -> int:
+        """Number of finished pieces."""
+        return int(self._task.completed)
+
     def advance(self, count: int = 1) -> None:
-        """Say that `count` more pieces are done."""
-        self.done += count
-        self._show()
+        """Add `count` finished pieces."""
+        self._bar.advance(self._id, count)
+        self._print()
 
     def expect(self, total: int, done: int) -> None:
-        """Say that there are `total` pieces after all, of which `done` are done; the rate counts from here."""
-        self.total, self.done, self._before, self._began = total, done, done, time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._task, total=total, completed=done)
+        """Change the total and the number of finished pieces; the rate counts from here."""
+        self._bar.reset(self._id, total=total, completed=done)
+        self._bar.advance(self._id, 0)
 
     def note(self, text: str) -> None:
-        """Say how far the piece in work has come."""
-        self._note = text
-        self._show()
+        """Set a note on the piece in work, shown after the rate."""
+        self._bar.update(self._id, note=text)
+        self._print()
 
     def say(self, message: str) -> None:
-        """Print a line of news above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(message, highlight=False, markup=False)
-        else:
-            self._last = time.monotonic()
+        """Print a line above the bar."""
+        if self._plain:
+            self._printed = time.monotonic()
             say(message)
+        else:
+            self._bar.console.print(message, highlight=False, markup=False)
 
-    def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, at=self._pace())
-        elif time.monotonic() - self._last > PLAIN_LINE_SECONDS:
-            self._last = time.monotonic()
-            say(f"{self.description}: {self.done} of {self.total}{self._pace()}")
+    def _print(self) -> None:
+        if self._plain and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
+            self.say(f"{self._task.description}: {self.done} of {self._task.total}{_pace(self._task)}")
 
-    def _pace(self) -> str:
-        """Rate, time left and note, as ``, 52.7/s, 0:12:40 left``."""
-        rate = (self.done - self._before) / max(1e-9, time.monotonic() - self._began)
-        left = f", {rate:.3g}/s, {timedelta(seconds=round((self.total - self.done) / rate))} left" if rate else ""
-        return left + (f", {self._note}" if self._note else "")
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+def _pace(task: Task) -> str:
+    """Return rate, time left and note of a task: ``, 52.7/s, 0:12:40 left``."""
+    rate = task.finished_speed or task.speed
+    pace = f", {rate:.3g}/s, {timedelta(seconds=round(task.remaining / rate))} left" if rate else ""
+    return pace + (f", {task.fields['note']}" if task.fields["note"] else "")

@@ -1,42 +1,70 @@
-"""How what a user has named stands in Markdown and in the names of runs, and how long a text may be."""
+"""Text that users name or read: labels, names of runs, values in Markdown.
+
+A label is a word without white space, because a submission separates a clip's labels by spaces.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fsat.errors import printable
 
+NO_LABEL = "None"
+"""Entry of FSDKaggle2018's tables for a clip without a label."""
+
 LIMIT = 5000
-"""Characters that MLflow takes for a description of whatever kind."""
+"""Maximum number of characters of an MLflow description."""
 
 NAME_LIMIT, VALUE_LIMIT = 60, 200
-"""Characters of what a user has named, in the name of a run and in a text."""
+"""Maximum number of characters of a user's name or value in the name of a run and in a text."""
+
+
+def label_order(labels: Iterable[str]) -> list[str]:
+    """Return the distinct labels, sorted: column j of every prediction belongs to entry j."""
+    return sorted(set(labels))
+
+
+def why_not_a_label(label: str) -> str:
+    """Return the reason why a text cannot be a label, or an empty string if it can."""
+    if not label.strip():
+        return "the label is empty"
+    if label == NO_LABEL:
+        return f"the label is {NO_LABEL}: the clip has no label"
+    if label.split() != [label]:
+        return f"the label {label!r} has white space, which separates labels in a submission: use _ instead"
+    return ""
+
+
+def join_labels(labels: Sequence[str]) -> str:
+    """Return the labels of one clip, best first, in the form of a submission."""
+    return " ".join(labels)
 
 
 def code(value: object, limit: int = VALUE_LIMIT) -> str:
-    """What a user has named, as Markdown's code on one line."""
+    """Return a user's value as Markdown code on one line."""
     text = printable(value).replace("`", "'")
     return f"`{text if len(text) <= limit else text[: limit - 1] + '…'}`"
 
 
 def short(value: object) -> str:
-    """What a user has named, for the name of a run."""
+    """Return a user's value, shortened for the name of a run."""
     text = printable(value)
     return text if len(text) <= NAME_LIMIT else text[: NAME_LIMIT - 1] + "…"
 
 
 def dataset_name(data_dir: Path | str) -> str:
-    """The name of a dataset's folder, for the name of a run."""
+    """Return the name of a dataset's folder, shortened for the name of a run."""
     return short(Path(data_dir).absolute().name or data_dir)
 
 
 def fold_name(model: str, fold: int, data_dir: Path | str) -> str:
-    """The name of a fold's run."""
+    """Return the name of a fold run."""
     return f"{model} fold {fold} on {dataset_name(data_dir)}"
 
 
 def cut(text: str) -> str:
-    """The text, without its last lines if it is too long for MLflow."""
+    """Return the text without its last lines if it is too long for MLflow."""
     if len(text) <= LIMIT:
         return text
     return text[: LIMIT - 2].rpartition("\n")[0][: LIMIT - 2] + "\n…"

@@ -1,6 +1,7 @@
-"""Fixtures: a tracking store of its own for every module, tiny datasets, and a clone of the repository."""
+"""Fixtures that several modules use, and the order of the modules."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,10 +13,17 @@ import pytest
 from stores import new_store
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOWEST_FIRST = (
+    "project", "ray", "server", "label_noise", "export", "pipeline", "resume", "app", "serving", "mlflow_ui",
+    "ownership", "interrupts", "live_metrics", "predict", "hostile", "report_page", "eda_page", "download", "fold",
+    "models",
+)  # fmt: skip
+"""Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
+time."""
 
 for name in [name for name in os.environ if name.startswith(("MLFLOW_", "FSAT_")) and name != "FSAT_SHARED"]:
     del os.environ[name]
-# Nothing but the installation may need a network: every request that leaves this machine meets a closed door.
+# Only the installation may need a network: requests that leave this machine go to a closed port.
 for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
     os.environ[name] = "http://127.0.0.1:9"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
@@ -24,20 +32,34 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """A cache folder of the tests' own."""
+    """Set a cache folder of the tests' own."""
     os.environ["FSAT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest modules first."""
+    rank = {f"test_{name}": i for i, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def frozen():
-    """What the tests have imported is not looked through for garbage, which would be a quarter of a short training."""
+    """Exclude what is imported from garbage collection, which would be a quarter of a short training."""
     gc.collect()
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left():
+    """Kill the processes that failed tests have left."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real recordings beside the repository."""
+    """Return the folder of real recordings beside the repository."""
     folder = Path(os.environ.get("FSAT_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no real recordings in {folder}: set FSAT_SHARED to a folder with data/ and tools/")
@@ -68,7 +90,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def signals():
-    """fsat's handling of signals, taken back afterwards."""
+    """Install fsat's signal handlers for one test."""
     from fsat import interrupts
 
     before = {signum: signal.getsignal(signum) for signum in (*interrupts.SIGNALS, signal.SIGALRM)}
@@ -76,8 +98,7 @@ def signals():
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
-    interrupts._received.clear()
-    interrupts._installed = False
+    interrupts.state = interrupts.State()
 
 
 @pytest.fixture(scope="session")

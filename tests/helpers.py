@@ -7,7 +7,8 @@ dataset is the same, byte for byte, whenever it is made.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -153,6 +154,14 @@ def make_zenodo(folder: Path) -> Path:
         (folder / "sample_submission.csv").unlink()
         (folder / "test_truth.csv").unlink()
     return folder
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until a condition is true; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"still false after {seconds:g} s"
+        time.sleep(0.02)
 
 
 def one_line(error: BaseException) -> str:

@@ -30,6 +30,8 @@ from fsat.metrics.segments import Segment, segments
 from fsat.tagging.tables import Tags
 from fsat.tracking.registry import open_tagger
 
+pytestmark = pytest.mark.browser
+
 URI = "models:/fsat@champion"
 RATE = 8000
 TINY = {"model": "conv2d_mfcc", "sampling_rate": RATE, "audio_duration": 1, "n_folds": 2, "max_epochs": 6,

@@ -305,6 +305,7 @@ def undisturbed(files, tmp_path: Path, monkeypatch) -> dict[str, object]:
         return content(store_of(open_clips(files, RATE)))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("moment", "number", "at_least"),
     [
@@ -333,6 +334,7 @@ def test_a_killed_build_goes_on(files, undisturbed, decodes, tmp_path, moment, n
     assert only_folder(cache_dir()) == [store_of(clips).name]
 
 
+@pytest.mark.process
 def test_what_a_killed_build_left_is_checked(files, undisturbed, decodes, tmp_path) -> None:
     builder(files, tmp_path / "log", "rename", 1).wait(timeout=60)
     (unfinished,) = (cache_dir() / "clips").glob("*.unfinished")
@@ -343,6 +345,7 @@ def test_what_a_killed_build_left_is_checked(files, undisturbed, decodes, tmp_pa
     assert sorted(decodes) == [file.path.name for file in files[6:]]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"?" * 500), lambda path: flip(path, 40), Path.unlink])
 def test_a_journal_that_is_garbage(files, undisturbed, tmp_path, spoil: Callable[[Path], object]) -> None:
     builder(files, tmp_path / "log", "rename", 1).wait(timeout=60)
@@ -351,6 +354,7 @@ def test_a_journal_that_is_garbage(files, undisturbed, tmp_path, spoil: Callable
     assert content(store_of(open_clips(files, RATE))) == undisturbed
 
 
+@pytest.mark.process
 def test_a_signal_ends_a_build_soon_and_nothing_is_lost(files, undisturbed, decodes, tmp_path) -> None:
     process = builder(files, tmp_path / "log", "slow")
     wait_until(lambda: (tmp_path / "log").exists() and len((tmp_path / "log").read_text().splitlines()) > 8)
@@ -367,6 +371,7 @@ def test_a_signal_ends_a_build_soon_and_nothing_is_lost(files, undisturbed, deco
 # --- many at once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [2, 4])
 def test_many_processes_decode_each_clip_once(files, undisturbed, tmp_path, number: int) -> None:
     processes = [builder(files, tmp_path / "log", "slow") for _ in range(number)]
@@ -378,6 +383,7 @@ def test_many_processes_decode_each_clip_once(files, undisturbed, tmp_path, numb
     assert sorted((tmp_path / "log").read_text().split()) == [file.path.name for file in files]
 
 
+@pytest.mark.process
 def test_who_waits_says_so_once_and_takes_over(files, undisturbed, tmp_path) -> None:
     killed = builder(files, tmp_path / "log", "decode", 13)
     wait_until((tmp_path / "log").exists)
@@ -389,6 +395,7 @@ def test_who_waits_says_so_once_and_takes_over(files, undisturbed, tmp_path) -> 
     assert content(Path(out.strip())) == undisturbed
 
 
+@pytest.mark.process
 def test_a_signal_ends_the_waiting(files, tmp_path) -> None:
     folder = store_of(open_clips(files, RATE))
     shutil.rmtree(folder)
@@ -598,6 +605,7 @@ def test_the_rows_of_unusable_test_clips_are_absent(data: Path) -> None:
 # --- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_the_command_lists_what_there_is(files, folder: Path, tmp_path: Path) -> None:
     assert fsat_cache() == [f"total: 0.0 kB in {folder}"]
     store = store_of(open_clips(files, RATE))
@@ -623,6 +631,7 @@ def test_the_command_lists_what_there_is(files, folder: Path, tmp_path: Path) ->
     assert total.endswith(f"in {folder}")
 
 
+@pytest.mark.process
 def test_the_command_clears_stores_and_nothing_else(files, folder: Path, tmp_path: Path) -> None:
     kept = store_of(open_clips(files, RATE))
     open_clips(files, 4000)

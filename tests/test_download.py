@@ -13,8 +13,8 @@ import pytest
 import zip_server
 from conftest import ROOT
 from filelock import FileLock
-from helpers import one_line
-from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, wait_for, zipped
+from helpers import one_line, wait_for
+from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, zipped
 
 from fsat.cli import run
 from fsat.data.manifest import read_manifest
@@ -253,6 +253,7 @@ def test_a_folder_that_cannot_be_written(server):
 # From here on: kills.
 
 
+@pytest.mark.process
 def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
     folder, name = tmp_path / "data", "FSDKaggle2018.audio_train.zip"
     server.always = {"slow": 0.01}
@@ -278,6 +279,7 @@ def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
     assert all(re.fullmatch(r"bytes=\d{4,}-", text) for text in ranges[1:])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.25), ("esc50", 0.4)])
 def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
     known = tmp_path / "known"
@@ -291,6 +293,7 @@ def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small,
     assert last > 60
 
 
+@pytest.mark.process
 def test_a_lock_that_a_dead_process_has_left_is_none(server, small, tmp_path):
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / "lock").touch()

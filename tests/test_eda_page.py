@@ -16,6 +16,8 @@ from fsat.data.manifest import read_manifest
 from fsat.data.source import Source
 from fsat.reports.eda import write_eda
 
+pytestmark = pytest.mark.browser
+
 SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "listen", "problems"]
 EVIL = "<img/src=x/onerror=alert(1)>&$x^"
 MISSING = 600

@@ -107,7 +107,7 @@ def confident(model, config: Config, sounds: list[np.ndarray], rng: np.random.Ge
     inputs = list(Predictor(Clips.from_arrays(sounds, config.sampling_rate), config, keep=False).batches())
     for layer in model.layers:
         if layer.name == "bands":
-            layer.settle(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
+            layer.set_levels(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
         elif isinstance(layer, keras.layers.Normalization):
             layer.adapt(np.concatenate(inputs))
         elif isinstance(layer, keras.layers.BatchNormalization):
@@ -137,7 +137,7 @@ def write_tagger(folder: Path, members: list[tuple[str, Config]], blend: str = "
     return folder
 
 
-pytestmark = pytest.mark.usefixtures("signals")  # commands are run in this process, and take them over
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("signals")]  # commands run in this process
 
 
 @pytest.fixture(scope="module")

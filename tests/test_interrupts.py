@@ -1,4 +1,4 @@
-"""A run that is told to stop ends as KILLED wherever the signal finds it, and an error ends it as FAILED."""
+"""A signal at any moment ends a run as KILLED, and an error ends it as FAILED."""
 
 import os
 import pkgutil
@@ -10,8 +10,9 @@ import time
 import mlflow
 import pytest
 from conftest import ROOT
-from helpers import make_dataset
-from warm import Warm
+from fsat_process import FsatProcess
+from helpers import make_dataset, wait_for
+from stores import new_store
 
 from fsat import interrupts
 from fsat.commands import train
@@ -24,7 +25,6 @@ from fsat.options import Launch
 from fsat.tracking import runs
 from fsat.tracking.live_metrics import Outbox
 
-Popen = subprocess.Popen | Warm
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
 
 
@@ -50,29 +50,28 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "signum"),
+    [*((moment, signal.SIGTERM) for moment in MOMENTS), ("first epoch", signal.SIGINT), ("uploading", signal.SIGINT)],
+)
 def test_a_signal_at_any_moment_leaves_a_killed_run(moment, signum, store, data, signals, monkeypatch):
-    where, when = MOMENTS[moment]
-    original = pkgutil.resolve_name(where)
+    path, when = MOMENTS[moment]
+    original = pkgutil.resolve_name(path)
     fired = []
 
-    def struck(*args, **kwargs):
-        if when == "before" and not fired:
+    def strike(*args, **kwargs):
+        result = original(*args, **kwargs) if when == "after" else None
+        if not fired:
             fired.append(1)
             os.kill(os.getpid(), signum)
-        result = original(*args, **kwargs)
-        if when == "after" and not fired:
-            fired.append(1)
-            os.kill(os.getpid(), signum)
-        return result
+        return result if when == "after" else original(*args, **kwargs)
 
     before = {run.info.run_id for run in all_runs()}
-    monkeypatch.setattr(where, struck)
+    monkeypatch.setattr(path, strike)
     with pytest.raises(Interrupted) as caught:
         train.train_fold(Source(data), Config.resolve(TINY), 0, Launch(resume=False))
     monkeypatch.undo()
-    interrupts._received.clear()
+    interrupts.state.first = 0
     assert caught.value.signum == signum
     assert fired
     (run,) = [run for run in all_runs() if run.info.run_id not in before]
@@ -151,89 +150,89 @@ def test_an_error_ends_a_run_as_failed(store, data):
     assert run.info.status == "FAILED"
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
-def test_a_killed_process_says_so_in_one_line(how, code, data, tmp_path):
-    """The real thing: a process of its own, killed in mid-training."""
-    process = start(["-m", "fsat", "train_fold"], data, tmp_path)
-    wait_for("epoch 2/", process, tmp_path)
-    process.send_signal(how)
+# --- processes ---
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_killed_process_prints_one_line(signum, code, data, tmp_path):
+    process = start(data, tmp_path)
+    process.wait_for("epoch 2/")
+    process.send_signal(signum)
     assert process.wait(timeout=60) == code
-    said = (tmp_path / "stderr").read_text()
-    assert said.splitlines()[-1] == f"fsat: error: stopped by {how.name}"
-    assert "Traceback" not in said
+    assert process.stderr.splitlines()[-1] == f"fsat: error: stopped by {signum.name}"
+    assert "Traceback" not in process.stderr
     assert statuses(tmp_path) == ["KILLED"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
-    ("said", "seconds_later", "how"),
+    ("message", "seconds_later", "signum"),
     [("epoch 2/", 0, signal.SIGKILL), ("=== Running command", 1.5, signal.SIGTERM)],
-    ids=["in mid-training", "while the training still imports"],
+    ids=["while it trains", "while it imports"],
 )
-def test_killing_mlflow_run_stops_the_training_that_it_started(said, seconds_later, how, data, tmp_path):
-    """`mlflow run` made the run, and does not live to close it."""
-    command = ["-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "train_fold"]
-    process = start(command, data, tmp_path, "-P")
-    wait_for(said, process, tmp_path)
+def test_killing_mlflow_run_stops_the_training_that_it_started(message, seconds_later, signum, data, tmp_path):
+    """`mlflow run` creates the run and cannot close it once it is killed."""
+    new_store(tmp_path)
+    command = ["-m", "mlflow", "run", ROOT, "--env-manager", "local", "-e", "train_fold"]
+    command += [word for name, value in options(data).items() for word in ("-P", f"{name}={value}")]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    with open(tmp_path / "stderr", "w") as file:
+        process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stderr=file)
+    wait_for(lambda: message in (tmp_path / "stderr").read_text(), 120)
     time.sleep(seconds_later)
-    process.send_signal(how)
+    process.send_signal(signum)
     process.wait()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and statuses(tmp_path) == ["RUNNING"]:
-        time.sleep(0.5)
+    wait_for(lambda: statuses(tmp_path) != ["RUNNING"], 60)
     assert statuses(tmp_path) == ["KILLED"]
 
 
-@pytest.mark.parametrize("seconds", [0, 0.6])
-def test_a_kill_while_the_tables_of_a_new_store_are_made_costs_nothing(seconds, data, tmp_path):
-    process = start(["-m", "fsat", "train_fold"], data, tmp_path)
-    while not list(tmp_path.glob("mlflow.db*")):
-        assert process.poll() is None, (tmp_path / "stderr").read_text()
-        time.sleep(0.01)
-    time.sleep(seconds)
+@pytest.mark.process
+def test_a_kill_while_a_new_store_creates_its_tables_is_recovered_from(data, tmp_path):
+    process = start(data, tmp_path)
+    wait_for(lambda: list(tmp_path.glob("mlflow.db*")), 60)
+    time.sleep(0.5)
     process.kill()
     process.wait()
-    again = start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=1)
-    assert again.wait(timeout=120) == 0, (tmp_path / "stderr").read_text()
+    again = start(data, tmp_path, max_epochs=1)
+    assert again.wait(timeout=120) == 0, again.stderr
     assert "FINISHED" in statuses(tmp_path)
     assert not list(tmp_path.glob("mlflow.db?*"))
 
 
+@pytest.mark.process
 def test_a_run_killed_before_its_first_epoch_leaves_nothing_in_the_cache(data, tmp_path, monkeypatch):
+    new_store(tmp_path)
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
-    process = start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=2)
-    while not list(tmp_path.glob("cache/runs/*/run.json")):
-        assert process.poll() is None, (tmp_path / "stderr").read_text()
-        time.sleep(0.01)
+    process = start(data, tmp_path, max_epochs=2)
+    wait_for(lambda: list(tmp_path.glob("cache/runs/*/run.json")), 60)
     process.kill()
     process.wait()
-    assert start(["-m", "fsat", "train_fold"], data, tmp_path, max_epochs=2).wait(timeout=120) == 0
+    assert start(data, tmp_path, max_epochs=2).wait(timeout=120) == 0
     assert sorted(statuses(tmp_path)) == ["FINISHED", "KILLED"]
     assert not list(tmp_path.glob("cache/runs/*"))
 
 
-def test_training_goes_on_when_nobody_reads_its_news(data, tmp_path):
-    process = start(["-m", "fsat", "train_fold"], data, tmp_path, stderr=subprocess.PIPE, max_epochs=20)
+@pytest.mark.process
+def test_training_continues_when_nobody_reads_its_messages(data, tmp_path):
+    store = new_store(tmp_path)
+    command = [sys.executable, "-m", "fsat", "train_fold"]
+    command += [str(word) for name, value in options(data, max_epochs=5).items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": store}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert statuses(tmp_path) == ["FINISHED"]
 
 
-def start(command: list[str], data, folder, flag: str = "", stderr: int | None = None, **more) -> Popen:
-    options = {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000, **more}
-    for name, value in options.items():
-        command = [*command, flag, f"{name}={value}"] if flag else [*command, f"--{name}", str(value)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    with open(folder / "stderr", "w") as file:
-        streams = {"stdout": subprocess.DEVNULL, "stderr": stderr or file}
-        if "fsat" in command:
-            return Warm(command, cwd=folder, env=environment, **streams)
-        return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, **streams)
+def options(data, **more) -> dict[str, object]:
+    return {"fold": 0, "data_dir": data, **TINY, "max_epochs": 100000, "patience": 100000, **more}
 
 
-def wait_for(text: str, process: Popen, folder) -> None:
-    while text not in (folder / "stderr").read_text():
-        assert process.poll() is None, (folder / "stderr").read_text()
-        time.sleep(0.2)
+def start(data, folder, **more) -> FsatProcess:
+    words = [word for name, value in options(data, **more).items() for word in (f"--{name}", value)]
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return FsatProcess(["train_fold", *words], cwd=folder, env=environment)
 
 
 def statuses(folder) -> list[str]:

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +14,10 @@ import mlflow
 import numpy as np
 import pytest
 import requests
-import warm
 from click.testing import CliRunner
-from conftest import ROOT
+from fsat_process import FsatProcess, fsat_run
 from helpers import make_dataset, one_line
 from servers import MlflowServer
-from warm import Warm
 
 from fsat.cli import cli
 from fsat.commands.ensemble import ensemble
@@ -53,20 +49,10 @@ def remote(tmp_path_factory):
         yield started
 
 
-def start(folder: Path, data: Path, uri: str, seed: int, **more: str) -> tuple[Warm, Path]:
+def start(folder: Path, data: Path, uri: str, seed: int, **environment: str) -> FsatProcess:
     words = [str(word) for name, value in {**LONG, "seed": seed}.items() for word in (f"--{name}", value)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **more}
-    environment["FSAT_CACHE_DIR"] = str(folder / "cache")
-    with open(folder / "said", "w") as said:
-        command = ["-m", "fsat", "train_fold", "--fold", 0, "--data_dir", data, *words]
-        process = Warm(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said)
-    return process, folder / "said"
-
-
-def wait_for(text: str, process: Warm, said: Path) -> None:
-    while text not in said.read_text():
-        assert process.poll() is None, said.read_text()
-        time.sleep(0.05)
+    environment |= {"MLFLOW_TRACKING_URI": uri, "FSAT_CACHE_DIR": str(folder / "cache")}
+    return FsatProcess(["train_fold", "--fold", 0, "--data_dir", data, *words], cwd=folder, env=environment)
 
 
 def assert_whole(store: mlflow.MlflowClient, run_id: str, folder: Path, epochs: int) -> None:
@@ -83,34 +69,36 @@ def assert_whole(store: mlflow.MlflowClient, run_id: str, folder: Path, epochs: 
     assert {name: found[name] for name in listed} == listed
 
 
+@pytest.mark.server
 def test_a_training_goes_on_while_the_server_is_away(remote, data, tmp_path) -> None:
-    process, said = start(tmp_path, data, remote.uri, 1)
-    wait_for("epoch 30/", process, said)
+    process = start(tmp_path, data, remote.uri, 1)
+    process.wait_for("epoch 30/")
     process.send_signal(signal.SIGSTOP)  # so that it is in mid-training when the server goes
     remote.kill()
     process.send_signal(signal.SIGCONT)
-    wait_for("is away; the training goes on", process, said)
-    wait_for("epoch 120/", process, said)
+    process.wait_for("is away; the training goes on")
+    process.wait_for("epoch 120/")
     process.send_signal(signal.SIGSTOP)  # nor is it done when the server comes back
     remote.start()
     process.send_signal(signal.SIGCONT)
     run_id = process.communicate(timeout=240)[0].strip()
-    assert process.returncode == 0, said.read_text()
+    assert process.returncode == 0, process.stderr
     assert_whole(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 300)
-    assert "is back" in said.read_text()
+    assert "is back" in process.stderr
     assert not list((tmp_path / "cache" / "runs").iterdir())
 
 
+@pytest.mark.server
 def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remote, data, tmp_path) -> None:
-    process, said = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
-    wait_for("epoch 30/", process, said)
+    process = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
+    process.wait_for("epoch 30/")
     remote.kill()
     try:
         process.communicate(timeout=240)
     finally:
         remote.start()
     assert process.returncode == 1
-    last = said.read_text().splitlines()[-1]
+    last = process.stderr.splitlines()[-1]
     assert last.startswith("fsat: error: fold 0: it is trained, but the tracking server ")
     assert "has been away for 1 s" in last
     assert "python -m fsat sync" in last
@@ -119,9 +107,8 @@ def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remot
     client = mlflow.MlflowClient(remote.uri)
     assert client.get_run(kept.name).info.status == "RUNNING"
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
-    environment["FSAT_CACHE_DIR"] = str(tmp_path / "cache")
-    answers = [warm.run(["-m", "fsat", "sync"], cwd=tmp_path, env=environment, timeout=120) for _ in range(2)]
+    environment = {"MLFLOW_TRACKING_URI": remote.uri, "FSAT_CACHE_DIR": str(tmp_path / "cache")}
+    answers = [fsat_run(["sync"], cwd=tmp_path, env=environment) for _ in range(2)]
     assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
     assert f"run {kept.name} (fold 0 of study " in answers[0].stdout
     assert answers[0].stdout.strip().endswith("uploaded, FINISHED")
@@ -129,11 +116,11 @@ def test_one_that_stays_away_leaves_the_results_here_and_sync_uploads_them(remot
     assert_whole(client, kept.name, remote.artifacts / "0" / kept.name / "artifacts", 300)
 
 
+@pytest.mark.server
 def test_checkpoints_on_the_server_are_gone_when_the_fold_is_finished(remote, data, tmp_path) -> None:
     words = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": remote.uri}
     command = ["train_fold", "--fold", "1", "--data_dir", str(data), *words, "--checkpoint_to", "server"]
-    done = warm.run(["-m", "fsat", *command], cwd=tmp_path, env=environment)
+    done = fsat_run(command, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": remote.uri})
     assert done.returncode == 0, done.stderr
     folder = remote.artifacts / "0" / done.stdout.strip() / "artifacts"
     assert (folder / "predictions" / "train.npy").is_file()

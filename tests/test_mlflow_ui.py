@@ -20,6 +20,8 @@ from fsat.reports import run_descriptions
 from fsat.text import LIMIT, dataset_name, fold_name
 from fsat.tracking import descriptions, runs, shared_view
 
+pytestmark = pytest.mark.browser
+
 STUDIES = {"dummy1d": "551eec6cc9", "conv1d": "082642a8b6"}
 FOLDS, EPOCHS = 2, 4
 DATA = Path("/data/clips `x` <b>")
@@ -38,7 +40,7 @@ def tagger(**more) -> run_descriptions.Tagger:
         "models": list(STUDIES), "studies": list(STUDIES.values()), "n_members": 4, "n_labels": 12,
         "data_dir": str(DATA), "blend": "geometric", "scores": {"oof_map3": 0.8904, "oof_acc": 0.7815},
         "selected_on": "own fold+holdout", "name": "fsat", "version": 1,
-        "news": "fsat version 1 is now champion: there was none",
+        "outcome": "fsat version 1 is now champion: there was none",
     }  # fmt: skip
     return run_descriptions.Tagger(**{**facts, **more})
 
@@ -80,7 +82,7 @@ def store(tmp_path_factory) -> Iterator[Store]:
         with runs.tracked("ensemble", f"ensemble of {' + '.join(STUDIES)} on {dataset_name(DATA)}") as run_id:
             client, made.made = mlflow.MlflowClient(), run_id
             client.create_registered_model("fsat")
-            mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagging/MLmodel")
+            mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
             client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
             descriptions.describe_tagger(tagger())
         with server:
@@ -203,7 +205,7 @@ def test_so_does_the_page_of_a_version(store, visit):
     assert store.note(store.made).startswith(
         "fsat version 1 is now champion: there was none. Look at [the whole report]"
     )
-    assert mlflow.MlflowClient().get_registered_model("fsat").description.startswith("Taggers that fsat has made")
+    assert mlflow.MlflowClient().get_registered_model("fsat").description.startswith("Taggers made by fsat")
 
 
 def test_mlflows_own_comparison_of_two_runs(store, visit):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -16,10 +15,9 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import ROOT
+from fsat_process import FsatProcess
 from helpers import make_dataset, one_line
 from stores import new_store
-from warm import Warm
 
 from fsat.commands.train import train_fold
 from fsat.config import Config
@@ -43,24 +41,15 @@ class Place:
 
     def __init__(self, folder: Path, data: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.data, self.n = folder, data, 0
+        self.folder, self.data = folder, data
         self.store = new_store(folder)
         self.client = mlflow.MlflowClient(self.store)
 
     def start(self, command: str, environment: dict[str, str] | None = None, **options: object) -> Launched:
-        self.n += 1
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        variables = {
-            **os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": self.store,
-            "FSAT_CACHE_DIR": str(self.folder / "cache"), **(environment or {}),
-        }  # fmt: skip
-        said = self.folder / f"said-{self.n}"
-        with open(said, "w") as file:
-            process = Warm(
-                ["-m", "fsat", command, "--data_dir", self.data, *words],
-                cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=file,
-            )  # fmt: skip
-        return Launched(process, said)
+        variables = {"MLFLOW_TRACKING_URI": self.store, "FSAT_CACHE_DIR": str(self.folder / "cache")}
+        variables |= environment or {}
+        return Launched(FsatProcess([command, "--data_dir", self.data, *words], cwd=self.folder, env=variables))
 
     def hold_still(self, launched: Launched) -> None:
         """Stop a process where it neither reads nor writes the database: another could write nothing while it does."""
@@ -89,17 +78,12 @@ class Place:
 class Launched:
     """A process, and what it says."""
 
-    def __init__(self, process: Warm, said: Path) -> None:
-        self.process, self.file = process, said
+    def __init__(self, process: FsatProcess) -> None:
+        self.process, self.wait_for = process, process.wait_for
 
     @property
     def said(self) -> str:
-        return self.file.read_text()
-
-    def wait_for(self, text: str) -> None:
-        while text not in self.said:
-            assert self.process.poll() is None, self.said
-            time.sleep(0.05)
+        return self.process.stderr
 
     def end(self, code: int = 0) -> str:
         output = self.process.communicate(timeout=240)[0]
@@ -111,6 +95,7 @@ class Launched:
         self.process.communicate()
 
 
+@pytest.mark.process
 def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data, tmp_path) -> None:
     place, other = Place(tmp_path / "place", data), Place(tmp_path / "other", data)
     first = place.start("cross_validate", **LONG)
@@ -142,6 +127,7 @@ def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data
     assert not list((place.folder / "cache" / "runs").iterdir())
 
 
+@pytest.mark.process
 def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     place = Place(tmp_path, data)
     both = [place.start("cross_validate", **LONG) for _ in range(2)]
@@ -152,6 +138,7 @@ def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     assert len(place.runs()) == 2
 
 
+@pytest.mark.process
 def test_mlflows_own_run_says_where_the_fold_went_on(data, tmp_path) -> None:
     place = Place(tmp_path, data)
     first = place.start("train_fold", fold=1, **LONG)

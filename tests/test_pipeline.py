@@ -23,13 +23,14 @@ from fsat.data.clips import Clips
 from fsat.data.source import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
-from fsat.models import build
-from fsat.models import settle_precision
+from fsat.models import build, settle_precision
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import by_run_ids, download
 from fsat.training.predict import predict_clips
+
+pytestmark = pytest.mark.slow
 
 TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
 ARTIFACTS = [

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import sqlite3
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from fsat_process import FsatProcess
 from helpers import CLASSES, one_line, tone, write_csv, write_wav
 from taggers import TINY, register_tagger, write_tagger
-from warm import Warm
 
 from fsat.cli import cli
 from fsat.commands.predict import predict, uri_of
@@ -143,6 +141,7 @@ def test_one_file_and_a_name_that_is_given_twice(tagger, clips, tmp_path, capsys
     assert "warning: 1 name" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_processes_side_by_side_find_the_same_bits(tagger, clips, tmp_path):
     predict(str(clips), tmp_path / "alone.parquet", "champion", workers="1")
     predict(str(clips), tmp_path / "two.parquet", "champion", workers="2")
@@ -157,6 +156,7 @@ def die(item: int) -> int:
     return item
 
 
+@pytest.mark.process
 def test_a_process_that_dies_is_said_and_ends_the_others():
     with pytest.raises(RunError, match=r"a process that tags died; .* workers=1"):
         list(map_side_by_side(die, range(1000), 2))
@@ -211,13 +211,12 @@ def test_a_clip_that_is_too_long_is_told_about_windows(tagger, tmp_path):
 
 def command(clips: Path, output: Path, **options: object) -> list[str]:
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return ["-m", "fsat", "predict", "--input", str(clips), "--output", str(output), *words]
+    return ["predict", "--input", str(clips), "--output", str(output), *words]
 
 
-def start(store: Path, *arguments: object, **options: object) -> Warm:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return Warm(command(*arguments, **options), cwd=store, env=environment, **streams)
+def start(store: Path, *arguments: object, **options: object) -> FsatProcess:
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    return FsatProcess(command(*arguments, **options), cwd=store, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +229,7 @@ def many(tmp_path_factory) -> Path:
     return folder
 
 
-def wait_until_some_are_done(process: Warm, files: Path, output: Path) -> None:
+def wait_until_some_are_done(process: FsatProcess, files: Path, output: Path) -> None:
     """Until the ledger is larger than one of which nothing is done."""
     listed = output.with_name("listed.csv")
     with pytest.raises(ZeroDivisionError), ledger.opened(listed, {}) as empty:
@@ -239,7 +238,7 @@ def wait_until_some_are_done(process: Warm, files: Path, output: Path) -> None:
     size = Path(f"{listed}{ledger.SUFFIX}").stat().st_size + 20_000
     path, deadline = Path(f"{output}{ledger.SUFFIX}"), time.monotonic() + 120
     while not path.exists() or path.stat().st_size < size:
-        assert process.poll() is None, process.stderr.read()
+        assert process.returncode is None, process.stderr
         assert time.monotonic() < deadline, "nothing was tagged"
         time.sleep(0.005)
 
@@ -249,6 +248,7 @@ def n_done(output: Path) -> int:
         return db.execute("SELECT COUNT(*) FROM files WHERE found IS NOT NULL").fetchone()[0]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, capsys):
     """No file twice, none missing, and not a bit otherwise than undisturbed."""

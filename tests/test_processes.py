@@ -19,6 +19,8 @@ from fsat.errors import ConfigError, RunError
 from fsat.parallel import processes
 from fsat.parallel.processes import cores, n_workers, train_side_by_side
 
+pytestmark = pytest.mark.process
+
 
 def train(folder: Path, fold: int) -> str:
     """Stands for the training of a fold; notes when and where it ran."""

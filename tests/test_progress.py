@@ -17,32 +17,27 @@ with progress.Progress("tagging", 3) as bar:
 """
 
 
-def test_plain_lines_where_there_is_no_terminal():
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
-    *lines, last = done.stderr.splitlines()
+def test_plain_lines_without_a_terminal():
+    result = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    *lines, last = result.stderr.splitlines()
     assert last == "half way"
     for i, line in enumerate(lines, start=1):
         assert re.fullmatch(rf"tagging: {i} of 3, \S+/s, \d:\d\d:\d\d left", line), line
     assert len(lines) == 3
-    assert done.stdout == ""
+    assert result.stdout == ""
 
 
 def test_a_bar_on_a_terminal():
-    ours, theirs = os.openpty()
-    with subprocess.Popen([sys.executable, "-c", CODE], cwd=ROOT, stderr=theirs, env={**os.environ, "TERM": "xterm"}):
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                part = os.read(ours, 4096)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            seen += part
-    os.close(ours)
-    text = seen.decode()
-    assert "tagging" in text
-    assert "━" in text
-    assert "3/3" in text
-    assert "half way" in text
+    reader, terminal = os.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", CODE], cwd=ROOT, stderr=terminal, env=environment):
+        os.close(terminal)
+        output = b""
+        try:
+            while part := os.read(reader, 4096):
+                output += part
+        except OSError:  # the process has closed the terminal
+            pass
+    os.close(reader)
+    for text in ("tagging", "━", "3/3", "/s", "half way"):
+        assert text in output.decode()

@@ -9,6 +9,8 @@ import sys
 import mlflow
 import pytest
 
+pytestmark = pytest.mark.process
+
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
 
 
@@ -59,6 +61,7 @@ def test_mistakes_by_mlflow_run_are_one_line_of_fsat(clone):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.network
 def test_real_recordings_with_a_stratified_split_in_an_environment_built_by_uv(clone, esc10, tmp_path_factory):
     """Builds the environment of conda.yaml, so it needs uv and a package index."""
     if shutil.which("uv") is None:

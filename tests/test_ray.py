@@ -1,4 +1,4 @@
-"""Folds and tags on a real Ray cluster: two nodes on this machine, with a processor and a cache folder each."""
+"""Folds and tags on a real Ray cluster: two nodes on this machine, each with one processor and a cache folder."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import ROOT
-from helpers import make_dataset, one_line
-from servers import free_port
+from fsat_process import FsatProcess
+from helpers import make_dataset, one_line, wait_for
+from servers import free_port, listens
 from stores import new_store
-from warm import Warm
 
 from fsat.errors import ConfigError
 from fsat.options import Cluster
@@ -32,38 +30,37 @@ if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
 SETTINGS = {
-    "model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 4, "max_epochs": 3, "patience": 1000,
+    "model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 3, "patience": 1000,
 }  # fmt: skip
+COUNT = """
+import sys, time, ray
+ray.init(sys.argv[1], logging_level=40)
+while sum(node["Alive"] for node in ray.nodes()) < 2:
+    time.sleep(0.1)
+"""
 
 
 class Nodes:
     """Two `ray start` processes, in process groups of their own, each with a cache folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.address = folder, f"127.0.0.1:{free_port()}"
-        head = ["--head", f"--port={self.address.rpartition(':')[2]}", "--include-dashboard=false"]
-        self.processes = [self._start("head", head)]
-        self._wait_for(1)
+        self.folder, port = folder, free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.processes = [self._start("head", ["--head", f"--port={port}", "--include-dashboard=false"])]
+        wait_for(lambda: listens(port), 60)
         self.processes.append(self._start("other", [f"--address={self.address}"]))
-        self._wait_for(2)
+        environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+        subprocess.run([sys.executable, "-c", COUNT, self.address], env=environment, check=True, timeout=60)
 
     def _start(self, name: str, options: list[str]) -> subprocess.Popen:
-        environment = {**os.environ, "FSAT_CACHE_DIR": str(self.folder / name), "RAY_health_check_period_ms": "1000"}
-        environment |= {"RAY_health_check_initial_delay_ms": "1000", "PYTHONPATH": "", "RAY_AUTH_MODE": "token"}
+        environment = {
+            **os.environ, "FSAT_CACHE_DIR": str(self.folder / name), "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_initial_delay_ms": "1000", "PYTHONPATH": "", "RAY_AUTH_MODE": "token",
+        }  # fmt: skip
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1",
                    "--num-cpus=1", "--disable-usage-stats", *options]  # fmt: skip
         with open(self.folder / f"{name}.log", "w") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-    def _wait_for(self, count: int) -> None:
-        code = f"import ray; ray.init('{self.address}', logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-            done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-            if done.stdout.strip() == str(count):
-                return
-        pytest.fail(f"no Ray cluster: {done.stderr[-2000:]} {(self.folder / 'head.log').read_text()[-2000:]}")
 
     def node_of(self, pid: int) -> int:
         """Which of the two a process belongs to."""
@@ -110,22 +107,16 @@ def data(tmp_path_factory) -> Path:
     return make_dataset(folder, clips_per_class=8, unverified=0.5, test_clips=3)
 
 
-def start(folder: Path, *command: object, **options: object) -> Warm:
-    arguments = [str(word) for word in command]
-    for name, value in options.items():
-        arguments += [f"--{name}", str(value)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": new_store(folder)}
-    environment["FSAT_CACHE_DIR"] = str(folder / "cache")
-    (folder / "said").unlink(missing_ok=True)
-    with open(folder / "said", "w") as said:
-        return Warm(["-m", "fsat", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said)
+def start(folder: Path, *command: object, **options: object) -> FsatProcess:
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    environment = {"MLFLOW_TRACKING_URI": new_store(folder), "FSAT_CACHE_DIR": str(folder / "cache")}
+    return FsatProcess([*command, *words], cwd=folder, env=environment)
 
 
 def run(folder: Path, *command: object, **options: object) -> str:
     process = start(folder, *command, **options)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, (folder / "said").read_text()
-    return output
+    assert process.wait(timeout=240) == 0, process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -150,57 +141,49 @@ def assert_same(folder: Path, run_ids: list[str], other: Path, others: list[str]
             np.testing.assert_array_equal(a, b)
 
 
-def owner(found: mlflow.entities.Run) -> dict:
-    return json.loads(found.data.tags["fsat.owner"])
+def owner(fold_run: mlflow.entities.Run) -> dict:
+    return json.loads(fold_run.data.tags["fsat.owner"])
 
 
-def test_folds_are_spread_over_both_nodes_and_are_those_of_one_machine(nodes, data, alone, tmp_path) -> None:
+@pytest.mark.ray
+def test_folds_and_tags_from_both_nodes_equal_those_of_one_machine(nodes, data, alone, tmp_path) -> None:
     options = {"cluster": "ray", "ray_address": nodes.address}
-    output = run(tmp_path, "cross_validate", data_dir=data, **SETTINGS, **options)
-    run_ids = output.strip().split(",")
+    process = start(tmp_path, "cross_validate", data_dir=data, **SETTINGS, **options)
+    assert process.wait(timeout=240) == 0, process.stderr
+    run_ids = process.stdout.strip().split(",")
     assert_same(tmp_path, run_ids, *alone)
-    found = [client(tmp_path).get_run(run_id) for run_id in run_ids]
-    assert {found_run.info.status for found_run in found} == {"FINISHED"}
-    assert len({owner(found_run)["ray_node"] for found_run in found}) == 2
-    parents = {found_run.data.tags["mlflow.parentRunId"] for found_run in found}
+    fold_runs = [client(tmp_path).get_run(run_id) for run_id in run_ids]
+    assert {fold_run.info.status for fold_run in fold_runs} == {"FINISHED"}
+    assert len({owner(fold_run)["ray_node"] for fold_run in fold_runs}) == 2
+    parents = {fold_run.data.tags["mlflow.parentRunId"] for fold_run in fold_runs}
     assert [client(tmp_path).get_run(parent).data.tags["fsat.stage"] for parent in parents] == ["cross_validate"]
-    said = (tmp_path / "said").read_text()
-    assert "2 nodes with 2 processors" in said
-    for fold in range(4):
-        assert said.count(f"fold {fold}  epoch 3/3") == 1
-    for name in ("head", "other"):  # each decoded the clips for itself
+    assert "2 nodes with 2 processors" in process.stderr
+    for fold in range(SETTINGS["n_folds"]):
+        assert process.stderr.count(f"fold {fold}  epoch 3/3") == 1
+    for name in ("head", "other"):  # each node decoded the clips for itself
         assert list((nodes.folder / name / "clips").glob("*/samples.f32"))
     assert not list((nodes.folder / "head" / "runs").glob("*/checkpoint"))
 
     run(tmp_path, "ensemble")
-    tags = {}
-    for how, more in {"alone": {}, "ray": options}.items():
-        run(tmp_path, "predict", input=data / "audio_train", output=f"{how}.csv", **more)
-        tags[how] = (tmp_path / f"{how}.csv").read_bytes()
-    assert tags["ray"] == tags["alone"]
-    assert tags["ray"].count(b"\n") == 25
-
-    labels = {}
-    for how, more in {"alone": {}, "ray": options}.items():
-        run_id = run(tmp_path, "verify", **more).strip()
-        root = Path(client(tmp_path).get_run(run_id).info.artifact_uri.removeprefix("file://"))
-        labels[how] = pd.read_csv(root / "labels.csv")
-    pd.testing.assert_frame_equal(labels["ray"], labels["alone"])
+    for name, more in {"alone": {}, "ray": options}.items():
+        run(tmp_path, "predict", input=data / "audio_train", output=f"{name}.csv", **more)
+    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+    assert (tmp_path / "ray.csv").read_text().count("\n") == 25
 
 
-def test_an_error_on_a_node_is_one_line_that_names_it(nodes, data, tmp_path) -> None:
-    moved = make_dataset(tmp_path / "moved", clips_per_class=8, test_clips=0)
-    process = start(tmp_path, "cross_validate", data_dir=moved, **{**SETTINGS, "learning_rate": 1e38, "n_folds": 2},
-                    cluster="ray", ray_address=nodes.address)  # fmt: skip
-    process.communicate(timeout=240)
-    last = (tmp_path / "said").read_text().splitlines()[-1]
-    assert process.returncode == 1
+@pytest.mark.ray
+def test_an_error_on_a_node_is_one_line_that_names_the_node(nodes, data, tmp_path) -> None:
+    settings = {**SETTINGS, "learning_rate": 1e38, "n_folds": 2}
+    process = start(tmp_path, "cross_validate", data_dir=data, **settings, cluster="ray", ray_address=nodes.address)
+    assert process.wait(timeout=240) == 1
+    last = process.stderr.splitlines()[-1]
     assert last.startswith("fsat: error: fold ")
     assert "lower learning_rate" in last
     assert f"on {os.uname().nodename}" in last
 
 
-def test_a_token_that_is_not_the_clusters_is_one_line(nodes, tmp_path) -> None:
+@pytest.mark.ray
+def test_a_wrong_token_is_one_line(nodes, tmp_path) -> None:
     code = f"""
 from fsat.options import Cluster
 from fsat.parallel.ray_tasks import map_on
@@ -208,50 +191,48 @@ list(map_on(Cluster("ray", "{nodes.address}"), abs, [1]))
 """
     (tmp_path / "token").write_text(secrets.token_hex(32))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    environment["RAY_NUM_REDIS_GET_RETRIES"] = "3"  # Ray's name for how often it asks
+    environment["RAY_NUM_REDIS_GET_RETRIES"] = "3"  # number of attempts to connect
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("fsat.errors.ConfigError: ")
     assert f"the Ray cluster at {nodes.address} asks for a token that is not here; copy ~/.ray/auth_token" in last
 
 
-def test_a_node_that_is_lost_costs_no_fold(nodes, data, tmp_path) -> None:
-    """The last test of this cluster: its second node is killed while it trains."""
+@pytest.mark.ray
+def test_a_lost_node_loses_no_fold(nodes, data, tmp_path) -> None:
+    """The last test of this cluster: it kills the second node while that trains."""
     settings = {**SETTINGS, "max_epochs": 150, "n_folds": 2}
     reference = tmp_path / "reference"
     reference.mkdir()
     process = start(tmp_path, "cross_validate", data_dir=data, **settings, cluster="ray", ray_address=nodes.address)
-    killed = None
-    deadline = time.monotonic() + 120
-    while killed is None:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, (tmp_path / "said").read_text()
-        time.sleep(0.2)
-        if "2 nodes" not in (tmp_path / "said").read_text():
-            continue
-        for found in client(tmp_path).search_runs(
-            ["0"], "tags.`fsat.claim` = 'holder' and attributes.status = 'RUNNING'"
-        ):
-            steps = client(tmp_path).get_metric_history(found.info.run_id, "loss")
-            if len(steps) > 5 and nodes.node_of(owner(found)["pid"]) == 1:
-                killed = found.info.run_id
+    process.wait_for("2 nodes")
+    store, on_second = client(tmp_path), []
+
+    def is_training_on_second() -> bool:
+        assert process.returncode is None, process.stderr
+        running = store.search_runs(["0"], "tags.`fsat.stage` = 'train_fold' and attributes.status = 'RUNNING'")
+        for fold_run in running:
+            steps = store.get_metric_history(fold_run.info.run_id, "loss")
+            if len(steps) > 5 and nodes.node_of(owner(fold_run)["pid"]) == 1:
+                on_second.append(fold_run.info.run_id)
+        return bool(on_second)
+
+    wait_for(is_training_on_second, 120)
     nodes.kill(1)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, (tmp_path / "said").read_text()
-    run_ids = output.strip().split(",")
+    assert process.wait(timeout=240) == 0, process.stderr
+    run_ids = process.stdout.strip().split(",")
     others = run(reference, "cross_validate", data_dir=data, **settings).strip().split(",")
     assert_same(tmp_path, run_ids, reference, others)
-    every = client(tmp_path).search_runs(["0"], "tags.`fsat.stage` = 'train_fold'")
-    finished = sorted(found.data.tags["fsat.fold"] for found in every if found.info.status == "FINISHED")
+    fold_runs = store.search_runs(["0"], "tags.`fsat.stage` = 'train_fold'")
+    finished = sorted(fold_run.data.tags["fsat.fold"] for fold_run in fold_runs if fold_run.info.status == "FINISHED")
     assert finished == ["0", "1"]
-    assert client(tmp_path).get_run(killed).info.status in ("KILLED", "FINISHED")
-    assert not [found for found in every if found.info.status == "RUNNING"]
+    assert store.get_run(on_second[0]).info.status in ("KILLED", "FINISHED")
+    assert not [fold_run for fold_run in fold_runs if fold_run.info.status == "RUNNING"]
     for run_id in run_ids:
-        steps = [metric.step for metric in client(tmp_path).get_metric_history(run_id, "loss")]
-        assert sorted(steps) == list(range(150))
+        assert sorted(metric.step for metric in store.get_metric_history(run_id, "loss")) == list(range(150))
 
 
-# --- what needs no cluster -------------------------------------------------------------------------
+# --- without a cluster ---
 
 
 @pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:port", "ray://host:10001"])

@@ -23,6 +23,8 @@ from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
 from fsat.tracking.histories import epochs, history
 
+pytestmark = pytest.mark.browser
+
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
 CLASSES = ("Bell", "Cel<i>lo", "Flute")
 PLANTED = "bell_00.wav"

@@ -28,10 +28,12 @@ import mlflow
 import numpy as np
 import pytest
 from conftest import ROOT
+from fsat_process import FsatProcess
 from helpers import make_dataset, read_csv
 from servers import OPENER, MlflowServer, free_port, needs, postgres, postgres_folder
 from stores import new_store
-from warm import Warm
+
+pytestmark = pytest.mark.server
 
 PAGE = (ROOT / "docs" / "tracking-server.md").read_text()
 FILLED = {
@@ -128,7 +130,7 @@ class Machine:
             (self.folder / name).mkdir()
         self.password = self.password or FILLED[f"{self.user.upper()}S_PASSWORD"]
 
-    def start(self, command: str, **options: object) -> subprocess.Popen | Warm:
+    def start(self, command: str, **options: object) -> subprocess.Popen | FsatProcess:
         """Begin a command of the page, with more options; fsat itself in a process that need not load so much first."""
         values = {"ann": self.user, "ANNS_PASSWORD": self.password, "http://SERVER:5000": self.uri}
         exports = filled(block("export MLFLOW_TRACKING_USERNAME"), values)
@@ -137,13 +139,13 @@ class Machine:
             **os.environ, "PYTHONPATH": str(ROOT), "FSAT_HEARTBEAT": "0.5",
             "FSAT_CACHE_DIR": str(self.folder / "cache"), "TMPDIR": str(self.folder / "temporary"), **self.more,
         }  # fmt: skip
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
         if command.startswith("python -m fsat "):
             exported = subprocess.check_output(["bash", "-ec", f"{exports}exec env -0"], env=environment, text=True)
             environment = dict(pair.split("=", 1) for pair in exported.split("\0") if pair)
-            return Warm(shlex.split(f"{command} {more}")[1:], cwd=self.here, env=environment, **streams)
+            return FsatProcess(shlex.split(f"{command} {more}")[3:], cwd=self.here, env=environment, new_session=True)
         command = ["bash", "-ec", f"{exports}exec {command} {more}"]
-        return subprocess.Popen(command, cwd=self.here, env=environment, text=True, **streams)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        return subprocess.Popen(command, cwd=self.here, env=environment, **streams)
 
     def run(self, command: str, **options: object) -> str:
         """What a command has printed, which must do."""
@@ -269,7 +271,7 @@ def test_another_machine_goes_on_from_the_checkpoint_on_the_server(server, store
     server.start()
     resumed = second.run(TRAIN, **options)
     assert resumed == run_id != whole
-    after = int(re.search(r"goes on after epoch (\d+)/200", second.said).group(1))
+    after = int(re.search(r"resumes after epoch (\d+)", second.said).group(1))
     assert after >= 20
     assert "is marked KILLED" in second.said
     run = store.get_run(run_id)

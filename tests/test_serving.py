@@ -35,6 +35,8 @@ from fsat.serving import server as scoring_server
 from fsat.serving.limits import VARIABLES, Limits
 from fsat.tagging import MemberFiles, Tagger
 
+pytestmark = pytest.mark.server
+
 PAGE = (ROOT / "docs" / "serving.md").read_text()
 LABELS = ["Bell", "Cello", "Flute", "Gong"]
 SHARED = {"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32"}

@@ -11,7 +11,7 @@ from helpers import one_line
 
 from fsat.data.tables import read_table, write_table, write_whole
 from fsat.errors import DataError, Problem, listed
-from fsat.label_names import why_not_a_label
+from fsat.text import why_not_a_label
 
 REQUIRED = ("fname", "label")
 

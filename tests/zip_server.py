@@ -12,7 +12,6 @@ import pickle
 import re
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -211,11 +210,3 @@ def command(folder: Path, datasets: Mapping[str, Dataset], *arguments: object) -
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that cannot be compressed."""
     return np.random.default_rng(seed).bytes(size)
-
-
-def wait_for(true: Any, seconds: float = 30.0) -> None:
-    """Wait until it is; fails where it does not become so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)

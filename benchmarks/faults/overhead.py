@@ -98,9 +98,9 @@ def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     from fsat.data.source import Source
     from fsat.options import Launch
     from fsat.tracking.live_metrics import Outbox
-    from fsat.training.checkpoint import Checkpoint
+    from fsat.training import fold
 
-    writing, logging = _timed(Checkpoint, "write"), _timed(Outbox, "epoch")
+    writing, logging = _timed(fold, "write_checkpoint"), _timed(Outbox, "epoch")
     run_id = train_fold(Source(Path(data_dir)), Config.resolve(settings), 0, Launch(resume=False))
     times = [metric.timestamp for metric in mlflow.MlflowClient().get_metric_history(run_id, "loss")]
     return {
@@ -121,10 +121,9 @@ def by_turns(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     from fsat.options import Launch
     from fsat.tracking.live_metrics import Outbox
     from fsat.training import fold
-    from fsat.training.checkpoint import Checkpoint
 
     ends: list[int] = []
-    write, copy, send = Checkpoint.write, fold.variables_of, Outbox.epoch
+    write, send = fold.write_checkpoint, Outbox.epoch
 
     def is_tracked() -> bool:
         return len(ends) % 2 == 0
@@ -134,15 +133,14 @@ def by_turns(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
             send(outbox, number, metrics, milliseconds)
         ends.append(milliseconds)
 
-    fold.variables_of = lambda model: copy(model) if is_tracked() else []
-    Checkpoint.write = lambda self, path: write(self, path) if is_tracked() else None
+    fold.write_checkpoint = lambda *args: write(*args) if is_tracked() else None
     Outbox.epoch = epoch
     train_fold(Source(Path(data_dir)), Config.resolve(settings), 0, Launch(resume=False))
     between = [(after - before) / 1000 for before, after in pairwise(ends)]
     return {"tracked": statistics.median(between[0::2]), "without": statistics.median(between[1::2])}
 
 
-def _timed(owner: type, name: str) -> list[float]:
+def _timed(owner: Any, name: str) -> list[float]:
     """The seconds that each call of a method takes from here on."""
     method, seconds = getattr(owner, name), []
 

@@ -43,7 +43,7 @@ class Blend:
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
         targets: int64 (n_train,).
         verified: bool (n_train,), someone has verified the label.
-        method: how `oof` and `test` are blended, one of `fsat.config.BLENDS`.
+        method: how `oof` and `test` are blended, one of `fsat.presets.BLENDS`.
         weights: for ``weighted`` what each study counts in `test`, by study, in order; empty for other methods. In
             `oof` a clip's weights are those that were fitted without the clips of its fold.
         scores: has `COLUMNS`: a row for each member on its own fold, each study's out-of-fold predictions, and the
@@ -87,7 +87,7 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
         members: at least one; those of one study differ in fold.
         folder: where ``oof.npy``, ``test.npy`` and ``best.npy`` are made; by default they are files without a name,
             which go when the blend is let go of.
-        method: one of `fsat.config.BLENDS`.
+        method: one of `fsat.presets.BLENDS`.
 
     Raises:
         ConfigError: there is no such method.

@@ -31,7 +31,7 @@ def eda(source: Source) -> str:
         runs.log_metrics(facts)
         for problem in unread:
             say(f"warning: {problem}")
-        descriptions.describe(lambda here: run_descriptions.look(source.data_dir, facts, here))
+        descriptions.describe(lambda here: run_descriptions.eda(source.data_dir, facts, here))
         say(
             f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
             f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "

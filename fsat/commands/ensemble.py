@@ -67,7 +67,7 @@ def ensemble(
         register_as: name of the registered model.
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies although folds are missing.
-        blend: how studies are blended, one of `fsat.config.BLENDS`.
+        blend: how studies are blended, one of `fsat.presets.BLENDS`.
         data_dir: where the clips lie that ``report.html`` plays, if not where they were trained on; where they are not
             at hand, the page has no players, and says so.
 

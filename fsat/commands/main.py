@@ -57,7 +57,7 @@ def main(
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
-        describe = partial(run_descriptions.everything, source.data_dir, models, compare=link(runs.experiment_id()))
+        describe = partial(run_descriptions.main, source.data_dir, models, view_link=link(runs.experiment_id()))
         descriptions.describe(describe([], ""))
         view = descriptions.share_view()
         eda(source)

@@ -115,7 +115,7 @@ def predict(
             runs.log_file(output)
         runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
         others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-        of_files = partial(run_descriptions.tagging, input, model, result.n_files, result.n_failed, output.name, others)
+        of_files = partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, others)
         descriptions.describe(of_files)
         say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
             f"table in {output}")  # fmt: skip

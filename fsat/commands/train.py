@@ -84,7 +84,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         describe = partial(
-            run_descriptions.study, config, dataset.study, source.data_dir, compare=link(runs.experiment_id())
+            run_descriptions.study, config, dataset.study, source.data_dir, view_link=link(runs.experiment_id())
         )
         descriptions.describe(describe({}))
         descriptions.share_view()

@@ -219,7 +219,7 @@ def _log(
     runs.log_table(table, TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
-    descriptions.describe(lambda here: run_descriptions.verification(
+    descriptions.describe(lambda here: run_descriptions.verify(
         round_number, studies, counts, found.share, found.warning, run_id, here
     ))  # fmt: skip
     say(f"verify: run {run_id}: round {round_number}, of {len(table) - counts['verified']} unverified labels, about "

@@ -21,7 +21,7 @@ from fsat.data.clip_checks import check_clips
 from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.tables import Table, read_table
 from fsat.errors import ConfigError, DataError, Problem, count
-from fsat.label_names import NO_LABEL, label_order, why_not_a_label
+from fsat.text import NO_LABEL, label_order, why_not_a_label
 
 REQUIRED = ("fname", "label", "manually_verified")
 OPTIONAL = ("fold", "freesound_id")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fsat.download.published import Dataset
 from fsat.errors import AudioError, DataError, count
-from fsat.label_names import why_not_a_label
+from fsat.text import why_not_a_label
 
 META = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "category", "src_file")

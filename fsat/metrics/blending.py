@@ -1,7 +1,7 @@
 """Blending the predictions of several members.
 
 Conventions: a prediction is float32 (n_clips, n_classes), its rows sum to 1. A blend is made of studies, each a list of
-members; `fsat.config.BLENDS` names the methods. Geometric means are taken in log space, because the product of ten
+members; `fsat.presets.BLENDS` names the methods. Geometric means are taken in log space, because the product of ten
 float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever that member
 weighs. Everything goes through the clips a few rows at a time (`fsat.metrics.row_blocks`), so members that are memory
 maps are blended in memory that does not grow with the clips.

@@ -165,7 +165,7 @@ def _begin(shares: SimpleQueue) -> None:
     """What a process of `map_side_by_side` does first; it has nothing to close, and ends at once when it is told to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who started this one says what is done
     interrupts.follow_parent()
-    progress.use_plain_lines()
+    progress.output.plain = True
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, shares.get())
 
@@ -198,7 +198,7 @@ def _work(train: Callable[[int], str], pipe: Connection, share: list[int]) -> No
     """What a process does: train the folds whose numbers come, until the pipe ends."""
     interrupts.install()
     interrupts.follow_parent()
-    progress.use_plain_lines()
+    progress.output.plain = True
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share)
     try:

@@ -126,7 +126,8 @@ def _on_node(function: Callable[[Item], Result], item: Item, news: Any = None) -
     """What a task does: the result, or the error in a line; `news` takes what it has to say."""
     interrupts.install()
     host = platform.node()
-    progress.tell(lambda line: news and news.put_nowait.remote(f"{host}: {line}"))
+    progress.output.plain = True
+    progress.output.send = lambda line: news and news.put_nowait.remote(f"{host}: {line}")
     try:
         return function(item), ""
     except FsatError as error:

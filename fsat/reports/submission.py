@@ -10,8 +10,8 @@ import pandas as pd
 
 from fsat.data.tables import read_table, write_parts
 from fsat.errors import DataError, Problem, count
-from fsat.label_names import NO_LABEL, join_labels
 from fsat.metrics.ranking import TOP_K, average_precision_at_k, top_k
+from fsat.text import NO_LABEL, join_labels
 
 CLIPS_AT_ONCE = 50_000
 """Lines of a table that are written at once."""

@@ -48,7 +48,7 @@ def write(
         folder: must exist and be empty.
         members: all of the blend's; those of a study that weighs 0 are left out, for they change nothing.
         labels: label order.
-        blend: one of `fsat.config.BLENDS`.
+        blend: one of `fsat.presets.BLENDS`.
         study_weights: for ``weighted``, what each study weighs.
     """
     facts = []

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TextIO
 
 from fsat.data.tables import write_whole
 from fsat.errors import ConfigError
-from fsat.label_names import join_labels
+from fsat.text import join_labels
 
 ROWS_AT_ONCE = 4096
 

@@ -87,7 +87,7 @@ class Tagger:
 
     @property
     def blend(self) -> tuple[str, dict[str, float]]:
-        """How studies are blended, one of `fsat.config.BLENDS`, and for ``weighted`` what each weighs."""
+        """How studies are blended, one of `fsat.presets.BLENDS`, and for ``weighted`` what each weighs."""
         return self._method, dict(self._study_weights)
 
     def in_float32(self) -> Tagger:

@@ -126,7 +126,7 @@ def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     _check_versions(versions)
-    say(f"fold {fold} resumes after {state.n_epochs} epochs")
+    say(f"fold {fold} resumes after epoch {state.n_epochs}")
     return state
 
 
