@@ -1,12 +1,12 @@
-"""Makes docs/configuration.md, and the tables of options in docs/entry-points.md, from what the code says.
+"""Write the generated parts of the documentation: docs/configuration.md and the option tables of docs/commands.md.
 
-``python -m docs.make_reference`` writes both; a test fails where they are not as this would write them.
+Run ``python -m docs.make_reference`` after changing settings or options; a test fails if the pages are out of date.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -14,57 +14,58 @@ from typing import Any
 import click
 
 from fsat.cli import cli
-from fsat.config import PRESETS, Config
+from fsat.config import Config
+from fsat.presets import MODELS, PRESETS
 
-PAGES = Path(__file__).parent
-CONFIGURATION, ENTRY_POINTS = PAGES / "configuration.md", PAGES / "entry-points.md"
+CONFIGURATION = Path(__file__).with_name("configuration.md")
+COMMANDS = Path(__file__).with_name("commands.md")
 
-PRESET_WORDS = {
-    "dummy1d": "the notebook's baseline, which sees only the greatest sample",
+PRESET_DESCRIPTIONS = {
+    "dummy1d": "the notebook's baseline: it sees only the largest sample",
     "conv1d": "the notebook's 1D convolution on the waveform",
     "conv2d_mfcc": "the notebook's 2D convolution on MFCC",
-    "cnn_logmel": "fsat's own: a compact convolutional network on log-mel spectrograms",
+    "cnn_logmel": "fsat's own compact convolutional network on log-mel spectrograms",
     "conv1d_fsat": "the notebook's 1D network with fsat's recipe",
     "conv2d_mfcc_fsat": "the notebook's 2D network with fsat's recipe",
-    "quick": "the notebook's small configuration, to see whether everything runs",
+    "quick": "the notebook's smallest configuration, for a first test",
 }
+FEATURES = {"waveform": "waveform", "mfcc": "MFCC", "logmel": "log-mel spectrogram"}
 
 VARIABLES = {
-    "FSAT_DATA_DIR": ("generated sounds", "the data folder where `data_dir` is not given"),
-    "FSAT_CACHE_DIR": ("the platform's", "the cache folder: decoded clips, checkpoints, generated sounds"),
-    "FSAT_THREADS": ("4", "threads that one operation is split over; another number has other last digits"),
-    "FSAT_SERVER_WAIT": ("600", "seconds for which a tracking server that is away is waited for"),
-    "FSAT_HEARTBEAT": ("20", "seconds between two beats of a run; the same for all who share a server"),
-    "FSAT_SERVE_MAX_MB": ("64", "[serving](serving.md): largest request, in MB"),
-    "FSAT_SERVE_MAX_SECONDS": ("600", "serving: longest clip, in seconds"),
-    "FSAT_SERVE_MAX_CLIPS": ("64", "serving: clips in a request"),
-    "FSAT_DEBUG": ("", "1 adds the traceback to an error, as `--debug` does"),
+    "FSAT_DATA_DIR": ("generated sounds", "data folder if `data_dir` is not given"),
+    "FSAT_CACHE_DIR": ("the platform's", "cache folder: decoded clips, checkpoints, generated sounds"),
+    "FSAT_THREADS": ("4", "threads per operation; other numbers change the last digits of results"),
+    "FSAT_SERVER_WAIT": ("600", "seconds to retry an unreachable tracking server"),
+    "FSAT_HEARTBEAT": ("20", "seconds between two heartbeats of a run; must be the same for all users of a server"),
+    "FSAT_SERVE_MAX_MB": ("64", "[serving](serving.md): maximum size of a request, in MB"),
+    "FSAT_SERVE_MAX_SECONDS": ("600", "serving: maximum length of a clip, in seconds"),
+    "FSAT_SERVE_MAX_CLIPS": ("64", "serving: maximum number of clips per request"),
+    "FSAT_DEBUG": ("", "1 adds the traceback to errors, as `--debug` does"),
 }
 """Environment variables: default and meaning."""
 
 TEXT = """\
 # Configuration
 
-<!-- Made by `python -m docs.make_reference` from fsat.config.Config: edit that, or the text in that script. -->
+<!-- Written by `python -m docs.make_reference` from fsat.config.Config; edit that, or the text in the script. -->
 
-`mlflow run` takes conda for granted: without it, activate `.venv` and add `--env-manager local` to such commands, or
-write `python -m fsat eda --data_dir DIR` for `mlflow run . -e eda -P data_dir=DIR`, and so on.
+Commands on this page use `mlflow run`; [Running commands](mlflow-run.md) shows how to run them without conda.
 
-`Config` (`fsat/config.py`) is the only place for numbers that training, features and inference share. Every setting is
+`Config` (`fsat/config.py`) holds all settings that training, features and inference share. Each setting is
 
 - an option: `-P learning_rate=0.0005` with `mlflow run`, `--learning_rate 0.0005` with `python -m fsat`;
-- a parameter of each fold run, and in its `config.json`, from which it comes back unchanged;
-- checked before anything starts: what is wrong is said with the setting, the value and what is allowed;
-- part of the study's id, if it changes predictions: folds of one study were trained alike. (The id is a hash of these
-  settings, the dataset, the order of labels, and a number that rises when fsat's results change.)
+- a parameter of each fold run, and a field of its `config.json`;
+- checked before anything starts: the error names the setting, its value and the allowed values;
+- part of the study's id if it changes predictions. The id is a hash of these settings, the dataset, the order of
+  labels, and a number that increases when fsat's results change.
 
 ```
 mlflow run . -e train_fold -P fold=0 -P model=conv1d -P learning_rate=0.0005
 python -m fsat train_fold --fold 0 --model conv1d --learning_rate 0.0005
 ```
 
-Choosing a model chooses its preset's values unless an option says otherwise; `-P preset=NAME` chooses a preset, and its
-model with it.
+`-P model=NAME` also sets the values of the model's preset, unless an option says otherwise. `-P preset=NAME` selects a
+preset and its model.
 
 ## Settings
 
@@ -72,22 +73,22 @@ model with it.
 | --- | --- | --- | --- |
 {settings}
 
-Settings of augmentation on spectrograms (`gain`, `stretch`, `mel_shift`, `time_mask`, `mel_mask`) and `eval_duration`
-are for models on log-mel spectrograms alone; others refuse them.
+Spectrogram augmentation (`gain`, `stretch`, `mel_shift`, `time_mask`, `mel_mask`) and `eval_duration` are for models on
+log-mel spectrograms; other models reject them.
 
 ## Presets
 
-| preset | is | departs from the defaults by |
+| preset | description | values other than the defaults |
 | --- | --- | --- |
 {presets}
 
 ## Models
 
-| model | takes | shortest crop |
+| model | features | shortest crop |
 | --- | --- | --- |
 {models}
 
-What else is allowed depends on the model: its shortest crop is `sampling_rate` times `audio_duration`.
+The length of a crop is `sampling_rate` times `audio_duration`.
 
 ## Environment variables
 
@@ -95,101 +96,102 @@ What else is allowed depends on the model: its shortest crop is `sampling_rate` 
 | --- | --- | --- |
 {variables}
 
-MLflow's own hold too: `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`, `MLFLOW_TRACKING_USERNAME` and so on.
+MLflow's variables apply too, such as `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` and `MLFLOW_TRACKING_USERNAME`.
 """
-
-
-def configuration() -> str:
-    """The page on configuration."""
-    return TEXT.format(
-        settings=_lines(map(_setting, fields(Config))),
-        presets=_lines(f"| `{name}` | {PRESET_WORDS[name]} | {_departures(name)} |" for name in PRESETS),
-        models=_lines(_models()),
-        variables=_lines(f"| `{name}` | {default} | {what} |" for name, (default, what) in VARIABLES.items()),
-    )
-
-
-def entry_points(page: str) -> str:
-    """The page on entry points, with its tables of options as they are now."""
-    return re.sub(
-        r"(<!-- options of (\w+) -->\n).*?(<!-- end of options -->)",
-        lambda found: found[1] + options(found[2]) + found[3],
-        page,
-        flags=re.DOTALL,
-    )
-
-
-def options(name: str) -> str:
-    """A command's options as a table, without the settings, which have a page of their own, and Ray's, as they have."""
-    params = [option for option in cli.commands[name].params if isinstance(option, click.Option)]
-    settings = {spec.name for spec in fields(Config)} | {"preset"}
-    elsewhere = settings if settings <= {option.name for option in params} else set()
-    rows = []
-    for option in params:
-        if option.name in elsewhere or option.name.startswith("ray_") or not option.expose_value:
-            continue
-        words, _, default = (option.help or "").partition(" [default: ")
-        default = default.rstrip("]") or ("" if option.required else _shown(option.default))
-        shown = max(option.opts, key=lambda text: "_" in text).lstrip("-")
-        rows.append(f"| `{shown}` | {_escaped(default)} | {_escaped(words).rstrip('.')} |")
-    if not rows:
-        return "It takes no options of its own.\n"
-    return "| option | default | meaning |\n| --- | --- | --- |\n" + _lines(rows) + "\n"
-
-
-def _setting(spec: Field) -> str:
-    words = spec.metadata["help"].rstrip(".")
-    return f"| `{spec.name}` | {spec.default} | {_allowed(spec)} | {_escaped(words)} |"
-
-
-def _allowed(spec: Field) -> str:
-    limits = spec.metadata
-    if limits["choices"]:
-        return ", ".join(f"`{word}`" for word in limits["choices"])
-    low = next((f"{word} {limits[name]:g}" for name, word in (("least", "from"), ("above", "above"))
-                if limits[name] is not None), "")  # fmt: skip
-    high = next((f"{word} {limits[name]:.12g}" for name, word in (("most", "to"), ("below", "below"))
-                 if limits[name] is not None), "")  # fmt: skip
-    return " ".join(filter(None, ({"int": "whole,", "float": "", "str": "text"}[spec.type], low, high))).rstrip(",")
-
-
-def _departures(name: str) -> str:
-    usual = {spec.name: spec.default for spec in fields(Config)}
-    values = {key: value for key, value in PRESETS[name].items() if key == "model" or value != usual[key]}
-    return (
-        ", ".join(f"`{key}={value}`" for key, value in values.items() if (key, value) != ("model", name)) or "nothing"
-    )
-
-
-def _models() -> Iterator[str]:
-    from fsat.config import MODELS
-
-    kinds = {"waveform": "the waveform", "mfcc": "MFCC", "logmel": "log-mel spectrograms"}
-    for name, info in MODELS.items():
-        config = Config.resolve({"model": name})
-        least = config.min_samples
-        words = f"{least} sample{'s' if least > 1 else ''}, {1000 * least / config.sampling_rate:.3g} ms"
-        yield f"| `{name}` | {kinds[info.features]} | {words} at {config.sampling_rate} Hz |"
-
-
-def _shown(value: Any) -> str:
-    if value is None or repr(value).startswith("Sentinel"):  # click's word for "not given"
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _lines(rows: Any) -> str:
-    return "\n".join(rows)
 
 
 def main() -> None:
     """Write both pages."""
     CONFIGURATION.write_text(configuration())
-    ENTRY_POINTS.write_text(entry_points(ENTRY_POINTS.read_text()))
+    COMMANDS.write_text(update_option_tables(COMMANDS.read_text()))
+
+
+def configuration() -> str:
+    """Return the text of docs/configuration.md."""
+    return TEXT.format(
+        settings="\n".join(map(_setting_row, fields(Config))),
+        presets="\n".join(f"| `{name}` | {PRESET_DESCRIPTIONS[name]} | {_changes(name)} |" for name in PRESETS),
+        models="\n".join(_model_rows()),
+        variables="\n".join(f"| `{name}` | {default} | {text} |" for name, (default, text) in VARIABLES.items()),
+    )
+
+
+def update_option_tables(page: str) -> str:
+    """Return the text of docs/commands.md with its option tables replaced by the current ones."""
+    return re.sub(
+        r"(<!-- options of (\w+) -->\n).*?(<!-- end of options -->)",
+        lambda match: match[1] + option_table(match[2]) + match[3],
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def option_table(command: str) -> str:
+    """Return a Markdown table of a command's options, without settings and those of Ray, which have their own pages."""
+    options = [option for option in cli.commands[command].params if isinstance(option, click.Option)]
+    hidden = _hidden_options(option.name or "" for option in options)
+    rows = [_option_row(option) for option in options if option.name not in hidden and option.expose_value]
+    if not rows:
+        return "This command has no options.\n"
+    return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _hidden_options(names: Iterable[str]) -> set[str]:
+    present = set(names)
+    settings = {setting.name for setting in fields(Config)} | {"preset"}
+    return {name for name in present if name.startswith("ray_")} | (settings if settings <= present else set())
+
+
+def _option_row(option: click.Option) -> str:
+    text, _, default = (option.help or "").partition(" [default: ")
+    default = default.rstrip("]") or ("" if option.required else _format_default(option.default))
+    name = max(option.opts, key=lambda text: "_" in text).lstrip("-")
+    return f"| `{name}` | {_escape(default)} | {_escape(text).rstrip('.')} |"
+
+
+def _format_default(value: Any) -> str:
+    if value is None or repr(value).startswith("Sentinel"):  # click's marker for a missing default
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _setting_row(setting: Field[Any]) -> str:
+    text = _escape(setting.metadata["help"].rstrip("."))
+    return f"| `{setting.name}` | {setting.default} | {_allowed(setting)} | {text} |"
+
+
+def _allowed(setting: Field[Any]) -> str:
+    limits = setting.metadata
+    if limits["choices"]:
+        return ", ".join(f"`{choice}`" for choice in limits["choices"])
+    parts = ["whole," if setting.type == "int" else "text" if setting.type == "str" else ""]
+    for key, word in (("least", "from"), ("above", "above"), ("most", "to"), ("below", "below")):
+        if limits[key] is not None:
+            parts.append(f"{word} {limits[key]:.12g}")
+    return " ".join(filter(None, parts)).rstrip(",")
+
+
+def _changes(preset: str) -> str:
+    defaults = {setting.name: setting.default for setting in fields(Config)}
+    shown = [
+        f"`{name}={value}`"
+        for name, value in PRESETS[preset].items()
+        if (name == "model" and value != preset) or (name != "model" and value != defaults[name])
+    ]
+    return ", ".join(shown) or "none"
+
+
+def _model_rows() -> Iterator[str]:
+    for name, model in MODELS.items():
+        config = Config.resolve({"model": name})
+        samples = config.min_samples
+        unit = "sample" if samples == 1 else "samples"
+        milliseconds = f"{1000 * samples / config.sampling_rate:.3g} ms at {config.sampling_rate} Hz"
+        yield f"| `{name}` | {FEATURES[model.features]} | {samples} {unit}, {milliseconds} |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The commands in the documentation, as they stand in its blocks.
+"""Read the commands in the documentation.
 
-A block without a language has commands: each line that begins with ``$``, where there are such lines, with what it
-prints below; else each line. A line that ends in ``|`` or a backslash goes on in the next. Blocks that are not commands
-name their language (``text``, ``python``, ...).
+A code block without a language contains commands. If lines begin with ``$``, these are the commands and the lines below
+show their output; otherwise each line is a command. A line that ends with ``|`` or a backslash continues on the next.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,9 +22,9 @@ class Command:
     """A command of a page.
 
     Attributes:
-        page: the file's name.
-        text: as typed, on one line, without prompt and comment.
-        fails: what is shown below it is an error of fsat's.
+        page: name of the file.
+        text: the command on one line, without prompt and comment.
+        fails: whether the output shown is an error of fsat.
     """
 
     page: str
@@ -33,53 +33,53 @@ class Command:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """All commands of a page, in order."""
+    """Yield all commands of a page in order."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
         if language:
             continue
-        lines = _joined(block)
-        if any(line.startswith("$ ") for line in lines):
-            starts = [i for i, line in enumerate(lines) if line.startswith("$ ")]
-            for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
-                shown = lines[start + 1 : stop]
-                fails = any(line.startswith("fsat: error") for line in shown)
-                yield Command(page.name, _bare(lines[start][2:]), fails)
-        else:
-            yield from (Command(page.name, text) for text in map(_bare, lines) if text)
+        lines = _join_continued(block)
+        has_prompts = any(line.startswith("$ ") for line in lines)
+        for i, line in enumerate(lines):
+            if not has_prompts and (text := _without_comment(line)):
+                yield Command(page.name, text)
+            elif line.startswith("$ "):
+                output = takewhile(lambda shown: not shown.startswith("$ "), lines[i + 1 :])
+                fails = any(shown.startswith("fsat: error") for shown in output)
+                yield Command(page.name, _without_comment(line[2:]), fails)
 
 
 def fsat_arguments(text: str) -> list[str] | None:
-    """What `python -m fsat` gets of a command, given so or by `mlflow run`; None for other programs."""
+    """Return the arguments for `python -m fsat` of a command, also of `mlflow run`; None for other programs."""
     text = re.split(r"\s[|]\s", text)[-1]
     words = shlex.split(text)
     if words[:3] == ["python", "-m", "fsat"]:
         return words[3:]
     if words[:3] != ["mlflow", "run", "."]:
         return None
-    entry, options, rest = "main", [], words[3:]
-    while rest:
-        name, value, *rest = rest
-        if name == "-e":
-            entry = value
-        elif name == "-P":
-            key, _, setting = value.partition("=")
-            options += [f"--{key}", setting]
-        elif name != "--env-manager":
-            raise ValueError(f"{text}: {name} is not an option that the documentation uses")
-    return [entry, *options]
+    entry_point = "main"
+    arguments: list[str] = []
+    for option, value in zip(words[3::2], words[4::2], strict=True):
+        if option == "-e":
+            entry_point = value
+        elif option == "-P":
+            name, _, setting = value.partition("=")
+            arguments += [f"--{name}", setting]
+        elif option != "--env-manager":
+            raise ValueError(f"{text}: unexpected option {option}; expected -e, -P or --env-manager")
+    return [entry_point, *arguments]
 
 
-def _joined(block: str) -> list[str]:
+def _join_continued(block: str) -> list[str]:
     lines: list[str] = []
-    goes_on = False
+    continues = False
     for line in block.splitlines():
-        if goes_on:
+        if continues:
             lines[-1] = f"{lines[-1].removesuffix(chr(92)).rstrip()} {line.strip()}"
         else:
             lines.append(line)
-        goes_on = line.endswith(("\\", "|"))
+        continues = line.endswith(("\\", "|"))
     return lines
 
 
-def _bare(line: str) -> str:
+def _without_comment(line: str) -> str:
     return re.sub(r"(^|\s+)#\s.*$", "", line).strip()

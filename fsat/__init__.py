@@ -1,18 +1,21 @@
-"""fsat tags sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow.
+"""Train an audio tagger from a folder of labelled clips and track every step with MLflow.
 
-The packages stand in tiers, and each imports only from those above it:
+Each package imports only from those above it:
 
-    errors, interrupts, settings, launch, config ...  facts and small helpers, no heavy imports
-    scoring                                         numpy, scipy to fit: mAP@3, AP, blending, calibration
-    data                                            tables, audio, decoded clips, features, folds
-    datasets                                        published datasets, downloaded
-    models                                          Keras builders
-    training, reports, serving                      one fold; tables and figures; what guards a served tagger
-    tagger                                          the model that is registered
-    tracking                                        MLflow
-    pipeline                                        the entry points as plain functions
-    app                                             Gradio: the page
-    cli                                             click
+    errors, text, files, config, study ...  settings and helpers without heavy imports
+    parallel                                threads, processes, Ray
+    metrics                                 ranking, blending, calibration, label noise
+    data                                    tables, folds, audio, decoded clips, features
+    download                                published datasets
+    models                                  Keras builders, layers, losses
+    training                                one fold, without MLflow
+    export                                  a tagger as ONNX, TensorFlow Lite or Keras
+    reports                                 pages, figures, tables
+    tagging                                 the registered tagger; tags of files and recordings
+    tracking                                MLflow
+    commands                                one module per command
+    serving, app                            HTTP server and browser page
+    cli                                     click
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -18,6 +18,12 @@ FREQUENCIES = (300, 450, 700, 1000, 1600, 2500, 3500)
 """Of tones, in Hz, whose classes take turns."""
 
 TINY = {"model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "eval_crops": 2}
+ONE_OF_EACH = (
+    TINY,
+    {"model": "cnn_logmel", "n_mels": 16, "sampling_rate": 8000, "audio_duration": 0.25, "eval_duration": 1.0},
+    {"model": "conv2d_mfcc", "n_mfcc": 16, "sampling_rate": 8000, "audio_duration": 1.0},
+)
+"""Settings of a small model of each kind."""
 
 
 def write_tagger(
@@ -46,7 +52,7 @@ def write_tagger(
 def _fit_last_layer(model: Any, config: Config, n_classes: int) -> None:
     """Give the last layer, a Dense one, the weights that tell the tones apart best, by least squares."""
     tones = [tone(frequency, config.audio_duration, config.sampling_rate) for frequency in FREQUENCIES]
-    last = model.layers[-1]
+    last = next(layer for layer in reversed(model.layers) if layer.weights)
     seen = import_keras().Model(model.inputs, last.input).predict_on_batch(model_input(np.stack(tones), config))
     wanted = 4 * np.eye(n_classes)[np.arange(len(tones)) % n_classes]
     solved = np.linalg.lstsq(np.hstack([seen, np.ones((len(seen), 1))]), wanted, rcond=1e-4)[0]

@@ -1,13 +1,15 @@
-"""The page in a real browser: what `predict` says of a file, the page says too."""
+"""The page: its answers and its server in this process, then `python -m fsat app` in a real browser."""
+
+from __future__ import annotations
 
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,284 +17,213 @@ import numpy as np
 import pytest
 from browser import Visit, chromium
 from conftest import ROOT
-from helpers import CLASSES, make_dataset, one_line, read_csv, tone, write_wav
-from servers import OPENER, START_SECONDS, needs
+from helpers import CLASSES, one_line, read_csv, tone, write_wav
+from servers import START_SECONDS, needs
+from taggers import register_tagger, write_tagger
 
 from fsat.app import views
-from fsat.app.handlers import Desk, Limits, Sound
-from fsat.app.middleware import OPEN
+from fsat.app.handlers import Limits, Sound, TagHandler
+from fsat.app.middleware import Gate
 from fsat.app.pictures import picture
 from fsat.app.server import serve
+from fsat.app.theme import CSS
 from fsat.commands.predict import predict
-from fsat.config import Config
 from fsat.errors import ConfigError, FsatError, RunError
 from fsat.metrics.segments import Segment, segments
+from fsat.tagging import Tagger
 from fsat.tagging.tables import Tags
 from fsat.tracking.registry import open_tagger
 
-pytestmark = pytest.mark.browser
-
 URI = "models:/fsat@champion"
 RATE = 8000
-TINY = {"model": "conv2d_mfcc", "sampling_rate": RATE, "audio_duration": 1, "n_folds": 2, "max_epochs": 6,
-        "batch_size": 8, "patience": 6}  # fmt: skip
 MAX_MB, MAX_SECONDS = 0.2, 10
-EVIL = "<img src=x onerror=alert(1)> & 'co'.wav"
+HOSTILE_NAME = "<img src=x onerror=alert(1)> & 'co'.wav"
 PHONE = {"viewport": {"width": 360, "height": 740}}
 
 
 @pytest.fixture(scope="module")
-def tagger(store, tmp_path_factory):
-    """A registered tagger of three tones."""
+def tagger(store) -> Tagger:
+    """The champion, which tells three tones apart."""
     needs(find_spec("gradio"), "Gradio", "pip install '.[app]'")
-    from fsat.commands.ensemble import ensemble
-    from fsat.commands.train import train_fold
-    from fsat.data.source import Source
-
-    data = make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=8, test_clips=0)
-    run_id = train_fold(Source(data), Config.resolve(TINY), 0)
-    ensemble([run_id], [], "fsat", "auto", allow_incomplete=True)
+    register_tagger(write_tagger(store / "tagger", n_folds=1))
     return open_tagger(URI)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Sounds to tag: three tones, one of which has an unusual name, three that cannot be used, and a longer one."""
-    folder = tmp_path_factory.mktemp("clips")
-    frequencies = np.geomspace(300, 0.4 * RATE, len(CLASSES))
-    for frequency, name in zip(frequencies, ("low.wav", "middle 01 – größe.wav", "high.wav"), strict=True):
+    """Three tones, one with an unusual name, three files that cannot be used; and beside them longer sounds."""
+    folder = tmp_path_factory.mktemp("clips") / "short"
+    for frequency, name in ((300, "low.wav"), (450, "middle 01 – größe.wav"), (700, "high.wav")):
         write_wav(folder / name, tone(frequency, 0.4, RATE), RATE)
-    (folder / EVIL).write_bytes(b"not a sound")
+    (folder / HOSTILE_NAME).write_bytes(b"not a sound")
     (folder / "empty.wav").write_bytes(b"")
     write_wav(folder / "endless.flac", np.zeros(11 * 100, np.float32), 100)
-    apart = folder.parent / "apart"
-    long = np.concatenate([tone(frequency, 1.5, RATE) for frequency in frequencies])
-    write_wav(apart / "three.wav", long, RATE)
-    write_wav(apart / "large.wav", np.zeros(15 * RATE, np.float32), RATE)
+    long = np.concatenate([tone(frequency, 1.5, RATE) for frequency in (300, 450, 700)])
+    write_wav(folder.parent / "three.wav", long, RATE)
+    write_wav(folder.parent / "large.wav", np.zeros(15 * RATE, np.float32), RATE)
     return folder
 
 
-class App:
-    """`python -m fsat app` as a user runs it, on a port of its own."""
-
-    def __init__(self, folder: Path, temporary: Path) -> None:
-        temporary.mkdir(exist_ok=True)
-        self._log = temporary / "log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary),
-                       "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}  # fmt: skip
-        command = [sys.executable, "-m", "fsat", "app", "--port", "0", "--max_mb", str(MAX_MB), "--max_seconds",
-                   str(MAX_SECONDS)]  # fmt: skip
-        with open(self._log, "w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                text=True, start_new_session=True,
-            )  # fmt: skip
-        self.address = self.process.stdout.readline().strip()  # nothing but this is written there
-        assert self.address.startswith("http://127.0.0.1:"), self.log
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-
-@pytest.fixture(scope="module")
-def app(tagger, store):
-    running = App(store, store / "temporary")
-    try:
-        yield running
-        running.process.terminate()
-        assert running.process.wait(timeout=START_SECONDS) == 0
-        assert running.log.splitlines()[-1] == "app: stopped by SIGTERM"
-    finally:
-        running.process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser(clips, tmp_path_factory):
-    heard = write_wav(tmp_path_factory.mktemp("heard") / "tone.wav", tone(300, 5, 48000), 48000)
-    with chromium(heard) as found:
-        yield found
-
-
-@pytest.fixture
-def visit(app, browser):
-    """Opens windows on the page; at the end nobody may have complained, and nothing may have left this machine."""
-    opened, said = [], len(app.log)
-
-    def visit(**window) -> Visit:
-        opened.append(Visit(browser, app.address, **window))
-        opened[-1].page.locator("#fsat-files input[type=file]").wait_for(state="attached")
-        return opened[-1]
-
-    yield visit
-    for one in opened:
-        assert one.page.title() == "fsat: tags of sounds"
-        assert one.page.locator("html").get_attribute("lang") == "en"
-        one.page.close()
-        assert one.complaints == []
-        assert one.hosts == {app.address.removeprefix("http://").rstrip("/")}
-    assert "Traceback" not in app.log[said:]
-
-
-def choose(page, *paths: Path) -> None:
-    page.set_input_files("#fsat-files input[type=file]", paths)
-
-
-def answer(page):
-    found = page.locator(".fsat-answer")
-    found.wait_for(timeout=60_000)
-    return found
-
-
-def bars(page) -> list[tuple[str, str]]:
-    """Labels and scores that are shown for one sound."""
-    rows = answer(page).locator(".fsat-bars tr")
-    return [(row.locator("th").inner_text(), row.locator("data").get_attribute("value")) for row in rows.all()]
-
-
-def expected(tagger, path: Path, top: int = 3) -> list[tuple[str, str]]:
-    scores, errors = tagger.scores([path])
+def expected(tagger: Tagger, path: Path) -> list[tuple[str, str]]:
+    """Return the labels and scores of a sound, best first."""
+    (row,), errors = tagger.scores([path])
     assert errors == [""]
-    return [(tagger.labels[j], f"{scores[0][j]:.6f}") for j in np.argsort(-scores[0], kind="stable")[:top]]
+    return [(tagger.labels[j], f"{row[j]:.6f}") for j in np.argsort(-row, kind="stable")]
 
 
-def test_a_file_gets_the_tags_that_the_tagger_gives(visit, tagger, clips):
+# --- HTML ------------------------------------------------------------------------------------------------
+
+
+def test_texts_from_outside_are_escaped() -> None:
+    clip, failed = Tags("<b>\n\x00'>.wav", ["<i>L", "M"], [0.75, 0.25]), Tags("<u>", [], [], "<s>")
+    drawn = views.Picture(b"1", b"2")
+    answers = [views.answer([clip], 1.0, drawn, [Segment(0, 1, "<i>L", 0.5)]), views.answer([failed]),
+               views.answer([clip, failed]), views.message("<s>")]  # fmt: skip
+    for html in answers:
+        assert not [text for text in ("<b>", "<i>", "<s>", "<u>", "\x00", "'>.wav") if text in html]
+
+
+def test_the_table_is_inside_its_link() -> None:
+    html = views.answer([Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")])
+    text = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
+    assert text == 'fname,label,scores,error\n"a,""b"".wav",X Y,0.500000 0.250000,\nc,,,no samples in it\n'
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (9.26, "9.3 s"), (59.94, "59.9 s"), (59.96, "1:00.0"), (605.04, "10:05.0")]
+)
+def test_clock(seconds, text) -> None:
+    assert views.clock(seconds) == text
+
+
+def test_each_theme_has_a_colour_of_its_own_for_problems() -> None:
+    rules = dict(re.findall(r"^([^{\n]+) \{ ([^}]+) \}$", CSS, re.MULTILINE))
+    assert rules[".fsat-problem"] == "color: #b3261e;"
+    assert rules[".dark .fsat-problem"] == "color: #ff9d94;"
+    assert len(re.findall(r"\.fsat-problem", CSS)) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "rate", "level"),
+    [(1, 8000, 1.0), (3, 100, 1e-4), (800, 100, 1.0), (16000, 16000, 0.0), (32000 * 40, 32000, 1.0)],
+)
+def test_any_sound_can_be_drawn(n_samples, rate, level) -> None:
+    samples = (level * np.sin(np.arange(n_samples))).astype(np.float32)
+    edges = np.linspace(0, n_samples / rate, 13)
+    spans = [Segment(edges[i], edges[i + 1], f"label_{i}", 0.5) for i in range(12)]
+    for drawn in (picture(samples, rate, spans), picture(samples, rate, None)):
+        for png in drawn:
+            assert png.startswith(b"\x89PNG")
+            assert len(png) < 300_000
+
+
+# --- answers ---------------------------------------------------------------------------------------------
+
+
+def test_a_sound_gets_the_scores_of_the_tagger(tagger, clips) -> None:
     best = []
-    for name in ("low.wav", "high.wav"):
-        page = visit().page
-        choose(page, clips / name)
-        shown = bars(page)
+    for name in ("low.wav", "middle 01 – größe.wav", "high.wav"):
+        html = TagHandler(tagger, Limits(), 3).answer([Sound(str(clips / name), name)])
+        shown = re.findall(r'<tr><th scope="row">(\w+)</th>.*?<data value="([0-9.]+)">', html, re.DOTALL)
         assert shown == expected(tagger, clips / name)
-        assert f"{name}, 0.4 s" in answer(page).inner_text()
-        image = answer(page).locator("img")
-        assert image.get_attribute("alt") == f"Waveform and log-mel spectrogram of {name}"
-        assert image.evaluate("image => image.complete && image.naturalWidth") > 800
+        assert f"<bdi>{name}</bdi>, 0.4 s" in html
+        assert f'alt="Waveform and log-mel spectrogram of {name}"' in html
+        assert "Tags over time" not in html
         best.append(shown[0][0])
-    assert best == [CLASSES[0], CLASSES[2]]  # which the tagger does know
+    assert best == list(CLASSES)
 
 
-def test_a_bad_file_gets_a_message_with_its_name(visit, clips, app):
-    page = visit().page
-    choose(page, clips / EVIL)
-    text = answer(page).inner_text()
-    assert f"{EVIL}: unreadable audio" in text
-    assert "Traceback" not in text
-    assert str(app.process.pid) not in text
-    assert "/" not in text
-    assert answer(page).locator("img").count() == 0  # the name is text and not markup
+def test_a_longer_sound_gets_tags_over_time(tagger, clips) -> None:
+    path = clips.parent / "three.wav"
+    html = TagHandler(tagger, Limits(), 3).answer([Sound(str(path), "three.wav")])
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>\n<td><data .*?>(.*?)</data>", html)
+    spans = list(segments(tagger.over_time(path, 0.25, 0.125), tagger.labels))
+    assert rows == [(views.clock(s.start), views.clock(s.end), s.label, f"{s.score:.3f}") for s in spans]
+    assert spans[0].start == 0
+    assert spans[-1].end == pytest.approx(4.5)
+    assert {span.label for span in spans} == set(CLASSES)
 
 
-def test_several_files_get_the_table_that_predict_writes(visit, clips, tagger, tmp_path):
-    page = visit().page
-    names = sorted(path.name for path in clips.iterdir())
-    choose(page, *(clips / name for name in names))
-    assert "3 sounds tagged, 3 could not be." in answer(page).inner_text()
-    assert answer(page).locator("img").count() == 0
-    with page.expect_download() as started:
-        page.click("text=Download as CSV")
-    started.value.save_as(tmp_path / "page.csv")
-    assert started.value.suggested_filename == "tags.csv"
-
-    predict(str(clips), tmp_path / "predict.csv", URI, workers="1")
-    ours = sorted(read_csv(tmp_path / "page.csv"), key=lambda row: row["fname"])
-    theirs = sorted(read_csv(tmp_path / "predict.csv"), key=lambda row: row["fname"])
-    assert [row["fname"] for row in ours] == names
-    too_long = next(row for row in ours if row["fname"] == "endless.flac")
-    assert too_long["error"] == f"longer than max_seconds={MAX_SECONDS}: 11 s"
-    assert [row for row in ours if row is not too_long] == [row for row in theirs if row["fname"] != "endless.flac"]
-    cells = [row.inner_text().split("\t") for row in answer(page).locator("tbody tr").all()]
-    for row, (name, told) in zip(ours, cells, strict=True):
-        assert name == row["fname"]
-        pairs = zip(row["label"].split(), row["scores"].split(), strict=True)
-        assert told.split() == (row["error"].split() or [x for a, b in pairs for x in (a, f"{float(b):.3f}")])
+def test_a_long_list_is_tagged_in_batches(tagger, clips) -> None:
+    calls = []
+    sound = Sound(str(clips / "low.wav"), "low.wav")
+    html = TagHandler(tagger, Limits(), 2).answer([sound] * 17, lambda done, total: calls.append((done, total)))
+    assert calls == [(0, 17), (8, 17), (16, 17)]
+    assert html.count("<tr>") == 18
+    assert html.count("fsat-pair") == 2 * 17
 
 
-def test_a_longer_sound_gets_tags_over_time(visit, clips, tagger):
-    page = visit().page
-    path = clips.parent / "apart" / "three.wav"
-    choose(page, path)
-    assert bars(page) == expected(tagger, path)
-    rows = [row.locator("td").all_inner_texts() for row in answer(page).locator(".fsat-times tbody tr").all()]
-    found = list(segments(tagger.over_time(path, 1.0, 0.5), tagger.labels))
-    assert rows == [[views.clock(s.start), views.clock(s.end), s.label, f"{s.score:.3f}"] for s in found]
-    assert found[0].start == 0
-    assert found[-1].end == pytest.approx(4.5)
-    assert {s.label for s in found} == set(CLASSES)
+def test_a_sound_that_was_deleted_is_reported(tagger, tmp_path) -> None:
+    handler = TagHandler(tagger, Limits(), 3)
+    assert "choose it again" in handler.answer([Sound(str(tmp_path / "gone.wav"), "gone.wav")])
+    assert "No sound yet" in handler.answer([])
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["one", "several"])
-def test_nothing_is_wider_than_a_phone(many, visit, clips):
-    page = visit(**PHONE).page
-    fits = "document.documentElement.scrollWidth <= window.innerWidth"
-    assert page.evaluate(fits)
-    choose(page, *(clips.iterdir() if many else [clips.parent / "apart" / "three.wav"]))
-    answer(page)
-    assert page.evaluate(fits)
-    if not many:  # the picture that is made for it
-        assert page.locator("img").evaluate("image => image.naturalWidth") == 666
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("max_mb", "0", "more than 0"), ("max_mb", "inf", "a number"), ("max_seconds", "nan", "a number"),
+     ("max_seconds", "3601", "at most 3600")],
+)  # fmt: skip
+def test_limits_are_checked(option, value, message) -> None:
+    with pytest.raises(ConfigError, match=f"{option}={value}.*: expected {message}"):
+        Limits(**{option: float(value)})
 
 
-def test_all_of_it_by_keyboard(visit, clips, tagger):
-    page = visit().page
-
-    def tab_to(selector: str) -> None:
-        for _ in range(20):
-            page.keyboard.press("Tab")
-            if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
-                break
-        else:
-            raise AssertionError(f"Tab does not lead to {selector}")
-        page.wait_for_function("parseInt(getComputedStyle(document.activeElement).outlineWidth) >= 2")
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-
-    tab_to("#fsat-files [aria-label='Click to upload or drop files']")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(clips / "low.wav")
-    assert bars(page) == expected(tagger, clips / "low.wav")
-    tab_to("#fsat-tag")
-    with page.expect_response("**/queue/join*") as asked:
-        page.keyboard.press("Enter")
-    assert asked.value.ok
-    tab_to(".fsat-answer")
-    tab_to(".fsat-download")
+# --- the server in this process --------------------------------------------------------------------------
 
 
-def test_every_input_has_a_name(visit):
-    page = visit().page
-    page.locator("#fsat-record button").first.wait_for()
-    nameless = """() => [...document.querySelectorAll('button, input, select, a')].filter(
-        e => !(e.getAttribute('aria-label') || e.innerText || e.title || e.labels?.length)).map(e => e.outerHTML)"""
-    assert page.evaluate(nameless) == []
-    assert "common." not in page.locator(".gradio-container").inner_html()  # a text that Gradio did not find
+@pytest.fixture(scope="module")
+def client(tagger, tmp_path_factory) -> Iterator:
+    """Starlette's client of the page behind the gate."""
+    from starlette.testclient import TestClient
+
+    from fsat.app.page import build, mount
+
+    folder = os.path.realpath(tmp_path_factory.mktemp("uploads"))
+    limits = Limits(MAX_MB, MAX_SECONDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", folder)
+        app, close_streams = mount(build(TagHandler(tagger, limits, 3), limits, URI), limits)
+        with TestClient(Gate(app, folder)) as client:
+            yield client
+            close_streams()
 
 
-def test_a_recording_is_tagged(visit):
-    page = visit().page
-    page.click("#fsat-record button:has-text('Record')")
-    page.wait_for_timeout(1500)
-    page.click("#fsat-record button:has-text('Stop')")
-    assert len(bars(page)) == 3
-    assert "recording.wav" in answer(page).inner_text()
-    assert answer(page).locator("img").count() == 1
+def upload(client, path: Path) -> str:
+    """Upload a file; return its path on the server."""
+    answer = client.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    assert answer.status_code == 200, answer.text
+    return answer.json()[0]
 
 
-def test_a_large_file_is_refused_before_it_is_sent(visit, clips):
-    page = visit().page
-    choose(page, clips.parent / "apart" / "large.wav")
-    page.get_by_text("exceed the maximum allowed size").wait_for()
-    assert "large.wav" in page.inner_text("body")
-    page.wait_for_timeout(4000)  # for as long, Gradio's script asks how far it has come
-    assert page.locator(".fsat-answer").count() == 0
+def ask(client, *paths: str) -> dict:
+    """Have files tagged as Gradio's script does; return its last message."""
+    files = [{"path": path, "orig_name": Path(path).name, "meta": {"_type": "gradio.FileData"}} for path in paths]
+    body = {"data": [files], "fn_index": 0, "session_hash": f"session{abs(hash(paths))}"}
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+    stream = client.get("/gradio_api/queue/data", params={"session_hash": body["session_hash"]}).text
+    (done,) = [line for line in stream.splitlines() if "process_completed" in line]
+    return json.loads(done.removeprefix("data: "))
 
 
-def test_visitors_get_their_own_answers(visit, clips, tagger):
-    names = ["low.wav", "high.wav", "low.wav"]
-    pages = [visit().page for _ in names]
-    for page, name in zip(pages, names, strict=True):
-        choose(page, clips / name)
-    for page, name in zip(pages, names, strict=True):
-        assert bars(page) == expected(tagger, clips / name)
+def test_an_upload_is_tagged(client, tagger, clips) -> None:
+    """Fails if Gradio's private interfaces change."""
+    done = ask(client, upload(client, clips / "low.wav"))
+    assert done["success"]
+    assert expected(tagger, clips / "low.wav")[0][1] in done["output"]["data"][0]
+    large = client.post("/gradio_api/upload", files={"files": ("large.wav", bytes(210_000))})
+    assert large.status_code == 413
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "clip", "http://127.0.0.1:9/low.wav"])
+def test_only_uploads_are_read(target, client, clips, capfd) -> None:
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    before = set(folder.rglob("*"))
+    done = ask(client, str(clips / "low.wav") if target == "clip" else target)
+    assert done["success"] is False
+    assert done["output"] == {"error": None}
+    assert "uploaded" in capfd.readouterr().err  # Gradio refuses local files, fsat all others
+    assert set(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -301,74 +232,24 @@ def test_visitors_get_their_own_answers(visit, clips, tagger):
      "gradio_api/proxy=http://127.0.0.1/", "gradio_api/vibe-code/", "gradio_api/runs", "gradio_api/call/tag",
      "gradio_api/component_server", "file=/etc/passwd", "gradio_api/file=../../../../etc/passwd"],
 )  # fmt: skip
-def test_gradios_other_addresses_are_closed(path, app):
-    assert not OPEN.fullmatch(f"/{path}")
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        OPENER.open(app.address + path, timeout=30)
-    assert refused.value.code == 404
+def test_gradio_s_other_paths_are_closed(path, client) -> None:
+    assert client.get(f"/{path}").status_code == 404
 
 
-@pytest.mark.parametrize("target", ["passwd", "clip", "web"])
-def test_only_what_was_uploaded_is_read(target, app, clips, store):
-    path = {"passwd": "/etc/passwd", "clip": str(clips / "low.wav"), "web": "http://127.0.0.1:9/low.wav"}[target]
-    before = set((store / "temporary").rglob("*"))
-    files = [{"path": path, "orig_name": "low.wav", "meta": {"_type": "gradio.FileData"}}]
-    body = {"data": [files], "fn_index": 0, "session_hash": f"asked{target}"}
-    asked = urllib.request.Request(
-        f"{app.address}gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    OPENER.open(asked, timeout=30).close()
-    done = None
-    with OPENER.open(f"{app.address}gradio_api/queue/data?session_hash=asked{target}", timeout=30) as said:
-        for line in said:
-            if b"process_completed" in line:
-                done = json.loads(line.removeprefix(b"data: "))
-            if b"close_stream" in line:
-                break
-    assert done["success"] is False
-    assert done["output"] == {"error": None}
-    assert "uploaded" in app.log  # Gradio says it of local files, fsat of all others
-    assert set((store / "temporary").rglob("*")) == before
+def test_the_browser_is_told_to_load_nothing_from_elsewhere(client) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "http" not in page.headers["Content-Security-Policy"]
 
 
-def test_the_browser_is_told_to_load_nothing_from_elsewhere(app):
-    with OPENER.open(app.address, timeout=30) as page:
-        policy = page.headers["Content-Security-Policy"]
-    assert "default-src 'self'" in policy
-    assert "http" not in policy
-
-
-def test_ctrl_c_ends_it_in_order(tagger, store, browser, clips, tmp_path):
-    running = App(store, tmp_path / "temporary")
-    try:
-        visit = Visit(browser, running.address)  # whose stream stays open
-        choose(visit.page, clips / "low.wav")
-        answer(visit.page)
-        assert list((tmp_path / "temporary").glob("fsat-app-*/*/low.wav"))
-        running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(timeout=START_SECONDS) == 0
-        visit.page.close()
-    finally:
-        running.process.kill()
-    assert running.log == "app: stopped by SIGINT\n"
-    assert not list((tmp_path / "temporary").glob("fsat-app-*"))
-
-
-def test_a_taken_port_is_one_line(app):
-    port = app.address.rstrip("/").rpartition(":")[2]
-    with pytest.raises(FsatError) as refused:
-        serve(URI, "127.0.0.1", int(port), Limits(), 3)
-    cause = "cannot be listened on (Address already in use); choose another port, or 0 for any that is free"
-    assert one_line(refused.value) == f"host=127.0.0.1, port={port}: {cause}"
-
-
-def test_a_host_that_is_elsewhere_is_one_line():
+def test_a_host_that_is_elsewhere_is_one_line() -> None:
     with pytest.raises(FsatError) as refused:
         serve(URI, "no.such.host.invalid", 0, Limits(), 3)
     assert one_line(refused.value).startswith("host=no.such.host.invalid, port=0: cannot be listened on (")
 
 
-def test_without_a_model_it_says_how_to_make_one(tagger):
+def test_without_a_model_it_says_how_to_make_one(tagger) -> None:
     with pytest.raises(RunError) as refused:
         serve("other@champion", "127.0.0.1", 0, Limits(), 3)
     line = one_line(refused.value)
@@ -376,77 +257,201 @@ def test_without_a_model_it_says_how_to_make_one(tagger):
     assert "mlflow run . -e ensemble" in line
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "expected"),
-    [("max_mb", "0", "expected a number of MB, more than 0"), ("max_mb", "inf", "expected a number of MB, more than 0"),
-     ("max_seconds", "nan", "expected more than 0 s, at most 3600"),
-     ("max_seconds", "3601", "expected more than 0 s, at most 3600")],
-)  # fmt: skip
-def test_limits_are_checked(option, value, expected):
-    with pytest.raises(ConfigError, match=f"{option}={value}: {expected}"):
-        Limits(**{option: float(value)})
-
-
-def test_without_gradio_it_says_what_to_install(tmp_path):
-    without = "import sys; sys.modules['gradio'] = None; from fsat.cli import main; main(['app'])"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", without], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
+def test_without_gradio_it_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ConfigError) as refused:
+        serve(URI, "127.0.0.1", 0, Limits(), 3)
     line = "app: Gradio is not installed here; install it with `pip install '.[app]'` in the clone"
-    assert done.stderr == f"fsat: error: {line}\n"
+    assert one_line(refused.value) == line
 
 
-def test_what_comes_from_outside_is_escaped():
-    bad, worse = Tags("<b>\n\x00.wav", ["<i>L", "M"], [0.75, 0.25]), Tags("<u>", [], [], "<s>")
-    shown = views.Picture(b"1", b"2").html("'><b>")
-    made = [views.one(bad, 1.0, None, [Segment(0, 1, "<i>L", 0.5)]), views.one(worse, 0, None, None),
-            views.several([bad, worse]), views.notice("<s>"), shown]  # fmt: skip
-    for html in made:
-        assert not [tag for tag in ("<b>", "<i>", "<s>", "<u>", "\x00") if tag in html]
-    assert "alt='&#x27;&gt;&lt;b&gt;'>" in shown
+# --- a real browser --------------------------------------------------------------------------------------
 
 
-def test_a_table_that_holds_itself():
-    sounds = [Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")]
-    link = views.download(sounds)
-    text = base64.b64decode(link.partition("base64,")[2].partition("'")[0]).decode()
-    assert text == 'fname,label,scores,error\n"a,""b"".wav",X Y,0.500000 0.250000,\nc,,,no samples in it\n'
+class App:
+    """`python -m fsat app` as a user runs it, on a free port."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        temporary.mkdir(exist_ok=True)
+        self._log = temporary / "log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary),
+                       "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}  # fmt: skip
+        environment.pop("GRADIO_TEMP_DIR", None)
+        options = ["--port", "0", "--max_mb", str(MAX_MB), "--max_seconds", str(MAX_SECONDS)]
+        with open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fsat", "app", *options], cwd=folder, env=environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+            )  # fmt: skip
+        self.address = self.process.stdout.readline().strip()  # the only output
+        assert self.address.startswith("http://127.0.0.1:"), self.log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (9.26, "9.3 s"), (59.94, "59.9 s"), (59.96, "1:00.0"), (605.04, "10:05.0")]
-)
-def test_clock(seconds, text):
-    assert views.clock(seconds) == text
+@pytest.fixture(scope="module")
+def app(tagger, store) -> Iterator[App]:
+    running = App(store, store / "temporary")
+    try:
+        yield running
+    finally:
+        running.process.kill()
 
 
-@pytest.mark.parametrize(("n_samples", "rate"), [(1, 8000), (3, 100), (800, 100), (16000, 16000), (32000 * 40, 32000)])
-@pytest.mark.parametrize("level", [0.0, 1e-4, 1.0])
-def test_any_sound_can_be_drawn(n_samples, rate, level):
-    samples = (level * np.sin(np.arange(n_samples))).astype(np.float32)
-    labels = [f"label_{i}" for i in range(12)]
-    spans = [Segment(i / 12 * n_samples / rate, (i + 1) / 12 * n_samples / rate, label, 0.5)
-             for i, label in enumerate(labels)]  # fmt: skip
-    for one in (spans, None):
-        drawn = picture(samples, rate, one)
-        for png in (drawn.wide, drawn.narrow):
-            assert png.startswith(b"\x89PNG")
-            assert len(png) < 300_000
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    heard = write_wav(tmp_path_factory.mktemp("heard") / "tone.wav", tone(300, 5, 48000), 48000)
+    with chromium(heard) as browser:
+        yield browser
 
 
-def test_a_sound_that_was_deleted_is_said_to_be_gone(tagger, tmp_path):
-    desk = Desk(tagger, Limits(), 3)
-    assert "choose it again" in desk.answer([Sound(str(tmp_path / "gone.wav"), "gone.wav")])
-    assert "No sound yet" in desk.answer([])
+@pytest.fixture
+def visit(app, browser) -> Iterator:
+    """Opens windows on the page; at the end no console has a message and no request has left this machine."""
+    opened, n_logged = [], len(app.log)
+
+    def visit(**window) -> Visit:
+        opened.append(Visit(browser, app.address, **window))
+        opened[-1].page.locator("#fsat-files input[type=file]").wait_for(state="attached")
+        return opened[-1]
+
+    yield visit
+    for window in opened:
+        assert window.page.title() == "fsat: tags of sounds"
+        assert window.page.locator("html").get_attribute("lang") == "en"
+        window.page.close()
+        assert window.complaints == []
+        assert window.hosts == {app.address.removeprefix("http://").rstrip("/")}
+    assert "Traceback" not in app.log[n_logged:]
 
 
-def test_progress_is_told_and_parts_are_small(tagger, clips):
-    told = []
-    sound = Sound(str(clips / "low.wav"), "low.wav")
-    html = Desk(tagger, Limits(), 2).answer([sound] * 17, lambda done, total: told.append((done, total)))
-    assert told == [(0, 17), (8, 17), (16, 17)]
-    assert html.count("<tr>") == 18
-    assert html.count("fsat-pair") == 2 * 17
+def choose(page, *paths: Path) -> None:
+    page.set_input_files("#fsat-files input[type=file]", paths)
+
+
+def answer(page):
+    section = page.locator(".fsat-answer")
+    section.wait_for(timeout=60_000)
+    return section
+
+
+def bars(page) -> list[tuple[str, str]]:
+    """Labels and scores that are shown for one sound."""
+    rows = answer(page).locator(".fsat-bars tr")
+    return [(row.locator("th").inner_text(), row.locator("data").get_attribute("value")) for row in rows.all()]
+
+
+@pytest.mark.browser
+def test_several_files_get_the_table_that_predict_writes(visit, clips, tmp_path) -> None:
+    page = visit().page
+    names = sorted(path.name for path in clips.iterdir())
+    choose(page, *(clips / name for name in names))
+    assert "3 sounds tagged, 3 could not be." in answer(page).inner_text()
+    assert answer(page).locator("img").count() == 0  # a name is text, not markup
+    with page.expect_download() as started:
+        page.click("text=Download as CSV")
+    started.value.save_as(tmp_path / "page.csv")
+    assert started.value.suggested_filename == "tags.csv"
+    predict(str(clips), tmp_path / "predict.csv", URI, workers="1")
+    ours, theirs = (
+        sorted(read_csv(tmp_path / f"{name}.csv"), key=lambda row: row["fname"]) for name in ("page", "predict")
+    )
+    assert [row["fname"] for row in ours] == names
+    (too_long,) = [row for row in ours if row["fname"] == "endless.flac"]
+    assert too_long["error"] == f"longer than max_seconds={MAX_SECONDS}: 11 s"
+    assert [row for row in ours if row is not too_long] == [row for row in theirs if row["fname"] != "endless.flac"]
+    colour = "element => getComputedStyle(element).color"
+    problem = page.locator("td.fsat-problem").first
+    page.evaluate("document.body.classList.remove('dark')")
+    assert problem.evaluate(colour) == "rgb(179, 38, 30)"
+    page.evaluate("document.body.classList.add('dark')")
+    assert problem.evaluate(colour) == "rgb(255, 157, 148)"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_nothing_is_wider_than_a_phone(several, visit, clips) -> None:
+    page = visit(**PHONE).page
+    fits = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert page.evaluate(fits)
+    choose(page, *(clips.iterdir() if several else [clips.parent / "three.wav"]))
+    answer(page)
+    assert page.evaluate(fits)
+    if not several:
+        assert page.locator("img").evaluate("image => image.naturalWidth") == 666  # the picture for a phone
+
+
+@pytest.mark.browser
+def test_the_page_by_keyboard(visit, clips, tagger) -> None:
+    page = visit().page
+
+    def tab_to(selector: str) -> None:
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                break
+        else:
+            raise AssertionError(f"Tab does not lead to {selector}")
+        page.wait_for_function("parseInt(getComputedStyle(document.activeElement).outlineWidth) >= 2")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    page.locator("#fsat-record button").first.wait_for()
+    nameless = """() => [...document.querySelectorAll('button, input, select, a')].filter(
+        e => !(e.getAttribute('aria-label') || e.innerText || e.title || e.labels?.length)).map(e => e.outerHTML)"""
+    assert page.evaluate(nameless) == []
+    assert "common." not in page.locator(".gradio-container").inner_html()  # a text that Gradio lacks
+    tab_to("#fsat-files [aria-label='Click to upload or drop files']")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(clips / "low.wav")
+    assert bars(page) == expected(tagger, clips / "low.wav")
+    assert answer(page).locator("img").evaluate("image => image.complete && image.naturalWidth") > 800
+    tab_to("#fsat-tag")
+    with page.expect_response("**/queue/join*") as asked:
+        page.keyboard.press("Enter")
+    assert asked.value.ok
+    tab_to(".fsat-answer")
+    tab_to(".fsat-download")
+
+
+@pytest.mark.browser
+def test_visitors_get_their_own_answers_of_files_and_recordings(visit, clips, tagger) -> None:
+    names = ["low.wav", "high.wav"]
+    pages = [visit().page for _ in range(4)]
+    for page, name in zip(pages, names, strict=False):
+        choose(page, clips / name)
+    *_, recorder, large = pages
+    choose(large, clips.parent / "large.wav")
+    recorder.click("#fsat-record button:has-text('Record')")
+    recorder.wait_for_timeout(1500)
+    recorder.click("#fsat-record button:has-text('Stop')")
+    for page, name in zip(pages, names, strict=False):
+        assert bars(page) == expected(tagger, clips / name)
+    assert len(bars(recorder)) == 3
+    assert "recording.wav" in answer(recorder).inner_text()
+    large.get_by_text("exceed the maximum allowed size").wait_for()  # before it is sent
+    assert "large.wav" in large.inner_text("body")
+    large.wait_for_timeout(4000)  # while Gradio's script asks for the progress of the upload
+    assert large.locator(".fsat-answer").count() == 0
+
+
+@pytest.mark.browser
+def test_a_taken_port_and_ctrl_c(app, visit, store, clips) -> None:
+    """Ctrl-C ends the server in order, although a visitor's stream is open. Must be the last test of the module."""
+    port = app.address.rstrip("/").rpartition(":")[2]
+    with pytest.raises(FsatError) as refused:
+        serve(URI, "127.0.0.1", int(port), Limits(), 3)
+    cause = "cannot be listened on (Address already in use); choose another port, or 0 for any free one"
+    assert one_line(refused.value) == f"host=127.0.0.1, port={port}: {cause}"
+
+    page = visit().page
+    choose(page, clips / "low.wav")
+    answer(page)
+    assert list((store / "temporary").glob("fsat-app-*/*/low.wav"))
+    page.context.set_offline(True)  # no complaints about what follows
+    app.process.send_signal(signal.SIGINT)
+    assert app.process.wait(timeout=START_SECONDS) == 0
+    assert app.log.splitlines()[-1] == "app: stopped by SIGINT"
+    assert not list((store / "temporary").glob("fsat-app-*"))

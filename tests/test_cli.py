@@ -1,14 +1,17 @@
-"""Every mistake is one line and a non-zero exit code; nothing heavy runs before it is noticed."""
+"""Every mistake is one line and a non-zero exit code."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from conftest import ROOT
 from helpers import make_dataset
 
 import fsat
+from fsat.cli import run
 
 
 @pytest.fixture(scope="module")
@@ -16,21 +19,27 @@ def data(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
 
 
-def fsat_command(*arguments, folder, **environment) -> subprocess.CompletedProcess:
+@pytest.fixture
+def error_line(signals, tmp_path, monkeypatch, capsys) -> Callable[..., str]:
+    """Run a command in an empty folder and return its only line, which is an error."""
+    monkeypatch.chdir(tmp_path)
+
+    def line(*arguments: object) -> str:
+        assert run([str(word) for word in arguments]) in (1, 2)
+        output, messages = capsys.readouterr()
+        assert output == ""
+        assert messages.startswith("fsat: error: ")
+        assert messages.count("\n") == 1, messages
+        return messages.rstrip()
+
+    return line
+
+
+def fsat_command(*arguments: str, folder, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "fsat", *map(str, arguments)],
+        [sys.executable, "-m", "fsat", *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
     )  # fmt: skip
-
-
-def error_line(done: subprocess.CompletedProcess) -> str:
-    """The one line of an error; fails if there is more than that."""
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("fsat: error: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -76,76 +85,78 @@ def error_line(done: subprocess.CompletedProcess) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
-def test_wrong_options(arguments, expected, tmp_path):
-    assert expected in error_line(fsat_command(*arguments, folder=tmp_path))
+def test_wrong_options(arguments, expected, error_line):
+    assert expected in error_line(*arguments)
 
 
-def test_fold_out_of_range(data, tmp_path):
-    done = fsat_command("train_fold", "--fold", 7, "--n_folds", 3, "--data_dir", data, folder=tmp_path)
-    assert error_line(done) == "fsat: error: fold=7: there are 3 folds, numbered 0 to 2"
+def test_fold_out_of_range(data, error_line):
+    line = error_line("train_fold", "--fold", 7, "--n_folds", 3, "--data_dir", data)
+    assert line == "fsat: error: fold=7: there are 3 folds, numbered 0 to 2"
 
 
-def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path):
+def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path, signals, capsys):
     data = make_dataset(tmp_path / "bad", clips_per_class=4, test_clips=0)
     names = sorted(path.name for path in (data / "audio_train").iterdir())
     (data / "audio_train" / names[0]).write_bytes(b"")
     (data / "audio_train" / names[1]).unlink()
-    done = fsat_command("eda", "--data_dir", data, folder=tmp_path)
-    *listed, last = done.stderr.strip().splitlines()
-    assert done.returncode == 1
-    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; mend what is listed, or leave")
-    assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in listed)
-    assert any(f"{names[1]}: missing file" in line for line in listed)
+    assert run(["eda", "--data_dir", str(data)]) == 1
+    *problems, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
+    assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
+    assert any(f"{names[1]}: missing file" in line for line in problems)
 
 
-def test_no_model_is_registered_yet(data, tmp_path):
-    done = fsat_command("predict", "--input", data / "audio_train", folder=tmp_path)
-    line = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1
+def test_no_model_is_registered_yet(data, store, signals, capsys):
+    assert run(["predict", "--input", str(data / "audio_train")]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "model=models:/fsat@champion: cannot be loaded" in line
     assert "mlflow run . -e ensemble" in line
-    assert "Traceback" not in done.stderr
 
 
-def test_an_address_without_a_scheme_is_no_address(tmp_path):
+@pytest.mark.process
+def test_the_process_ends_with_the_code_and_the_line(tmp_path):
     done = fsat_command("ensemble", folder=tmp_path, MLFLOW_TRACKING_URI="127.0.0.1:5055")
-    assert "127.0.0.1:5055 cannot be used; expected http://HOST:PORT or sqlite:///FILE" in error_line(done)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = "fsat: error: .*127.0.0.1:5055 cannot be used; expected http://HOST:PORT or sqlite:///FILE.*\n"
+    assert re.fullmatch(expected, done.stderr)
 
 
-def test_without_a_command_it_says_what_there_is(tmp_path):
+@pytest.mark.process
+def test_without_a_command_it_lists_the_commands(tmp_path):
     done = fsat_command(folder=tmp_path)
     assert done.returncode == 2
     assert "train_fold      Train one fold" in done.stdout
     assert done.stderr == ""
 
 
-def test_a_traceback_only_with_debug(tmp_path):
-    arguments = ["train_fold", "--fold", 0, "--data_dir", "nowhere"]
-    assert "Traceback" in fsat_command(*arguments, "--debug", folder=tmp_path).stderr
-    assert "Traceback" in fsat_command(*arguments, folder=tmp_path, FSAT_DEBUG="1").stderr
+def test_a_traceback_only_with_debug(tmp_path, signals, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSAT_DEBUG", "")
+    arguments = ["train_fold", "--fold", "0", "--data_dir", "nowhere"]
+    for more, expected in (([], False), (["--debug"], True), ([], True)):  # --debug sets FSAT_DEBUG
+        assert run([*arguments, *more]) == 1
+        assert ("Traceback" in capsys.readouterr().err) == expected
 
 
-def test_sample_writes_a_dataset_once(tmp_path):
-    done = fsat_command("sample", "sounds", "--clips_per_class", 10, folder=tmp_path)
-    assert done.returncode == 0
-    assert (tmp_path / "sounds" / "train.csv").is_file()
+def test_sample_writes_a_dataset_once(tmp_path, error_line, monkeypatch, capsys):
+    assert run(["sample", "sounds", "--clips_per_class", "10"]) == 0
     (tmp_path / "here").mkdir()
-    here = fsat_command("sample", ".", "--clips_per_class", 10, folder=tmp_path / "here")
-    assert here.returncode == 0
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(["sample", ".", "--clips_per_class", "10"]) == 0
     assert (tmp_path / "here" / "train.csv").read_bytes() == (tmp_path / "sounds" / "train.csv").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"sounds", "here"}
-    again = fsat_command("sample", "sounds", folder=tmp_path)
-    assert "sounds: is not empty" in error_line(again)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert "sounds: is not empty" in error_line("sample", "sounds")
 
 
-def test_score_prints_public_private_and_both(shared, tmp_path):
+def test_score_prints_public_private_and_both(shared, signals, capsys):
     tables = shared / "data" / "fsdkaggle2018"
-    done = fsat_command(
-        "score", tables / "sample_submission.csv", tables / "test_post_competition.csv", folder=tmp_path
-    )
-    rows = [line.split() for line in done.stdout.splitlines()]
+    assert run(["score", str(tables / "sample_submission.csv"), str(tables / "test_post_competition.csv")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows] == [["part", "clips"], ["Public", "301"], ["Private", "1299"], ["both", "1600"]]
 
 
-def test_version(tmp_path):
-    assert fsat.__version__ in fsat_command("--version", folder=tmp_path).stdout
+def test_version(signals, capsys):
+    assert run(["--version"]) == 0
+    assert fsat.__version__ in capsys.readouterr().out

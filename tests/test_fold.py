@@ -257,7 +257,7 @@ def test_unverified_clips_of_weight_0_are_unused(train) -> None:
     np.testing.assert_array_equal(splits == "unused", ~dataset.verified & (dataset.folds != 0))
     assert (splits == "unused").any()
     without = load_dataset(dataset.manifest.folder, replace(QUICK, unverified_weight="0"))
-    without = replace(without, target_classes=np.where(without.verified, without.targets, -1), trusted=None)
+    without = replace(without, target_classes=np.where(without.verified, without.targets, -1))
     np.testing.assert_array_equal(train(QUICK, without).result.train, trained.result.train)
 
 

@@ -64,7 +64,7 @@ def test_a_folder_or_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
     [
         (b"\xff\xfef\0n\0", "wrong encoding: UTF-16"),
         (b'fname\n"a.wav', "line 2: not CSV"),
-        (b"fname,x\na.wav\n", "line 2: 1 cells in a table of 2 columns"),
+        (b"fname,x\na.wav\n", "line 2: 1 cell in a table of 2 columns"),
     ],
 )
 def test_lists_that_are_none(data: bytes, message: str) -> None:

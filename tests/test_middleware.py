@@ -1,4 +1,4 @@
-"""What `fsat.serving` decides by itself, without a server: limits, requests, groups, who is still waited for."""
+"""The served model's limits, request checks and middleware, without a server."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import asyncio
 import base64
 import io
 import json
-import os
-import threading
+import sys
+from types import SimpleNamespace
 
 import hostile_requests as hostile
-import numpy as np
 import pytest
 import soundfile as sf
 from helpers import one_line
-from hostile_requests import MARKER, request, silence, wav
+from hostile_requests import MARKER, request, wav
 
-from fsat.config import Config
-from fsat.errors import ConfigError
-from fsat.serving import cancellation, middleware, server
-from fsat.serving.clips import first_sounds, groups
-from fsat.serving.limits import Limits
-from fsat.serving.requests import RequestError, check_body, check_headers, tag_params
+from fsat import tagging
+from fsat.serving import server
+from fsat.serving.middleware import Guard
+from fsat.serving.requests import Limits, RequestError, check_body, check_headers
+from fsat.tagging.pyfunc import cancelled
 
 LIMITS = Limits(max_mb=2, max_seconds=30, max_clips=8)
 SCOPE = {"type": "http", "method": "POST", "path": "/invocations", "headers": [(b"Content-Type", b"application/json")]}
 
 
+def with_headers(**headers: str) -> dict:
+    return {**SCOPE, "headers": [*SCOPE["headers"], *((k.encode(), v.encode()) for k, v in headers.items())]}
+
+
 def test_limits_come_from_the_environment() -> None:
     assert Limits.from_environment({}) == Limits()
-    given = {"FSAT_SERVE_MAX_MB": "0.5", "FSAT_SERVE_MAX_SECONDS": "1e3", "FSAT_SERVE_MAX_CLIPS": " 7 "}
-    limits = Limits.from_environment(given)
+    limits = Limits.from_environment(
+        {"FSAT_SERVE_MAX_MB": "0.5", "FSAT_SERVE_MAX_SECONDS": "1e3", "FSAT_SERVE_MAX_CLIPS": " 7 "}
+    )
     assert limits == Limits(0.5, 1000.0, 7)
     assert limits.max_bytes == 500_000
 
 
 @pytest.mark.parametrize(
-    "given",
+    "setting",
     ["MAX_MB=big", "MAX_MB=0.0", "MAX_MB=inf", "MAX_SECONDS=-1.0", "MAX_SECONDS=nan", "MAX_CLIPS=0", "MAX_CLIPS=1.5"],
 )
-def test_a_wrong_limit_is_named(given) -> None:
-    name, _, text = f"FSAT_SERVE_{given}".partition("=")
-    with pytest.raises(ConfigError) as error:
+def test_a_wrong_limit_ends_the_server_in_one_line(setting, capfd) -> None:
+    name, _, text = f"FSAT_SERVE_{setting}".partition("=")
+    with pytest.raises(SystemExit) as stopped, server.exit_on_error():
         Limits.from_environment({name: text})
-    assert one_line(error.value).startswith(f"{name}={text}: expected ")
+    assert stopped.value.code == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"fsat: error: {name}={text}: expected ")
+    assert "; unset it for the default, 6" in line
 
 
 @pytest.mark.parametrize("case", [*hostile.TEXTS, *hostile.BODIES], ids=lambda case: case.name)
-def test_a_body_that_is_no_request_is_refused(case) -> None:
+def test_a_body_that_is_not_a_request_is_refused(case) -> None:
     with pytest.raises(RequestError) as error:
         check_body(case.body, LIMITS.max_clips)
     assert case.words in one_line(error.value)
@@ -56,13 +62,13 @@ def test_a_body_that_is_no_request_is_refused(case) -> None:
 
 
 @pytest.mark.parametrize("case", hostile.SOUNDS, ids=lambda case: case.name)
-def test_a_sound_that_is_none_is_not_the_requests_fault(case) -> None:
+def test_an_undecodable_clip_is_not_a_fault_of_the_request(case) -> None:
     check_body(case.body, LIMITS.max_clips)
 
 
-def test_right_requests_pass() -> None:
+def test_valid_requests_pass() -> None:
     text = hostile.CLIP
-    lines = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))  # as MLflow's own clients write it
+    lines = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))  # as MLflow's clients write it
     check_body(request(*[wav()] * 8, top_k=2**31 - 1, min_score=0), 8)
     for audio in (text, lines, f" {text}\n"):
         check_body(json.dumps({"dataframe_records": [{"audio": audio}], "params": None}).encode(), 1)
@@ -83,47 +89,23 @@ def test_content_types_of_json_pass(kind) -> None:
         assert error.value.status == 413
 
 
-def test_parameters_of_tags() -> None:
-    assert tag_params(None) == tag_params({}) == (3, 0.0)
-    assert tag_params({"top_k": np.int32(5), "min_score": 1}) == (5, 1.0)
-
-
-def test_groups_last_no_longer_than_the_longest_clip() -> None:
-    """By headers, whatever they say; what has none lasts no time."""
-    clips = [wav(1), wav(1), b"nothing", wav(1), "a path", wav(5), wav(1), silence(1, total=2**36 - 1)]
-    lengths = [[clips[i] for i in range(len(clips))[part]] for part in groups(clips, 2.5)]
-    assert [len(group) for group in lengths] == [3, 2, 1, 1, 1]
-    assert list(groups(clips, 1e12)) == [slice(0, len(clips))]
-    assert list(groups([], 1)) == []
-
-
-def test_first_sounds_are_a_short_and_a_long_one() -> None:
-    configs = [Config(audio_duration=2.0), Config(model="cnn_logmel", audio_duration=1.0, eval_duration=5.0)]
-    assert [sf.info(io.BytesIO(sound)).duration for sound in first_sounds(configs)] == pytest.approx([0.5, 6.0])
-
-
 class Client:
-    """Sends a body in pieces and keeps the answer; hangs up where told to.
-
-    Attributes:
-        sent: what the application has answered.
-        asked: how many pieces were asked for.
-    """
+    """Sends a body in parts and keeps the answer; disconnects after the last part if `hang_up`, else at `gone`."""
 
     def __init__(self, *parts: bytes, hang_up: bool = False) -> None:
         more = [True] * (len(parts) - 1) + [hang_up]
         self._parts = [
             {"type": "http.request", "body": part, "more_body": m} for part, m in zip(parts, more, strict=True)
         ]
-        self._hang_up, self.gone = hang_up, asyncio.Event()
+        self.hang_up, self.gone = hang_up, asyncio.Event()
         self.sent: list[dict] = []
-        self.asked = 0
+        self.n_received = 0
 
     async def receive(self) -> dict:
-        self.asked += 1
+        self.n_received += 1
         if self._parts:
             return self._parts.pop(0)
-        if not self._hang_up:
+        if not self.hang_up:
             await self.gone.wait()
         return {"type": "http.disconnect"}
 
@@ -140,55 +122,51 @@ class Client:
 
 
 class App:
-    """Takes in the body and answers with a status and a text; keeps what it was given."""
+    """Receives a body and answers with a status and a text; keeps scopes and bodies."""
 
     def __init__(self, status: int = 200, text: bytes = b"{}") -> None:
         self.status, self.text = status, text
+        self.scopes: list[dict] = []
         self.bodies: list[bytes] = []
 
     async def __call__(self, scope, receive, send) -> None:
-        self.scope = scope
+        self.scopes.append(scope)
+        if scope["type"] != "http":
+            return
         self.bodies.append((await receive())["body"])
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": self.text[:5], "more_body": True})
         await send({"type": "http.response.body", "body": self.text[5:]})
 
 
-def serve(client: Client, app: App, scope: dict = SCOPE, limits: Limits = LIMITS) -> middleware.Guard:
-    made = middleware.Guard(limits)
-    asyncio.run(made(app, scope, client.receive, client.send))
-    assert made._held == 0
-    return made
+def serve(client: Client, app: App, scope: dict = SCOPE, limits: Limits = LIMITS) -> None:
+    guard = Guard(app, limits)
+    asyncio.run(guard(scope, client.receive, client.send))
+    assert guard._held == 0
 
 
-def test_a_right_request_reaches_the_application_whole() -> None:
+def test_a_valid_request_reaches_the_application_whole() -> None:
     body, app = request(wav()), App(text=b'{"predictions": []}')
     client = Client(body[:100], body[100:200], b"", body[200:])
     serve(client, app)
     assert app.bodies == [body]
-    assert dict(app.scope["headers"]) == {b"content-type": b"application/json"}
+    assert app.scopes[0]["headers"] == [(b"content-type", b"application/json")]
     assert (client.status, client.answer) == (200, {"predictions": []})
 
 
-def test_other_requests_are_not_looked_at() -> None:
+def test_other_paths_pass_unchecked() -> None:
     app, client = App(404, b"gone"), Client(MARKER.encode())
     serve(client, app, {**SCOPE, "method": "GET", "path": "/ping"})
     assert app.bodies == [MARKER.encode()]
-    assert client.sent[0]["status"] == 404
+    assert client.status == 404
 
 
 @pytest.mark.parametrize("limits", [Limits(), LIMITS, Limits(0.01, 0.02, 1)])
-def test_the_first_request_is_the_guard_s_own(limits, capfd) -> None:
-    """Before uvicorn, which asks for the lifespan first, lets anybody in."""
-    app, asked = App(), []
-
-    async def both(scope, receive, send) -> None:
-        asked.append(scope["type"])
-        if scope["type"] == "http":
-            await app(scope, receive, send)
-
-    asyncio.run(middleware.Guard(limits)(both, {"type": "lifespan"}, Client(b"").receive, Client(b"").send))
-    assert asked == ["http", "lifespan"]
+def test_the_guard_sends_the_first_request_itself(limits, capfd) -> None:
+    """uvicorn sends the lifespan before it accepts connections."""
+    app = App()
+    serve(Client(b""), app, {"type": "lifespan"}, limits)
+    assert [scope["type"] for scope in app.scopes] == ["http", "lifespan"]
     (body,) = app.bodies
     check_body(body, limits.max_clips)
     assert len(body) <= limits.max_bytes
@@ -197,57 +175,54 @@ def test_the_first_request_is_the_guard_s_own(limits, capfd) -> None:
     assert capfd.readouterr().err == ""
 
 
-def test_a_body_is_given_up_once_it_is_too_large() -> None:
-    """Nothing is kept; what still comes is taken in, within reason, so that the client gets to its answer."""
-    app, pieces = App(), [b"a" * 500_000] * 10
-    client = Client(*pieces)
-    serve(client, app)
-    assert (client.status, client.asked) == (413, 10)
-    client = Client(*[b"a" * 500_000] * 100)
-    serve(client, app)
-    assert (client.status, client.asked) == (413, 32)  # 8 times 2 MB
-    client = Client(*pieces)
-    serve(client, app, {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"5000000")]})
-    assert (client.status, client.asked) == (413, 10)
-    client = Client(*pieces)
-    told = [(b"content-length", b"5000000"), (b"expect", b"100-continue")]
-    serve(client, app, {**SCOPE, "headers": [*SCOPE["headers"], *told]})
-    assert (client.status, client.asked) == (413, 0)
+@pytest.mark.parametrize(
+    ("n_parts", "scope", "n_received"),
+    [
+        (10, SCOPE, 10),  # the rest is received too, so that the client reads its answer
+        (100, SCOPE, 32),  # up to 8 times 2 MB
+        (10, with_headers(**{"content-length": "5000000"}), 10),
+        (10, with_headers(**{"content-length": "5000000", "expect": "100-continue"}), 0),
+    ],
+)
+def test_a_body_that_is_too_large_is_refused(n_parts, scope, n_received) -> None:
+    app, client = App(), Client(*[b"a" * 500_000] * n_parts)
+    serve(client, app, scope)
+    assert (client.status, client.n_received) == (413, n_received)
     assert app.bodies == []
 
 
-def test_bodies_that_are_too_many_at_once_are_put_off() -> None:
-    """Of all that are on their way together, only so much is held."""
-    made, app = middleware.Guard(Limits(max_mb=0.001)), App()
+def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
+    app = App()
+    guard = Guard(app, Limits(max_mb=0.001))
     clients = [Client(b"{" * 900, b"", hang_up=True) for _ in range(12)]
     ready = asyncio.Event()
 
-    async def slow(client: Client) -> dict:
-        if client.asked == 1:
+    async def receive_slowly(client: Client) -> dict:
+        if client.n_received == 1:
             await ready.wait()
         return await Client.receive(client)
 
-    async def all_at_once() -> None:
-        tasks = [asyncio.create_task(made(app, SCOPE, lambda c=c: slow(c), c.send)) for c in clients]
-        while not all(client.asked for client in clients):
+    async def serve_all() -> None:
+        tasks = [asyncio.create_task(guard(SCOPE, lambda c=c: receive_slowly(c), c.send)) for c in clients]
+        while not all(client.n_received for client in clients):
             await asyncio.sleep(0)
-        held = made._held
+        held = guard._held
         ready.set()
         await asyncio.gather(*tasks)
         assert held <= 9 * 900
 
-    asyncio.run(all_at_once())
+    asyncio.run(serve_all())
     refused = [client for client in clients if client.sent]
     assert len(refused) == 4
     for client in refused:
         assert client.status == 503
         assert (b"retry-after", b"1") in client.sent[0]["headers"]
-    assert made._held == 0
+    assert guard._held == 0
     assert app.bodies == []
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "becomes", "words"),
+    ("status", "text", "answered", "words"),
     [
         (400, {"error_code": "BAD_REQUEST", "message": MARKER, "stack_trace": "Traceback"}, 500, "failed"),
         (400, {"error_code": "INVALID", "message": MARKER}, 400, "refuses"),
@@ -255,84 +230,71 @@ def test_bodies_that_are_too_many_at_once_are_put_off() -> None:
         (504, "Request processing time exceeded limit", 504, "--timeout"),
     ],
 )
-def test_what_mlflow_says_of_errors_goes_to_the_log(status, said, becomes, words, capfd) -> None:
+def test_errors_of_mlflow_go_to_the_log(status, text, answered, words, capfd) -> None:
     client = Client(request(wav()))
-    serve(client, App(status, json.dumps(said, indent=1).encode()))
-    assert client.status == becomes
+    serve(client, App(status, json.dumps(text, indent=1).encode()))
+    assert client.status == answered
     assert words in client.answer["message"]
     assert MARKER not in client.answer["message"]
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"fsat: warning: a request was answered with {status}: ")
-    assert (said if isinstance(said, str) else said["message"]) in line
+    assert (text if isinstance(text, str) else text["message"]) in line
 
 
-def test_who_hangs_up_is_not_served() -> None:
-    """Not while the body comes in, not while it waits for its turn; a tagger that is at work can find out."""
-    app = App()
-    client = Client(request(wav())[:50], hang_up=True)
+def test_a_disconnected_client_is_not_served() -> None:
+    """Neither while its body arrives nor while it waits for its turn; a tagger at work is cancelled."""
+    app, client = App(), Client(request(wav())[:50], hang_up=True)
     serve(client, app)
     assert (app.bodies, client.sent) == ([], [])
 
-    made, found = middleware.Guard(LIMITS), []
     served, waiting = Client(request(wav())), Client(request(wav()))
-
-    def look() -> None:
-        with pytest.raises(cancellation.GivenUp):
-            cancellation.check_wanted()
-        found.append(True)
+    cancellations = []
 
     async def work(scope, receive, send) -> None:
+        if scope["client"] is waiting:
+            await app(scope, receive, send)
         await receive()
-        cancellation.check_wanted()
+        cancellations.append(cancelled.get().is_set())
         waiting.gone.set()
         served.gone.set()
         assert (await receive())["type"] == "http.disconnect"
-        await asyncio.to_thread(look)
+        cancellations.append(await asyncio.to_thread(lambda: cancelled.get().is_set()))
 
-    async def both() -> None:
-        for _ in range(made._turns._value - 1):
-            await made._turns.acquire()
-        first = asyncio.create_task(made(work, SCOPE, served.receive, served.send))
-        second = asyncio.create_task(made(app, SCOPE, waiting.receive, waiting.send))
-        await asyncio.gather(first, second)
+    async def serve_both() -> None:
+        guard = Guard(work, LIMITS)
+        for _ in range(guard._turns._value - 1):
+            await guard._turns.acquire()
+        await asyncio.gather(*(guard({**SCOPE, "client": c}, c.receive, c.send) for c in (served, waiting)))
 
-    asyncio.run(both())
-    assert found == [True]
+    asyncio.run(serve_both())
+    assert cancellations == [False, True]
     assert app.bodies == []
-    cancellation.check_wanted()  # here nobody waits for anything
+    assert cancelled.get() is None  # each request has a context of its own
 
 
-def test_a_request_of_one_context_is_not_that_of_another() -> None:
-    over = []
+class Model:
+    """As much of an MLflow pyfunc model as its scoring server needs to start."""
 
-    def work() -> None:
-        cancellation.answering().set()
-        with pytest.raises(cancellation.GivenUp):
-            cancellation.check_wanted()
-        over.append(True)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    cancellation.check_wanted()
-    assert over == [True]
+    metadata = SimpleNamespace(get_input_schema=lambda: None)
 
 
-def test_without_fastapi_there_is_a_warning(monkeypatch, capfd) -> None:
-    import sys
+def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> None:
+    """Fails if MLflow's or FastAPI's private interfaces change."""
+    from importlib.util import find_spec
 
-    assert not server.in_server()
+    from fastapi import FastAPI
+    from mlflow.pyfunc import scoring_server
+
+    assert find_spec(tagging.SCORING_SERVER)
+    monkeypatch.setattr(FastAPI, "build_middleware_stack", FastAPI.build_middleware_stack)  # restored afterwards
+    server.install(LIMITS)
+    app, client = scoring_server.init(Model()), Client(b"{}")
+    scope = with_headers(**{"content-length": "5000000"}) | {"query_string": b"", "root_path": ""}
+    asyncio.run(app(scope, client.receive, client.send))
+    assert isinstance(app.middleware_stack, Guard)
+    assert (client.status, client.answer["error_code"]) == (413, "REQUEST_TOO_LARGE")
+
     monkeypatch.setitem(sys.modules, "fastapi", None)
     server.install(LIMITS)
     (line,) = capfd.readouterr().err.splitlines()
     assert "FSAT_SERVE_MAX_MB" in line
-
-
-def test_a_wrong_limit_ends_the_server_in_one_line(monkeypatch, capfd) -> None:
-    monkeypatch.setenv("FSAT_SERVE_MAX_MB", "many")
-    with pytest.raises(SystemExit) as left, server.starting():
-        Limits.from_environment(os.environ)
-    assert left.value.code == 3
-    assert capfd.readouterr().err.splitlines() == [
-        "fsat: error: FSAT_SERVE_MAX_MB=many: expected a number; unset it for the default, 64.0"
-    ]

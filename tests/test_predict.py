@@ -245,7 +245,7 @@ def wait_until_some_are_done(process: FsatProcess, files: Path, output: Path) ->
 
 def n_done(output: Path) -> int:
     with sqlite3.connect(output.with_name(output.name + ledger.SUFFIX)) as db:
-        return db.execute("SELECT COUNT(*) FROM files WHERE found IS NOT NULL").fetchone()[0]
+        return db.execute("SELECT COUNT(*) FROM files WHERE result IS NOT NULL").fetchone()[0]
 
 
 @pytest.mark.process
@@ -261,7 +261,7 @@ def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, caps
     done = n_done(output)
     assert 0 < done < 3000
     if how == signal.SIGTERM:
-        assert f"{done} of 3000 files are tagged and kept; the same command goes on from there" in said
+        assert f"{done} of 3000 files are tagged and kept; the same command resumes from there" in said
         assert said.strip().splitlines()[-1] == "fsat: error: stopped by SIGTERM"
     else:
         os.link(many / "0000.wav", many / "new.wav")  # what has come meanwhile is tagged too
@@ -300,7 +300,7 @@ def test_resume_false_begins_anew(tagger, clips, tmp_path):
     with pytest.raises(ZeroDivisionError), ledger.opened(output, facts) as begun:
         begun.add(["a.wav"], ordered=True)
         raise ZeroDivisionError
-    with pytest.raises(DataError, match="holds what was tagged with input=another"):
+    with pytest.raises(DataError, match="holds results for input=another"):
         predict(str(clips), output, "champion")
     predict(str(clips), output, "champion", resume=False)
     assert len(read(output)) == 153
@@ -340,7 +340,7 @@ def test_a_ledger_that_is_none(tagger, clips, tmp_path, resume):
         (".", "t.xml", "champion", "expected a name that ends in .csv, .jsonl, .parquet"),
         (".", "t.csv", "challenger", "model=models:/fsat@challenger: cannot be loaded"),
         ("bad.csv", "t.csv", "champion", "bad.csv: got columns 'name'; expected"),
-        ("torn.csv", "t.csv", "champion", "torn.csv: line 3: 1 cells in a table of 2 columns"),
+        ("torn.csv", "t.csv", "champion", "torn.csv: line 3: 1 cell in a table of 2 columns"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(

@@ -1,1 +1,1 @@
-"""The page: sounds in, through a browser; their tags, pictures and a table out."""
+"""A web page to tag sounds: files or a recording in, labels, pictures and a table out."""

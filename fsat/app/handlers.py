@@ -1,61 +1,49 @@
-"""What the page asks the tagger: sounds in, an answer as HTML out.
+"""Answers to the page's requests: sounds in, HTML out.
 
-Conventions: sounds are tagged by `Tagger.scores`, as `predict` does, so that they get the same labels and scores. One
-lock guards the tagger and the drawing, neither of which is made for several threads; it is let go between the parts of
-a long list, so that nobody waits for somebody else's hundreds of files.
+Conventions: `Tagger.scores` tags the sounds, as in `predict`, so labels and scores are the same. One lock guards the
+tagger and the drawing, which are not meant for several threads. It is released between the batches of a long list, so
+that other visitors do not wait for hundreds of files.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from fsat import interrupts
 from fsat.app import views
 from fsat.data.audio import LONGEST, decode, read_header
-from fsat.errors import ConfigError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import Segment, Window, segments
-from fsat.options import LONGEST_CLIP
+from fsat.options import LONGEST_CLIP, checked, setting
 from fsat.tagging.tables import Tags
 
 if TYPE_CHECKING:
     from fsat.tagging import Tagger
 
-AT_ONCE = 8
+BATCH_SIZE = 8
 """Sounds of a list that are tagged together."""
 
-LONG = 2.0
-"""A sound gets tags over time if it is this many times as long as the longest crop of the tagger's models."""
+LONG_SOUND = 2.0
+"""Sounds of at least this many crops get tags over time."""
 
-MOST_RATE = 32000
-"""Hz; pictures show nothing above half of it."""
+MAX_RATE = 32000
+"""Sampling rate of the pictures at most, in Hz."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes.
+    """Limits of a sound; a value out of range raises `ConfigError`."""
 
-    Attributes:
-        max_mb: size of a file, in MB of 10^6 bytes.
-        max_seconds: length of a sound, in seconds.
-
-    Raises:
-        ConfigError: a value is not allowed.
-    """
-
-    max_mb: float = 100.0
-    max_seconds: float = LONGEST_CLIP
+    max_mb: float = setting(100.0, "Size of a file, in MB of 1,000,000 bytes", above=0)
+    max_seconds: float = setting(LONGEST_CLIP, "Length of a sound, in seconds", above=0, most=LONGEST)
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_mb < math.inf:
-            raise ConfigError(f"max_mb={self.max_mb:g}: expected a number of MB, more than 0")
-        if not 0 < self.max_seconds <= LONGEST:
-            raise ConfigError(f"max_seconds={self.max_seconds:g}: expected more than 0 s, at most {LONGEST:g}")
+        for spec in fields(self):
+            checked(spec, getattr(self, spec.name))
 
     @property
     def max_bytes(self) -> int:
@@ -64,22 +52,22 @@ class Limits:
 
 
 class Sound(NamedTuple):
-    """A file that the page was given: where it lies, and its name there."""
+    """An uploaded file: its path on the server and the name that the visitor gave it."""
 
     path: str
     name: str
 
 
-class Desk:
-    """Answers with one tagger.
+class TagHandler:
+    """Tags the sounds of all visitors with one tagger.
 
     Args:
         tagger: the tagger.
         limits: of each sound.
-        top_k: labels a sound.
+        top_k: labels per sound.
 
     Attributes:
-        window: seconds of the pieces that tags over time are made of: the longest crop of the tagger's models.
+        window: length of the windows for tags over time, in seconds: the longest crop of the tagger's models.
     """
 
     def __init__(self, tagger: Tagger, limits: Limits, top_k: int) -> None:
@@ -89,60 +77,53 @@ class Desk:
 
     @property
     def labels(self) -> list[str]:
-        """All labels that the tagger knows."""
+        """Label order."""
         return self._tagger.labels
 
-    def answer(self, sounds: Sequence[Sound], progress: Callable[[int, int], None] = lambda done, total: None) -> str:
-        """The page's answer: of one sound with pictures, of several as a table.
+    def answer(self, sounds: Sequence[Sound], progress: Callable[[int, int], object] = lambda done, total: None) -> str:
+        """Return the page's answer: one sound with pictures, several as a table.
 
         Args:
-            sounds: none of them need be usable.
-            progress: is told how many are done, and of how many.
+            sounds: any of them may be unusable.
+            progress: is called with the number of sounds done and their total.
         """
         if not sounds:
-            return views.notice("No sound yet: choose or record one.")
+            return views.message("No sound yet: choose or record one.")
         tagged: list[Tags] = []
-        for first in range(0, len(sounds), AT_ONCE):
+        for first in range(0, len(sounds), BATCH_SIZE):
             progress(first, len(sounds))
-            tagged += self.tag(sounds[first : first + AT_ONCE])
-        if len(sounds) > 1:
-            return views.several(tagged)
-        if tagged[0].error:
-            return views.one(tagged[0], 0.0, None, None)
+            tagged += self._tag(sounds[first : first + BATCH_SIZE])
+        if len(sounds) > 1 or tagged[0].error:
+            return views.answer(tagged)
         return self._with_pictures(sounds[0], tagged[0])
 
-    def tag(self, sounds: Sequence[Sound]) -> list[Tags]:
-        """Labels and scores of each sound, or why there are none."""
+    def _tag(self, sounds: Sequence[Sound]) -> Iterator[Tags]:
+        """Yield the labels and scores of each sound, or why there are none."""
         interrupts.check()
         with self._lock:
             scores, errors = self._tagger.scores([sound.path for sound in sounds], self._limits.max_seconds)
-        result = []
         for sound, row, best, error in zip(sounds, scores, top_k(scores, self.top_k), errors, strict=True):
             if not os.path.exists(sound.path):
                 error = "the page keeps sounds for an hour, and this one is gone; choose it again"
-            if error:
-                result.append(Tags(sound.name, [], [], error))
-            else:
-                labels, values = [self.labels[j] for j in best], [float(row[j]) for j in best]
-                result.append(Tags(sound.name, labels, values))
-        return result
+            labels, values = [self.labels[j] for j in best], [float(row[j]) for j in best]
+            yield Tags(sound.name, [], [], error) if error else Tags(sound.name, labels, values)
 
-    def spans(self, path: str) -> list[Segment]:
-        """The best label over time."""
+    def _with_pictures(self, sound: Sound, tags: Tags) -> str:
+        from fsat.app.pictures import picture
+
+        rate = min(read_header(sound.path).samplerate, MAX_RATE)
+        samples = decode(sound.path, rate, self._limits.max_seconds)
+        seconds = len(samples) / rate
+        spans = self._spans(sound.path) if seconds >= LONG_SOUND * self.window else None
+        with self._lock:
+            drawn = picture(samples, rate, spans)
+        return views.answer([tags], seconds, drawn, spans)
+
+    def _spans(self, path: str) -> list[Segment]:
+        """Return the best label over time."""
         windows: list[Window] = []
         with self._lock:
             for window in self._tagger.over_time(path, self.window, self.window / 2, self._limits.max_seconds):
                 interrupts.check()
                 windows.append(window)
         return list(segments(windows, self.labels))
-
-    def _with_pictures(self, sound: Sound, tagged: Tags) -> str:
-        from fsat.app.pictures import picture
-
-        rate = min(read_header(sound.path).samplerate, MOST_RATE)
-        samples = decode(sound.path, rate, self._limits.max_seconds)
-        seconds = len(samples) / rate
-        spans = self.spans(sound.path) if seconds >= LONG * self.window else None
-        with self._lock:
-            drawn = picture(samples, rate, spans)
-        return views.one(tagged, seconds, drawn, spans)

@@ -1,8 +1,7 @@
-"""What stands before Gradio's server, which can do more than the page needs.
+"""ASGI middleware in front of Gradio's server, which can do more than the page needs.
 
-Gradio answers addresses that describe an API, fetch from elsewhere, hand out files or change the page. `Gate` lets
-through what the page's own script asks for and nothing else. It also tells the browser to load nothing from any other
-place.
+Gradio answers paths that describe an API, fetch web addresses, serve files or change the page. `Gate` lets the requests
+of the page's own script through and no others. Its headers tell the browser to load nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ OPEN = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static)/.+"
     r"|/gradio_api/(upload|upload_progress|queue/join|queue/data|cancel|reset|app_id|startup-events|heartbeat/\w+)/?"
 )
-"""Paths that the page's script asks for."""
+"""Paths that the page's script requests."""
 
 PROGRESS = "/gradio_api/upload_progress"
-"""Where Gradio's script asks how far an upload has come, even one that it has refused itself because it is too large.
-That is no error, and need not look like one in the browser's console."""
+"""Gradio's script requests the progress of every upload, even of one that it has refused itself because of its size.
+The answer 404 becomes 200, so that the browser's console shows no error."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -36,35 +35,33 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI middleware that answers 404 to what is not in `OPEN`, and adds `HEADERS`.
+    """Middleware that answers 404 to paths outside of `OPEN`, and adds `HEADERS`.
 
     Args:
-        app: what stands behind it.
-        folder: of the uploaded files, which Gradio hands out to whoever knows the hash of one.
+        app: the ASGI application.
+        folder: of the uploaded files, which Gradio serves to clients that know the hash of one.
     """
 
     def __init__(self, app: ASGIApp, folder: str) -> None:
         self._app = app
-        self._file = re.compile(rf"/gradio_api/file={re.escape(folder)}/[0-9a-f]{{32,}}/[^/]+")
+        self._upload = re.compile(rf"/gradio_api/file={re.escape(folder)}/[0-9a-f]{{32,}}/[^/]+")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
+        """Serve a request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *added]}
-                if scope["path"] == PROGRESS and message["status"] == 404:
-                    message["status"] = 200
+                status = 200 if (scope["path"], message["status"]) == (PROGRESS, 404) else message["status"]
+                message = {**message, "status": status, "headers": [*message.get("headers", []), *added]}
             await send(message)
 
-        if scope["type"] == "http" and (OPEN.fullmatch(scope["path"]) or self._file.fullmatch(scope["path"])):
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif OPEN.fullmatch(scope["path"]) or self._upload.fullmatch(scope["path"]):
             await self._app(scope, receive, send_with_headers)
-        elif scope["type"] == "http":
+        else:
             await send_with_headers({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b"not found"})
-        else:
-            await send({"type": "websocket.close", "code": 1008})

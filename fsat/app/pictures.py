@@ -1,14 +1,15 @@
-"""Waveform, log-mel spectrogram and tags over time as one picture, for a wide window and for a phone's.
+"""Waveform, log-mel spectrogram and tags over time in one picture, for a wide window and for a phone.
 
-Conventions: times in seconds, frequencies in kHz on a mel scale, levels in dB below the loudest of the sound. The
-colours of labels are Okabe and Ito's (2008), which people tell apart however they see colours.
+Conventions: times in seconds, frequencies in kHz on a mel scale, levels in dB below the loudest point. Labels have
+the colours of Okabe and Ito (2008), distinguishable with any colour vision.
 """
 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,25 +19,26 @@ from fsat.app.views import Picture
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
 from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
-from fsat.reports.style import BLUE, GREY, quiet_glyphs
+from fsat.reports.plots import BLUE, GREY, ignore_missing_glyphs
 
 N_MELS = 96
-COLUMNS = 1000
-"""Columns of a picture at most: of a longer sound, each shows the loudest of several frames."""
+MAX_COLUMNS = 1000
+"""Columns of a picture; for a longer sound, each column shows the loudest of several frames."""
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 TICKS_KHZ = (0.1, 0.5, 1, 2, 4, 8, 16)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    width: float  # in
-    height: float  # in
-    track: float  # in, more where there are tags over time
+class _Shape(NamedTuple):
+    """Width, height without and with tags over time, in inches; resolution in dots per inch."""
+
+    width: float
+    height: float
+    height_with_tags: float
     dpi: int
 
 
-_WIDE, _NARROW = _Shape(8.4, 3.9, 0.9, 110), _Shape(3.7, 3.7, 1.1, 180)
+WIDE, NARROW = _Shape(8.4, 3.9, 4.8, 110), _Shape(3.7, 3.7, 4.8, 180)
 
 
 def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Segment] | None) -> Picture:
@@ -45,80 +47,74 @@ def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Segment] | 
     Args:
         samples: float32 (n_samples,), in about [-1, 1].
         sampling_rate: in Hz.
-        spans: tags over time; None for no track of them.
+        spans: tags over time; None to leave them out.
     """
     hop = max(1, round(LOGMEL_HOP * sampling_rate))
-    levels = _loudest(logmel(samples, sampling_rate, N_MELS, hop))
-    levels = levels - (float(levels.max()) or -FLOOR_DB)  # silence is as dark as can be
-    return Picture(*(_draw(samples, sampling_rate, levels, spans, shape) for shape in (_WIDE, _NARROW)))
+    levels = _reduced(logmel(samples, sampling_rate, N_MELS, hop))
+    levels = levels - (float(levels.max()) or -FLOOR_DB)  # silence is at the floor
+    return Picture(*(_draw(samples, sampling_rate, levels, spans, shape) for shape in (WIDE, NARROW)))
 
 
 def _draw(
     samples: np.ndarray, sampling_rate: int, levels: np.ndarray, spans: Sequence[Segment] | None, shape: _Shape
 ) -> bytes:
-    seconds = len(samples) / sampling_rate
-    height, ratios = shape.height, [1, 2]
-    if spans is not None:
-        height, ratios = shape.height + shape.track, [1, 2, 0.3]
+    height, ratios = (shape.height, [1, 2]) if spans is None else (shape.height_with_tags, [1, 2, 0.3])
     figure = Figure(figsize=(shape.width, height), dpi=shape.dpi, layout="constrained")
     grid = figure.subplots(len(ratios), 2, width_ratios=[1, 0.025], height_ratios=ratios, squeeze=False)
-    for axes in grid[:, 1]:
-        axes.set_axis_off()
-    wave, mel = grid[0, 0], grid[1, 0]
-    _waveform(wave, samples, seconds)
-    image = _spectrogram(mel, levels, sampling_rate, seconds)
-    grid[1, 1].set_axis_on()
-    figure.colorbar(image, cax=grid[1, 1])
+    seconds = len(samples) / sampling_rate
+    _draw_waveform(grid[0, 0], samples, seconds)
+    figure.colorbar(_draw_spectrogram(grid[1, 0], levels, sampling_rate, seconds), cax=grid[1, 1])
     grid[1, 1].set_title("dB", fontsize="medium")
-    for axes in grid[:-1, 0]:
-        axes.tick_params(labelbottom=False)
-    grid[-1, 0].set_xlabel("time in s")
+    for axes in np.delete(grid[:, 1], 1):
+        axes.set_axis_off()
+    if spans is not None:
+        _draw_tags(grid[2, 0], spans)
     for axes in grid[:, 0]:
         axes.set_xlim(0, seconds)
-    if spans is not None:
-        _track(grid[2, 0], spans)
+        axes.tick_params(labelbottom=axes is grid[-1, 0])
+    grid[-1, 0].set_xlabel("time in s")
     figure.align_ylabels(grid[:, 0])
     stream = io.BytesIO()
-    with quiet_glyphs():
+    with ignore_missing_glyphs():
         figure.savefig(stream, format="png")
     return stream.getvalue()
 
 
-def _waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
-    """The lowest and highest sample of each column."""
-    edges = np.linspace(0, len(samples), min(COLUMNS, len(samples)) + 1).astype(int)
+def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
+    """Draw the lowest and the highest sample of each column."""
+    edges = np.linspace(0, len(samples), min(MAX_COLUMNS, len(samples)) + 1).astype(int)
     low, high = np.minimum.reduceat(samples, edges[:-1]), np.maximum.reduceat(samples, edges[:-1])
     times = (edges[:-1] + edges[1:]) / 2 / len(samples) * seconds
     axes.fill_between(times, low, high, color=BLUE, linewidth=0.6, edgecolor=BLUE)
-    most = max(1e-3, float(np.abs(samples).max()))
-    axes.set_ylim(-1.05 * most, 1.05 * most)
+    peak = max(1e-3, float(np.abs(samples).max()))
+    axes.set_ylim(-1.05 * peak, 1.05 * peak)
     axes.set_ylabel("amplitude")
 
 
-def _spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> object:
+def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> object:
     image = axes.imshow(
         levels.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=FLOOR_DB, vmax=0,
         extent=(0, seconds, -0.5, N_MELS - 0.5),
     )  # fmt: skip
     centres = band_centres(sampling_rate, N_MELS)
-    shown = [khz for khz in TICKS_KHZ if centres[0] < 1000 * khz < centres[-1]]
-    axes.set_yticks(np.interp([1000 * khz for khz in shown], centres, np.arange(N_MELS)), [f"{khz:g}" for khz in shown])
+    ticks = [khz for khz in TICKS_KHZ if centres[0] < 1000 * khz < centres[-1]]
+    axes.set_yticks(np.interp([1000 * khz for khz in ticks], centres, np.arange(N_MELS)), [f"{khz:g}" for khz in ticks])
     axes.set_ylabel("frequency in kHz")
     axes.grid(False)
     return image
 
 
-def _track(axes: Axes, spans: Sequence[Segment]) -> None:
-    """A bar of colours, one for each label; what comes least often shares grey."""
-    lasts: dict[str, float] = {}
+def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
+    """Draw a bar with a colour for each label; the labels that last shortest share grey."""
+    durations: Counter[str] = Counter()
     for span in spans:
-        lasts[span.label] = lasts.get(span.label, 0.0) + span.end - span.start
-    by_time = sorted(lasts, key=lambda label: -lasts[label])
-    colours = dict(zip(by_time, COLOURS, strict=False))
+        durations[span.label] += span.end - span.start
+    labels = [label for label, _ in durations.most_common()]
+    colours = dict(zip(labels, COLOURS, strict=False))
     for span in spans:
         axes.axvspan(span.start, span.end, color=colours.get(span.label, GREY), linewidth=0)
-    handles = [axes.axvspan(0, 0, color=colours[label], label=label) for label in lasts if label in colours]
-    if len(by_time) > len(COLOURS):
+    handles = [axes.axvspan(0, 0, color=colours[label], label=label) for label in durations if label in colours]
+    if len(labels) > len(COLOURS):
         handles.append(axes.axvspan(0, 0, color=GREY, label="others"))
     axes.set_yticks([])
     axes.set_ylim(0, 1)
@@ -126,9 +122,9 @@ def _track(axes: Axes, spans: Sequence[Segment]) -> None:
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
 
 
-def _loudest(frames: np.ndarray) -> np.ndarray:
-    """Spectrogram (n, bands) of at most COLUMNS columns."""
-    if len(frames) <= COLUMNS:
+def _reduced(frames: np.ndarray) -> np.ndarray:
+    """Return a spectrogram (n, bands) with at most `MAX_COLUMNS` frames."""
+    if len(frames) <= MAX_COLUMNS:
         return frames
-    edges = np.linspace(0, len(frames), COLUMNS + 1).astype(int)
+    edges = np.linspace(0, len(frames), MAX_COLUMNS + 1).astype(int)
     return np.maximum.reduceat(frames, edges[:-1], axis=0)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fsat.app.handlers import Desk, Limits
+from fsat.app.handlers import Limits, TagHandler
 from fsat.app.middleware import Gate
 from fsat.app.page import build, import_gradio, mount
 from fsat.errors import FsatError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import gradio
 
 CLOSE_SECONDS = 5
-"""What is being answered when a signal comes may take this long."""
+"""Time to finish requests after a signal."""
 
 
 def serve(
@@ -29,57 +29,56 @@ def serve(
     """Serve the page until a signal comes.
 
     Args:
-        model: the tagger, as `fsat.commands.predict.predict` takes it; an alias is looked up once.
+        model: the tagger, as for `fsat.commands.predict.predict`; an alias is resolved once.
         host: address to listen on; ``0.0.0.0`` for all of this machine's.
-        port: to listen on; 0 for any that is free.
+        port: to listen on; 0 for any free one.
         limits: of each sound.
-        top_k: labels a sound.
-        ready: is told the page's address when it answers.
+        top_k: labels per sound.
+        ready: is called with the page's address when it answers.
 
     Raises:
         ConfigError: Gradio is not installed.
         FsatError: the port is taken, or the host is not this machine's.
-        RunError: there is no such model.
+        RunError: the model does not exist.
     """
     folder = os.path.realpath(tempfile.mkdtemp(prefix="fsat-app-"))
     os.environ["GRADIO_TEMP_DIR"] = folder
     try:
         import_gradio()
         with listening(host, port) as listener:
-            from fsat.commands.predict import uri_of  # MLflow and TensorFlow take seconds
+            from fsat.commands.predict import uri_of  # imports MLflow and TensorFlow, which takes seconds
             from fsat.tracking.registry import open_tagger, pinned
 
             model = pinned(uri_of(model))
-            desk = Desk(open_tagger(model), limits, top_k)
-            page = build(desk, limits, model)
+            page = build(TagHandler(open_tagger(model), limits, top_k), limits, model)
             _run(page, limits, folder, listener, lambda: ready(_address(host, listener.getsockname()[1])))
     except Interrupted as stop:
-        say(f"app: {stop}")  # that is how a server ends
+        say(f"app: {stop}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens on the port, before anything slow is done.
+    """Return a socket that listens on a port, before anything slow is done.
 
     Raises:
-        FsatError: the port cannot be had.
+        FsatError: the port cannot be used.
     """
     try:
         family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(where)
-            listener.listen()  # who comes early waits
+            listener.listen()  # early clients wait
             return listener
         except BaseException:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        what = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise FsatError(
-            f"host={host}, port={port}: cannot be listened on ({what}); choose another port, or 0 for any that is free"
+            f"host={host}, port={port}: cannot be listened on ({reason}); choose another port, or 0 for any free one"
         ) from error
 
 
@@ -88,7 +87,7 @@ def _run(
 ) -> None:
     import uvicorn
 
-    app, stop_event = mount(page, limits)
+    app, close_streams = mount(page, limits)
 
     class Server(uvicorn.Server):
         async def startup(self, *args: Any, **kwargs: Any) -> None:
@@ -97,8 +96,7 @@ def _run(
                 ready()
 
         async def shutdown(self, *args: Any, **kwargs: Any) -> None:
-            page.is_running = False
-            stop_event.set()  # every open page has a stream, which would keep the server waiting
+            close_streams()  # every open page has one, which uvicorn would wait for
             await super().shutdown(*args, **kwargs)
 
     config = uvicorn.Config(Gate(app, folder), log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS)
@@ -106,6 +104,6 @@ def _run(
 
 
 def _address(host: str, port: int) -> str:
-    """Where this machine's browser finds the page."""
+    """Return the page's address for a browser on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host and "[" not in host else f"http://{host}:{port}/"

@@ -1,11 +1,11 @@
-"""How the page looks. Colours come from Gradio's theme where it has them, so that the dark one stays readable."""
+"""Colours, fonts and layout of the page. Colours come from Gradio's theme where possible, for its dark mode."""
 
 from __future__ import annotations
 
 from types import ModuleType
 from typing import Any
 
-BLUE = "#2a6f97"
+BLUE, DARK_BLUE = "#2a6f97", "#235d7f"
 
 CSS = """
 footer, .api-docs { display: none !important; }
@@ -32,8 +32,7 @@ footer, .api-docs { display: none !important; }
 .fsat-picture img { display: block; width: 100%; height: auto; border-radius: 4px; background: white; }
 .fsat-scroll { max-height: 26rem; overflow: auto; }
 .fsat-problem { color: #b3261e; }
-.dark .fsat-scroll { max-height: 26rem; overflow: auto; }
-.fsat-problem { color: #ff9d94; }
+.dark .fsat-problem { color: #ff9d94; }
 a.fsat-download {
   display: inline-block; padding: 0.4rem 0.9rem; border-radius: 6px; background: #2a6f97; color: white !important;
   text-decoration: none;
@@ -42,12 +41,11 @@ a.fsat-download {
 
 
 def theme(gr: ModuleType) -> Any:
-    """Gradio's theme in fsat's blue, with fonts that Gradio brings along and that have all letters."""
-    fonts, monospaced = (
+    """Return Gradio's default theme in fsat's blue, with fonts that come with Gradio and have all letters."""
+    sans, mono = (
         [gr.themes.LocalFont(f"IBM Plex {kind}", weights=(400, 700)), gr.themes.Font(fallback)]
         for kind, fallback in (("Sans", "sans-serif"), ("Mono", "monospace"))
     )
-    return gr.themes.Default(primary_hue="blue", font=fonts, font_mono=monospaced).set(
-        button_primary_background_fill=BLUE, button_primary_background_fill_hover="#235d7f",
-        button_primary_background_fill_dark=BLUE, button_primary_background_fill_hover_dark="#235d7f",
-    )  # fmt: skip
+    button = "button_primary_background_fill"
+    colours = {button: BLUE, f"{button}_dark": BLUE, f"{button}_hover": DARK_BLUE, f"{button}_hover_dark": DARK_BLUE}
+    return gr.themes.Default(primary_hue="blue", font=sans, font_mono=mono).set(**colours)

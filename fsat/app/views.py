@@ -1,146 +1,130 @@
-"""What the page says, as HTML and as a table. Nothing here knows Gradio, the tagger or the server.
+"""The page's answers as HTML, independent of Gradio, the tagger and the server.
 
-Conventions: every text that comes from outside (file names, labels, reasons) is escaped. Scores are shown with three
-digits; `<data>` keeps six, as the table that is downloaded does. Times are in seconds.
+Conventions: jinja2 escapes every text (file names, labels, errors). Scores are shown with three digits; ``<data>``
+holds six, as the downloaded table does. Times are in seconds.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jinja2 import Environment
 
 from fsat.errors import count, printable
 from fsat.metrics.segments import Segment
 from fsat.tagging.tables import Tags, csv_of
 
-CSV_NAME = "tags.csv"
+TEMPLATE = """
+{%- macro score(value) %}<data value="{{ '%.6f' % value }}">{{ '%.3f' % value }}</data>{% endmacro %}
+{%- macro name(sound) %}<bdi>{{ sound.fname | printable }}</bdi>{% endmacro %}
+{%- macro download() %}
+<p><a class="fsat-download" download="tags.csv" href="data:text/csv;charset=utf-8;base64,{{ csv | base64 }}">
+Download as CSV</a></p>
+{% endmacro -%}
+
+<section class="fsat-answer" aria-label="Answer" tabindex="0">
+{% if message %}
+<p>{{ message }}</p>
+{% elif sounds | length > 1 %}
+<h2>Tags</h2>
+<p class="fsat-file">{{ summary }}.</p>
+{{ download() }}
+<table class="fsat-table">
+<thead><tr><th scope="col">File</th><th scope="col">Labels and scores</th></tr></thead>
+<tbody>
+{% for sound in sounds %}
+<tr><th scope="row">{{ name(sound) }}</th>
+{%- if sound.error %}<td class="fsat-problem">{{ sound.error | printable }}</td>
+{%- else %}<td>
+{%- for label, value in sound.labels | zip(sound.scores) %}
+<span class="fsat-pair">{{ label }} {{ score(value) }}</span> {% endfor %}</td>
+{%- endif %}</tr>
+{% endfor %}
+</tbody></table>
+{% elif sounds[0].error %}
+<h2>Not tagged</h2>
+<p class="fsat-problem" role="alert"><strong>{{ name(sounds[0]) }}</strong>: {{ sounds[0].error | printable }}</p>
+{% else %}
+<h2>Tags</h2>
+<p class="fsat-file">{{ name(sounds[0]) }}, {{ seconds | clock }}</p>
+<table class="fsat-bars"><caption>Best labels and their scores, from 0 to 1</caption>
+{% for label, value in sounds[0].labels | zip(sounds[0].scores) %}
+<tr><th scope="row">{{ label }}</th>
+<td class="fsat-bar" aria-hidden="true"><span style="width:{{ '%.1f' % (100 * value) }}%"></span></td>
+<td>{{ score(value) }}</td></tr>
+{% endfor %}
+</table>
+{% if picture %}
+<picture class="fsat-picture">
+<source media="(max-width: 640px)" srcset="data:image/png;base64,{{ picture.narrow | base64 }}">
+<img src="data:image/png;base64,{{ picture.wide | base64 }}"
+ alt="Waveform and log-mel spectrogram of {{ sounds[0].fname | printable }}">
+</picture>
+{% endif %}
+{% if spans is not none %}
+<div class="fsat-scroll" role="region" aria-label="Tags over time" tabindex="0">
+<table class="fsat-table fsat-times"><caption>Tags over time</caption>
+<thead><tr>
+{%- for column in ("From", "To", "Label", "Score") %}<th scope="col">{{ column }}</th>{% endfor -%}
+</tr></thead>
+<tbody>
+{% for span in spans %}
+<tr><td>{{ span.start | clock }}</td><td>{{ span.end | clock }}</td><td>{{ span.label }}</td>
+<td>{{ score(span.score) }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{{ download() }}
+{% endif %}
+</section>
+"""
 
 
-def one(sound: Tags, seconds: float, pictures: Picture | None, spans: Sequence[Segment] | None) -> str:
-    """The answer for one sound.
-
-    Args:
-        sound: as tagged.
-        seconds: its length.
-        pictures: waveform and spectrogram; None where there are none.
-        spans: its tags over time; None where it is too short for that.
-    """
-    if sound.error:
-        return _answer(_heading("Not tagged") + problem(sound.fname, sound.error))
-    parts = [_heading("Tags"), f"<p class='fsat-file'>{_name(sound.fname)}, {clock(seconds)}</p>", bars(sound)]
-    if pictures is not None:
-        parts.append(pictures.html(f"Waveform and log-mel spectrogram of {sound.fname}"))
-    if spans is not None:
-        parts.append(over_time(spans))
-    return _answer("".join([*parts, download([sound])]))
-
-
-def several(sounds: Sequence[Tags]) -> str:
-    """The answer for several sounds: a table, and the same to download."""
-    failed = sum(bool(sound.error) for sound in sounds)
-    summary = f"{count(len(sounds) - failed, 'sound')} tagged" + (f", {failed} could not be" if failed else "")
-    rows = "".join(_row(sound) for sound in sounds)
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("File", "Labels and scores"))
-    return _answer(
-        f"{_heading('Tags')}<p class='fsat-file'>{summary}.</p>{download(sounds)}"
-        f"<table class='fsat-table'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def bars(sound: Tags) -> str:
-    """The best labels as bars: a table that a screen reader can read, whose bars it leaves out."""
-    rows = "".join(
-        f"<tr><th scope='row'>{escape(label)}</th>"
-        f"<td class='fsat-bar' aria-hidden='true'><span style='width:{100 * score:.1f}%'></span></td>"
-        f"<td>{_score(score)}</td></tr>"
-        for label, score in zip(sound.labels, sound.scores, strict=True)
-    )
-    return f"<table class='fsat-bars'><caption>Best labels and their scores, from 0 to 1</caption>{rows}</table>"
-
-
-def over_time(spans: Sequence[Segment]) -> str:
-    """Tags over time as a table."""
-    rows = "".join(
-        f"<tr><td>{clock(span.start)}</td><td>{clock(span.end)}</td><td>{escape(span.label)}</td>"
-        f"<td>{_score(span.score)}</td></tr>"
-        for span in spans
-    )
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("From", "To", "Label", "Score"))
-    return (
-        "<div class='fsat-scroll' role='region' aria-label='Tags over time' tabindex='0'>"
-        "<table class='fsat-table fsat-times'><caption>Tags over time</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def problem(fname: str, reason: str) -> str:
-    """Why a sound could not be tagged."""
-    return f"<p class='fsat-problem' role='alert'><strong>{_name(fname)}</strong>: {escape(printable(reason))}</p>"
-
-
-def notice(text: str) -> str:
-    """An answer that is only a sentence."""
-    return _answer(f"<p>{escape(text)}</p>")
-
-
-def download(sounds: Sequence[Tags]) -> str:
-    """A link that holds the table which `predict` writes for the same sounds, so that the server need not keep it."""
-    data = base64.b64encode(csv_of(sounds).encode()).decode()
-    href = f"data:text/csv;charset=utf-8;base64,{data}"
-    return f"<p><a class='fsat-download' download='{CSV_NAME}' href='{href}'>Download as CSV</a></p>"
-
-
-def clock(seconds: float) -> str:
-    """A time as people read it: ``0.5 s``, ``9.3 s``, ``1:05.0``."""
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    return f"{minutes}:{rest / 10:04.1f}" if minutes else f"{rest / 10:.1f} s"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture twice, for a wide window and for a phone's, as PNG."""
+class Picture(NamedTuple):
+    """A picture as PNG, for a wide window and for a phone; the browser shows the one that fits."""
 
     wide: bytes
     narrow: bytes
 
-    def html(self, what: str) -> str:
-        """The picture, of which the browser shows the one that fits; `what` is read out in its place."""
-        wide, narrow = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (self.wide, self.narrow))
-        return (
-            f"<picture class='fsat-picture'><source media='(max-width: 640px)' srcset='{narrow}'>"
-            f"<img src='{wide}' alt='{escape(printable(what))}'></picture>"
-        )
+
+def message(text: str) -> str:
+    """Return an answer that is one sentence."""
+    return _template.render(message=text)
 
 
-def _row(sound: Tags) -> str:
-    cell = (
-        f"<td class='fsat-problem'>{escape(printable(sound.error))}</td>"
-        if sound.error
-        else f"<td>{_pairs(sound)}</td>"
+def answer(
+    sounds: Sequence[Tags],
+    seconds: float = 0.0,
+    picture: Picture | None = None,
+    spans: Sequence[Segment] | None = None,
+) -> str:
+    """Return the answer for one sound with its pictures, or for several sounds as a table.
+
+    Args:
+        sounds: at least one.
+        seconds: length of a single sound.
+        picture: its waveform and spectrogram.
+        spans: its tags over time; None for a short sound.
+    """
+    n_failed = sum(bool(sound.error) for sound in sounds)
+    summary = f"{count(len(sounds) - n_failed, 'sound')} tagged" + (f", {n_failed} could not be" if n_failed else "")
+    return _template.render(
+        sounds=sounds, summary=summary, csv=csv_of(sounds).encode(), seconds=seconds, picture=picture, spans=spans
     )
-    return f"<tr><th scope='row'>{_name(sound.fname)}</th>{cell}</tr>"
 
 
-def _pairs(sound: Tags) -> str:
-    pairs: Iterable[tuple[str, float]] = zip(sound.labels, sound.scores, strict=True)
-    return " ".join(f"<span class='fsat-pair'>{escape(label)} {_score(score)}</span>" for label, score in pairs)
+def clock(seconds: float) -> str:
+    """Return a time as ``0.5 s``, ``9.3 s`` or ``1:05.0``."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}" if minutes else f"{tenths / 10:.1f} s"
 
 
-def _score(score: float) -> str:
-    return f"<data value='{score:.6f}'>{score:.3f}</data>"
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
-def _name(fname: str) -> str:
-    return f"<bdi>{escape(printable(fname))}</bdi>"  # a name's own direction of writing must not turn the sentence
-
-
-def _heading(text: str) -> str:
-    return f"<h2>{text}</h2>"
-
-
-def _answer(inside: str) -> str:
-    """The frame of every answer: a landmark that the keyboard reaches."""
-    return f"<section class='fsat-answer' aria-label='Answer' tabindex='0'>{inside}</section>"
+_environment = Environment(autoescape=True, trim_blocks=True)
+_environment.filters |= {"printable": printable, "base64": _base64, "clock": clock, "zip": zip}
+_template = _environment.from_string(TEMPLATE)

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 
 from fsat.errors import ConfigError, RunError, printable
-from fsat.metrics.blending import Blended, OutOfFold, blend_studies
-from fsat.metrics.ranking import TOP_K, label_places, map_of_places
-from fsat.metrics.row_blocks import Ranges, Rows, create_rows, in_threads, release
-from fsat.metrics.weights import Weights, cross_fit
+from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
+from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
+from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
 from fsat.presets import BLENDS
 from fsat.tracking.fold_artifacts import Member
 
@@ -120,7 +119,8 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
         rows.append(["blend", "+".join(studies), models, name, "", *scores, selected_on(members), minutes, ""])
     best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
     test = create_rows(folder / "test.npy", first.test.shape)
-    blend_studies([[member.test for member in folds] for folds in studies.values()], test, best, method, weights.final)
+    members_by_study = [[member.test for member in folds] for folds in studies.values()]
+    Blended(members_by_study, method, weights.final).fill(test, best)
     by_study = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
     table = pd.DataFrame(rows, columns=COLUMNS)
     return Blend(oof, everywhere, test, best, targets, verified, method, by_study, table)
@@ -203,18 +203,15 @@ def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`label_places`, and bool (n_clips,): the row has a prediction."""
+    """`label_ranks`, and bool (n_clips,): the row has a prediction."""
     places = np.empty(len(targets), dtype=np.uint8)
     covered = np.empty(len(targets), dtype=bool)
 
-    def work(todo: Ranges) -> None:
-        for start, stop in todo:
-            part = scores[start:stop]
-            covered[start:stop] = ~np.isnan(part).any(axis=1)
-            places[start:stop] = label_places(part, targets[start:stop])
-            release(part)
+    def work(rows: slice, block: np.ndarray) -> None:
+        covered[rows] = ~np.isnan(block).any(axis=1)
+        places[rows] = label_ranks(block, targets[rows])
 
-    in_threads(*scores.shape, work)
+    map_blocks(scores, work)
     return places, covered
 
 
@@ -222,4 +219,4 @@ def _scores(places: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list
     """Clips, mAP@3, accuracy, and mAP@3 on verified clips, over the rows in `where`."""
     here = places[where]
     accuracy = float((here == 0).mean()) if len(here) else float("nan")
-    return [len(here), map_of_places(here), accuracy, map_of_places(places[where & verified])]
+    return [len(here), map_of_ranks(here), accuracy, map_of_ranks(places[where & verified])]

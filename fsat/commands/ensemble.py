@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ import pandas as pd
 
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, check_method, selected_on
-from fsat.commands.report import Report
+from fsat.commands.report import log_report
 from fsat.data.tables import write_parts
 from fsat.errors import RunError
 from fsat.metrics.row_blocks import create_rows, ranges, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.study_reports import Predicted, tell, write_reports
+from fsat.reports.study_reports import Predictions, analyse, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
 from fsat.text import dataset_name
@@ -120,11 +121,11 @@ def _log_and_register(
     test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
     write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
     clips = _predicted(first, blend, folder / "covered.npy")
-    told = tell(clips)
-    scores = blend.metrics | write_reports(clips, out, told)
+    analysis = analyse(clips)
+    scores = blend.metrics | write_reports(clips, analysis, out)
     runs.log_metrics(scores)
     runs.log_folder(out)
-    report = Report(members, blend, clips, told, out, data_dir)
+    report = partial(log_report, members, blend, clips, analysis, out, title, data_dir=data_dir)
 
     model_folder = folder / "tagger"
     model_folder.mkdir()
@@ -136,10 +137,10 @@ def _log_and_register(
         registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote, digest)
     except Refused as error:  # what was blended can be looked at all the same
         with suppress(RunError):
-            report.log(title, f"The tagger is not registered: {error}")
+            report(f"The tagger is not registered: {error}")
         raise
     runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
-    report.log(title, f"{registered.news}.")
+    report(f"{registered.news}.")
     made = run_descriptions.Tagger(
         models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
         registered.name, registered.version, registered.news,
@@ -166,14 +167,14 @@ def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
         yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
 
 
-def _predicted(member: Member, blend: Blend, path: Path) -> Predicted:
+def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
     """The training clips that have a blended prediction; `path` is for their rows, if these are not all."""
     covered = blend.covered
     names = member.clips.loc[member.clips["split"] != "test", "fname"].array
     if covered.all():
-        return Predicted(blend.oof, blend.targets, blend.verified, names, member.labels)
+        return Predictions(blend.oof, blend.targets, blend.verified, names, member.labels)
     oof = _rows_where(blend.oof, covered, path)
-    return Predicted(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
+    return Predictions(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
 
 
 def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:

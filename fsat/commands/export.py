@@ -12,8 +12,8 @@ from typing import Any
 
 from fsat import __version__
 from fsat.commands.predict import uri_of
-from fsat.data.tables import check_writable, write_whole
 from fsat.errors import FsatError, count
+from fsat.files import check_writable, write_whole
 from fsat.presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -73,7 +73,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_metrics({name: difference[key] for name, key in METRICS.items()} | {"megabytes": megabytes})
         for path in (output, sidecar):
             runs.log_file(path)
-        descriptions.describe(lambda here: run_descriptions.exported(format, output.name, facts, here))
+        descriptions.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
         say(
             f"export: run {run_id}: {count(len(tagger.members), 'member')} in {output} ({megabytes:.1f} MB), a "
             f"waveform at {facts['sampling_rate']} Hz in, {count(len(tagger.labels), 'score')} out; scores are within "

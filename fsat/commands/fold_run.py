@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.data.dataset import Dataset
-from fsat.data.source import Source
+from fsat.data.dataset import Dataset, Source
 from fsat.data.tables import write_table
 from fsat.errors import RunError
 from fsat.options import Launch

@@ -1,17 +1,16 @@
-"""Entry point `predict`: tag files with a registered tagger, as many as there are, and go on where it was killed."""
+"""Entry point `predict`: tag any number of files with a registered tagger, resuming where it was killed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from itertools import groupby
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
+from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
 from fsat.parallel.processes import cores, map_side_by_side
@@ -19,8 +18,9 @@ from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import map_on
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
+from fsat.tagging import Tagger
 from fsat.tagging import ledger as ledgers
-from fsat.tagging.batches import FILES_AT_ONCE, Found, tag_group_anywhere, tag_groups
+from fsat.tagging.batches import GROUP_SIZE, Result, tag_groups
 from fsat.tagging.inputs import EXPECTED, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
@@ -28,20 +28,23 @@ from fsat.text import short
 from fsat.tracking import descriptions, ownership, runs
 from fsat.tracking.registry import open_tagger, pinned
 
-GROUPS_A_TASK = 8
-"""Of a cluster: enough that loading the tagger does not matter."""
+TASK_GROUPS = 8
+"""Groups per task of a cluster, so that loading the tagger takes a small part of the time."""
 
-ROWS_SHOWN = 3
+FIRST_ROWS = 3
+
+Results = list[tuple[int, Result]]
+"""Numbers and results of files."""
 
 
 @dataclass
 class Tagged:
-    """What came of a tagging.
+    """Summary of a tagging.
 
     Attributes:
-        n_files: how many files there were.
-        n_failed: how many of them could not be tagged.
-        first: the first rows of those that could.
+        n_files: number of files.
+        n_failed: number of files that could not be tagged.
+        first: the rows of the first files that could.
         failure: name and error of the first that could not.
     """
 
@@ -49,6 +52,20 @@ class Tagged:
     n_failed: int = 0
     first: list[Tags | Span] = field(default_factory=list)
     failure: tuple[str, str] = ("", "")
+
+    @property
+    def n_tagged(self) -> int:
+        """Number of files that were tagged."""
+        return self.n_files - self.n_failed
+
+    def add(self, name: str, error: str, rows: list[Tags | Span]) -> None:
+        """Count a file."""
+        self.n_files += 1
+        if error:
+            self.n_failed += 1
+            self.failure = self.failure if self.failure[0] else (name, error)
+        elif len(self.first) < FIRST_ROWS:
+            self.first += rows[:1]
 
 
 def predict(
@@ -63,62 +80,59 @@ def predict(
 ) -> Tagged:
     """Tag files and write a table of their tags.
 
-    What is done is kept beside the output, in a file that is removed at the end; the same command goes on from there.
+    Results are kept beside the output, in a file that is removed at the end; the same command resumes from there.
 
     Args:
-        input: a file, folder, glob, list or ``-``, as `fsat.tagging.inputs.read_input` takes it.
-        output: the table; its suffix is the format. It is replaced whole, at the end.
+        input: a file, folder, glob, list or ``-``; see `fsat.tagging.inputs.read_input`.
+        output: the table; its suffix is the format. It is replaced at the end.
         model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
         settings: how to tag.
-        cluster: the machines to tag on; each must find the files under the same path.
-        workers: processes to tag with on this machine; ``auto`` for one for every `n_threads` cores.
-        label_tracks: a folder for an Audacity label track of each recording; with ``settings.window`` alone.
-        resume: whether to go on where a killed tagging was.
+        cluster: the machines to tag on; each must see the files under the same path.
+        workers: processes on this machine; ``auto`` for one per `n_threads` cores.
+        label_tracks: a folder for an Audacity label track of each recording; only with ``settings.window``.
+        resume: whether to resume an interrupted tagging.
 
     Raises:
-        DataError: there is nothing to tag, or the output is that of another tagging.
-        RunError: there is no such model.
+        DataError: there are no files to tag, or the output belongs to another tagging.
+        RunError: the model does not exist.
     """
     check_writable(output)
     check_suffix(output)
     check_installed(cluster)
-    given = read_input(input)
+    files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         model = pinned(uri_of(model))
-        facts = {"input": input, "folder": str(given.root), "model": model, **asdict(settings)}
+        facts = {"input": input, "folder": str(files.root), "model": model, **asdict(settings)}
         tagger = open_tagger(model).only(settings.members)
         runs.log_params({"input": input, "model": model, **asdict(settings)})
         with ledgers.opened(output, facts, resume) as ledger:
-            twice = ledger.add(given.names, given.ordered)
-            n_files, before = ledger.n_files, ledger.n_done
-            if not n_files:
-                raise DataError(f"input={printable(input)}: no files to tag in it; {EXPECTED}")
-            if before:
-                say(f"predict: {before} of {count(n_files, 'file')} were tagged before; going on with the others")
-            elif twice:
-                say(f"warning: {count(twice, 'name')} were given twice; each file is tagged once")
-            runs.log_params({"n_clips": n_files})
-            size = 1 if settings.window else FILES_AT_ONCE
-            with Progress("tagging", n_files, before) as progress:
-                here = partial(tag_groups, tagger, given.root, settings, progress.note)
-                anywhere = partial(tag_group_anywhere, model, given.root, settings)
+            repeats = ledger.add(files.names, files.ordered)
+            _announce(ledger, repeats, input)
+            runs.log_params({"n_clips": ledger.n_files})
+            with Progress("tagging", ledger.n_files, ledger.n_done) as progress:
+                here = partial(tag_groups, tagger, files.root, settings, progress.note)
+                task = partial(_tag_task, model, files.root, settings)
+                groups = ledger.groups(1 if settings.window else GROUP_SIZE)
                 try:
-                    for found in _found(cluster, workers, here, anywhere, ledger.groups(size)):
-                        ledger.record(found)
-                        progress.advance(len(found))
+                    with closing(_map(cluster, workers, here, task, groups)) as batches:
+                        for results in batches:
+                            ledger.record(results)
+                            progress.advance(len(results))
                 except KeyboardInterrupt:
-                    say(f"predict: {ledger.n_done} of {count(n_files, 'file')} are tagged and kept; the same command "
-                        "goes on from there")  # fmt: skip
+                    say(
+                        f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} are tagged and kept; the same "
+                        "command resumes from there"
+                    )
                     raise
             result = _write(ledger, output, settings, label_tracks)
             runs.log_file(output)
-        runs.log_metrics({"n_tagged": result.n_files - result.n_failed, "n_failed": result.n_failed})
-        others = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-        of_files = partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, others)
-        descriptions.describe(of_files)
-        say(f"predict: run {run_id}: {result.n_files - result.n_failed} of {count(result.n_files, 'file')} tagged; "
-            f"table in {output}")  # fmt: skip
+        runs.log_metrics({"n_tagged": result.n_tagged, "n_failed": result.n_failed})
+        changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
+        descriptions.describe(
+            partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
+        )
+        say(f"predict: run {run_id}: {result.n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
         if result.n_failed:
             name, error = result.failure
             say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")
@@ -126,7 +140,7 @@ def predict(
 
 
 def uri_of(model: str) -> str:
-    """The MLflow URI of a model that is given by URI, as ``NAME@ALIAS``, as an alias or version of ``fsat``."""
+    """Return the MLflow URI of a model given by URI, as ``NAME@ALIAS``, or as an alias or version of ``fsat``."""
     if ":" in model or "/" in model:
         return model
     if "@" in model:
@@ -134,54 +148,60 @@ def uri_of(model: str) -> str:
     return f"models:/fsat/{model}" if model.isdecimal() else f"models:/fsat@{model}"
 
 
-def _found(
-    cluster: Cluster, workers: str, here: Callable[..., Iterator], anywhere: Callable[..., Any], groups: Iterator
-) -> Iterator[list[tuple[int, Found]]]:
-    """What is found of the files of each group, by `here` of all groups or `anywhere` of each."""
-    if cluster.kind != "none":
-        yield from map_on(cluster, partial(_each, anywhere), _several(groups, GROUPS_A_TASK))
-        return
+def _announce(ledger: Ledger, repeats: int, input: str) -> None:
+    """Say what is resumed or left out; raise `DataError` if there are no files."""
+    n_files, n_done = ledger.n_files, ledger.n_done
+    if not n_files:
+        raise DataError(f"input={printable(input)}: no files to tag in it; {EXPECTED}")
+    if n_done:
+        say(f"predict: {n_done} of {count(n_files, 'file')} were tagged before; resuming with the others")
+    elif repeats:
+        say(f"warning: {count(repeats, 'name')} were given twice; each file is tagged once")
+
+
+def _map(
+    cluster: Cluster,
+    workers: str,
+    here: Callable[[Iterator[list[File]]], Iterator[Results]],
+    task: Callable[[list[list[File]]], Results],
+    groups: Iterator[list[File]],
+) -> Iterator[Results]:
+    """Tag all groups: `here`, or in a `task` each on this machine's processes or a cluster."""
     n_workers = max(1, len(cores()) // n_threads()) if workers == "auto" else int(workers)
-    if n_workers == 1:
-        yield from here(groups)
-        return
-    with closing(map_side_by_side(anywhere, groups, n_workers)) as found:
-        yield from found
+    if cluster.kind != "none":
+        return map_on(cluster, task, iter(lambda: list(islice(groups, TASK_GROUPS)), []))
+    if n_workers > 1:
+        return map_side_by_side(task, ([group] for group in groups), n_workers)
+    return here(groups)
 
 
-def _several(groups: Iterator[list[File]], size: int) -> Iterator[list[list[File]]]:
-    """Groups in lists of `size`."""
-    for _, some in groupby(enumerate(groups), key=lambda one: one[0] // size):
-        yield [group for _, group in some]
+def _tag_task(model: str, root: Path, settings: TagSettings, groups: list[list[File]]) -> Results:
+    tagger = _loaded(model, settings.members)
+    return [result for batch in tag_groups(tagger, root, settings, lambda _: None, groups) for result in batch]
 
 
-def _each(one: Callable[[list[File]], list], groups: list[list[File]]) -> list[tuple[int, Found]]:
-    return [row for group in groups for row in one(group)]
+@lru_cache(maxsize=1)
+def _loaded(model: str, members: str) -> Tagger:
+    return open_tagger(model).only(members)
 
 
 def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
-    """Write the table and the label tracks of all that was found."""
-    result = Tagged()
+    """Write the table and the label tracks."""
+    summary = Tagged()
 
     def rows() -> Iterator[Tags | Span]:
-        for name, found in ledger.found():
-            some = _rows(name, found, bool(settings.window))
-            result.n_files += 1
-            if found[0]:
-                result.n_failed += 1
-                result.failure = result.failure if result.failure[0] else (name, found[0])
-            elif len(result.first) < ROWS_SHOWN:
-                result.first += some[:1]
+        for name, (error, tags) in ledger.results():
+            file_rows = _rows(name, error, tags, bool(settings.window))
+            summary.add(name, error, file_rows)
             if label_tracks is not None:
-                write_label_track(track_path(label_tracks, name), some)
-            yield from some
+                write_label_track(track_path(label_tracks, name), file_rows)
+            yield from file_rows
 
     write_tags(output, rows(), bool(settings.window))
-    return result
+    return summary
 
 
-def _rows(name: str, found: Found, over_time: bool) -> list[Tags | Span]:
-    error, tags = found
+def _rows(name: str, error: str, tags: list, over_time: bool) -> list[Tags | Span]:
     if not over_time:
         return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
     spans = [Span(name, start, end, label, score) for start, end, label, score in tags]

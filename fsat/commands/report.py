@@ -1,4 +1,4 @@
-"""The page of an ensemble, made of what its members left on the tracking server and of clips that are at hand."""
+"""``report.html`` of an ensemble, from what its members left on the tracking server and the clips on this machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.commands.blend_members import Blend, selected_on
-from fsat.data.locate_clips import Found, Trained, find_clips
+from fsat.data.locate_clips import ClipFolder, Trained, find_clips
+from fsat.errors import count
 from fsat.progress import say
-from fsat.reports.curves import FoldCurve
-from fsat.reports.result_page import Result, write_page
+from fsat.reports.plots import FoldCurve
+from fsat.reports.result_page import Result, write_result_page
 from fsat.reports.results_text import METHODS
-from fsat.reports.study_reports import Predicted, Told
+from fsat.reports.study_reports import Analysis, Predictions
 from fsat.tracking import runs
 from fsat.tracking.fold_artifacts import FoldRun, Member
 from fsat.tracking.histories import epochs
@@ -21,72 +22,76 @@ from fsat.tracking.histories import epochs
 PAGE = "report.html"
 
 
-class Report:
-    """What the page of the open run shows; gathered once, and written when the tagger's fate is known.
+def log_report(
+    members: Sequence[Member],
+    blend: Blend,
+    clips: Predictions,
+    analysis: Analysis,
+    folder: Path,
+    title: str,
+    outcome: str,
+    data_dir: str | Path | None = None,
+) -> None:
+    """Write the page of the open run and upload it.
 
     Args:
         members: of the ensemble.
-        blend: what they gave.
-        clips, told: its out-of-fold predictions, and what they tell.
+        blend: their blend.
+        clips, analysis: its out-of-fold predictions and their analysis.
         folder: of the run's artifacts, with ``plots/``.
-        data_dir: where the clips lie, if not where they were trained on.
+        title: heading of the page.
+        outcome: a sentence on the registered version.
+        data_dir: folder of the clips, if it is not the one that the members were trained on.
     """
-
-    def __init__(
-        self, members: Sequence[Member], blend: Blend, clips: Predicted, told: Told, folder: Path,
-        data_dir: str | Path | None = None,
-    ) -> None:  # fmt: skip
-        self._members, self._blend, self._clips, self._told = members, blend, clips, told
-        self._folder, self._data_dir = folder, data_dir
-
-    def log(self, title: str, standing: str) -> None:
-        """Write the page and upload it.
-
-        Args:
-            title: its heading.
-            standing: what became of the tagger.
-        """
-        members, blend = self._members, self._blend
-        found = _find(members, self._data_dir)
-        if found.note:
-            say(f"{PAGE}: {found.note}")
-        result = Result(
-            title, _facts(members, blend), _table(members), blend.scores, blend.method, selected_on(members),
-            self._clips, self._told, [_curve(member.record) for member in members], self._folder / "plots", found,
-        )  # fmt: skip
-        path = self._folder / PAGE
-        write_page(result, standing, path)
-        runs.log_file(path)
+    location = _locate(members, data_dir)
+    if location.note:
+        say(f"{PAGE}: {location.note}")
+    result = Result(
+        title=title,
+        outcome=outcome,
+        facts=_facts(members, blend),
+        members=_member_table(members),
+        scores=blend.scores,
+        method=blend.method,
+        selected_on=selected_on(members),
+        clips=clips,
+        analysis=analysis,
+        curves=[_curve(member.record) for member in members],
+        plots=folder / "plots",
+        location=location,
+    )
+    write_result_page(result, folder / PAGE)
+    runs.log_file(folder / PAGE)
 
 
-def _find(members: Sequence[Member], data_dir: str | Path | None) -> Found:
+def _locate(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
     records = [member.record for member in members]
-    began = min(record.run.info.start_time for record in records) / 1000
+    start = min(record.run.info.start_time for record in records) / 1000
     known = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
-    return find_clips(Trained(members[0].clips, records[0].dataset, began), known, data_dir)
+    return find_clips(Trained(members[0].clips, records[0].dataset, start), known, data_dir)
 
 
 def _facts(members: Sequence[Member], blend: Blend) -> list[tuple[str, str]]:
     first, facts = members[0], members[0].facts
-    studies: dict[str, list[FoldRun]] = {}
-    for member in members:
-        studies.setdefault(member.record.study, []).append(member.record)
     rows = [("run", runs.active_run_id()), ("blend", f"{blend.method}: {METHODS[blend.method]}")]
-    for study, records in studies.items():
+    for study in dict.fromkeys(member.record.study for member in members):
+        configs = [member.record.config for member in members if member.record.study == study]
         weight = f", weight {blend.weights[study]:.4f}" if study in blend.weights else ""
-        of = records[0].config.n_folds
-        rows.append((f"study {study}", f"{records[0].config.model}, {len(records)} of {of} folds{weight}"))
-    verified = int(blend.verified.sum())
-    rows += [
+        rows.append((f"study {study}", f"{configs[0].model}, {len(configs)} of {configs[0].n_folds} folds{weight}"))
+    clips = (
+        f"{count(facts.n_train, 'training clip')} of {count(len(first.labels), 'class')}, "
+        f"{int(blend.verified.sum())} of them verified; {count(facts.n_test, 'test clip')}"
+    )
+    scored = count(int(blend.covered.sum()), "training clip")
+    return [
+        *rows,
         ("dataset", f"{first.record.dataset}, in {first.record.data_dir} when the first fold was trained"),
-        ("clips", f"{facts.n_train} training clips of {len(first.labels)} classes, {verified} of them verified; "
-                  f"{facts.n_test} test clips"),
-        ("scored", f"{int(blend.covered.sum())} training clips, each by models that did not train on it"),
-    ]  # fmt: skip
-    return rows
+        ("clips", clips),
+        ("scored", f"{scored}, each by models that did not train on it"),
+    ]
 
 
-def _table(members: Sequence[Member]) -> pd.DataFrame:
+def _member_table(members: Sequence[Member]) -> pd.DataFrame:
     records = [member.record for member in members]
     columns = ["study", "model", "fold", "minutes", "selected on", "run"]
     rows = [(r.study, r.config.model, r.fold, r.minutes, r.config.selected_on, r.run_id) for r in records]
@@ -96,5 +101,5 @@ def _table(members: Sequence[Member]) -> pd.DataFrame:
 def _curve(record: FoldRun) -> FoldCurve:
     best = record.run.data.metrics.get("best_epoch")
     val_map3, val_loss = (epochs(record, key, "val_loss") for key in ("val_map3", "val_loss"))
-    whole = None if best is None else round(best)
-    return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, whole)
+    best_epoch = None if best is None else round(best)
+    return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, best_epoch)

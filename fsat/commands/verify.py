@@ -13,7 +13,7 @@ import pandas as pd
 
 from fsat.commands.blend_members import Blend, blend_members
 from fsat.errors import RunError
-from fsat.metrics.guesses import best_guesses
+from fsat.metrics.blending import FEWEST_VERIFIED, clips_to_fit
 from fsat.metrics.label_noise import (
     CLEAR,
     DECISIONS,
@@ -25,8 +25,8 @@ from fsat.metrics.label_noise import (
     sharpness,
     wrong_share,
 )
+from fsat.metrics.ranking import best_guesses
 from fsat.metrics.row_blocks import ranges, release
-from fsat.metrics.weights import FEWEST_VERIFIED, clips_to_fit
 from fsat.options import ALONE, Cluster, Thresholds
 from fsat.parallel.ray_connection import check_installed
 from fsat.parallel.ray_tasks import map_on

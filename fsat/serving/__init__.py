@@ -1,4 +1,4 @@
-"""What stands between MLflow's scoring server and the tagger: limits, the check of requests, warm-up.
+"""What `mlflow models serve` adds to a registered tagger: limits, checks of requests, warm-up.
 
-It travels with the registered model, and comes into play where `mlflow models serve` loads one.
+The package travels with the registered model; `fsat.tagging` imports it in the process of the scoring server only.
 """

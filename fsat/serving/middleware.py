@@ -1,13 +1,14 @@
-"""In front of an ASGI application that is MLflow's scoring server: bodies of bounded size, and errors of one line.
+"""ASGI middleware in front of MLflow's scoring server: bodies of bounded size, and errors of one line.
 
 MLflow (3.17) holds a request's body in memory however large it is, answers some mistakes with a traceback, and repeats
-the request in others. The `Guard` looks at ``POST /invocations`` alone. It refuses by headers, while the body comes in,
-and by what is in the body; what it lets through, MLflow answers.
+the request in others. `Guard` handles ``POST /invocations`` only. It refuses requests by their headers, while the body
+arrives, and by the content of the body; MLflow answers the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import threading
@@ -17,10 +18,8 @@ from typing import Any
 
 from fsat.errors import printable
 from fsat.progress import say
-from fsat.serving.cancellation import answering
-from fsat.serving.clips import first_request
-from fsat.serving.limits import Limits
-from fsat.serving.requests import RequestError, check_body, check_headers, too_large
+from fsat.serving.requests import Limits, RequestError, check_body, check_headers, too_large
+from fsat.tagging.pyfunc import RATE, cancelled, sine
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,167 +27,151 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATH = "/invocations"
-HELD = 8
-"""Times the size of a request: what all bodies that are held at the same time may have."""
+JSON = (b"content-type", b"application/json")
 
-DISCARD, DISCARD_SECONDS = 8, 30
-"""Times the size of a request, and how long: what is still received of one that is refused, and thrown away."""
+HELD = 8
+"""Bytes of all bodies that are held at the same time, in multiples of the size limit."""
+
+DISCARDED, DISCARD_SECONDS = 8, 30
+"""How much of a refused request is still received, in multiples of the size limit, and for how long."""
 
 
 class Guard:
-    """Stands between the clients and an ASGI application.
+    """Middleware that checks requests before the application sees them.
 
     Args:
+        app: the ASGI application.
         limits: of a request.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, app: App, limits: Limits) -> None:
+        self.app, self.limits = app, limits
         self._held = 0  # bytes of all bodies
-        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # each takes several times its body's size
+        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # checking takes several times the body's size
 
-    async def __call__(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, by `app` if it can be."""
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a request."""
         if scope["type"] == "lifespan":
-            await self._ask_once(app)
+            await self._warm_up(scope)
         if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(PATH):
-            await app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        taken = 0
-
-        def take(n_bytes: int) -> None:
-            nonlocal taken
-            if self._held + n_bytes > HELD * self.limits.max_bytes:
-                raise RequestError("the server is busy: try again in a second", 503, "TEMPORARILY_UNAVAILABLE")
-            taken += n_bytes
-            self._held += n_bytes
-
+        body = _Body(receive, self.limits.max_bytes)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        incoming = _Incoming(receive, self.limits.max_bytes)
         try:
             check_headers(headers, self.limits.max_bytes)
-            body = await incoming.read(take)
-            await self._serve(app, _plain(scope), body, receive, send)
+            content = await body.read(self._hold)
+            await self._serve(scope, content, receive, send)
         except RequestError as error:
-            self._held, taken = self._held - taken, 0
-            if incoming.size or "expect" not in headers:  # who expects an answer has sent nothing yet
-                await incoming.discard()
+            self._release(body)
+            if body.size or "expect" not in headers:  # a client that expects "100 Continue" has sent nothing yet
+                await body.discard()
             await _answer(send, error.status, error.code, str(error))
-        except _HungUp:
+        except _Disconnected:
             pass
         finally:
-            self._held -= taken
+            self._release(body)
 
-    async def _ask_once(self, app: App) -> None:
-        """Ask before anybody else can: what MLflow, FastAPI and pandas do the first time takes longer."""
-        body = first_request(self.limits)
-        whole = [{"type": "http.request", "body": body, "more_body": False}]
+    def _hold(self, body: _Body, n_bytes: int) -> None:
+        """Count bytes that are kept in memory; raise `RequestError` if there are too many."""
+        if self._held + n_bytes > HELD * self.limits.max_bytes:
+            raise RequestError("the server is busy: try again in a second", 503, "TEMPORARILY_UNAVAILABLE")
+        body.held, self._held = body.held + n_bytes, self._held + n_bytes
 
-        async def receive() -> Message:
-            return whole.pop() if whole else await asyncio.Event().wait()
+    def _release(self, body: _Body) -> None:
+        body.held, self._held = 0, self._held - body.held
+
+    async def _warm_up(self, lifespan: Message) -> None:
+        """Send the first request before a client can: MLflow, FastAPI and pandas take longer for it."""
+        body = _first_request(self.limits)
+        headers = [JSON, (b"content-length", str(len(body)).encode())]
+        scope = {
+            **lifespan, "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": PATH,
+            "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "headers": headers,
+            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0),
+        }  # fmt: skip
 
         async def send(message: Message) -> None:
             if message.get("status", 200) != 200:
-                say(f"fsat: warning: a tagger that has just been loaded answers with {message['status']}")
+                say(f"fsat: warning: the first request to the tagger was answered with {message['status']}")
 
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": PATH, "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "headers": headers,
-            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0),
-        }  # fmt: skip
-        await self(app, scope, receive, send)
+        await self(scope, _receive(body, asyncio.Event()), send)
 
-    async def _serve(self, app: App, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
-        """Answer a request that has come in, when it is its turn; not if its client has hung up by then."""
-        gone, over = answering(), asyncio.Event()
+    async def _serve(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer a complete request when it is its turn, unless its client has disconnected by then."""
+        is_cancelled, disconnected = threading.Event(), asyncio.Event()
+        cancelled.set(is_cancelled)
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            gone.set()
-            over.set()
+            is_cancelled.set()
+            disconnected.set()
 
-        watching = asyncio.create_task(watch())
+        watcher = asyncio.create_task(watch())
         try:
             async with self._turns:
-                if not gone.is_set():
+                if not is_cancelled.is_set():
                     await asyncio.to_thread(check_body, body, self.limits.max_clips)
-                    await app(scope, _replay(body, over), _Errors(send, gone))
+                    others = [header for header in scope["headers"] if header[0].lower() != JSON[0]]
+                    scope = {**scope, "headers": [*others, JSON]}  # MLflow accepts this spelling only
+                    await self.app(scope, _receive(body, disconnected), _ErrorSender(send, is_cancelled))
         finally:
-            gone.set()
-            watching.cancel()
+            is_cancelled.set()
+            watcher.cancel()
 
 
-class _HungUp(Exception):
-    """There is nobody any more to answer."""
+class _Disconnected(Exception):
+    """The client has closed the connection."""
 
 
-class _Incoming:
-    """The body of a request as it comes in.
+class _Body:
+    """The body of a request as it arrives.
 
     Attributes:
-        size: bytes that have come.
+        size: bytes received.
+        held: bytes counted by the `Guard`.
     """
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive, self._max_bytes = receive, max_bytes
-        self.size, self._more = 0, True
+        self.size, self.held, self._more = 0, 0, True
 
-    async def read(self, take: Callable[[int], None]) -> bytes:
-        """All of it; `take` is told of each piece before it is kept."""
+    async def read(self, hold: Callable[[_Body, int], None]) -> bytes:
+        """Return the whole body, calling `hold` for each part before it is kept."""
         parts = []
         while self._more:
             part = await self._next()
             if self.size > self._max_bytes:
                 raise too_large(self._max_bytes)
-            take(len(part))
+            hold(self, len(part))
             parts.append(part)
         return b"".join(parts)
 
     async def discard(self) -> None:
-        """Take in what is left, within reason: many clients look for an answer only when they have sent everything."""
-        with suppress(TimeoutError, _HungUp):
+        """Receive the rest, up to a limit: many clients read the answer only after sending everything."""
+        with suppress(TimeoutError, _Disconnected):
             async with asyncio.timeout(DISCARD_SECONDS):
-                while self._more and self.size < DISCARD * self._max_bytes:
+                while self._more and self.size < DISCARDED * self._max_bytes:
                     await self._next()
 
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise _HungUp
+            raise _Disconnected
         part, self._more = message.get("body", b""), message.get("more_body", False)
         self.size += len(part)
         return part
 
 
-def _plain(scope: Message) -> Message:
-    """The request with its content type in the one way of writing it that MLflow knows."""
-    others = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-type"]
-    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+class _ErrorSender:
+    """Sends the application's answer, but an error as one line; the original error goes to the server's log.
 
-
-def _replay(body: bytes, over: asyncio.Event) -> Receive:
-    """A body that has been read, once more; after it, nothing but the end."""
-    whole = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        if whole:
-            return whole.pop()
-        await over.wait()
-        return {"type": "http.disconnect"}
-
-    return again
-
-
-class _Errors:
-    """Sends what the application sends, but errors in one line; what they said goes to the server's log.
-
-    Once the client is `gone`, giving up is no error.
+    Once the request is cancelled, errors are not logged.
     """
 
-    def __init__(self, send: Send, gone: threading.Event) -> None:
-        self._send, self._gone, self._status, self._said = send, gone, 0, b""
+    def __init__(self, send: Send, is_cancelled: threading.Event) -> None:
+        self._send, self._is_cancelled, self._status, self._text = send, is_cancelled, 0, b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
@@ -196,26 +179,44 @@ class _Errors:
         elif not self._status:
             await self._send(message)
         elif message["type"] == "http.response.body":
-            self._said += message.get("body", b"")[:100_000]
-            if not message.get("more_body", False) and not self._gone.is_set():
-                await self._replace()
+            self._text += message.get("body", b"")[:100_000]
+            if not message.get("more_body", False) and not self._is_cancelled.is_set():
+                await self._replace(self._text.decode("utf-8", "replace"))
 
-    async def _replace(self) -> None:
-        text = self._said.decode("utf-8", "replace")
-        news = text if len(text) < 3000 else f"{text[:500]} ... {text[-2000:]}"  # a traceback's end says most
-        say(f"fsat: warning: a request was answered with {self._status}: {printable(news)}")
+    async def _replace(self, text: str) -> None:
+        shown = text if len(text) < 3000 else f"{text[:500]} ... {text[-2000:]}"  # a traceback's end says most
+        say(f"fsat: warning: a request was answered with {self._status}: {printable(shown)}")
         if self._status == 504:
-            how = "send fewer clips at once, or start the server with a longer --timeout"
-            await _answer(self._send, 504, "DEADLINE_EXCEEDED", f"tagging took longer than the server allows: {how}")
+            advice = "send fewer clips at once, or start the server with a longer --timeout"
+            await _answer(self._send, 504, "DEADLINE_EXCEEDED", f"tagging took longer than the server allows: {advice}")
         elif self._status >= 500 or '"stack_trace"' in text:
-            await _answer(self._send, 500, "INTERNAL_ERROR", "the server failed: its log says how")
+            await _answer(self._send, 500, "INTERNAL_ERROR", "the server failed: see its log")
         else:
-            await _answer(self._send, self._status, "BAD_REQUEST", "MLflow refuses it: the server's log says why")
+            await _answer(self._send, self._status, "BAD_REQUEST", "MLflow refuses it: see the server's log")
+
+
+def _first_request(limits: Limits) -> bytes:
+    """Return a request with a clip of 5 s, or as long as the limits allow."""
+    seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * RATE))  # base64 has 2.7 bytes per sample
+    return json.dumps({"dataframe_records": [{"audio": base64.b64encode(sine(seconds)).decode()}]}).encode()
+
+
+def _receive(body: bytes, disconnected: asyncio.Event) -> Receive:
+    """Return an ASGI `receive` that gives a whole body, then waits for the client to disconnect."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
 
 
 async def _answer(send: Send, status: int, code: str, message: str) -> None:
     body = json.dumps({"error_code": code, "message": message}, ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

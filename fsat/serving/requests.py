@@ -1,35 +1,68 @@
-"""What a request to a served tagger must look like; whatever does not is refused here, before MLflow parses it.
+"""Limits of a served tagger, and the checks that a request passes before MLflow parses it.
 
 Conventions: a request is JSON, ``{"dataframe_records": [{"audio": BASE64}, ...], "params": {...}}`` or the same as
-``dataframe_split``. What is wrong with the request raises `RequestError`, a 4xx, base64 that is none included; what is
-wrong with the sound in a row is that row's error, and not found here. A message repeats a few characters of a request
-at most.
+``dataframe_split``. A fault of the request raises `RequestError`, a 4xx; that includes invalid base64. A clip that
+cannot be decoded is not a fault of the request: it becomes the error of its row. A message quotes at most a few
+characters of the request.
 """
 
 from __future__ import annotations
 
 import binascii
 import json
-import numbers
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
 from typing import Any
 
-from fsat.errors import ConfigError, FsatError, count, printable
-from fsat.metrics.ranking import TOP_K
+from fsat.errors import ConfigError, FsatError, count
+from fsat.options import checked, setting
+from fsat.tagging.pyfunc import json_type, quoted, tag_params
 
 COLUMN = "audio"
-EXPECTED = 'expected {"dataframe_records": [{"audio": "BASE64"}, ...]}, and "params" if you like'
-MOST_TOP_K = 2**31 - 1
-"""MLflow's integers have 32 bits. More labels than there are is no fault: it asks for all."""
+EXPECTED = 'expected {"dataframe_records": [{"audio": "BASE64"}, ...]}, and optionally "params"'
+RECORD = 'expected {"audio": "BASE64"}'
+SPLIT = 'expected {"columns": ["audio"], "data": [["BASE64"], ...]}'
+
+VARIABLES = {
+    "max_mb": "FSAT_SERVE_MAX_MB",
+    "max_seconds": "FSAT_SERVE_MAX_SECONDS",
+    "max_clips": "FSAT_SERVE_MAX_CLIPS",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a request and its clips."""
+
+    max_mb: float = setting(64.0, "Size of a request, in MB of 1,000,000 bytes", above=0)
+    max_seconds: float = setting(600.0, "Length of a clip, in seconds", above=0)
+    max_clips: int = setting(64, "Clips in a request", least=1)
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of a request, in bytes."""
+        return round(self.max_mb * 1e6)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
+        """Return the limits that `VARIABLES` set; raise `ConfigError` if one is not a number or out of bounds."""
+        limits = {}
+        for spec in fields(cls):
+            name = VARIABLES[spec.name]
+            if text := environment.get(name, "").strip():
+                try:
+                    limits[spec.name] = checked(
+                        SimpleNamespace(name=name, type=spec.type, metadata=spec.metadata), text
+                    )
+                except ConfigError as error:
+                    raise ConfigError(f"{error}; unset it for the default, {spec.default}") from None
+        return cls(**limits)
 
 
 class RequestError(FsatError):
-    """A request that is refused.
-
-    Attributes:
-        status: HTTP's.
-        code: in words.
-    """
+    """A request that is refused, with the `status` and `code` of the answer."""
 
     def __init__(self, message: str, status: int = 400, code: str = "BAD_REQUEST") -> None:
         super().__init__(message)
@@ -37,197 +70,128 @@ class RequestError(FsatError):
 
 
 def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
-    """Refuse a request by its headers.
-
-    Args:
-        headers: names in small letters.
-        max_bytes: size of the body.
-
-    Raises:
-        RequestError: the body is not said to be plain JSON in UTF-8, or is said to be too large.
-    """
+    """Raise `RequestError` unless the headers, named in lower case, announce JSON in UTF-8 of at most `max_bytes`."""
     kind, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
     if kind != "application/json":
-        got = f"Content-Type {_short(kind)}" if kind else "no Content-Type"
+        got = f"Content-Type {quoted(kind)}" if kind else "no Content-Type"
         raise _unsupported(f"{got}: expected Content-Type: application/json")
     for parameter in filter(None, parameters):
         name, _, value = parameter.partition("=")
         if name.strip() != "charset" or value.strip(' "') not in ("utf-8", "utf8"):
-            raise _unsupported(f"Content-Type with {_short(parameter)}: expected JSON in UTF-8")
+            raise _unsupported(f"Content-Type with {quoted(parameter)}: expected JSON in UTF-8")
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise _unsupported(f"Content-Encoding {_short(encoding)}: expected a body that is not compressed")
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > max_bytes:
+        raise _unsupported(f"Content-Encoding {quoted(encoding)}: expected a body that is not compressed")
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length[:20]) > max_bytes:
         raise too_large(max_bytes)
 
 
-def too_large(max_bytes: int) -> RequestError:
-    """The error of a body that is larger than allowed."""
-    return RequestError(
-        f"the request is larger than {max_bytes / 1e6:g} MB (FSAT_SERVE_MAX_MB): send fewer clips at once, or FLAC",
-        413,
-        "REQUEST_TOO_LARGE",
-    )
-
-
 def check_body(body: bytes, max_clips: int) -> None:
-    """Refuse a body that is not a request.
-
-    Args:
-        body: as received.
-        max_clips: clips in a request.
-
-    Raises:
-        RequestError: it is not JSON, has not the expected shape, has too many clips, or one that is not base64.
-    """
-    request = _parsed(body, max_clips)
-    if not isinstance(request, dict):
-        raise RequestError(f"the body is {_kind(request)}: {EXPECTED}")
-    forms = [name for name in request if name in ("dataframe_records", "dataframe_split")]
+    """Raise `RequestError` unless a body is a request of at most `max_clips` clips, each of them base64."""
+    request = _parse(body, max_clips)
+    _require(isinstance(request, dict), f"the body is {json_type(request)}: {EXPECTED}")
+    tables = [name for name in request if name in ("dataframe_records", "dataframe_split")]
     for name in request:
-        if name in ("instances", "inputs"):
-            raise RequestError(f"{name} cannot carry sounds: {EXPECTED}")
-        if name not in (*forms, "params"):
-            raise RequestError(f"unknown field {_short(name)}: {EXPECTED}")
-    if len(forms) != 1:
-        raise RequestError(f"{'two tables' if forms else 'no table'} in the body: {EXPECTED}")
-    rows = list((_records if forms[0] == "dataframe_records" else _split)(request[forms[0]]))
-    if not rows:
-        raise RequestError(f"no clips in {forms[0]}: {EXPECTED}")
-    if len(rows) > max_clips:
+        _require(name not in ("instances", "inputs"), f"{name} cannot carry sounds: {EXPECTED}")
+        _require(name in (*tables, "params"), f"unknown field {quoted(name)}: {EXPECTED}")
+    _require(len(tables) == 1, f"{'two tables' if tables else 'no table'} in the body: {EXPECTED}")
+    read_column = _records_column if tables[0] == "dataframe_records" else _split_column
+    clips = list(read_column(request[tables[0]]))
+    _require(bool(clips), f"no clips in {tables[0]}: {EXPECTED}")
+    if len(clips) > max_clips:
         raise _too_many(max_clips)
     try:
         tag_params(request.get("params"))
     except ConfigError as error:
         raise RequestError(str(error)) from None
-    for i, value in enumerate(rows):
-        if not isinstance(value, str):
-            raise RequestError(f"row {i}: {COLUMN} is {_kind(value)}: expected base64 of an audio file")
-        if not _is_base64(value):
-            raise RequestError(f"row {i}: {COLUMN} is not base64: expected base64 of an audio file, with its padding")
+    for i, clip in enumerate(clips):
+        expected = "expected base64 of an audio file"
+        _require(isinstance(clip, str), f"row {i}: {COLUMN} is {json_type(clip)}: {expected}")
+        _require(_is_base64(clip), f"row {i}: {COLUMN} is not base64: {expected}, with its padding")
 
 
-def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
-    """What a caller wants of the tags, checked.
-
-    Args:
-        params: ``top_k``, labels a clip, 3 if not given; ``min_score``, the least score of a label, 0 if not given.
-
-    Returns:
-        `top_k` and `min_score`.
-
-    Raises:
-        ConfigError: a parameter is unknown or out of bounds.
-    """
-    if params is None:
-        params = {}
-    if not isinstance(params, Mapping):
-        raise ConfigError(f'params is {_kind(params)}: expected an object, such as {{"top_k": {TOP_K}}}')
-    for name in params:
-        if name not in ("top_k", "min_score"):
-            raise ConfigError(f"unknown parameter {_short(str(name))}: expected top_k or min_score")
-    top_k, min_score = params.get("top_k", TOP_K), params.get("min_score", 0.0)
-    if isinstance(top_k, bool) or not isinstance(top_k, numbers.Integral) or not 1 <= top_k <= MOST_TOP_K:
-        raise ConfigError(f"top_k={_value(top_k)}: expected a whole number from 1 to {MOST_TOP_K}")
-    if isinstance(min_score, bool) or not isinstance(min_score, numbers.Real) or not 0 <= min_score <= 1:
-        raise ConfigError(f"min_score={_value(min_score)}: expected a number from 0 to 1")
-    return int(top_k), float(min_score)
+def too_large(max_bytes: int) -> RequestError:
+    """Return the error of a body that is larger than allowed."""
+    limit = f"{max_bytes / 1e6:g} MB (FSAT_SERVE_MAX_MB)"
+    return _too_much(f"the request is larger than {limit}: send fewer clips at once, or FLAC")
 
 
-def _parsed(body: bytes, max_clips: int) -> Any:
-    """The body's JSON.
-
-    A few MB of ``[],[],`` would become GBs of Python objects. But every value beyond the first has a comma or a bracket
-    before it, and base64 has none: so their number says, before anything is parsed, whether there are too many.
-    """
-    if not body.strip():
-        raise RequestError(f"the body is empty: {EXPECTED}")
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > 64 + 4 * max_clips:
-        raise _too_many(max_clips)
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the body is not UTF-8 (byte {error.start}): {EXPECTED}") from None
-    except json.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON ({error.msg}, character {error.pos}): {EXPECTED}") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; brackets in brackets
-        raise RequestError(f"the body cannot be read as JSON: {EXPECTED}") from None
+def _too_many(max_clips: int) -> RequestError:
+    limit = f"{count(max_clips, 'clip')} in the request (FSAT_SERVE_MAX_CLIPS)"
+    return _too_much(f"more than {limit}: send fewer at once")
 
 
-def _no_constant(name: str) -> None:
-    raise RequestError(f"the body is not JSON ({name} in it): {EXPECTED}")
-
-
-def _records(rows: Any) -> Iterator[Any]:
-    """The column of ``[{"audio": ...}, ...]``."""
-    if not isinstance(rows, list):
-        raise RequestError(f"dataframe_records is {_kind(rows)}: {EXPECTED}")
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise RequestError(f'row {i} is {_kind(row)}: expected {{"audio": "BASE64"}}')
-        for name in row:
-            if name != COLUMN:
-                raise RequestError(f"row {i}: unknown column {_short(name)}: expected {COLUMN} alone")
-        if COLUMN not in row:
-            raise RequestError(f'row {i} has no {COLUMN}: expected {{"audio": "BASE64"}}')
-        yield row[COLUMN]
-
-
-def _split(table: Any) -> Iterator[Any]:
-    """The column of ``{"columns": ["audio"], "data": [[...], ...]}``."""
-    expected = 'expected {"columns": ["audio"], "data": [["BASE64"], ...]}'
-    if not isinstance(table, dict):
-        raise RequestError(f"dataframe_split is {_kind(table)}: {expected}")
-    for name in table:
-        if name not in ("columns", "data", "index"):
-            raise RequestError(f"unknown field {_short(name)} in dataframe_split: {expected}")
-    if table.get("columns") != [COLUMN] or not isinstance(table.get("data"), list):
-        raise RequestError(f"dataframe_split has other columns or no data: {expected}")
-    index = table.get("index")
-    if index is not None and (not isinstance(index, list) or len(index) != len(table["data"])):
-        raise RequestError(f"index of dataframe_split is not a list of {count(len(table['data']), 'entry')}")
-    if index is not None and not all(isinstance(key, int | str) for key in index):
-        raise RequestError("index of dataframe_split: expected whole numbers or texts")
-    for i, row in enumerate(table["data"]):
-        if not isinstance(row, list) or len(row) != 1:
-            raise RequestError(f"row {i} of dataframe_split is not a list of one value: {expected}")
-        yield row[0]
-
-
-def _is_base64(text: str) -> bool:
-    """Whether a text is base64 (RFC 4648, 4), perhaps over several lines; MLflow would drop any other character."""
-    try:
-        binascii.a2b_base64(text.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        return False
-    return True
+def _too_much(message: str) -> RequestError:
+    return RequestError(message, 413, "REQUEST_TOO_LARGE")
 
 
 def _unsupported(message: str) -> RequestError:
     return RequestError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-def _too_many(max_clips: int) -> RequestError:
-    return RequestError(
-        f"more than {count(max_clips, 'clip')} in the request (FSAT_SERVE_MAX_CLIPS): send fewer at once",
-        413,
-        "REQUEST_TOO_LARGE",
-    )
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(message)
 
 
-def _kind(value: object) -> str:
-    """What a value is, in JSON's words."""
-    words = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return words.get(type(value), "a number" if isinstance(value, numbers.Number) else type(value).__name__)
+def _parse(body: bytes, max_clips: int) -> Any:
+    """Return the body's JSON.
+
+    A few MB of ``[],[],`` would become GBs of Python objects. Every value but the first follows a comma or a bracket,
+    and base64 contains neither, so their number bounds the number of values before anything is parsed.
+    """
+    _require(bool(body.strip()), f"the body is empty: {EXPECTED}")
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > 64 + 4 * max_clips:
+        raise _too_many(max_clips)
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not UTF-8 (byte {error.start}): {EXPECTED}") from None
+    except json.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON ({error.msg}, character {error.pos}): {EXPECTED}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits; deeply nested brackets
+        raise RequestError(f"the body cannot be read as JSON: {EXPECTED}") from None
 
 
-def _short(text: str) -> str:
-    return repr(printable(text[:32] + ("..." if len(text) > 32 else "")))
+def _refuse_constant(name: str) -> None:
+    raise RequestError(f"the body is not JSON ({name} in it): {EXPECTED}")
 
 
-def _value(value: object) -> str:
-    """A parameter as received, if it is short."""
-    if isinstance(value, numbers.Number) and not isinstance(value, bool):
-        return str(value) if isinstance(value, float) or abs(value) < 10**15 else "a huge number"
-    return _short(value) if isinstance(value, str) else _kind(value)
+def _records_column(rows: Any) -> Iterator[Any]:
+    """Yield the values of ``[{"audio": ...}, ...]``."""
+    _require(isinstance(rows, list), f"dataframe_records is {json_type(rows)}: {EXPECTED}")
+    for i, row in enumerate(rows):
+        _require(isinstance(row, dict), f"row {i} is {json_type(row)}: {RECORD}")
+        for name in row:
+            _require(name == COLUMN, f"row {i}: unknown column {quoted(name)}: expected {COLUMN} alone")
+        _require(COLUMN in row, f"row {i} has no {COLUMN}: {RECORD}")
+        yield row[COLUMN]
+
+
+def _split_column(table: Any) -> Iterator[Any]:
+    """Yield the values of ``{"columns": ["audio"], "data": [[...], ...]}``."""
+    _require(isinstance(table, dict), f"dataframe_split is {json_type(table)}: {SPLIT}")
+    for name in table:
+        _require(name in ("columns", "data", "index"), f"unknown field {quoted(name)} in dataframe_split: {SPLIT}")
+    rows, index = table.get("data"), table.get("index")
+    valid = table.get("columns") == [COLUMN] and isinstance(rows, list)
+    _require(valid, f"dataframe_split has other columns or no data: {SPLIT}")
+    if index is not None:
+        valid = isinstance(index, list) and len(index) == len(rows)
+        _require(valid, f"index of dataframe_split is not a list of {len(rows)} values")
+        valid = all(isinstance(key, int | str) for key in index)
+        _require(valid, "index of dataframe_split: expected whole numbers or texts")
+    for i, row in enumerate(rows):
+        valid = isinstance(row, list) and len(row) == 1
+        _require(valid, f"row {i} of dataframe_split is not a list of one value: {SPLIT}")
+        yield row[0]
+
+
+def _is_base64(text: str) -> bool:
+    """Return whether a text is base64 (RFC 4648, section 4), in one or several lines; MLflow would drop other bytes."""
+    try:
+        binascii.a2b_base64(text.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        return False
+    return True

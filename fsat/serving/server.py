@@ -1,6 +1,7 @@
-"""MLflow's scoring server, seen from a model that it loads: whether this is it, and how to get in front of it.
+"""Setting up MLflow's scoring server, from inside the model that it loads.
 
-It builds its FastAPI application after it has loaded the model, so that loading one is the time for both.
+MLflow (3.x) builds its FastAPI application after it has loaded the model and offers no hook to add middleware. So
+`install` wraps `FastAPI.build_middleware_stack`, the one private interface that `fsat.serving` depends on.
 """
 
 from __future__ import annotations
@@ -8,48 +9,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from fsat.errors import FsatError
 from fsat.progress import say
-from fsat.serving.limits import Limits
-from fsat.serving.middleware import Guard, Message, Receive, Send
-
-SERVER = "mlflow.pyfunc.scoring_server.app"
-"""The module that MLflow's scoring server is; it loads the model while it is imported."""
+from fsat.serving.middleware import Guard
+from fsat.serving.requests import Limits
+from fsat.tagging import PyfuncTagger, Tagger
 
 STARTUP_FAILURE = 3
-"""The exit code by which uvicorn's workers say that another try would fail as well."""
+"""Exit code of uvicorn's workers that are not worth restarting."""
 
 
-def in_server() -> bool:
-    """Whether this process is MLflow's scoring server."""
-    return SERVER in sys.modules
+def load_served(data_path: str) -> PyfuncTagger:
+    """Load a tagger for the scoring server, compile it, and install the `Guard`."""
+    with exit_on_error():
+        limits = Limits.from_environment()
+        model = PyfuncTagger(Tagger(data_path), limits.max_seconds)
+        model.warm_up()
+    install(limits)
+    return model
 
 
 @contextmanager
-def starting() -> Iterator[None]:
-    """While the server starts: what a user can mend ends it, in one line."""
+def exit_on_error() -> Iterator[None]:
+    """Turn an `FsatError` into one line and the exit code `STARTUP_FAILURE`."""
     try:
         yield
     except FsatError as error:
         say(f"fsat: error: {error}")
-        raise SystemExit(STARTUP_FAILURE) from None
+        sys.exit(STARTUP_FAILURE)
 
 
 def install(limits: Limits) -> None:
-    """Put a `Guard` in front of the application that this process is about to build.
-
-    Where MLflow has no FastAPI any more, tagging works all the same, and a warning says what is missing.
-    """
+    """Make a `Guard` the outermost middleware of the application that this process is about to build."""
     try:
         from fastapi import FastAPI
     except ImportError:
-        say("fsat: warning: this MLflow does not serve by FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS are not in force")
+        say("fsat: warning: this MLflow does not serve with FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS have no effect")
         return
-    guard, inner = Guard(limits), FastAPI.__call__
-
-    async def guarded(app: FastAPI, scope: Message, receive: Receive, send: Send) -> None:
-        await guard(partial(inner, app), scope, receive, send)
-
-    FastAPI.__call__ = guarded
+    build = FastAPI.build_middleware_stack
+    FastAPI.build_middleware_stack = lambda app: Guard(build(app), limits)

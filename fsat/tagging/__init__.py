@@ -1,27 +1,27 @@
-"""The tagger: an ensemble's members in one folder, clips in, top-k labels with scores out.
+"""Tagging: clips or recordings in, labels with scores out.
 
-MLflow loads it through `_load_pyfunc` as a pyfunc model, with a copy of this package, so it needs the dependencies but
-no checkout.
+MLflow loads a registered tagger through `_load_pyfunc`, with the copy of fsat that was registered with it. This is the
+one place where the core imports `fsat.serving`, and only in the process of `mlflow models serve`.
 """
 
 from __future__ import annotations
 
-from fsat.serving import server
-from fsat.serving.limits import Limits
+import sys
+
 from fsat.tagging.folder import MemberFiles, write
+from fsat.tagging.pyfunc import PyfuncTagger
 from fsat.tagging.tagger import Member, Tagger
 
-__all__ = ["Member", "MemberFiles", "Tagger", "write"]
+__all__ = ["Member", "MemberFiles", "PyfuncTagger", "Tagger", "write"]
+
+SCORING_SERVER = "mlflow.pyfunc.scoring_server.app"
+"""The module of MLflow's scoring server. It loads the model while it is being imported."""
 
 
-def _load_pyfunc(data_path: str) -> Tagger:
-    """What `mlflow.pyfunc.load_model` calls; in `mlflow models serve`, this is also the time to get ready for that."""
-    if not server.in_server():
-        return Tagger(data_path)
-    with server.starting():
-        limits = Limits.from_environment()
-        tagger = Tagger(data_path)
-        tagger.max_seconds = limits.max_seconds
-        tagger.warm_up()
-    server.install(limits)
-    return tagger
+def _load_pyfunc(data_path: str) -> PyfuncTagger:
+    """Load a tagger for `mlflow.pyfunc.load_model`; in `mlflow models serve`, set up `fsat.serving` as well."""
+    if SCORING_SERVER in sys.modules:
+        from fsat.serving.server import load_served
+
+        return load_served(data_path)
+    return PyfuncTagger(Tagger(data_path))

@@ -1,13 +1,12 @@
-"""A tagger's folder: what is written when an ensemble is registered, and read when it is loaded.
+"""A tagger's folder: written when an ensemble is registered, read when it is loaded.
 
-It holds ``tagger.json`` (labels, how studies are blended and what each weighs, and per member its study, fold, Config,
-weights file and the SHA-256 of that) and the members' weights. Loading it runs no code from the folder, and takes no
-file that is not as it was written.
+It holds ``tagger.json`` (labels, blending method, weights of the studies, and for each member its study, fold, Config,
+weights file and the SHA-256 of that file) and the weights files. Loading runs no code from the folder and rejects a
+weights file that has changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -20,9 +19,11 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.errors import FsatError, RunError
+from fsat.files import sha256_of
 from fsat.study import RECIPE
 
 FACTS = "tagger.json"
+MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -45,59 +46,57 @@ def write(
     """Write a tagger's folder.
 
     Args:
-        folder: must exist and be empty.
-        members: all of the blend's; those of a study that weighs 0 are left out, for they change nothing.
+        folder: an empty folder.
+        members: all members of the ensemble. Members of a study with weight 0 are left out.
         labels: label order.
         blend: one of `fsat.presets.BLENDS`.
-        study_weights: for ``weighted``, what each study weighs.
+        study_weights: weight of each study, for ``weighted``.
     """
-    facts = []
+    weights = dict(study_weights or {})
+    entries = []
     for member in members:
-        if study_weights and study_weights[member.study] == 0:
+        if weights.get(member.study) == 0:
             continue
-        name = f"{member.study}-fold{member.fold}.weights.h5"
-        shutil.copyfile(member.weights, folder / name)
-        who = {"study": member.study, "fold": member.fold, "weights": name, "sha256": _hash(folder / name)}
-        facts.append({**who, "config": member.config.to_dict()})
-    how = {"blend": blend, "study_weights": dict(study_weights or {})}
-    whole = {"recipe": RECIPE, "labels": list(labels), **how, "members": facts}
-    (folder / FACTS).write_text(json.dumps(whole, indent=2) + "\n")
+        path = folder / f"{member.study}-fold{member.fold}.weights.h5"
+        shutil.copyfile(member.weights, path)
+        entries.append({
+            "study": member.study, "fold": member.fold, "weights": path.name, "sha256": sha256_of(path),
+            "config": member.config.to_dict(),
+        })  # fmt: skip
+    facts = {"recipe": RECIPE, "labels": list(labels), "blend": blend, "study_weights": weights, "members": entries}
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """The facts of a tagger's folder, those checked that must be there; `RunError` if they are not."""
+    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text())
-        names = [fact["weights"] for fact in facts["members"] if {"study", "fold", "config"} <= set(fact)]
-        fine = len(facts["members"]) == len(names) > 0 and all(Path(name).name == name for name in names)
-        fine = fine and all(isinstance(label, str) for label in facts["labels"])
-        for fact in facts["members"]:
-            Config.from_mapping(fact["config"])
+        valid = bool(facts["members"]) and all(isinstance(label, str) for label in facts["labels"])
+        for member in facts["members"]:
+            valid = valid and set(member) >= MEMBER_KEYS and Path(member["weights"]).name == member["weights"]
+            Config.from_mapping(member["config"])
+        valid = valid and {"blend", "study_weights"} <= set(facts)
     except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
-    if not fine:
+    if not valid:
         raise RunError(
-            f"{path}: lacks members with study, fold, config and weights beside it; register the tagger anew"
+            f"{path}: expected labels, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}; "
+            "register the tagger anew"
         )
     return facts
 
 
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_weights(model: Any, path: Path, digest: str | None) -> None:
-    """Fill a model's weights from a file; `RunError` if it is not one of such a model, or is not what it was."""
+def load_weights(model: Any, path: Path, sha256: str) -> None:
+    """Load a model's weights; raise `RunError` if the file has changed or does not fit the model."""
     try:
-        if digest not in (None, _hash(path)):
-            raise ValueError("it was altered since the tagger was made")
+        if sha256_of(path) != sha256:
+            raise ValueError("it has changed since the tagger was registered")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras warns of weights that it leaves as they are
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file lacks
             model.load_weights(path)
-    except Exception as error:  # h5py and Keras raise whatever they come upon
-        what = " ".join(str(error).split())[:150]
-        raise RunError(f"{path}: cannot be loaded ({what}); register the tagger anew") from error
+    except Exception as error:  # h5py and Keras raise many types
+        reason = " ".join(str(error).split())[:150]
+        raise RunError(f"{path}: cannot be loaded ({reason}); register the tagger anew") from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise RunError(f"{path}: has weights that are no numbers; register the tagger anew")
+        raise RunError(f"{path}: has weights that are NaN or infinite; register the tagger anew")

@@ -1,8 +1,8 @@
-"""What is to be tagged: a file, a folder, a glob, a table or a list on standard input, as names of files.
+"""Inputs to tag: a file, a folder, a glob, a table or a list on standard input, as names of files.
 
 Conventions: names are texts as the file system has them (`os.fsdecode`), relative to one folder or absolute. They come
-one at a time, so that a list may be longer than memory. Nothing is opened but tables and folders: what cannot be used
-is found when it is decoded, and said in its row.
+one at a time, so a list may be longer than memory. Only tables and folders are opened: a file that cannot be used is
+reported in its row when it is decoded.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 from fsat.data.audio import SUFFIXES
-from fsat.errors import DataError, printable
+from fsat.errors import DataError, count, printable
 
 LISTS = (".csv", ".txt")
-"""Names of files that list clips: CSV with a column ``fname``, or a name a line."""
+"""Suffixes of lists: CSV with a column ``fname``, or one name per line."""
 
 STDIN = "-"
-"""The input that stands for a list on standard input."""
+"""The input that means a list on standard input."""
 
 EXPECTED = (
     f"expected a file, a folder or glob of files ending in {' '.join(SUFFIXES)}, a {' or '.join(LISTS)} list, or -"
 )
-"""What an input is, in an error."""
+"""The kinds of input, for errors."""
 
 CHUNK_BYTES = 1 << 16
 
@@ -41,8 +41,8 @@ class Input:
 
     Attributes:
         root: the folder that names are relative to, absolute.
-        names: to be gone through once.
-        ordered: whether their order means something; else they come as the file system has them.
+        names: an iterator over the names.
+        ordered: whether the order of the names is the user's; otherwise it is the file system's.
     """
 
     root: Path
@@ -51,76 +51,77 @@ class Input:
 
 
 def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
-    """The files that an input means.
+    """Return the files that an input names.
 
     Args:
-        text: a file; a folder, which is searched for `SUFFIXES`, subfolders and links included; a glob; a file with one
-            of `LISTS` as suffix, whose names are relative to its folder, or to that of the clips if it is the table of
-            a dataset; or `STDIN`.
-        stdin: to read from instead of standard input.
+        text: a file; a folder, searched with its subfolders and links for `SUFFIXES`; a glob; a file with a suffix
+            of `LISTS`, whose names are relative to its folder, or, for the table of a dataset, to the folder of its
+            clips; or `STDIN`.
+        stdin: read instead of standard input.
 
     Raises:
-        DataError: there is no such file or folder, or the list cannot be read. A list may also be found wrong while it
-            is gone through.
+        DataError: no such file or folder exists, or the list cannot be read. A list may also fail while it is
+            iterated over.
     """
     if text == STDIN:
-        return Input(Path.cwd(), _listed(stdin or sys.stdin.buffer, "standard input"), ordered=True)
+        return Input(Path.cwd(), _read_list(stdin or sys.stdin.buffer, "standard input"), ordered=True)
     path = Path(text)
     if path.is_dir():
         return Input(path.absolute(), walk(path), ordered=False)
     if path.suffix.lower() in LISTS and path.is_file():
-        names = _listed_in(path)
-        first = next(names, None)
-        if first is None:
-            return Input(path.parent.absolute(), iter(()), ordered=True)
-        return Input(_folder_of(first, path.parent.absolute()), chain([first], names), ordered=True)
+        names = _read_list_file(path)
+        first = list(islice(names, 1))
+        return Input(_folder_of(first, path.parent.absolute()), chain(first, names), ordered=True)
     if os.path.lexists(path):
         return Input(path.parent.absolute(), iter([path.name]), ordered=True)
     if glob.has_magic(text):
-        found = (name for match in glob.iglob(text, recursive=True) for name in _below(match))
-        return Input(Path.cwd(), found, ordered=False)
+        names = (name for match in glob.iglob(text, recursive=True) for name in _files_of(match))
+        return Input(Path.cwd(), names, ordered=False)
     raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
 
 
 def has_clips(folder: Path) -> bool:
-    """Whether there is a file to tag in a folder or below it."""
+    """Return whether a folder has a file to tag in it or below it."""
     return next(walk(folder), None) is not None
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Names of the files in and below a folder that end in `SUFFIXES`, relative to it.
+    """Yield the names of the files in and below a folder that end in `SUFFIXES`, relative to it.
 
-    Links are followed, but no folder is entered twice. A folder that cannot be read comes as a name itself.
+    Links are followed, but no folder is entered twice. An unreadable folder is yielded as a name itself.
     """
     entered: set[tuple[int, int]] = set()
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        folder = os.path.join(root, inside)
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        path = os.path.join(root, folder)
         try:
-            status = os.stat(folder)
+            status = os.stat(path)
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            folders = []
-            with os.scandir(folder) as entries:
+            subfolders = []
+            with os.scandir(path) as entries:
                 for entry in entries:
-                    name = os.path.join(inside, entry.name)
+                    name = os.path.join(folder, entry.name)
                     if _is_folder(entry):
-                        folders.append(name)
+                        subfolders.append(name)
                     elif entry.name.lower().endswith(SUFFIXES):
                         yield name
-            waiting += sorted(folders, reverse=True)
+            pending += sorted(subfolders, reverse=True)
         except OSError:
-            yield inside or "."
+            yield folder or "."
 
 
-def _folder_of(name: str, beside: Path) -> Path:
-    """The folder of a list's first name: that of the list, unless it is a dataset's table with its clips in another."""
+def _folder_of(names: list[str], list_folder: Path) -> Path:
+    """Return the folder that the names of a list are relative to, by its first name.
+
+    It is the list's own folder, unless the list is the table of a dataset with its clips in another folder.
+    """
     from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 
-    folders = [beside, *(beside / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
-    return next((folder for folder in folders if os.path.lexists(folder / name)), beside)
+    folders = [list_folder, *(list_folder / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
+    return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -130,80 +131,80 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _below(match: str) -> Iterator[str]:
-    """A file that a glob has found, or the files of a folder."""
+def _files_of(match: str) -> Iterator[str]:
+    """Yield a match of a glob, or the files of a folder that matches."""
     if os.path.isdir(match):
         yield from (os.path.join(match, name) for name in walk(Path(match)))
     else:
         yield match
 
 
-def _listed_in(path: Path) -> Iterator[str]:
+def _read_list_file(path: Path) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
-            yield from _listed(file, str(path), table=path.suffix.lower() == ".csv")
+            yield from _read_list(file, str(path), table=path.suffix.lower() == ".csv")
     except OSError as error:
         raise DataError(f"input={path}: cannot be read: {error.strerror or error}; expected a list of files") from error
 
 
-def _listed(file: BinaryIO, where: str, table: bool = False) -> Iterator[str]:
-    """The names in a list: a CSV table with a column ``fname``, or names that line ends or NULs separate.
+def _read_list(file: BinaryIO, source: str, table: bool = False) -> Iterator[str]:
+    """Yield the names in a list: a CSV table with a column ``fname``, or names separated by line ends or NULs.
 
     Args:
         file: the list.
-        where: what errors call it.
+        source: its name, for errors.
         table: whether it must be a table.
     """
     start = file.read(CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"input: {where}: wrong encoding: UTF-16; save the list as UTF-8")
+        raise DataError(f"input: {source}: wrong encoding: UTF-16; save the list as UTF-8")
     if b"\0" in start and not table:
-        yield from (os.fsdecode(name) for name in _split(file, start) if name)
+        yield from (os.fsdecode(name) for name in _split_at_nuls(file, start) if name)
         return
-    text = io.TextIOWrapper(io.BufferedReader(_Rest(start, file)), "utf-8", "surrogateescape", newline="")
+    text = io.TextIOWrapper(io.BufferedReader(_Rejoined(start, file)), "utf-8", "surrogateescape", newline="")
     first = text.readline()
+    lines = chain([first], text)
     if table or "fname" in [cell.strip() for cell in first.split(",")]:
-        yield from _column(chain([first], text), where)
-        return
-    for line in chain([first], text):
-        if name := line.rstrip("\r\n"):
-            yield name
+        yield from _read_column(lines, source)
+    else:
+        yield from filter(None, (line.rstrip("\r\n") for line in lines))
 
 
-def _column(lines: Iterable[str], where: str) -> Iterator[str]:
-    """The cells of a CSV table's column ``fname``."""
+def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
+    """Yield the cells of a CSV table's column ``fname``."""
     reader = csv.reader(lines, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
         if "fname" not in header:
-            raise DataError(f"input: {where}: got columns {printable(','.join(header)[:200])!r}; expected a CSV table "
-                            "with a column fname")  # fmt: skip
+            columns = printable(",".join(header)[:200])
+            raise DataError(f"input: {source}: got columns {columns!r}; expected a CSV table with a column fname")
         column = header.index("fname")
         for cells in reader:
             if len(cells) == len(header):
                 yield cells[column]
             elif cells:
-                raise DataError(f"input: {where}: line {reader.line_num}: {len(cells)} cells in a table of "
-                                f"{len(header)} columns; mend that line")  # fmt: skip
+                raise DataError(
+                    f"input: {source}: line {reader.line_num}: {count(len(cells), 'cell')} in a table of "
+                    f"{len(header)} columns; fix that line"
+                )
     except csv.Error as error:
-        raise DataError(f"input: {where}: line {reader.line_num}: not CSV ({error})") from error
+        raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
 
 
-def _split(file: BinaryIO, start: bytes) -> Iterator[bytes]:
-    """What NULs separate."""
+def _split_at_nuls(file: BinaryIO, start: bytes) -> Iterator[bytes]:
     rest = start
     while True:
         *names, rest = rest.split(b"\0")
         yield from names
-        more = file.read(CHUNK_BYTES)
-        if not more:
+        chunk = file.read(CHUNK_BYTES)
+        if not chunk:
             yield rest
             return
-        rest += more
+        rest += chunk
 
 
-class _Rest(io.RawIOBase):
-    """A stream of which the start was read already."""
+class _Rejoined(io.RawIOBase):
+    """A stream whose start has been read, from its start."""
 
     def __init__(self, start: bytes, file: BinaryIO) -> None:
         self._start, self._file = start, file
@@ -212,7 +213,7 @@ class _Rest(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        data, self._start = (self._start or self._file.read(len(buffer))), b""
-        some, self._start = data[: len(buffer)], data[len(buffer) :]
-        buffer[: len(some)] = some
-        return len(some)
+        data = self._start or self._file.read(len(buffer))
+        n_bytes = min(len(data), len(buffer))
+        buffer[:n_bytes], self._start = data[:n_bytes], data[n_bytes:]
+        return n_bytes

@@ -1,8 +1,8 @@
-"""What a long tagging has done so far, in an SQLite file beside its output, so that a killed one goes on.
+"""The progress of a long tagging, in an SQLite file beside its output, so that it can be resumed.
 
-The ledger holds what is tagged and how, the names of all files, and for each file that is done what was found. Files
-are handed out in groups by their numbers, which never change: a file is tagged together with the same others whether or
-not the work was interrupted. What was found is added group by group, in one transaction each.
+The ledger holds the settings, the names of all files, and the result for each file that is done. Files are handed out
+in groups by their numbers, which never change: a file is tagged together with the same others whether or not the work
+was interrupted. Results are added group by group, in one transaction each.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,10 @@ from fsat.errors import DataError, FsatError, printable
 SUFFIX = ".unfinished"
 """Added to the output's name."""
 
-LAYOUT = 1
-"""Raised when older ledgers cannot be gone on from."""
+LAYOUT = 2
+"""Raised when older ledgers cannot be resumed."""
 
-TABLES = {"facts": "(facts TEXT)", "files": "(number INTEGER PRIMARY KEY, name BLOB UNIQUE, found TEXT)"}
+TABLES = {"facts": "(facts TEXT)", "files": "(number INTEGER PRIMARY KEY, name BLOB UNIQUE, result TEXT)"}
 
 
 class File(NamedTuple):
@@ -34,25 +34,17 @@ class File(NamedTuple):
 
 
 class Ledger:
-    """An open ledger; use `opened`.
+    """An open ledger; see `opened`."""
 
-    Attributes:
-        facts: what was tagged and how, as it was begun.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
-        self._db, self.facts = connection, facts
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
 
     def add(self, names: Iterable[str], ordered: bool) -> int:
-        """Add the names that are not there yet; those of a list in its order, others sorted.
-
-        Returns:
-            how many of the names are repeats of others.
-        """
+        """Add new names, in the order given if `ordered`, else sorted; return the number of repeated names."""
         with self._db:
             self._db.execute("CREATE TEMP TABLE given (name BLOB)")
             self._db.executemany("INSERT INTO given VALUES (?)", ((os.fsencode(name),) for name in names))
-            repeats = self._one("SELECT COUNT(*) - COUNT(DISTINCT name) FROM given")
+            repeats = self._value("SELECT COUNT(*) - COUNT(DISTINCT name) FROM given")
             order = "rowid" if ordered else "name"
             self._db.execute(f"INSERT OR IGNORE INTO files (name) SELECT name FROM given ORDER BY {order}")
             self._db.execute("DROP TABLE given")
@@ -60,120 +52,120 @@ class Ledger:
 
     @property
     def n_files(self) -> int:
-        """How many files there are."""
-        return self._one("SELECT COUNT(*) FROM files")
+        """Number of files."""
+        return self._value("SELECT COUNT(*) FROM files")
 
     @property
     def n_done(self) -> int:
-        """How many of them are done."""
-        return self._one("SELECT COUNT(*) FROM files WHERE found IS NOT NULL")
+        """Number of files that have a result."""
+        return self._value("SELECT COUNT(*) FROM files WHERE result IS NOT NULL")
 
     def groups(self, size: int) -> Iterator[list[File]]:
-        """The files that are not done yet, in groups that end at numbers divisible by `size`."""
+        """Yield the files without a result, in groups that end at numbers divisible by `size`."""
         last = 0
-        query = "SELECT number, name FROM files WHERE number > ? AND found IS NULL ORDER BY number LIMIT ?"
+        query = "SELECT number, name FROM files WHERE number > ? AND result IS NULL ORDER BY number LIMIT ?"
         while rows := self._db.execute(query, (last, size)).fetchall():
             end = -(-rows[0][0] // size) * size
             group = [File(number, os.fsdecode(name)) for number, name in rows if number <= end]
             last = group[-1].number
             yield group
 
-    def record(self, found: Iterable[tuple[int, Any]]) -> None:
-        """Keep what was found of some files, all of it or nothing.
-
-        Args:
-            found: a file's number and what JSON can hold.
-        """
-        rows = [(json.dumps(what), number) for number, what in found]
+    def record(self, results: Iterable[tuple[int, Any]]) -> None:
+        """Store results in one transaction: the number of a file and a JSON value each."""
+        rows = [(json.dumps(result), number) for number, result in results]
         with self._db:
-            self._db.executemany("UPDATE files SET found = ? WHERE number = ?", rows)
+            self._db.executemany("UPDATE files SET result = ? WHERE number = ?", rows)
 
-    def found(self) -> Iterator[tuple[str, Any]]:
-        """Name and what was found of every file that is done, in order."""
-        for name, what in self._db.execute("SELECT name, found FROM files WHERE found IS NOT NULL ORDER BY number"):
-            yield os.fsdecode(name), json.loads(what)
+    def results(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the result of each file that has one, in order."""
+        query = "SELECT name, result FROM files WHERE result IS NOT NULL ORDER BY number"
+        for name, result in self._db.execute(query):
+            yield os.fsdecode(name), json.loads(result)
 
-    def _one(self, query: str) -> Any:
+    def _value(self, query: str) -> int:
         return self._db.execute(query).fetchone()[0]
 
 
 @contextmanager
 def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Iterator[Ledger]:
-    """The ledger of an output, new or that of a tagging that was stopped.
+    """Open the ledger of an output, a new one or that of an interrupted tagging.
 
-    It is removed when the block ends well, or when nothing was to be done.
+    The file is removed when the block ends without an error, or when no files were added.
 
     Args:
-        output: the file that is to be written.
-        facts: what is tagged and how; a ledger that was begun otherwise is refused.
-        resume: whether to go on; else an older ledger is thrown away.
+        output: the file to be written.
+        facts: the input and the settings; a ledger with other facts is refused.
+        resume: whether to resume; else an older ledger is discarded.
 
     Raises:
-        DataError: the older ledger is of another tagging, or another process works on this output.
+        DataError: the ledger has other facts, or another process uses it.
         FsatError: the ledger cannot be read or written.
     """
     path, empty = output.with_name(output.name + SUFFIX), False
     try:
-        db = _connect(path, output, resume)
-        try:
-            ledger = Ledger(db, _settle(db, path, {"layout": LAYOUT, **facts}, output))
+        with closing(_connect(path, output, resume)) as db:
+            ledger = Ledger(db)
+            _check_facts(db, path, {"layout": LAYOUT, **facts}, output)
             try:
                 yield ledger
             finally:
                 empty = not ledger.n_files
-        finally:
-            db.close()
-            if empty:
-                _remove(path)
     except sqlite3.Error as error:
-        raise FsatError(f"{path}: {error}; make room or mend that and give the command again, which goes on from "
-                        "there, or begin anew with resume=false") from error  # fmt: skip
+        raise FsatError(
+            f"{path}: {error}; free disk space or fix the file and give the command again to resume, or start anew "
+            "with resume=false"
+        ) from error
+    finally:
+        if empty:
+            _remove(path)
     _remove(path)
 
 
 def _connect(path: Path, output: Path, resume: bool) -> sqlite3.Connection:
-    """The file, which no other process can use until it is closed; empty unless it is to be gone on from."""
     try:
-        db = sqlite3.connect(path, timeout=1)
-        try:
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            with db:
-                db.execute("BEGIN EXCLUSIVE")
-                for table, columns in TABLES.items():
-                    if not resume:
-                        db.execute(f"DROP TABLE IF EXISTS {table}")
-                    db.execute(f"CREATE TABLE IF NOT EXISTS {table} {columns}")
-        except BaseException:
-            db.close()
-            raise
+        return _open_exclusively(path, resume)
     except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise DataError(f"{output}: another process writes to it; choose another output, or wait for it") from error
-        raise
-    except sqlite3.DatabaseError:  # not a ledger, or damaged
+        if "locked" not in str(error):
+            raise
+        raise DataError(f"{output}: another process writes to it; choose another output, or wait for it") from error
+    except sqlite3.DatabaseError:  # damaged, or not a ledger
         if resume:
             raise
         _remove(path)
-        return _connect(path, output, True)
+        return _open_exclusively(path, resume)
+
+
+def _open_exclusively(path: Path, resume: bool) -> sqlite3.Connection:
+    """Open the file, which no other process can use until it is closed; empty its tables unless `resume`."""
+    db = sqlite3.connect(path, timeout=1)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with db:
+            db.execute("BEGIN EXCLUSIVE")
+            for table, columns in TABLES.items():
+                if not resume:
+                    db.execute(f"DROP TABLE IF EXISTS {table}")
+                db.execute(f"CREATE TABLE IF NOT EXISTS {table} {columns}")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def _settle(db: sqlite3.Connection, path: Path, facts: dict[str, Any], output: Path) -> dict[str, Any]:
-    """What was tagged and how, as it was begun; that is noted if this is the beginning."""
+def _check_facts(db: sqlite3.Connection, path: Path, facts: dict[str, Any], output: Path) -> None:
+    """Store the facts in a new ledger; raise `DataError` if an older ledger has others."""
     row = db.execute("SELECT facts FROM facts").fetchone()
     if row is None:
         with db:
             db.execute("INSERT INTO facts VALUES (?)", (json.dumps(facts),))
-        return facts
-    before = json.loads(row[0])
+        return
+    stored = json.loads(row[0])
     for name, value in facts.items():
-        if before.get(name) != value:
+        if stored.get(name) != value:
             raise DataError(
-                f"{path}: holds what was tagged with {name}={printable(before.get(name))}, not {name}="
-                f"{printable(value)}; go on with that, choose another output than {output}, or begin anew with "
-                "resume=false"
+                f"{path}: holds results for {name}={printable(stored.get(name))}, not {name}={printable(value)}; "
+                f"give that again, choose another output than {output}, or start anew with resume=false"
             )
-    return before
 
 
 def _remove(path: Path) -> None:

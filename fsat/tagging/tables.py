@@ -1,9 +1,9 @@
-"""Tables of tags: CSV, JSON lines or Parquet by the file's suffix, and label tracks that Audacity opens.
+"""Tables of tags: CSV, JSON lines or Parquet by the file's suffix, and label tracks for Audacity.
 
 Conventions: a clip has one row, ``fname,label,scores,error`` in CSV, where labels and scores are separated by spaces,
-and ``fname,labels,scores,error`` with lists elsewhere. A recording has a row for each segment,
-``fname,start,end,label,score,error``, times in seconds. What cannot be used has a row with the reason in ``error``.
-Rows are written as they come, so a table may be larger than memory.
+and ``fname,labels,scores,error`` with lists in the other formats. A recording has a row for each segment,
+``fname,start,end,label,score,error``, times in seconds. A file that cannot be used has a row with the reason in
+``error``. Rows are written as they come, so a table may be larger than memory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
-from fsat.data.tables import write_whole
 from fsat.errors import ConfigError
+from fsat.files import check_writable, disk_errors, replace_whole
 from fsat.text import join_labels
 
-ROWS_AT_ONCE = 4096
+PARQUET_ROWS = 4096
+"""Rows of a row group."""
 
 
 class Tags(NamedTuple):
-    """A clip's row: its labels, best first, and their scores; both empty where `error` says why."""
+    """The row of a clip: its labels, best first, and their scores; both empty if there is an `error`."""
 
     fname: str
     labels: list[str]
@@ -34,7 +35,7 @@ class Tags(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A row of a recording: a tag and when it holds, in seconds; None and no label where `error` says why."""
+    """A row of a recording: a tag, its start and end in seconds; None and no label if there is an `error`."""
 
     fname: str
     start: float | None
@@ -44,14 +45,17 @@ class Span(NamedTuple):
     error: str = ""
 
 
+Rows = Iterable[Tags | Span]
+
+
 def check_suffix(path: Path) -> None:
-    """Refuse a file name that names no format; raises `ConfigError`."""
+    """Raise `ConfigError` unless the suffix of a file names a format."""
     if path.suffix.lower() not in WRITERS:
         raise ConfigError(f"output={path}: expected a name that ends in {', '.join(WRITERS)}, which is the format")
 
 
-def write_tags(path: Path, rows: Iterable[Tags | Span], over_time: bool = False) -> None:
-    """Write a table of tags; a reader sees the old file or the whole new one.
+def write_tags(path: Path, rows: Rows, over_time: bool = False) -> None:
+    """Write a table of tags; a reader sees the old file or the complete new one.
 
     Args:
         path: its suffix is one of `WRITERS`.
@@ -61,47 +65,49 @@ def write_tags(path: Path, rows: Iterable[Tags | Span], over_time: bool = False)
     Raises:
         FsatError: the file cannot be written.
     """
-    write = WRITERS[path.suffix.lower()]
-    write_whole(path, lambda temporary: write(temporary, rows, over_time))
+    check_writable(path)
+    with disk_errors(path), replace_whole(path) as unfinished:
+        WRITERS[path.suffix.lower()](unfinished, rows, over_time)
 
 
 def write_label_track(path: Path, spans: Iterable[Span]) -> None:
-    """Write what Audacity imports as labels: start, end and label, a line each, separated by tabs."""
+    """Write a label track for Audacity: start, end and label, separated by tabs, a line each."""
     lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans if span.label]
-    write_whole(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+    check_writable(path)
+    with disk_errors(path), replace_whole(path) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
 
 
 def track_path(folder: Path, fname: str) -> Path:
-    """Where the label track of a recording goes: below `folder`, as its name lies below its own."""
+    """Return the path of a recording's label track: below `folder`, in the subfolders that its name has."""
     parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.txt")
 
 
 def shown(fname: str) -> str:
-    """A file's name as text; bytes that are no UTF-8 become ``\\xNN``."""
+    """Return a file's name as text; bytes that are not UTF-8 become ``\\xNN``."""
     return fname.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def csv_of(rows: Iterable[Tags]) -> str:
-    """The text of the CSV file that `write_tags` writes of clips."""
+    """Return the text of the CSV file that `write_tags` writes of clips."""
     text = io.StringIO()
     _to_csv(text, rows, over_time=False)
     return text.getvalue()
 
 
-def _write_csv(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+def _write_csv(path: Path, rows: Rows, over_time: bool) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         _to_csv(file, rows, over_time)
 
 
-def _to_csv(file: TextIO, rows: Iterable[Tags | Span], over_time: bool) -> None:
+def _to_csv(file: TextIO, rows: Rows, over_time: bool) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
     writer.writerows(_cells(row) for row in rows)
 
 
 def _cells(row: Tags | Span) -> tuple[str, ...]:
-    """A row as CSV holds it."""
     name = shown(row.fname)
     if isinstance(row, Tags):
         return name, join_labels(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error
@@ -109,33 +115,32 @@ def _cells(row: Tags | Span) -> tuple[str, ...]:
     return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error
 
 
-def _write_jsonl(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+def _write_jsonl(path: Path, rows: Rows, over_time: bool) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(_plain(row)) + "\n")
+            file.write(json.dumps(_as_dict(row)) + "\n")
 
 
-def _write_parquet(path: Path, rows: Iterable[Tags | Span], over_time: bool) -> None:
+def _write_parquet(path: Path, rows: Rows, over_time: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text = pa.string()
-    kinds: dict[str, Any] = {"labels": pa.list_(text), "scores": pa.list_(pa.float32())}
+    columns: dict[str, Any] = {"labels": pa.list_(text), "scores": pa.list_(pa.float32())}
     if over_time:
-        kinds = {"start": pa.float64(), "end": pa.float64(), "label": text, "score": pa.float32()}
-    schema = pa.schema({"fname": text, **kinds, "error": text})
-    plain = (_plain(row) for row in rows)
+        columns = {"start": pa.float64(), "end": pa.float64(), "label": text, "score": pa.float32()}
+    schema = pa.schema({"fname": text, **columns, "error": text})
+    dicts = (_as_dict(row) for row in rows)
     with pq.ParquetWriter(path, schema) as writer:
-        while some := list(islice(plain, ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(some, schema))
+        while batch := list(islice(dicts, PARQUET_ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
-def _plain(row: Tags | Span) -> dict[str, Any]:
-    """A row as JSON and Parquet hold it; what there is none of is null."""
+def _as_dict(row: Tags | Span) -> dict[str, Any]:
     return {**row._asdict(), "fname": shown(row.fname)}
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[Tags | Span], bool], None]] = {
+WRITERS: dict[str, Callable[[Path, Rows, bool], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

@@ -1,4 +1,4 @@
-"""All members of an ensemble at work: clips in, scores or labels out."""
+"""All members of an ensemble at work: clips or recordings in, class probabilities out."""
 
 from __future__ import annotations
 
@@ -17,28 +17,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import LONGEST, Source, decode_at
+from fsat.data.audio import LONGEST, AudioSource, decode_at
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
-from fsat.metrics.blending import blend_studies
-from fsat.metrics.ranking import top_k
-from fsat.serving.cancellation import check_wanted
-from fsat.serving.clips import first_sounds, groups
-from fsat.serving.requests import tag_params
+from fsat.metrics.blending import Blended
 from fsat.tagging.folder import load_weights, read_facts
 from fsat.tagging.recordings import windows
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    import pandas as pd
+WINDOW_BATCH = 64
+"""Windows of a recording that are tagged together."""
 
-WINDOWS_AT_ONCE = 64
-"""Of a recording, that are tagged together."""
+Decoded = dict[int, np.ndarray] | AudioError
+"""A clip at each of a tagger's rates, float32 (n_samples,), or why it cannot be used."""
 
 
 class Member(NamedTuple):
-    """One trained Keras model of a tagger; its name is ``STUDY/FOLD``."""
+    """One trained Keras model of a tagger."""
 
     study: str
     fold: int
@@ -47,219 +44,176 @@ class Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Study and fold."""
+        """Study and fold, as ``STUDY/FOLD``."""
         return f"{self.study}/{self.fold}"
 
 
 class Tagger:
-    """Tags clips with all members of an ensemble. Several threads may use it at once; each gets what it would alone.
+    """Tags clips with all members of an ensemble. Thread-safe: results do not depend on other threads.
+
+    Args:
+        folder: a folder that `fsat.tagging.write` wrote.
 
     Attributes:
         labels: label order.
-        members: its models, study after study.
-        max_seconds: length of the longest clip that `predict` takes; a server sets it.
+        members: the models, study after study.
     """
-
-    max_seconds = LONGEST
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build, compile_predictions
 
         facts = read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
-        self._method: str = facts.get("blend", "geometric")  # older folders say nothing
-        self._study_weights: dict[str, float] = facts.get("study_weights", {})
-        self._lock = threading.Lock()  # of the models: clips are decoded side by side, and tagged one after the other
+        self._method: str = facts["blend"]
+        self._study_weights: dict[str, float] = facts["study_weights"]
+        self._lock = threading.Lock()  # of the models; decoding runs in parallel
         self.members: list[Member] = []
-        for fact in facts["members"]:
-            config = Config.from_mapping(fact["config"])
-            if config.precision == "mixed_bfloat16":  # or float32, where the machine would have to imitate it
+        for member in facts["members"]:
+            config = Config.from_mapping(member["config"])
+            if config.precision == "mixed_bfloat16":  # "auto" is float32 on machines that would emulate bfloat16
                 config = replace(config, precision="auto")
             model = build(config, len(self.labels))
-            load_weights(model, Path(folder) / fact["weights"], fact.get("sha256"))
+            load_weights(model, Path(folder) / member["weights"], member["sha256"])
             compile_predictions(model)
-            self.members.append(Member(fact["study"], fact["fold"], config, model))
+            self.members.append(Member(member["study"], member["fold"], config, model))
 
     @property
     def rates(self) -> list[int]:
-        """The sampling rates of the members, in Hz, ascending."""
+        """Sampling rates of the members, in Hz, ascending."""
         return sorted({member.config.sampling_rate for member in self.members})
 
     @property
     def blend(self) -> tuple[str, dict[str, float]]:
-        """How studies are blended, one of `fsat.presets.BLENDS`, and for ``weighted`` what each weighs."""
+        """Blending method, one of `fsat.presets.BLENDS`, and for ``weighted`` the weight of each study."""
         return self._method, dict(self._study_weights)
 
     def in_float32(self) -> Tagger:
-        """A tagger with copies of the members that compute in float32, whatever this machine would choose."""
+        """Return a tagger with copies of the members that compute in float32 on any machine."""
         from fsat.models import in_float32
 
-        exact = copy.copy(self)
-        exact.members = [
+        tagger = copy.copy(self)
+        tagger.members = [
             Member(study, fold, replace(config, precision="float32"), in_float32(model, config))
             for study, fold, config, model in self.members
         ]
-        return exact
+        return tagger
 
     def only(self, names: str) -> Tagger:
-        """The tagger with some of its members; it shares their models.
+        """Return a tagger with some of the members, sharing their models.
 
         Args:
-            names: ``all``; a number, which takes the first fold of each study, then the second, until there are as
-                many; or names of members, separated by commas. Weights of studies are scaled to sum to 1.
+            names: ``all``; a number, which takes the first fold of each study, then the second, up to that many
+                members; or names of members, separated by commas. Weights of the studies are scaled to sum to 1.
 
         Raises:
-            ConfigError: there are no such members.
+            ConfigError: a member does not exist, or the number is out of range.
         """
         if names == "all":
             return self
-        there = ", ".join(member.name for member in self.members)
-        if names.isascii() and names.isdecimal():
-            if not 1 <= int(names) <= len(self.members):
-                raise ConfigError(f"members={names}: the tagger has {len(self.members)}: {there}")
-            place = {member.name: sum(m.study == member.study for m in self.members[:i])
-                     for i, member in enumerate(self.members)}  # fmt: skip
-            wanted = {member.name for member in sorted(self.members, key=lambda m: place[m.name])[: int(names)]}
-        else:
-            wanted = {name.strip() for name in names.split(",")}
-            if unknown := wanted - {member.name for member in self.members}:
-                raise ConfigError(f"members={printable(names)}: no member {printable(min(unknown))}; there are {there}")
-        some = copy.copy(self)
-        some.members = [member for member in self.members if member.name in wanted]
-        left = {member.study for member in some.members}
-        total = sum(weight for study, weight in self._study_weights.items() if study in left)
-        some._study_weights = {study: weight / total for study, weight in self._study_weights.items() if study in left}
-        return some
+        selected = self._selected(names)
+        tagger = copy.copy(self)
+        tagger.members = [member for member in self.members if member.name in selected]
+        studies = {member.study for member in tagger.members}
+        weights = {study: weight for study, weight in self._study_weights.items() if study in studies}
+        total = sum(weights.values())
+        tagger._study_weights = {study: weight / total for study, weight in weights.items()}
+        return tagger
 
-    def scores(self, sources: Sequence[Source], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
-        """Blended class probabilities of clips.
+    def _selected(self, names: str) -> set[str]:
+        """Return the names of the members that `only` keeps."""
+        all_names = [member.name for member in self.members]
+        if names.isascii() and names.isdecimal():
+            if not 1 <= int(names) <= len(all_names):
+                raise ConfigError(f"members={names}: the tagger has {len(all_names)}: {', '.join(all_names)}")
+            studies = [member.study for member in self.members]
+            by_turns = sorted(range(len(studies)), key=lambda i: studies[:i].count(studies[i]))
+            return {all_names[i] for i in by_turns[: int(names)]}
+        selected = {name.strip() for name in names.split(",")}
+        if unknown := selected - set(all_names):
+            raise ConfigError(
+                f"members={printable(names)}: no member {printable(min(unknown))}; expected {', '.join(all_names)}"
+            )
+        return selected
+
+    def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
+        """Return the blended class probabilities of clips.
 
         Args:
             sources: the bytes or paths of audio files.
-            max_seconds: length of the longest clip that is taken.
+            max_seconds: length of the longest clip.
 
         Returns:
-            float32 (n, n_classes), rows sum to 1, NaN where a clip cannot be used; and for each clip the reason why
-            it cannot, empty where it can.
+            float32 (n, n_classes), rows sum to 1, NaN for a clip that cannot be used; and for each clip the reason why
+            it cannot be used, empty if it can.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
 
-    def decode(self, source: Source, max_seconds: float = LONGEST) -> dict[int, np.ndarray] | AudioError:
-        """The clip at each of the members' rates, float32 (n_samples,), or why it cannot be used."""
+    def decode(self, source: AudioSource, max_seconds: float = LONGEST) -> Decoded:
+        """Return the clip at each of the members' rates, or why it cannot be used."""
         try:
             return decode_at(source, self.rates, max_seconds)
         except AudioError as error:
             return error
 
-    def scores_of(self, decoded: Sequence[dict[int, np.ndarray] | AudioError]) -> tuple[np.ndarray, list[str]]:
-        """As `scores`, of what `decode` has made."""
+    def scores_of(self, decoded: Sequence[Decoded]) -> tuple[np.ndarray, list[str]]:
+        """Return what `scores` returns, for clips from `decode`."""
         errors = [str(clip) if isinstance(clip, AudioError) else "" for clip in decoded]
         usable = [i for i, error in enumerate(errors) if not error]
-        result = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
+        scores = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
         if usable:
             clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in self.rates}
             with self._lock:
-                result[usable] = self._blend(clips)
-        return result, errors
+                scores[usable] = self._blend(clips)
+        return scores, errors
 
     def over_time(
-        self, source: Source, window: float, hop: float, max_seconds: float = math.inf
+        self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
     ) -> Iterator[tuple[float, float, np.ndarray]]:
-        """Class probabilities of a recording, window after window, each taken as a clip of its own.
+        """Yield the class probabilities of a recording, each window taken as a clip.
 
         Args:
             source: the bytes or the path of an audio file.
             window: length of a window, in seconds.
-            hop: seconds from one window's start to the next's, at most `window`.
-            max_seconds: length of the longest recording that is taken.
+            hop: from one window's start to the next's, in seconds; at most `window`.
+            max_seconds: length of the longest recording.
 
         Yields:
             start and end of the window, in seconds, and float32 (n_classes,), which sums to 1.
 
         Raises:
-            AudioError: the recording cannot be used, or no further.
+            AudioError: the recording cannot be used, or not beyond the windows so far.
         """
         failure = None
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
             while failure is None:
-                some = []
+                batch = []
                 try:
-                    some.extend(islice(all_windows, WINDOWS_AT_ONCE))  # it keeps those before an error
+                    batch.extend(islice(all_windows, WINDOW_BATCH))  # keeps the windows before an error
                 except AudioError as error:
                     failure = error
-                if not some:
+                if not batch:
                     break
-                scores, _ = self.scores_of([one.at for one in some])
-                for one, row in zip(some, scores, strict=True):
-                    yield one.start, one.end, row
+                scores, _ = self.scores_of([item.samples for item in batch])
+                for item, row in zip(batch, scores, strict=True):
+                    yield item.start, item.end, row
         if failure is not None:
             raise failure
 
     def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
+        """Return the blended class probabilities of clips by rate, float32 (n, n_classes)."""
         from fsat.training.predict import Predictor
 
-        alike: dict[tuple, list[Member]] = {}  # members that take in the same
+        same_input: dict[tuple, list[Member]] = {}
         for member in self.members:
             config = member.config
             crops = (config.audio_length, config.eval_crops, config.eval_duration)
-            key = (config.sampling_rate, config.features, config.dim, *crops)
-            alike.setdefault(key, []).append(member)
+            same_input.setdefault((config.sampling_rate, config.features, config.dim, *crops), []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
-        for members in alike.values():
+        for members in same_input.values():
             config = members[0].config
             predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
         weights = [self._study_weights[study] for study in studies] if self._method == "weighted" else None
-        return blend_studies(list(studies.values()), method=self._method, weights=weights)
-
-    def get_raw_model(self) -> Tagger:
-        """What MLflow's ``PyFuncModel.get_raw_model`` gives: this tagger."""
-        return self
-
-    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Tag rows of clips; this is what MLflow calls.
-
-        Args:
-            model_input: has a column ``audio`` with the bytes of an audio file in each row. A path is not opened.
-            params: ``top_k``, how many labels a clip, 3 if not given; ``min_score``, the least score of a label, 0 if
-                not given.
-
-        Returns:
-            per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
-            could not be tagged (its lists are empty then), or an empty text.
-
-        Raises:
-            ConfigError: a parameter is unknown or out of bounds.
-            GivenUp: a server does not need the answer any more.
-        """
-        import pandas as pd
-
-        wanted, least = tag_params(params)
-        sources = model_input["audio"].tolist()
-        rows = []
-        for some in groups(sources, self.max_seconds):
-            check_wanted()
-            scores, errors = self._scores_of_bytes(sources[some])
-            for row, ranking, error in zip(scores, top_k(scores, wanted), errors, strict=True):
-                best = [] if error else [j for j in ranking if row[j] >= least]
-                rows.append(([self.labels[j] for j in best], [float(row[j]) for j in best], error))
-        return pd.DataFrame(rows, columns=["labels", "scores", "error"])
-
-    def _scores_of_bytes(self, sources: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
-        """As `scores`, of bytes alone: whoever sends a path to a server must not have it read."""
-        result = np.full((len(sources), len(self.labels)), np.nan, dtype=np.float32)
-        errors = [f"audio is {type(source).__name__}: expected the bytes of an audio file" for source in sources]
-        places = [i for i, source in enumerate(sources) if isinstance(source, bytes | bytearray | memoryview)]
-        result[places], found = self.scores([sources[i] for i in places], self.max_seconds)
-        for i, error in zip(places, found, strict=True):
-            errors[i] = error
-        return result, errors
-
-    def warm_up(self) -> None:
-        """Have all loaded and compiled that the first clips would otherwise wait for."""
-        import pandas  # noqa: F401  (which `predict` needs)
-
-        for sound in first_sounds([member.config for member in self.members]):
-            self.scores([sound])  # alone, as most clips will come: oneDNN makes code for every number of crops
+        return Blended(list(studies.values()), self._method, weights).fill()

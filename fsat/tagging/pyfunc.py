@@ -1,0 +1,183 @@
+"""A tagger as MLflow's pyfunc model: rows with the bytes of audio files in, labels and scores out.
+
+Conventions: what is wrong with a parameter raises `ConfigError`; what is wrong with a clip is the ``error`` of its row.
+Clips that together last longer than the longest clip allowed are decoded one group after the other, so that memory
+stays bounded.
+"""
+
+from __future__ import annotations
+
+import io
+import numbers
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fsat.data.audio import LONGEST
+from fsat.errors import ConfigError, FsatError, printable
+from fsat.metrics.ranking import TOP_K, top_k
+from fsat.tagging.tagger import Tagger
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_TOP_K = 2**31 - 1
+"""MLflow's integers have 32 bits. A `top_k` above the number of labels returns all labels."""
+
+RATE = 44100
+"""Sampling rate of `sine`, in Hz."""
+
+cancelled: ContextVar[threading.Event | None] = ContextVar("fsat_cancelled", default=None)
+"""Set once the request of this context needs no answer; None outside of a server."""
+
+
+class RequestCancelled(FsatError):
+    """The client has closed the connection, or the server's timeout has passed."""
+
+
+class PyfuncTagger:
+    """A tagger with the interface that MLflow expects of a Python model.
+
+    Args:
+        tagger: the tagger.
+        max_seconds: length of the longest clip.
+    """
+
+    def __init__(self, tagger: Tagger, max_seconds: float = LONGEST) -> None:
+        self.tagger, self.max_seconds = tagger, max_seconds
+
+    def get_raw_model(self) -> Tagger:
+        """Return the tagger, for MLflow's ``PyFuncModel.get_raw_model``."""
+        return self.tagger
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Tag clips.
+
+        Args:
+            model_input: has a column ``audio`` with the bytes of an audio file in each row. A path is not opened.
+            params: ``top_k``, labels of a clip, 3 by default; ``min_score``, the lowest score of a label, 0 by default.
+
+        Returns:
+            per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
+            could not be tagged (its lists are empty then), or an empty text.
+
+        Raises:
+            ConfigError: a parameter is unknown or out of bounds.
+            RequestCancelled: the answer is no longer needed.
+        """
+        import pandas as pd
+
+        n_labels, min_score = tag_params(params)
+        labels = self.tagger.labels
+        sources = model_input["audio"].tolist()
+        rows = []
+        for group in groups(sources, self.max_seconds):
+            event = cancelled.get()
+            if event is not None and event.is_set():
+                raise RequestCancelled("the request was cancelled before all of its clips were tagged")
+            scores, errors = self._scores(sources[group])
+            for row, ranking, error in zip(scores, top_k(scores, n_labels), errors, strict=True):
+                best = [] if error else [j for j in ranking if row[j] >= min_score]
+                rows.append(([labels[j] for j in best], [float(row[j]) for j in best], error))
+        return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+
+    def _scores(self, sources: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
+        """Return scores and errors as `Tagger.scores` does, of bytes only: a client must not have a path opened."""
+        scores = np.full((len(sources), len(self.tagger.labels)), np.nan, dtype=np.float32)
+        errors = [f"audio is {type(source).__name__}: expected the bytes of an audio file" for source in sources]
+        usable = [i for i, source in enumerate(sources) if isinstance(source, bytes | bytearray | memoryview)]
+        scores[usable], usable_errors = self.tagger.scores([sources[i] for i in usable], self.max_seconds)
+        for i, error in zip(usable, usable_errors, strict=True):
+            errors[i] = error
+        return scores, errors
+
+    def warm_up(self) -> None:
+        """Import and compile what the first clips would otherwise wait for."""
+        import pandas  # noqa: F401  (used by `predict`)
+
+        configs = [member.config for member in self.tagger.members]
+        padded = min(config.audio_duration for config in configs) / 2
+        all_crops = max(max(config.audio_duration, config.eval_duration) for config in configs) + 1
+        for seconds in (padded, all_crops):
+            self.tagger.scores([sine(seconds)])  # one clip each: oneDNN compiles code for every number of crops
+
+
+def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
+    """Return the checked `top_k` and `min_score` of a request's parameters.
+
+    Raises:
+        ConfigError: a parameter is unknown or out of bounds.
+    """
+    if params is None:
+        params = {}
+    if not isinstance(params, Mapping):
+        raise ConfigError(f'params is {json_type(params)}: expected an object, such as {{"top_k": {TOP_K}}}')
+    for name in params:
+        if name not in ("top_k", "min_score"):
+            raise ConfigError(f"unknown parameter {quoted(str(name))}: expected top_k or min_score")
+    n_labels, min_score = params.get("top_k", TOP_K), params.get("min_score", 0.0)
+    if isinstance(n_labels, bool) or not isinstance(n_labels, numbers.Integral) or not 1 <= n_labels <= MAX_TOP_K:
+        raise ConfigError(f"top_k={_shown(n_labels)}: expected a whole number from 1 to {MAX_TOP_K}")
+    if isinstance(min_score, bool) or not isinstance(min_score, numbers.Real) or not 0 <= min_score <= 1:
+        raise ConfigError(f"min_score={_shown(min_score)}: expected a number from 0 to 1")
+    return int(n_labels), float(min_score)
+
+
+def groups(sources: Sequence[Any], max_seconds: float) -> Iterator[slice]:
+    """Split clips into groups of at most `max_seconds` together, by their headers; a longer clip is a group by itself.
+
+    Args:
+        sources: the bytes of audio files. Anything else counts as 0 s.
+        max_seconds: length of the longest clip that is decoded.
+    """
+    start, total = 0, 0.0
+    for i, source in enumerate(sources):
+        seconds = min(_seconds(source), max_seconds)
+        if i > start and total + seconds > max_seconds:
+            yield slice(start, i)
+            start, total = i, 0.0
+        total += seconds
+    if len(sources) > start:
+        yield slice(start, len(sources))
+
+
+def _seconds(source: Any) -> float:
+    """Return the length that a file's header states, beyond which nothing is read; 0 if the header is unreadable."""
+    import soundfile as sf
+
+    try:
+        with sf.SoundFile(io.BytesIO(source)) as file:
+            return max(0, file.frames) / max(1, file.samplerate)
+    except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError):
+        return 0.0
+
+
+def sine(seconds: float) -> bytes:
+    """Return a 440 Hz sine as a WAV file of 16 bits at `RATE`."""
+    import soundfile as sf
+
+    buffer = io.BytesIO()
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)
+    sf.write(buffer, samples, RATE, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def json_type(value: object) -> str:
+    """Return the type of a value in JSON's words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, numbers.Number) else type(value).__name__)
+
+
+def quoted(text: str) -> str:
+    """Return at most 32 characters of a text from a request, in quotes."""
+    return repr(printable(text[:32] + ("..." if len(text) > 32 else "")))
+
+
+def _shown(value: object) -> str:
+    """Return a parameter as an error shows it."""
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return str(value) if isinstance(value, float) or abs(value) < 10**15 else "a huge number"
+    return quoted(value) if isinstance(value, str) else json_type(value)

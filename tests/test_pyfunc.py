@@ -1,0 +1,118 @@
+"""The tagger as MLflow's pyfunc model, in this process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hostile_requests import silence, wav
+from taggers import ONE_OF_EACH, write_tagger
+
+from fsat import tagging
+from fsat.errors import ConfigError
+from fsat.tagging import PyfuncTagger, Tagger
+from fsat.tagging.pyfunc import RequestCancelled, cancelled, groups, tag_params
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tagger's folder, with a model of each kind."""
+    return write_tagger(tmp_path_factory.mktemp("taggers") / "tagger", ONE_OF_EACH, n_folds=1)
+
+
+def frame(*values: object) -> pd.DataFrame:
+    return pd.DataFrame({"audio": pd.Series(values, dtype=object)})
+
+
+def n_compiled(model: PyfuncTagger) -> list[int]:
+    """Return how often each Keras model was compiled."""
+    return [member.model.predict_function.experimental_get_tracing_count() for member in model.tagger.members]
+
+
+def test_rows_have_labels_scores_or_an_error(folder) -> None:
+    model = PyfuncTagger(Tagger(folder), max_seconds=5)
+    result = model.predict(frame(wav(0.3), b"nothing", wav(0.3), silence(6)), {"top_k": 2})
+    assert result["error"].tolist() == [
+        "", "unreadable audio (Format not recognised)", "", "longer than max_seconds=5: 6 s",
+    ]  # fmt: skip
+    scores, _ = model.tagger.scores([wav(0.3)])
+    best = np.argsort(-scores[0], kind="stable")[:2]
+    for labels, values in zip(result["labels"], result["scores"], strict=True):
+        assert len(labels) == len(values)
+    assert result["labels"][0] == [model.tagger.labels[j] for j in best]
+    np.testing.assert_allclose(result["scores"][0], scores[0][best], atol=1e-6)
+    assert model.predict(frame(wav(0.3)), {"min_score": 1})["labels"][0] == []
+
+
+def test_only_bytes_are_decoded(folder, tmp_path) -> None:
+    """The file behind a path is not opened, though it exists."""
+    path = tmp_path / "clip.wav"
+    path.write_bytes(wav())
+    result = PyfuncTagger(Tagger(folder)).predict(frame(str(path), wav(), path, None, bytearray(wav())))
+    assert [bool(labels) for labels in result["labels"]] == [False, True, False, False, True]
+    assert result["error"][0] == "audio is str: expected the bytes of an audio file"
+
+
+def test_parameters() -> None:
+    assert tag_params(None) == tag_params({}) == (3, 0.0)
+    assert tag_params({"top_k": np.int32(5), "min_score": 1}) == (5, 1.0)
+    with pytest.raises(ConfigError, match="unknown parameter ''"):
+        tag_params({"": 1})
+
+
+def test_groups_are_no_longer_than_the_longest_clip() -> None:
+    """By the headers; what has no header counts as 0 s."""
+    clips = [wav(1), wav(1), b"nothing", wav(1), "a path", wav(5), wav(1), silence(1, total=2**36 - 1)]
+    assert [part.stop - part.start for part in groups(clips, 2.5)] == [3, 2, 1, 1, 1]
+    assert list(groups(clips, 1e12)) == [slice(0, len(clips))]
+    assert list(groups([], 1)) == []
+
+
+def test_a_cancelled_request_is_given_up(folder) -> None:
+    model, event = PyfuncTagger(Tagger(folder)), threading.Event()
+    event.set()
+    context = copy_context()
+    context.run(cancelled.set, event)
+    with pytest.raises(RequestCancelled):
+        context.run(model.predict, frame(wav()))
+    assert model.predict(frame(wav()))["error"][0] == ""
+
+
+def test_the_scoring_server_gets_a_compiled_tagger_with_its_limits(folder, monkeypatch) -> None:
+    """Any number of clips of any length compiles nothing: that would take a second."""
+    from fastapi import FastAPI
+
+    monkeypatch.setattr(FastAPI, "build_middleware_stack", FastAPI.build_middleware_stack)  # restored afterwards
+    monkeypatch.setitem(sys.modules, tagging.SCORING_SERVER, object())
+    monkeypatch.setenv("FSAT_SERVE_MAX_SECONDS", "5")
+    model = tagging._load_pyfunc(str(folder))
+    assert model.max_seconds == 5
+    assert FastAPI.build_middleware_stack.__module__ == "fsat.serving.server"
+    assert n_compiled(model) == [1, 1, 1]
+    for clips in ([wav(0.01)], [wav(0.25)], [wav(3)], [wav(0.4)] * 5, [wav(0.1 + 0.3 * i) for i in range(9)]):
+        model.predict(frame(*clips))
+    assert n_compiled(model) == [1, 1, 1]
+    monkeypatch.delitem(sys.modules, tagging.SCORING_SERVER)
+    assert n_compiled(tagging._load_pyfunc(str(folder))) == [0, 0, 0]  # compiled when needed
+
+
+def test_threads_share_a_fresh_tagger(folder) -> None:
+    """Eight threads start with its first clips; each gets what one thread gets."""
+    clips = [wav(0.1 + 0.23 * i, frequency=200 + 150 * i) for i in range(12)]
+    tagger, start = Tagger(folder), threading.Barrier(8)
+
+    def work(first: int) -> list[np.ndarray]:
+        start.wait(60)
+        return [tagger.scores([clips[i]])[0] for i in range(first, 12, 4)]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, [0, 1, 2, 3] * 2))
+    alone = [tagger.scores([clip])[0] for clip in clips]
+    for first, scores in zip([0, 1, 2, 3] * 2, results, strict=True):
+        np.testing.assert_array_equal(np.concatenate(scores), np.concatenate(alone[first::4]))
