@@ -11,7 +11,7 @@ import pytest
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.errors import AudioError
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training import predict as predict_module
 from fsat.training.batches import TrainingClips
 from fsat.training.predict import Predictor, average_crops, predict_clips
@@ -129,14 +129,14 @@ def test_results_of_threads_are_in_order_bounded_and_end_with_their_reader() -> 
         made.append(number)
         return number
 
-    assert list(in_order(slow_at_first, range(20), 3, 5)) == list(range(20))
+    assert list(Threads(3, 5).map(slow_at_first, range(20))) == list(range(20))
     made.clear()
-    reader = in_order(slow_at_first, range(1000), 3, 5)
+    reader = Threads(3, 5).map(slow_at_first, range(1000))
     assert next(reader) == 0
     reader.close()
     assert len(made) <= 1 + 5
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 // number, [2, 1, 0, 1], 2, 3))
+        list(Threads(2, 3).map(lambda number: 1 // number, [2, 1, 0, 1]))
 
 
 # --- prediction ------------------------------------------------------------------------------------

@@ -444,7 +444,7 @@ def test_an_export_that_scores_otherwise_is_not_left(registered, capsys, monkeyp
     assert run(["export", "--format", "tflite"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(
-        r"fsat: error: format=tflite: a score differs by \S+ on .*, expected at most 0.001; no file was written: .*",
+        r"fsat: error: format=tflite: a score differs by \S+ on .*, expected at most 0.001; nothing was written: .*",
         error,
     )
     assert sorted(os.listdir(registered)) == before

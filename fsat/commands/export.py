@@ -1,6 +1,6 @@
-"""Entry point `export`: write a registered tagger as one file for programs without fsat.
+"""Command `export`: a registered tagger as one file for programs without fsat, verified against the original.
 
-The file appears only if its scores equal those of the tagger; ``FILE.json`` beside it describes it.
+The file is written only if its scores agree with the original's; ``FILE.json`` beside it describes it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsat import __version__
 from fsat.commands.predict import uri_of
@@ -22,33 +22,27 @@ from fsat.text import short
 from fsat.tracking import descriptions, runs
 from fsat.tracking.registry import open_tagger, pinned, run_of
 
-METRICS = {
-    "difference": "greatest",
-    "difference_mean": "mean",
-    "same_best": "same_best",
-    "difference_as_tagged_here": "as_tagged_here",
-    "n_checked": "n_clips",
-}
-"""Metrics of the run, and the fields of `fsat.export.check.Difference` that they log."""
+if TYPE_CHECKING:
+    from fsat.export.check import Difference
 
 
 def export(format: str, output: Path, model: str, members: str = "all", check: Path | None = None) -> dict[str, Any]:
-    """Write a tagger as ONNX, TensorFlow Lite or Keras, with everything from the waveform to the scores inside.
+    """Write a tagger as ONNX, TensorFlow Lite or Keras, with all steps from the waveform to the scores.
 
     Args:
         format: one of `fsat.presets.EXPORT_FORMATS`.
-        output: the file, with the format as suffix; it and ``FILE.json`` are replaced.
+        output: path of the file, with the format as suffix; it and ``FILE.json`` are written whole.
         model: the tagger, as for `fsat.commands.predict.predict`.
         members: as for `fsat.tagging.Tagger.only`.
-        check: a file or folder of clips to compare scores on; by default generated clips.
+        check: file or folder of clips to compare scores on; by default generated sounds.
 
     Returns:
-        the contents of ``FILE.json``.
+        the content of ``FILE.json``.
 
     Raises:
-        ConfigError: the members do not exist, or the ratio of their sampling rates is not supported.
-        DataError: there are no clips to compare scores on.
-        FsatError: a package is missing, the file cannot be written, or its scores differ from the tagger's.
+        ConfigError: the members do not exist, or one model cannot have their sampling rates.
+        DataError: `check` has no clips.
+        FsatError: a package is missing, the file cannot be written, or its scores are not the original's.
         RunError: the model does not exist.
     """
     from fsat.export.check import find_files
@@ -65,25 +59,74 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         tagger_run = run_of(model)
         runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
-        facts = facts_of(tagger, format) | {"source": model, "tagger_run": tagger_run, "export_run": run_id}
-        write_whole(output, lambda path: facts.update(file=output.name, **_write(tagger, path, format, facts, check)))
-        sidecar = output.with_name(f"{output.name}.json")
-        write_whole(sidecar, lambda path: path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8"))
-        difference, megabytes = facts["difference"], facts["bytes"] / 1e6
-        runs.log_metrics({name: difference[key] for name, key in METRICS.items()} | {"megabytes": megabytes})
-        for path in (output, sidecar):
-            runs.log_file(path)
-        descriptions.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
-        say(
-            f"export: run {run_id}: {count(len(tagger.members), 'member')} in {output} ({megabytes:.1f} MB), a "
-            f"waveform at {facts['sampling_rate']} Hz in, {count(len(tagger.labels), 'score')} out; scores are within "
-            f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
-        )
+        sources = {"source": model, "tagger_run": tagger_run, "export_run": run_id}
+        facts = _write_model(tagger, format, output, check, sources)
+        _log(facts, format, output, run_id)
     return facts
 
 
+def _write_model(
+    tagger: Tagger, format: str, output: Path, check: Path | None, sources: dict[str, str]
+) -> dict[str, Any]:
+    """Write the model, unless its scores differ from the tagger's, and return the facts about it."""
+    from fsat.export.ensemble_model import ensemble_model
+    from fsat.export.formats import write_model
+
+    original = tagger.in_float32()
+    model = ensemble_model(original)
+    facts = facts_of(tagger, format) | sources
+
+    def write(path: Path) -> None:
+        write_model(model, path, format, facts)
+        difference = _compare(path, format, original, tagger, check)
+        facts.update(file=output.name, bytes=path.stat().st_size, difference=asdict(difference))
+
+    write_whole(output, write)
+    return facts
+
+
+def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: Path | None) -> Difference:
+    """Compare the scores of an exported model with the tagger's; raise `FsatError` if they are too different."""
+    from fsat.export.check import LIMIT, compare, generate_clips, read_clips
+    from fsat.export.formats import open_model
+
+    rate = original.rates[-1]
+    clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
+    difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
+    if difference.greatest > LIMIT:
+        raise FsatError(
+            f"format={format}: a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most "
+            f"{LIMIT:g}; nothing was written: try another format, or one member (members=...)"
+        )
+    return difference
+
+
+def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
+    """Write ``FILE.json``, and log and report the export."""
+    sidecar, difference = output.with_name(f"{output.name}.json"), facts["difference"]
+    write_whole(sidecar, lambda path: path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8"))
+    runs.log_metrics(
+        {
+            "difference": difference["greatest"],
+            "difference_mean": difference["mean"],
+            "same_best": difference["same_best"],
+            "difference_as_tagged_here": difference["as_tagged_here"],
+            "n_checked": difference["n_clips"],
+            "megabytes": facts["bytes"] / 1e6,
+        }
+    )
+    for path in (output, sidecar):
+        runs.log_file(path)
+    descriptions.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
+    say(
+        f"export: run {run_id}: {count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB), "
+        f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out; scores are within "
+        f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
+    )
+
+
 def check_output(format: str, output: Path) -> None:
-    """Raise `FsatError` if the format is unknown, or the file cannot be written or has another suffix."""
+    """Raise `FsatError` for an unknown format, another suffix, or a file that cannot be written."""
     if format not in EXPORT_FORMATS:
         raise FsatError(f"format={format}: expected one of {', '.join(EXPORT_FORMATS)}")
     if output.suffix.lower() != f".{format}":
@@ -92,7 +135,7 @@ def check_output(format: str, output: Path) -> None:
 
 
 def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
-    """Return what programs that use the exported tagger need to know, and its origin."""
+    """Return what a program needs to know to use the exported tagger, and its members."""
     method, weights = tagger.blend
     return {
         "fsat": __version__,
@@ -105,21 +148,3 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "blend": method,
         "study_weights": weights,
     }
-
-
-def _write(tagger: Tagger, path: Path, format: str, facts: dict[str, Any], check: Path | None) -> dict[str, Any]:
-    """Write and check a file; return its size as ``bytes`` and its ``difference`` from the tagger's scores."""
-    from fsat.export.check import LIMIT, compare, generate_clips, read_clips
-    from fsat.export.ensemble_model import ensemble_model
-    from fsat.export.formats import open_model, write_model
-
-    exact, rate = tagger.in_float32(), facts["sampling_rate"]
-    write_model(ensemble_model(exact), path, format, facts)
-    clips = read_clips(check, rate) if check else generate_clips([member.config for member in exact.members], rate)
-    difference = compare(open_model(path, format)[0], exact, tagger, clips, rate)
-    if difference.greatest > LIMIT:
-        raise FsatError(
-            f"format={format}: a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most "
-            f"{LIMIT:g}; no file was written: try another format, or one member (members=...)"
-        )
-    return {"bytes": path.stat().st_size, "difference": asdict(difference)}

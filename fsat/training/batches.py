@@ -14,7 +14,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.logmel import band_levels, spectra
 from fsat.data.mfcc import model_input
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training.augment import Draws, cut, draw, mask, mix
 from fsat.training.targets import Targets, encode_targets
 
@@ -67,7 +67,7 @@ class TrainingClips:
             batch = slice(first, min(first + config.batch_size, n))
             return self._inputs(draws, batch), encode_targets(self.targets, weights, draws, batch, config)
 
-        return in_order(make_batch, range(0, n, config.batch_size), WORKERS, AHEAD)
+        return Threads(WORKERS, AHEAD).map(make_batch, range(0, n, config.batch_size))
 
     def _inputs(self, draws: Draws, batch: slice) -> np.ndarray:
         """Return the augmented inputs of a batch, float32 (batch, *config.dim)."""

@@ -13,7 +13,7 @@ from fsat.data.clips import Clips
 from fsat.data.feature_store import fixed_features
 from fsat.data.logmel import crop_frames, spectra
 from fsat.data.mfcc import fixed_crops, model_input
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training.batches import AHEAD, WORKERS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Predictor:
         Yields:
             float32 (batch, *config.dim); log-mel spectrograms have more frames where `eval_duration` allows it.
         """
-        return in_order(self._inputs, self.crops.batches(batch_size), WORKERS, AHEAD)
+        return Threads(WORKERS, AHEAD).map(self._inputs, self.crops.batches(batch_size))
 
     def _inputs(self, batch: slice) -> np.ndarray:
         if self._mfcc is not None:
