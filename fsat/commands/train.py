@@ -12,8 +12,7 @@ from fsat.commands.fold_run import train_in_run
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
-from fsat.models import n_threads
-from fsat.models.precision import settle_precision
+from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.processes import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
