@@ -20,8 +20,7 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
-from fsat.models import n_threads
-from fsat.models.precision import settle_precision
+from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.processes import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
@@ -319,7 +318,7 @@ def _find_resumable(study: str, fold: int) -> str | None:
 
 def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
-    config, splits = dataset.config, training.split(dataset, fold)
+    config, splits = dataset.config, training.assign_splits(dataset, fold)
     tags = {
         "study": dataset.study, "fold": fold, "model": config.model, "folds": config.folds,
         "precision": config.precision, "selected_on": config.selected_on, "on_bad_clip": source.on_bad_clip,
@@ -332,7 +331,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     runs.log_params(params)
     runs.log_dataset(dataset.manifest)
     descriptions.give_colour(dataset.study)
-    if missing := training.untaught(dataset, splits):
+    if missing := training.labels_without_clips(dataset, splits):
         say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
             f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip
