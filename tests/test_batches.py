@@ -12,7 +12,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.mfcc import fixed_crops
 from fsat.errors import AudioError
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training import batches as batches_module
 from fsat.training.batches import TrainingClips, average_crops, evaluation_batches
 from fsat.training.predict import Predictor, predict_clips, predict_or_prior
@@ -118,9 +118,9 @@ def test_work_ahead_is_in_order_bounded_and_ends_with_its_reader() -> None:
         made.append(number)
         return number
 
-    assert list(in_order(slow_at_first, range(20), 3, 5)) == list(range(20))
+    assert list(Threads(3, 5).map(slow_at_first, range(20))) == list(range(20))
     made.clear()
-    reader = in_order(slow_at_first, range(1000), 3, 5)
+    reader = Threads(3, 5).map(slow_at_first, range(1000))
     assert next(reader) == 0
     reader.close()
     assert len(made) <= 1 + 5
@@ -128,7 +128,7 @@ def test_work_ahead_is_in_order_bounded_and_ends_with_its_reader() -> None:
 
 def test_an_error_in_a_worker_comes_out() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 // number, [2, 1, 0, 1], 2, 3))
+        list(Threads(2, 3).map(lambda number: 1 // number, [2, 1, 0, 1]))
 
 
 def test_equal_seed_fold_and_epoch_give_equal_batches() -> None:

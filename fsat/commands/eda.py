@@ -1,4 +1,4 @@
-"""Entry point `eda`: a look at the data."""
+"""Command `eda`: exploratory data analysis."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fsat.data.manifest import read_manifest
 from fsat.data.source import Source
+from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.eda import PAGE, write_eda
@@ -15,7 +16,7 @@ from fsat.tracking import descriptions, runs
 
 
 def eda(source: Source) -> str:
-    """Log the notebook's figures of a dataset, the tables behind them, and a page with all of it, ``eda.html``.
+    """Log figures and tables of a dataset, and ``eda.html``, a page of all of them.
 
     Returns:
         the run's id.
@@ -26,17 +27,17 @@ def eda(source: Source) -> str:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            facts, unread = write_eda(manifest, Path(name))
+            facts, problems = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
         runs.log_metrics(facts)
-        for problem in unread:
+        for problem in problems:
             say(f"warning: {problem}")
-        descriptions.describe(lambda here: run_descriptions.eda(source.data_dir, facts, here))
+        descriptions.describe(lambda run_link: run_descriptions.eda(source.data_dir, facts, run_link))
         say(
-            f"eda: run {run_id}: {facts['n_train']} training clips ({facts['n_verified']} verified by hand) of "
-            f"{facts['n_classes']} classes, {facts['fewest_clips']} to {facts['most_clips']} a class, "
+            f"eda: run {run_id}: {count(facts['n_train'], 'training clip')} ({facts['n_verified']} verified by hand) "
+            f"of {count(facts['n_classes'], 'class')}, {facts['fewest_clips']} to {facts['most_clips']} a class, "
             f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
-            f"{facts['train_seconds'] / 60:.1f} min in all; {facts['n_test']} test clips"
+            f"{facts['train_seconds'] / 60:.1f} min in all; {count(facts['n_test'], 'test clip')}"
         )
         say(f"eda: {PAGE} shows it in words, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
         return run_id

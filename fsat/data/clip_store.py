@@ -37,7 +37,7 @@ from fsat.files import (
     write_all,
     write_facts,
 )  # fmt: skip
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.progress import Progress
 
 FORMAT = 1
@@ -94,8 +94,8 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
             check_space(unfinished, sum(sizes[len(entries) :]))
             known = _finished_elsewhere(folder, sampling_rate, {file.digest for file in files[len(entries) :]})
             workers = os.cpu_count() or 1
-            decoded = in_order(
-                lambda file: _samples_of(file, sampling_rate, known), files[len(entries) :], workers, 4 * workers
+            decoded = Threads(workers, 4 * workers).map(
+                lambda file: _samples_of(file, sampling_rate, known), files[len(entries) :]
             )
             with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress, closing(decoded):
                 progress.advance(len(entries))

@@ -17,7 +17,7 @@ import soundfile as sf
 
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import duration
 from fsat.reports.players import LISTEN_SECONDS, mp3_of
@@ -110,7 +110,7 @@ def encode(
     """
     workers = os.cpu_count() or 1
     for example, result in zip(
-        examples, in_order(lambda one: _mp3(one, seconds), examples, workers, 2 * workers), strict=True
+        examples, Threads(workers, 2 * workers).map(lambda example: _mp3(example, seconds), examples), strict=True
     ):
         about = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
         if isinstance(result, str):

@@ -7,7 +7,7 @@ tagging that is resumed gives the same bits as one that was never interrupted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
 from fsat.options import TagSettings
+from fsat.parallel.executor import Threads
 from fsat.parallel.processes import cores
-from fsat.parallel.threads import in_order
 from fsat.tagging.ledger import File
 from fsat.tagging.tagger import Decoded, Tagger
 
@@ -44,7 +44,7 @@ def tag_groups(
     settings: TagSettings,
     note: Callable[[str], None],
     groups: Iterable[list[File]],
-) -> Iterator[list[tuple[int, Result]]]:
+) -> Generator[list[tuple[int, Result]]]:
     """Tag files.
 
     Args:
@@ -68,12 +68,12 @@ def tag_groups(
         return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
 
     n_threads = len(cores())
-    decoded = in_order(decode, files, n_threads, DECODED_AHEAD * n_threads)
-    for _, group in groupby(decoded, key=lambda item: item[0]):
+    decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
+    for _, numbered in groupby(decoded, key=lambda item: item[0]):
         results: list[tuple[int, Result]] = []
         batch: list[tuple[File, Decoded]] = []
         n_samples = 0
-        for _, file, clip in group:
+        for _, file, clip in numbered:
             interrupts.check()
             batch.append((file, clip))
             n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.values()))

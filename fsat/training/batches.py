@@ -15,7 +15,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.logmel import Spectra, band_levels, crop_frames, spectra
 from fsat.data.mfcc import FixedCrops, fixed_crops, model_input
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training.augment import cut, draw, mask, mix
 from fsat.training.targets import Lessons, targets_of
 
@@ -72,7 +72,7 @@ class TrainingClips:
             crops = self.clips.crops(draws.order[some], draws.starts[some], config.audio_length)
             return mix(model_input(crops, config), draws, some), targets
 
-        return in_order(make, range(0, len(draws.order), config.batch_size), WORKERS, AHEAD)
+        return Threads(WORKERS, AHEAD).map(make, range(0, len(draws.order), config.batch_size))
 
 
 def evaluation_crops(clips: Clips, config: Config, source: Spectra | None = None) -> FixedCrops:
@@ -104,7 +104,7 @@ def evaluation_batches(
             return source.crops(which, starts, length)[..., np.newaxis]
         return model_input(clips.crops(which, starts, length), config)
 
-    return in_order(make, crops.batches(batch_size), WORKERS, AHEAD)
+    return Threads(WORKERS, AHEAD).map(make, crops.batches(batch_size))
 
 
 def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:

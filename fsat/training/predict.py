@@ -12,7 +12,7 @@ from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.fixed import fixed_features
 from fsat.data.logmel import spectra
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches, evaluation_crops
 
 if TYPE_CHECKING:
@@ -44,11 +44,9 @@ class Predictor:
         if self._features is None:
             return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH, self._spectra)
         total = len(self.crops.which)
-        return in_order(
+        return Threads(WORKERS, AHEAD).map(
             lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),
             range(0, total, CROPS_PER_BATCH),
-            WORKERS,
-            AHEAD,
         )
 
     def __call__(self, *models: keras.Model) -> list[np.ndarray]:
