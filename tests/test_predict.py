@@ -21,9 +21,8 @@ from taggers import TINY, register_tagger, write_tagger
 
 from fsat.cli import cli
 from fsat.commands.predict import predict, uri_of
-from fsat.errors import ConfigError, DataError, FsatError, RunError
+from fsat.errors import ConfigError, DataError, FsatError
 from fsat.options import CLIPS, TagSettings
-from fsat.parallel.processes import map_side_by_side
 from fsat.tagging import Tagger, ledger
 from fsat.tracking.registry import open_tagger
 
@@ -150,18 +149,6 @@ def test_processes_side_by_side_find_the_same_bits(tagger, clips, tmp_path):
     )
 
 
-def die(item: int) -> int:
-    if item == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-@pytest.mark.process
-def test_a_process_that_dies_is_said_and_ends_the_others():
-    with pytest.raises(RunError, match=r"a process that tags died; .* workers=1"):
-        list(map_side_by_side(die, range(1000), 2))
-
-
 def test_members_can_be_chosen(tagger, clips, tmp_path):
     """Numbers take the studies by turns; names say which."""
     path = clips / "100.wav"
@@ -261,7 +248,7 @@ def test_killed_it_goes_on_where_it_was(tagger, many, store, tmp_path, how, caps
     done = n_done(output)
     assert 0 < done < 3000
     if how == signal.SIGTERM:
-        assert f"{done} of 3000 files are tagged and kept; the same command resumes from there" in said
+        assert f"{done} of 3000 files are tagged; the same command resumes there" in said
         assert said.strip().splitlines()[-1] == "fsat: error: stopped by SIGTERM"
     else:
         os.link(many / "0000.wav", many / "new.wav")  # what has come meanwhile is tagged too
@@ -336,7 +323,7 @@ def test_a_ledger_that_is_none(tagger, clips, tmp_path, resume):
     ("text", "output", "model", "message"),
     [
         ("nowhere", "t.csv", "champion", "input=nowhere: no such file or folder"),
-        ("*.nothing", "t.csv", "champion", "no files to tag in it; expected a file, a folder"),
+        ("*.nothing", "t.csv", "champion", "no files to tag; expected a file, a folder"),
         (".", "t.xml", "champion", "expected a name that ends in .csv, .jsonl, .parquet"),
         (".", "t.csv", "challenger", "model=models:/fsat@challenger: cannot be loaded"),
         ("bad.csv", "t.csv", "champion", "bad.csv: got columns 'name'; expected"),
