@@ -1,4 +1,4 @@
-"""Benchmarks of fsat against what it replaces: the notebook's way, librosa, numpy, PyTorch, and fsat itself.
+"""Compare fsat with the notebook, librosa, numpy, PyTorch and itself.
 
-Run by ``python -m benchmarks DATA_DIR``; the results stand in RESULTS.md. Nothing in `fsat` imports from here.
+``python -m benchmarks DATA_DIR`` writes the results to RESULTS.md. Nothing in `fsat` imports from here.
 """

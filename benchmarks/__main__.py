@@ -1,4 +1,4 @@
-"""``python -m benchmarks DATA_DIR [NAME ...]``: run benchmarks and write RESULTS.md."""
+"""Run benchmarks and write RESULTS.md: ``python -m benchmarks DATA_DIR [NAME ...]``."""
 
 from __future__ import annotations
 
@@ -14,54 +14,66 @@ from benchmarks import report
 from benchmarks.harness import Bench, Section, is_installed, say
 
 NAMES = (
-    "decode", "spectra", "train", "frameworks", "predict", "collection", "recording", "serve", "export", "blend",
-    "startup", "memory", "folds", "precision",
-)  # fmt: skip
-"""What is run where no names are given, in the order of RESULTS.md; each is a module with a function `run`."""
+    "decode",
+    "spectra",
+    "train",
+    "frameworks",
+    "predict",
+    "collection",
+    "recording",
+    "serve",
+    "export",
+    "blend",
+    "startup",
+    "memory",
+    "folds",
+    "precision",
+)
+"""Benchmarks that run by default, in the order of RESULTS.md; each is a module with a function `run`."""
 
 SCORES = ("quality", "recipe", "weak_labels")
-"""What is measured is how good the models are; they have seeds instead of repeats."""
+"""Benchmarks of the models' scores, with seeds instead of repeats."""
 
 LONG = (*SCORES, "eda")
-"""Those that are run only by name: they take long, and `eda` another DATA_DIR and 11 GB on the disk."""
+"""Benchmarks that run only by name: they take long, and `eda` needs another DATA_DIR and 11 GB of disk."""
 
 FAULTS = ("kill_fold", "kill_predict", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
-"""Those of `benchmarks.faults`, run only by name: what fsat does when processes, servers and disks fail it."""
+"""Benchmarks in `benchmarks.faults`, run only by name: behaviour when processes, servers and disks fail."""
 
-EVERY = (*NAMES, *LONG, *FAULTS)
+ALL = (*NAMES, *LONG, *FAULTS)
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> int:
-    """Run the benchmarks asked for, one after the other; 1 if one of them failed."""
+    """Run benchmarks one after the other; return 1 if one of them failed."""
     arguments = parse()
     failed = []
     for name in arguments.names:
         say(f"{name}:")
         commit, before, busy = report.commit(), report.cpu_times(), report.busy_share()
         with tempfile.TemporaryDirectory(prefix=f"fsat-bench-{name}-", dir=arguments.tmp) as folder:
-            os.environ["FSAT_CACHE_DIR"] = str(Path(folder) / "cache")  # never the user's own
+            os.environ["FSAT_CACHE_DIR"] = str(Path(folder) / "cache")  # not the user's cache
             work = Path(folder) / "work"
             work.mkdir()
             bench = Bench(arguments.data_dir, work, arguments.repeats, arguments.quick, tuple(arguments.store_mb))
             try:
                 section = run(name, bench)
-            except Exception:  # the next one may still run; the old section stays
+            except Exception:  # the others still run; the old section stays
                 traceback.print_exc()
                 failed.append(name)
                 continue
         text = report.render(name, section, command(arguments, name), commit, quiet(before, busy))
         print(text, flush=True)
         if arguments.output:
-            report.update(arguments.output, {name: text}, EVERY)
+            report.update(arguments.output, {name: text}, ALL)
     if failed:
         say(f"failed: {', '.join(failed)}; their sections stay as they were")
     return 1 if failed else 0
 
 
 def run(name: str, bench: Bench) -> Section:
-    """Run a benchmark; where a library that it cannot do without is not installed, a section that says so."""
+    """Run a benchmark; if a library that it needs is missing, return a section that says so."""
     module = importlib.import_module(f"benchmarks.{'faults.' if name in FAULTS else ''}{name}")
     if missing := [need for need in getattr(module, "NEEDS", ()) if not is_installed(need)]:
         words = " ".join(missing)
@@ -70,26 +82,32 @@ def run(name: str, bench: Bench) -> Section:
 
 
 def parse() -> argparse.Namespace:
-    """The command line's arguments, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="real clips: train.csv and audio_train/")
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder with train.csv and audio_train/")
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which to run: {', '.join(EVERY)}; if none, all but {', '.join((*LONG, *FAULTS))}",
+        help=f"benchmarks to run: {', '.join(ALL)} [default: all but {', '.join((*LONG, *FAULTS))}]",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="how often each side is run [default: 3]")
-    parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that all of it runs; only printed")
-    parser.add_argument("--output", type=Path, help="the file to write [default: RESULTS.md; none with --quick]")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side [default: 3]")
+    parser.add_argument(
+        "--quick", action="store_true", help="test that the benchmarks run, with small sizes; print only"
+    )
+    parser.add_argument("--output", type=Path, help="file to write [default: RESULTS.md; none with --quick]")
     parser.add_argument("--tmp", type=Path, help="folder for temporary files, up to 11 GB [default: the system's]")
     parser.add_argument(
-        "--store_mb", type=int, nargs=2, default=None, metavar=("SMALL", "LARGE"),
+        "--store_mb",
+        type=int,
+        nargs=2,
+        default=None,
+        metavar=("SMALL", "LARGE"),
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
-    )  # fmt: skip
+    )
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(EVERY):
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(EVERY)}")
+    if unknown := set(arguments.names) - set(ALL):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; expected {', '.join(ALL)}")
     if not (arguments.data_dir / "train.csv").is_file():
         parser.error(f"{arguments.data_dir}: expected a folder with train.csv and audio_train/")
     if arguments.repeats < 1:
@@ -103,20 +121,19 @@ def parse() -> argparse.Namespace:
 
 
 def command(arguments: argparse.Namespace, name: str) -> str:
-    """How to get a section again."""
+    """Return the command that produces a section."""
     sizes = f" --store_mb {arguments.store_mb[0]} {arguments.store_mb[1]}" if name == "memory" else ""
     quick = " --quick" if arguments.quick else ""
-    without = name in (*SCORES, *FAULTS[:5])  # these have seeds instead
-    repeats = "" if without else f" --repeats {arguments.repeats}"
+    has_seeds = name in (*SCORES, *FAULTS[:5])
+    repeats = "" if has_seeds else f" --repeats {arguments.repeats}"
     return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
 
 
 def quiet(before: tuple[int, int, int], busy: float) -> str:
-    """What is known of other work on the machine while the benchmark ran."""
+    """Return the other load on the machine before and during a benchmark."""
     after = report.cpu_times()
     stolen = (after[2] - before[2]) / max(1, after[0] - before[0])
-    return (f"Other work in the 2 s before: {busy:.0%} of the cores; stolen by other virtual machines meanwhile: "
-            f"{stolen:.0%}")  # fmt: skip
+    return f"Other load in the 2 s before: {busy:.0%} of the cores; stolen by other virtual machines: {stolen:.0%}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Blending ten large prediction files: time against only reading them, and peak memory."""
+"""Compare the time to blend ten large prediction files with that to read them, and measure the peak memory."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ FILES, CLIPS, CLASSES = 10, 1_000_000, 41
 
 
 def run(bench: Bench) -> Section:
-    """Write the files, then read and blend them by turns."""
+    """Write the files, then read and blend them alternately."""
     n_clips = bench.pick(CLIPS, 20_000)
     paths = [str(bench.folder / f"{i}.npy") for i in range(FILES)]
     call("benchmarks.blend:write_predictions", paths=paths, n_clips=n_clips)
-    found = alternate(bench.repeats, {
+    outputs = {"out": str(bench.folder / "out.npy"), "best": str(bench.folder / "best.npy")}
+    sides = {
         "np.load": partial(call, "benchmarks.blend:load_files", paths=paths),
-        "fsat": partial(call, "benchmarks.blend:fsat_blend", paths=paths, out=str(bench.folder / "out.npy"),
-                        best=str(bench.folder / "best.npy")),
-    })  # fmt: skip
-    ours, theirs = found["fsat"], found["np.load"]
+        "fsat": partial(call, "benchmarks.blend:fsat_blend", paths=paths, **outputs),
+    }
+    results = alternate(bench.repeats, sides)
+    fsat, numpy = results["fsat"], results["np.load"]
     rows = [
-        Row("blend, take the three best, write both", samples("fsat", ours, "seconds", "s"),
-            samples("`np.load` of each file", theirs, "seconds", "s"), at_most=5),
-        Row("peak memory above the imports", samples("fsat", ours, "megabytes", "MB"), at_most=300),
-        Row("the same of `np.load`", samples("`np.load` of each file", theirs, "megabytes", "MB")),
-    ]  # fmt: skip
+        Row(
+            "blend, take the three best, write both",
+            samples("fsat", fsat, "seconds", "s"),
+            samples("`np.load` of each file", numpy, "seconds", "s"),
+            at_most=5,
+        ),
+        Row("peak memory above the imports", samples("fsat", fsat, "megabytes", "MB"), at_most=300),
+        Row("the same of `np.load`", samples("`np.load` of each file", numpy, "megabytes", "MB")),
+    ]
     notes = [
         f"{FILES} arrays of {n_clips} x {CLASSES} float32 ({n_clips * CLASSES * 4 / 1e6:.0f} MB each), read from the "
-        "system's cache on both sides, each in a fresh process. Peak memory is VmHWM, the greatest resident size, less "
-        "that after the imports; unlike ru_maxrss it does not begin with the parent's. fsat: `blend_files`, which "
-        "writes the blend and the three best classes of every clip to files (not waiting for the disk); the first "
-        "rows are checked against the definition.",
+        "page cache on both sides, each in a new process. Peak memory is VmHWM, the maximum resident size, less "
+        "that after the imports; unlike ru_maxrss it does not include the parent's. fsat writes the blend and the "
+        "three best classes of every clip to files, without waiting for the disk; the first rows are compared with the "
+        "definition.",
     ]
     return Section(rows, notes, ["numpy"])
 
 
 def write_predictions(paths: list[str], n_clips: int) -> None:
-    """Random probabilities, one array a file; the first rows have a 0."""
+    """Write random probabilities, one array per file; the first rows contain a 0."""
     import numpy as np
 
     rng = np.random.default_rng(1001)
@@ -61,18 +66,18 @@ def load_files(paths: list[str]) -> dict[str, float]:
 
 
 def fsat_blend(paths: list[str], out: str, best: str) -> dict[str, float]:
-    """Blend the files into one and take the three best labels of every clip into another."""
+    """Write the blend of the files to `out`, and the three best classes of every clip to `best`."""
     from fsat.metrics.blending import blend_files
 
     before, start = _peak_mb(), time.perf_counter()
     blend_files([Path(path) for path in paths], Path(out), Path(best))
-    found = {"seconds": time.perf_counter() - start, "megabytes": _peak_mb() - before}
+    result = {"seconds": time.perf_counter() - start, "megabytes": _peak_mb() - before}
     _check(paths, out, best)
-    return found
+    return result
 
 
 def _check(paths: list[str], out: str, best: str) -> None:
-    """Raise unless the first rows are what the definition says, in the notebook's order of labels."""
+    """Raise an AssertionError if the first rows differ from the definition."""
     import numpy as np
 
     tiny = np.finfo(np.float32).tiny
@@ -85,6 +90,6 @@ def _check(paths: list[str], out: str, best: str) -> None:
 
 
 def _peak_mb() -> float:
-    """Greatest resident size of this process so far, in MB (10⁶ bytes)."""
+    """Return the maximum resident size of this process so far, in MB (10⁶ bytes)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6

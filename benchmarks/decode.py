@@ -1,4 +1,4 @@
-"""Decoding and features: fsat's store against librosa clip after clip, and fsat's MFCC against librosa's."""
+"""Compare fsat's clip store with librosa, file by file, and fsat's MFCC with librosa's."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ def run(bench: Bench) -> Section:
     n_files = bench.pick(FILES, 20)
     folder = str(bench.folder / "data")
     facts = call("benchmarks.sounds:write_dataset", data_dir=str(bench.data_dir), folder=folder, n_rows=n_files)
-    found = alternate(bench.repeats, {
-        "store": partial(_fresh_store, bench, folder),
+    sides = {
+        "store": partial(_build_store, bench, folder),
         "librosa": partial(call, "benchmarks.decode:librosa_loads", folder=folder),
-    })  # fmt: skip
-    librosa = _rates("librosa.load, kaiser_fast", found["librosa"], n_files, "seconds")
+    }
+    results = alternate(bench.repeats, sides)
+    librosa = _rates("librosa.load, kaiser_fast", results["librosa"], n_files, "seconds")
+    store = _rates("fsat's store", results["store"], n_files, "store")
+    with_checks = _rates("fsat", results["store"], n_files, "check", "store")
     rows = [
-        Row(f"decoding to {RATE} Hz", _rates("fsat's store", found["store"], n_files, "store"), librosa, at_least=25),
-        Row("the same, checks and hashes of the files included",
-            _rates("fsat", found["store"], n_files, "check", "store"), librosa),
-    ]  # fmt: skip
+        Row(f"decoding to {RATE} Hz", store, librosa, at_least=25),
+        Row("the same with checks and hashes of the files", with_checks, librosa),
+    ]
 
     crops = str(bench.folder / "crops.npy")
     difference = call("benchmarks.decode:write_crops", folder=folder, path=crops)
     passes = bench.pick(10, 2)
-    mfcc = alternate(bench.repeats, {
+    mfcc_sides = {
         "mfcc: fsat": partial(call, "benchmarks.decode:fsat_mfcc", path=crops, passes=passes),
         "mfcc: librosa": partial(call, "benchmarks.decode:librosa_mfcc", path=crops, passes=passes),
-    })  # fmt: skip
-    ours, theirs = mfcc.values()
-    what = f"{N_MFCC} MFCC of {CROPS} crops of 2 s at {CROP_RATE} Hz"
+    }
+    fsat_results, librosa_results = alternate(bench.repeats, mfcc_sides).values()
+    fsat = samples("fsat", fsat_results, "rate", "crops/s")
+    one_by_one = samples("librosa, crop by crop", librosa_results, "rate", "crops/s")
     rows += [
-        Row(what, samples("fsat", ours, "rate", "crops/s"), samples("librosa, crop after crop", theirs, "rate",
-            "crops/s"), at_least=5),
-        Row("their greatest absolute difference", Samples("", [difference], ""), at_most=1e-3),
-    ]  # fmt: skip
+        Row(f"{N_MFCC} MFCC of {CROPS} crops of 2 s at {CROP_RATE} Hz", fsat, one_by_one, at_least=5),
+        Row("maximum absolute difference", Samples("", [difference], ""), at_most=1e-3),
+    ]
     notes = [
         f"{n_files} WAV files of {facts['seconds']:g} s at {facts['samplerate']} Hz, 16 bits, mono: {facts['clips']} "
-        "real clips, repeated, no two alike; read from the system's cache on both sides. fsat: `open_clips` into a "
-        "fresh cache folder, flushed to disk, on all cores. librosa: `load(path, sr=16000, "
-        'res_type="kaiser_fast")` one after another, its compilation by numba done before.',
+        "real clips, repeated, no two equal; read from the page cache on both sides. fsat: `open_clips` into an empty "
+        "cache folder, flushed to disk, on all cores. librosa: `load(path, sr=16000, "
+        'res_type="kaiser_fast")` file by file, after its compilation by numba.',
         f"MFCC: mean of {passes} passes over the same crops after one that is not counted.",
     ]
     return Section(rows, notes, ["librosa", "resampy", "soxr", "soundfile", "numpy", "scipy"])
@@ -58,8 +60,8 @@ def _rates(who: str, results: list[dict[str, float]], n_files: int, *parts: str)
     return Samples(who, [n_files / sum(result[part] for part in parts) for result in results], "clips/s")
 
 
-def _fresh_store(bench: Bench, folder: str) -> dict[str, float]:
-    cache = bench.folder / "fresh-cache"
+def _build_store(bench: Bench, folder: str) -> dict[str, float]:
+    cache = bench.folder / "empty-cache"
     try:
         return call("benchmarks.decode:fsat_store", environment={"FSAT_CACHE_DIR": str(cache)}, folder=folder)
     finally:
@@ -71,8 +73,8 @@ def _fnames(folder: str) -> list[str]:
 
 
 def fsat_store(folder: str) -> dict[str, float]:
-    """Seconds to ``check`` and hash the files and to build the ``store``."""
-    import soundfile  # noqa: F401  (imports are not timed)
+    """Return the seconds to ``check`` and hash the files and to build the ``store``."""
+    import soundfile  # noqa: F401  (not timed)
     import soxr  # noqa: F401
 
     from fsat.data.cache import ClipFile, open_clips
@@ -94,7 +96,7 @@ def fsat_store(folder: str) -> dict[str, float]:
 
 
 def librosa_loads(folder: str) -> dict[str, float]:
-    """Seconds to load all files one after another, as the notebook does."""
+    """Return the seconds to load all files one by one, as the notebook does."""
     import librosa
 
     paths = [Path(folder) / "audio_train" / fname for fname in _fnames(folder)]
@@ -106,7 +108,7 @@ def librosa_loads(folder: str) -> dict[str, float]:
 
 
 def write_crops(folder: str, path: str) -> float:
-    """Write float32 (CROPS, 2 s) from the middle of clips; the greatest difference of fsat's MFCC from librosa's."""
+    """Write float32 crops (CROPS, 2 s) of clips; return the maximum difference between fsat's and librosa's MFCC."""
     import librosa
     import numpy as np
 
@@ -125,7 +127,7 @@ def write_crops(folder: str, path: str) -> float:
 
 
 def fsat_mfcc(path: str, passes: int) -> dict[str, float]:
-    """Crops a second, the whole batch at once."""
+    """Return crops per second, as one batch."""
     import numpy as np
 
     from fsat.data.mfcc import mfcc
@@ -135,7 +137,7 @@ def fsat_mfcc(path: str, passes: int) -> dict[str, float]:
 
 
 def librosa_mfcc(path: str, passes: int) -> dict[str, float]:
-    """Crops a second, one after another."""
+    """Return crops per second, one by one."""
     import librosa
     import numpy as np
 

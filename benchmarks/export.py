@@ -1,4 +1,4 @@
-"""Exported taggers, ONNX and TensorFlow Lite, against `fsat.tagging.Tagger`: clips scored one by one."""
+"""Compare exported taggers, ONNX and TensorFlow Lite, with `fsat.tagging.Tagger`, clip by clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness import Bench, Row, Section, alternate, call, samples
 
 CLIPS, FOLDS, CLASSES = 100, 3, 41
 WARM_UP = 3
-"""Clips scored before the time counts: functions are traced and memory is planned at the first ones."""
+"""Clips scored before timing: functions are traced and memory is planned at the first ones."""
 
 TAGGERS = {
     "conv1d": ("conv1d",),
@@ -19,51 +19,46 @@ TAGGERS = {
     "cnn_logmel": ("cnn_logmel",),
     "all three": ("conv1d", "conv2d_mfcc", "cnn_logmel"),
 }
-"""Models whose studies of `FOLDS` folds each make a tagger; the last one's members differ in sampling rate."""
+"""Models of each tagger, with `FOLDS` folds each; the members of the last one differ in sampling rate."""
 
 LIMIT = 1e-3
 NEEDS = ("onnx", "onnxruntime", "tf2onnx")
 
 
 def run(bench: Bench) -> Section:
-    """Score the same clips by each."""
+    """Score the same clips with each."""
     n_clips, folds = bench.pick(CLIPS, 4), bench.pick(FOLDS, 1)
     rows: list[Row] = []
     for name, models in bench.pick(TAGGERS, {"all three": TAGGERS["all three"]}).items():
         folder = bench.folder / name.replace(" ", "_")
-        made = call("benchmarks.export:make", data_dir=str(bench.data_dir), folder=str(folder), models=models,
-                    folds=folds, n_clips=n_clips)  # fmt: skip
+        arguments = {"data_dir": str(bench.data_dir), "folder": str(folder), "models": models}
+        tagger = call("benchmarks.export:make", **arguments, folds=folds, n_clips=n_clips)
         sides = {
-            side: partial(call, f"benchmarks.export:{function}", folder=str(folder), rate=made["rate"], kind=side)
+            side: partial(call, f"benchmarks.export:{function}", folder=str(folder), rate=tagger["rate"], kind=side)
             for side, function in (("fsat", "original"), ("onnx", "exported"), ("tflite", "exported"))
         }
-        found = alternate(bench.repeats, sides)
-        fsat = f"fsat, {found['fsat'][0]['precision']}"
+        results = alternate(bench.repeats, sides)
+        fsat = f"fsat, {results['fsat'][0]['precision']}"
+        for quantity, key, unit in (("clips one by one", "rate", "clips/s"), ("loading", "load", "s")):
+            original_samples = samples(fsat, results["fsat"], key, unit)
+            for side in ("onnx", "tflite"):
+                rows.append(Row(f"{name}: {quantity}", samples(side, results[side], key, unit), original_samples))
         for side in ("onnx", "tflite"):
-            first, second = (
-                samples(side, found[side], "rate", "clips/s"),
-                samples(fsat, found["fsat"], "rate", "clips/s"),
-            )
-            rows.append(Row(f"{name}: clips one by one", first, second))
-        for side in ("onnx", "tflite"):
-            first, second = samples(side, found[side], "load", "s"), samples(fsat, found["fsat"], "load", "s")
-            rows.append(Row(f"{name}: opening it", first, second))
-        for side in ("onnx", "tflite"):
-            off = samples(side, found[side], "difference", "")
-            rows.append(Row(f"{name}: greatest difference of a score", off, at_most=LIMIT))
+            difference = samples(side, results[side], "difference", "")
+            rows.append(Row(f"{name}: maximum difference of a score", difference, at_most=LIMIT))
     notes = [
-        f"{made['n_clips']} real clips of about 5 s; taggers of {folds} folds a study with weights of chance, whose "
-        f"last layer is scaled so that scores are sure of themselves, {CLASSES} classes. All sides are given the same "
-        "samples, at the highest rate of the members, and score one clip after the other: decoding is in no side's "
-        "time, resampling for members at lower rates in every side's. fsat takes the samples as a WAV file in memory, "
-        f"which it reads in less than a millisecond. {WARM_UP} clips are scored before. Exports use as many threads as "
-        "there are cores. Differences are from fsat in float32."
+        f"{tagger['n_clips']} real clips of about 5 s; taggers of {folds} folds per study with random weights, whose "
+        f"last layer is scaled for confident scores, {CLASSES} classes. All sides receive the same samples at the "
+        "highest rate of the members and score clip by clip: decoding is not timed, resampling for members at lower "
+        "rates is. fsat reads the samples from a WAV file in memory, in less than a millisecond. "
+        f"{WARM_UP} clips are scored before. Exports use as many threads as there are cores. Differences are from fsat "
+        "in float32."
     ]
     return Section(rows, notes, ["tensorflow", "onnxruntime", "tf2onnx", "numpy"])
 
 
 def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int) -> dict[str, Any]:
-    """Write a tagger, its exports, the clips, and what the tagger makes of them in float32.
+    """Write a tagger, its exports, the clips, and their scores by the tagger in float32.
 
     Returns:
         ``rate`` of the exports in Hz, and ``n_clips``.
@@ -87,10 +82,10 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     clips = [decode(path, rate) for path in paths]
     files = []
     for fold, config in enumerate(configs):
-        model = build(config, CLASSES)
-        _make_sure(model, config, [decode(path, config.sampling_rate) for path in paths[:10]], fold)
+        network = build(config, CLASSES)
+        _scale_last_layer(network, config, [decode(path, config.sampling_rate) for path in paths[:10]], fold)
         path = root / f"{fold}.weights.h5"
-        save_weights(model, path)
+        save_weights(network, path)
         files.append(MemberFiles(config.model, fold, config, path))
     labels = [f"class{i}" for i in range(CLASSES)]
     write(root / "tagger", files, labels)
@@ -98,16 +93,16 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     scores, errors = original.scores([_wav(clip, rate) for clip in clips])
     if any(errors):
         raise RuntimeError(f"not all clips were scored: {next(filter(None, errors))}")
-    whole = whole_tagger([(m.study, m.config, m.model) for m in original.members], *original.blend)
+    model = whole_tagger([(m.study, m.config, m.model) for m in original.members], *original.blend)
     for format in ("onnx", "tflite"):
-        write_model(whole, root / f"tagger.{format}", format, {"labels": labels, "sampling_rate": rate})
+        write_model(model, root / f"tagger.{format}", format, {"labels": labels, "sampling_rate": rate})
     np.savez(root / "clips.npz", *clips)
     np.save(root / "scores.npy", scores)
     return {"rate": rate, "n_clips": len(clips)}
 
 
 def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
-    """The tagger as it computes on this machine."""
+    """Measure the tagger with the precision of this machine."""
     from fsat.models import import_keras
     from fsat.models.precision import settle_precision
     from fsat.tagging import Tagger
@@ -116,32 +111,32 @@ def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
     start = time.perf_counter()
     tagger = Tagger(Path(folder) / "tagger")
     load = time.perf_counter() - start
-    found = sorted({settle_precision(member.config).precision for member in tagger.members})
-    result = _timed(folder, lambda file: tagger.scores([file])[0][0], lambda clip: _wav(clip, rate))
-    return {"load": load, "precision": " and ".join(found), **result}
+    precisions = sorted({settle_precision(member.config).precision for member in tagger.members})
+    result = _measure(folder, lambda file: tagger.scores([file])[0][0], lambda clip: _wav(clip, rate))
+    return {"load": load, "precision": " and ".join(precisions), **result}
 
 
 def exported(folder: str, rate: int, kind: str) -> dict[str, Any]:
-    """An export, on as many threads as there are cores."""
+    """Measure an export, with as many threads as there are cores."""
     from fsat.export.formats import open_model
 
     if kind == "onnx":
-        import onnxruntime  # noqa: F401  (before the time counts)
+        import onnxruntime  # noqa: F401  (not timed)
     else:
         import tensorflow  # noqa: F401
     start = time.perf_counter()
     score, _ = open_model(Path(folder) / f"tagger.{kind}", kind)
     load = time.perf_counter() - start
-    return {"load": load, **_timed(folder, score, lambda clip: clip)}
+    return {"load": load, **_measure(folder, score, lambda clip: clip)}
 
 
-def _timed(folder: str, score: Any, prepared: Any) -> dict[str, float]:
-    """Clips a second, and the greatest difference from the original."""
+def _measure(folder: str, score: Any, prepare: Any) -> dict[str, float]:
+    """Return clips per second, and the maximum difference from the original scores."""
     import numpy as np
 
     expected = np.load(Path(folder) / "scores.npy")
     with np.load(Path(folder) / "clips.npz") as archive:
-        clips = [prepared(archive[f"arr_{i}"]) for i in range(len(expected))]
+        clips = [prepare(archive[f"arr_{i}"]) for i in range(len(expected))]
     for clip in clips[:WARM_UP]:
         score(clip)
     start = time.perf_counter()
@@ -150,7 +145,7 @@ def _timed(folder: str, score: Any, prepared: Any) -> dict[str, float]:
     return {"rate": len(clips) / seconds, "difference": float(abs(scores - expected).max())}
 
 
-def _make_sure(model: Any, config: Any, clips: list[Any], seed: int) -> None:
+def _scale_last_layer(model: Any, config: Any, clips: list[Any], seed: int) -> None:
     """Scale the last layers so that scores differ from clip to clip."""
     import keras
     import numpy as np

@@ -1,6 +1,6 @@
-"""What all benchmarks share: sides in processes of their own, run by turns, and the rows that come of them.
+"""Run the sides of a comparison alternately, each in a process of its own, and collect the results in rows.
 
-Only the standard library is imported here, so the process that starts the sides stays small and idle.
+This module imports only the standard library, so that the process that starts the sides stays small and idle.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository's folder."""
+"""Folder of the repository."""
 
 T = TypeVar("T")
 
 
 class BenchmarkError(Exception):
-    """A benchmark cannot go on; the message says why."""
+    """A benchmark cannot continue."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a benchmark is told.
+    """The input of a benchmark.
 
     Attributes:
-        data_dir: real clips laid out as fsat reads them.
-        folder: the benchmark's own, empty, deleted afterwards.
-        repeats: how often each side is run.
-        quick: only see whether it runs; the numbers mean nothing.
+        data_dir: real clips in fsat's layout.
+        folder: empty working folder, deleted afterwards.
+        repeats: number of runs of each side.
+        quick: only test that the benchmark runs; the numbers have no meaning.
         store_mb: sizes in MB of the decoded clips that `memory` compares.
     """
 
@@ -49,13 +49,13 @@ class Bench:
     store_mb: tuple[int, int] = (400, 4000)
 
     def pick(self, usual: T, quick: T) -> T:
-        """`usual`, or `quick` in a quick run."""
+        """Return `usual`, or `quick` in a quick run."""
         return quick if self.quick else usual
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What one side measured, once a repeat.
+    """The measurements of one side, one per repeat.
 
     >>> str(Samples("fsat", (3.0, 1.0, 2.0), "s"))
     '2.00 s (1.00 to 3.00)'
@@ -67,7 +67,7 @@ class Samples:
 
     @property
     def median(self) -> float:
-        """The middle value."""
+        """Median of the values."""
         return statistics.median(self.values)
 
     def __str__(self) -> str:
@@ -86,18 +86,18 @@ def _verdict(value: float, at_least: float | None, at_most: float | None) -> str
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a benchmark's table.
+    """A row of a benchmark's table.
 
-    What is judged is the ratio of the medians, first by second; without a second side it is the first one's median.
+    The limits apply to the ratio of the medians, first by second, or to the first median if there is no second side.
 
     Attributes:
-        what: what was measured.
-        first, second: the two sides; `second` is None where a value is held against a limit.
-        at_least, at_most: the limit, if there is one.
-        aim: a higher limit that is only wished for.
+        name: the quantity.
+        first, second: the two sides; `second` is None if there is no comparison.
+        at_least, at_most: limits, if any.
+        aim: a stricter limit that need not be reached.
     """
 
-    what: str
+    name: str
     first: Samples
     second: Samples | None = None
     at_least: float | None = None
@@ -106,28 +106,28 @@ class Row:
 
     @property
     def judged(self) -> float:
-        """The value that the limit is for."""
+        """The value that the limits apply to."""
         return self.first.median if self.second is None else self.first.median / self.second.median
 
     @property
     def verdict(self) -> str:
-        """``reached``, ``MISSED``, or nothing where there is no limit."""
+        """``reached``, ``MISSED``, or empty without a limit."""
         return _verdict(self.judged, self.at_least, self.at_most)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A line of a table of scores: values over seeds, judged by their mean.
+    """A row of a table of scores: values over seeds, whose mean the limits apply to.
 
     Attributes:
-        what: what was measured.
-        values: one a seed.
-        at_least, at_most: the limit of the mean, if there is one.
-        aim: a further limit that is only wished for.
-        remark: anything else, such as wall time.
+        name: the quantity.
+        values: one per seed.
+        at_least, at_most: limits of the mean, if any.
+        aim: a stricter limit that need not be reached.
+        remark: further information, such as wall time.
     """
 
-    what: str
+    name: str
     values: Sequence[float]
     at_least: float | None = None
     at_most: float | None = None
@@ -136,7 +136,7 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return statistics.mean(self.values)
 
     @property
@@ -146,42 +146,42 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """``reached``, ``MISSED``, or nothing where there is no limit."""
+        """``reached``, ``MISSED``, or empty without a limit."""
         return _verdict(self.mean, self.at_least, self.at_most)
 
 
 @dataclass(frozen=True)
 class Check:
-    """A line of a table of faults.
+    """A row of a table of faults.
 
     Attributes:
-        what: what was done.
-        must: what must hold then.
-        found: what did.
-        held: whether it is as it must be.
+        action: what was done.
+        required: what must hold afterwards.
+        result: what was observed.
+        passed: whether the result is as required.
     """
 
-    what: str
-    must: str
-    found: str
-    held: bool
+    action: str
+    required: str
+    result: str
+    passed: bool
 
     @property
     def verdict(self) -> str:
         """``holds`` or ``BROKEN``."""
-        return "holds" if self.held else "BROKEN"
+        return "holds" if self.passed else "BROKEN"
 
 
 @dataclass
 class Section:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes:
-        rows: its table of comparisons.
-        notes: what a reader must know to judge the table, a paragraph each.
-        libraries: distributions whose versions matter here.
-        scores: its tables of scores, by title.
-        checks: its table of faults.
+        rows: table of comparisons.
+        notes: paragraphs that explain the tables.
+        libraries: distributions whose versions matter.
+        scores: tables of scores by title.
+        checks: table of faults.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -192,41 +192,45 @@ class Section:
 
 
 def call(
-    target: str, /, *, environment: Mapping[str, str] | None = None, core: int | None = None, cwd: Path = ROOT,
+    target: str,
+    /,
+    *,
+    environment: Mapping[str, str] | None = None,
+    core: int | None = None,
+    cwd: Path = ROOT,
     **arguments: Any,
-) -> Any:  # fmt: skip
-    """Run ``module:function`` in a fresh process.
+) -> Any:
+    """Call ``module:function`` in a new process and return its result.
 
     Args:
-        target: what to call.
+        target: function to call.
         environment: variables to add.
         core: the only core that it and its children may use; None for all.
-        cwd: its working folder, where MLflow keeps artifacts if it is told no other place.
-        arguments: its keyword arguments, as far as JSON can hold them.
+        cwd: working folder, the default location of MLflow's artifacts.
+        arguments: keyword arguments that JSON can represent.
 
     Raises:
-        BenchmarkError: it failed; the end of what it wrote is in the message.
+        BenchmarkError: it failed; the message has the end of its standard error.
     """
-    alone = {} if core is None else {"FSAT_THREADS": "1", "OMP_NUM_THREADS": "1", "FSAT_BENCH_CORE": str(core)}
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), **alone, **(environment or {})}
+    one_core = {} if core is None else {"FSAT_THREADS": "1", "OMP_NUM_THREADS": "1", "FSAT_BENCH_CORE": str(core)}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **one_core, **(environment or {})}
     with tempfile.TemporaryDirectory(prefix="fsat-bench-") as name:
         result = Path(name) / "result.json"
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.side", target, str(result)],
-            input=json.dumps(arguments), cwd=cwd, env=variables,
-            capture_output=True, text=True,
-        )  # fmt: skip
+            input=json.dumps(arguments),
+            cwd=cwd,
+            env=variables,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode or not result.exists():
             raise BenchmarkError(f"{target}: exit code {done.returncode}\n{done.stderr[-3000:]}")
         return json.loads(result.read_text())
 
 
 def command_seconds(arguments: Sequence[str], *, expected_code: int = 0, **options: Any) -> float:
-    """Wall time of a command, its start included.
-
-    Raises:
-        BenchmarkError: it ended with another code than `expected_code`.
-    """
+    """Return the wall time of a command in seconds; raise `BenchmarkError` if its exit code is not `expected_code`."""
     start = time.perf_counter()
     done = subprocess.run(arguments, capture_output=True, text=True, **options)
     seconds = time.perf_counter() - start
@@ -236,10 +240,10 @@ def command_seconds(arguments: Sequence[str], *, expected_code: int = 0, **optio
 
 
 def alternate(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Run the sides by turns, A B A B ..., so that a slow spell of the machine hits them alike.
+    """Run the sides alternately, A B A B ..., so that variations of the machine affect them alike.
 
     Returns:
-        per side what it returned, once a repeat.
+        the results of each side, one per repeat.
     """
     results: dict[str, list[T]] = {name: [] for name in sides}
     for i in range(repeats):
@@ -251,13 +255,13 @@ def alternate(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, l
 
 
 def side_by_side(jobs: Mapping[str, Callable[..., T]]) -> dict[str, T]:
-    """Run jobs whose results are scores and not times: each on a core of its own, as many at once as there are cores.
+    """Run jobs that measure scores, not times, in parallel, each on a core of its own.
 
     Args:
-        jobs: by name; called with ``core=``, as `call` takes it.
+        jobs: by name; called with ``core=``, as for `call`.
 
     Returns:
-        what each has returned, in the order of `jobs`.
+        the result of each job, in the order of `jobs`.
     """
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for core in cores():
@@ -279,24 +283,24 @@ def side_by_side(jobs: Mapping[str, Callable[..., T]]) -> dict[str, T]:
 
 
 def cores() -> list[int]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def samples(who: str, results: Sequence[Mapping[str, Any]], key: str, unit: str, scale: float = 1.0) -> Samples:
-    """The values under `key` of what a side returned each time."""
+    """Return the values under `key` in the results of a side."""
     return Samples(who, tuple(result[key] * scale for result in results), unit)
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported; it is not imported."""
+    """Return whether a module can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent unless it is tiny.
+    """Format with three significant digits, without an exponent unless the value is tiny.
 
     >>> [number(value) for value in (1234.5, 12.34, 0.5, 1e-6, 0)]
     ['1234', '12.3', '0.500', '1e-06', '0']

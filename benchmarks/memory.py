@@ -1,4 +1,4 @@
-"""Memory of a training: the same fold on a small and on a ten times larger store of decoded clips."""
+"""Compare the memory of training on a small and on a ten times larger store of decoded clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness import Bench, Row, Section, alternate, call, number, sam
 
 CLIP_SECONDS, RATE, BATCH = 2.5, 16000, 128
 LIMIT_MB = 1500
-"""What a training process may allocate (RLIMIT_DATA): less than the larger store's samples."""
+"""Limit of a training process (RLIMIT_DATA): less than the larger store's samples."""
 
 SAMPLE_SECONDS = 0.01
 
@@ -22,34 +22,44 @@ def run(bench: Bench) -> Section:
     facts, builds, limit = [], [], LIMIT_MB if max(bench.store_mb) > LIMIT_MB else 0
     for i, megabytes in enumerate(bench.store_mb):
         folder = str(bench.folder / f"noise{i}")
-        facts.append(call("benchmarks.sounds:write_noise", folder=folder, megabytes=megabytes, seconds=CLIP_SECONDS,
-                          samplerate=RATE))  # fmt: skip
+        size = {"megabytes": megabytes, "seconds": CLIP_SECONDS, "samplerate": RATE}
+        facts.append(call("benchmarks.sounds:write_noise", folder=folder, **size))
         builds.append(call("benchmarks.memory:build_store", folder=folder))
     sizes = [f"{fact['megabytes']:.0f} MB, {fact['rows']} clips" for fact in facts]
-    found = alternate(bench.repeats, {
+    sides = {
         size: partial(call, "benchmarks.memory:train_epoch", folder=str(bench.folder / f"noise{i}"), limit_mb=limit)
         for i, size in enumerate(sizes)
-    })  # fmt: skip
-    small, large = found.values()
+    }
+    small, large = alternate(bench.repeats, sides).values()
+    quantities = {
+        "peak_rss": "resident, peak (VmHWM)",
+        "steady_rss": "resident, steady (VmRSS)",
+        "peak_anon": "anonymous, peak (RssAnon)",
+        "steady_anon": "anonymous, steady (RssAnon)",
+    }
     rows = [
-        Row(what, samples(sizes[1], large, key, "MB"), samples(sizes[0], small, key, "MB"),
-            at_most=1.1 if "resident" in what else None)
-        for what, key in (
-            ("resident, peak (VmHWM)", "peak_rss"), ("resident, steady (VmRSS)", "steady_rss"),
-            ("anonymous, peak (RssAnon)", "peak_anon"), ("anonymous, steady (RssAnon)", "steady_anon"),
+        Row(
+            name,
+            samples(sizes[1], large, key, "MB"),
+            samples(sizes[0], small, key, "MB"),
+            at_most=1.1 if "rss" in key else None,
         )
-    ]  # fmt: skip
-    rows.append(Row("building the store, resident, peak (VmHWM)", samples(sizes[1], builds[1:], "peak_rss", "MB"),
-                    samples(sizes[0], builds[:1], "peak_rss", "MB")))  # fmt: skip
-    limited = f"The process may not allocate more than {limit} MB (RLIMIT_DATA), less than the larger store." if limit \
-        else "The process had no limit, because the larger store is smaller than it would be."  # fmt: skip
+        for key, name in quantities.items()
+    ]
+    build_samples = [samples(sizes[i], builds[i : i + 1], "peak_rss", "MB") for i in (1, 0)]
+    rows.append(Row("building the store, resident, peak (VmHWM)", *build_samples))
+    limit_text = (
+        f"The process may not allocate more than {limit} MB (RLIMIT_DATA), less than the larger store."
+        if limit
+        else "The process had no limit, because the larger store is smaller than the limit."
+    )
     notes = [
         f"`train_fold` of dummy1d, one epoch, batches of {BATCH} crops of 2 s ({number(BATCH * 2 * RATE * 4 / 1e6)} MB "
         f"each), then its predictions for every clip, on stores of {sizes[0]} and {sizes[1]} (white noise, "
         f"{CLIP_SECONDS:g} s at {RATE} Hz, written as WAV and decoded before by fsat in another process). Peak: of the "
         f"whole process; steady: median of readings every {1000 * SAMPLE_SECONDS:g} ms during the training. Resident "
-        "memory counts pages of the mapped store, which the system takes back when it needs them; anonymous memory "
-        f"does not. {limited}",
+        "memory includes pages of the mapped store, which the system reclaims when needed; anonymous memory does not. "
+        f"{limit_text}",
     ]
     return Section(rows, notes, ["tensorflow", "keras", "numpy"])
 
@@ -62,14 +72,14 @@ def _load(folder: str):
 
 
 def _status() -> dict[str, float]:
-    """This process's memory in MB (10⁶ bytes) from /proc."""
+    """Return the memory of this process in MB (10⁶ bytes) from /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return {name: int(rest.split()[0]) * 1024 / 1e6 for name, _, rest in (line.partition(":") for line in lines)
-            if name in ("VmHWM", "VmRSS", "RssAnon")}  # fmt: skip
+    values = dict(line.split(":", 1) for line in lines)
+    return {name: int(values[name].split()[0]) * 1024 / 1e6 for name in ("VmHWM", "VmRSS", "RssAnon")}
 
 
 def build_store(folder: str) -> dict[str, float]:
-    """Decode a dataset into fsat's cache; the peak of resident memory in MB."""
+    """Decode a dataset into fsat's cache; return the peak of resident memory in MB."""
     _load(folder)
     return {"peak_rss": _status()["VmHWM"]}
 
@@ -79,10 +89,10 @@ def train_epoch(folder: str, limit_mb: int) -> dict[str, float]:
 
     Args:
         folder: the dataset.
-        limit_mb: of the process's data, 0 for none.
+        limit_mb: limit of the process's data, 0 for none.
 
     Returns:
-        MB: peak and steady resident memory and anonymous memory.
+        peak and steady resident and anonymous memory in MB.
     """
     import resource
 

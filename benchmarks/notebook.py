@@ -1,13 +1,12 @@
-"""The notebook's way, ported only as far as today's Keras demands: what fsat is measured against.
+"""The notebook's training and prediction, ported to current Keras, for comparison with fsat.
 
-Every epoch, and at prediction every member, decodes and resamples every file again (librosa, kaiser_fast), crops at
-random, scales with audio_norm or makes MFCC with librosa, clip after clip, in six worker processes with a queue of 20
-batches, in float32. Nothing here imports fsat. For conv1d and dummy1d `train` does what seed_pipeline.py does, the
-yardstick that this project was given: same clips, loop, settings and way of timing, so their numbers should agree.
+Every epoch, and every member at prediction, decodes and resamples every file again (librosa, kaiser_fast), takes random
+crops, and applies audio_norm or librosa's MFCC clip by clip, in six worker processes with a queue of 20 batches, in
+float32. Nothing here imports fsat.
 
-Faults of the notebook that cost time are kept, and so is what today's Keras makes of it: a new pool of worker
-processes each epoch, which import and compile anew what librosa needs, and XLA (``jit_compile="auto"``), which runs
-conv1d at a third of the speed on a CPU. ``best=True`` leaves those two out, so that both can be shown.
+The port keeps the notebook's inefficiencies and Keras's defaults: a new pool of worker processes each epoch, which
+import and compile librosa's dependencies again, and XLA (``jit_compile="auto"``), which runs conv1d at a third of the
+speed on a CPU. ``fast=True`` avoids these two.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ TRAIN_BATCH, PREDICT_BATCH = 64, 128
 
 @dataclass(frozen=True)
 class Settings:
-    """The notebook's Config, as far as it matters here: rate in Hz, length in seconds, MFCC (0: the waveform)."""
+    """The notebook's Config: rate in Hz, length in seconds, number of MFCC (0: waveform)."""
 
     sampling_rate: int = 16000
     audio_duration: int = 2
@@ -40,12 +39,12 @@ class Settings:
 
     @property
     def audio_length(self) -> int:
-        """Length of the crop in samples."""
+        """Length of a crop in samples."""
         return self.sampling_rate * self.audio_duration
 
     @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input for one clip."""
+        """Input shape of the model for one clip."""
         return (self.n_mfcc, 1 + self.audio_length // 512, 1) if self.n_mfcc else (self.audio_length, 1)
 
 
@@ -53,18 +52,22 @@ SETTINGS = {"conv1d": Settings(), "dummy1d": Settings(), "conv2d_mfcc": Settings
 
 
 def audio_norm(data: np.ndarray) -> np.ndarray:
-    """Scale one crop to [-0.5, 0.5]."""
+    """Scale a crop to [-0.5, 0.5]."""
     low, high = np.min(data), np.max(data)
     return (data - low) / (high - low + 1e-6) - 0.5
 
 
 class DataGenerator(keras.utils.PyDataset):
-    """Batches of random crops of files that are decoded when they are asked for."""
+    """Batches of random crops, decoded on demand."""
 
     def __init__(
-        self, settings: Settings, paths: Sequence[str], batch_size: int, targets: np.ndarray | None = None,
+        self,
+        settings: Settings,
+        paths: Sequence[str],
+        batch_size: int,
+        targets: np.ndarray | None = None,
         n_classes: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(**WORKERS)
         self.settings, self.paths, self.batch_size = settings, list(paths), batch_size
         self.targets, self.n_classes = targets, n_classes
@@ -76,12 +79,12 @@ class DataGenerator(keras.utils.PyDataset):
         part = slice(index * self.batch_size, (index + 1) * self.batch_size)
         batch = np.empty((len(self.paths[part]), *self.settings.dim))
         for i, path in enumerate(self.paths[part]):
-            batch[i] = self._one(path)
+            batch[i] = self._load(path)
         if self.targets is None:
             return (batch,)
         return batch, keras.utils.to_categorical(self.targets[part], self.n_classes)
 
-    def _one(self, path: str) -> np.ndarray:
+    def _load(self, path: str) -> np.ndarray:
         settings = self.settings
         data, _ = librosa.load(path, sr=settings.sampling_rate, res_type="kaiser_fast")
         spare = len(data) - settings.audio_length
@@ -97,13 +100,13 @@ class DataGenerator(keras.utils.PyDataset):
 
 
 def dummy1d(settings: Settings, n_classes: int) -> keras.Model:
-    """get_1d_dummy_model."""
+    """Build the notebook's get_1d_dummy_model."""
     inputs = keras.Input(settings.dim)
     return keras.Model(inputs, layers.Dense(n_classes, activation="softmax")(layers.GlobalMaxPool1D()(inputs)))
 
 
 def conv1d(settings: Settings, n_classes: int) -> keras.Model:
-    """get_1d_conv_model."""
+    """Build the notebook's get_1d_conv_model."""
     x = inputs = keras.Input(settings.dim)
     for filters, size, pool, rate in [(16, 9, 16, 0.1), (32, 3, 4, 0.1), (32, 3, 4, 0.1), (256, 3, None, 0.2)]:
         x = layers.Conv1D(filters, size, activation="relu", padding="valid")(x)
@@ -116,7 +119,7 @@ def conv1d(settings: Settings, n_classes: int) -> keras.Model:
 
 
 def conv2d_mfcc(settings: Settings, n_classes: int) -> keras.Model:
-    """get_2d_conv_model."""
+    """Build the notebook's get_2d_conv_model."""
     x = inputs = keras.Input(settings.dim)
     for _ in range(4):
         x = layers.Conv2D(32, (4, 10), padding="same")(x)
@@ -134,27 +137,27 @@ MODELS = {"dummy1d": dummy1d, "conv1d": conv1d, "conv2d_mfcc": conv2d_mfcc}
 
 
 class Clock(keras.callbacks.Callback):
-    """When each epoch ended."""
+    """Record the time at the end of each epoch."""
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Nothing has ended yet."""
+        """Start with no times."""
         self.ends: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Read the clock."""
+        """Record the time."""
         self.ends.append(time.perf_counter())
 
 
-def train(data_dir: str, model: str, epochs: int, fold: int = 0, best: bool = False) -> dict[str, float]:
-    """Train on all clips but the fold's own.
+def train(data_dir: str, model: str, epochs: int, fold: int = 0, fast: bool = False) -> dict[str, float]:
+    """Train on the clips of all other folds.
 
     Args:
-        data_dir: has train.csv with a column ``fold``, and audio_train/.
-        model: a name in `MODELS`.
-        epochs: how many, the first of which is not counted.
-        fold: the fold that is left out.
-        best: as fast as this loop can be today: without XLA, and with one file loaded before, so that the worker
-            processes need not import and compile again each epoch what librosa needs.
+        data_dir: folder with train.csv, which has a column ``fold``, and audio_train/.
+        model: name in `MODELS`.
+        epochs: number of epochs; the first is not counted.
+        fold: the fold to leave out.
+        fast: train without XLA, and load one file first, so that the worker processes inherit librosa's compiled
+            dependencies.
 
     Returns:
         ``clips_per_second`` over the epochs after the first.
@@ -167,37 +170,39 @@ def train(data_dir: str, model: str, epochs: int, fold: int = 0, best: bool = Fa
     settings = SETTINGS[model]
     network = MODELS[model](settings, len(labels))
     network.compile(
-        optimizer=keras.optimizers.Adam(1e-3), loss="categorical_crossentropy", metrics=["acc"],
-        jit_compile=False if best else "auto",
-    )  # fmt: skip
-    if best:
-        _load_all(settings, paths[0])
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="categorical_crossentropy",
+        metrics=["acc"],
+        jit_compile=False if fast else "auto",
+    )
+    if fast:
+        _warm_up(settings, paths[0])
     clock = Clock()
     generator = DataGenerator(settings, paths, TRAIN_BATCH, targets, len(labels))
     network.fit(generator, epochs=epochs, callbacks=[clock], verbose=0)
     return {"clips_per_second": len(paths) * (epochs - 1) / (clock.ends[-1] - clock.ends[0])}
 
 
-def _load_all(settings: Settings, path: str) -> None:
-    """Import and compile in this process all that its workers will need."""
+def _warm_up(settings: Settings, path: str) -> None:
+    """Import and compile librosa's dependencies in this process."""
     DataGenerator(settings, [path], 1)[0]
 
 
 def write_members(folder: str, n_members: int, n_classes: int) -> None:
-    """Weights of freshly made conv1d models, one file a member."""
+    """Write random weights of conv1d, one file per member."""
     for i in range(n_members):
         conv1d(SETTINGS["conv1d"], n_classes).save_weights(Path(folder) / f"{i}.weights.h5")
 
 
 def predict(paths: Sequence[str], folder: str, n_members: int, n_classes: int) -> dict[str, float]:
-    """Tag files with an ensemble: member after member over all files, geometric mean, three best labels.
+    """Tag files with an ensemble: member by member over all files, geometric mean, three best labels.
 
     Returns:
-        seconds: ``load`` the members, and ``tag`` from the paths to the labels; and ``clips``.
+        seconds to ``load`` the members and to ``tag`` the files, and the number of ``clips``.
     """
     settings = SETTINGS["conv1d"]
     names = np.array([f"class{i}" for i in range(n_classes)])
-    _load_all(settings, paths[0])
+    _warm_up(settings, paths[0])
     start = time.perf_counter()
     members = []
     for i in range(n_members):

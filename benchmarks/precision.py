@@ -1,4 +1,4 @@
-"""Whether bfloat16 costs accuracy: out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over eight seeds."""
+"""Compare the out-of-fold mAP@3 of conv1d in float32 and in mixed_bfloat16, over eight seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness import Bench, Row, Samples, Section, alternate, call, number, samples
 
 SEEDS = tuple(range(2001, 2009))
-"""None of them was looked at while the models were made."""
+"""Seeds that no choice of the models depended on."""
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -21,28 +21,29 @@ def run(bench: Bench) -> Section:
     seeds = bench.pick(SEEDS, SEEDS[:2])
     sides = {
         f"{precision}, seed {seed}": partial(
-            call, "benchmarks.precision:out_of_fold_scores", data_dir=str(bench.data_dir), precision=precision,
-            seed=seed, max_epochs=bench.pick(50, 1),
+            call,
+            "benchmarks.precision:out_of_fold_scores",
+            data_dir=str(bench.data_dir),
+            precision=precision,
+            seed=seed,
+            max_epochs=bench.pick(50, 1),
         )
-        for seed in seeds for precision in PRECISIONS
-    }  # fmt: skip
-    found = alternate(1, sides)
-    by_precision = {name: [found[f"{name}, seed {seed}"][0] for seed in seeds] for name in PRECISIONS}
-    scores = {name: [result["map3"] for result in results] for name, results in by_precision.items()}
-    exact, brief = scores.values()
-    difference = statistics.mean(brief) - statistics.mean(exact)
+        for seed in seeds
+        for precision in PRECISIONS
+    }
+    results = alternate(1, sides)
+    by_precision = {name: [results[f"{name}, seed {seed}"][0] for seed in seeds] for name in PRECISIONS}
+    scores = {name: [result["map3"] for result in of_seeds] for name, of_seeds in by_precision.items()}
+    float32, bfloat16 = scores.values()
+    difference = statistics.mean(bfloat16) - statistics.mean(float32)
     error = math.sqrt(sum(statistics.variance(values) / len(values) for values in scores.values()))
+    ratio = abs(difference) / error if error else 0.0 if difference == 0 else math.inf
     rows = [
-        Row("OOF mAP@3", Samples(PRECISIONS[1], brief, ""), Samples(PRECISIONS[0], exact, "")),
-        Row("difference of the means, over its standard error", Samples("", [abs(difference) / error], "")
-            if error else Samples("", [0.0 if difference == 0 else math.inf], ""), at_most=2.0),
-        *(
-            Row(what, *(samples(name, by_precision[name], key, unit) for name in reversed(PRECISIONS)))
-            for what, key, unit in (
-                ("OOF accuracy", "accuracy", ""), ("best epoch, mean of the folds", "best_epoch", ""),
-            )
-        ),
-    ]  # fmt: skip
+        Row("OOF mAP@3", Samples(PRECISIONS[1], bfloat16, ""), Samples(PRECISIONS[0], float32, "")),
+        Row("difference of the means, over its standard error", Samples("", [ratio], ""), at_most=2.0),
+    ]
+    for quantity, key in (("OOF accuracy", "accuracy"), ("best epoch, mean of the folds", "best_epoch")):
+        rows.append(Row(quantity, *(samples(name, by_precision[name], key, "") for name in reversed(PRECISIONS))))
     means = "; ".join(
         f"{name}: mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f} "
         f"({', '.join(f'{value:.4f}' for value in values)})"
@@ -59,7 +60,7 @@ def run(bench: Bench) -> Section:
 
 
 def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int) -> dict[str, float]:
-    """Train every fold and score the predictions of the folds that held the clips out."""
+    """Train every fold and score the out-of-fold predictions."""
     import numpy as np
 
     from fsat.config import Config

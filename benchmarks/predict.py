@@ -1,4 +1,4 @@
-"""Tagging speed: an ensemble of ten conv1d by `fsat.tagging.Tagger` against the notebook's way."""
+"""Compare the tagging speed of `fsat.tagging.Tagger` with the notebook's, for an ensemble of ten conv1d."""
 
 from __future__ import annotations
 
@@ -16,50 +16,43 @@ NEEDS = ("resampy",)
 
 
 def run(bench: Bench) -> Section:
-    """Tag the same files by both."""
+    """Tag the same files with both."""
     n_files, n_members = bench.pick(FILES, 20), bench.pick(MEMBERS, 2)
-    paths = call("benchmarks.sounds:write_files", data_dir=str(bench.data_dir), folder=str(bench.folder / "files"),
-                 n_files=n_files)  # fmt: skip
+    files = str(bench.folder / "files")
+    paths = call("benchmarks.sounds:write_files", data_dir=str(bench.data_dir), folder=files, n_files=n_files)
     weights = bench.folder / "notebook"
     weights.mkdir()
-    call("benchmarks.notebook:write_members", folder=str(weights), n_members=n_members, n_classes=CLASSES)
-    sides: dict[str, Any] = {
-        "notebook": partial(call, "benchmarks.notebook:predict", paths=paths, folder=str(weights),
-                            n_members=n_members, n_classes=CLASSES),
-    }  # fmt: skip
+    members = {"folder": str(weights), "n_members": n_members, "n_classes": CLASSES}
+    call("benchmarks.notebook:write_members", **members)
+    sides: dict[str, Any] = {"notebook": partial(call, "benchmarks.notebook:predict", paths=paths, **members)}
     for crops in (DEFAULT_CROPS, 1):
         folder = bench.folder / f"tagger{crops}"
         folder.mkdir()
         call("benchmarks.predict:write_tagger", folder=str(folder), n_members=n_members, eval_crops=crops)
         sides[f"fsat {crops}"] = partial(call, "benchmarks.predict:fsat_tags", paths=paths, folder=str(folder))
-    found = alternate(bench.repeats, sides)
+    results = alternate(bench.repeats, sides)
 
     def rate(who: str, side: str, *parts: str) -> Samples:
-        return Samples(who, [n_files / sum(result[part] for part in parts) for result in found[side]], "clips/s")
+        return Samples(who, [n_files / sum(result[part] for part in parts) for result in results[side]], "clips/s")
 
-    precision = found[f"fsat {DEFAULT_CROPS}"][0]["precision"]
-    three, one = f"fsat, {DEFAULT_CROPS} crops, {precision}", f"fsat, 1 crop, {precision}"
-    notebook = "notebook, 1 crop, float32"
-    rows = [
-        Row("models loaded before", rate(three, f"fsat {DEFAULT_CROPS}", "tag"), rate(notebook, "notebook", "tag"),
-            at_least=15),
-        Row("models loaded before", rate(one, "fsat 1", "tag"), rate(notebook, "notebook", "tag")),
-        Row("loading included", rate(three, f"fsat {DEFAULT_CROPS}", "load", "tag"),
-            rate(notebook, "notebook", "load", "tag")),
-        Row("loading included", rate(one, "fsat 1", "load", "tag"), rate(notebook, "notebook", "load", "tag")),
-    ]  # fmt: skip
+    precision = results[f"fsat {DEFAULT_CROPS}"][0]["precision"]
+    rows = []
+    for name, parts, limit in (("models loaded before", ("tag",), 15), ("with loading", ("load", "tag"), None)):
+        notebook = rate("notebook, 1 crop, float32", "notebook", *parts)
+        default = rate(f"fsat, {DEFAULT_CROPS} crops, {precision}", f"fsat {DEFAULT_CROPS}", *parts)
+        rows.append(Row(name, default, notebook, at_least=limit))
+        rows.append(Row(name, rate(f"fsat, 1 crop, {precision}", "fsat 1", *parts), notebook))
     notes = [
-        f"{n_files} WAV files (the clips of DATA_DIR repeated, no two alike), {n_members} members with fresh weights, "
-        f"{CLASSES} classes; from the list of paths to the three best labels of every clip. Imports, and numba's "
-        "compilation, are done before on both sides; the tracing of each member's graph at its first batch is in the "
-        "time on both sides. The notebook takes member after member, each over a generator that decodes every file "
-        "for itself, in six worker processes."
+        f"{n_files} WAV files (the clips of DATA_DIR repeated, no two equal), {n_members} members with random weights, "
+        f"{CLASSES} classes; from the list of paths to the three best labels of every clip. Imports and numba's "
+        "compilation are not timed; the tracing of each member's graph at its first batch is. The notebook runs member "
+        "by member, each over a generator that decodes every file again, in six worker processes."
     ]
     return Section(rows, notes, ["tensorflow", "keras", "librosa", "resampy", "numpy"])
 
 
 def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
-    """A tagger's folder with freshly made members."""
+    """Write a tagger's folder with random weights."""
     import tempfile
 
     from fsat import tagging
@@ -78,10 +71,10 @@ def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
 
 
 def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
-    """Tag files by `Tagger.scores`.
+    """Tag files with `Tagger.scores`.
 
     Returns:
-        seconds: ``load`` the members, and ``tag`` from the paths to the labels; and the ``precision``.
+        seconds to ``load`` the members and to ``tag`` the files, and the ``precision``.
     """
     from fsat.config import Config
     from fsat.metrics.ranking import top_k

@@ -1,7 +1,7 @@
-"""What the models and their blends score on clips that they were not trained on.
+"""Score the models and their blends by cross-validation over the folds of DATA_DIR.
 
-Cross-validation over the folds of DATA_DIR, from scratch: each clip is predicted by the one model that did not train on
-its fold. Nothing is chosen on the scored clips, except where a row says so.
+Each clip is predicted by the model that did not train on its fold. No choice depends on the scored clips, except where
+a row says so.
 """
 
 from __future__ import annotations
@@ -13,96 +13,102 @@ from typing import Any
 from benchmarks.harness import Bench, Score, Section, alternate, call
 
 SEEDS = (3001, 3002, 3003)
-"""Of weights, batches and augmentation; the recipes were chosen on others."""
+"""Seeds of weights, batches and augmentation; the recipes were chosen on others."""
 
 CHOSEN_ON = "1 to 4"
 
 LIMITS = {"accuracy": {"at_least": 0.85, "aim": 0.91}, "map3": {"at_least": 0.90, "aim": 0.94}}
 MINUTES = 6.0
-"""A fold of cnn_logmel may train at most so long on two cores."""
+"""Maximum training time of a fold of cnn_logmel on two cores."""
 
 MEMBERS = ("conv1d_fsat", "conv2d_mfcc_fsat", "cnn_logmel")
 NOTEBOOK = {"conv1d_fsat": "conv1d", "conv2d_mfcc_fsat": "conv2d_mfcc"}
-"""The notebook's own recipe for the same network. It keeps the best epoch by the scored fold itself."""
+"""The notebook's recipe for the same network, which chooses the epoch on the scored fold."""
 
 PREDICTIONS: dict[str, dict[str, Any]] = {
     "one crop of 2.56 s": {"eval_duration": 0, "eval_crops": 1},
     "five crops of 2.56 s": {"eval_duration": 0, "eval_crops": 5},
     "one crop of up to 10 s": {"eval_crops": 1},
 }
-"""Other ways to predict with cnn_logmel's weights."""
+"""Other settings of prediction with the weights of cnn_logmel."""
 
 
-def own_choice(name: str) -> str:
-    """What the notebook's recipe is called where it chooses the epoch by a tenth of the training clips instead."""
+def with_holdout(name: str) -> str:
+    """Return the name of the notebook's recipe with the epoch chosen on a tenth of the training clips."""
     return f"{name}, epoch chosen on a tenth of the training clips"
 
 
 def run(bench: Bench) -> Section:
-    """Train every study of every seed, one after the other."""
+    """Train all studies for each seed, one after the other."""
     seeds = bench.pick(SEEDS, SEEDS[:1])
     quick, data = bench.pick({}, {"max_epochs": 1}), str(bench.data_dir)
     studies = {name: {"preset": name} for name in (*MEMBERS, *NOTEBOOK.values())}
-    studies |= {own_choice(name): {"preset": name, "holdout": 0.1} for name in NOTEBOOK.values()}
+    studies |= {with_holdout(name): {"preset": name, "holdout": 0.1} for name in NOTEBOOK.values()}
     sides = {
         f"{name}, seed {seed}": partial(
-            call, "benchmarks.quality:study", data_dir=data, options={**options, **quick, "seed": seed},
+            call,
+            "benchmarks.quality:study",
+            data_dir=data,
+            options={**options, **quick, "seed": seed},
             path=str(bench.folder / f"{name}-{seed}.npy".replace(" ", "_")),
-            ways=PREDICTIONS if name == "cnn_logmel" else {},
+            predictions=PREDICTIONS if name == "cnn_logmel" else {},
         )
-        for seed in seeds for name, options in studies.items()
-    }  # fmt: skip
-    results = alternate(1, sides)
-    found = {name: [results[f"{name}, seed {seed}"][0] for seed in seeds] for name in studies}
+        for seed in seeds
+        for name, options in studies.items()
+    }
+    side_results = alternate(1, sides)
+    results = {name: [side_results[f"{name}, seed {seed}"][0] for seed in seeds] for name in studies}
     blends = [
-        call(
-            "benchmarks.quality:blend", paths=[found[name][i]["path"] for name in MEMBERS], data_dir=str(bench.data_dir)
-        )
+        call("benchmarks.quality:blend", paths=[results[name][i]["path"] for name in MEMBERS], data_dir=data)
         for i in range(len(seeds))
     ]
-    return _section(found, blends, seeds)
+    return _section(results, blends, seeds)
 
 
-def _section(found: dict[str, list[dict]], blends: list[dict[str, float]], seeds: tuple[int, ...]) -> Section:
+def _section(results: dict[str, list[dict]], blends: list[dict[str, float]], seeds: tuple[int, ...]) -> Section:
     def values(name: str, key: str) -> list[float]:
-        return [result[key] for result in found[name]]
+        return [result[key] for result in results[name]]
 
-    def line(what: str, name: str, key: str, **limits: Any) -> Score:
-        minutes = [minute for result in found[name] for minute in result["minutes"]]
-        return Score(what, values(name, key), remark=f"{max(minutes):.2f} min a fold at most", **limits)
+    def score(label: str, name: str, key: str, **limits: Any) -> Score:
+        minutes = [minute for result in results[name] for minute in result["minutes"]]
+        return Score(label, values(name, key), remark=f"at most {max(minutes):.2f} min per fold", **limits)
 
-    def gain(what: str, ours: list[float], theirs: list[float], **limits: Any) -> Score:
-        return Score(what, [a - b for a, b in zip(ours, theirs, strict=True)], **limits)
+    def difference(label: str, first: list[float], second: list[float], **limits: Any) -> Score:
+        return Score(label, [a - b for a, b in zip(first, second, strict=True)], **limits)
 
-    best = [max(found[name][i]["map3"] for name in MEMBERS) for i in range(len(seeds))]
+    best = [max(results[name][i]["map3"] for name in MEMBERS) for i in range(len(seeds))]
     section = Section(libraries=["tensorflow", "keras", "librosa", "soxr", "scipy", "scikit-learn", "numpy"])
     section.scores["accuracy"] = [
-        line("cnn_logmel", "cnn_logmel", "accuracy", **LIMITS["accuracy"]),
-        *(line(name, name, "accuracy") for name in (*MEMBERS[:2], *map(own_choice, NOTEBOOK.values()))),
+        score("cnn_logmel", "cnn_logmel", "accuracy", **LIMITS["accuracy"]),
+        *(score(name, name, "accuracy") for name in (*MEMBERS[:2], *map(with_holdout, NOTEBOOK.values()))),
     ]
     section.scores["mAP@3"] = [
-        line("cnn_logmel", "cnn_logmel", "map3", **LIMITS["map3"]),
-        *(line(name, name, "map3") for name in (*MEMBERS[:2], *map(own_choice, NOTEBOOK.values()))),
-        *(line(f"{name}, epoch chosen on the scored fold itself", name, "map3") for name in NOTEBOOK.values()),
-        *(gain(f"{ours} less {what}", values(ours, "map3"), values(what, "map3"), at_least=0)
-          for ours, theirs in NOTEBOOK.items() for what in (own_choice(theirs), theirs)),
+        score("cnn_logmel", "cnn_logmel", "map3", **LIMITS["map3"]),
+        *(score(name, name, "map3") for name in (*MEMBERS[:2], *map(with_holdout, NOTEBOOK.values()))),
+        *(score(f"{name}, epoch chosen on the scored fold", name, "map3") for name in NOTEBOOK.values()),
+        *(
+            difference(f"{name} less {other}", values(name, "map3"), values(other, "map3"), at_least=0)
+            for name, notebook in NOTEBOOK.items()
+            for other in (with_holdout(notebook), notebook)
+        ),
         Score("blend of the three, geometric mean", [blend["geometric"] for blend in blends]),
-        gain("blend less its best member", [blend["geometric"] for blend in blends], best, at_least=0, aim=0.01),
+        difference("blend less its best member", [blend["geometric"] for blend in blends], best, at_least=0, aim=0.01),
         Score("blend of the three, arithmetic mean", [blend["arithmetic"] for blend in blends]),
         Score("blend of the three, cross-fitted weights", [blend["weighted"] for blend in blends]),
-    ]  # fmt: skip
+    ]
     section.scores["minutes of training, the slowest fold"] = [
-        Score("cnn_logmel", [max(result["minutes"]) for result in found["cnn_logmel"]], at_most=MINUTES)
+        Score("cnn_logmel", [max(result["minutes"]) for result in results["cnn_logmel"]], at_most=MINUTES)
     ]
-    section.scores["cnn_logmel's mAP@3 with the same weights, predicted otherwise, less that of the whole"] = [
-        gain(way, [result["others"][way] for result in found["cnn_logmel"]], values("cnn_logmel", "map3"))
-        for way in PREDICTIONS
+    section.scores["mAP@3 of cnn_logmel with other settings of prediction, less that of the recipe"] = [
+        difference(name, [result["others"][name] for result in results["cnn_logmel"]], values("cnn_logmel", "map3"))
+        for name in PREDICTIONS
     ]
+    first = results["cnn_logmel"][0]
     section.notes = [
-        f"Clips of DATA_DIR in its {len(found['cnn_logmel'][0]['minutes'])} folds; {found['cnn_logmel'][0]['clips']} "
-        "clips in all, each predicted by the model that did not train on its fold. Seeds "
-        f"{', '.join(map(str, seeds))}; the recipes were chosen on seeds {CHOSEN_ON} and the same clips, so the clips "
-        "are not fresh. Minutes are the wall time of `train_fold` with its last validation and all predictions.",
+        f"{first['clips']} clips of DATA_DIR in its {len(first['minutes'])} folds, each predicted by the model that "
+        "did not train on its fold. Seeds "
+        f"{', '.join(map(str, seeds))}; the recipes were chosen on seeds {CHOSEN_ON} and the same clips. Minutes are "
+        "the wall time of `train_fold` with its last validation and all predictions.",
     ]
     return section
 
@@ -111,13 +117,17 @@ def study(
     data_dir: str,
     options: dict[str, Any],
     path: str | None = None,
-    ways: dict[str, dict[str, Any]] | None = None,
+    predictions: dict[str, dict[str, Any]] | None = None,
     copies: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train every fold and score the out-of-fold predictions, which are kept in the file `path` if it is given.
+    """Train every fold and score the out-of-fold predictions.
 
-    `ways` has settings of other predictions by the same weights, `copies` the folders of other copies of the clips that
-    they predict; these are scored too.
+    Args:
+        data_dir: the dataset.
+        options: settings, with ``preset``.
+        path: file for the predictions, if any.
+        predictions: by name, other settings of prediction, scored with the same weights.
+        copies: by name, folders with other versions of the clips, scored with the same weights.
     """
     import tempfile
     import time
@@ -135,7 +145,9 @@ def study(
 
     preset = options.pop("preset")
     dataset = Source(Path(data_dir)).load(Config.resolve(options, preset))
-    others = {way: (dataset.train, replace(dataset.config, **changes)) for way, changes in (ways or {}).items()}
+    others = {
+        name: (dataset.train, replace(dataset.config, **changes)) for name, changes in (predictions or {}).items()
+    }
     for name, folder in (copies or {}).items():
         others[name] = Source(Path(folder)).load(dataset.config).train, dataset.config
     predicted = {name: np.zeros((len(dataset.targets), len(dataset.labels)), np.float32) for name in others}
@@ -157,14 +169,14 @@ def study(
         "path": path,
         "map3": map_at_k(oof, dataset.targets),
         "accuracy": accuracy(oof, dataset.targets),
-        "others": {name: map_at_k(predictions, dataset.targets) for name, predictions in predicted.items()},
+        "others": {name: map_at_k(scores, dataset.targets) for name, scores in predicted.items()},
         "minutes": minutes,
         "clips": len(dataset.targets),
     }
 
 
 def blend(paths: list[str], data_dir: str) -> dict[str, float]:
-    """mAP@3 of each way to blend some studies' out-of-fold predictions; weights are fitted on other folds."""
+    """Return the mAP@3 of each blend of studies' out-of-fold predictions, with weights fitted on other folds."""
     import numpy as np
 
     from fsat.config import Config

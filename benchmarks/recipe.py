@@ -1,7 +1,7 @@
-"""What each part of cnn_logmel's recipe gives: what it scores with that part changed, all else alike.
+"""Measure the effect of each part of cnn_logmel's recipe on its scores.
 
-Cross-validation over the folds of DATA_DIR as in the benchmark `quality`, with its seeds. Nothing is chosen on the
-scored clips. The same models are also scored on the same clips at a lower level.
+Cross-validation over the folds of DATA_DIR as in the benchmark `quality`, with the same seeds. The models are also
+scored on the same clips at a lower level.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a quarter of the epochs": {"max_epochs": 50},
 }
 
-WHOLE = "the whole recipe"
+COMPLETE = "the complete recipe"
 
 SOFTER = 20
-"""By how many dB the clips are softer that the models are scored on too."""
+"""Reduction of the level of the softer clips, in dB."""
 
 
 def run(bench: Bench) -> Section:
-    """Train every variant of every seed."""
+    """Train every variant for each seed."""
     seeds = bench.pick(SEEDS, SEEDS[:1])
     quick = bench.pick({}, {"max_epochs": 1})
-    softer = call(
-        "benchmarks.sounds:write_softer", data_dir=str(bench.data_dir), folder=str(bench.folder / "softer"),
-        decibels=SOFTER,
-    )  # fmt: skip
-    results = side_by_side({
+    data_dir, folder = str(bench.data_dir), str(bench.folder / "softer")
+    softer = call("benchmarks.sounds:write_softer", data_dir=data_dir, folder=folder, decibels=SOFTER)
+    jobs = {
         f"{name}, seed {seed}": partial(
-            call, "benchmarks.quality:study", data_dir=str(bench.data_dir),
-            options={"preset": "cnn_logmel", **change, **quick, "seed": seed}, copies={"softer": softer},
+            call,
+            "benchmarks.quality:study",
+            data_dir=data_dir,
+            options={"preset": "cnn_logmel", **change, **quick, "seed": seed},
+            copies={"softer": softer},
         )
-        for seed in seeds for name, change in bench.pick({WHOLE: {}, **CHANGES}, {WHOLE: {}}).items()
-    })  # fmt: skip
+        for seed in seeds
+        for name, change in bench.pick({COMPLETE: {}, **CHANGES}, {COMPLETE: {}}).items()
+    }
+    results = side_by_side(jobs)
 
     def values(name: str, key: str) -> list[float]:
         return [{**result, **result["others"]}[key] for result in (results[f"{name}, seed {seed}"] for seed in seeds)]
@@ -53,25 +56,24 @@ def run(bench: Bench) -> Section:
     def minutes(name: str, key: str) -> str:
         if key != "map3":
             return ""
-        every = [minute for fold in values(name, "minutes") for minute in fold]
-        return f"{sum(every) / len(every):.2f} min a fold"
+        all_minutes = [minute for folds in values(name, "minutes") for minute in folds]
+        return f"{sum(all_minutes) / len(all_minutes):.2f} min per fold"
 
     scores = {}
-    for title, key in (
-        ("mAP@3", "map3"), ("accuracy", "accuracy"), (f"mAP@3 of the same clips, {SOFTER} dB softer", "softer"),
-    ):  # fmt: skip
-        whole = values(WHOLE, key)
-        scores[title] = [Score(WHOLE, whole, remark=minutes(WHOLE, key))]
-        scores[f"{title}: less that of the whole recipe"] = [
-            Score(name, [a - b for a, b in zip(values(name, key), whole, strict=True)], remark=minutes(name, key))
+    softer_title = f"mAP@3 of the same clips, {SOFTER} dB softer"
+    for title, key in (("mAP@3", "map3"), ("accuracy", "accuracy"), (softer_title, "softer")):
+        complete = values(COMPLETE, key)
+        scores[title] = [Score(COMPLETE, complete, remark=minutes(COMPLETE, key))]
+        scores[f"{title}: difference from the complete recipe"] = [
+            Score(name, [a - b for a, b in zip(values(name, key), complete, strict=True)], remark=minutes(name, key))
             for name in bench.pick(CHANGES, {})
         ]
     notes = [
         f"`cnn_logmel` on the clips of DATA_DIR in its folds, seeds {', '.join(map(str, seeds))}; the recipe was "
-        f"chosen on seeds {CHOSEN_ON} and the same clips. Below 0: worse without this part, or with this change. A "
-        "mean over three seeds that is smaller than its spread may well be chance. Each training has one core and one "
-        "thread, so the whole recipe differs from `quality`'s in the last digits that it computes with, and by as much "
-        "as another seed would in its score.",
+        f"chosen on seeds {CHOSEN_ON} and the same clips. Negative: worse without this part, or with this change. "
+        "A mean over three seeds below its spread may be due to chance. Each training has one core and one thread, so "
+        "the complete recipe differs from that of `quality` in the last digits of its computations, and as much as "
+        "with another seed in its score.",
         f"Softer clips: the same weights on the same clips, {SOFTER} dB below their level in DATA_DIR.",
     ]
     return Section([], notes, ["tensorflow", "keras", "librosa", "soxr", "scipy", "numpy"], scores)

@@ -1,111 +1,105 @@
-"""Tags over time: an hour of real clips at known times, by a model that has not heard them."""
+"""Measure tags over time on an hour of real clips at known times, with a model that has not trained on them."""
 
 from __future__ import annotations
 
 import csv
-import os
 import random
 from functools import partial
 from pathlib import Path
 
-from benchmarks.faults.processes import Place
-from benchmarks.harness import Bench, BenchmarkError, Row, Samples, Score, Section, alternate, call, samples
+from benchmarks.faults.processes import Workspace
+from benchmarks.harness import Bench, Row, Samples, Score, Section, alternate, call, samples
 
 MINUTES = 60
 SEEDS = (1, 2, 3)
 FOLD = 0
 GAP = 1.0
-"""Seconds of silence between two clips, at most."""
+"""Maximum silence between two clips, in seconds."""
 
 WINDOWS = ((5.0, 1.0), (2.56, 1.28), (5.0, 5.0))
-"""Window and hop, in seconds."""
+"""Window and hop in seconds."""
 
 
 def run(bench: Bench) -> Section:
-    """Train a fold, make recordings of its validation clips, tag them."""
+    """Train a fold, write recordings of its validation clips, and tag them."""
     minutes, seeds = bench.pick(MINUTES, 2), bench.pick(SEEDS, SEEDS[:1])
-    place = Place(bench.folder / "place")
+    workspace = Workspace(bench.folder / "workspace")
     options = {"data_dir": bench.data_dir, "fold": FOLD, "model": "cnn_logmel", **bench.pick({}, {"max_epochs": 4})}
-    _end(place.start("train_fold", **options))
-    _end(place.start("ensemble", allow_incomplete="true", register_as="small"))
+    workspace.run("train_fold", **options)
+    workspace.run("ensemble", allow_incomplete="true", register_as="small")
     section = Section(libraries=["tensorflow", "keras", "soundfile", "soxr"])
     by_window: dict[tuple[float, float], list[float]] = {window: [] for window in WINDOWS}
     clip_scores, clips = [], 0
     for seed in seeds:
         path = bench.folder / f"hour{seed}.wav"
-        truth = call("benchmarks.recording:write_recording", data_dir=str(bench.data_dir), path=str(path),
-                     minutes=minutes, seed=seed)  # fmt: skip
+        truth = _write_recording(bench.data_dir, path, minutes, seed)
         clips = len(truth)
-        clip_scores.append(_clip_accuracy(place, bench.data_dir, [name for name, _, _ in truth]))
+        clip_scores.append(_clip_accuracy(workspace, bench.data_dir, [name for name, _, _ in truth]))
         for window, hop in WINDOWS:
             output = bench.folder / f"tags{seed}-{window:g}.csv"
-            _end(place.start("predict", input=path, output=output, model="small@champion", window=window, hop=hop))
+            workspace.run("predict", input=path, output=output, model="small@champion", window=window, hop=hop)
             by_window[window, hop].append(_accuracy(output, truth))
-    section.scores["share of clips whose middle has the right tag, less the model's accuracy on the same clips"] = [
-        Score(f"window={window:g} s, hop={hop:g} s", [a - b for a, b in zip(found, clip_scores, strict=True)],
-              at_least=-0.03 if hop < window else None)
-        for (window, hop), found in by_window.items()
-    ]  # fmt: skip
+    section.scores["share of clips with the right tag at their centre, less the accuracy on the single clips"] = [
+        Score(
+            f"window={window:g} s, hop={hop:g} s",
+            [a - b for a, b in zip(values, clip_scores, strict=True)],
+            at_least=-0.03 if hop < window else None,
+        )
+        for (window, hop), values in by_window.items()
+    ]
     section.scores["share of clips with the right tag"] = [
         Score("clip by clip", clip_scores),
-        *(Score(f"window={window:g} s, hop={hop:g} s", found) for (window, hop), found in by_window.items()),
+        *(Score(f"window={window:g} s, hop={hop:g} s", values) for (window, hop), values in by_window.items()),
     ]
-    short = bench.folder / "short.wav"
-    call("benchmarks.recording:write_recording", data_dir=str(bench.data_dir), path=str(short), minutes=minutes / 10,
-         seed=9)  # fmt: skip
-    long = bench.folder / f"hour{seeds[0]}.wav"
-    found = alternate(bench.repeats, {
-        f"{length:g} minutes": partial(_peak, place, path) for length, path in ((minutes, long), (minutes / 10, short))
-    })  # fmt: skip
-    (large, first), (small, second) = found.items()
+    short, long = bench.folder / "short.wav", bench.folder / f"hour{seeds[0]}.wav"
+    _write_recording(bench.data_dir, short, minutes / 10, seed=9)
+    sides = {
+        f"{length:g} minutes": partial(_measure, workspace, path)
+        for length, path in ((minutes, long), (minutes / 10, short))
+    }
+    large, small = alternate(bench.repeats, sides).items()
     section.rows = [
-        Row("peak memory of the command", samples(large, first, "peak", "MB"), samples(small, second, "peak", "MB"),
-            at_most=1.02),
-        Row("minutes of sound a second", Samples(large, [minutes / one["seconds"] for one in first], "min/s")),
-    ]  # fmt: skip
+        Row("peak memory of the command", samples(*large, "peak", "MB"), samples(*small, "peak", "MB"), at_most=1.02),
+        Row("minutes of sound per second", Samples(large[0], [minutes / run["seconds"] for run in large[1]], "min/s")),
+    ]
     section.notes = [
         f"Recordings of {minutes:g} minutes at 44.1 kHz: the {clips} clips of fold {FOLD} of DATA_DIR in random order, "
-        f"over and over, with 0 to {GAP:g} s of silence between them; the member of that fold of cnn_logmel has not "
-        "heard them. `python -m fsat predict --window W --hop H`; a clip's tag is that of the segment that holds at "
-        "its middle. Windows that do not overlap mostly have parts of two clips in them. Seeds are those of the order. "
-        "Memory: ru_maxrss of the "
-        f"command with window={WINDOWS[1][0]:g} s, start included in the time."
+        f"repeatedly, with 0 to {GAP:g} s of silence between them; the cnn_logmel member of that fold has not trained "
+        "on them. `python -m fsat predict --window W --hop H`; the tag of a clip is that of the segment at its centre. "
+        "Windows that do not overlap mostly contain parts of two clips. Seeds are those of the order. Memory: "
+        f"ru_maxrss of the command with window={WINDOWS[1][0]:g} s; the time includes its start."
     ]
     return section
 
 
-def _end(sitting) -> None:
-    if code := sitting.wait():
-        raise BenchmarkError(f"{sitting.process.args} ended with {code}\n{sitting.said[-3000:]}")
+def _write_recording(data_dir: Path, path: Path, minutes: float, seed: int) -> list[tuple[str, str, float]]:
+    arguments = {"data_dir": str(data_dir), "path": str(path), "minutes": minutes, "seed": seed}
+    return call("benchmarks.recording:write_recording", **arguments)
 
 
-def _peak(place: Place, path: Path) -> dict[str, float]:
-    import time
-
+def _measure(workspace: Workspace, path: Path) -> dict[str, float]:
     window, hop = WINDOWS[1]
-    sitting = place.start("predict", input=path, output="peak.csv", model="small@champion", window=window, hop=hop)
-    _, status, usage = os.wait4(sitting.process.pid, 0)
-    if status:
-        raise BenchmarkError(f"predict ended with {os.waitstatus_to_exitcode(status)}\n{sitting.said[-3000:]}")
-    return {"peak": usage.ru_maxrss * 1024 / 1e6, "seconds": time.monotonic() - sitting.started}
+    options = {"input": path, "output": "peak.csv", "model": "small@champion", "window": window, "hop": hop}
+    seconds, peak = workspace.start("predict", **options).measure()
+    return {"peak": peak, "seconds": seconds}
 
 
 def _accuracy(output: Path, truth: list[tuple[str, str, float]]) -> float:
-    """Share of the clips whose label is that of the segment at their middle."""
+    """Return the share of clips whose label is that of the segment at their centre."""
     with open(output, newline="") as file:
         spans = [(float(row["start"]), float(row["end"]), row["label"]) for row in csv.DictReader(file)]
-    right = 0
-    for _, label, middle in truth:
-        right += next((tag for start, end, tag in spans if start <= middle < end), "") == label
-    return right / len(truth)
+    correct = 0
+    for _, label, centre in truth:
+        correct += next((tag for start, end, tag in spans if start <= centre < end), "") == label
+    return correct / len(truth)
 
 
-def _clip_accuracy(place: Place, data_dir: Path, names: list[str]) -> float:
-    """Share of these clips, each as often as it is named, that the tagger tags rightly by themselves."""
-    listed = place.folder / "clips.txt"
-    listed.write_text("".join(f"{data_dir / 'audio_train' / name}\n" for name in sorted(set(names))))
-    _end(place.start("predict", input=listed, output="clips.csv", model="small@champion", top_k=1))
-    with open(place.folder / "clips.csv", newline="") as file:
+def _clip_accuracy(workspace: Workspace, data_dir: Path, names: list[str]) -> float:
+    """Return the share of clips in `names` that the tagger tags correctly one by one; names may repeat."""
+    listing = workspace.folder / "clips.txt"
+    listing.write_text("".join(f"{data_dir / 'audio_train' / name}\n" for name in sorted(set(names))))
+    workspace.run("predict", input=listing, output="clips.csv", model="small@champion", top_k=1)
+    with open(workspace.folder / "clips.csv", newline="") as file:
         tags = {Path(row["fname"]).name: row["label"] for row in csv.DictReader(file)}
     labels = _labels(data_dir)
     return sum(tags[name] == labels[name] for name in names) / len(names)
@@ -120,7 +114,7 @@ def write_recording(data_dir: str, path: str, minutes: float, seed: int) -> list
     """Write the clips of a fold one after the other.
 
     Returns:
-        name, label and middle, in seconds, of each.
+        name, label and centre in seconds of each.
     """
     import numpy as np
     import soundfile as sf
@@ -129,18 +123,18 @@ def write_recording(data_dir: str, path: str, minutes: float, seed: int) -> list
         rows = list(csv.DictReader(file))
     folds = sorted({row["fold"] for row in rows})
     clips = [row for row in rows if row["fold"] == folds[FOLD]]
-    chance, truth, at = random.Random(seed), [], 0
+    rng, truth, position = random.Random(seed), [], 0
     rate = sf.info(Path(data_dir) / "audio_train" / clips[0]["fname"]).samplerate
     with sf.SoundFile(path, "w", rate, 1, "PCM_16") as file:
-        while at < minutes * 60 * rate:
-            for row in chance.sample(clips, len(clips)):
+        while position < minutes * 60 * rate:
+            for row in rng.sample(clips, len(clips)):
                 samples, _ = sf.read(Path(data_dir) / "audio_train" / row["fname"], dtype="int16", always_2d=True)
-                silence = np.zeros(round(chance.uniform(0, GAP) * rate), "int16")
-                if at + len(samples) + len(silence) > minutes * 60 * rate:
-                    at = int(minutes * 60 * rate)
+                silence = np.zeros(round(rng.uniform(0, GAP) * rate), "int16")
+                if position + len(samples) + len(silence) > minutes * 60 * rate:
+                    position = int(minutes * 60 * rate)
                     break
-                truth.append((row["fname"], row["label"], (at + len(samples) / 2) / rate))
+                truth.append((row["fname"], row["label"], (position + len(samples) / 2) / rate))
                 file.write(samples[:, 0])
                 file.write(silence)
-                at += len(samples) + len(silence)
+                position += len(samples) + len(silence)
     return truth

@@ -1,4 +1,4 @@
-"""RESULTS.md: one section a benchmark between markers, so that a run replaces its own sections and no others."""
+"""Write RESULTS.md: one section per benchmark between markers, so that a run replaces only its own sections."""
 
 from __future__ import annotations
 
@@ -27,53 +27,51 @@ against the limit. Tables of scores have means over seeds, and as spread the sta
 SECTION = re.compile(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", re.DOTALL)
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""What decides how fast float32 and bfloat16 are."""
+"""Instruction sets that determine the speed of float32 and bfloat16."""
 
 
 def machine() -> str:
-    """Processor, cores, memory and instruction sets, in a line."""
+    """Return processor, cores, memory and instruction sets in one line."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     flags = set(re.search(r"^flags\s*: (.*)$", cpuinfo, re.MULTILINE).group(1).split()) if "flags" in cpuinfo else set()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     has = ", ".join(f"{'has' if flag in flags else 'lacks'} {flag}" for flag in CPU_FLAGS)
-    return (f"{' '.join(model.group(1).split()) if model else platform.machine()}, {os.cpu_count()} cores, "
-            f"{memory:.0f} GiB of memory; {has}")  # fmt: skip
+    processor = " ".join(model.group(1).split()) if model else platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB of memory; {has}"
 
 
 def versions(libraries: Sequence[str]) -> str:
-    """Python's version and those of the libraries that are installed."""
-    found = [f"Python {platform.python_version()}"]
+    """Return the versions of Python and of the installed libraries."""
+    texts = [f"Python {platform.python_version()}"]
     for name in libraries:
         try:
-            found.append(f"{name} {version(name)}")
+            texts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} not installed")
-    return ", ".join(found)
+            texts.append(f"{name} not installed")
+    return ", ".join(texts)
 
 
 def commit() -> str:
-    """The commit that the code is of, and whether files differ from it; empty outside of a git checkout."""
+    """Return the commit of the code and whether files differ from it; empty outside a git checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/RESULTS.md"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/RESULTS.md"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return f"commit {head.stdout.strip()}{', changed' if changed.stdout.strip() else ''}"
 
 
 def cpu_times() -> tuple[int, int, int]:
-    """Ticks since the machine's start: all, busy, and stolen by other virtual machines."""
+    """Return the ticks since the start of the machine: all, busy, and stolen by other virtual machines."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - ticks[7], ticks[7]
 
 
 def busy_share(seconds: float = 2.0) -> float:
-    """Share of the cores that others keep busy while this process sleeps."""
+    """Return the share of the cores that other processes use while this one sleeps."""
     before = cpu_times()
     time.sleep(seconds)
     after = cpu_times()
@@ -81,36 +79,41 @@ def busy_share(seconds: float = 2.0) -> float:
 
 
 def render(name: str, section: Section, command: str, commit: str, quiet: str) -> str:
-    """A section as Markdown, with its markers.
+    """Return a section as Markdown with its markers.
 
     Args:
-        name: the benchmark's.
-        section: what it found.
-        command: how it was run, with DATA_DIR for the folder.
-        commit: the code's when it began, as `commit` gives it.
-        quiet: what is known of other work on the machine meanwhile.
+        name: of the benchmark.
+        section: its results.
+        command: the command line, with DATA_DIR for the folder.
+        commit: the code's at the start, from `commit`.
+        quiet: other load on the machine meanwhile.
     """
     lines = [
-        f"<!-- {name}: begin -->", f"## {name}", "",
+        f"<!-- {name}: begin -->",
+        f"## {name}",
+        "",
         ", ".join(filter(None, [f"{datetime.now():%Y-%m-%d %H:%M}", f"`{command}`", commit])) + "  ",
         f"{machine()}  ",
         f"fsat {fsat.__version__}, {versions(section.libraries)}  ",
-        quiet, "",
-    ]  # fmt: skip
+        quiet,
+        "",
+    ]
     if section.rows:
         lines += ["| measured | this side | other side | ratio | to reach | |", "| --- | --- | --- | --- | --- | --- |"]
-        lines += [_line(row) for row in section.rows]
+        lines += [_row_cells(row) for row in section.rows]
         lines.append("")
     if section.checks:
         lines += ["| done | must hold | found | |", "| --- | --- | --- | --- |"]
-        lines += [f"| {check.what} | {check.must} | {check.found} | {check.verdict} |" for check in section.checks]
+        lines += [
+            f"| {check.action} | {check.required} | {check.result} | {check.verdict} |" for check in section.checks
+        ]
         lines.append("")
     for title, scores in section.scores.items():
         lines += [
             f"| {title} | mean | spread | each seed | to reach | | |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        lines += [_score_line(score) for score in scores]
+        lines += [_score_cells(score) for score in scores]
         lines.append("")
     for note in section.notes:
         lines += [note, ""]
@@ -118,28 +121,28 @@ def render(name: str, section: Section, command: str, commit: str, quiet: str) -
 
 
 def update(path: Path, sections: dict[str, str], order: Sequence[str]) -> None:
-    """Put sections into RESULTS.md and leave the others as they are.
+    """Replace sections of RESULTS.md and leave the others unchanged.
 
     Args:
-        path: the file; made if it is not there.
-        sections: Markdown by name, as `render` gives it.
-        order: in which the sections stand.
+        path: the file, created if missing.
+        sections: Markdown by name, from `render`.
+        order: names in the order of the file.
     """
     before = path.read_text() if path.exists() else ""
-    whole = {found.group(1): found.group(0) for found in SECTION.finditer(before)} | sections
-    path.write_text("\n\n".join([HEAD.rstrip(), *(whole[name] for name in order if name in whole)]) + "\n")
+    texts = {match.group(1): match.group(0) for match in SECTION.finditer(before)} | sections
+    path.write_text("\n\n".join([HEAD.rstrip(), *(texts[name] for name in order if name in texts)]) + "\n")
 
 
-def _line(row: Row) -> str:
+def _row_cells(row: Row) -> str:
     ratio = "" if row.second is None else number(row.judged)
-    cells = [row.what, _cell(row.first), _cell(row.second), ratio, _goal(row), row.verdict]
+    cells = [row.name, _cell(row.first), _cell(row.second), ratio, _goal(row), row.verdict]
     return "| " + " | ".join(cells) + " |"
 
 
-def _score_line(score: Score) -> str:
+def _score_cells(score: Score) -> str:
     each = ", ".join(f"{value:.4g}" for value in score.values) if len(score.values) > 1 else ""
-    cells = [score.what, f"{score.mean:.4g}", f"{score.spread:.2g}" if each else "", each, _goal(score), score.verdict,
-             score.remark]  # fmt: skip
+    spread = f"{score.spread:.2g}" if each else ""
+    cells = [score.name, f"{score.mean:.4g}", spread, each, _goal(score), score.verdict, score.remark]
     return "| " + " | ".join(cells) + " |"
 
 

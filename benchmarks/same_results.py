@@ -31,9 +31,14 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("dummy1d", "conv1d", "conv2d_mfcc", "cnn_logmel")
 RATE = 8000
 SETTINGS = {
-    "sampling_rate": RATE, "audio_duration": 1, "n_folds": 2, "max_epochs": 3, "batch_size": 16,
-    "unverified_weight": "0.5", "precision": "float32",
-}  # fmt: skip
+    "sampling_rate": RATE,
+    "audio_duration": 1,
+    "n_folds": 2,
+    "max_epochs": 3,
+    "batch_size": 16,
+    "unverified_weight": "0.5",
+    "precision": "float32",
+}
 CHANGING_TAGS = ("owner", "heartbeat", "launch", "note", "checksums", "data_dir", "registered", "claim")
 """``fsat.`` tags whose values differ from run to run; that they are set is compared all the same."""
 CHANGING_METRICS = ("epoch_seconds", "clips_per_second", "train_seconds", "megabytes")
@@ -85,9 +90,10 @@ def results_of(checkout: Path, folder: Path, ids: bool) -> dict[str, Any]:
     folder.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("FSAT_", "MLFLOW_"))}
     env |= {
-        "PYTHONPATH": str(checkout), "FSAT_CACHE_DIR": str(folder / "cache"),
+        "PYTHONPATH": str(checkout),
+        "FSAT_CACHE_DIR": str(folder / "cache"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-    }  # fmt: skip
+    }
 
     def fsat(*words: object) -> None:
         print(f"{checkout.name}: fsat {' '.join(map(str, words))}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""The process that one side of a comparison runs in: ``python -m benchmarks.side MODULE:FUNCTION RESULT``.
+"""Run one side of a comparison in this process: ``python -m benchmarks.side MODULE:FUNCTION RESULT``.
 
-Keyword arguments come as JSON on standard input; what the function returns is written as JSON to the file RESULT.
+Read keyword arguments as JSON from standard input, and write what the function returns as JSON to the file RESULT.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main(target: str, result: str) -> None:
-    """Call `target` with the arguments from standard input and keep what it returns."""
+    """Call `target` with the arguments from standard input and write its result to a file."""
     if (core := os.environ.get("FSAT_BENCH_CORE")) and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core)})
     module, function = target.split(":")

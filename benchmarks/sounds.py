@@ -1,7 +1,7 @@
-"""The clips that benchmarks work on: those of DATA_DIR, repeated until there are enough.
+"""Write the clips of a benchmark: those of DATA_DIR, repeated as often as needed.
 
-Each round of repeats is rolled by another number of samples, so that no two files are alike and none can be spared by
-recognising its bytes. Functions here run in processes of their own (`harness.call`).
+Each repetition is rolled by another number of samples, so that no two files are equal. The functions of this module run
+in processes of their own (`harness.call`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import csv
 from pathlib import Path
 
 ROLL = 997
-"""Samples by which each round of repeats is rolled further."""
+"""Samples by which each repetition is rolled."""
 
 
 def write_files(data_dir: str, folder: str, n_files: int) -> list[str]:
-    """Write `n_files` 16-bit mono WAV files at their own rate; the paths."""
-    return [str(path) for path, _ in _write(Path(data_dir), Path(folder), n_files)]
+    """Write `n_files` 16-bit mono WAV files at their own rate; return their paths."""
+    return [str(path) for path, _ in _write_clips(Path(data_dir), Path(folder), n_files)]
 
 
 def write_short(data_dir: str, folder: str, n_files: int, seconds: float) -> None:
-    """Write `n_files` pieces of `seconds` of the clips, as 16-bit mono WAV files at their own rate, no two alike."""
+    """Write `n_files` different excerpts of `seconds` as 16-bit mono WAV files at the rate of their clips."""
     import soundfile as sf
 
     Path(folder).mkdir(parents=True)
@@ -33,27 +33,32 @@ def write_short(data_dir: str, folder: str, n_files: int, seconds: float) -> Non
 
 
 def write_dataset(data_dir: str, folder: str, n_rows: int, n_folds: int = 10) -> dict:
-    """Write a dataset of `n_rows` clips as fsat reads it: row i is in fold i mod `n_folds`.
+    """Write a dataset of `n_rows` clips in fsat's layout, row i in fold i mod `n_folds`.
 
     Returns:
-        ``rows``; ``clips``: how many were repeated; ``classes``; ``samplerate`` in Hz and ``seconds`` of the first.
+        ``rows``; ``clips``: number of different clips; ``classes``; ``samplerate`` in Hz and ``seconds`` of the first.
     """
     import soundfile as sf
 
-    made = _write(Path(data_dir), Path(folder) / "audio_train", n_rows)
+    written = _write_clips(Path(data_dir), Path(folder) / "audio_train", n_rows)
     with open(Path(folder) / "train.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["fname", "label", "manually_verified", "fold"])
-        writer.writerows([path.name, label, 1, i % n_folds] for i, (path, label) in enumerate(made))
-    info = sf.info(made[0][0])
+        writer.writerows([path.name, label, 1, i % n_folds] for i, (path, label) in enumerate(written))
+    info = sf.info(written[0][0])
     clips = min(n_rows, len(_rows(Path(data_dir))))
-    classes = len({label for _, label in made})
-    return {"rows": n_rows, "clips": clips, "classes": classes, "samplerate": info.samplerate,
-            "seconds": info.duration}  # fmt: skip
+    classes = len({label for _, label in written})
+    return {
+        "rows": n_rows,
+        "clips": clips,
+        "classes": classes,
+        "samplerate": info.samplerate,
+        "seconds": info.duration,
+    }
 
 
 def write_softer(data_dir: str, folder: str, decibels: float) -> str:
-    """Write the training clips of DATA_DIR again, softer, with the same table; returns `folder`."""
+    """Write the training clips of DATA_DIR at a lower level, with the same table; return `folder`."""
     import shutil
 
     import soundfile as sf
@@ -68,7 +73,7 @@ def write_softer(data_dir: str, folder: str, decibels: float) -> str:
 
 
 def write_noise(folder: str, megabytes: float, seconds: float, samplerate: int, n_folds: int = 10) -> dict:
-    """Write a dataset of white noise whose decoded float32 samples make up `megabytes`, at its own `samplerate`."""
+    """Write a dataset of white noise whose decoded float32 samples take `megabytes` at `samplerate`."""
     import numpy as np
     import soundfile as sf
 
@@ -88,10 +93,10 @@ def write_noise(folder: str, megabytes: float, seconds: float, samplerate: int, 
 
 
 def write_decoded(data_dir: str, path: str, sampling_rate: int, fold: int) -> int:
-    """Decode all training clips but the fold's own into an .npz file: samples end to end, lengths, targets.
+    """Decode the clips of all other folds into an .npz file: concatenated samples, lengths, targets.
 
     Returns:
-        how many classes.
+        the number of classes.
     """
     import librosa
     import numpy as np
@@ -113,18 +118,18 @@ def _rows(data_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _write(data_dir: Path, folder: Path, count: int) -> list[tuple[Path, str]]:
-    """Write the repeated clips; path and label of each."""
+def _write_clips(data_dir: Path, folder: Path, count: int) -> list[tuple[Path, str]]:
+    """Write the repeated clips; return path and label of each."""
     import numpy as np
     import soundfile as sf
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = _rows(data_dir)
-    made = []
+    written = []
     for i in range(count):
         row = rows[i % len(rows)]
         samples, rate = sf.read(data_dir / "audio_train" / row["fname"], dtype="int16", always_2d=True)
         path = folder / f"{i:06d}.wav"
         sf.write(path, np.roll(samples[:, 0], ROLL * (i // len(rows))), rate, subtype="PCM_16")
-        made.append((path, row["label"]))
-    return made
+        written.append((path, row["label"]))
+    return written

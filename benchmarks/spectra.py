@@ -1,4 +1,4 @@
-"""Where log-mel spectrograms come from in training: crops of those that are kept, or computed in the graph anew."""
+"""Compare log-mel crops from fsat's feature store with log-mel spectrograms computed in the TensorFlow graph."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ BATCHES = 200
 
 
 def run(bench: Bench) -> Section:
-    """Read batches of crops as cnn_logmel's training does, in both ways."""
+    """Read batches of crops as the training of cnn_logmel does, in both ways."""
     arguments = {"data_dir": str(bench.data_dir), "n_batches": bench.pick(BATCHES, 5)}
-    found = alternate(bench.repeats, {
-        "kept": partial(call, "benchmarks.spectra:kept", **arguments),
+    sides = {
+        "stored": partial(call, "benchmarks.spectra:stored", **arguments),
         "in the graph": partial(call, "benchmarks.spectra:in_the_graph", **arguments),
-    })  # fmt: skip
-    ours, theirs = found.values()
+    }
+    stored_results, graph_results = alternate(bench.repeats, sides).values()
     builds = [
         call(
             "benchmarks.spectra:build",
-            environment={"FSAT_CACHE_DIR": str(bench.folder / f"fresh{i}")},
+            environment={"FSAT_CACHE_DIR": str(bench.folder / f"cache{i}")},
             data_dir=str(bench.data_dir),
         )
         for i in range(bench.repeats)
     ]
     rows = [
-        Row("crops of 2.56 s as log-mel spectrograms", samples("fsat, from the kept ones", ours, "rate", "crops/s"),
-            samples("TensorFlow, from the waveform in the graph", theirs, "rate", "crops/s"), at_least=1),
-        Row("greatest absolute difference of the two, in dB",
-            Samples("", [result["difference"] for result in theirs], "")),
-        Row("computing and keeping them, once", Samples("fsat", builds, "s")),
-    ]  # fmt: skip
+        Row(
+            "crops of 2.56 s as log-mel spectrograms",
+            samples("fsat, from the store", stored_results, "rate", "crops/s"),
+            samples("TensorFlow, from the waveform in the graph", graph_results, "rate", "crops/s"),
+            at_least=1,
+        ),
+        Row("maximum absolute difference in dB", samples("", graph_results, "difference", "")),
+        Row("computing and storing them, once", Samples("fsat", builds, "s")),
+    ]
     notes = [
         f"The training clips of DATA_DIR at 32 kHz, decoded before; {arguments['n_batches']} batches of 16 random "
         "crops after five that are not counted. In the graph: `tf.signal.stft`, mel bands and decibels as one compiled "
-        "function of waveform crops that are read from the store. Computing and keeping: into a fresh folder each "
-        "time, the clips decoded and librosa imported before."
+        "function of waveform crops that are read from the clip store. Computing and storing: into an empty folder "
+        "each time, with the clips decoded and librosa imported before."
     ]
     return Section(rows, notes, ["tensorflow", "numpy", "scipy", "librosa"])
 
 
 def _clips(data_dir: str):
-    """The training clips, decoded, and the Config."""
+    """Return the decoded training clips and the Config."""
     from fsat.config import Config
     from fsat.data.source import Source
 
@@ -53,7 +56,7 @@ def _clips(data_dir: str):
 
 
 def _prepared(data_dir: str):
-    """The clips, their spectrograms, the Config, and random batches of places and first frames."""
+    """Return the clips, their spectrograms, the Config, and a function for random batches of rows and first frames."""
     import numpy as np
 
     from fsat.data.logmel import spectra
@@ -65,38 +68,38 @@ def _prepared(data_dir: str):
 
     def batches(count: int):
         for _ in range(count):
-            some = rng.choice(usable, config.batch_size)
-            yield some, rng.integers(source.n_frames[some] - config.n_frames + 1)
+            rows = rng.choice(usable, config.batch_size)
+            yield rows, rng.integers(source.n_frames[rows] - config.n_frames + 1)
 
     return clips, source, config, batches
 
 
 def build(data_dir: str) -> float:
-    """Seconds that computing and keeping the spectrograms of all training clips takes."""
+    """Return the seconds to compute and store the spectrograms of all training clips."""
     import librosa
 
     from fsat.data.logmel import spectra
 
     clips, config = _clips(data_dir)
-    librosa.filters.mel(sr=config.sampling_rate, n_fft=2 * config.hop_length)  # its import, which is lazy
+    librosa.filters.mel(sr=config.sampling_rate, n_fft=2 * config.hop_length)  # imports lazily
     start = time.perf_counter()
     spectra(clips, config)
     return time.perf_counter() - start
 
 
-def kept(data_dir: str, n_batches: int) -> dict[str, float]:
-    """Crops of the spectrograms that fsat keeps, a ``rate`` a second."""
+def stored(data_dir: str, n_batches: int) -> dict[str, float]:
+    """Read crops of stored spectrograms; return the ``rate`` per second."""
     _, source, config, batches = _prepared(data_dir)
-    for some, starts in batches(5):
-        source.crops(some, starts, config.n_frames)
+    for rows, starts in batches(5):
+        source.crops(rows, starts, config.n_frames)
     start = time.perf_counter()
-    for some, starts in batches(n_batches):
-        source.crops(some, starts, config.n_frames)
+    for rows, starts in batches(n_batches):
+        source.crops(rows, starts, config.n_frames)
     return {"rate": n_batches * config.batch_size / (time.perf_counter() - start)}
 
 
 def in_the_graph(data_dir: str, n_batches: int) -> dict[str, float]:
-    """The same by TensorFlow from the waveform: a ``rate`` a second, and the greatest ``difference`` in dB."""
+    """Compute them with TensorFlow; return the ``rate`` per second and the maximum ``difference`` in dB."""
     import librosa
     import numpy as np
 
@@ -119,11 +122,11 @@ def in_the_graph(data_dir: str, n_batches: int) -> dict[str, float]:
         level = tf.maximum(power @ bands, 10 ** (FLOOR_DB / 10))
         return 10 / np.log(10).astype(np.float32) * tf.math.log(level) - FLOOR_DB
 
-    def crops(some: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        return logmel(clips.crops(some, (starts - 1) * hop, (n_frames + 1) * hop)).numpy()
+    def crops(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return logmel(clips.crops(rows, (starts - 1) * hop, (n_frames + 1) * hop)).numpy()
 
-    difference = max(np.abs(crops(*each) - source.crops(*each, n_frames)).max() for each in batches(5))
+    difference = max(np.abs(crops(*batch) - source.crops(*batch, n_frames)).max() for batch in batches(5))
     start = time.perf_counter()
-    for each in batches(n_batches):
-        crops(*each)
+    for batch in batches(n_batches):
+        crops(*batch)
     return {"rate": n_batches * config.batch_size / (time.perf_counter() - start), "difference": float(difference)}

@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, and which heavy libraries a training loads."""
+"""Measure the start of the command line, and list the heavy libraries that training loads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.harness import ROOT, Bench, BenchmarkError, Row, Samples, Sectio
 
 HEAVY = ("tensorflow", "mlflow", "librosa", "sklearn", "matplotlib", "scipy", "pandas", "numba")
 RUNS = 15
-"""Runs of each command at least."""
+"""Minimum number of runs of each command."""
 
 
 def run(bench: Bench) -> Section:
-    """Time the commands by turns."""
+    """Time the commands alternately."""
     python = [sys.executable]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     timed = partial(command_seconds, cwd=bench.folder, env=environment)
@@ -26,33 +26,33 @@ def run(bench: Bench) -> Section:
         "python": partial(timed, [*python, "-c", "pass"]),
     }
     for command in commands.values():
-        command()  # compiles what has no .pyc yet
-    found = alternate(bench.pick(max(RUNS, bench.repeats), 2), commands)
+        command()  # writes missing .pyc files
+    results = alternate(bench.pick(max(RUNS, bench.repeats), 2), commands)
     slow = alternate(bench.repeats, {"tensorflow": partial(timed, [*python, "-c", "import tensorflow"])})
-    loaded = call("benchmarks.startup:modules_of_a_training", data_dir=str(bench.data_dir), folder=str(bench.folder))
+    loaded = call("benchmarks.startup:modules_after_training", data_dir=str(bench.data_dir), folder=str(bench.folder))
 
     def times(who: str, values: list[float]) -> Samples:
         return Samples(who, [1000 * value for value in values], "ms")
 
-    click = times('`python -c "import click"`', found["click"])
+    click = times('`python -c "import click"`', results["click"])
     rows = [
-        Row("the help", times("`python -m fsat --help`", found["help"]), click, at_most=2.5),
-        Row("an argument error", times("`python -m fsat train_fold --fold x`", found["error"]), click),
-        Row("for scale: Python alone", times("`python -c pass`", found["python"]), click),
+        Row("help", times("`python -m fsat --help`", results["help"]), click, at_most=2.5),
+        Row("an argument error", times("`python -m fsat train_fold --fold x`", results["error"]), click),
+        Row("for scale: Python alone", times("`python -c pass`", results["python"]), click),
         Row("for scale: TensorFlow", times('`python -c "import tensorflow"`', slow["tensorflow"]), click),
     ]
-    there = ", ".join(name for name in HEAVY if name in loaded) or "none"
+    present = ", ".join(name for name in HEAVY if name in loaded) or "none"
     absent = ", ".join(name for name in HEAVY if name not in loaded) or "none"
     notes = [
-        f"{len(found['help'])} runs of each command, by turns, after one that is not counted; wall time of the whole "
-        f"process. Of {', '.join(HEAVY)}, a process that has trained a fold (`python -m fsat train_fold`) has loaded: "
-        f"{there}; not loaded: {absent}.",
+        f"{len(results['help'])} alternating runs of each command, after one that is not counted; wall time of the "
+        f"whole process. Of {', '.join(HEAVY)}, a process that has trained a fold (`python -m fsat train_fold`) has "
+        f"loaded: {present}; not loaded: {absent}.",
     ]
     return Section(rows, notes, ["click", "tensorflow", "keras", "mlflow"])
 
 
-def modules_of_a_training(data_dir: str, folder: str) -> list[str]:
-    """Top-level modules that are loaded once this process has run `train_fold` from the command line."""
+def modules_after_training(data_dir: str, folder: str) -> list[str]:
+    """Return the top-level modules that `train_fold` has loaded into this process."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     os.chdir(folder)
     sys.path.insert(0, str(ROOT))

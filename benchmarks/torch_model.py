@@ -1,7 +1,7 @@
-"""conv1d in PyTorch, as a user of it would write it: what fsat's training is compared with.
+"""conv1d in idiomatic PyTorch, for comparison with fsat's training.
 
-The same layers, Adam at 0.001 and cross entropy; a Dataset over decoded clips in memory with a random crop and the
-normalisation, and a DataLoader with two workers. On the CPU, with PyTorch's own number of threads and memory layout.
+It has the same layers, Adam at 0.001 and cross-entropy; a Dataset of decoded clips in memory with random crops and
+normalisation; a DataLoader with two workers; and PyTorch's defaults for threads and memory layout on the CPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BLOCKS = [(16, 9, 16, 0.1), (32, 3, 4, 0.1), (32, 3, 4, 0.1), (256, 3, None, 0.2
 
 
 class Crops(Dataset):
-    """A random crop of each clip, scaled to [-0.5, 0.5]."""
+    """Random crops of clips, scaled to [-0.5, 0.5]."""
 
     def __init__(self, clips: list[np.ndarray], targets: np.ndarray) -> None:
         self.clips, self.targets = clips, targets
@@ -41,7 +41,7 @@ class Crops(Dataset):
 
 
 def conv1d(n_classes: int) -> nn.Sequential:
-    """The layers of `fsat.models.waveform.conv1d`, without the softmax, which is in the loss."""
+    """Build the layers of `fsat.models.waveform.conv1d`; the softmax is part of the loss."""
     parts: list[nn.Module] = []
     channels = 1
     for filters, size, pool, rate in BLOCKS:
@@ -56,9 +56,9 @@ def train(decoded: str, n_classes: int, epochs: int, bfloat16: bool) -> dict[str
     """Train on decoded clips.
 
     Args:
-        decoded: an .npz file as `sounds.write_decoded` writes it.
-        n_classes: how many.
-        epochs: how many, the first of which is not counted.
+        decoded: .npz file from `sounds.write_decoded`.
+        n_classes: number of classes.
+        epochs: number of epochs; the first is not counted.
         bfloat16: whether to use autocast.
 
     Returns:

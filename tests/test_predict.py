@@ -361,8 +361,8 @@ def test_where_nothing_could_be_tagged_the_command_fails_with_its_table_written(
 def test_settings_that_cannot_be():
     assert (CLIPS.tags, TagSettings(window=2).tags, TagSettings(window=2, top_k=4).tags) == (3, 1, 4)
     for wrong, message in [
-        ({"hop": 1}, "hop=1: is the step"), ({"window": 1, "hop": 2}, "at most window=1"),
-        ({"window": 1e-5}, "at least 0.01"), ({"window": float("nan")}, "window=nan"), ({"min_score": 2}, "0 to 1"),
+        ({"hop": 1}, "hop=1: expected window=SECONDS too"), ({"window": 1, "hop": 2}, "at most window=1"),
+        ({"window": 1e-5}, "at least 0.01"), ({"window": float("nan")}, "window=nan"), ({"min_score": 2}, "at most 1"),
         ({"max_seconds": float("inf")}, "max_seconds=inf"),
     ]:  # fmt: skip
         with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""``report.html`` of a real ensemble: from a disk and in MLflow's artifact view, listened to, and without audio."""
+"""``report.html`` of a real ensemble: parsed as HTML, and in a browser from a disk and from MLflow."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from browser import Visit, chromium
 from helpers import make_dataset, tone, write_wav
+from html_page import Page
 from servers import MlflowServer
 
 from fsat.commands.ensemble import Ensembled, ensemble
@@ -23,34 +24,21 @@ from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
 from fsat.tracking.histories import epochs, history
 
-pytestmark = pytest.mark.browser
-
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
 CLASSES = ("Bell", "Cel<i>lo", "Flute")
 PLANTED = "bell_00.wav"
-"""Sounds like a bell, and its label says Flute."""
-
-CELLS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
-TITLES = "clips => clips.map(clip => [...clip.querySelectorAll('strong, small')].map(line => line.innerText))"
+"""Sounds like a bell, but its label says Flute."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "tones"
-    return make_dataset(
-        folder,
-        classes=CLASSES,
-        clips_per_class=8,
-        test_clips=3,
-        fold_column=2,
-        unverified=0.25,
-        wrong={PLANTED: "Flute"},
-    )
+    options = {"clips_per_class": 8, "test_clips": 3, "fold_column": 2, "unverified": 0.25, "wrong": {PLANTED: "Flute"}}
+    return make_dataset(tmp_path_factory.mktemp("data") / "tones", classes=CLASSES, **options)
 
 
 @pytest.fixture(scope="module")
 def study(store, data) -> list[FoldRun]:
-    """One of two folds, which is enough to look at and takes half as long."""
+    """One of two folds, which is enough for a page and takes half as long."""
     options = {
         "model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 15,
         "batch_size": 4, "learning_rate": 0.003, "patience": 15,
@@ -64,14 +52,8 @@ def made(study) -> Ensembled:
 
 
 @pytest.fixture(scope="module")
-def page(made) -> Path:
+def path(made) -> Path:
     return fetch(made.run_id, "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(write_wav(tmp_path_factory.mktemp("heard") / "a.wav", tone(440, 1, 8000))) as program:
-        yield program
 
 
 def blend(study: list[FoldRun], name: str, data_dir: Path | None = None) -> Ensembled:
@@ -83,117 +65,93 @@ def fetch(run_id: str, path: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
 
 
-def table(frame, section: str, which: int = 0) -> list[list[str]]:
-    found = frame.query_selector_all(f"[data-section={section}] table")[which]
-    return found.eval_on_selector_all("tbody tr", CELLS)
+def file_names(clips: list[list[str]]) -> list[str]:
+    return [lines[-1].split(",")[0] for lines in clips]
 
 
-def clips(frame, section: str) -> list[list[str]]:
-    return frame.eval_on_selector_all(f"[data-section={section}] .clip", TITLES)
-
-
-def test_the_page_from_a_disk(page, made, study, browser):
-    visit = Visit(browser, page.as_uri(), viewport={"width": 900, "height": 800})
-    window = visit.page
-    found = window.eval_on_selector_all("[data-section]", "all => all.map(one => one.dataset.section)")
-    assert found == SECTIONS
-    assert window.eval_on_selector_all("nav a", "all => all.map(one => one.hash.slice(1))") == SECTIONS
-    broken = "all => all.filter(one => !one.complete || one.naturalWidth < 300).length"
-    assert window.eval_on_selector_all("img", broken) == 0
-    assert window.locator("img").count() == 5
-    assert "heard version 1 is now champion" in window.inner_text("[data-section=about]")
-    assert {record.run_id for record in study} == {row[-1] for row in table(window, "about", 1)}
-    assert "Cel<i>lo" in window.inner_text("[data-section=classes]")
-    assert window.locator("main i").count() == 0
-
-    before = window.evaluate("document.querySelector('audio').currentTime")
-    window.eval_on_selector("audio", "audio => audio.play()")
-    window.wait_for_function("document.querySelector('audio').currentTime > 0.1")
-    assert before == 0
-    window.set_viewport_size({"width": 360, "height": 700})
-    assert window.evaluate("document.documentElement.scrollWidth") == 360
-    assert visit.complaints == []
-    assert visit.hosts <= {""}
-    window.close()
-
-
-def test_its_numbers_are_those_of_the_tables(page, made, data, browser):
-    visit = Visit(browser, page.as_uri())
-    window = visit.page
+def test_its_numbers_are_those_of_the_tables(path, made, study, data):
+    page = Page(path)
+    sections = page.sections
+    assert list(sections) == page.links == SECTIONS
+    assert sum(section.tags["img"] for section in sections.values()) == 5
+    assert "heard version 1 is now champion" in sections["about"].text
+    assert {record.run_id for record in study} == {row[-1] for row in sections["about"].tables[1]}
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"), keep_default_na=False)
-    shown = table(window, "scores")
-    assert [row[5] for row in shown] == [f"{value:.4f}" for value in scores["map3"]]
-    assert [row[0] for row in shown] == scores["kind"].tolist()
-    words = window.inner_text("[data-section=scores]")
-    assert f"The blend has an out-of-fold mAP@3 of {scores['map3'].iloc[3]:.4f} on 12 clips" in words
-    assert "which a blend adds nothing to" in words
-    assert "These scores are a little too good" in words  # selected on its own fold
+    rows = sections["scores"].tables[0]
+    assert [row[5] for row in rows] == [f"{value:.4f}" for value in scores["map3"]]
+    assert [row[0] for row in rows] == scores["kind"].tolist()
+    text = sections["scores"].text
+    assert f"The blend has an out-of-fold mAP@3 of {scores['map3'].iloc[3]:.4f} on 12 clips" in text
+    assert "the same as its only study" in text
+    assert "These scores are slightly optimistic" in text  # selected on its own fold
     classes = pd.read_csv(fetch(made.run_id, "reports/classes.csv"))
-    shown = table(window, "classes")
-    assert [row[0] for row in shown] == classes["label"].tolist()
-    assert [row[3] for row in shown] == [f"{value:.3f}" for value in classes["ap"]]
+    rows = sections["classes"].tables[0]
+    assert [row[0] for row in rows] == classes["label"].tolist()
+    assert "Cel<i>lo" in classes["label"].tolist()
+    assert [row[3] for row in rows] == [f"{value:.3f}" for value in classes["ap"]]
 
-    suspects = pd.read_csv(fetch(made.run_id, "reports/suspects.csv"))
+    suspects, clips = pd.read_csv(fetch(made.run_id, "reports/suspects.csv")), sections["suspects"].clips
     assert suspects["fname"][0] == PLANTED
-    shown = clips(window, "suspects")
-    assert [lines[-1].split(",")[0] for lines in shown] == suspects["fname"].head(20).tolist()
-    assert shown[0][0] == "Flute (not verified)"
-    assert shown[0][1].startswith(f"guesses: {suspects['believed'][0]} {suspects['p_believed'][0]:.2f}")
-    oof = np.load(fetch(made.run_id, "predictions/oof.npy"))
+    assert file_names(clips) == suspects["fname"].head(20).tolist()
+    assert clips[0][0] == "Flute (not verified)"
+    assert clips[0][1].startswith(f"guesses: {suspects['believed'][0]} {suspects['p_believed'][0]:.2f}")
+    oof, clips = np.load(fetch(made.run_id, "predictions/oof.npy")), sections["hardest"].clips
     rows = pd.read_csv(data / "train.csv")
     p_label = oof[np.arange(len(oof)), rows["label"].map(sorted(CLASSES).index)]
     scored = rows["manually_verified"].eq(1) & ~np.isnan(p_label)
     hard = rows.assign(p=p_label)[scored].sort_values("p", kind="stable")["fname"]
-    shown = clips(window, "hardest")
-    assert [lines[-1].split(",")[0] for lines in shown] == hard.tolist()[:20]
-    assert all("(verified)" in lines[0] for lines in shown)
-    assert "too few are verified for a list of 20" in window.inner_text("[data-section=hardest]")
-    assert window.locator("audio").count() == len(suspects) + len(hard)
-    window.close()
+    assert file_names(clips) == hard.tolist()[:20]
+    assert all("(verified)" in lines[0] for lines in clips)
+    assert "too few are verified for a list of 20" in sections["hardest"].text
+    assert sections["suspects"].tags["audio"] + sections["hardest"].tags["audio"] == len(suspects) + len(hard)
 
 
-def test_the_page_in_mlflows_artifact_view(page, made, store, tmp_path, browser):
-    with MlflowServer(tmp_path, f"sqlite:///{store}/mlflow.db") as server:
-        where = mlflow.get_run(made.run_id).info.experiment_id
-        visit = Visit(browser, f"{server.uri}/#/experiments/{where}/runs/{made.run_id}/artifacts/report.html")
+@pytest.mark.browser
+@pytest.mark.server
+def test_in_a_browser_from_a_disk_and_from_mlflow(path, made, store, tmp_path):
+    time = "document.querySelector('audio').currentTime"
+    heard = write_wav(tmp_path / "a.wav", tone(440, 1, 8000))
+    with chromium(heard) as browser, MlflowServer(tmp_path, f"sqlite:///{store}/mlflow.db") as server:
+        visit = Visit(browser, path.as_uri(), viewport={"width": 900, "height": 800})
+        assert visit.page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
+        assert visit.page.evaluate(time) == 0
+        visit.page.eval_on_selector("audio", "audio => audio.play()")
+        visit.page.wait_for_function(f"{time} > 0.1")
+        visit.page.set_viewport_size({"width": 360, "height": 700})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
+        assert visit.complaints == []
+        assert visit.hosts <= {""}
+
+        experiment = mlflow.get_run(made.run_id).info.experiment_id
+        address = f"{server.uri}/#/experiments/{experiment}/runs/{made.run_id}/artifacts/report.html"
+        visit = Visit(browser, address)
         visit.page.wait_for_selector("iframe", timeout=60_000)
         frame = visit.page.query_selector("iframe").content_frame()
         frame.wait_for_selector("[data-section=hardest]", state="attached", timeout=60_000)
-        found = frame.eval_on_selector_all("[data-section]", "all => all.map(one => one.dataset.section)")
-        assert found == SECTIONS
         frame.locator("audio").first.scroll_into_view_if_needed()
-        frame.locator("audio").first.click(position={"x": 20, "y": 20})  # press play, as no script may run in there
-        frame.wait_for_selector("audio", state="visible")
-        time = "document.querySelector('audio').currentTime"
-        visit.page.wait_for_timeout(400)
-        assert frame.evaluate(time) > 0
+        frame.locator("audio").first.click(position={"x": 20, "y": 20})  # the play button
+        frame.wait_for_function(f"{time} > 0")
         assert visit.hosts == {f"127.0.0.1:{server.port}"}
-        visit.page.close()
 
 
-def test_without_the_clips_an_ensemble_has_lists_and_says_why(study, made, data, browser, tmp_path):
-    away = tmp_path / "nowhere <b>"
-    again = blend(study, "heard", away)
+def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, tmp_path):
+    folder = tmp_path / "nowhere <b>"
+    again = blend(study, "heard", folder)
     assert mlflow.get_run(again.run_id).info.status == "FINISHED"
-    visit = Visit(browser, fetch(again.run_id, "report.html").as_uri())
-    window = visit.page
-    assert "heard version 1 is this blend already, and stays champion" in window.inner_text("[data-section=about]")
-    assert window.locator("audio").count() == 0
-    assert clips(window, "suspects")[0][-1] == PLANTED
-    for section in ("suspects", "hardest"):
-        assert (
-            f"No players: this machine has no folder {away} with the clips: name the folder with --data_dir DIR"
-            in window.inner_text(f"[data-section={section}]")
-        )
-    window.close()
+    sections = Page(fetch(again.run_id, "report.html")).sections
+    assert "heard version 1 is this blend already, and stays champion" in sections["about"].text
+    assert sections["suspects"].clips[0][-1] == PLANTED
+    for name in ("suspects", "hardest"):
+        assert sections[name].tags["audio"] == 0
+        reason = f"No players: this machine has no folder {folder} with the clips: name the folder with --data_dir DIR"
+        assert reason in sections[name].text
 
 
-def test_what_cannot_be_registered_can_be_looked_at(study):
+def test_a_tagger_that_cannot_be_registered_has_a_page(study):
     with pytest.raises(RunError, match="refused"):
         blend(study, "a/b")
-    (run,) = mlflow.search_runs(
-        filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list"
-    )  # fmt: skip
+    query = "tags.`fsat.stage` = 'ensemble'"
+    (run,) = mlflow.search_runs(filter_string=query, max_results=1, output_format="list")
     assert run.info.status == "FAILED"
     assert "The tagger is not registered: " in fetch(run.info.run_id, "report.html").read_text()
 

@@ -1,26 +1,35 @@
-"""Reports on out-of-fold predictions: tables by hand, planted wrong labels, calibration, words, a large page."""
+"""Reports on out-of-fold predictions: tables, suspects, calibration, sentences, and a large page."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import read_csv, write_wav
+from html_page import Page
 
 from fsat.data.locate_clips import Found
 from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
 from fsat.metrics.guesses import best_guesses
 from fsat.metrics.ranking import confusion
-from fsat.reports import results_text as words
-from fsat.reports import study_reports as reports
-from fsat.reports.curves import FoldCurve, about_curves
-from fsat.reports.listening import PLAYED_BYTES, Players, hardest, sounds
-from fsat.reports.result_page import Result, write_page
-from fsat.reports.study_reports import Predicted, class_table, confused_pairs, suspects, tell, write_reports
+from fsat.reports import results_text, study_reports
+from fsat.reports.players import REPORT_BYTES, PlayerMaker, first_suspects, hardest_clips
+from fsat.reports.plots import FoldCurve
+from fsat.reports.result_page import Result, write_result_page
+from fsat.reports.study_reports import (
+    Analysis,
+    Predictions,
+    analyse,
+    class_table,
+    confused_pairs,
+    suspect_tables,
+    write_reports,
+)
 
 LABELS = ['Bang,_"loud"', "Cello", "None_here", "label"]
 SCORES = np.array(
@@ -35,14 +44,15 @@ SCORES = np.array(
     dtype=np.float32,
 )
 TARGETS = np.array([0, 0, 1, 1, 1, 3])
-"""No clip of class 2; best guesses are 0, 1, 1, 0, 0, 3."""
+"""No clip is of class 2; best guesses are 0, 1, 1, 0, 0, 3."""
 
 
-def predicted(scores: np.ndarray = SCORES, targets: np.ndarray = TARGETS, **other) -> Predicted:
+def predicted(scores: np.ndarray = SCORES, targets: np.ndarray = TARGETS, **options: Any) -> Predictions:
+    """Return predictions of clips of which every other one is verified."""
     fnames = pd.Series([f"{i}, ©.wav" for i in range(len(scores))], dtype="str").array
     verified = np.arange(len(scores)) % 2 == 0
-    return Predicted(**{
-        "scores": scores, "targets": targets, "verified": verified, "fnames": fnames, "labels": LABELS, **other,
+    return Predictions(**{
+        "scores": scores, "targets": targets, "verified": verified, "fnames": fnames, "labels": LABELS, **options,
     })  # fmt: skip
 
 
@@ -63,7 +73,7 @@ def test_planted_wrong_labels_come_first() -> None:
     given = truth.copy()
     given[planted] = (truth[planted] + rng.integers(1, 4, 30)) % 4
     first = np.argsort(scores[np.arange(400), given])[:30]
-    tables = pd.concat(suspects(predicted(scores, given), best_guesses(scores, given)))
+    tables = pd.concat(suspect_tables(predicted(scores, given), best_guesses(scores, given)))
     assert tables["fname"].head(25).isin([f"{i}, ©.wav" for i in planted]).all()
     assert tables["score"].is_monotonic_decreasing
     right = tables["believed"].head(25).to_numpy() == np.array(LABELS)[truth[first[:25]]]
@@ -139,17 +149,21 @@ def test_confused_pairs_by_hand() -> None:
     assert confused_pairs(np.diag([3, 0, 1]), LABELS[:3]).empty
 
 
+def write(clips: Predictions, folder: Path) -> dict[str, float]:
+    return write_reports(clips, analyse(clips), folder)
+
+
 def test_every_report_is_written_and_reads_back(tmp_path: Path) -> None:
-    metrics = write_reports(predicted(), tmp_path)
+    metrics = write(predicted(), tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     assert names == {
         "reports/classes.csv", "reports/confusion.csv", "reports/confused_pairs.csv", "reports/calibration.csv",
         "reports/suspects.csv", "plots/confusion.png", "plots/class_precision.png", "plots/calibration.png",
     }  # fmt: skip
     # each best guess is alone in its bin
-    says, right = np.array([0.7, 0.6, 0.8, 0.4, 0.9, 0.5]), np.array([1, 0, 1, 0, 0, 1])
-    assert metrics["oof_ece"] == pytest.approx(np.abs(says - right).mean())
-    assert metrics["oof_ece_verified"] == pytest.approx(np.abs(says - right)[::2].mean())
+    score, correct = np.array([0.7, 0.6, 0.8, 0.4, 0.9, 0.5]), np.array([1, 0, 1, 0, 0, 1])
+    assert metrics["oof_ece"] == pytest.approx(np.abs(score - correct).mean())
+    assert metrics["oof_ece_verified"] == pytest.approx(np.abs(score - correct)[::2].mean())
 
     matrix = pd.read_csv(tmp_path / "reports" / "confusion.csv", header=None)
     assert matrix.iloc[0].tolist() == ["label", *LABELS]
@@ -158,147 +172,159 @@ def test_every_report_is_written_and_reads_back(tmp_path: Path) -> None:
     bins = pd.read_csv(tmp_path / "reports" / "calibration.csv")
     assert bins.columns.tolist() == ["low", "high", "clips", "mean_score", "accuracy"]
     assert (len(bins), bins["clips"].sum(), bins["accuracy"].isna().sum()) == (15, 6, 9)
-    classes = read_csv(tmp_path / "reports" / "classes.csv")
-    assert classes[-1] == {
-        "label": "None_here", "clips": "0", "verified": "0", "ap": "", "recall": "", "precision": "",
-    }  # fmt: skip
-    doubted = read_csv(tmp_path / "reports" / "suspects.csv")
-    assert doubted[0] == {
+    classes = (tmp_path / "reports" / "classes.csv").read_text().splitlines()
+    assert (classes[0], classes[-1]) == ("label,clips,verified,ap,recall,precision", "None_here,0,0,,,")
+    suspects = read_csv(tmp_path / "reports" / "suspects.csv")
+    assert suspects[0] == {
         "fname": "4, ©.wav", "label": "Cello", "manually_verified": "1", "believed": 'Bang,_"loud"', "score": "0.9",
         "p_believed": "0.9",
     }  # fmt: skip
-    assert [row["fname"][0] for row in doubted] == ["4", "1", "3"]
+    assert [row["fname"][0] for row in suspects] == ["4", "1", "3"]
 
 
 def test_reports_without_verified_clips_or_mistakes(tmp_path: Path) -> None:
     scores, targets = np.eye(4, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 1])
-    metrics = write_reports(predicted(scores, targets, verified=np.zeros(3, bool)), tmp_path)
-    assert metrics == {"oof_ece": 0}
+    clips = predicted(scores, targets, verified=np.zeros(3, bool))
+    assert write(clips, tmp_path) == {"oof_ece": 0}
     header = "fname,label,manually_verified,believed,score,p_believed\n"
     assert (tmp_path / "reports" / "suspects.csv").read_text() == header
     assert (tmp_path / "reports" / "confused_pairs.csv").read_text() == "label,guess,clips,share\n"
+    page = write_page(clips, tmp_path, location=Found(None))
+    assert "No label looks wrong: every best guess is the label." in page.sections["suspects"].text
+    assert "No label is verified" in page.sections["hardest"].text
+    assert "no metrics by epoch of these fold runs" in page.sections["curves"].text
+    assert page.sections["suspects"].clips == page.sections["hardest"].clips == []
 
 
-def test_suspects_in_parts_are_the_suspects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspects_in_parts_are_the_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
     clips = predicted(random_scores(100), np.arange(100) % 4)
     guesses = best_guesses(clips.scores, clips.targets)
-    (whole,) = suspects(clips, guesses)
-    monkeypatch.setattr(reports, "CLIPS_AT_ONCE", 7)
-    parts = list(suspects(clips, guesses))
+    (whole,) = suspect_tables(clips, guesses)
+    monkeypatch.setattr(study_reports, "CLIPS_AT_ONCE", 7)
+    parts = list(suspect_tables(clips, guesses))
     assert len(parts) > 5
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
 
 
-# --- words, and the page ---------------------------------------------------------------------------
+# --- sentences, and the page ------------------------------------------------------------------------
 
 
 def scores_of(studies: dict[str, list[float]], blends: tuple[float, float, float]) -> pd.DataFrame:
-    """A table of scores: by study its members' mAP@3 and, last, its own; and those of the three blends."""
+    """Return a table of scores: for each study its members' mAP@3 and, last, its own; and those of the three blends."""
     columns = ["kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on",
                "minutes", "run_id"]  # fmt: skip
     rows = []
     for study, (*members, own) in studies.items():
         rows += [["member", study, f"m_{study}", "", i, 5, x, x, x, "holdout", 1, "r"] for i, x in enumerate(members)]
-        row_blocks.append(["study", study, f"m_{study}", "", "", 10, own, own, own, "holdout", 2, ""])
+        rows.append(["study", study, f"m_{study}", "", "", 10, own, own, own, "holdout", 2, ""])
     for method, x in zip(("geometric", "arithmetic", "weighted"), blends, strict=True):
-        row_blocks.append(["blend", "+".join(studies), "m", method, "", 10, x, x, float("nan"), "holdout", 4, ""])
+        rows.append(["blend", "+".join(studies), "m", method, "", 10, x, x, float("nan"), "holdout", 4, ""])
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_words_about_scores() -> None:
+def write_page(clips: Predictions, folder: Path, analysis: Analysis | None = None, **options: Any) -> Page:
+    """Write the page of a blend of two studies whose figures are in ``plots/``, and parse it."""
+    facts = {
+        "title": "a blend", "outcome": "It is registered.", "facts": [("run", "abc")], "method": "weighted",
+        "members": pd.DataFrame({"study": ["a"] * 20, "minutes": [1.0] * 20}), "selected_on": "nothing", "curves": [],
+        "scores": scores_of({study: [0.5] * 11 for study in "ab"}, (0.5, 0.5, 0.5)), "plots": folder / "plots",
+    }  # fmt: skip
+    result = Result(**{**facts, "clips": clips, "analysis": analysis or analyse(clips), **options})
+    write_result_page(result, folder / "page.html")
+    return Page(folder / "page.html")
+
+
+def test_sentences_about_scores() -> None:
     table = scores_of({"a": [0.5, 0.7, 0.6], "b": [0.2, 0.4, 0.3]}, (0.65, 0.55, 0.7))
-    assert words.about_blend(table, "geometric") == (
+    assert results_text.describe_blend(table, "geometric") == (
         "The blend has an out-of-fold mAP@3 of 0.6500 on 10 clips, 0.0500 more than the best study, m_a (a), with "
         "0.6000."
     )
-    assert "0.0500 less than the best study" in words.about_blend(table, "arithmetic")
-    assert words.about_others(table, "geometric") == (
+    assert "0.0500 less than the best study" in results_text.describe_blend(table, "arithmetic")
+    assert results_text.describe_alternatives(table, "geometric") == (
         "The best member is fold 1 of m_a (a), with 0.7000 on its own fold. Blended with blend=weighted it would have "
         "0.7000."
     )
-    assert "Blended with" not in words.about_others(table, "weighted")
-    assert words.about_selection("holdout+nothing") == ""
-    both = words.about_selection("holdout+own fold, labels")
-    assert "very clips that they are scored on" in both
+    assert "Blended with" not in results_text.describe_alternatives(table, "weighted")
+    assert results_text.selection_warning("holdout+nothing") == ""
+    both = results_text.selection_warning("holdout+own fold, labels")
+    assert "was chosen on the very clips that are scored" in both
     assert "labels that were trained on were chosen by models" in both
 
 
-def test_words_about_classes_confusions_and_calibration() -> None:
-    told = tell(predicted())
-    assert words.about_classes(told).startswith('Bang,_"loud" is told worst from the others (average precision 0.500')
-    assert words.class_rows(told)["most often taken for"].tolist() == [
+def test_sentences_about_classes_confusions_and_calibration() -> None:
+    clips, analysis = predicted(), analyse(predicted())
+    text = results_text.describe_classes(analysis)
+    assert text.startswith('Bang,_"loud" is recognised worst (average precision 0.500 on 2 clips), label best (1.000).')
+    assert results_text.class_rows(analysis)["most often taken for"].tolist() == [
         "Cello, 1 of 2 clips", 'Bang,_"loud", 2 of 3 clips', "", ""
     ]  # fmt: skip
-    assert words.about_confusion(told, LABELS) == (
-        '3 of 6 best guesses are wrong (50%). Most often Cello is taken for Bang,_"loud": 2 of its 3 clips. Both ways '
-        'together Bang,_"loud" and Cello are mixed up most, 3 times.'
+    assert results_text.describe_confusion(analysis, LABELS) == (
+        'The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for Bang,_"loud": 2 of its 3 clips. '
+        'In both directions together Bang,_"loud" and Cello are confused most, 3 times.'
     )
-    assert "0.650, and 50.0% of them are right: they are too sure, by 0.150." in words.about_calibration(
-        told, predicted()
-    )
+    text = results_text.describe_calibration(analysis, clips)
+    assert "0.650, and 50.0% of them are correct: the scores are too high, by 0.150." in text
     perfect = predicted(np.eye(4, dtype=np.float32)[[0, 1]], np.array([0, 1]))
-    assert words.about_confusion(tell(perfect), LABELS) == "All 2 best guesses are right."
-    assert "as sure as they should be" in words.about_calibration(tell(perfect), perfect)
+    assert results_text.describe_confusion(analyse(perfect), LABELS) == "All best guesses are correct (2 clips)."
+    assert "on the whole the scores are right" in results_text.describe_calibration(analyse(perfect), perfect)
 
 
-def test_words_about_curves() -> None:
+def test_sentences_about_curves() -> None:
     falling = FoldCurve("a", "m", 0, {}, {0: 2.0, 1: 1.0, 2: 0.5}, 2)
     rising = FoldCurve("a", "m", 1, {}, {0: 2.0, 1: 1.0, 2: 3.0}, 1)
-    assert about_curves([falling]) == [
-        "m (a): 1 fold of 3 epochs; the loss is least at epoch 3, the last one: more epochs might help."
+    assert results_text.describe_curves([falling]) == [
+        "m (a): 1 fold of 3 epochs; the loss is lowest at epoch 3, the last one: more epochs might help."
     ]
-    (both,) = about_curves([falling, rising])
-    assert both.endswith("the loss is least at epoch 2 to 3, and rises after that in 1 of 2.")
-    assert about_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
+    (both,) = results_text.describe_curves([falling, rising])
+    assert both.endswith("the loss is lowest at epoch 2 to 3, and rises after that in 1 of 2.")
+    assert results_text.describe_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
 
 
-def test_hardest_are_verified_and_a_clip_that_cannot_be_played_is_named(tmp_path: Path) -> None:
+def test_hardest_clips_are_verified_and_a_clip_without_player_says_why(tmp_path: Path) -> None:
     clips = predicted()
-    told = tell(clips)
-    assert hardest(clips, told).tolist() == [4, 0, 2]  # of clips 0, 2 and 4
+    indices = hardest_clips(clips, analyse(clips))
+    assert indices.tolist() == [4, 0, 2]  # of clips 0, 2 and 4
     write_wav(tmp_path / "0, ©.wav", np.zeros(80_000, np.float32) + 0.1)
     write_wav(tmp_path / "2, ©.wav", np.zeros(8_000, np.float32) + 0.1)
     (tmp_path / "4, ©.wav").write_text("no sound")
-    players = Players(Found(tmp_path).path)
-    made = sounds(clips, hardest(clips, told), players)
-    assert [sound.mp3 is None for sound in made] == [True, False, False]
-    assert "cannot be played: unreadable audio" in made[0].note
-    assert made[0].note.startswith('guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00\n4, ©.wav')
-    assert made[2].note.endswith("2, ©.wav, 1.0 s")
-    small = sounds(clips, hardest(clips, told), Players(Found(tmp_path).path, room=len(made[1].mp3)))
-    assert [sound.mp3 is None for sound in small] == [True, False, True]
-    assert "the page would be too large" in small[2].note
+    sounds = PlayerMaker(Found(tmp_path).path).sounds(clips, indices)
+    assert [sound.mp3 is None for sound in sounds] == [True, False, False]
+    assert sounds[0].notes[:2] == ['guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00', "4, ©.wav"]
+    assert "cannot be played: unreadable audio" in sounds[0].notes[2]
+    assert sounds[2].notes[-1] == "2, ©.wav, 1.0 s"
+    sounds = PlayerMaker(Found(tmp_path).path, free_bytes=len(sounds[1].mp3)).sounds(clips, indices)
+    assert [sound.mp3 is None for sound in sounds] == [True, False, True]
+    assert "the page would be too large" in sounds[2].notes[-1]
 
 
-def test_a_page_of_41_classes_and_20_members_is_bounded(tmp_path: Path) -> None:
+def test_a_page_of_41_classes_and_20_members_is_limited(tmp_path: Path) -> None:
     rng, labels = np.random.default_rng(0), [f"Class_{j}_$x^" for j in range(41)]
     targets = rng.integers(0, 41, 2000)
     scores = (0.8 * np.eye(41)[(targets + (rng.random(2000) < 0.05)) % 41] + 0.2 / 41).astype(np.float32)
     clips = predicted(scores, targets, labels=labels)
+    analysis = analyse(clips)
+    write_reports(clips, analysis, tmp_path)
     noise = write_wav(tmp_path / "noise.wav", rng.uniform(-1, 1, 44_100).astype(np.float32), 44100)
-    told = tell(clips)
-    write_reports(clips, tmp_path, told)
-    for place in (*reports.doubted(clips, told.guesses)[:20], *hardest(clips, told)):
-        (tmp_path / f"{place}, ©.wav").unlink(missing_ok=True)
-        (tmp_path / f"{place}, ©.wav").hardlink_to(noise)
+    for i in {*first_suspects(clips, analysis).tolist(), *hardest_clips(clips, analysis).tolist()}:
+        (tmp_path / f"{i}, ©.wav").hardlink_to(noise)
     steps = {epoch: 1 / (1 + epoch) for epoch in range(300)}
     curves = [FoldCurve(study, "conv1d", fold, steps, steps, 299) for study in "ab" for fold in range(10)]
-    table = scores_of({study: [0.5] * 11 for study in "ab"}, (0.5, 0.5, 0.5))
-    members = pd.DataFrame({"study": ["a"] * 20, "minutes": [1.0] * 20})
-    result = Result("large", [], members, table, "weighted", "nothing", clips, told, curves, tmp_path / "plots",
-                    Found(tmp_path))  # fmt: skip
-    write_page(result, "It is registered.", tmp_path / "page.html")
+    page = write_page(clips, tmp_path, analysis, curves=curves, location=Found(tmp_path))
+    assert page.sections["suspects"].tags["audio"] + page.sections["hardest"].tags["audio"] == 40
     html = (tmp_path / "page.html").read_text()
-    assert html.count("<audio") == 40
     without_sounds = re.sub('data:audio/mpeg;base64,[^"]*', "", html)
-    assert len(without_sounds.encode()) + PLAYED_BYTES * 4 / 3 < 10_000_000
+    assert len(without_sounds.encode()) + REPORT_BYTES * 4 / 3 < 10_000_000
 
-    bare = Result("bare", [], members, table, "weighted", "nothing", clips, told, [curves[0], FoldCurve("a", "m", 1, {},
-                  {}, None)], tmp_path / "plots", Found(None, "No players: it is a test."))  # fmt: skip
-    write_page(bare, "It is registered.", tmp_path / "bare.html")
-    html = (tmp_path / "bare.html").read_text()
-    write_page(bare, "It is registered.", tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_text() == html
-    assert "Of 1 of 2 fold runs the tracking server has no such metrics." in html
-    assert "<audio" not in html
-    assert html.count("No players: it is a test.") == 2
+    options = {
+        "curves": [curves[0], FoldCurve("a", "m", 1, {}, {}, None)],
+        "location": Found(None, "No players: test."),
+    }
+    page = write_page(clips, tmp_path, analysis, **options)
+    html = (tmp_path / "page.html").read_text()
+    write_page(clips, tmp_path, analysis, **options)
+    assert (tmp_path / "page.html").read_text() == html
+    assert "The tracking server has no such metrics for 1 of 2 fold runs." in page.sections["curves"].text
+    for name in ("suspects", "hardest"):
+        assert page.sections[name].tags["audio"] == 0
+        assert "No players: test." in page.sections[name].text

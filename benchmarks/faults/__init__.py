@@ -1,4 +1,4 @@
-"""Benchmarks that do harm: processes killed, servers stopped, disks filled. Each says what must hold and what held.
+"""Benchmarks that kill processes, stop servers and fill disks, and check what must hold afterwards.
 
-They run by name alone, as ``python -m benchmarks DATA_DIR kill_fold``, or all of them with `make faults`.
+They run only by name, as in ``python -m benchmarks DATA_DIR kill_fold``, or all with `make faults`.
 """

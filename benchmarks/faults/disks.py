@@ -1,4 +1,4 @@
-"""Small disks, which fill up."""
+"""Small disks that can be filled."""
 
 from __future__ import annotations
 
@@ -9,59 +9,55 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class NoDisk(Exception):
-    """Nothing may be mounted here."""
+class MountError(Exception):
+    """A disk cannot be mounted here."""
 
 
 class Disk:
-    """A small disk, which can be filled and enlarged.
+    """A small disk that can be filled and resized.
 
     Attributes:
-        place: where it is mounted.
+        path: mount point.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def resize(self, size: int) -> None:
-        """Make it larger, or smaller; `size` in bytes."""
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.place)], check=True)
+        """Change the size to `size` bytes."""
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.path)], check=True)
 
-    def fill(self, but: int = 0) -> None:
-        """Write a file that leaves `but` bytes free."""
-        with open(self.place / "filler", "ab", buffering=0) as file:
-            while (room := self.free() - but) > 0:
+    def fill(self, spare: int = 0) -> None:
+        """Write a file that leaves `spare` bytes free."""
+        with open(self.path / "filler", "ab", buffering=0) as file:
+            while (free := self.free_bytes() - spare) > 0:
                 try:
-                    file.write(bytes(min(room, 2**20)))
+                    file.write(bytes(min(free, 2**20)))
                 except OSError:  # full
                     return
 
-    def make_room(self) -> None:
-        """Remove that file."""
-        (self.place / "filler").unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Remove the file that `fill` has written."""
+        (self.path / "filler").unlink(missing_ok=True)
 
-    def free(self) -> int:
-        """Free bytes."""
-        facts = os.statvfs(self.place)
-        return facts.f_bavail * facts.f_frsize
+    def free_bytes(self) -> int:
+        """Return the number of free bytes."""
+        stat = os.statvfs(self.path)
+        return stat.f_bavail * stat.f_frsize
 
 
 @contextmanager
-def small_disk(place: Path, size: int) -> Iterator[Disk]:
-    """Mount a disk of `size` bytes.
-
-    Raises:
-        NoDisk: that is not permitted.
-    """
-    place.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+def small_disk(path: Path, size: int) -> Iterator[Disk]:
+    """Mount a disk of `size` bytes at `path`; raise `MountError` if that is not permitted."""
+    path.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True)
     except OSError as error:
-        raise NoDisk(str(error)) from error
+        raise MountError(str(error)) from error
     if done.returncode:
-        raise NoDisk(done.stderr.strip())
+        raise MountError(done.stderr.strip())
     try:
-        yield Disk(place)
+        yield Disk(path)
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

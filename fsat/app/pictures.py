@@ -19,7 +19,7 @@ from fsat.app.views import Picture
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
 from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
-from fsat.reports.style import BLUE, GREY, quiet_glyphs
+from fsat.reports.plots import BLUE, GREY, ignore_missing_glyphs
 
 N_MELS = 96
 MAX_COLUMNS = 1000
@@ -75,7 +75,7 @@ def _draw(
     grid[-1, 0].set_xlabel("time in s")
     figure.align_ylabels(grid[:, 0])
     stream = io.BytesIO()
-    with quiet_glyphs():
+    with ignore_missing_glyphs():
         figure.savefig(stream, format="png")
     return stream.getvalue()
 

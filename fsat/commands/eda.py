@@ -1,4 +1,4 @@
-"""Command `eda`: exploratory data analysis."""
+"""Command `eda`: a look at the data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fsat.data.source import Source
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.eda import PAGE, write_eda
+from fsat.reports.eda_page import PAGE, write_eda
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 
 
 def eda(source: Source) -> str:
-    """Log figures and tables of a dataset, and ``eda.html``, a page of all of them.
+    """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``.
 
     Returns:
         the run's id.
@@ -27,17 +27,18 @@ def eda(source: Source) -> str:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            facts, problems = write_eda(manifest, Path(name))
+            metrics, unreadable = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
-        runs.log_metrics(facts)
-        for problem in problems:
+        runs.log_metrics(metrics)
+        for problem in unreadable:
             say(f"warning: {problem}")
-        descriptions.describe(lambda run_link: run_descriptions.eda(source.data_dir, facts, run_link))
+        descriptions.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
         say(
-            f"eda: run {run_id}: {count(facts['n_train'], 'training clip')} ({facts['n_verified']} verified by hand) "
-            f"of {count(facts['n_classes'], 'class')}, {facts['fewest_clips']} to {facts['most_clips']} a class, "
-            f"{facts['shortest_seconds']:.2f} to {facts['longest_seconds']:.2f} s, "
-            f"{facts['train_seconds'] / 60:.1f} min in all; {count(facts['n_test'], 'test clip')}"
+            f"eda: run {run_id}: {count(int(metrics['n_train']), 'training clip')} ({metrics['n_verified']} verified "
+            f"by hand) of {count(int(metrics['n_classes']), 'class')}, {metrics['fewest_clips']} to "
+            f"{metrics['most_clips']} per class, {metrics['shortest_seconds']:.2f} to "
+            f"{metrics['longest_seconds']:.2f} s, {metrics['train_seconds'] / 60:.1f} min in total; "
+            f"{count(int(metrics['n_test']), 'test clip')}"
         )
-        say(f"eda: {PAGE} shows it in words, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
+        say(f"eda: {PAGE} shows it in text, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
         return run_id

@@ -21,10 +21,10 @@ from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, ranges, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.curves import FoldCurve
-from fsat.reports.result_page import Result, write_page
+from fsat.reports.plots import FoldCurve
+from fsat.reports.result_page import Result, write_result_page
 from fsat.reports.results_text import METHODS
-from fsat.reports.study_reports import Predicted, tell, write_reports
+from fsat.reports.study_reports import Predictions, analyse, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
 from fsat.text import dataset_name
@@ -144,13 +144,13 @@ class _Result:
         self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
         self.artifacts = folder / "artifacts"
         self.clips = _predicted(self.first, blend, folder / "covered.npy")
-        self.told = tell(self.clips)
+        self.analysis = analyse(self.clips)
 
     def register(self, name: str, promote: str, candidates: pd.DataFrame) -> Ensembled:
         """Log the blend, register it, and describe the run."""
         self._log_facts(name, promote)
         self._write_predictions()
-        scores = self.blend.metrics | write_reports(self.clips, self.artifacts, self.told)
+        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts)
         runs.log_metrics(scores)
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
@@ -212,25 +212,26 @@ class _Result:
     def _log_page(self, outcome: str) -> None:
         """Write ``report.html`` and log it; `outcome` tells whether the tagger is registered."""
         members, records = self.members, [member.record for member in self.members]
-        found = _find_clips(members, self.data_dir)
-        if found.note:
-            say(f"{PAGE}: {found.note}")
+        location = _find_clips(members, self.data_dir)
+        if location.note:
+            say(f"{PAGE}: {location.note}")
         columns = ["study", "model", "fold", "minutes", "selected on", "run"]
         rows = [(r.study, r.config.model, r.fold, r.minutes, r.config.selected_on, r.run_id) for r in records]
         result = Result(
             title=self.title,
+            outcome=outcome,
             facts=self._facts(),
             members=pd.DataFrame(rows, columns=columns),
             scores=self.blend.scores,
             method=self.blend.method,
             selected_on=selected_on(members),
             clips=self.clips,
-            told=self.told,
+            analysis=self.analysis,
             curves=[_curve(record) for record in records],
             plots=self.artifacts / "plots",
-            found=found,
+            location=location,
         )
-        write_page(result, outcome, self.artifacts / PAGE)
+        write_result_page(result, self.artifacts / PAGE)
         runs.log_file(self.artifacts / PAGE)
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -279,14 +280,14 @@ def _clips_without_folds(clips: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
 
 
-def _predicted(member: Member, blend: Blend, path: Path) -> Predicted:
+def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
     """Return the training clips with a blended prediction; `path` is the file for their rows, if not all have one."""
     covered = blend.covered
     names = member.clips.loc[member.clips["split"] != "test", "fname"].array
     if covered.all():
-        return Predicted(blend.oof, blend.targets, blend.verified, names, member.labels)
+        return Predictions(blend.oof, blend.targets, blend.verified, names, member.labels)
     oof = _rows_where(blend.oof, covered, path)
-    return Predicted(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
+    return Predictions(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
 
 
 def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Tables and figures, written into a folder."""
+"""Tables, figures and HTML pages, written into a folder."""

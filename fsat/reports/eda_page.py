@@ -1,162 +1,222 @@
-"""The page of a dataset: each section begins with what the data say, then come its figure, table and players."""
+"""``eda.html``: a dataset in sentences, figures, tables and players.
+
+To add a section, write a function here that returns what the section shows, add it to `SECTIONS` where it belongs, and
+add a block of the same name to ``templates/eda.html``.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from fsat.data.manifest import Manifest
 from fsat.errors import Problem, printable
-from fsat.reports import eda_text as findings
-from fsat.reports import waveforms
-from fsat.reports.eda_facts import Facts
+from fsat.progress import Progress
+from fsat.reports import eda_text, players
+from fsat.reports.eda_facts import Facts, measure
+from fsat.reports.eda_plots import plot_classes, plot_lengths, plot_lengths_per_label, plot_repeated
 from fsat.reports.eda_text import count, duration, listed
-from fsat.reports.examples import CLIPS_HEARD, LENGTHS_HEARD, Choice
-from fsat.reports.players import LISTEN_SECONDS
-from fsat.reports.waveforms import FIRST_SAMPLES, Waveform
-from fsat.reports.webpage import Page, Sound
+from fsat.reports.html import Table, table, write_page
+from fsat.reports.players import Choice, Sound, choose_examples, encode
+from fsat.reports.waveforms import FIRST_SAMPLES, Waveform, describe_waveforms, plot_waveforms, read_waveforms
 
-ROWS = 500
-"""Of a table in the page, at most; files beside the page have all."""
+PAGE = "eda.html"
 
-CELL = 160
-"""Characters of a cell, at most."""
+MAX_ROWS = 500
+"""Maximum number of rows of a table in the page; files beside the page have all rows."""
+
+MAX_CELL = 160
+"""Maximum number of characters of a cell."""
 
 
-def page_of(
-    manifest: Manifest,
-    facts: Facts,
-    shown: Sequence[Waveform],
-    choice: Choice,
-    sounds: Sequence[Sound],
-    found: Sequence[Problem],
-    plots: Path,
-) -> Page:
-    """Put the page together.
+@dataclass(frozen=True)
+class Eda:
+    """What the page shows.
 
-    Args:
-        manifest: the dataset.
-        facts: its numbers.
-        shown: the waveforms of the figure.
+    Attributes:
+        facts: counts and lengths of the dataset.
+        waveforms: the clips of the figure of waveforms.
         choice: the clips that have players.
-        sounds: the players: those of the classes, then those of the repeated lengths.
-        found: clips whose samples could not be read for this page.
+        sounds: the players, those of the classes first, then those of the repeated lengths.
+        unreadable: clips with a valid header whose samples could not be read.
         plots: folder of the figures.
     """
-    n = len(facts.classes)
-    tests = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
-    tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
-    page = Page(
-        f"{facts.name}: {count(facts.n_train, 'training clip')} of {n:,} {'class' if n == 1 else 'classes'}",
-        f"{tests}; dataset {manifest.digest}; read from {tables}",
-    )
-    _classes(page, facts, plots)
-    _waveforms(page, facts, shown, plots)
-    page.section("lengths-per-label", "Lengths per label")
-    page.finding(findings.lengths_per_label(facts))
-    page.figure(plots / "lengths_per_label.png", "Distribution of the lengths of each label's training clips")
-    page.section("lengths", "Lengths in train and test")
-    page.finding(findings.lengths(facts))
-    page.figure(plots / "lengths.png", "Histograms of the lengths of training and of test clips")
-    _repeated(page, facts, sounds[len(choice.of_classes) :], plots)
-    _listen(page, facts, choice, sounds[: len(choice.of_classes)])
-    _problems(page, facts, found)
-    return page
+
+    facts: Facts
+    waveforms: Sequence[Waveform]
+    choice: Choice
+    sounds: Sequence[Sound]
+    unreadable: Sequence[Problem]
+    plots: Path
 
 
-def _classes(page: Page, facts: Facts, plots: Path) -> None:
-    page.section("classes", "Classes and verification")
-    page.finding(findings.classes(facts))
-    page.figure(plots / "classes.png", "Bars of the number of clips of each class, verified and not verified")
-    table = facts.classes[["label", "clips", "verified", "verified_share", "median_seconds"]].head(ROWS)
-    table = table.assign(label=table["label"].map(_cut), verified_share=100 * table["verified_share"])
-    names = {"verified_share": "% verified", "median_seconds": "median length (s)"}
-    caption = "Training clips of each class, fewest first"
-    page.table(
-        table.rename(columns=names), _cut_caption(caption, len(facts.classes), "tables/classes.csv"),
-        {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"},
-    )  # fmt: skip
+def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem]]:
+    """Write figures (``plots/*.png``), tables (``tables/*.csv``) and the page of a dataset into an existing folder.
 
+    Returns:
+        numbers of clips, classes, verified clips, seconds, ...; and the clips whose samples could not be read for the
+        page, though their headers are valid.
+    """
+    facts, plots = measure(manifest), folder / "plots"
+    facts.write(folder / "tables")
+    waveforms = read_waveforms(manifest)
+    plot_classes(facts, plots / "classes.png")
+    plot_waveforms(waveforms, plots / "waveform.png")
+    plot_lengths_per_label(facts, plots / "lengths_per_label.png")
+    plot_lengths(facts, plots / "lengths.png")
+    plot_repeated(facts, plots / "repeated_lengths.png")
 
-def _waveforms(page: Page, facts: Facts, shown: Sequence[Waveform], plots: Path) -> None:
-    page.section("waveforms", "Waveforms")
-    page.finding(" ".join(filter(None, (findings.rates(facts), waveforms.finding(shown)))))
-    page.figure(
-        plots / "waveform.png", f"Waveforms of {count(len(shown), 'clip')}, and their first {FIRST_SAMPLES} samples",
-        f"Left: the whole clip. Right: its first {FIRST_SAMPLES} samples, which are the stripe on the left.",
-    )  # fmt: skip
-    for one in shown:
-        if one.reason:
-            page.note(f"{one.fname} ({one.label}) cannot be shown: {one.reason}.")
-
-
-def _repeated(page: Page, facts: Facts, sounds: Sequence[Sound], plots: Path) -> None:
-    page.section("repeated", "Abnormal lengths")
-    page.finding(findings.repeated(facts))
-    if facts.repeated.empty:
-        return
-    page.words(
-        "Clips that are equally long to the sample were often cut or made by one tool. Listen whether they are alike "
-        "in other ways too, such as padding or background, which a model might learn instead of the sound."
-    )
-    page.figure(plots / "repeated_lengths.png", "Bars of how many clips share an exact length")
-    if len(facts.repeated) > LENGTHS_HEARD:
-        page.note(f"{CLIPS_HEARD} clips of each of the {LENGTHS_HEARD} lengths that most clips share:")
-    page.sounds(sounds)
-
-
-def _listen(page: Page, facts: Facts, choice: Choice, sounds: Sequence[Sound]) -> None:
-    page.section("listen", "Listen")
-    n, sides = len(facts.classes), Counter(one.note for one in choice.of_classes)
-    if choice.alone:
-        one_each = "one clip, a verified one where there is one"
-    elif len(sides) == 2:
-        one_each = "one clip whose label is verified and one whose label is not, where there are both"
-    else:
-        one_each = f"one clip, whose label is {next(iter(sides))}"
-    of = f"of each of the {n:,} classes" if n > 1 else "of the class"
-    if choice.n_classes < n:
-        of = f"of each of the first {choice.n_classes:,} of {n:,} classes"
-    page.finding(f"{count(len(choice.of_classes), 'clip')} to listen to: {of} {one_each}.")
-    page.note("Each is the clip of median length among those of its class and kind, so the choice is always the same.")
-    if choice.alone or choice.n_classes < n:
-        page.note("There are so many classes that more clips would make this page too large to open.")
-    if longer := sum(one.seconds > choice.seconds for one in (*choice.of_classes, *choice.of_lengths)):
-        why = "" if choice.seconds == LISTEN_SECONDS else ", to keep the page small"
-        longer = f"{longer:,} of the players play" if longer > 1 else "1 of the players plays"
-        page.note(f"{longer} only the first {duration(choice.seconds)} of a longer clip{why}.")
-    page.sounds(sounds)
-
-
-def _problems(page: Page, facts: Facts, found: Sequence[Problem]) -> None:
-    page.section("problems", "Problems")
-    page.finding(findings.problems(facts, len(found)))
-    problems = [*found, *facts.problems]
-    if not problems:
-        return
-    kinds = Counter(problem.reason for problem in problems).most_common()
-    if 1 < len(kinds) < len(problems):
-        page.words(f"Most often: {listed([f'{_cut(reason)} ({n:,} times)' for reason, n in kinds], 5)}.")
-    rows = [
-        (_cut(one.fname), one.reason if len(one.reason) < 2 * CELL else _cut(one.reason), one.split, one.file, one.row)
-        for one in problems[:ROWS]
+    choice = choose_examples(manifest, facts)
+    sounds, problems = _encode([*choice.of_classes, *choice.of_lengths], choice.seconds)
+    problems = [
+        *(Problem(manifest.train_table, wave.row, wave.fname, wave.reason) for wave in waveforms if wave.reason),
+        *problems,
     ]
-    page.table(
-        pd.DataFrame(rows, columns=["clip", "problem", "split", "table", "line"]),
-        _cut_caption("What is wrong with the tables and files", len(problems), "exclusions.csv"),
+    unreadable = list({(problem.split, problem.fname): problem for problem in problems}.values())
+    clips, classes = count(facts.n_train, "training clip"), count(len(facts.classes), "class")
+    test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
+    tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
+    title, subtitle = (
+        f"{facts.name}: {clips} of {classes}",
+        f"{test_clips}; dataset {manifest.digest}; read from {tables}",
     )
+    page = Eda(facts, waveforms, choice, sounds, unreadable, plots)
+    write_page(folder / PAGE, PAGE, title, subtitle, SECTIONS, page)
+    return facts.metrics(), unreadable
 
 
-def _cut(value: object) -> str:
+def classes(page: Eda) -> Mapping[str, Any]:
+    """Return the number of clips of each class, and how many are verified."""
+    counts = page.facts.classes
+    rows = pd.DataFrame({
+        "label": counts["label"].map(_shorten),
+        "clips": counts["clips"],
+        "verified": counts["verified"],
+        "% verified": 100 * counts["verified_share"],
+        "median length (s)": counts["median_seconds"],
+    })  # fmt: skip
+    formats = {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"}
+    caption = "Training clips of each class, fewest first"
+    return {
+        "finding": eda_text.describe_classes(page.facts),
+        "table": _limited_table(rows, caption, "tables/classes.csv", formats),
+    }
+
+
+def waveforms(page: Eda) -> Mapping[str, Any]:
+    """Return what the waveforms show, and which clips cannot be shown."""
+    rates, shown = eda_text.describe_rates(page.facts), describe_waveforms(page.waveforms)
+    return {
+        "finding": f"{rates} {shown}",
+        "clips": count(len(page.waveforms), "clip"),
+        "first_samples": FIRST_SAMPLES,
+        "unreadable": [waveform for waveform in page.waveforms if waveform.reason],
+    }
+
+
+def lengths_per_label(page: Eda) -> Mapping[str, Any]:
+    """Return how lengths differ between labels."""
+    return {"finding": eda_text.describe_lengths_per_label(page.facts)}
+
+
+def lengths(page: Eda) -> Mapping[str, Any]:
+    """Return how lengths differ between training and test clips."""
+    return {"finding": eda_text.describe_lengths(page.facts)}
+
+
+def repeated(page: Eda) -> Mapping[str, Any]:
+    """Return the exact lengths that many clips share, with players."""
+    n_lengths, per_length = players.LENGTHS_PLAYED, players.CLIPS_PER_LENGTH
+    choice = f"{per_length} clips of each of the {n_lengths} lengths that most clips share:"
+    return {
+        "finding": eda_text.describe_repeated(page.facts),
+        "choice": choice if len(page.facts.repeated) > n_lengths else "",
+        "sounds": page.sounds[len(page.choice.of_classes) :],
+    }
+
+
+def listen(page: Eda) -> Mapping[str, Any]:
+    """Return the players of the classes, and how their clips were chosen."""
+    choice, n_classes = page.choice, len(page.facts.classes)
+    kinds = {example.note for example in choice.of_classes}
+    if choice.one_per_class:
+        kind = "one clip, a verified one where there is one"
+    elif len(kinds) == 2:
+        kind = "one clip whose label is verified and one whose label is not, where there are both"
+    else:
+        kind = f"one clip, whose label is {kinds.pop()}"
+    which = f"each of the {n_classes:,} classes" if n_classes > 1 else "the class"
+    if choice.n_classes < n_classes:
+        which = f"each of the first {choice.n_classes:,} of {n_classes:,} classes"
+    notes = ["Each is the clip of median length among those of its class and kind, so the choice is always the same."]
+    if choice.one_per_class or choice.n_classes < n_classes:
+        notes.append("There are so many classes that more clips would make this page too large to open.")
+    if n_longer := sum(example.seconds > choice.seconds for example in (*choice.of_classes, *choice.of_lengths)):
+        who = f"{n_longer:,} of the players play" if n_longer > 1 else "1 of the players plays"
+        why = "" if choice.seconds == players.LISTEN_SECONDS else ", to keep the page small"
+        notes.append(f"{who} only the first {duration(choice.seconds)} of a longer clip{why}.")
+    return {
+        "finding": f"{count(len(choice.of_classes), 'clip')} to listen to: of {which} {kind}.",
+        "notes": notes,
+        "sounds": page.sounds[: len(choice.of_classes)],
+    }
+
+
+def problems(page: Eda) -> Mapping[str, Any]:
+    """Return what is wrong with the tables and files."""
+    problems = [*page.unreadable, *page.facts.problems]
+    reasons = Counter(problem.reason for problem in problems).most_common()
+    most_frequent = ""
+    if 1 < len(reasons) < len(problems):
+        most_frequent = listed([f"{_shorten(reason)} ({count(n, 'time')})" for reason, n in reasons], 5)
+    rows = [
+        (_shorten(problem.fname), _shorten(problem.reason, 2 * MAX_CELL), problem.split, problem.file, problem.row)
+        for problem in problems
+    ]
+    frame = pd.DataFrame(rows, columns=["clip", "problem", "split", "table", "line"])
+    return {
+        "finding": eda_text.describe_problems(page.facts, len(page.unreadable)),
+        "most_frequent": most_frequent,
+        "table": _limited_table(frame, "What is wrong with the tables and files", "exclusions.csv"),
+    }
+
+
+SECTIONS = {
+    "Classes and verification": classes,
+    "Waveforms": waveforms,
+    "Lengths per label": lengths_per_label,
+    "Lengths in train and test": lengths,
+    "Abnormal lengths": repeated,
+    "Listen": listen,
+    "Problems": problems,
+}
+
+
+def _encode(examples: Sequence[players.Example], seconds: float) -> tuple[list[Sound], list[Problem]]:
+    sounds, problems = [], []
+    with Progress("making players", len(examples)) as progress:
+        for sound, problem in encode(examples, seconds):
+            sounds.append(sound)
+            problems += [problem] if problem else []
+            progress.advance()
+    return sounds, problems
+
+
+def _shorten(value: object, limit: int = MAX_CELL) -> str:
     text = printable(value)
-    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _cut_caption(caption: str, rows: int, file: str) -> str:
-    """The caption of a table of which the first rows are shown."""
-    if rows <= ROWS:
-        return f"{caption} ({count(rows, 'row')})"
-    return f"{caption} (the first {ROWS:,} of {rows:,} rows; all are in {file}, beside this page)"
+def _limited_table(frame: pd.DataFrame, caption: str, file: str, formats: Mapping[str, str] | None = None) -> Table:
+    """Return the first rows of a table; if they are not all, the caption names the file that has all."""
+    n_rows = len(frame)
+    if n_rows <= MAX_ROWS:
+        note = count(n_rows, "row")
+    else:
+        note = f"the first {MAX_ROWS:,} of {n_rows:,} rows; all are in {file}, beside this page"
+    return table(frame.head(MAX_ROWS), f"{caption} ({note})", formats)

@@ -1,7 +1,7 @@
-"""Figures of a dataset: classes, lengths, lengths that are shared.
+"""Figures of a dataset: classes, lengths, and lengths that many clips share.
 
-They are as wide as the page that shows them, and their text is about as large as the page's. With many classes they
-grow downwards, a panel for every `PER_PANEL` of them; what does not fit into `PANELS` panels is in the tables.
+Figures are as wide as the page that shows them, with text about as large as the page's. With many classes they grow
+downwards, a panel for every `PER_PANEL` classes; what does not fit into `MAX_PANELS` panels is in the tables.
 """
 
 from __future__ import annotations
@@ -16,77 +16,79 @@ from matplotlib.figure import Figure
 
 from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
-from fsat.reports.style import BLUE, GREY, ORANGE, PAGE_WIDTH, lettering, plt, save
+from fsat.reports.eda_text import count
+from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, integer_ticks, plt, save
 
-PER_PANEL, PANELS = 45, 12
+PER_PANEL, MAX_PANELS = 45, 12
 LENGTHS_SHOWN = 20
 BINS = 100
-FAR = 15
-"""Lengths are on a logarithmic axis where the longest clip is so many times as long as the median one."""
+LOG_RATIO = 15
+"""Lengths are on a logarithmic axis if the longest clip is this many times as long as the median one."""
 
 
 def plot_classes(facts: Facts, path: Path) -> None:
-    """Clips of each class, fewest first, verified ones below."""
+    """Plot the number of clips of each class, fewest first, verified ones at the bottom."""
     table = facts.classes
     figure, panels = _panels(len(table), 4.2)
     for axes, part in panels:
-        some = table.iloc[part]
-        at = np.arange(len(some))
-        axes.bar(at, some["verified"], color=BLUE, label="verified by hand")
-        axes.bar(at, some["unverified"], bottom=some["verified"], color=GREY, label="not verified")
-        _name(axes, at, some["label"], len(table))
+        rows = table.iloc[part]
+        x = np.arange(len(rows))
+        axes.bar(x, rows["verified"], color=BLUE, label="verified by hand")
+        axes.bar(x, rows["unverified"], bottom=rows["verified"], color=GREY, label="not verified")
+        _label_classes(axes, rows["label"], len(table))
         axes.set_ylabel("training clips")
         axes.set_ylim(0, 1.05 * table["clips"].max())
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.grid(visible=False, axis="x")
+        integer_ticks(axes.yaxis)
     _title(figure, "Clips of each class", len(table))
     figure.axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
     save(figure, path)
 
 
 def plot_lengths_per_label(facts: Facts, path: Path) -> None:
-    """How the lengths of each label's clips are spread, shortest median first."""
+    """Plot the distribution of the lengths of each label's training clips, shortest median first."""
     train = facts.lengths[facts.lengths["split"] == "train"]
     by_label = {label: clips.to_numpy(dtype="float64") for label, clips in train.groupby("label")["seconds"]}
     labels = facts.classes.sort_values(["median_seconds", "label"])["label"]
-    everything = facts.seconds("train")
-    far = bool(everything.max() > FAR * np.median(everything) or everything.min() * FAR < np.median(everything))
+    seconds = facts.seconds("train")
+    low, median, high = seconds.min(), np.median(seconds), seconds.max()
+    log = bool(high > LOG_RATIO * median or low * LOG_RATIO < median)
     figure, panels = _panels(len(labels), 4.2)
     for axes, part in panels:
         names = labels.iloc[part]
-        groups = [np.log10(by_label[label]) if far else by_label[label] for label in names]
-        drawn = axes.violinplot(groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60)
-        for body in drawn["bodies"]:
+        groups = [np.log10(by_label[label]) if log else by_label[label] for label in names]
+        violins = axes.violinplot(
+            groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60
+        )
+        for body in violins["bodies"]:  # type: ignore[attr-defined]  # a list, which its type does not say
             body.set(facecolor=BLUE, alpha=0.5)
-        drawn["cmedians"].set(color=ORANGE, linewidth=2)
-        _name(axes, range(len(groups)), names, len(labels))
+        violins["cmedians"].set(color=ORANGE, linewidth=2)
+        _label_classes(axes, names, len(labels))
         axes.set_ylabel("seconds")
-        axes.grid(visible=False, axis="x")
-        if far:
-            _log_ticks(axes, everything.min(), everything.max())
+        if log:
+            _log_ticks(axes, low, high)
         else:
-            axes.set_ylim(0, 1.05 * everything.max())
+            axes.set_ylim(0, 1.05 * high)
     _title(figure, "Lengths of each label's training clips (line: median)", len(labels))
     save(figure, path)
 
 
 def plot_lengths(facts: Facts, path: Path) -> None:
-    """Lengths of training and of test clips, below each other on one axis."""
+    """Plot histograms of the lengths of training and of test clips, one below the other."""
     parts = {"training": (facts.seconds("train"), BLUE), "test": (facts.seconds("test"), ORANGE)}
-    everything = np.concatenate([seconds for seconds, _ in parts.values()])
-    low, high = everything.min(), everything.max()
-    far = bool(high > FAR * np.quantile(everything, 0.9))
-    bins = np.geomspace(low, high * 1.001, BINS + 1) if far else np.linspace(0, high * 1.001, BINS + 1)
+    lengths = np.concatenate([seconds for seconds, _ in parts.values()])
+    low, high = lengths.min(), lengths.max()
+    log = bool(high > LOG_RATIO * np.quantile(lengths, 0.9))
+    bins = np.geomspace(low, high * 1.001, BINS + 1) if log else np.linspace(0, high * 1.001, BINS + 1)
     figure, panels = plt.subplots(2, 1, figsize=(PAGE_WIDTH, 4.8), sharex=True, layout="constrained")
     for axes, (name, (seconds, colour)) in zip(panels, parts.items(), strict=True):
         if len(seconds):
             axes.hist(seconds, bins=bins, color=colour)
             axes.axvline(np.median(seconds), color="black", linewidth=1, linestyle=":", label="median")
             axes.legend(frameon=False, loc="upper right")
-        axes.set_title(f"{len(seconds):,} {name} clip{'' if len(seconds) == 1 else 's'}", loc="left")
+        axes.set_title(count(len(seconds), f"{name} clip"), loc="left")
         axes.set_ylabel("clips")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-    if far:
+        integer_ticks(axes.yaxis)
+    if log:
         panels[0].set_xscale("log")
         panels[1].xaxis.set_major_formatter("{x:g}")
     panels[1].set_xlabel("seconds")
@@ -94,54 +96,55 @@ def plot_lengths(facts: Facts, path: Path) -> None:
 
 
 def plot_repeated(facts: Facts, path: Path) -> None:
-    """The lengths that most clips share."""
-    shown = facts.repeated.head(LENGTHS_SHOWN).iloc[::-1]
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, max(1.6, 0.3 * len(shown) + 0.9)), layout="constrained")
-    names = [f"{row.frames} samples, {row.seconds:.2f} s" for row in shown.itertuples()]
-    colours = [BLUE if split == "train" else ORANGE for split in shown["split"]]
-    bars = axes.barh(range(len(shown)), shown["clips"], color=colours, height=0.7)
-    axes.bar_label(bars, [f"{clips:,} {'training' if split == 'train' else 'test'} clips"
-                          for clips, split in zip(shown["clips"], shown["split"], strict=True)], padding=4)  # fmt: skip
-    axes.set_yticks(range(len(shown)), names)
+    """Plot how many clips share the most frequent exact lengths."""
+    rows = list(facts.repeated.head(LENGTHS_SHOWN).iloc[::-1].itertuples())
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, max(1.6, 0.3 * len(rows) + 0.9)), layout="constrained")
+    colours = [BLUE if row.split == "train" else ORANGE for row in rows]
+    bars = axes.barh(range(len(rows)), [row.clips for row in rows], color=colours, height=0.7)
+    axes.bar_label(
+        bars, [f"{row.clips:,} {'training' if row.split == 'train' else 'test'} clips" for row in rows], padding=4
+    )
+    axes.set_yticks(range(len(rows)), [f"{row.frames} samples, {row.seconds:.2f} s" for row in rows])
     axes.margins(x=0.22)
     axes.set_xlabel("clips of exactly this length")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    integer_ticks(axes.xaxis)
     axes.grid(visible=False, axis="y")
-    more = len(facts.repeated) - len(shown)
-    title = f"Lengths that many clips share{f' ({more:,} more in the table)' if more else ''}"
-    axes.set_title(title if len(shown) else "No length is shared by many clips", loc="left")
-    if not len(shown):
+    hidden = len(facts.repeated) - len(rows)
+    title = f"Lengths that many clips share{f' ({hidden:,} more in the table)' if hidden else ''}"
+    axes.set_title(title if rows else "No length is shared by many clips", loc="left")
+    if not rows:
         axes.set_xticks([])
     save(figure, path)
 
 
-def _panels(n: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]]:
-    """A figure for n classes: its panels, and which of the classes each shows."""
-    n_panels = min(PANELS, -(-n // PER_PANEL))
-    each = min(PER_PANEL, -(-n // n_panels))
-    figure, axes = plt.subplots(
-        n_panels, 1, figsize=(PAGE_WIDTH, inches * n_panels), squeeze=False, layout="constrained"
-    )  # fmt: skip
-    return figure, ((one, slice(i * each, min(n, (i + 1) * each))) for i, one in enumerate(axes[:, 0]))
+def _panels(n_classes: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]]:
+    """Return a figure, and its panels with the slices of the classes that they show."""
+    n_panels = min(MAX_PANELS, -(-n_classes // PER_PANEL))
+    size = min(PER_PANEL, -(-n_classes // n_panels))
+    height = inches * n_panels
+    figure, axes = plt.subplots(n_panels, 1, figsize=(PAGE_WIDTH, height), squeeze=False, layout="constrained")
+    slices = (slice(start, min(n_classes, start + size)) for start in range(0, n_panels * size, size))
+    return figure, zip(axes[:, 0], slices, strict=True)
 
 
-def _name(axes: Axes, at: Sequence[int], labels: pd.Series, n: int) -> None:
-    """Write labels below their places; few ones stand level, if they are short."""
-    texts = [lettering(printable(label)) for label in labels]
-    level = sum(map(len, texts)) + 2 * len(texts) < 90
-    axes.set_xticks(at, texts, rotation=0 if level else 90)
-    least = min(n, 8)  # bars of one class would fill the picture
-    axes.set_xlim(-0.6, max(len(texts), least) - 0.4)
+def _label_classes(axes: Axes, labels: Sequence[str] | pd.Series, n_classes: int) -> None:
+    """Write labels below the axis, horizontally if they are few and short."""
+    texts = [figure_text(printable(label)) for label in labels]
+    horizontal = sum(map(len, texts)) + 2 * len(texts) < 90
+    axes.set_xticks(range(len(texts)), texts, rotation=0 if horizontal else 90)
+    axes.set_xlim(-0.6, max(len(texts), min(n_classes, 8)) - 0.4)  # the bars of few classes stay narrow
+    axes.grid(visible=False, axis="x")
 
 
-def _title(figure: Figure, text: str, n: int) -> None:
-    cut = f" (the first {PANELS * PER_PANEL:,} of {n:,})" if n > PANELS * PER_PANEL else ""
+def _title(figure: Figure, text: str, n_classes: int) -> None:
+    limit = PER_PANEL * MAX_PANELS
+    cut = f" (the first {limit:,} of {n_classes:,})" if n_classes > limit else ""
     figure.axes[0].set_title(text + cut, loc="left")
 
 
 def _log_ticks(axes: Axes, low: float, high: float) -> None:
-    """Seconds on an axis whose values are their logarithms."""
+    """Label an axis of logarithms of seconds with seconds."""
     ticks = [step * 10.0**k for k in range(-6, 5) for step in (1, 3)]
-    shown = [tick for tick in ticks if low / 1.2 <= tick <= high * 1.2]
-    axes.set_yticks(np.log10(shown), [f"{tick:g}" for tick in shown])
+    ticks = [tick for tick in ticks if low / 1.2 <= tick <= high * 1.2]
+    axes.set_yticks(np.log10(ticks), [f"{tick:g}" for tick in ticks])
     axes.set_ylim(np.log10(low) - 0.1, np.log10(high) + 0.1)

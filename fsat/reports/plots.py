@@ -1,81 +1,183 @@
-"""Figures of predictions: a fold's learning curves, confusion, average precision of each class, calibration.
+"""Figures of predictions, and the style of all figures.
 
-MLflow shows them in a pane that is 500 to 800 pixels wide, and makes wider ones fit: hence no figure is wider than its
-letters need.
+The figures show learning curves, confusions, average precision per class, calibration and scores. MLflow shows them in
+a pane that is 500 to 800 pixels wide and shrinks wider ones, so no figure is wider than its text needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import pandas as pd
 
 from fsat.metrics.calibration import Reliability
 from fsat.metrics.ranking import class_average_precision, confusion
-from fsat.reports.style import BLUE, GREY, ORANGE, lettering, plt, save
 
-MARKED = 30
-"""Points of a curve that are marked one by one; more are only a line."""
+matplotlib.use("Agg")
 
-CELL = 0.205
-"""Inches of the smallest cell of a confusion matrix, which holds a label's letters and two digits."""
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+DPI = 110
+PAGE_WIDTH = 9.0
+"""Width in inches of figures that are as wide as a page."""
+
+BLUE, ORANGE, GREY, DARK_GREY = "#2a6f97", "#e07a2f", "#b8bfc6", "#55606a"
+STUDY_COLOURS = (BLUE, ORANGE, "#4b8b3b", "#8b3a62", "#b8860b", "#5c5c9a", "#00868b", "#a0522d", "#c2509a", DARK_GREY)
+"""Colours of studies, in order; used again from the first if there are more studies."""
+
+MAX_MARKED = 30
+"""Longest curve whose points get markers."""
+
+MIN_CELL = 0.205
+"""Smallest cell of a confusion matrix in inches: room for a label's letters and two digits."""
+
+plt.rcParams.update({
+    "axes.grid": True,
+    "grid.color": "#e3e6e8",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a9299",
+    "font.size": 10,
+    "axes.titlesize": 12,
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FoldCurve:
+    """Learning curves of one fold.
+
+    Attributes:
+        study, model, fold: the fold run.
+        val_map3, val_loss: values by epoch, from 0; empty if the tracking server has none.
+        best_epoch: epoch of the weights in use; None if unknown.
+    """
+
+    study: str
+    model: str
+    fold: int
+    val_map3: dict[int, float]
+    val_loss: dict[int, float]
+    best_epoch: int | None
+
+    @property
+    def has_points(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self.val_map3 or self.val_loss)
+
+
+def figure_text(text: str, limit: int = 24) -> str:
+    """Return a label for a figure: cut to `limit` characters, with dollar signs that start no formula."""
+    return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")
+
+
+def integer_ticks(axis: Axis, min_n_ticks: int = 2) -> None:
+    """Put the ticks of an axis on integers."""
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=min_n_ticks))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, making its folder, and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ignore_missing_glyphs():
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    plt.close(figure)
+
+
+@contextmanager
+def ignore_missing_glyphs() -> Iterator[None]:
+    """Silence the warnings about labels in scripts that the font lacks; they are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, title: str, path: Path) -> None:
-    """Loss and scores over the epochs that have them; a line marks the epoch whose weights are kept.
+    """Plot loss and scores over the epochs of a fold, with a line at the epoch whose weights are used.
 
-    `best_epoch` counts from 0, the figure from 1, as all does that people read.
+    `best_epoch` counts from 0; the figure counts from 1, as every text for people does.
     """
-    figure, (above, below) = plt.subplots(2, 1, figsize=(6, 6), sharex=True, layout="constrained")
-    for axes, names in ((above, ("loss", "val_loss")), (below, ("acc", "val_acc", "val_map3"))):
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(6, 6), sharex=True, layout="constrained")
+    for axes, names in ((upper, ("loss", "val_loss")), (lower, ("acc", "val_acc", "val_map3"))):
         for name, colour in zip(names, (GREY, BLUE, ORANGE), strict=False):
             points = [(epoch, row[name]) for epoch, row in enumerate(history, 1) if name in row]
-            marker = "o" if len(points) <= MARKED else None
+            marker = "o" if len(points) <= MAX_MARKED else None
             axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, color=colour, label=name)
         axes.axvline(best_epoch + 1, color="black", linewidth=1, linestyle=":", label="weights kept")
-        axes.legend(frameon=False, fontsize=10, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
-                    handlelength=1.2, columnspacing=1.2)  # fmt: skip
-    above.set_ylabel("cross-entropy (nats)")
-    below.set_ylabel("score")
-    below.set_ylim(0, 1)
-    below.set_xlabel("epoch")
-    below.set_xlim(0.5, len(history) + 0.5)
-    below.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _legend_above(axes, fontsize=10, ncols=4, handlelength=1.2, columnspacing=1.2)
+    upper.set_ylabel("cross-entropy (nats)")
+    lower.set_ylabel("score")
+    lower.set_ylim(0, 1)
+    _epoch_axis(lower, len(history))
     figure.suptitle(title)
     save(figure, path)
 
 
+def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
+    """Plot validation mAP@3 and loss of several folds: a colour per study, a line per fold, a dot at the best epoch.
+
+    At least one of the curves has points.
+    """
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(6.6, 6), sharex=True, gridspec_kw={"hspace": 0.08})
+    studies = {curve.study: curve.model for curve in curves}
+    colours = {study: STUDY_COLOURS[i % len(STUDY_COLOURS)] for i, study in enumerate(studies)}
+    for study, model in studies.items():
+        upper.plot([], [], color=colours[study], label=f"{figure_text(model)} {study}")
+    for curve in curves:
+        for axes, points in ((upper, curve.val_map3), (lower, curve.val_loss)):
+            marker = "." if len(points) == 1 else None
+            colour = colours[curve.study]
+            epochs = [epoch + 1 for epoch in points]
+            axes.plot(epochs, list(points.values()), color=colour, linewidth=0.8, alpha=0.8, marker=marker)
+            if curve.best_epoch in points:
+                best = curve.best_epoch + 1, points[curve.best_epoch]
+                axes.plot(*best, "o", color=colour, markersize=5, markeredgecolor="white", zorder=3)
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("mAP@3 on the fold's clips")
+    lower.set_ylabel("loss on the fold's clips (nats)")
+    _epoch_axis(lower, max(max([*curve.val_map3, *curve.val_loss], default=0) + 1 for curve in curves))
+    _legend_above(upper, ncols=2)
+    save(figure, path)
+
+
 def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str], title: str, path: Path) -> None:
-    """Counts of labels against best guesses.
+    """Plot the counts of labels against best guesses.
 
     Args:
         scores: (n_clips, n_classes).
         targets: int (n_clips,).
         labels: label order.
+        title: of the figure.
+        path: of the PNG.
     """
-    counts = confusion(scores, targets)
+    counts, n_labels = confusion(scores, targets), len(labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = min(1.0, max(4.2 / len(labels), CELL))  # in inches
-    figure = plt.figure(figsize=(cell * len(labels), cell * len(labels)))
+    cell = min(1.0, max(4.2 / n_labels, MIN_CELL))  # in inches
+    figure = plt.figure(figsize=(cell * n_labels, cell * n_labels))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names, size = [lettering(label) for label in labels], min(11.0, 0.8 * 72 * cell)
-    axes.set_xticks(range(len(labels)), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(labels)), names, fontsize=size)
-    axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(labels)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(labels)) - 0.5, minor=True)
+    names, size = [figure_text(label) for label in labels], min(11.0, 0.8 * 72 * cell)
+    axes.set_xticks(range(n_labels), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(n_labels), names, fontsize=size)
+    axes.set_xticks(np.arange(n_labels) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n_labels) - 0.5, minor=True)
+    axes.tick_params(which="both", length=0)
     axes.grid(False)
-    axes.grid(which="minor", linewidth=0.5)  # rows and columns can be followed
-    axes.tick_params(which="minor", length=0)
+    axes.grid(which="minor", linewidth=0.5)  # lines between the cells, to follow rows and columns
     for i, j in zip(*np.nonzero(counts), strict=True):
-        text = str(counts[i, j])
-        fits = 1.5 * 72 * cell / max(2, len(text))  # a digit is about 0.6 as wide as high
-        axes.text(
-            j, i, text, ha="center", va="center", fontsize=min(11.0, fits),
-            color="white" if shares[i, j] > 0.5 else "black",
-        )  # fmt: skip
+        text, colour = str(counts[i, j]), "white" if shares[i, j] > 0.5 else "black"
+        size = min(11.0, 1.5 * 72 * cell / max(2, len(text)))  # a digit is about 0.6 as wide as high
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     axes.set_xlabel("best guess", fontsize=11)
     axes.set_ylabel("label", fontsize=11)
     axes.set_title(title)
@@ -85,14 +187,14 @@ def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str
 def plot_class_precision(
     scores: np.ndarray, targets: np.ndarray, labels: Sequence[str], title: str, path: Path
 ) -> None:
-    """Average precision of each class, worst first, with its number of clips; classes without clips last."""
+    """Plot each class's average precision, worst first, with its number of clips; classes without clips are last."""
     precision = class_average_precision(scores, targets)
     counts = np.bincount(targets, minlength=len(labels))
     order = np.argsort(np.nan_to_num(precision, nan=2.0), kind="stable")
     figure = plt.figure(figsize=(3.6, 0.24 * len(labels)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.barh(range(len(labels)), np.nan_to_num(precision[order]), color=BLUE)
-    axes.set_yticks(range(len(labels)), [f"{lettering(labels[j])} ({counts[j]})" for j in order])
+    axes.set_yticks(range(len(labels)), [f"{figure_text(labels[j])} ({counts[j]})" for j in order])
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -102,24 +204,62 @@ def plot_class_precision(
 
 
 def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
-    """Accuracy of best guesses against their scores, and below it how many clips have such scores.
+    """Plot the accuracy of best guesses against their scores, and the number of clips in each bin of scores.
 
-    On the dotted line scores are what they say; below it guesses are less often right than they say.
+    On the dotted line scores equal accuracy; below it guesses are correct less often than their scores say.
     """
-    figure, (above, below) = plt.subplots(
+    figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(5.5, 6.5), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    width = bins.high - bins.low
-    above.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
-    above.bar(bins.low, np.nan_to_num(bins.accuracy), width, align="edge", color=BLUE, edgecolor="white",
-              label="accuracy")  # fmt: skip
-    above.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
-    above.set_xlim(0, 1)
-    above.set_ylim(0, 1)
-    above.set_ylabel("share of best guesses that are right")
-    above.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    width, bars = bins.high - bins.low, {"align": "edge", "edgecolor": "white"}
+    upper.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
+    upper.bar(bins.low, np.nan_to_num(bins.accuracy), width, color=BLUE, label="accuracy", **bars)
+    upper.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("share of best guesses that are right")
+    upper.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(f"{title}: expected calibration error {bins.expected_error:.3f}", fontsize=12)
-    below.bar(bins.low, bins.clips, width, align="edge", color=GREY, edgecolor="white")
-    below.set_ylabel("clips")
-    below.set_xlabel("score of the best guess")
+    lower.bar(bins.low, bins.clips, width, color=GREY, **bars)
+    lower.set_ylabel("clips")
+    lower.set_xlabel("score of the best guess")
     save(figure, path)
+
+
+def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
+    """Plot the mAP@3 of each study, with its members, and of each blend; the blend by `method` is marked."""
+    rows = scores[scores["kind"] != "member"]
+    figure, axes = plt.subplots(figsize=(6.6, 0.4 * len(rows) + 0.9))
+    names = []
+    for y, row in enumerate(rows.itertuples(index=False)):
+        if row.kind == "study":
+            members = scores.loc[(scores["kind"] == "member") & (scores["study"] == row.study), "map3"]
+            axes.plot(members, [y + 0.25] * len(members), "o", color="#77818a", markersize=4.5)
+            names.append(f"{figure_text(row.model)} {row.study}")
+        else:
+            names.append(f"blend, {row.method}")
+        colour, weight = (ORANGE, "bold") if row.method == method else (BLUE, "normal")
+        axes.plot(row.map3, y, "D", color=colour, markersize=8)
+        axes.annotate(
+            f"{row.map3:.4f}",
+            (1, y),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontweight=weight,
+        )
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("mAP@3 (dots: single folds; orange: this blend)")
+    save(figure, path)
+
+
+def _epoch_axis(axes: Axes, n_epochs: int) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, n_epochs + 0.5)
+    integer_ticks(axes.xaxis, min_n_ticks=1)
+
+
+def _legend_above(axes: Axes, **options: object) -> None:
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, **options)

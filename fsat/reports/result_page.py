@@ -1,199 +1,189 @@
-"""``report.html``: what an ensemble came to, on one page that one can look at and listen to."""
+"""``report.html``: the results of an ensemble in sentences, figures, tables and players.
+
+To add a section, write a function here that returns what the section shows, add it to `SECTIONS` where it belongs, and
+add a block of the same name to ``templates/report.html``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from fsat.data.locate_clips import Found
 from fsat.errors import count
-from fsat.reports import results_text as words
-from fsat.reports.curves import FoldCurve, about_curves, plot_curves
-from fsat.reports.listening import SHOWN, Players, first_suspects, hardest, sounds
-from fsat.reports.study_reports import Predicted, Told
-from fsat.reports.style import BLUE, ORANGE, lettering, plt, save
-from fsat.reports.webpage import Page
+from fsat.reports import results_text
+from fsat.reports.html import table, write_page
+from fsat.reports.players import LIST_LENGTH, PlayerMaker, first_suspects, hardest_clips
+from fsat.reports.plots import FoldCurve, plot_curves, plot_scores
+from fsat.reports.study_reports import Analysis, Predictions
 
 PAIRS_SHOWN = 15
-DOT = "#77818a"
 
-SCORES_SHOWN = [
-    "kind", "study", "model", "method", "fold", "map3", "accuracy", "map3_verified", "clips", "selected_on", "minutes",
-]  # fmt: skip
-"""Columns of the table of scores, the scores themselves where they are seen without scrolling."""
+SCORE_COLUMNS = [
+    "kind",
+    "study",
+    "model",
+    "method",
+    "fold",
+    "map3",
+    "accuracy",
+    "map3_verified",
+    "clips",
+    "selected_on",
+    "minutes",
+]
+"""Columns of the table of scores, with the scores where they are visible without scrolling."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a page needs to know of an ensemble.
+    """What the page shows.
 
     Attributes:
-        title: the run's name.
-        facts: what and how much of it, in words, a row each of the first table.
+        title: name of the run.
+        outcome: a sentence on the registered version.
+        facts: rows of the first table, a name and a text each.
         members: table of the members.
-        scores: with columns as in `fsat.commands.blend_members.COLUMNS`.
-        method: the blend's.
-        selected_on: what the weights were chosen on.
-        clips, told: the clips that have an out-of-fold prediction, and what their predictions tell.
+        scores: has the columns of `fsat.commands.blend_members.COLUMNS`.
+        method: of the blend.
+        selected_on: what the weights were selected on.
+        clips, analysis: the clips with an out-of-fold prediction, and its analysis.
         curves: of all members.
-        plots: folder with ``confusion.png``, ``class_precision.png`` and ``calibration.png``; others are made there.
-        found: the clips, to be listened to.
+        plots: folder with ``confusion.png``, ``class_precision.png`` and ``calibration.png``; gets the other figures.
+        location: where the audio of the clips is.
     """
 
     title: str
+    outcome: str
     facts: Sequence[tuple[str, str]]
     members: pd.DataFrame
     scores: pd.DataFrame
     method: str
     selected_on: str
-    clips: Predicted
-    told: Told
+    clips: Predictions
+    analysis: Analysis
     curves: Sequence[FoldCurve]
     plots: Path
-    found: Found
+    location: Found
+
+    @cached_property
+    def players(self) -> PlayerMaker:
+        """Makes the players of all lists of the page."""
+        return PlayerMaker(self.location.path if self.location.folder else None)
 
 
-def write_page(result: Result, standing: str, path: Path) -> None:
-    """Write the page.
+def write_result_page(result: Result, path: Path) -> None:
+    """Write the page as an HTML file into an existing folder."""
+    subtitle = "Results of the blend of these models on clips that they did not train on."
+    write_page(path, "report.html", result.title, subtitle, SECTIONS, result)
 
-    Args:
-        result: what it shows.
-        standing: a sentence on the registered version.
-        path: of the HTML file.
-    """
-    page = Page(result.title, "What the blend of these models came to on clips that they did not train on.")
-    page.section("about", "What this is")
-    page.finding(standing)
+
+def about(result: Result) -> Mapping[str, Any]:
+    """Return what was blended."""
     facts = pd.DataFrame(list(result.facts), columns=["what", "which"])
-    page.table(facts, "The ensemble")
-    page.table(result.members, f"{count(len(result.members), 'member')}", {"minutes": ".1f"})
-    _scores(page, result)
-    _curves(page, result)
-    _classes(page, result)
-    _confusion(page, result)
-    page.section("calibration", "Calibration")
-    page.finding(words.about_calibration(result.told, result.clips))
-    page.words("Bars below the dotted line: guesses are less often right than their scores say; above it, more often.")
-    page.figure(result.plots / "calibration.png", "Accuracy of best guesses against their scores, and clips by score")
-    _listening(page, result)
-    page.write(path)
+    members = table(result.members, count(len(result.members), "member"), {"minutes": ".1f"})
+    return {"facts": table(facts, "The ensemble"), "members": members}
 
 
-def _scores(page: Page, result: Result) -> None:
-    page.section("scores", "Scores")
-    page.finding(words.about_blend(result.scores, result.method))
-    page.words(words.about_others(result.scores, result.method))
-    if warning := words.about_selection(result.selected_on):
-        page.words(warning)
-    path = result.plots / "scores.png"
-    plot_scores(result.scores, result.method, path)
-    page.figure(path, "mAP@3 of members, studies and blends on one axis", "Out-of-fold mAP@3.")
-    table = result.scores[SCORES_SHOWN]
+def scores(result: Result) -> Mapping[str, Any]:
+    """Return the scores of members, studies and blends."""
+    plot_scores(result.scores, result.method, result.plots / "scores.png")
     formats = {"map3": ".4f", "accuracy": ".4f", "map3_verified": ".4f", "minutes": ".2f"}
-    page.table(table, "Scores of members, studies and blends, as in scores.csv", formats)
+    caption = "Scores of members, studies and blends, as in scores.csv"
+    return {
+        "finding": results_text.describe_blend(result.scores, result.method),
+        "alternatives": results_text.describe_alternatives(result.scores, result.method),
+        "warning": results_text.selection_warning(result.selected_on),
+        "table": table(result.scores[SCORE_COLUMNS], caption, formats),
+    }
 
 
-def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
-    """A line for each study, with its members, and for each blend; the blend that was chosen is marked."""
-    rows = scores[scores["kind"] != "member"]
-    figure, axes = plt.subplots(figsize=(6.6, 0.4 * len(rows) + 0.9))
-    names = []
-    for place, row in enumerate(rows.itertuples(index=False)):
-        own = row.kind == "study"
-        if own:
-            members = scores.loc[(scores["kind"] == "member") & (scores["study"] == row.study), "map3"]
-            axes.plot(members, [place + 0.25] * len(members), "o", color=DOT, markersize=4.5)
-        chosen = row.method == method
-        axes.plot(row.map3, place, "D", color=ORANGE if chosen else BLUE, markersize=8)
-        axes.annotate(f"{row.map3:.4f}", (1, place), (6, 0), xycoords=("axes fraction", "data"), va="center",
-                      textcoords="offset points", fontweight="bold" if chosen else "normal")  # fmt: skip
-        names.append(f"{lettering(row.model)} {row.study}" if own else f"blend, {row.method}")
-    axes.set_yticks(range(len(rows)), names)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("mAP@3 (dots: single folds; orange: this blend)")
-    save(figure, path)
-
-
-def _curves(page: Page, result: Result) -> None:
-    page.section("curves", "Learning curves")
-    there = [curve for curve in result.curves if curve.is_there]
-    if not there:
-        page.finding("The tracking server has no metrics by epoch of these fold runs, so there are no curves.")
-        return
-    for text in about_curves(there) or ["The tracking server has no val_loss of these fold runs."]:
-        page.finding(text)
-    if len(there) < len(result.curves):
-        missing = len(result.curves) - len(there)
-        page.note(f"Of {missing} of {count(len(result.curves), 'fold run')} the tracking server has no such metrics.")
-    path = result.plots / "folds.png"
-    plot_curves(there, path)
-    caption = "A colour for each study, a line for each fold; dots are the epochs whose weights are kept."
-    page.figure(path, "Validation mAP@3 and loss of all folds over the epochs", caption)
-
-
-def _classes(page: Page, result: Result) -> None:
-    page.section("classes", "Classes")
-    page.finding(words.about_classes(result.told))
-    page.table(
-        words.class_rows(result.told), "All classes, worst first, as in reports/classes.csv",
-        {"average precision": ".3f", "recall": ".3f", "precision": ".3f"},
-    )  # fmt: skip
-    page.figure(result.plots / "class_precision.png", "Average precision of each class, worst first")
-
-
-def _confusion(page: Page, result: Result) -> None:
-    page.section("confusion", "Confusions")
-    page.finding(words.about_confusion(result.told, list(result.clips.labels)))
-    page.figure(result.plots / "confusion.png", "Counts of labels against best guesses", "Rows are labels.")
-    pairs = result.told.pairs
-    if len(pairs):
-        more = f", {PAIRS_SHOWN} of {len(pairs)}: all are in reports/confused_pairs.csv"
-        caption = "Most confused pairs" + (more if len(pairs) > PAIRS_SHOWN else "")
-        page.table(pairs.head(PAIRS_SHOWN), caption, {"share": ".3f"})
-
-
-def _listening(page: Page, result: Result) -> None:
-    clips, told, found = result.clips, result.told, result.found
-    players = Players(found.path if found.folder else None)
-    page.section("suspects", "Likely wrong labels")
-    wrong = int(told.counts.sum() - told.counts.trace())
-    places = first_suspects(clips, told)
-    if not len(places):
-        page.finding("No label looks wrong: every best guess is the label.")
+def curves(result: Result) -> Mapping[str, Any]:
+    """Return the learning curves of all folds, as far as the tracking server has them."""
+    known = [curve for curve in result.curves if curve.has_points]
+    if known:
+        plot_curves(known, result.plots / "folds.png")
+        findings = results_text.describe_curves(known) or ["The tracking server has no val_loss of these fold runs."]
     else:
-        unverified = int((~clips.verified[places]).sum())
-        page.finding(
-            f"{count(wrong, 'clip')} of {len(clips.targets)} have another best guess than their label; these are the "
-            f"{len(places)} whose labels the blend believes least. "
-            + (
-                f"{unverified} of them nobody has verified: check those first, by ear."
-                if unverified
-                else "All of these are said to be verified: hear them all the same."
-            )
+        findings = ["The tracking server has no metrics by epoch of these fold runs, so there are no curves."]
+    return {"findings": findings, "n_known": len(known), "n_curves": len(result.curves)}
+
+
+def classes(result: Result) -> Mapping[str, Any]:
+    """Return how well each class is recognised."""
+    formats = {"average precision": ".3f", "recall": ".3f", "precision": ".3f"}
+    rows = results_text.class_rows(result.analysis)
+    return {
+        "finding": results_text.describe_classes(result.analysis),
+        "table": table(rows, "All classes, worst first, as in reports/classes.csv", formats),
+    }
+
+
+def confusion(result: Result) -> Mapping[str, Any]:
+    """Return which classes are taken for which others."""
+    pairs, caption = result.analysis.pairs, "Most confused pairs"
+    if len(pairs) > PAIRS_SHOWN:
+        caption += f", {PAIRS_SHOWN} of {len(pairs)}: all are in reports/confused_pairs.csv"
+    return {
+        "finding": results_text.describe_confusion(result.analysis, result.clips.labels),
+        "pairs": table(pairs.head(PAIRS_SHOWN), caption, {"share": ".3f"}),
+    }
+
+
+def calibration(result: Result) -> Mapping[str, Any]:
+    """Return how far scores can be read as probabilities."""
+    return {"finding": results_text.describe_calibration(result.analysis, result.clips)}
+
+
+def suspects(result: Result) -> Mapping[str, Any]:
+    """Return the clips whose label is probably wrong, with players."""
+    clips, counts = result.clips, result.analysis.counts
+    indices = first_suspects(clips, result.analysis)
+    n_unverified = int((~clips.verified[indices]).sum())
+    if not len(indices):
+        finding = "No label looks wrong: every best guess is the label."
+    else:
+        advice = f"{n_unverified} of them are not verified: check those first, by ear."
+        finding = (
+            f"The best guess differs from the label for {int(counts.sum() - counts.trace())} of "
+            f"{count(len(clips.targets), 'clip')}; these are the {len(indices)} with the least probable labels. "
+            f"{advice if n_unverified else 'All of them are verified, but listen all the same.'}"
         )
-        page.words("In the order of reports/suspects.csv, which has them all.")
-        _note(page, found)
-        page.sounds(sounds(clips, places, players))
-    page.section("hardest", "Hardest clips")
-    verified = int(clips.verified.sum())
-    places = hardest(clips, told)
-    if not len(places):
-        page.finding("No clip's label is verified, so it cannot be told which clips are hard and which labels wrong.")
-        return
-    missed = int((told.guesses.guess[places] != clips.targets[places]).sum())
-    page.finding(
-        f"Of the {count(verified, 'clip')} whose label someone has verified, these {len(places)} have the greatest log "
-        f"loss; the best guess is wrong in {missed}. Here it is more likely the models than the labels that err."
-    )
-    if verified < SHOWN:
-        page.words(f"That is all of them: too few are verified for a list of {SHOWN}.")
-    _note(page, found)
-    page.sounds(sounds(clips, places, players))
+    return {"finding": finding, "sounds": result.players.sounds(clips, indices)}
 
 
-def _note(page: Page, found: Found) -> None:
-    if found.note:
-        page.note(found.note)
+def hardest(result: Result) -> Mapping[str, Any]:
+    """Return the verified clips that the blend gets most wrong, with players."""
+    clips, guesses = result.clips, result.analysis.guesses
+    indices, n_verified = hardest_clips(clips, result.analysis), int(clips.verified.sum())
+    if not len(indices):
+        finding = "No label is verified, so hard clips cannot be told from wrong labels."
+    else:
+        n_wrong = int((guesses.guess[indices] != clips.targets[indices]).sum())
+        finding = (
+            f"Of the {count(n_verified, 'clip')} with a verified label, these {len(indices)} have the greatest log "
+            f"loss; the best guess is wrong for {n_wrong}. Here the models are more likely to err than the labels."
+        )
+    note = f"These are all of them: too few are verified for a list of {LIST_LENGTH}."
+    return {
+        "finding": finding,
+        "note": note if 0 < n_verified < LIST_LENGTH else "",
+        "sounds": result.players.sounds(clips, indices),
+    }
+
+
+SECTIONS = {
+    "What this is": about,
+    "Scores": scores,
+    "Learning curves": curves,
+    "Classes": classes,
+    "Confusions": confusion,
+    "Calibration": calibration,
+    "Likely wrong labels": suspects,
+    "Hardest clips": hardest,
+}

@@ -1,123 +1,166 @@
-"""What a blend's scores, classes, confusions and calibration say, in words that are computed from them.
+"""Sentences about the scores, learning curves, classes, confusions and calibration of a blend, computed from them.
 
-Conventions: scores of clips are mAP@3 in [0, 1], with four decimals; shares are in per cent.
+Conventions: mAP@3 in [0, 1] has four decimals; shares are in per cent; epochs count from 1, as in every text for
+people.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from fsat.errors import count
-from fsat.reports.study_reports import Predicted, Told
+from fsat.reports.plots import FoldCurve
+from fsat.reports.study_reports import Analysis, Predictions
 
-SURE = 0.02
-"""How far mean score and accuracy may be apart for scores to be called right on the whole."""
+CALIBRATED = 0.02
+"""Largest difference between mean score and accuracy for scores to be called right on the whole."""
+
+RISE = 0.01
+"""Smallest relative rise of a loss after its best epoch that is reported."""
 
 METHODS = {
-    "geometric": "the geometric mean of the studies, each alike",
-    "arithmetic": "the arithmetic mean of the studies, each alike",
+    "geometric": "the geometric mean of the studies, with equal weights",
+    "arithmetic": "the arithmetic mean of the studies, with equal weights",
     "weighted": "the geometric mean of the studies with fitted weights",
 }
 
 
-def about_blend(scores: pd.DataFrame, method: str) -> str:
-    """The blend's score, and what it adds to the best study's."""
+def describe_blend(scores: pd.DataFrame, method: str) -> str:
+    """Describe the blend's score and its gain over the best study."""
     blend = scores[scores["method"] == method].iloc[0]
     studies = scores[scores["kind"] == "study"]
     best = studies.loc[studies["map3"].idxmax()]
     text = f"The blend has an out-of-fold mAP@3 of {blend['map3']:.4f} on {count(int(blend['clips']), 'clip')}"
     if len(studies) == 1:
-        text += f": that of its one study, {best['model']} ({best['study']}), which a blend adds nothing to"
-    else:
-        gain = blend["map3"] - best["map3"]
-        more = f"{abs(gain):.4f} {'more' if gain > 0 else 'less'} than" if round(abs(gain), 4) else "as much as"
-        text += f", {more} the best study, {best['model']} ({best['study']}), with {best['map3']:.4f}"
-        if best["clips"] != blend["clips"]:
-            text += f" on {count(int(best['clips']), 'clip')}"
+        return f"{text}, the same as its only study, {best['model']} ({best['study']})."
+    gain = blend["map3"] - best["map3"]
+    compared = f"{abs(gain):.4f} {'more' if gain > 0 else 'less'} than" if round(abs(gain), 4) else "as much as"
+    text += f", {compared} the best study, {best['model']} ({best['study']}), with {best['map3']:.4f}"
+    if best["clips"] != blend["clips"]:
+        text += f" on {count(int(best['clips']), 'clip')}"
     return f"{text}."
 
 
-def about_others(scores: pd.DataFrame, method: str) -> str:
-    """Which member is best, the blend on verified clips, and whether another way to blend would score better."""
+def describe_alternatives(scores: pd.DataFrame, method: str) -> str:
+    """Describe the best member, the blend on verified clips, and a better way to blend if there is one."""
     blend, members = scores[scores["method"] == method].iloc[0], scores[scores["kind"] == "member"]
     member = members.loc[members["map3"].idxmax()]
-    text = f"The best member is fold {member['fold']} of {member['model']} ({member['study']}), with "
-    text += f"{member['map3']:.4f} on its own fold."
+    text = (
+        f"The best member is fold {member['fold']} of {member['model']} ({member['study']}), with "
+        f"{member['map3']:.4f} on its own fold."
+    )
     if pd.notna(blend["map3_verified"]):
         text += f" On verified clips alone the blend has {blend['map3_verified']:.4f}."
-    others = scores[(scores["kind"] == "blend") & (scores["map3"] > blend["map3"])]
-    if len(others):
-        other = others.loc[others["map3"].idxmax()]
-        text += f" Blended with blend={other['method']} it would have {other['map3']:.4f}."
+    better = scores[(scores["kind"] == "blend") & (scores["map3"] > blend["map3"])]
+    if len(better):
+        best = better.loc[better["map3"].idxmax()]
+        text += f" Blended with blend={best['method']} it would have {best['map3']:.4f}."
     return text
 
 
-def about_selection(selected_on: str) -> str:
-    """A warning where the scores are a little too good, by what weights or labels were chosen on; else empty."""
-    chosen = {word.strip() for part in selected_on.split("+") for word in part.split(",")}
+def selection_warning(selected_on: str) -> str:
+    """Return a warning if weights or labels were chosen by the scored clips, which makes scores optimistic; else ""."""
+    sources = {word.strip() for part in selected_on.split("+") for word in part.split(",")}
     reasons = []
-    if "own fold" in chosen:
+    if "own fold" in sources:
         reasons.append(
-            "which epoch's weights are kept was decided on the very clips that they are scored on "
-            "(checkpoint=last, checkpoint=average or holdout=0.1 do without)"
+            "the epoch whose weights are used was chosen on the very clips that are scored "
+            "(checkpoint=last, checkpoint=average and holdout=0.1 avoid this)"
         )
-    if "labels" in chosen:
+    if "labels" in sources:
         reasons.append("labels that were trained on were chosen by models that had seen the clips of other folds")
-    return f"These scores are a little too good: {'; and '.join(reasons)}." if reasons else ""
+    return f"These scores are slightly optimistic: {'; and '.join(reasons)}." if reasons else ""
 
 
-def about_classes(told: Told) -> str:
-    """Which classes are told best and worst."""
-    there = told.classes[told.classes["ap"].notna()]
-    worst, best = there.iloc[0], there.iloc[-1]
-    text = f"{worst['label']} is told worst from the others (average precision {worst['ap']:.3f} of "
-    text += f"{count(int(worst['clips']), 'clip')}), {best['label']} best ({best['ap']:.3f})."
-    return text + f" The mean over {len(there)} class{'' if len(there) == 1 else 'es'} is {there['ap'].mean():.3f}."
+def describe_curves(curves: Sequence[FoldCurve]) -> list[str]:
+    """Describe each study's curves in a sentence: the best epochs, and whether the loss rises after them."""
+    sentences = []
+    for study, model in dict.fromkeys((curve.study, curve.model) for curve in curves):
+        losses = [curve.val_loss for curve in curves if curve.study == study and curve.val_loss]
+        if not losses:
+            continue
+        lengths = [max(loss) + 1 for loss in losses]
+        best = [min(loss, key=loss.__getitem__) + 1 for loss in losses]
+        epochs = "epoch" if max(lengths) == 1 else "epochs"
+        text = (
+            f"{model} ({study}): {count(len(losses), 'fold')} of {_range(lengths)} {epochs}; the loss is lowest at "
+            f"epoch {_range(best)}"
+        )
+        rising = sum(_rise(loss) > RISE for loss in losses)
+        if best == lengths and max(lengths) > 1:
+            text += ", the last one: more epochs might help"
+        elif rising:
+            text += f", and rises after that in {rising} of {len(losses)}"
+        sentences.append(f"{text}.")
+    return sentences
 
 
-def class_rows(told: Told) -> pd.DataFrame:
-    """The table of classes, worst first, with what each is most often taken for, in words."""
-    first = told.pairs.drop_duplicates("label").set_index("label")
-
-    def words(label: str, clips: int) -> str:
-        if label not in first.index:
-            return ""
-        pair = first.loc[label]
-        return f"{pair['guess']}, {pair['clips']} of {clips} clips"
-
-    table = told.classes.rename(columns={"ap": "average precision"})
-    taken = [words(row.label, row.clips) for row in told.classes.itertuples(index=False)]
-    return table.assign(**{"most often taken for": taken})
+def describe_classes(analysis: Analysis) -> str:
+    """Describe the classes that are recognised best and worst."""
+    scored = analysis.classes[analysis.classes["ap"].notna()]
+    worst, best = scored.iloc[0], scored.iloc[-1]
+    return (
+        f"{worst['label']} is recognised worst (average precision {worst['ap']:.3f} on "
+        f"{count(int(worst['clips']), 'clip')}), {best['label']} best ({best['ap']:.3f}). The mean over "
+        f"{count(len(scored), 'class')} is {scored['ap'].mean():.3f}."
+    )
 
 
-def about_confusion(told: Told, labels: list[str]) -> str:
-    """How many best guesses are wrong, and which two classes are mixed up most, both ways together."""
-    n_clips, wrong = int(told.counts.sum()), int(told.counts.sum() - np.trace(told.counts))
+def class_rows(analysis: Analysis) -> pd.DataFrame:
+    """Return the table of classes, worst first, with each class's most frequent wrong guess in words."""
+    worst = analysis.pairs.drop_duplicates("label").set_index("label")
+    guesses = [
+        f"{worst.at[row.label, 'guess']}, {worst.at[row.label, 'clips']} of {count(row.clips, 'clip')}"
+        if row.label in worst.index
+        else ""
+        for row in analysis.classes.itertuples(index=False)
+    ]
+    table = analysis.classes.rename(columns={"ap": "average precision"})
+    return table.assign(**{"most often taken for": guesses})
+
+
+def describe_confusion(analysis: Analysis, labels: Sequence[str]) -> str:
+    """Describe the number of wrong best guesses, and the two classes that are confused most, in both directions."""
+    counts, pairs = analysis.counts, analysis.pairs
+    n_clips, wrong = int(counts.sum()), int(counts.sum() - np.trace(counts))
     if not wrong:
-        return f"All {n_clips} best guesses are right."
-    text = f"{wrong} of {n_clips} best guesses are wrong ({wrong / n_clips:.0%})."
-    pair = told.pairs.iloc[0]
-    text += f" Most often {pair['label']} is taken for {pair['guess']}: {pair['clips']} of its "
-    text += f"{round(pair['clips'] / pair['share'])} clips."
-    both = np.triu(told.counts + told.counts.T, 1)
+        return f"All best guesses are correct ({count(n_clips, 'clip')})."
+    pair = pairs.iloc[0]
+    text = (
+        f"The best guess is wrong for {wrong} of {count(n_clips, 'clip')} ({wrong / n_clips:.0%}). Most often "
+        f"{pair['label']} is taken for {pair['guess']}: {pair['clips']} of its "
+        f"{count(round(pair['clips'] / pair['share']), 'clip')}."
+    )
+    both = np.triu(counts + counts.T, 1)
     i, j = np.unravel_index(both.argmax(), both.shape)
     if both[i, j] > pair["clips"]:
-        text += f" Both ways together {labels[i]} and {labels[j]} are mixed up most, {both[i, j]} times."
+        text += f" In both directions together {labels[i]} and {labels[j]} are confused most, {both[i, j]} times."
     return text
 
 
-def about_calibration(told: Told, clips: Predicted) -> str:
-    """Whether best guesses are as often right as their scores say."""
-    right, said = (
-        float((told.guesses.guess == clips.targets).mean()),
-        float(told.guesses.p_guess.mean(dtype=np.float64)),
-    )
-    text = f"Best guesses have a mean score of {said:.3f}, and {right:.1%} of them are right: "
-    if abs(said - right) <= SURE:
-        text += "on the whole they are as sure as they should be."
+def describe_calibration(analysis: Analysis, clips: Predictions) -> str:
+    """Describe whether best guesses are correct as often as their scores say."""
+    accuracy = float((analysis.guesses.guess == clips.targets).mean())
+    score = float(analysis.guesses.p_guess.mean(dtype=np.float64))
+    if abs(score - accuracy) <= CALIBRATED:
+        verdict = "on the whole the scores are right"
     else:
-        text += (
-            f"they are {'too sure' if said > right else 'right more often than they say'}, by {abs(said - right):.3f}."
-        )
-    return text + f" Over bins of scores the two are {told.bins.expected_error:.3f} apart (expected calibration error)."
+        verdict = f"the scores are too {'high' if score > accuracy else 'low'}, by {abs(score - accuracy):.3f}"
+    return (
+        f"Best guesses have a mean score of {score:.3f}, and {accuracy:.1%} of them are correct: {verdict}. The "
+        f"expected calibration error, the mean difference over bins of scores, is {analysis.bins.expected_error:.3f}."
+    )
+
+
+def _rise(loss: dict[int, float]) -> float:
+    """Return how much the last loss exceeds the lowest one, relative to that."""
+    lowest = min(loss.values())
+    return (loss[max(loss)] - lowest) / max(abs(lowest), np.finfo(float).tiny)
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -139,8 +139,9 @@ def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
     number = {name: round(value) for name, value in metrics.items()}
     return _paragraphs(
         f"**A look at the data** in {code(data_dir.absolute().name)}.",
-        f"- {count(number['n_train'], 'training clip')} of {classes(number['n_classes'])}, {number['fewest_clips']} to "
-        f"{number['most_clips']} per class; a person has verified {number['n_verified']} of the labels\n"
+        f"- {count(number['n_train'], 'training clip')} of {count(number['n_classes'], 'class')}, "
+        f"{number['fewest_clips']} to {number['most_clips']} per class; a person has verified {number['n_verified']} "
+        "of the labels\n"
         f"- {metrics['shortest_seconds']:.2f} to {metrics['longest_seconds']:.2f} s long, "
         f"{metrics['train_seconds'] / 60:.1f} min in total\n"
         f"- {count(number['n_test'], 'test clip')}",
@@ -255,11 +256,6 @@ def registered(name: str) -> str:
 def experiment(view_link: str) -> str:
     """Describe an experiment with fsat's runs."""
     return f"Taggers of sounds, trained by fsat. **[Compare all folds]({view_link})**: one colour per study."
-
-
-def classes(number: int) -> str:
-    """A number of classes in words: ``1 class``, ``2 classes``."""
-    return f"{number:,} class{'' if number == 1 else 'es'}"
 
 
 def _paragraphs(*texts: str) -> str:

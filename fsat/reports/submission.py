@@ -1,4 +1,4 @@
-"""Submissions: three labels a clip, as the challenge wants them, and how they score against the truth."""
+"""Submissions: three labels per clip, as the challenge wants them, and their scores against the truth."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fsat.metrics.ranking import TOP_K, average_precision_at_k, top_k
 from fsat.text import NO_LABEL, join_labels
 
 CLIPS_AT_ONCE = 50_000
-"""Lines of a table that are written at once."""
+"""Number of rows of a table that are written at once."""
 
 
 def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """``fname,label`` with the three best labels of each clip, separated by spaces.
+    """Return ``fname,label`` with the three best labels of each clip, separated by spaces.
 
     Args:
         fnames: (n_clips,).
@@ -29,12 +29,12 @@ def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str])
 
 
 def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> None:
-    """Write the table that `submission` gives, a part at a time, so that it need not fit in memory.
+    """Write the table of `submission` in parts, so that it need not fit in memory.
 
     Args:
         path: the CSV file; replaced whole.
         fnames: (n_clips,), a list or an array.
-        best: int (n_clips, 3), classes as `top_k` gives them; perhaps a memory map.
+        best: int (n_clips, 3), classes as `top_k` returns them; may be a memory map.
         labels: label order.
     """
     starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
@@ -42,57 +42,55 @@ def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels
     write_parts(path, (_table(fnames[rows], best[rows], labels) for rows in slices))
 
 
+def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
+    """Return mAP@3 and accuracy of a submission.
+
+    Args:
+        submission_path: ``fname,label``, up to three labels separated by spaces; further labels are ignored.
+        truth_path: ``fname,label``; clips without a label (empty or ``None``) are not scored. If it has a column
+            ``usage``, as FSDKaggle2018's ``test_post_competition.csv``, each of its values is scored by itself too.
+
+    Returns:
+        ``part, clips, map3, accuracy``; the last row is for all clips.
+
+    Raises:
+        DataError: a table cannot be read or names a clip twice, or the submission lacks a clip that is scored.
+    """
+    guesses, truth = _read_by_fname(submission_path), _read_by_fname(truth_path)
+    truth = truth[~truth["label"].str.strip().isin(["", NO_LABEL])]
+    if truth.empty:
+        raise DataError(f"{truth_path}: no clip has a label; expected a truth table")
+    missing = truth.index.difference(guesses.index, sort=False)
+    if len(missing):
+        raise DataError(
+            f"{submission_path}: {len(missing)} of {len(truth)} clips have no row, first {missing[0]}; "
+            "expected a row for every clip of the truth table"
+        )
+    numbers = {name: i for i, name in enumerate(sorted(set(truth["label"])))}
+    ranking = np.full((len(truth), TOP_K), -1)
+    for i, text in enumerate(guesses.loc[truth.index, "label"]):
+        best = [numbers.get(name, -1) for name in text.split()[:TOP_K]]
+        ranking[i, : len(best)] = best
+    targets = truth["label"].map(numbers).to_numpy()
+    precision, correct = average_precision_at_k(ranking, targets), ranking[:, 0] == targets
+    parts = [(name, (truth["usage"] == name).to_numpy()) for name in _usages(truth)]
+    parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
+    rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
+    return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
+
+
 def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
     texts = [join_labels([labels[j] for j in row]) for row in best.tolist()]
     return pd.DataFrame({"fname": list(fnames), "label": texts})
 
 
-def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
-    """mAP@3 and accuracy of a submission.
-
-    Args:
-        submission_path: ``fname,label``, up to three labels separated by spaces; more are not looked at.
-        truth_path: ``fname,label``; clips without a label (empty or ``None``) are not scored. A column ``usage``, as
-            in FSDKaggle2018's ``test_post_competition.csv``, gives a line for each of its values and one for both.
-
-    Returns:
-        ``part, clips, map3, accuracy``, the last line being all clips.
-
-    Raises:
-        DataError: a table cannot be read, names a clip twice, or the submission lacks a clip that is to be scored.
-    """
-    guesses = _by_fname(submission_path)
-    truth = _by_fname(truth_path)
-    truth = truth[~truth["label"].str.strip().isin(["", NO_LABEL])]
-    if truth.empty:
-        raise DataError(f"{truth_path}: no clip has a label; expected a truth table")
-    missing = [fname for fname in truth.index if fname not in guesses.index]
-    if missing:
-        raise DataError(f"{submission_path}: {len(missing)} of {len(truth)} clips have no row, first {missing[0]}; "
-                        "expected a row for every clip of the truth table")  # fmt: skip
-    names = sorted(set(truth["label"]))
-    number = {name: i for i, name in enumerate(names)}
-    ranking = np.full((len(truth), TOP_K), -1)
-    for i, text in enumerate(guesses.loc[truth.index, "label"]):
-        for j, name in enumerate(text.split()[:TOP_K]):
-            ranking[i, j] = number.get(name, -1)
-    targets = truth["label"].map(number).to_numpy()
-    precision = average_precision_at_k(ranking, targets)
-    hit = ranking[:, 0] == targets
-    parts = [(name, (truth["usage"] == name).to_numpy()) for name in _usages(truth)]
-    parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
-    rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(hit[mask].mean())) for name, mask in parts]
-    return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
-
-
-def _by_fname(path: Path) -> pd.DataFrame:
+def _read_by_fname(path: Path) -> pd.DataFrame:
     table = read_table(path, ("fname", "label"), ("usage",))
-    frame = table.frame
-    problems = list(table.problems)
+    frame, problems = table.frame, list(table.problems)
     for row in frame[frame["fname"].duplicated()].itertuples():
         problems.append(Problem(path.name, row.row, row.fname, "duplicate row"))
     if problems:
-        raise DataError(f"{path}: {count(len(problems), 'bad row')}; expected one row a clip", problems)
+        raise DataError(f"{path}: {count(len(problems), 'bad row')}; expected one row per clip", problems)
     return frame.set_index("fname")
 
 

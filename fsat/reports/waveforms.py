@@ -1,4 +1,4 @@
-"""Waveforms of a few clips: the whole clip as an outline, and its first samples one by one.
+"""Waveforms of a few clips: the outline of the whole clip, and its first samples one by one.
 
 A clip is read block by block, so an hour of sound takes no more memory than a second. Amplitudes are from -1 to 1, as
 in the file; channels are averaged.
@@ -12,34 +12,34 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
 from fsat.reports.eda_text import duration, listed
-from fsat.reports.examples import middle
-from fsat.reports.style import BLUE, ORANGE, PAGE_WIDTH, lettering, plt, save
+from fsat.reports.players import median_clip
+from fsat.reports.plots import BLUE, DARK_GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
 
 FIRST_SAMPLES = 500
-COLUMNS = 1000
-"""Points of an outline."""
+OUTLINE_POINTS = 1000
 
 
 @dataclass(frozen=True)
 class Waveform:
-    """A clip to look at.
+    """A clip to show.
 
     Attributes:
-        which: why it is shown, such as ``the shortest clip``.
+        role: why it is shown, such as ``the shortest``.
         fname, label: as in the table.
-        row: its line there.
+        row: its line in the table.
         frames, samplerate: length in samples, and Hz.
-        low, high: float32 (n,), least and greatest sample of each of n <= `COLUMNS` parts.
+        low, high: float32 (n,), lowest and highest sample of each of n <= `OUTLINE_POINTS` parts.
         first: float32, the first `FIRST_SAMPLES` samples.
-        reason: why it cannot be shown; then there are no samples.
+        reason: why the clip cannot be shown; it has no samples then.
     """
 
-    which: str
+    role: str
     fname: str
     label: str
     row: int
@@ -52,76 +52,71 @@ class Waveform:
 
     @property
     def peak(self) -> float:
-        """The greatest absolute sample."""
+        """Greatest absolute sample."""
         return float(max(-self.low.min(), self.high.max()))
 
 
-def telling(manifest: Manifest) -> list[Waveform]:
-    """The training clip of median length (a verified one, if there are any), the shortest and the longest.
+def read_waveforms(manifest: Manifest) -> list[Waveform]:
+    """Read the training clip of median length (a verified one, if there are any), the shortest and the longest.
 
-    Each is of another class as far as there are so many; fewer clips than three are all shown.
+    They are of different classes if possible; a dataset of fewer than three clips has fewer waveforms.
     """
     train = manifest.train.assign(seconds=manifest.train["frames"] / manifest.train["samplerate"])
     train = train.sort_values(["seconds", "fname"])
     verified = train[train["manually_verified"] == 1]
-    median = middle(verified if len(verified) else train)
+    median = median_clip(verified if len(verified) else train)
     chosen = [("of median length", median)]
-    for which, clips in (("the shortest", train), ("the longest", train.iloc[::-1])):
+    for role, clips in (("the shortest", train), ("the longest", train.iloc[::-1])):
         others = clips[~clips["fname"].isin({clip["fname"] for _, clip in chosen})]
         if others.empty:
             continue
         extreme = others[others["seconds"] == others["seconds"].iloc[0]]
         new = extreme[~extreme["label"].isin({clip["label"] for _, clip in chosen})]
         clip = (new if len(new) else extreme).iloc[0]
-        chosen.append((which if clip["seconds"] != median["seconds"] else "just as long", clip))
-    return [_read(which, clip, manifest.train_folder / clip["fname"]) for which, clip in chosen]
+        chosen.append((role if clip["seconds"] != median["seconds"] else "just as long", clip))
+    return [_read(role, clip, manifest.train_folder / clip["fname"]) for role, clip in chosen]
 
 
-def finding(waveforms: Sequence[Waveform]) -> str:
-    """What the waveforms show: how long `FIRST_SAMPLES` are, how loud the clips, which begin in silence."""
-    seen = [one for one in waveforms if not one.reason]
-    if not seen:
+def describe_waveforms(waveforms: Sequence[Waveform]) -> str:
+    """Describe how long `FIRST_SAMPLES` last, how loud the clips are, and which begin in silence."""
+    readable = [waveform for waveform in waveforms if not waveform.reason]
+    if not readable:
         return ""
-    rates = sorted({one.samplerate for one in seen}, reverse=True)
-    says = f"{FIRST_SAMPLES} samples are {' or '.join(duration(FIRST_SAMPLES / rate) for rate in rates)} of sound."
-    peaks = sorted(one.peak for one in seen)
+    rates = sorted({waveform.samplerate for waveform in readable}, reverse=True)
+    text = f"{FIRST_SAMPLES} samples are {' or '.join(duration(FIRST_SAMPLES / rate) for rate in rates)} of sound."
+    peaks = sorted(waveform.peak for waveform in readable)
     low, high = f"{peaks[0]:.2g}", f"{peaks[-1]:.2g}"
-    if len(seen) > 1 and peaks[-1] > 2 * peaks[0]:
-        says += f" Clips are not equally loud: the peaks of these go from {low} to {high} of 1."
-    elif len(seen) > 1:
-        says += f" These clips are about equally loud, with peaks of {low if low == high else f'{low} to {high}'} of 1."
-    if quiet := [one.fname for one in seen if one.peak > 0 and np.abs(one.first).max() < 0.02 * one.peak]:
-        says += f" {listed(quiet)} {'begins' if len(quiet) == 1 else 'begin'} with near silence."
-    if silent := [one.fname for one in seen if one.peak == 0]:
-        says += f" {listed(silent)} {'is' if len(silent) == 1 else 'are'} silent throughout."
-    return says
+    if len(readable) > 1 and peaks[-1] > 2 * peaks[0]:
+        text += f" Clips are not equally loud: the peaks of these range from {low} to {high} of 1."
+    elif len(readable) > 1:
+        text += f" These clips are about equally loud, with peaks of {low if low == high else f'{low} to {high}'} of 1."
+    quiet = [wave.fname for wave in readable if wave.peak > 0 and np.abs(wave.first).max() < 0.02 * wave.peak]
+    if quiet:
+        text += f" {listed(quiet)} {'begins' if len(quiet) == 1 else 'begin'} with near silence."
+    silent = [wave.fname for wave in readable if wave.peak == 0]
+    if silent:
+        text += f" {listed(silent)} {'is' if len(silent) == 1 else 'are'} silent throughout."
+    return text
 
 
 def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
-    """A row a clip: all of it on the left, its first samples on the right."""
-    figure, rows = plt.subplots(
-        len(waveforms),
-        2,
-        figsize=(PAGE_WIDTH, 2.2 * len(waveforms)),
-        width_ratios=(3, 2),
-        squeeze=False,
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(h_pad=0.1)
-    for (whole, start), one in zip(rows, waveforms, strict=True):
-        whole.set_title(f"{lettering(printable(one.label))}, {one.which}", loc="left", fontsize=11)
-        start.set_title(lettering(printable(one.fname)), loc="right", fontsize=10, color="#55606a")
-        if one.reason:
+    """Plot each clip in a row: the whole clip on the left, its first samples on the right."""
+    n_rows, size = len(waveforms), (PAGE_WIDTH, 2.2 * len(waveforms))
+    layout = ConstrainedLayoutEngine(h_pad=0.1)
+    figure, rows = plt.subplots(n_rows, 2, figsize=size, width_ratios=(3, 2), squeeze=False, layout=layout)
+    for (whole, start), waveform in zip(rows, waveforms, strict=True):
+        whole.set_title(f"{figure_text(printable(waveform.label))}, {waveform.role}", loc="left", fontsize=11)
+        start.set_title(figure_text(printable(waveform.fname)), loc="right", fontsize=10, color=DARK_GREY)
+        if waveform.reason:
             whole.text(0.5, 0.5, "cannot be read", ha="center", va="center", transform=whole.transAxes)
             continue
-        seconds = np.linspace(0, one.frames / one.samplerate, len(one.low), endpoint=False)
-        whole.fill_between(seconds, one.low, one.high, color=BLUE, linewidth=0.6)
-        whole.axvspan(0, len(one.first) / one.samplerate, color=ORANGE, alpha=0.5, linewidth=0)
-        whole.margins(x=0.01)
-        start.plot(one.first, color=BLUE, linewidth=0.8, marker=".", markersize=3)
+        seconds = np.linspace(0, waveform.frames / waveform.samplerate, len(waveform.low), endpoint=False)
+        whole.fill_between(seconds, waveform.low, waveform.high, color=BLUE, linewidth=0.6)
+        whole.axvspan(0, len(waveform.first) / waveform.samplerate, color=ORANGE, alpha=0.5, linewidth=0)
+        start.plot(waveform.first, color=BLUE, linewidth=0.8, marker=".", markersize=3)
         start.set_facecolor("#fdf3ec")  # the orange stripe on the left
-        start.margins(x=0.01)
         for axes in (whole, start):
+            axes.margins(x=0.01)
             bound = max(1e-6, *(abs(limit) for limit in axes.get_ylim()))
             axes.set_ylim(-bound, bound)
     rows[-1][0].set_xlabel("seconds")
@@ -129,35 +124,36 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
     save(figure, path)
 
 
-def _read(which: str, clip: pd.Series, path: Path) -> Waveform:
-    facts = which, clip["fname"], clip["label"], int(clip["row"]), int(clip["frames"]), int(clip["samplerate"])
-    try:
-        return Waveform(*facts, *outline(path, facts[4], facts[5]))
-    except AudioError as error:
-        nothing = np.zeros(0, np.float32)
-        return Waveform(*facts, nothing, nothing, nothing, str(error))
-
-
 def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least and greatest sample of each of up to `COLUMNS` equal parts of a clip, and its first samples.
+    """Return the lowest and highest sample of up to `OUTLINE_POINTS` equal parts of a clip, and its first samples.
 
     Raises:
         AudioError: the file cannot be used as a clip.
     """
-    size = -(-frames // COLUMNS)
+    size = -(-frames // OUTLINE_POINTS)
     n = -(-frames // size)
     low, high = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32)
-    first, seen = [], 0
+    first, position = [], 0
     for block in blocks(path, [rate]):
-        mono = block.mono[: frames - seen]  # an MP3 may have a few more than its header says
+        mono = block.mono[: frames - position]  # an MP3 may have a few more samples than its header says
         if not len(mono):
             break
-        if seen < FIRST_SAMPLES:
-            first.append(mono[: FIRST_SAMPLES - seen].copy())  # a view would keep the block
-        starts = np.unique([0, *range(-seen % size, len(mono), size)])  # where a part begins or goes on
-        parts = (seen + starts) // size
+        if position < FIRST_SAMPLES:
+            first.append(mono[: FIRST_SAMPLES - position].copy())  # a view would keep the block in memory
+        starts = np.unique([0, *range(-position % size, len(mono), size)])  # of the parts within the block
+        parts = (position + starts) // size
         low[parts] = np.minimum(low[parts], np.minimum.reduceat(mono, starts))
         high[parts] = np.maximum(high[parts], np.maximum.reduceat(mono, starts))
-        seen += len(mono)
-    there = np.isfinite(low)
-    return low[there], high[there], np.concatenate(first)
+        position += len(mono)
+    read = np.isfinite(low)
+    return low[read], high[read], np.concatenate(first)
+
+
+def _read(role: str, clip: pd.Series, path: Path) -> Waveform:
+    frames, rate = int(clip["frames"]), int(clip["samplerate"])
+    facts = role, clip["fname"], clip["label"], int(clip["row"]), frames, rate
+    try:
+        return Waveform(*facts, *outline(path, frames, rate))
+    except AudioError as error:
+        empty = np.zeros(0, np.float32)
+        return Waveform(*facts, empty, empty, empty, str(error))
