@@ -196,8 +196,8 @@ def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Pa
 def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Tags | Span]:
     if not over_time:
         return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
-    spans = [Span(name, start, end, label, score) for start, end, label, score in tags]
-    return spans if spans and not error else [*spans, Span(name, None, None, "", None, error)]
+    rows: list[Tags | Span] = [Span(name, start, end, label, score) for start, end, label, score in tags]
+    return rows if rows and not error else [*rows, Span(name, None, None, "", None, error)]
 
 
 def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSettings, run_id: str) -> None:
