@@ -139,7 +139,7 @@ def _add_files(ledger: Ledger, files: Input, input: str) -> None:
     if ledger.n_done:
         say(f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} were tagged before; resuming with the rest")
     elif n_repeats:
-        say(f"warning: {count(n_repeats, 'name')} were given twice; each file is tagged once")
+        say(f"warning: {count(n_repeats, 'repeated name')} in the input; each file is tagged once")
     runs.log_params({"n_clips": ledger.n_files})
 
 
