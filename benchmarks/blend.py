@@ -67,10 +67,15 @@ def load_files(paths: list[str]) -> dict[str, float]:
 
 def fsat_blend(paths: list[str], out: str, best: str) -> dict[str, float]:
     """Write the blend of the files to `out`, and the three best classes of every clip to `best`."""
-    from fsat.metrics.blending import blend_files
+    import numpy as np
+
+    from fsat.metrics.blending import Blended
+    from fsat.metrics.ranking import TOP_K
+    from fsat.metrics.row_blocks import create_rows, open_rows
 
     before, start = _peak_mb(), time.perf_counter()
-    blend_files([Path(path) for path in paths], Path(out), Path(best))
+    blend = Blended([[open_rows(Path(path)) for path in paths]])
+    blend.fill(create_rows(Path(out), blend.shape), create_rows(Path(best), (blend.shape[0], TOP_K), np.int32))
     result = {"seconds": time.perf_counter() - start, "megabytes": _peak_mb() - before}
     _check(paths, out, best)
     return result

@@ -77,8 +77,8 @@ def fsat_store(folder: str) -> dict[str, float]:
     import soundfile  # noqa: F401  (not timed)
     import soxr  # noqa: F401
 
-    from fsat.data.cache import ClipFile, open_clips
     from fsat.data.clip_checks import check_clips
+    from fsat.data.clip_store import ClipFile, open_clips
 
     fnames, audio = _fnames(folder), Path(folder) / "audio_train"
     start = time.perf_counter()

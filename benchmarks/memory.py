@@ -65,10 +65,11 @@ def run(bench: Bench) -> Section:
 
 
 def _load(folder: str):
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
-    return Source(Path(folder)).load(Config(model="dummy1d", batch_size=BATCH, max_epochs=1), 0)
+    return prepare_dataset(Source(Path(folder)), Config(model="dummy1d", batch_size=BATCH, max_epochs=1), 0)
 
 
 def _status() -> dict[str, float]:

@@ -63,14 +63,15 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
     """Train every fold and score the out-of-fold predictions."""
     import numpy as np
 
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
     from fsat.training.fold import train_fold
 
     config = Config.resolve({"model": "conv1d", "precision": precision, "seed": seed, "max_epochs": max_epochs})
-    dataset = Source(Path(data_dir)).load(config)
+    dataset = prepare_dataset(Source(Path(data_dir)), config)
     results = []
     for fold in range(dataset.config.n_folds):
         with tempfile.TemporaryDirectory() as folder:

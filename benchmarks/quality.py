@@ -135,8 +135,9 @@ def study(
 
     import numpy as np
 
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
     from fsat.models import build
@@ -144,12 +145,12 @@ def study(
     from fsat.training.predict import predict_clips
 
     preset = options.pop("preset")
-    dataset = Source(Path(data_dir)).load(Config.resolve(options, preset))
+    dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve(options, preset))
     others = {
         name: (dataset.train, replace(dataset.config, **changes)) for name, changes in (predictions or {}).items()
     }
     for name, folder in (copies or {}).items():
-        others[name] = Source(Path(folder)).load(dataset.config).train, dataset.config
+        others[name] = prepare_dataset(Source(Path(folder)), dataset.config).train, dataset.config
     predicted = {name: np.zeros((len(dataset.targets), len(dataset.labels)), np.float32) for name in others}
     results, minutes = [], []
     for fold in range(dataset.config.n_folds):
@@ -179,13 +180,13 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
     """Return the mAP@3 of each blend of studies' out-of-fold predictions, with weights fitted on other folds."""
     import numpy as np
 
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
-    from fsat.metrics.blending import Blended, OutOfFold
+    from fsat.data.dataset import Source
+    from fsat.metrics.blending import Blended, OutOfFold, cross_fit
     from fsat.metrics.ranking import map_at_k
-    from fsat.metrics.weights import cross_fit
 
-    dataset = Source(Path(data_dir)).load(Config.resolve({"model": "dummy1d"}))
+    dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve({"model": "dummy1d"}))
     masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]
     studies = [OutOfFold([predictions] * len(masks), masks) for predictions in map(np.load, paths)]
     everywhere = np.ones(len(dataset.targets), dtype=bool)

@@ -48,11 +48,12 @@ def run(bench: Bench) -> Section:
 
 def _clips(data_dir: str):
     """Return the decoded training clips and the Config."""
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
     config = Config.resolve({}, "cnn_logmel")
-    return Source(Path(data_dir)).load(config).train, config
+    return prepare_dataset(Source(Path(data_dir)), config).train, config
 
 
 def _prepared(data_dir: str):

@@ -104,8 +104,9 @@ def fsat_fold(data_dir: str, model: str, epochs: int, precision: str) -> dict[st
 
 def load(data_dir: str, model: str, epochs: int, precision: str):
     """Load the dataset with its precision settled and its store open."""
+    from fsat.commands.train import prepare_dataset
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
     options = {"model": model, "max_epochs": epochs, "patience": epochs, "precision": precision}
-    return Source(Path(data_dir)).load(Config.resolve(options), FOLD)
+    return prepare_dataset(Source(Path(data_dir)), Config.resolve(options), FOLD)

@@ -228,7 +228,7 @@ def _study(folder: Path, seed: int, options: dict[str, Any]) -> list[str]:
     """Cross-validate within the training clips; return the run ids of the folds."""
     from fsat.commands.train import cross_validate
     from fsat.config import Config
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
 
     config = Config.resolve({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **options}, PRESET)
     return [record.run_id for record in cross_validate(Source(folder), config)]

@@ -1,11 +1,9 @@
-"""Files: written whole or not at all, hashed, locked, and one clear line for every disk error.
+"""Write files whole or not at all, hash and lock them, and turn every disk error into one line.
 
-`replace_whole`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache folder.
-
-A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
-``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
-process that builds or removes it holds ``clips/<key>.lock``. Lock files stay: deleting one under a process that waits
-for it would let two processes build at once.
+The second half serves the cache folder. A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of
+all clips one after the other, and ``index.json``, their lengths, checksums and errors. While it is built it is
+``clips/<key>.unfinished/``, and the process that builds or removes it holds ``clips/<key>.lock``. Lock files stay:
+deleting one that another process waits for would let two processes build at once.
 """
 
 from __future__ import annotations
@@ -20,27 +18,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fsat import interrupts
 from fsat.errors import FsatError
 from fsat.progress import say
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SAMPLES, INDEX, JOURNAL = "samples.f32", "index.json", "journal.txt"
 MEMOS = "checked"
 UNFINISHED, REMOVED, LOCK = ".unfinished", ".removed", ".lock"
 
 CHECKED_BYTES = 2 << 30
-"""How much of a file is checked when it is opened."""
+"""Bytes of a file that are checked when it is opened."""
 
 WAIT_SECONDS = 0.5
 _BLOCK_BYTES = 1 << 20
 
 
 class Damaged(Exception):
-    """A file of the cache is not as it was written; the message says why."""
+    """A file of the cache differs from what was written; the message says how."""
 
 
 @contextmanager
@@ -54,12 +53,13 @@ def replace_whole(path: Path) -> Iterator[Path]:
         path: the file to make or replace; its folder must exist.
 
     Yields:
-        a path beside it to write to, which takes its place when the block ends without an error.
+        a path in the same folder and with the same suffix to write to; it replaces `path` when the block ends without
+        an error.
 
     Raises:
-        OSError: the file cannot be written; what was at `path` is still there.
+        OSError: the file cannot be written; the previous file at `path` is unchanged.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    unfinished = path.with_name(f".{os.getpid()}{UNFINISHED}.{path.name}")
     try:
         yield unfinished
         with open(unfinished, "rb+") as file:
@@ -70,100 +70,184 @@ def replace_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path in the folder of `path`, which is made, then put the file in its place.
+
+    Raises:
+        FsatError: the file cannot be written.
+    """
+    check_writable(path)
+    with disk_errors(path), replace_whole(path) as unfinished:
+        write(unfinished)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that will be written.
+
+    Raises:
+        FsatError: the path is a folder, or its folder cannot be made or written to.
+    """
+    with disk_errors(path, advice="choose another file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise FsatError(f"{path}: is a folder; expected the name of a file to write")
+    if not os.access(path.parent, os.W_OK):
+        raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex digits."""
+    """Return the SHA-256 of a file's bytes, in hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_file(path: Path) -> str:
+    """Return the BLAKE2b of a file's bytes: 32 hex digits, faster than SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def key_of(facts: Any) -> str:
+    """Return a short hash of JSON values: 20 hex digits."""
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=10).hexdigest()
+
+
 @contextmanager
-def held_lock(path: Path, busy: str) -> Iterator[None]:
-    """Hold a lock file without waiting for it.
-
-    Args:
-        path: the lock file; its folder must exist.
-        busy: the message of the error if another process holds the lock.
-
-    Raises:
-        FsatError: another process holds the lock.
-    """
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock file, in a folder that exists, unless another process holds it; yields whether it is held."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise FsatError(busy) from None
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
 
 @contextmanager
-def disk_errors(place: object, what: str = "cannot be written", advice: str = "") -> Iterator[None]:
-    """Turn an `OSError` into an `FsatError` of one line: ``PLACE: WHAT: REASON; ADVICE``."""
+def held_lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, or raise `FsatError` with the message `busy` if another process holds it."""
+    with try_lock(path) as held:
+        if not held:
+            raise FsatError(busy)
+        yield
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether the cause is a full disk or quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_errors(path: object, what: str = "cannot be written", advice: str = "", full: str = "") -> Iterator[None]:
+    """Turn an `OSError` into an `FsatError` of one line: ``PATH: WHAT: REASON; ADVICE``.
+
+    Args:
+        path: the file or folder concerned.
+        what: what failed.
+        advice: what to do next.
+        full: what to do next if the disk is full.
+    """
     try:
         yield
     except OSError as error:
-        message = f"{place}: {what}: {error.strerror or error}"
-        raise FsatError(f"{message}; {advice}" if advice else message) from error
+        reason = error.strerror or str(error)
+        if full and is_full(error):
+            raise FsatError(f"{path}: no space left ({reason}); {full}") from error
+        raise FsatError(f"{path}: {what}: {reason}{advice and f'; {advice}'}") from error
+
+
+def write_all(file: BinaryIO, data: Any) -> None:
+    """Write bytes or an array to an unbuffered file, which may take fewer bytes at once than it is given."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the platform can."""
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def format_bytes(number: float) -> str:
+    """Return a size as text: ``0.3 kB``, ``38.1 MB``, ``1.2 GB``."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if number >= unit), (1e3, "kB"))
+    return f"{number / unit:.1f} {name}"
 
 
 def cache_dir() -> Path:
-    """``FSAT_CACHE_DIR``, else the platform's user cache."""
-    if given := os.environ.get("FSAT_CACHE_DIR"):
-        return Path(given).expanduser()
+    """Return ``FSAT_CACHE_DIR``, or the platform's user cache."""
+    if folder := os.environ.get("FSAT_CACHE_DIR"):
+        return Path(folder).expanduser()
     import pooch
 
     return Path(pooch.os_cache("fsat"))
 
 
-def clips_dir() -> Path:
-    """The folder of the clip stores."""
-    return cache_dir().absolute() / "clips"
-
-
 def write_facts(path: Path, facts: dict[str, Any]) -> None:
-    """Write facts as JSON under a line with their checksum, whole or not at all; raises OSError."""
+    """Write facts as JSON below a line with their checksum, whole or not at all; raises OSError."""
     body = json.dumps(facts).encode()
     with replace_whole(path) as unfinished:
-        unfinished.write_bytes(_digest(path.name, body) + b"\n" + body)
+        unfinished.write_bytes(_checksum(path.name, body) + b"\n" + body)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts that `write_facts` wrote.
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts written by `write_facts`; None if the file does not exist.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        Damaged: it cannot be read, or is not as it was written.
+        Damaged: the file cannot be read, or does not have its checksum.
     """
+    with unreadable(path):
+        if not path.exists():
+            return None
+        checksum, _, body = path.read_bytes().partition(b"\n")
+    if checksum != _checksum(path.name, body):
+        raise Damaged(f"{path.name} does not have its checksum")
+    facts: dict[str, Any] = json.loads(body)
+    return facts
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Turn an OSError on reading a file of the cache into `Damaged`."""
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise
+        yield
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read: {error.strerror or error}") from error
-    if digest != _digest(path.name, body):
-        raise Damaged(f"{path.name} does not have its checksum")
-    return json.loads(body)
+
+
+def _checksum(name: str, body: bytes) -> bytes:
+    """Return a checksum of a file's content and name, so that a file under another's name is found to be wrong."""
+    return hashlib.blake2b(name.encode() + b"\n" + body, digest_size=16).hexdigest().encode()
 
 
 def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
-    """Check a file's size, and the checksums of parts spread over it that make up `CHECKED_BYTES`, or of all.
+    """Check a file's size, and the checksums of evenly spaced parts of `CHECKED_BYTES` together, or of all.
 
     Args:
-        path: of the file, part after part.
-        sizes: int64 (n,), of each part in bytes.
+        path: the file, part after part.
+        sizes: int64 (n,), bytes of each part.
         crcs: CRC-32 of each part.
 
     Raises:
-        Damaged: they are not as expected, or the file cannot be read.
+        Damaged: size or checksum differ, or the file cannot be read.
     """
+    import numpy as np
+
     total, n = int(sizes.sum()), len(sizes)
     starts = np.cumsum(sizes) - sizes
-    wanted = n if total <= CHECKED_BYTES else max(2, int(n * CHECKED_BYTES / total))
-    chosen = np.unique(np.linspace(0, n - 1, wanted).astype(int)) if n else np.empty(0, int)
+    n_checked = n if total <= CHECKED_BYTES else max(2, int(n * CHECKED_BYTES / total))
+    checked = np.unique(np.linspace(0, n - 1, n_checked).astype(int)) if n else np.empty(0, int)
     workers = os.cpu_count() or 1
 
     def check(parts: np.ndarray) -> None:
@@ -174,19 +258,15 @@ def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
                 if read_crc(file, int(sizes[part])) != crcs[part]:
                     raise Damaged(f"part {part + 1} of {n} of {path.name} does not have its checksum")
 
-    try:
-        there = path.stat().st_size
-        if there != total:
-            raise Damaged(f"{path.name} has {there} bytes, expected {total}")
+    with unreadable(path):
+        if (size := path.stat().st_size) != total:
+            raise Damaged(f"{path.name} has {size} bytes, expected {total}")
         with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(check, [chosen[i::workers] for i in range(workers)]):
-                pass
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror or error}") from error
+            list(pool.map(check, [checked[i::workers] for i in range(workers)]))
 
 
-def read_crc(file: BinaryIO, size: int) -> int | None:
-    """CRC-32 of the next `size` bytes; None where the file ends before."""
+def read_crc(file: Any, size: int) -> int | None:
+    """Return the CRC-32 of the next `size` bytes of an unbuffered file; None if it ends before."""
     crc, block = 0, memoryview(bytearray(min(size, _BLOCK_BYTES)))
     while size:
         n = file.readinto(block[: min(size, _BLOCK_BYTES)])
@@ -197,38 +277,21 @@ def read_crc(file: BinaryIO, size: int) -> int | None:
     return crc
 
 
-def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Write to an unbuffered file, which may take less at once than it is given."""
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[file.write(view) :]
-
-
-def key_of(facts: Any) -> str:
-    """A short name for these facts: 20 hex digits."""
-    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=10).hexdigest()
-
-
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a store's folder; waits for it, and says once that it does.
-
-    Args:
-        folder: the store; its parent must be there.
-        what: what another process may be doing, such as "decoding these clips".
-    """
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Hold the lock of a store; wait for another process that does `work`, such as "decoding these clips"."""
     from filelock import FileLock, Timeout
 
-    lock, said = FileLock(lock_path(folder)), False
+    lock, waiting = FileLock(lock_path(folder)), False
     while True:
         interrupts.check()
         try:
-            lock.acquire(timeout=WAIT_SECONDS if said else 0, poll_interval=WAIT_SECONDS / 5)
+            lock.acquire(timeout=WAIT_SECONDS if waiting else 0, poll_interval=WAIT_SECONDS / 5)
             break
         except Timeout:
-            if not said:
-                say(f"waiting for another process that is {what}")
-            said = True
+            if not waiting:
+                say(f"waiting for another process that is {work}")
+            waiting = True
     try:
         yield
     finally:
@@ -236,47 +299,43 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock file of a store, finished or not."""
+    """Return the lock file of a store, finished or not."""
     return folder.with_name(folder.name.removesuffix(UNFINISHED).removesuffix(REMOVED) + LOCK)
 
 
 @contextmanager
-def explained(folder: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """Turn an OSError of the cache, or damage that nothing more can be done about, into one line.
+def cache_errors(folder: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Turn an OSError in the cache, or repeated damage, into an `FsatError` of one line.
 
-    Args:
-        folder: whose trouble it is.
-        needed: how many bytes more would be needed; asked for when the disk is full.
+    `needed` returns how many more bytes are needed; it is called if the disk is full.
     """
     try:
         yield
     except Damaged as damage:
         raise FsatError(f"{folder}: cannot be read back as it was written ({damage}); check the disk") from damage
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise no_space(folder, needed()) from error
-        raise FsatError(
-            f"{folder}: the cache cannot be used: {error.strerror or error}; mend that, or set "
-            "FSAT_CACHE_DIR=DIR to put it elsewhere"
-        ) from error
+        advice = "fix that, or set FSAT_CACHE_DIR=DIR to put it elsewhere"
+        raise FsatError(f"{folder}: the cache cannot be used: {error.strerror or error}; {advice}") from error
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise `FsatError` unless the disk of `folder` has room for as many bytes more."""
+    """Raise `FsatError` unless the disk has room for `needed` more bytes."""
     if needed > _free(folder):
         raise no_space(folder, needed)
 
 
 def no_space(folder: Path, needed: int) -> FsatError:
-    """What to say when the disk is too small, or full."""
+    """Return the error for a disk that is too small, or full."""
     return FsatError(
-        f"{folder}: no space left in the cache: {in_bytes(needed)} more needed, {in_bytes(_free(folder))} free; "
-        "set FSAT_CACHE_DIR=DIR to put it elsewhere, or free some with `python -m fsat cache --clear`"
+        f"{folder}: no space left in the cache: {format_bytes(needed)} more needed, {format_bytes(_free(folder))} "
+        "free; set FSAT_CACHE_DIR=DIR to put it elsewhere, or free some with `python -m fsat cache --clear`"
     )
 
 
-def remove(folder: Path) -> None:
-    """Remove a store's folder, so that it is never seen in part; its lock must be held. Raises OSError."""
+def remove_store(folder: Path) -> None:
+    """Remove a store's folder, so that no other process sees a part of it; its lock must be held. Raises OSError."""
     aside = folder.with_name(folder.name.removesuffix(UNFINISHED) + REMOVED)
     if folder != aside:
         if aside.exists():
@@ -285,28 +344,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a power cut, where the platform can."""
-    with suppress(OSError, AttributeError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def in_bytes(number: int) -> str:
-    """A size in words: ``0.3 kB``, ``38.1 MB``, ``1.2 GB``."""
-    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if number >= unit), (1e3, "kB"))
-    return f"{number / unit:.1f} {name}"
-
-
 def _free(folder: Path) -> int:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _digest(name: str, body: bytes) -> bytes:
-    """Checksum of a file's content; that of a file under another's name is wrong."""
-    return hashlib.blake2b(name.encode() + b"\n" + body, digest_size=16).hexdigest().encode()

@@ -8,8 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from fsat.cli import cli
-from fsat.data.cache import ClipFile
 from fsat.data.clip_checks import check_clip
+from fsat.data.clip_store import ClipFile
 from fsat.data.clips import Clips
 
 
@@ -23,8 +23,8 @@ def clip_file(path: Path) -> ClipFile:
 
 
 def store_of(clips: Clips) -> Path:
-    assert clips.whole.folder is not None
-    return clips.whole.folder
+    assert clips.decoded.folder is not None
+    return clips.decoded.folder
 
 
 def flip(path: Path, offset: int) -> None:

@@ -1,7 +1,4 @@
-"""Blending: the geometric mean where products underflow, studies that count alike, out-of-fold rows, the prior.
-
-Then: that no bit depends on how the rows are cut or on how many threads there are, and that files give what arrays do.
-"""
+"""Blends: geometric means where products underflow, out-of-fold rows, fitted weights; no bit depends on the blocks."""
 
 from __future__ import annotations
 
@@ -13,109 +10,104 @@ import pytest
 from scipy.stats import gmean
 
 from fsat.errors import FsatError
-from fsat.metrics import row_blocks
-from fsat.metrics.blending import OutOfFold, blend_files, blend_studies, geometric_mean, label_prior
-from fsat.metrics.ranking import top_k
+from fsat.metrics import blending, row_blocks
+from fsat.metrics.blending import Blended, OutOfFold, clips_to_fit, cross_fit, fit_weights, label_prior
+from fsat.metrics.ranking import log_loss, top_k
 
 
-def members(count: int, n_clips: int = 8, n_classes: int = 5, seed: int = 0) -> list[np.ndarray]:
+def random_members(count: int, n_clips: int = 8, n_classes: int = 5, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.dirichlet(np.ones(n_classes), n_clips).astype(np.float32) for _ in range(count)]
 
 
+def geometric(members: list) -> np.ndarray:
+    return Blended([members]).fill()
+
+
+def by_scipy(*studies: list[np.ndarray]) -> np.ndarray:
+    mean = gmean([gmean(np.stack(members).astype(np.float64), axis=0) for members in studies])
+    return mean / mean.sum(axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_equals_scipys_geometric_mean_with_rows_scaled_to_one(count: int) -> None:
-    given = members(count)
-    expected = gmean(np.stack(given).astype(np.float64), axis=0)
-    expected /= expected.sum(axis=1, keepdims=True)
-    result = geometric_mean(given)
+    members = random_members(count)
+    copies = [member.copy() for member in members]
+    result = geometric(members)
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_allclose(result, by_scipy(members), rtol=1e-6)
     np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
-
-
-def test_by_hand() -> None:
-    # sqrt(0.1 * 0.4) = 0.2 and sqrt(0.9 * 0.6) = 0.7348
-    result = geometric_mean([np.array([[0.1, 0.9]]), np.array([[0.4, 0.6]])])
-    np.testing.assert_allclose(result, [[0.2 / (0.2 + 0.54**0.5), 0.54**0.5 / (0.2 + 0.54**0.5)]], rtol=1e-6)
+    np.testing.assert_allclose(result, geometric(members[::-1]), rtol=1e-6)
+    np.testing.assert_array_equal(members, copies)
 
 
 def test_ten_members_at_1e_30_still_rank() -> None:
     """The notebook's product of ten such float32 numbers is 0 for every class."""
-    one = np.array([[1e-30, 3e-30, 2e-30, 1.0]], dtype=np.float32)
-    assert (np.prod(np.stack([one] * 10), axis=0)[0, :3] == 0).all()
-    result = geometric_mean([one] * 10)
+    member = np.array([[1e-30, 3e-30, 2e-30, 1.0]], dtype=np.float32)
+    assert (np.prod(np.stack([member] * 10), axis=0)[0, :3] == 0).all()
+    result = geometric([member] * 10)
     assert top_k(result, 4).tolist() == [[3, 1, 2, 0]]
     np.testing.assert_allclose(result[0, :3], [1e-30, 3e-30, 2e-30], rtol=1e-4)
 
 
-def test_rows_without_any_likely_class_still_rank() -> None:
-    rng = np.random.default_rng(1)
-    exponents = rng.uniform(-37, -25, (10, 4, 6))
-    given = [(10.0**e).astype(np.float32) for e in exponents]
-    result = geometric_mean(given)
-    for i in range(4):
-        assert top_k(result, 6)[i].tolist() == sorted(range(6), key=lambda j: -exponents[:, i, j].sum())
+def test_rows_without_a_likely_class_still_rank() -> None:
+    exponents = np.random.default_rng(1).uniform(-37, -25, (10, 4, 6))
+    result = geometric([(10.0**e).astype(np.float32) for e in exponents])
+    np.testing.assert_array_equal(top_k(result, 6), np.argsort(-exponents.sum(axis=0), axis=1))
     np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_a_zero_of_one_member_weighs_much_but_does_not_end_all() -> None:
-    one = np.array([[0.0, 0.5, 0.5]], dtype=np.float32)
-    other = np.array([[0.6, 0.4, 0.0]], dtype=np.float32)
-    result = geometric_mean([one, other])
+def test_a_zero_of_one_member_lowers_a_class_without_excluding_it() -> None:
+    result = geometric([np.float32([[0.0, 0.5, 0.5]]), np.float32([[0.6, 0.4, 0.0]])])
     assert np.isfinite(result).all()
     assert top_k(result).tolist() == [[1, 0, 2]]  # 0.2, 0.6 * tiny, 0.5 * tiny
     assert result[0, 1] > 0.999
-
-
-def test_only_zeros_give_equal_rows() -> None:
-    np.testing.assert_allclose(geometric_mean([np.zeros((2, 4), np.float32)] * 3), np.full((2, 4), 0.25))
-
-
-def test_members_may_come_one_at_a_time_and_are_left_alone() -> None:
-    given = members(3)
-    copies = [member.copy() for member in given]
-    np.testing.assert_array_equal(geometric_mean(iter(given)), geometric_mean(given))
-    for member, copy in zip(given, copies, strict=True):
-        np.testing.assert_array_equal(member, copy)
-
-
-def test_order_does_not_matter() -> None:
-    given = members(5)
-    np.testing.assert_allclose(geometric_mean(given), geometric_mean(given[::-1]), rtol=1e-6)
-
-
-def test_no_clips() -> None:
-    assert geometric_mean([np.empty((0, 3), np.float32)] * 2).shape == (0, 3)
-
-
-def test_nothing_to_blend() -> None:
-    with pytest.raises(ValueError, match="nothing to blend"):
-        geometric_mean([])
-
-
-def test_members_of_different_shape() -> None:
-    with pytest.raises(ValueError, match=r"\(8, 5\) and \(8, 4\)"):
-        geometric_mean([*members(1), *members(1, n_classes=4)])
+    np.testing.assert_allclose(geometric([np.zeros((2, 4), np.float32)] * 3), np.full((2, 4), 0.25))
 
 
 def test_each_study_counts_alike() -> None:
-    ten, two = members(10, seed=1), members(2, seed=2)
-
-    def mean(arrays: list[np.ndarray]) -> np.ndarray:
-        return gmean(np.stack(arrays).astype(np.float64), axis=0)
-
-    expected = np.sqrt(mean(ten) * mean(two))
-    expected /= expected.sum(axis=1, keepdims=True)
-    result = blend_studies([ten, two])
-    np.testing.assert_allclose(result, expected, rtol=1e-5)
-    assert np.abs(result - geometric_mean(ten + two)).max() > 0.01  # all twelve alike would be another thing
+    ten, two = random_members(10, seed=1), random_members(2, seed=2)
+    result = Blended([ten, two]).fill()
+    np.testing.assert_allclose(result, by_scipy(ten, two), rtol=1e-5)
+    assert np.abs(result - geometric(ten + two)).max() > 0.01
+    np.testing.assert_allclose(Blended([ten, ten]).fill(), geometric(ten), rtol=1e-5)
 
 
-def test_a_study_twice_is_that_study() -> None:
-    given = members(4)
-    np.testing.assert_allclose(blend_studies([given, given]), geometric_mean(given), rtol=1e-5)
-    np.testing.assert_allclose(blend_studies([given]), geometric_mean(given), rtol=1e-5)
+def test_the_methods_by_hand() -> None:
+    a, b = np.array([[0.1, 0.9]]), np.array([[0.4, 0.6]])
+    studies = [[a, b], [b]]
+    np.testing.assert_allclose(Blended(studies, "arithmetic").fill(), [[0.325, 0.675]], rtol=1e-6)
+    unscaled = [(0.1 * 0.4) ** 0.15 * 0.4**0.7, (0.9 * 0.6) ** 0.15 * 0.6**0.7]
+    weighted = Blended(studies, "weighted", np.array([0.3, 0.7])).fill()
+    np.testing.assert_allclose(weighted, [np.array(unscaled) / sum(unscaled)], rtol=1e-6)
+    equal = Blended(studies, "weighted", np.array([0.5, 0.5])).fill()
+    np.testing.assert_allclose(equal, by_scipy([a, b], [b]), rtol=1e-6)
+    seven = random_members(7)
+    assert Blended([seven], "weighted", np.array([1.0])).fill().tobytes() == geometric(seven).tobytes()
+
+
+def test_invalid_arguments_are_refused() -> None:
+    members = random_members(2)
+    studies = [[member] for member in members]
+    assert geometric([np.empty((0, 3), np.float32)] * 2).shape == (0, 3)
+    for wrong, message in (
+        ([[]], "nothing to blend"),
+        ([members, []], "nothing to blend in one"),
+        ([[members[0], members[1][:, :4]]], r"\(8, 5\) and \(8, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Blended(wrong)
+    with pytest.raises(ValueError, match=r"out has shape \(7, 5\), expected \(8, 5\)"):
+        Blended([members]).fill(np.empty((7, 5), np.float32))
+    with pytest.raises(ValueError, match=r"best has shape \(9, 3\)"):
+        Blended([members]).fill(best=np.empty((9, 3), np.int32))
+    with pytest.raises(ValueError, match="method is 'median', expected one of geometric, arithmetic, weighted"):
+        Blended(studies, "median")
+    with pytest.raises(ValueError, match="no weights, expected one for each of 2 studies"):
+        Blended(studies, "weighted")
+    for weights in ([1.0], [0.5, 0.6], [1.5, -0.5], [np.nan, 1]):
+        with pytest.raises(ValueError, match=r"weights are \[.*\], expected 2, none below 0, that sum to 1"):
+            Blended(studies, "weighted", np.array(weights))
 
 
 def test_out_of_fold_takes_the_row_of_the_member_that_held_the_clip_out() -> None:
@@ -124,16 +116,11 @@ def test_out_of_fold_takes_the_row_of_the_member_that_held_the_clip_out() -> Non
     result = OutOfFold(predictions, [folds == fold for fold in range(3)])[:]
     assert result.dtype == np.float32
     np.testing.assert_allclose(result[:, 0], [0.3, 0.1, 0.2, 0.1, np.nan, 0.3])
-    np.testing.assert_array_equal(result[:, 0], result[:, 1])
-
-
-def test_out_of_fold_refuses_a_clip_held_out_twice() -> None:
-    predictions = [np.zeros((3, 2), np.float32)] * 2
     with pytest.raises(ValueError, match="clip 1 was held out by two members"):
-        OutOfFold(predictions, [np.array([True, True, False]), np.array([False, True, True])])
+        OutOfFold(predictions[:2], [folds == 0, np.arange(6) == 1])
 
 
-def test_label_prior_is_how_often_each_class_occurs() -> None:
+def test_label_prior_is_the_share_of_each_class() -> None:
     prior = label_prior(np.array([0, 2, 2, 2, 0]), 4)
     assert prior.dtype == np.float32
     np.testing.assert_allclose(prior, [0.4, 0, 0.6, 0])
@@ -142,23 +129,22 @@ def test_label_prior_is_how_often_each_class_occurs() -> None:
 # --- many rows -------------------------------------------------------------------------------------
 
 CUTS = [(1 << 17, 1), (1 << 17, 4), (41, 1), (41 * 7, 3), (41 * 64, 2), (41 * 1000, 8), (1, 2)]
-"""Elements a chunk (1 and 41 are one row), and threads."""
+"""Elements of a block (1 and 41 are one row), and threads."""
 
 
 def hard_members(count: int, n_clips: int, n_classes: int = 41, seed: int = 0) -> list[np.ndarray]:
     """Predictions from flat to certain, with zeros, numbers below float32's smallest, and rows of zeros."""
     rng = np.random.default_rng(seed)
-    given = []
+    members = []
     for _ in range(count):
         logits = rng.standard_normal((n_clips, n_classes)) * rng.choice([0.1, 3, 40], (n_clips, 1))
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
         scores[rng.random(scores.shape) < 0.02] = 0
         scores[rng.random(scores.shape) < 0.01] = 1e-40
-        given.append(scores)
-    for scores in given:
         scores[n_clips // 2] = 0
-    return given
+        members.append(scores)
+    return members
 
 
 def in_log_space(studies: list[list[np.ndarray]]) -> np.ndarray:
@@ -175,124 +161,96 @@ def cut(monkeypatch: pytest.MonkeyPatch, elements: int, threads: int) -> None:
     monkeypatch.setattr(row_blocks, "THREADS", threads)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 17])
-def test_many_members_of_zeros_and_certainties_agree_with_log_space(count: int) -> None:
-    given = hard_members(count, 1500)
-    assert (np.prod(np.stack(given).astype(np.float64), axis=0) == 0).any()
-    result, expected = geometric_mean(given), in_log_space([given])
+@pytest.mark.parametrize("sizes", [(1,), (7,), (8,), (9,), (12,), (17,), (10, 1, 3)])
+def test_zeros_and_certainties_agree_with_log_space(sizes: tuple[int, ...]) -> None:
+    members = iter(hard_members(sum(sizes), 1500))
+    studies = [[next(members) for _ in range(size)] for size in sizes]
+    result, expected = Blended(studies).fill(), in_log_space(studies)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-37)
-    np.testing.assert_array_equal(top_k(result), top_k(expected.astype(np.float32)))
     np.testing.assert_allclose(result[750], 1 / 41, rtol=1e-6)
-
-
-def test_studies_of_zeros_and_certainties_agree_with_log_space() -> None:
-    given = hard_members(14, 1500, seed=3)
-    studies = [given[:10], given[10:11], given[11:]]
-    np.testing.assert_allclose(blend_studies(studies), in_log_space(studies), rtol=1e-6, atol=1e-37)
+    np.testing.assert_array_equal(top_k(result), top_k(expected.astype(np.float32)))
 
 
 def test_twelve_members_at_the_smallest_number() -> None:
     """Eight of them multiply to 4e-304; float64 holds no product of nine."""
     tiny = np.float32(np.finfo(np.float32).tiny)
-    one = np.array([[tiny, tiny * 2, tiny * 4, 0]], dtype=np.float32)
-    np.testing.assert_allclose(geometric_mean([one] * 12), [[1 / 8, 2 / 8, 4 / 8, 1 / 8]], rtol=1e-6)
+    member = np.array([[tiny, tiny * 2, tiny * 4, 0]], dtype=np.float32)
+    np.testing.assert_allclose(geometric([member] * 12), [[1 / 8, 2 / 8, 4 / 8, 1 / 8]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("elements", "threads"), CUTS)
-def test_no_bit_depends_on_chunks_or_threads(elements: int, threads: int, monkeypatch, tmp_path: Path) -> None:
-    given = hard_members(10, 1237, seed=1)
+def test_no_bit_depends_on_blocks_or_threads(elements: int, threads: int, monkeypatch, tmp_path: Path) -> None:
+    members = hard_members(10, 1237, seed=1)
     fold = np.random.default_rng(0).integers(-1, 10, 1237)
     masks = [fold == i for i in range(10)]
-    for i, scores in enumerate(given):
+    for i, scores in enumerate(members):
         np.save(tmp_path / f"{i}.npy", scores)
     maps = [row_blocks.open_rows(tmp_path / f"{i}.npy") for i in range(10)]
+    by_fold = np.random.default_rng(2).dirichlet(np.ones(2), 11)
+
+    def blends(members: list[np.ndarray]) -> list[Blended]:
+        halves = [members[:7], members[7:]]
+        return [Blended(halves), Blended(halves, "arithmetic"), Blended(halves, "weighted", by_fold, fold)]
+
     cut(monkeypatch, 10**9, 1)
     best = np.empty((1237, 3), np.int32)
-    expected = geometric_mean(given, best=best)
-    studies, oof = blend_studies([given[:7], given[7:]]), OutOfFold(given, masks)[:]
+    expected = Blended([members]).fill(best=best)
+    wholes, oof = [blend.fill() for blend in blends(members)], OutOfFold(members, masks)[:]
     np.testing.assert_array_equal(best, top_k(expected))
-    np.testing.assert_array_equal(oof[fold >= 0], np.stack(given)[fold, np.arange(1237)][fold >= 0])
+    np.testing.assert_array_equal(oof[fold >= 0], np.stack(members)[fold, np.arange(1237)][fold >= 0])
 
     cut(monkeypatch, elements, threads)
     out = row_blocks.create_rows(tmp_path / "out.npy", (1237, 41))
     ranking = row_blocks.create_rows(tmp_path / "best.npy", (1237, 3), np.int32)
-    assert geometric_mean(maps, out, ranking) is out
+    assert Blended([maps]).fill(out, ranking) is out
     assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
     assert np.load(tmp_path / "best.npy").tobytes() == best.tobytes()
-    assert geometric_mean(given).tobytes() == expected.tobytes()
-    assert geometric_mean([scores.astype(np.float64) for scores in maps]).tobytes() == expected.tobytes()
-    assert blend_studies([maps[:7], maps[7:]]).tobytes() == studies.tobytes()
+    assert geometric([scores.astype(np.float64) for scores in maps]).tobytes() == expected.tobytes()
     assert OutOfFold(maps, masks)[:].tobytes() == oof.tobytes()
-    blend_files([tmp_path / f"{i}.npy" for i in range(10)], tmp_path / "files.npy", tmp_path / "three.npy")
-    assert (tmp_path / "files.npy").read_bytes() == (tmp_path / "out.npy").read_bytes()
-    assert (tmp_path / "three.npy").read_bytes() == (tmp_path / "best.npy").read_bytes()
+    for blend, whole in zip(blends(maps), wholes, strict=True):
+        assert blend.fill().tobytes() == whole.tobytes()
+        for rows in (slice(0, 90), slice(7, 20), slice(1200, None), slice(5, 5)):
+            assert blend[rows].tobytes() == whole[rows].tobytes()
 
 
-def test_rows_without_a_prediction_stay_without() -> None:
-    given = members(4, n_clips=9)
+def test_rows_without_a_prediction_are_nan() -> None:
+    members = random_members(4, n_clips=9)
     fold = np.array([0, 1, 0, 1, 7, 0, 1, 7, 0])
-    whole = OutOfFold(given[:2], [fold == 0, fold == 1])
-    other = OutOfFold(given[2:], [fold <= 1, fold == 7])
-    result = geometric_mean([whole, other])
+    whole = OutOfFold(members[:2], [fold == 0, fold == 1])
+    other = OutOfFold(members[2:], [fold <= 1, fold == 7])
+    result = geometric([whole, other])
     assert np.isnan(result).all(axis=1).tolist() == (fold == 7).tolist()
-    taken = np.where((fold == 0)[:, np.newaxis], given[0], given[1])[fold < 7]
-    np.testing.assert_allclose(result[fold < 7], geometric_mean([taken, given[2][fold < 7]]), rtol=1e-6)
+    taken = np.where((fold == 0)[:, np.newaxis], members[0], members[1])[fold < 7]
+    np.testing.assert_allclose(result[fold < 7], geometric([taken, members[2][fold < 7]]), rtol=1e-6)
 
 
-def test_what_is_to_be_filled_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"out has shape \(7, 5\), expected \(8, 5\)"):
-        geometric_mean(members(2), np.empty((7, 5), np.float32))
-    with pytest.raises(ValueError, match=r"best has shape \(9, 3\)"):
-        geometric_mean(members(2), best=np.empty((9, 3), np.int32))
-    with pytest.raises(ValueError, match="nothing to blend in one"):
-        blend_studies([members(2), []])
-
-
-def test_files_of_different_shape_leave_no_result(tmp_path: Path) -> None:
-    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    for path, clips in zip(paths, (8, 9), strict=True):
-        np.save(path, members(1, n_clips=clips)[0])
-    with pytest.raises(ValueError, match=r"\(8, 5\) and \(9, 5\)"):
-        blend_files(paths, tmp_path / "out.npy")
-    with pytest.raises(ValueError, match="nothing to blend"):
-        blend_files([], tmp_path / "out.npy")
-    assert not (tmp_path / "out.npy").exists()
-
-
-def test_files_without_clips(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.empty((0, 5), np.float32))
-    blend_files([tmp_path / "a.npy"] * 2, tmp_path / "out.npy", tmp_path / "best.npy")
-    assert np.load(tmp_path / "out.npy").shape == (0, 5)
-    assert np.load(tmp_path / "best.npy").shape == (0, 3)
-
-
-def test_an_error_in_one_thread_ends_the_others_and_is_raised(monkeypatch) -> None:
+def test_an_error_in_one_thread_stops_the_others_and_is_raised(monkeypatch) -> None:
     cut(monkeypatch, 10, 4)
     seen, first = [], threading.Event()
 
-    def work(todo: row_blocks.Ranges) -> None:
-        for start, _ in todo:
+    def work(row_ranges: row_blocks.Ranges) -> None:
+        for start, _ in row_ranges:
             if start == 0:
                 first.set()
-                raise RuntimeError("no more")
+                raise RuntimeError("broken")
             first.wait(5)
             seen.append(start)
             threading.Event().wait(0.001)
 
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(RuntimeError, match="broken"):
         row_blocks.in_threads(100_000, 10, work)
     assert len(seen) < 50_000
 
 
-def test_releasing_keeps_what_was_written(tmp_path: Path) -> None:
-    made = row_blocks.create_rows(tmp_path / "made.npy", (3000, 41))
-    made[:] = np.arange(3000)[:, np.newaxis]
-    row_blocks.release(made[100:2000])
-    row_blocks.release(made[::-1])
-    assert (made[:, 7] == np.arange(3000)).all()
-    assert (np.load(tmp_path / "made.npy")[:, 40] == np.arange(3000)).all()
-    private = np.load(tmp_path / "made.npy", mmap_mode="c")
-    private[:] = -1  # is in memory alone
+def test_release_keeps_written_values(tmp_path: Path) -> None:
+    array = row_blocks.create_rows(tmp_path / "rows.npy", (3000, 41))
+    array[:] = np.arange(3000)[:, np.newaxis]
+    row_blocks.release(array[100:2000])
+    row_blocks.release(array[::-1])
+    assert (array[:, 7] == np.arange(3000)).all()
+    assert (np.load(tmp_path / "rows.npy")[:, 40] == np.arange(3000)).all()
+    private = np.load(tmp_path / "rows.npy", mmap_mode="c")
+    private[:] = -1  # in memory only
     row_blocks.release(private[100:2000])
     assert (private == -1).all()
     row_blocks.release(np.ones((4, 4)))
@@ -305,3 +263,155 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(row_blocks.os, "posix_fallocate", full)
     with pytest.raises(FsatError, match=r"out\.npy: cannot be written: No space left .* 0 MB.*TMPDIR"):
         row_blocks.create_rows(tmp_path / "out.npy", (10, 4))
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+N_CLASSES = 6
+
+
+def study(targets: np.ndarray, sharpness: float, seed: int) -> np.ndarray:
+    """Predictions that favour the label by so many deviations of the noise; 0 for a study that knows nothing."""
+    logits = np.random.default_rng(seed).standard_normal((len(targets), N_CLASSES))
+    logits[np.arange(len(targets)), targets] += sharpness
+    scores = np.exp(logits)
+    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def out_of_fold(scores: np.ndarray, fold: np.ndarray) -> OutOfFold:
+    n_folds = fold.max() + 1
+    return OutOfFold([scores] * n_folds, [fold == i for i in range(n_folds)])
+
+
+def targets_of(n_clips: int) -> np.ndarray:
+    return np.random.default_rng(99).integers(0, N_CLASSES, n_clips)
+
+
+def everywhere(n_clips: int) -> np.ndarray:
+    return np.ones(n_clips, dtype=bool)
+
+
+def test_a_study_that_knows_nothing_gets_almost_no_weight() -> None:
+    targets, fold = targets_of(600), np.arange(600) % 5
+    parts = [out_of_fold(study(targets, sharpness, i), fold) for i, sharpness in enumerate((2.5, 0.0))]
+    weights = cross_fit(parts, targets, everywhere(600), everywhere(600))
+    assert weights.final[0] > 0.9
+    assert weights.by_fold.shape == (5, 2)
+    np.testing.assert_allclose(weights.by_fold.sum(axis=1), 1)
+    assert (weights.by_fold[:, 0] > 0.9).all()
+    crossed = Blended([[part] for part in parts], "weighted", weights.by_fold, fold)
+    assert log_loss(crossed, targets) < log_loss(Blended([parts]), targets) - 0.1
+
+
+def test_the_weights_have_the_least_log_loss() -> None:
+    targets = targets_of(400)
+    studies = [study(targets, sharpness, i) for i, sharpness in enumerate((1.0, 1.2, 0.3))]
+
+    def loss(weights: np.ndarray) -> float:
+        mean = np.exp(sum(w * np.log(s.astype(np.float64)) for w, s in zip(weights, studies, strict=True)))
+        return log_loss(mean / mean.sum(axis=1, keepdims=True), targets)
+
+    weights = fit_weights(studies, targets, np.arange(400))
+    assert weights.sum() == pytest.approx(1)
+    grid = np.linspace(0, 1, 41)
+    least = min(loss(np.array([a, b, 1 - a - b])) for a in grid for b in grid if a + b <= 1)
+    assert loss(weights) <= least + 1e-7
+    assert loss(weights) < loss(np.full(3, 1 / 3)) - 1e-4
+
+
+def test_a_worse_study_may_weigh_exactly_nothing() -> None:
+    """Its rows without a prediction are still NaN in the blend."""
+    targets = targets_of(500)
+    good, misled = study(targets, 2.5, 0), study((targets + 1) % N_CLASSES, 2.5, 1)
+    weights = fit_weights([good, misled], targets, np.arange(500))
+    assert weights.tolist() == [1, 0]
+    misled[7] = np.nan
+    blend = Blended([[good], [misled]], "weighted", weights).fill()
+    assert np.isnan(blend).any(axis=1).tolist() == (np.arange(500) == 7).tolist()
+    np.testing.assert_allclose(np.delete(blend, 7, axis=0), np.delete(good, 7, axis=0), rtol=1e-5)
+
+
+def test_a_fold_is_never_scored_with_weights_that_were_fitted_on_it() -> None:
+    """In each fold another study is perfect: weights fitted on that fold favour it, those of the others do not."""
+    fold = np.repeat(np.arange(3), 60)
+    targets = targets_of(180)
+    studies = [np.where((fold == i)[:, np.newaxis], study(targets, 9, i), study(targets, 0, i)) for i in range(3)]
+    parts = [out_of_fold(scores, fold) for scores in studies]
+    weights = cross_fit(parts, targets, everywhere(180), everywhere(180))
+    for i in range(3):
+        assert fit_weights(studies, targets, np.flatnonzero(fold == i))[i] > 0.95
+        assert weights.by_fold[i, i] < 0.05
+        np.testing.assert_array_equal(weights.by_fold[i], fit_weights(studies, targets, np.flatnonzero(fold != i)))
+    np.testing.assert_array_equal(weights.final, fit_weights(studies, targets, np.arange(180)))
+    on_itself = Blended([[part] for part in parts], "weighted", np.eye(3), fold)
+    crossed = Blended([[part] for part in parts], "weighted", weights.by_fold, fold)
+    assert log_loss(on_itself, targets) < 0.1 < log_loss(crossed, targets)
+
+
+def test_studies_with_other_folds_and_missing_ones() -> None:
+    """The first study's folds are the partition; clips that a study lacks are not fitted on and stay NaN."""
+    targets = targets_of(240)
+    first, second = np.arange(240) % 4, np.arange(240) // 80
+    scores = [study(targets, 2, 0), study(targets, 1, 1)]
+    parts = [
+        OutOfFold([scores[0]] * 4, [first == i for i in range(4)]),
+        OutOfFold([scores[1]] * 2, [second == i for i in range(2)]),  # its third fold is missing
+    ]
+    covered = second < 2
+    weights = cross_fit(parts, targets, ~everywhere(240), covered)
+    assert weights.by_fold.shape == (4, 2)
+    for i in range(4):
+        expected = fit_weights(scores, targets, np.flatnonzero(covered & (first != i)))
+        np.testing.assert_array_equal(weights.by_fold[i], expected)
+    blend = Blended([[part] for part in parts], "weighted", weights.by_fold, parts[0].owner)[:]
+    assert np.isnan(blend).any(axis=1).tolist() == (~covered).tolist()
+    exponents = weights.by_fold[first][:, :, np.newaxis].transpose(1, 0, 2)
+    mean = np.exp(np.sum(exponents * np.log(np.stack(scores)), axis=0))
+    expected = mean / mean.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(blend[covered], expected[covered], rtol=1e-5)
+
+
+def test_one_study_or_one_fold_has_equal_weights() -> None:
+    targets, fold = targets_of(60), np.arange(60) % 2
+    alone = out_of_fold(study(targets, 1, 0), fold)
+    weights = cross_fit([alone], targets, everywhere(60), everywhere(60))
+    assert (weights.final.tolist(), weights.by_fold.tolist()) == ([1], [[1], [1]])
+    both = [alone, out_of_fold(study(targets, 0, 1), fold)]
+    weights = cross_fit(both, targets, everywhere(60), fold == 1)  # one fold has clips
+    assert (weights.final.tolist(), weights.by_fold.tolist()) == ([0.5, 0.5], [[0.5, 0.5]] * 2)
+
+
+@pytest.mark.parametrize(("n_verified", "alone"), [(100, True), (99, False)])
+def test_verified_clips_alone_are_fitted_on_if_every_fit_has_enough(n_verified: int, alone: bool) -> None:
+    targets, fold = targets_of(240), np.arange(240) % 2
+    verified = np.arange(240) < n_verified  # 50 in each fold, or 49 in one of them
+    scores = [study(targets, 1 + i, i) for i in range(2)]
+    weights = cross_fit([out_of_fold(part, fold) for part in scores], targets, verified, everywhere(240))
+    mask = verified if alone else everywhere(240)
+    np.testing.assert_array_equal(weights.final, fit_weights(scores, targets, np.flatnonzero(mask)))
+    for i in range(2):
+        expected = fit_weights(scores, targets, np.flatnonzero(mask & (fold != i)))
+        np.testing.assert_array_equal(weights.by_fold[i], expected)
+
+
+def test_of_many_clips_evenly_spaced_ones_are_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blending, "MOST_CLIPS", 40)
+    assert clips_to_fit(everywhere(1000)).tolist() == list(range(0, 1000, 25))
+    assert clips_to_fit(everywhere(41)).tolist() == list(range(40))
+
+
+def test_no_digit_of_a_weight_depends_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = targets_of(300)
+    studies = [study(targets, sharpness, i) for i, sharpness in enumerate((1, 2, 3))]
+    expected = fit_weights(studies, targets, np.arange(0, 300, 2))
+    for elements in (1, N_CLASSES * 7, 10**9):
+        cut(monkeypatch, elements, 1)
+        assert fit_weights(studies, targets, np.arange(0, 300, 2)).tolist() == expected.tolist()
+
+
+def test_zeros_and_certainties_have_finite_weights() -> None:
+    targets = targets_of(100)
+    certain = np.eye(N_CLASSES, dtype=np.float32)[np.where(np.arange(100) % 4, targets, (targets + 1) % N_CLASSES)]
+    weights = fit_weights([certain, study(targets, 2, 0)], targets, np.arange(100))
+    assert np.isfinite(weights).all()
+    assert 0 < weights[0] < weights[1]  # each label that the first study excludes costs it much

@@ -13,7 +13,7 @@ from helpers import make_dataset, one_line
 from fsat.commands.ensemble import ensemble
 from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.options import Launch
 from fsat.tracking.run_folder import checksums

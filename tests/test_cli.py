@@ -101,7 +101,7 @@ def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path, signals
     (data / "audio_train" / names[1]).unlink()
     assert run(["eda", "--data_dir", str(data)]) == 1
     *problems, last = capsys.readouterr().err.strip().splitlines()
-    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; mend what is listed, or leave")
+    assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
     assert any(f"{names[1]}: missing file" in line for line in problems)
 

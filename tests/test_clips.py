@@ -13,13 +13,13 @@ from clip_files import clip_file, clip_files, flip, fsat_cache, halve, store_of
 from helpers import make_dataset, tone, write_wav
 
 from fsat.config import Config
-from fsat.data import feature_store, fixed
-from fsat.data.cache import ClipFile, open_clips
-from fsat.data.clip_checks import hash_file
-from fsat.data.clips import ABSENT, Clips, Floats, Whole
-from fsat.data.fixed import fixed_features
+from fsat.data import feature_store
+from fsat.data.clip_store import ClipFile, open_clips
+from fsat.data.clips import ABSENT, Clips, Decoded, Floats
+from fsat.data.feature_store import fixed_features
 from fsat.data.mfcc import model_input
 from fsat.errors import AudioError
+from fsat.files import hash_file
 
 RATE = 8000
 MFCC = Config(model="conv2d_mfcc", sampling_rate=44100, audio_duration=0.2, n_mfcc=16)
@@ -69,7 +69,7 @@ def test_views() -> None:
     clips, arrays = some_clips()
     for indices in ([4, 0, -1, 2, 2, 3], [], [-1], [0, 1, 2, 3, 4]):
         view = clips.take(np.array(indices))
-        assert view.whole is clips.whole
+        assert view.decoded is clips.decoded
         assert view.sampling_rate == RATE
         expected = [np.empty(0, np.float32) if i < 0 else arrays[i] for i in indices]
         assert view.lengths.tolist() == [len(array) for array in expected]
@@ -106,21 +106,14 @@ def test_crops_are_padded_with_zeros(length: int) -> None:
     assert view.crops(np.array([], int), np.array([], int), length).shape == (0, length)
 
 
-def test_crops_of_a_store(files) -> None:
-    clips = open_clips(files, RATE)
-    indices, starts = np.arange(len(files)), np.linspace(-500, 3000, len(files)).astype(int)
-    for i, crop in enumerate(clips.crops(indices, starts, 1000)):
-        np.testing.assert_array_equal(crop, np.pad(clips[i], 4000)[4000 + starts[i] :][:1000])
-
-
 def test_memory_stays_flat(tmp_path: Path, monkeypatch) -> None:
-    """All of a file of 400 MB is looked at, again and again, with 32 MB of it in memory."""
+    """A file of 400 MB is read repeatedly with 32 MB of it in memory."""
     monkeypatch.setattr("fsat.data.clips.TOUCHED_BYTES", 32 << 20)
     lengths = np.full(100, 1_000_000)
     with open(tmp_path / "samples.f32", "wb") as file:
         file.truncate(4 * int(lengths.sum()))
     samples = Floats.of_file(tmp_path / "samples.f32")
-    many = Clips(Whole(samples, lengths, [""] * 100, np.ones(100, bool), RATE))
+    many = Clips(Decoded(samples, lengths, [""] * 100, np.ones(100, bool), RATE))
     before = resident()
     peak = 0
     for i in range(100):
@@ -152,12 +145,12 @@ def expected_features(clips: Clips) -> np.ndarray:
     return model_input(np.stack(pieces), MFCC)
 
 
-def opened_anew(clips: Clips) -> Clips:
-    """As another process would see them."""
-    return Clips(replace(clips.whole, features={}))
+def reopened(clips: Clips) -> Clips:
+    """The clips as another process opens them."""
+    return Clips(replace(clips.decoded, features={}))
 
 
-def test_crops_do_not_show_what_was_in_memory_before(monkeypatch) -> None:
+def test_crops_do_not_contain_uninitialised_memory(monkeypatch) -> None:
     arrays = [np.ones(50, np.float32), AudioError("bad"), np.ones(200, np.float32)]
     clips = Clips.from_arrays(arrays, RATE)
     crops = clips.crops(np.array([0, 1, 2]), np.array([0, 0, 0]), 100)
@@ -171,7 +164,7 @@ def test_crops_do_not_show_what_was_in_memory_before(monkeypatch) -> None:
 
 
 def fill_nan(array: np.ndarray) -> np.ndarray:
-    """As memory that was used before."""
+    """Memory that was used before."""
     array.fill(np.nan)
     return array
 
@@ -205,7 +198,7 @@ def test_fixed_features_are_those_of_the_fixed_crops(mixed: Clips) -> None:
 
 def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatch) -> None:
     fixed_features(mixed.take(np.array([3])), MFCC)
-    monkeypatch.setattr(fixed, "model_input", None)
+    monkeypatch.setattr(feature_store, "model_input", None)
     for indices in (np.arange(len(mixed)), np.array([7, -1, 4, 1, 4, 0]), np.array([], int), np.array([1, -1])):
         view = mixed.take(indices)
         features = fixed_features(view, MFCC)
@@ -221,7 +214,7 @@ def test_fixed_features_are_computed_once_for_all_views(mixed: Clips, monkeypatc
 
 def test_fixed_features_are_read_and_checked_once(mixed: Clips, monkeypatch) -> None:
     fixed_features(mixed, MFCC)
-    opened = fixed_features(opened_anew(mixed), MFCC)
+    opened = fixed_features(reopened(mixed), MFCC)
     monkeypatch.setattr(feature_store, "check_parts", None)
     features = fixed_features(mixed.take(np.array([3])), MFCC)
     np.testing.assert_array_equal(features.rows(0, 3), opened.rows(6, 9))
@@ -243,7 +236,7 @@ def test_damaged_features_are_computed_again(mixed: Clips, capsys, suffix: str, 
     (path,) = store_of(mixed).glob(f"features-*.{suffix}")
     damage(path)
     capsys.readouterr()
-    features = fixed_features(opened_anew(mixed), MFCC)
+    features = fixed_features(reopened(mixed), MFCC)
     (said,) = capsys.readouterr().err.splitlines()
     assert "the MFCC are damaged" in said
     np.testing.assert_array_equal(features.rows(0, len(features)), expected_features(mixed))
@@ -260,7 +253,7 @@ def test_features_of_clips_whose_store_was_cleared(mixed: Clips, folder: Path) -
 
 def test_features_stopped_midway_leave_nothing(mixed: Clips, monkeypatch) -> None:
     before = set(store_of(mixed).iterdir())
-    monkeypatch.setattr(fixed, "model_input", lambda crops, config: 1 / 0)
+    monkeypatch.setattr(feature_store, "model_input", lambda crops, config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fixed_features(mixed, MFCC)
     assert set(store_of(mixed).iterdir()) == before

@@ -77,7 +77,7 @@ def test_fsdkaggle2018_from_the_first_byte_to_eda(server, small, tmp_path, store
 
     asked = len(server.asked)
     assert run(arguments) == 0
-    assert "is there, and nothing was downloaded" in capsys.readouterr().out
+    assert "is complete; nothing was downloaded" in capsys.readouterr().out
     assert len(server.asked) == asked
 
     assert run(["eda", "--data_dir", str(folder)]) == 0
@@ -129,7 +129,7 @@ def test_no_more_room_is_taken_than_said(server, tmp_path, monkeypatch):
 
 def test_a_folder_with_other_things_is_refused(server, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"has other things in it, such as notes.txt; expected a new or empty folder"):
+    with pytest.raises(DataError, match=r"has other files in it, such as notes.txt; expected a new or empty folder"):
         download("esc50", tmp_path, server.url)
     with pytest.raises(DataError, match="is a file"):
         download("esc50", tmp_path / "notes.txt", server.url)
@@ -137,14 +137,14 @@ def test_a_folder_with_other_things_is_refused(server, tmp_path):
     server.always = {"status": 404}
     with pytest.raises(FsatError, match=r"does not have it \(status 404\)"):
         download("fsdkaggle2018", tmp_path / "new", server.url)
-    with pytest.raises(DataError, match="a download of fsdkaggle2018 was begun there"):
+    with pytest.raises(DataError, match="has an interrupted download of fsdkaggle2018"):
         download("esc50", tmp_path / "new", server.url)
 
 
 def test_a_dataset_that_lost_a_clip_is_not_taken_for_whole(server, tmp_path):
     download("esc50", tmp_path, server.url)
     (tmp_path / "audio_train" / "1-100-A-0.wav").unlink()
-    with pytest.raises(DataError, match="has other things in it, such as LICENSE"):
+    with pytest.raises(DataError, match="has other files in it, such as LICENSE"):
         download("esc50", tmp_path, server.url)
 
 
@@ -153,7 +153,7 @@ def test_two_at_once(server, tmp_path):
     first = threading.Thread(target=download, args=("fsdkaggle2018", tmp_path, server.url))
     first.start()
     wait_for(lambda: (tmp_path / ".downloads" / "owner").exists() and server.asked)
-    with pytest.raises(FsatError, match=rf"process {os.getpid()} downloads into it"):
+    with pytest.raises(FsatError, match=rf"process {os.getpid()} is downloading into it"):
         download("fsdkaggle2018", tmp_path, server.url)
     server.always = {}
     first.join()
@@ -165,7 +165,7 @@ def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp
     for change, expected in (
         ({"counts": {"train.csv": 6}}, "expected 6 different ones"),
         ({"n_folds": 4}, r"in folds of \{'1': 2, '2': 2\}"),
-        ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 at 44100 Hz"),
+        ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 samples at 44100 Hz"),
     ):
         monkeypatch.setitem(DATASETS, "esc50", replace(dataset, **change))
         with pytest.raises(DataError, match=expected):
@@ -189,7 +189,7 @@ def test_no_network(server, tmp_path, monkeypatch):
     one_line(error.value)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name)
-    with pytest.raises(FsatError, match="there is no such host, or no network") as error:
+    with pytest.raises(FsatError, match="unknown host, or no network") as error:
         download("esc50", tmp_path / "b", "http://me:secret@mirror.invalid", retries=0)
     assert "secret" not in one_line(error.value)
     with pytest.raises(FsatError, match="base_url=ftp://x: expected an address that begins with http"):
@@ -268,7 +268,7 @@ def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
             said = process.communicate()[1]
         assert [path.name for path in folder.iterdir()] == [".downloads"]
         assert process.returncode == (-9 if signum == signal.SIGKILL else 143)
-    assert "are kept; the same command goes on there" in said
+    assert "are kept; the same command resumes there" in said
     assert said.splitlines()[-1] == "fsat: error: stopped by SIGTERM"
     server.always = {}
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
@@ -298,7 +298,7 @@ def test_a_lock_that_a_dead_process_has_left_is_none(server, small, tmp_path):
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / "lock").touch()
     (tmp_path / ".downloads" / "owner").write_text("1")
-    with FileLock(tmp_path / ".downloads" / "lock"), pytest.raises(FsatError, match="process 1 downloads into it"):
+    with FileLock(tmp_path / ".downloads" / "lock"), pytest.raises(FsatError, match="process 1 is downloading into it"):
         download("esc50", tmp_path, server.url)
     download("esc50", tmp_path, server.url)
     assert files_of(tmp_path) == small["esc50"][2]

@@ -12,8 +12,8 @@ from html_page import Page
 from servers import MlflowServer
 
 from fsat.commands.eda import eda
+from fsat.data.dataset import Source
 from fsat.data.manifest import read_manifest
-from fsat.data.source import Source
 from fsat.reports.eda_page import write_eda
 
 SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "listen", "problems"]

@@ -19,9 +19,8 @@ from conftest import ROOT
 from fsat.commands.blend_members import blend_members
 from fsat.errors import RunError
 from fsat.metrics import row_blocks
-from fsat.metrics.blending import OutOfFold, blend_studies, geometric_mean
+from fsat.metrics.blending import Blended, OutOfFold, cross_fit
 from fsat.metrics.ranking import accuracy, map_at_k, top_k
-from fsat.metrics.weights import cross_fit
 from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
 from fsat.tracking import fold_artifacts as tracking_members
@@ -111,17 +110,17 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, na
     covered = fold < 2
     weights = cross_fit(list(lazy.values()), targets, verified, covered)
     assert (weights.by_fold[0] != weights.by_fold[1]).any()
-    crossed = [blend_studies([[p] for p in parts.values()], method="weighted", weights=w) for w in weights.by_fold]
+    crossed = [Blended([[p] for p in parts.values()], "weighted", w).fill() for w in weights.by_fold]
     oofs = {
-        "geometric": geometric_mean(parts.values()),
-        "arithmetic": blend_studies([list(parts.values())], method="arithmetic"),
+        "geometric": Blended([list(parts.values())]).fill(),
+        "arithmetic": Blended([list(parts.values())], "arithmetic").fill(),
         "weighted": np.where((fold == 0)[:, np.newaxis], crossed[0], crossed[1]),
     }
     np.testing.assert_array_equal(blend.covered, covered)
     np.testing.assert_array_equal(blend.oof[covered], oofs[method][covered])
     assert np.isnan(blend.oof[~covered]).all()
     tests = [[np.array(one.test) for one in folds] for folds in studies.values()]
-    test = blend_studies(tests, method=method, weights=weights.final)
+    test = Blended(tests, method, weights.final).fill()
     np.testing.assert_array_equal(blend.test, test)
     assert blend.weights == (dict(zip("ab", weights.final.tolist(), strict=True)) if method == "weighted" else {})
     np.testing.assert_array_equal(blend.best, top_k(test))
@@ -195,9 +194,12 @@ def test_files_are_blended_in_constant_memory(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.concatenate([block] * 10))
     size = block.nbytes * 10  # 49 MB; eight maps of the file count eight times
     code = """
-from fsat.metrics.blending import blend_files
+import numpy as np
+from fsat.metrics.blending import Blended
+from fsat.metrics.row_blocks import create_rows, open_rows
 folder, before = Path(sys.argv[1]), peak()
-blend_files([folder / "one.npy"] * 8, folder / "out.npy", folder / "best.npy")
+blend = Blended([[open_rows(folder / "one.npy") for _ in range(8)]])
+blend.fill(create_rows(folder / "out.npy", blend.shape), create_rows(folder / "best.npy", (300_000, 3), np.int32))
 print(peak() - before)
 """
     assert grown(code, tmp_path) < SLACK < size

@@ -64,9 +64,9 @@ def test_it_says_how_far_it_has_come(server, tmp_path, monkeypatch, capsys):
     get_big(server, tmp_path)
     first, *lines, last = capsys.readouterr().err.splitlines()
     assert first == f"downloading {server.url}/{BIG}"
-    assert "big.zip: the connection broke off; trying again in 0 s, after 200.0 kB" in lines
+    assert "big.zip: the connection was broken off; retrying in 0 s, after 200.0 kB" in lines
     assert re.fullmatch(r"downloading big.zip, MB: 1 of 1, \S+/s, 0:00:00 left", lines[-1])
-    assert last == "big.zip: 600.3 kB have come; taking their checksum"
+    assert last == "big.zip: 600.3 kB received; checking the checksum"
 
 
 def test_progress_starts_the_counting_of_attempts_anew(server, tmp_path):
@@ -75,7 +75,7 @@ def test_progress_starts_the_counting_of_attempts_anew(server, tmp_path):
     (tmp_path / BIG).unlink()
     server.asked.clear()
     server.always = {"cut": 10}
-    assert "the connection broke off; 0.0 kB are kept" in refusal(server, tmp_path, retries=2)
+    assert "the connection was broken off; 0.0 kB are kept" in refusal(server, tmp_path, retries=2)
     assert len(server.asked) == 3
 
 
@@ -156,13 +156,13 @@ def test_a_part_that_is_complete_is_not_asked_for_again(server, tmp_path):
     [
         ({"body": b"PK" + bytes(1000)}, r"received sha256 \w{64}, expected \w{64}; the download was removed"),
         ({"headers": {"Content-Length": "5000"}, "cut": 5000}, "wrong checksum: received sha256"),
-        ({"headers": {"Content-Length": "900000"}, "no_range": True}, "the connection broke off; 600.3 kB are kept"),
+        ({"headers": {"Content-Length": "900000"}, "no_range": True}, "was broken off; 600.3 kB are kept"),
         ({"body": b"PK" + bytes(3_000_000)}, r"sends more than 2\.\d MB, expected about 600.3 kB; the download was"),
         ({"body": b"<html>please log in", "headers": {"Content-Type": "text/html"}}, "sent a web page, expected a zip"),
         ({"body": b"garbage"}, "sent something else, expected a zip"),
         ({"status": 403}, r"the server refuses it \(status 403\)"),
         ({"status": 404}, r"the server does not have it \(status 404\)"),
-        ({"status": 302, "body": b"", "headers": {"Location": f"/{BIG}"}}, "it is redirected without end"),
+        ({"status": 302, "body": b"", "headers": {"Location": f"/{BIG}"}}, "too many redirects"),
         ({"status": 500}, "the server answered 500; try again later"),
     ],
 )  # fmt: skip
@@ -176,7 +176,7 @@ def test_servers_that_never_answer_well(server, tmp_path, fault, expected):
 def test_silence_and_a_trickle_are_stalls(server, tmp_path):
     server.always = {"cut": 100_000, "stall": 9}
     line = refusal(server, tmp_path, retries=0, timeout=1.0)
-    assert "nothing came for 1 s; 100.0 kB are kept, and the same command goes on there" in line
+    assert "nothing came for 1 s; 100.0 kB are kept; the same command resumes there" in line
     server.always = {"cut": 100_000, "trickle": 0.1}
     line = refusal(server, tmp_path, retries=0, timeout=1.0)
     assert re.search(r"only \d+ bytes came in 1 s; \d\d\d.\d kB are kept", line)
@@ -189,7 +189,7 @@ def test_a_server_that_is_gone_and_comes_back(server, tmp_path):
     server.faults = [{"cut": 100_000}]
     refusal(server, tmp_path, retries=0)
     server.stop()
-    assert "the connection is refused; 100.0 kB are kept, and the same command goes on there" in refusal(
+    assert "the connection was refused; 100.0 kB are kept; the same command resumes there" in refusal(
         server, tmp_path, retries=0
     )
     server.start()

@@ -18,7 +18,7 @@ from fsat import interrupts
 from fsat.commands import train
 from fsat.commands.ensemble import ensemble
 from fsat.config import Config
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import FsatError, RunError
 from fsat.interrupts import Interrupted
 from fsat.options import Launch
@@ -38,7 +38,7 @@ def all_runs() -> list:
 
 
 MOMENTS = {
-    "reading": ("fsat.data.source.load_dataset", "before"),
+    "reading": ("fsat.commands.train.load_dataset", "before"),
     "opened": ("fsat.tracking.runs.set_tags", "before"),
     "first epoch": ("fsat.tracking.live_metrics.Outbox.epoch", "after"),
     "building": ("fsat.training.fold.build_for_training", "after"),

@@ -17,7 +17,7 @@ from fsat.cli import cli
 from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify import Estimate, Verified, estimate, verify
 from fsat.config import Config
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import ConfigError, RunError
 from fsat.metrics.label_noise import (
     CLEAR,

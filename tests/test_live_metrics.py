@@ -23,7 +23,7 @@ from fsat.cli import cli
 from fsat.commands.ensemble import ensemble
 from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import ConfigError, RunError
 from fsat.tracking import client, heartbeat
 from fsat.tracking.client import ServerAway

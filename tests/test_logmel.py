@@ -17,7 +17,7 @@ from fsat import tagging
 from fsat.config import Config
 from fsat.data import logmel as spectra_module
 from fsat.data.audio import decode
-from fsat.data.cache import open_clips
+from fsat.data.clip_store import open_clips
 from fsat.data.clips import Clips
 from fsat.data.logmel import band_levels, logmel, spectra
 from fsat.errors import AudioError

@@ -21,7 +21,7 @@ from stores import new_store
 
 from fsat.commands.train import train_fold
 from fsat.config import Config
-from fsat.data.source import Source
+from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.options import Launch
 from fsat.tracking import client, heartbeat, ownership, runs

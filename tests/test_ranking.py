@@ -16,7 +16,7 @@ from fsat.metrics.ranking import (
     average_precision_at_k,
     class_average_precision,
     confusion,
-    label_places,
+    label_ranks,
     log_loss,
     map_at_k,
     top_k,
@@ -135,7 +135,7 @@ def test_no_score_depends_on_chunks_or_threads(
     rng = np.random.default_rng(7)
     scores, targets = rng.dirichlet(np.ones(41), 3001).astype(np.float32), rng.integers(0, 41, 3001)
     scores[rng.random(scores.shape) < 0.1] = 0.03125
-    functions = (map_at_k, accuracy, log_loss, class_average_precision, confusion, label_places, lambda s, _: top_k(s))
+    functions = (map_at_k, accuracy, log_loss, class_average_precision, confusion, label_ranks, lambda s, _: top_k(s))
     ranking = np.argsort(-scores, axis=1, kind="stable")
     chosen = scores.astype(np.float64)[np.arange(3001), targets]
     expected = [

@@ -13,7 +13,7 @@ from helpers import tone, write_wav
 from fsat.data import audio
 from fsat.data.audio import blocks, decode, decode_at
 from fsat.errors import AudioError
-from fsat.metrics.segments import Segment, segments, side_by_side
+from fsat.metrics.segments import Segment, segments, without_overlap
 from fsat.tagging.recordings import windows
 
 RATE = 8000
@@ -87,10 +87,10 @@ def test_too_long(tmp_path: Path) -> None:
 
 def test_windows_that_overlap_speak_for_what_is_nearest_to_their_middles() -> None:
     given = [(0.0, 4.0, "a"), (2.0, 6.0, "b"), (4.0, 8.0, "c"), (5.0, 9.0, "d")]
-    assert list(side_by_side(given)) == [(0, 3, "a"), (3, 5, "b"), (5, 6.5, "c"), (6.5, 9, "d")]
-    assert list(side_by_side([(0.0, 5.0, "a"), (5.0, 10.0, "b")])) == [(0, 5, "a"), (5, 10, "b")]
-    assert list(side_by_side([(0.0, 0.3, "a")])) == [(0, 0.3, "a")]
-    assert list(side_by_side([])) == []
+    assert list(without_overlap(given)) == [(0, 3, "a"), (3, 5, "b"), (5, 6.5, "c"), (6.5, 9, "d")]
+    assert list(without_overlap([(0.0, 5.0, "a"), (5.0, 10.0, "b")])) == [(0, 5, "a"), (5, 10, "b")]
+    assert list(without_overlap([(0.0, 0.3, "a")])) == [(0, 0.3, "a")]
+    assert list(without_overlap([])) == []
 
 
 def rows(*best: str) -> list[tuple[float, float, np.ndarray]]:

@@ -16,13 +16,13 @@ from zip_server import files_of, noise, zipped
 from fsat.download.unpack import Limits, unpack, why_unsafe
 from fsat.errors import FsatError
 
-PLACES = {"top/": "audio/", "top/meta.csv": "meta.csv"}
+TARGETS = {"top/": "audio/", "top/meta.csv": "meta.csv"}
 GOOD = {"top/meta.csv": b"table", "top/a.wav": b"sound", "top/deep/b.wav": b"more"}
 
 
 def try_to_unpack(tmp_path: Path, data: bytes, limits: Limits | None = None) -> list[str]:
     (tmp_path / "x.zip").write_bytes(data)
-    return unpack(tmp_path / "x.zip", tmp_path / "out", PLACES, limits or Limits(1_000_000))
+    return unpack(tmp_path / "x.zip", tmp_path / "out", TARGETS, limits or Limits(1_000_000))
 
 
 def refusal(tmp_path: Path, data: bytes, limits: Limits | None = None) -> str:
@@ -90,7 +90,7 @@ def test_names_that_lead_elsewhere(tmp_path, name, expected):
         (entry("top/pipe", stat.S_IFIFO | 0o666), "is a link, a device"),
         (entry("top/disk", stat.S_IFBLK | 0o666), "is a link, a device"),
         (entry("top/folder", stat.S_IFDIR | 0o777), "or not what its name says"),
-        (entry("top/odd", compress_type=zipfile.ZIP_BZIP2), "compressed in a way that is not expected (type 12)"),
+        (entry("top/odd", compress_type=zipfile.ZIP_BZIP2), "compressed in an unexpected way (type 12)"),
         (entry("top/A.wav"), "would be the same file"),
         (entry("top/a.wav"), "would be the same file"),
         (entry("top/a.wav/b.wav"), "is a file and a folder"),
@@ -145,8 +145,8 @@ def test_damage(tmp_path):
 
 
 def test_an_archive_of_something_else(tmp_path):
-    assert "it has no top/, which would be audio/" in refusal(tmp_path, zipped({"other/a.wav": b"sound"}))
-    assert "it has no top/, which would be audio/" in refusal(tmp_path, zipped({}))
+    assert "it has no top/, expected as audio/" in refusal(tmp_path, zipped({"other/a.wav": b"sound"}))
+    assert "it has no top/, expected as audio/" in refusal(tmp_path, zipped({}))
 
 
 def test_any_damage_is_said_in_one_line_and_nothing_else_is_written(tmp_path):

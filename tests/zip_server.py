@@ -158,7 +158,7 @@ def small_fsdkaggle2018(folder: Path, clips_per_class: int = 2) -> tuple[Dataset
     zips = {
         archive.name: zipped({name: data for name, data in files.items() if name.startswith(top)})
         for archive in real.archives
-        for top in archive.places
+        for top in archive.targets
     }
     counts = dict(zip(real.tables, (clips_per_class * len(CLASSES), 2), strict=True))
     return with_archives(real, zips, counts=counts), zips, files

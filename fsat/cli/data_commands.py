@@ -36,7 +36,7 @@ def score(submission: Path, truth: Path) -> None:
 @click.option("--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips a class.")
 def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     """Write generated sounds to DIR, laid out like FSDKaggle2018."""
-    from fsat.data.sample import write_sample
+    from fsat.data.synth import write_sample
 
     options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
     write_sample(folder, seed=seed, **options)

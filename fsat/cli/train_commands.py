@@ -188,8 +188,8 @@ def _words(text: str) -> list[str]:
 
 def _source(data_dir: str | None, on_bad_clip: str, options: dict[str, str | None]) -> Any:
     """The dataset that the options mean; a missing folder is noticed before anything heavy is imported."""
-    from fsat.data.sample import data_dir_or_default
-    from fsat.data.source import Source
+    from fsat.data.dataset import Source
+    from fsat.data.synth import data_dir_or_default
 
     folder = data_dir_or_default(data_dir)
     if not folder.is_dir():

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 
 from fsat.errors import ConfigError, RunError, printable
-from fsat.metrics.blending import Blended, OutOfFold, blend_studies
-from fsat.metrics.ranking import TOP_K, label_places, map_of_places
-from fsat.metrics.row_blocks import Ranges, Rows, create_rows, in_threads, release
-from fsat.metrics.weights import Weights, cross_fit
+from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
+from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
+from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
 from fsat.presets import BLENDS
 from fsat.tracking.fold_artifacts import Member
 
@@ -109,11 +108,11 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
     weights = cross_fit(parts, targets, verified, covered)
     oof = _out_of_fold(parts, method, weights).fill(create_rows(folder / "oof.npy", first.train.shape))
     for name in BLENDS:
-        places, _ = _places(oof if name == method else _out_of_fold(parts, name, weights), targets)
-        rows.append(_row("blend", members, _scores(places, verified, covered), name))
+        ranks, _ = _ranks(oof if name == method else _out_of_fold(parts, name, weights), targets)
+        rows.append(_row("blend", members, _scores(ranks, verified, covered), name))
     best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
     test = create_rows(folder / "test.npy", first.test.shape)
-    blend_studies([[member.test for member in folds] for folds in studies.values()], test, best, method, weights.final)
+    Blended([[member.test for member in folds] for folds in studies.values()], method, weights.final).fill(test, best)
     study_weights = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
     scores = pd.DataFrame(rows, columns=COLUMNS)
     return Blend(oof, covered, test, best, targets, verified, method, study_weights, scores)
@@ -134,12 +133,12 @@ def _score_studies(
     rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
     for members in studies.values():
         oof = OutOfFold([member.train for member in members], [member.held_out for member in members])
-        places, covered = _places(oof, targets)
+        ranks, covered = _ranks(oof, targets)
         parts.append(oof)
         everywhere &= covered
         for member in members:  # the rows of its own fold are those of the study
-            rows.append(_row("member", [member], _scores(places, verified, member.held_out)))
-        rows.append(_row("study", members, _scores(places, verified, covered)))
+            rows.append(_row("member", [member], _scores(ranks, verified, member.held_out)))
+        rows.append(_row("study", members, _scores(ranks, verified, covered)))
     return rows, parts, everywhere
 
 
@@ -208,24 +207,21 @@ def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     return targets, (clips["manually_verified"] == "1").to_numpy()[train]
 
 
-def _places(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `label_places`, and bool (n_clips,): the row has a prediction."""
-    places = np.empty(len(targets), dtype=np.uint8)
+def _ranks(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `label_ranks`, and bool (n_clips,): the row has a prediction."""
+    ranks = np.empty(len(targets), dtype=np.uint8)
     covered = np.empty(len(targets), dtype=bool)
 
-    def work(blocks: Ranges) -> None:
-        for start, stop in blocks:
-            block = scores[start:stop]
-            covered[start:stop] = ~np.isnan(block).any(axis=1)
-            places[start:stop] = label_places(block, targets[start:stop])
-            release(block)
+    def work(rows: slice, block: np.ndarray) -> None:
+        covered[rows] = ~np.isnan(block).any(axis=1)
+        ranks[rows] = label_ranks(block, targets[rows])
 
-    in_threads(*scores.shape, work)
-    return places, covered
+    map_blocks(scores, work)
+    return ranks, covered
 
 
-def _scores(places: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
+def _scores(ranks: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
     """Return number of clips, mAP@3, accuracy, and mAP@3 on verified clips, of the rows in `where`."""
-    chosen = places[where]
+    chosen = ranks[where]
     accuracy = float((chosen == 0).mean()) if len(chosen) else float("nan")
-    return [len(chosen), map_of_places(chosen), accuracy, map_of_places(places[where & verified])]
+    return [len(chosen), map_of_ranks(chosen), accuracy, map_of_ranks(ranks[where & verified])]

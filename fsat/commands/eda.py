@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from fsat.data.dataset import Source
 from fsat.data.manifest import read_manifest
-from fsat.data.source import Source
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions

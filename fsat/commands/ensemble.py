@@ -15,10 +15,10 @@ import pandas as pd
 
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
-from fsat.data.locate_clips import Found, Trained, find_clips
+from fsat.data.locate_clips import ClipFolder, Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
-from fsat.metrics.row_blocks import create_rows, ranges, release
+from fsat.metrics.row_blocks import create_rows, iter_blocks, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import FoldCurve
@@ -294,17 +294,15 @@ def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:
     """Copy rows of a memory map to another one in the file `path`."""
     result = create_rows(path, (int(mask.sum()), scores.shape[1]))
     done = 0
-    for start, stop in ranges(*scores.shape):
-        block = scores[start:stop]
-        rows = block[mask[start:stop]]
-        result[done : done + len(rows)] = rows
-        release(result[done : done + len(rows)])
-        release(block)
-        done += len(rows)
+    for rows, block in iter_blocks(scores):
+        chosen = block[mask[rows]]
+        result[done : done + len(chosen)] = chosen
+        release(result[done : done + len(chosen)])
+        done += len(chosen)
     return result
 
 
-def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> Found:
+def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
     """Return where the training clips are on this machine."""
     records = [member.record for member in members]
     began = min(record.run.info.start_time for record in records) / 1000

@@ -14,9 +14,9 @@ from fsat.commands.ensemble import ensemble_best
 from fsat.commands.predict import Tagged, predict
 from fsat.commands.train import USUAL, cross_validate
 from fsat.config import Config
+from fsat.data.dataset import Source
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
-from fsat.data.source import Source
-from fsat.data.tables import check_writable
+from fsat.files import check_writable
 from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fsat.data.tables import check_writable
 from fsat.errors import DataError, count, printable
+from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
 from fsat.parallel.processes import Processes, n_workers

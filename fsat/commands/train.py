@@ -10,10 +10,9 @@ import numpy as np
 
 from fsat.commands.fold_run import train_in_run
 from fsat.config import Config
-from fsat.data.dataset import Dataset
-from fsat.data.source import Source
-from fsat.errors import DataError
-from fsat.models import n_threads
+from fsat.data.dataset import Dataset, Source, load_dataset
+from fsat.errors import DataError, RunError
+from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.processes import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
@@ -24,6 +23,7 @@ from fsat.tracking import client, descriptions, ownership, runs
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.tracking.run_folder import forget
 from fsat.tracking.shared_view import link
+from fsat.tracking.verified_labels import fetch_labels
 
 WAIT_SECONDS = 5.0
 """How often a fold that another launch trains is looked at."""
@@ -35,6 +35,34 @@ SAMPLES_WORTH_A_PROCESS = 1_000_000_000
 """Audio samples that conv1d trains on in a minute on a processor of 2023; a process takes ten seconds to start."""
 
 USUAL = Launch()
+
+
+def prepare_dataset(source: Source, config: Config, fold: int | None = None, quiet: bool = False) -> Dataset:
+    """Load a dataset with the labels of ``labels_run_id``, with the precision settled for this machine.
+
+    Args:
+        source: the dataset options.
+        config: the settings.
+        fold: a fold that must exist.
+        quiet: do not print a summary.
+
+    Raises:
+        DataError: the dataset has problems.
+        RunError: the labels cannot be fetched, or are of another dataset.
+    """
+    labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
+    dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
+    if labels is not None:
+        digest = dataset.manifest.digest
+        if labels.dataset != digest:
+            raise RunError(
+                f"labels_run_id={labels.run_id}: its labels are of another dataset (digest {labels.dataset}) than "
+                f"{source.data_dir} (digest {digest}); run verify on a study of this one"
+            )
+        dataset = dataset.relabelled(labels.new_labels, labels.certainty)
+    for line in () if quiet else dataset.summary():
+        say(line)
+    return dataset
 
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL) -> str:
@@ -54,7 +82,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL
     """
     with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as own:
         ownership.sweep()
-        dataset = source.load(config, fold)
+        dataset = prepare_dataset(source, config, fold)
         done = ownership.finished_run(dataset.study, fold) if launch.resume else None
         if done is None:
             return train_in_run(dataset, fold, source, launch, again=not launch.resume)
@@ -80,7 +108,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
         ownership.sweep()
-        dataset = source.load(config)
+        dataset = prepare_dataset(source, config)
         config = dataset.config
         runs.set_tags({"study": dataset.study, "model": config.model})
         descriptions.give_colour(dataset.study)
@@ -196,4 +224,4 @@ def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.
 
 @lru_cache(maxsize=1)
 def _read_once(source: Source, config: Config) -> Dataset:
-    return source.read(config)
+    return prepare_dataset(source, config, quiet=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fsat.commands.blend_members import blend_members
 from fsat.errors import RunError, count
-from fsat.metrics.guesses import best_guesses
+from fsat.metrics.blending import FEWEST_VERIFIED, clips_to_fit
 from fsat.metrics.label_noise import (
     CLEAR,
     DECISIONS,
@@ -24,8 +24,8 @@ from fsat.metrics.label_noise import (
     sharpness,
     wrong_share,
 )
-from fsat.metrics.row_blocks import ranges, release
-from fsat.metrics.weights import FEWEST_VERIFIED, clips_to_fit
+from fsat.metrics.ranking import best_guesses
+from fsat.metrics.row_blocks import iter_blocks
 from fsat.options import Thresholds
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -175,10 +175,8 @@ def _sharpened_share(scores: np.ndarray, targets: np.ndarray, verified: np.ndarr
     fitted = clips_to_fit(verified)
     power = sharpness(np.array(scores[fitted]), targets[fitted])
     p_label = np.empty(len(targets))
-    for start, stop in ranges(*scores.shape):
-        block = sharpened(scores[start:stop], power)
-        p_label[start:stop] = block[np.arange(stop - start), targets[start:stop]]
-        release(scores[start:stop])
+    for rows, block in iter_blocks(scores):
+        p_label[rows] = sharpened(block, power)[np.arange(len(block)), targets[rows]]
     return wrong_share(p_label[~verified], scores.shape[1])[0], power
 
 
@@ -187,11 +185,10 @@ def _decide(
 ) -> list[np.ndarray]:
     """Return decision, class and confidence of each clip."""
     blocks = []
-    for start, stop in ranges(*scores.shape):
-        block, labels, checked = scores[start:stop], targets[start:stop], verified[start:stop]
+    for rows, block in iter_blocks(scores):
+        labels, checked = targets[rows], verified[rows]
         believed = beliefs(sharpened(block, found.power), labels, found.share)
         blocks.append(decide(np.where(checked[:, np.newaxis], block, believed), labels, checked, thresholds))
-        release(block)
     return [np.concatenate(column) for column in zip(*blocks, strict=True)]
 
 

@@ -1,9 +1,9 @@
-"""From a file's bytes to mono float32 samples, and from samples to fixed-length crops.
+"""Decode audio files to mono float32 samples.
 
 Conventions: samples are float32 in about [-1, 1], mono (channels are averaged), at a rate in Hz. libsndfile reads WAV,
-FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa's default). A file is read block by
-block, so that neither many channels nor a header that promises too much takes memory; resampled in blocks, samples are
-the same to the last bit. Unusable audio raises `AudioError` with the reason; the caller names the file.
+FLAC, OGG and MP3 of any width and channel count; soxr resamples ("HQ", librosa's default). A file is read in blocks, so
+that neither many channels nor a header with a wrong length takes memory; samples resampled in blocks are the same to
+the last bit. Unusable audio raises `AudioError` with the reason; the caller names the file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -26,58 +26,54 @@ from fsat.errors import AudioError
 if TYPE_CHECKING:
     import soundfile as sf
 
-Source = str | PathLike[str] | bytes | bytearray | memoryview
+AudioSource = str | PathLike[str] | bytes | bytearray | memoryview
 """A path, or the bytes of an audio file."""
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-"""Names that a folder is searched for when clips are tagged."""
+"""Suffixes of the files in a folder that are tagged."""
 
 LONGEST = 3600.0
-"""Seconds of the longest clip that can be trained on; what is longer is a recording, and no clip."""
+"""Maximum length in seconds of a clip to train on; longer files are recordings."""
 
 BLOCK = 1 << 21
-"""Samples, of all channels together or as resampled, that are made at once: 47 s of mono at 44.1 kHz."""
+"""Samples of a block, of all channels together or as resampled: 47 s of mono at 44.1 kHz."""
+
+UNKNOWN = 1 << 50
+"""Number of samples, or more, in a header that does not know it."""
+
+WHOLE = 0.98
+"""Share of the samples in the header that a file must have."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself: length in samples per channel, rate in Hz."""
+    """Length of a file in samples per channel, and its rate in Hz."""
 
     frames: int
     samplerate: int
 
 
-UNKNOWN = 1 << 50
-"""Samples that a header says when it does not know them, or more."""
-
-WHOLE = 0.98
-"""Share of the samples that a header promises which must be there."""
-
-
 def read_header(path: str | PathLike[str]) -> Header:
-    """Read a file's header, without decoding its samples unless it does not know how many there are.
+    """Read a file's header; decode the samples only to count them, if the header does not.
 
     Raises:
-        AudioError: the file cannot be opened as audio, has no samples, or says that it is longer than `LONGEST`.
+        AudioError: the file cannot be opened as audio, has no samples, or is longer than `LONGEST` by its header.
     """
     with _opened(path) as file:
-        if file.frames < 1:
-            raise AudioError("no samples in it")
-        _check_whole(file.extra_info)
-        _check_length(file.frames, file.samplerate, LONGEST)
+        _check_header(file, LONGEST)
         frames, rate = file.frames, file.samplerate
     if frames >= UNKNOWN:
         frames = sum(len(block.mono) for block in blocks(path, [rate], LONGEST))
     return Header(frames, rate)
 
 
-def decode(source: Source, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
+def decode(source: AudioSource, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
     """Read, mix down and resample one clip.
 
     Args:
         source: a path, or the bytes of an audio file.
-        sampling_rate: the rate wanted, in Hz.
-        max_seconds: length of the longest clip that is taken.
+        sampling_rate: of the result, in Hz.
+        max_seconds: maximum length of a clip.
 
     Returns:
         float32 (n_samples,), n_samples >= 1.
@@ -88,12 +84,8 @@ def decode(source: Source, sampling_rate: int, max_seconds: float = LONGEST) -> 
     return decode_at(source, [sampling_rate], max_seconds)[sampling_rate]
 
 
-def decode_at(source: Source, rates: Sequence[int], max_seconds: float = LONGEST) -> dict[int, np.ndarray]:
-    """As `decode`, at several rates, of which each is what `decode` makes.
-
-    Returns:
-        by rate float32 (n_samples,), n_samples >= 1.
-    """
+def decode_at(source: AudioSource, rates: Sequence[int], max_seconds: float = LONGEST) -> dict[int, np.ndarray]:
+    """Return the result of `decode` for each of several rates, reading the file once."""
     parts: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
     first = np.zeros(1, np.float32)
     for i, block in enumerate(blocks(source, rates, max_seconds)):
@@ -101,20 +93,20 @@ def decode_at(source: Source, rates: Sequence[int], max_seconds: float = LONGEST
             first = block.mono[:1].copy()
         for rate, samples in block.at.items():
             parts[rate].append(samples)
-    whole = {rate: some[0] if len(some) == 1 else np.concatenate(some) for rate, some in parts.items()}
+    whole = {rate: part[0] if len(part) == 1 else np.concatenate(part) for rate, part in parts.items()}
     # a clip may be shorter than one sample at the new rate
     return {rate: np.ascontiguousarray(samples if len(samples) else first) for rate, samples in whole.items()}
 
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a recording.
+    """A part of a recording.
 
     Attributes:
         mono: float32 (n,), at the file's own rate.
         samplerate: that rate, in Hz.
-        at: by rate asked for float32 (m,), the samples that have come out of the resampler so far.
-        last: whether it is the recording's last.
+        at: for each requested rate float32 (m,), the samples that the resampler has returned so far.
+        last: whether it is the recording's last block.
     """
 
     mono: np.ndarray
@@ -123,30 +115,25 @@ class Block:
     last: bool
 
 
-def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) -> Iterator[Block]:
-    """Read a recording of any length piece by piece, in memory that does not grow with it.
+def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.inf) -> Iterator[Block]:
+    """Read a recording of any length in blocks, in memory that does not grow with it.
 
     Args:
         source: a path, or the bytes of an audio file.
-        rates: in Hz, those that the samples are wanted at.
-        max_seconds: length of the longest recording that is taken.
+        rates: of the samples, in Hz.
+        max_seconds: maximum length of a recording.
 
     Yields:
-        blocks that together have at each rate what `decode` makes of the whole.
+        blocks that together have at each rate the samples that `decode` returns.
 
     Raises:
         AudioError: as for `decode`.
     """
-    import soxr
-
     with _opened(source) as file:
-        log, rate = file.extra_info, file.samplerate
-        if file.frames < 1:
-            raise AudioError("no samples in it")
-        _check_whole(log)
-        _check_length(file.frames, rate, max_seconds)
+        _check_header(file, max_seconds)
+        rate = file.samplerate
         size = max(1, min(BLOCK // file.channels, BLOCK * rate // max(rates)))
-        streams: dict[int, soxr.ResampleStream] = {}
+        resample = _resamplers(rate, rates)
         seen, mono = 0, _read_mono(file, min(size, file.frames))
         if not len(mono):
             raise AudioError("no samples in it")
@@ -155,24 +142,35 @@ def blocks(source: Source, rates: Sequence[int], max_seconds: float = math.inf) 
             _check_length(seen, rate, max_seconds)
             following = _read_mono(file, min(size, file.frames - seen))
             last = not len(following)
-            at = {}
-            for wanted in rates:
-                if wanted == rate:
-                    at[wanted] = mono
-                elif last and not streams.get(wanted):
-                    at[wanted] = _finite(soxr.resample(mono, rate, wanted, quality="HQ"))
-                else:
-                    if wanted not in streams:
-                        streams[wanted] = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
-                    at[wanted] = _finite(streams[wanted].resample_chunk(mono, last=last))
-            yield Block(mono, rate, at, last)
+            yield Block(mono, rate, {to: function(mono, last) for to, function in resample.items()}, last)
             mono = following
         if seen < WHOLE * file.frames < UNKNOWN and (file.format != "MP3" or _counts_frames(source)):
-            raise AudioError(f"truncated: the header promises {file.frames} samples, there are {seen}")
+            raise AudioError(f"truncated: {seen} samples, expected {file.frames} as in the header")
+
+
+def _resamplers(rate: int, rates: Sequence[int]) -> dict[int, Callable[[np.ndarray, bool], np.ndarray]]:
+    """Return for each rate a function that resamples the next block; it is told whether that is the last."""
+    import soxr
+
+    def make(to: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+        stream: soxr.ResampleStream | None = None
+
+        def resample(mono: np.ndarray, last: bool) -> np.ndarray:
+            nonlocal stream
+            if to == rate:
+                return mono
+            if last and stream is None:  # a single block
+                return _finite(soxr.resample(mono, rate, to, quality="HQ"))
+            stream = stream or soxr.ResampleStream(rate, to, 1, dtype="float32", quality="HQ")
+            return _finite(stream.resample_chunk(mono, last=last))
+
+        return resample
+
+    return {to: make(to) for to in rates}
 
 
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:
-    """Where the fixed crops for prediction begin: `count` evenly spaced ones, or the whole clip once.
+    """Return the first samples of the fixed crops for prediction: `count` evenly spaced ones, or the whole clip once.
 
     Args:
         n_samples: the clip's length, at least 1.
@@ -180,7 +178,7 @@ def even_starts(n_samples: int, length: int, count: int) -> list[int]:
         count: crops of a clip that is longer than one.
 
     Returns:
-        first samples; a clip that is shorter than a crop starts before 0, so that it lies centred in zeros.
+        first samples; negative for a clip that is shorter than a crop, so that it is centred in zeros.
     """
     spare = n_samples - length
     if spare <= 0:
@@ -189,12 +187,12 @@ def even_starts(n_samples: int, length: int, count: int) -> list[int]:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[sf.SoundFile]:
-    """An open audio file; what libsndfile says against it, then or later, becomes an `AudioError`."""
+def _opened(source: AudioSource) -> Iterator[sf.SoundFile]:
+    """Open an audio file; errors of libsndfile, then or later, become an `AudioError`."""
     import soundfile as sf
 
-    class Stream(sf.SoundFile):
-        """Read from front to back; else soundfile seeks after every read, which not every file can."""
+    class Stream(sf.SoundFile):  # type: ignore[misc]  # soundfile has no types
+        """Read from front to back: soundfile seeks after every read of a seekable file, which not every file can."""
 
         def seekable(self) -> bool:
             return False
@@ -209,14 +207,14 @@ def _opened(source: Source) -> Iterator[sf.SoundFile]:
         with Stream(handle, closefd=False) as file:
             yield file
     except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise AudioError(f"unreadable audio ({_brief(error)})") from error
+        raise AudioError(f"unreadable audio ({_last_part(error)})") from error
     finally:
         if isinstance(handle, int):
             os.close(handle)
 
 
 def _open_regular(path: str | PathLike[str]) -> int:
-    """A descriptor of a file that has bytes in it; a fifo or a device is refused, not waited for."""
+    """Return a descriptor of a file with bytes in it; a fifo or a device is refused without waiting for it."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
@@ -230,18 +228,18 @@ def _open_regular(path: str | PathLike[str]) -> int:
     raise AudioError("empty file" if stat.S_ISREG(status.st_mode) else "not a regular file")
 
 
-def _counts_frames(source: Source) -> bool:
-    """Whether an MP3 says how long it is, in a Xing or Info header; else its length is an estimate."""
+def _counts_frames(source: AudioSource) -> bool:
+    """Return whether an MP3 has its length in a Xing or Info header; otherwise libsndfile estimates it."""
     with io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else open(source, "rb") as file:
         start = file.read(10)
-        if start[:3] == b"ID3":  # a tag, whose length has 7 bits a byte
+        if start[:3] == b"ID3":  # a tag, whose length has 7 bits per byte
             file.seek(sum(byte << 7 * i for i, byte in enumerate(reversed(start[6:]))), io.SEEK_CUR)
         start = file.read(1024)
     return b"Xing" in start or b"Info" in start
 
 
 def _read_mono(file: sf.SoundFile, n_frames: int) -> np.ndarray:
-    """The next samples of all channels, averaged: float32 (n,), fewer than `n_frames` at the end."""
+    """Return the next samples, channels averaged: float32 (n,), fewer than `n_frames` at the end."""
     samples = file.read(n_frames, dtype="float32", always_2d=True)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     return _finite(np.ascontiguousarray(mono))
@@ -253,21 +251,25 @@ def _finite(samples: np.ndarray) -> np.ndarray:
     return samples
 
 
+def _check_header(file: sf.SoundFile, max_seconds: float) -> None:
+    """Raise `AudioError` for a file that is empty, broken off, or too long by its header.
+
+    libsndfile's log says ``data : 88200 (should be 39956)`` of a WAV that was broken off. A recorder that writes into a
+    pipe does not know the length and writes the greatest number, which is not a fault.
+    """
+    if file.frames < 1:
+        raise AudioError("no samples in it")
+    for promised, actual in re.findall(r"^data\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
+        if int(actual) < int(promised) < 0x7FFFF000:
+            raise AudioError(f"truncated: {actual} bytes of samples, expected {promised} as in the header")
+    _check_length(file.frames, file.samplerate, max_seconds)
+
+
 def _check_length(frames: int, samplerate: int, max_seconds: float) -> None:
     if max_seconds * samplerate < frames < UNKNOWN:
         raise AudioError(f"longer than max_seconds={max_seconds:g}: {frames / samplerate:.0f} s")
 
 
-def _check_whole(log: str) -> None:
-    """Refuse a WAV that broke off: libsndfile's log says ``data : 88200 (should be 39956)``.
-
-    A recorder that writes into a pipe does not know the length and writes the greatest number: that is no fault.
-    """
-    for promised, there in re.findall(r"^data\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE):
-        if int(there) < int(promised) < 0x7FFFF000:
-            raise AudioError(f"truncated: the header promises {promised} bytes of samples, there are {there}")
-
-
-def _brief(error: Exception) -> str:
-    """The last part of a library's message, on one line and without the path that it repeats."""
+def _last_part(error: Exception) -> str:
+    """Return the last part of a library's message, on one line, without the path that it repeats."""
     return " ".join(str(error).split()).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What the cache folder holds, for people who want to see it or have the space back."""
+"""List and clear the cache folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsat.data.clip_store import read_header
-from fsat.data.sample import SAMPLE
+from fsat.data.clip_store import clips_dir, read_header
+from fsat.data.synth import SAMPLE
 from fsat.files import (
     INDEX,
     JOURNAL,
@@ -18,28 +18,28 @@ from fsat.files import (
     UNFINISHED,
     Damaged,
     cache_dir,
-    clips_dir,
-    explained,
-    in_bytes,
+    cache_errors,
+    format_bytes,
     lock_path,
     read_facts,
-    remove,
+    remove_store,
+    try_lock,
 )
 
 _STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?")
 
 
 @dataclass(frozen=True)
-class Kept:
+class Store:
     """A clip store.
 
     Attributes:
-        folder: where it is.
+        folder: its path.
         size: in bytes.
         sampling_rate: in Hz; 0 if not known.
-        clips: how many; 0 if not known.
+        clips: number of clips; 0 if not known.
         made, used: seconds since 1970; 0 if not known.
-        note: what is odd about it.
+        note: its state, unless it is finished and readable.
     """
 
     folder: Path
@@ -50,42 +50,42 @@ class Kept:
     used: float = 0.0
     note: str = ""
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table."""
+        return (
+            f"{self.sampling_rate} Hz" if self.sampling_rate else "?",
+            str(self.clips) if self.sampling_rate else "?",
+            format_bytes(self.size),
+            _date(self.made),
+            _date(self.used),
+            f"{self.folder}{self.note and f'  ({self.note})'}",
+        )
+
 
 def list_cache() -> list[str]:
-    """Lines that say what is in the cache: a table of the clip stores, the generated sounds, the total.
+    """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total.
 
     Raises:
         FsatError: the cache folder cannot be read.
     """
-    with explained(cache_dir()):
-        stores = [_look(folder) for folder in _stores()]
-        others = [("generated sounds", folder) for folder in _generated()] + [("notes of checks", f) for f in _memos()]
-        sized = [(what, folder, _size(folder)) for what, folder in others]
+    with cache_errors(cache_dir()):
+        stores = [_read_store(folder) for folder in _stores()]
+        others = [("generated sounds", folder, _size(folder)) for folder in _generated()]
+        others += [("notes of checks", folder, _size(folder)) for folder in _memos()]
     lines = []
     if stores:
-        rows = [("rate", "clips", "size", "made", "last used", "folder")]
-        rows += [
-            (
-                f"{kept.sampling_rate} Hz" if kept.sampling_rate else "?",
-                str(kept.clips) if kept.sampling_rate else "?",
-                in_bytes(kept.size),
-                _when(kept.made),
-                _when(kept.used),
-                f"{kept.folder}{kept.note and f'  ({kept.note})'}",
-            )
-            for kept in stores
-        ]
+        rows = [("rate", "clips", "size", "made", "last used", "folder"), *(store.cells for store in stores)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for *cells, last in rows:
-            cells = [cell.rjust(width) for cell, width in zip(cells, widths, strict=False)]
-            lines.append("  ".join([*cells, last]))
-    lines += [f"{what}: {in_bytes(size)} in {folder}" for what, folder, size in sized]
-    total = sum(kept.size for kept in stores) + sum(size for *_, size in sized)
-    return [*lines, f"total: {in_bytes(total)} in {cache_dir().absolute()}"]
+            lines.append("  ".join([*(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)), last]))
+    lines += [f"{name}: {format_bytes(size)} in {folder}" for name, folder, size in others]
+    total = sum(store.size for store in stores) + sum(size for *_, size in others)
+    return [*lines, f"total: {format_bytes(total)} in {cache_dir().absolute()}"]
 
 
 def clear_cache(everything: bool = False) -> Iterator[str]:
-    """Remove the clip stores that no process is making, and say line by line what is done.
+    """Remove the clip stores that no process is building; yields one line per folder.
 
     Args:
         everything: remove the generated sounds too.
@@ -93,34 +93,28 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
     Raises:
         FsatError: a store cannot be removed.
     """
-    from filelock import FileLock, Timeout
-
     freed = 0
-    with explained(cache_dir()):
+    with cache_errors(cache_dir()):
         stores, others = _stores(), [*_memos(), *(_generated() if everything else [])]
     for folder in stores:
-        size = _size(folder)
-        with explained(folder):
-            lock = FileLock(lock_path(folder))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                yield f"{folder}: is being made by another process, and stays"
-                continue
-            try:
-                if folder.exists():  # still
-                    remove(folder)
-                    freed += size
-                    yield f"{folder}: removed"
-            finally:
-                lock.release()
+        with cache_errors(folder), try_lock(lock_path(folder)) as held:
+            if not held:
+                yield f"{folder}: kept, because another process is building it"
+            elif folder.exists():
+                freed += _remove(folder)
+                yield f"{folder}: removed"
     for folder in others:
-        size = _size(folder)
-        with explained(folder):
-            remove(folder)
-        freed += size
+        with cache_errors(folder):
+            freed += _remove(folder)
         yield f"{folder}: removed"
-    yield f"freed: {in_bytes(freed)} in {cache_dir().absolute()}"
+    yield f"freed: {format_bytes(freed)} in {cache_dir().absolute()}"
+
+
+def _remove(folder: Path) -> int:
+    """Remove a folder and return its size in bytes."""
+    size = _size(folder)
+    remove_store(folder)
+    return size
 
 
 def _stores() -> list[Path]:
@@ -128,8 +122,8 @@ def _stores() -> list[Path]:
 
 
 def _generated() -> list[Path]:
-    start = SAMPLE.rstrip("0123456789")
-    return [folder for folder in _folders(cache_dir().absolute()) if folder.name.startswith(start)]
+    prefix = SAMPLE.rstrip("0123456789")
+    return [folder for folder in _folders(cache_dir().absolute()) if folder.name.startswith(prefix)]
 
 
 def _memos() -> list[Path]:
@@ -137,29 +131,30 @@ def _memos() -> list[Path]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """Folders that are really in the cache: what a link leads to is somebody else's."""
+    """Return the folders in `parent`, without links out of the cache."""
     if not parent.is_dir() or not parent.resolve().is_relative_to(cache_dir().resolve()):
         return []
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _look(folder: Path) -> Kept:
+def _read_store(folder: Path) -> Store:
     size = _size(folder)
     if folder.name.endswith(REMOVED):
-        return Kept(folder, size, note="half removed")
+        return Store(folder, size, note="half removed")
+    unfinished = folder.name.endswith(UNFINISHED)
     try:
-        if folder.name.endswith(UNFINISHED):
+        if unfinished:
             with open(folder / JOURNAL, "rb") as journal:
-                header = read_header(journal) or {}
-                done = sum(1 for _ in journal)
-            note = f"unfinished: {done} of {header.get('clips', '?')} clips"
+                header, clips = read_header(journal), sum(1 for _ in journal)
+            note = f"unfinished: {clips} of {header.get('clips', '?')} clips"
             used = (folder / JOURNAL).stat().st_mtime
-            return Kept(folder, size, header.get("sampling_rate", 0), done, used=used, note=note)
-        facts = read_facts(folder / INDEX)
-        used = (folder / INDEX).stat().st_mtime
-        return Kept(folder, size, facts["sampling_rate"], len(facts["digests"]), facts["made"], used)
+            return Store(folder, size, header.get("sampling_rate", 0), clips, used=used, note=note)
+        if facts := read_facts(folder / INDEX):
+            used = (folder / INDEX).stat().st_mtime
+            return Store(folder, size, facts["sampling_rate"], len(facts["digests"]), facts["made"], used)
     except (OSError, Damaged):
-        return Kept(folder, size, note="unfinished" if folder.name.endswith(UNFINISHED) else "damaged")
+        pass
+    return Store(folder, size, note="unfinished" if unfinished else "damaged")
 
 
 def _size(folder: Path) -> int:
@@ -172,5 +167,5 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _when(seconds: float) -> str:
+def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"

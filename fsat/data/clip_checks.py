@@ -1,12 +1,11 @@
-"""Is this file a clip? One pass over the names and headers of a table's clips, before anything is trained.
+"""Check the names and headers of a table's clips in one pass, before any training.
 
-Every file is also hashed on the way, so that a dataset's digest speaks of the sounds and not only of their names. What
-was found is noted in the cache folder, and a file that has not been touched since is not read again.
+Every file is also hashed, so that a dataset's digest depends on the sounds and not only on their names. The results
+are kept in the cache folder, and a file that has not changed since is not read again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
@@ -15,31 +14,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from fsat.data.audio import read_header
 from fsat.errors import AudioError
-from fsat.files import MEMOS, Damaged, cache_dir, key_of, read_facts, write_facts
+from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
 CHECKS = 1
-"""Raised when files that were usable clips would be so no more, or would be hashed otherwise."""
+"""Raised when files that were usable clips no longer are, or are hashed differently."""
 
 RACY_SECONDS = 2.0
-"""A file that was changed this short a time ago may be changed again without that its times show it."""
-
-_CHUNK_BYTES = 1 << 20
+"""A file changed within this time may change again without a change of its times."""
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What is known of a clip without decoding it.
+    """Facts of a clip that need no decoding; all but the reason are 0 or empty for an unusable clip.
 
     Attributes:
-        frames: length in samples per channel; 0 where the clip is unusable.
-        samplerate: in Hz; 0 where the clip is unusable.
-        digest: hash of the file's bytes; empty where the clip is unusable.
-        reason: why the clip is unusable; empty where it is usable.
-        stamp: what tells whether the file was changed since; empty where the clip is unusable.
+        frames: length in samples per channel.
+        samplerate: in Hz.
+        digest: hash of the file's bytes.
+        reason: why the clip is unusable; empty for a usable one.
+        stamp: differs if the file was changed since.
     """
 
     frames: int = 0
@@ -49,35 +47,34 @@ class ClipFacts:
     stamp: tuple[int, ...] = ()
 
 
-def check_clips(folder: Path, fnames: Sequence[str], what: str) -> list[ClipFacts]:
+def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[ClipFacts]:
     """Check every file of a table, in order.
 
     Args:
         folder: the folder that the names are relative to.
-        fnames: file names as they stand in the table.
-        what: what the progress line calls them, such as "training clips".
+        fnames: file names as in the table.
+        description: of the clips in the progress line, such as "training clips".
     """
     root = folder.resolve()
-    facts, known = [], _recall(root)
-    now = time.time()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, Progress(f"checking {what}", len(fnames)) as progress:
+    known, now = _read_memo(root), time.time()
+    facts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"checking {description}", len(fnames)) as progress:
         for result in pool.map(lambda fname: check_clip(root, fname, known), fnames):
             facts.append(result)
             progress.advance()
-    _remember(root, dict(zip(fnames, facts, strict=True)), known, now)
+    _write_memo(root, dict(zip(fnames, facts, strict=True)), known, now)
     return facts
 
 
 def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = None) -> ClipFacts:
-    """Check one file; `root` must be resolved.
+    """Check one file.
 
     Args:
-        root: the folder that the name is relative to.
-        fname: as it stands in the table.
-        known: facts of files that need not be read again if their stamp is the same.
+        root: the folder that the name is relative to; must be resolved.
+        fname: as in the table.
+        known: facts that are returned without reading the file if its stamp is the same.
     """
-    reason = why_outside(root, fname)
-    if reason:
+    if reason := why_outside(root, fname):
         return ClipFacts(reason=reason)
     path = root / fname
     try:
@@ -100,7 +97,7 @@ def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = N
 
 
 def why_outside(root: Path, fname: str) -> str:
-    """Why a name must not be opened, because it leads out of `root`; an empty string if it may."""
+    """Return the reason why a file name must not be opened below `root`; an empty string if it may."""
     if not fname.strip():
         return "the file name is empty"
     if "\0" in fname:
@@ -120,43 +117,35 @@ def why_outside(root: Path, fname: str) -> str:
 
 
 def stamp_of(status: os.stat_result) -> tuple[int, ...]:
-    """Size, times of change in ns, and inode: another file, or another content, has another stamp."""
+    """Return size, times of change in ns, and inode, which differ for another file or another content."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def hash_file(path: Path) -> str:
-    """Hash of a file's bytes; raises OSError."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def memo_path(root: Path) -> Path:
-    """Where it is noted what was found in a folder."""
+    """Return the file with the results of earlier checks of a folder."""
     return cache_dir().absolute() / MEMOS / f"{key_of(str(root))}.json"
 
 
-def _recall(root: Path) -> dict[str, ClipFacts]:
-    """What was found in this folder before; nothing where that cannot be read, as it is only a memo."""
+def _read_memo(root: Path) -> dict[str, ClipFacts]:
+    """Return the results of earlier checks of this folder; none if they cannot be read."""
     try:
-        memo = read_facts(memo_path(root))
-    except (OSError, Damaged):
+        memo = read_facts(memo_path(root)) or {}
+    except Damaged:
         return {}
     if memo.get("checks") != CHECKS or memo.get("folder") != str(root):
         return {}
-    return {fname: ClipFacts(*facts, stamp=tuple(stamp)) for fname, (*facts, stamp) in memo["files"].items()}
+    files: dict[str, list[Any]] = memo["files"]
+    return {fname: ClipFacts(*facts, stamp=tuple(stamp)) for fname, (*facts, stamp) in files.items()}
 
 
-def _remember(root: Path, found: dict[str, ClipFacts], known: dict[str, ClipFacts], now: float) -> None:
-    """Note what was found of usable clips; where that cannot be written, the next run reads the files again."""
-    settled = 1e9 * (now - RACY_SECONDS)
-    sure = {fname: facts for fname, facts in found.items() if not facts.reason and max(facts.stamp[1:3]) < settled}
-    if sure == known:
+def _write_memo(root: Path, checked: dict[str, ClipFacts], known: dict[str, ClipFacts], now: float) -> None:
+    """Keep the results of usable clips; if they cannot be written, the next run reads the files again."""
+    latest = 1e9 * (now - RACY_SECONDS)
+    certain = {fname: facts for fname, facts in checked.items() if not facts.reason and max(facts.stamp[1:3]) < latest}
+    if certain == known:
         return
     with suppress(OSError):
         path = memo_path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = {fname: astuple(facts) for fname, facts in sure.items()}
+        files = {fname: astuple(facts) for fname, facts in certain.items()}
         write_facts(path, {"checks": CHECKS, "folder": str(root), "files": files})

@@ -1,8 +1,12 @@
-"""Decoding a dataset's clips into a store's folder, so that a run that is killed loses nothing.
+"""Decode and resample clips once for each sampling rate, and keep them in the cache folder.
 
-The samples of each clip are appended to one file, then a line to a journal: the clip's number, length, checksum and
-error, under the line's own checksum. A later run reads the journal up to its last whole line, checks the samples that
-it speaks of, cuts both files there and goes on.
+A store is found by the content of its clips, not by their names or labels: relabelling a table decodes nothing, and a
+clip that is replaced, added or removed makes another store, which takes over the samples of the clips that are the
+same.
+
+A build that is killed loses nothing: the samples of each clip are appended to one file, then a line to a journal: the
+clip's number, length, checksum and error, under the line's own checksum. A later run reads the journal up to its last
+whole line, checks the samples that it names, truncates both files there and continues.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,7 +25,8 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.data.audio import decode
-from fsat.data.clip_checks import hash_file, stamp_of
+from fsat.data.clip_checks import stamp_of
+from fsat.data.clips import Clips, Decoded, Floats
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.files import (
     INDEX,
@@ -29,21 +34,29 @@ from fsat.files import (
     SAMPLES,
     UNFINISHED,
     Damaged,
+    cache_dir,
+    cache_errors,
+    check_parts,
     check_space,
-    explained,
+    disk_errors,
+    hash_file,
+    key_of,
+    locked,
     read_crc,
     read_facts,
+    remove_store,
     sync_folder,
+    unreadable,
     write_all,
     write_facts,
-)  # fmt: skip
+)
 from fsat.parallel.executor import Threads
-from fsat.progress import Progress
+from fsat.progress import Progress, say
 
 FORMAT = 1
 """Raised when the layout of a store changes, or the samples that `decode` makes of the same bytes."""
 
-_BYTES_PER_ENTRY = 256  # of index and journal, generously
+_BYTES_PER_ENTRY = 256  # upper bound for a clip in index and journal
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,11 @@ class ClipFile:
     """A file to decode.
 
     Attributes:
-        path: where it is.
-        digest: hash of its bytes, as `fsat.data.clip_checks` makes it.
+        path: its path.
+        digest: hash of its bytes, as `fsat.files.hash_file` makes it.
         stamp: of the file when it was hashed; empty if not known.
-        frames: length in samples per channel, as its header says; 0 if not known.
-        samplerate: in Hz, as its header says; 0 if not known.
+        frames: length in samples per channel, by its header; 0 if not known.
+        samplerate: in Hz, by its header; 0 if not known.
     """
 
     path: Path
@@ -66,7 +79,7 @@ class ClipFile:
 
 
 class Entry(NamedTuple):
-    """What is kept of a clip beside its samples: length, CRC-32, whether all are 0, and why it cannot be used."""
+    """What a store's index says of a clip: length, CRC-32, whether all samples are 0, and why it is unusable."""
 
     length: int
     crc: int
@@ -74,8 +87,69 @@ class Entry(NamedTuple):
     error: str
 
 
+def clips_dir() -> Path:
+    """Return the folder of the clip stores."""
+    return cache_dir().absolute() / "clips"
+
+
+def open_clips(files: Sequence[ClipFile], sampling_rate: int) -> Clips:
+    """Return the clips of these files, decoded, mixed down and resampled; from the cache if possible.
+
+    If several processes ask for the same clips, one decodes them and the others wait for it.
+
+    Args:
+        files: in the order of the clips.
+        sampling_rate: in Hz.
+
+    Returns:
+        a clip for each file; one that cannot be decoded has length 0 and an error.
+
+    Raises:
+        DataError: a file was changed since it was hashed.
+        FsatError: a file cannot be read, the disk is full, or the cache folder cannot be written.
+    """
+    digests = [file.digest for file in files]
+    folder = clips_dir() / key_of([FORMAT, sampling_rate, digests])
+    with suppress(Damaged):  # another process may be removing it
+        if (clips := _open(folder, digests, sampling_rate)) is not None:
+            return clips
+    with cache_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder, "decoding these clips"):
+            try:
+                clips = _open(folder, digests, sampling_rate)
+            except Damaged as damage:
+                say(f"{folder}: the decoded clips are damaged ({damage}); decoding them again")
+                remove_store(folder)
+                clips = None
+            if clips is None:
+                build(folder, files, sampling_rate)
+                clips = _open(folder, digests, sampling_rate)
+    assert clips is not None, folder
+    return clips
+
+
+def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
+    """Open a finished store; None if it does not exist. Raises `Damaged`."""
+    facts = read_facts(folder / INDEX)
+    if facts is None:
+        if folder.exists():
+            raise Damaged(f"{INDEX} is missing")
+        return None
+    if [facts.get(name) for name in ("format", "sampling_rate", "digests")] != [FORMAT, sampling_rate, digests]:
+        raise Damaged(f"{INDEX} is that of other clips")
+    lengths = np.array(facts["lengths"], dtype=np.int64)
+    check_parts(folder / SAMPLES, 4 * lengths, facts["crcs"])
+    with suppress(OSError):  # the time is only shown by `fsat cache`
+        os.utime(folder / INDEX)
+    with unreadable(folder / SAMPLES):
+        samples = Floats.of_file(folder / SAMPLES)
+    silent = np.array(facts["silent"], dtype=bool)
+    return Clips(Decoded(samples, lengths, facts["errors"], silent, sampling_rate, folder))
+
+
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
-    """Decode every file into a store, or go on where a run before was stopped; the store's lock must be held.
+    """Decode every file into a store, or continue a build that was stopped; the store's lock must be held.
 
     Raises:
         FsatError: a file was changed since it was hashed or cannot be read, or the store cannot be written.
@@ -84,7 +158,7 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
     header = {"format": FORMAT, "sampling_rate": sampling_rate, "clips": len(files)}
     sizes = [_expected_bytes(file, sampling_rate) for file in files]
     entries: list[Entry] = []
-    with explained(folder, lambda: sum(sizes[len(entries) :])):
+    with cache_errors(folder, lambda: sum(sizes[len(entries) :])):
         unfinished.mkdir(parents=True, exist_ok=True)
         with (
             open(unfinished / SAMPLES, "ab+", buffering=0) as samples,
@@ -92,74 +166,84 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
         ):
             entries += _resume(samples, journal, header)
             check_space(unfinished, sum(sizes[len(entries) :]))
-            known = _finished_elsewhere(folder, sampling_rate, {file.digest for file in files[len(entries) :]})
-            workers = os.cpu_count() or 1
-            decoded = Threads(workers, 4 * workers).map(
-                lambda file: _samples_of(file, sampling_rate, known), files[len(entries) :]
-            )
-            with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress, closing(decoded):
+            with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress:
                 progress.advance(len(entries))
-                for clip, error in decoded:
+                for clip, error in _decode_all(folder, files[len(entries) :], sampling_rate):
                     interrupts.check()
-                    entry = Entry(len(clip), zlib.crc32(clip), len(clip) > 0 and not clip.any(), error)
+                    entry = Entry(len(clip), zlib.crc32(clip.data), len(clip) > 0 and not clip.any(), error)
                     write_all(samples, clip)
                     write_all(journal, _line([len(entries), *entry]))
                     entries.append(entry)
                     progress.advance()
             os.fsync(samples.fileno())
-        facts = {**header, "made": time.time(), "digests": [file.digest for file in files]}
-        lengths, crcs, silent, errors = (list(column) for column in zip(*entries, strict=True)) if entries else [[]] * 4
-        write_facts(unfinished / INDEX, {**facts, "lengths": lengths, "crcs": crcs, "silent": silent, "errors": errors})
+        columns = ("lengths", "crcs", "silent", "errors")
+        write_facts(
+            unfinished / INDEX,
+            {
+                **header,
+                "made": time.time(),
+                "digests": [file.digest for file in files],
+                **{name: [entry[i] for entry in entries] for i, name in enumerate(columns)},
+            },
+        )
         sync_folder(unfinished)
         os.rename(unfinished, folder)
         sync_folder(folder.parent)
         (folder / JOURNAL).unlink(missing_ok=True)
 
 
-def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Place]) -> tuple[np.ndarray, str]:
-    """Samples, or none and why; from another store if they are there."""
-    if (place := known.get(file.digest)) and (found := place.read()) is not None:
-        return found, ""
+def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield for each file its samples and '', or no samples and the reason; several are decoded ahead, in threads."""
+    known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
+    workers = os.cpu_count() or 1
+    decoded = Threads(workers, 4 * workers).map(lambda file: _samples_of(file, sampling_rate, known), files)
+    with closing(decoded):
+        yield from decoded
+
+
+def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location]) -> tuple[np.ndarray, str]:
+    """Return the samples of a clip, from another store if possible; or no samples and the reason."""
+    if (location := known.get(file.digest)) and (copied := location.read()) is not None:
+        return copied, ""
     try:
         samples, error = decode(file.path, sampling_rate), ""
     except AudioError:
         samples, error = _decode_again(file, sampling_rate)
-    with _readable(file):
+    with _read_errors(file):
         if file.stamp and stamp_of(os.stat(file.path)) != file.stamp:
             raise _changed(file)
     return samples, error
 
 
 def _decode_again(file: ClipFile, sampling_rate: int) -> tuple[np.ndarray, str]:
-    """Tell a fault of the clip, which is kept, from one of the file system or the machine, which is raised."""
-    with _readable(file):
+    """Decode a second time: a faulty clip is recorded, a failure of the file system or the machine is raised."""
+    with _read_errors(file):
         if hash_file(file.path) != file.digest:
             raise _changed(file)
     try:
         return decode(file.path, sampling_rate), ""
     except AudioError as error:
         if isinstance(error.__cause__, OSError | MemoryError):
-            raise FsatError(f"{file.path}: {error}, though it can be read; run again, or take the clip out") from error
+            raise FsatError(f"{file.path}: {error}; run again, or take the clip out") from error
         return np.empty(0, np.float32), str(error)
 
 
 @contextmanager
-def _readable(file: ClipFile) -> Iterator[None]:
-    """Turn an OSError of a clip's file into one line that names it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise _changed(file) from error
-    except OSError as error:
-        raise FsatError(f"{file.path}: cannot be read: {error.strerror or error}; mend that and run again") from error
+def _read_errors(file: ClipFile) -> Iterator[None]:
+    """Turn an OSError on reading a clip's file into one line."""
+    with disk_errors(file.path, "cannot be read", "fix that and run again"):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise _changed(file) from error
 
 
 def _changed(file: ClipFile) -> DataError:
-    return DataError(f"{file.path}: was changed while the clips were being read; run again when nobody changes them")
+    return DataError(f"{file.path}: was changed while the clips were being read; run again when no file changes")
 
 
 def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
-    """About how much a clip takes in the store."""
+    """Return about how many bytes a clip takes in the store."""
     if file.frames and file.samplerate:
         return 4 * -(-file.frames * sampling_rate // file.samplerate) + _BYTES_PER_ENTRY
     try:
@@ -168,24 +252,27 @@ def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
         return _BYTES_PER_ENTRY
 
 
+# --- the journal -----------------------------------------------------------------------------------
+
+
 def _line(facts: Sequence[Any] | dict[str, Any]) -> bytes:
     body = json.dumps(facts).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def _read_line(line: bytes) -> Any:
-    """The facts of a whole line; None of any other."""
+    """Return the facts of a whole line; None of any other."""
     crc, _, body = line.removesuffix(b"\n").partition(b" ")
     return json.loads(body) if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(body) else None
 
 
-def read_header(journal: BinaryIO) -> dict[str, Any] | None:
-    """The first line of a journal: format, sampling rate and number of clips; None if there is none."""
-    return _read_line(journal.readline())
+def read_header(journal: BinaryIO) -> dict[str, Any]:
+    """Return the first line of a journal: format, sampling rate and number of clips; empty if it is damaged."""
+    return _read_line(journal.readline()) or {}
 
 
-def _resume(samples: BinaryIO, journal: BinaryIO, header: dict[str, Any]) -> list[Entry]:
-    """The clips that were decoded before; both files are cut after them."""
+def _resume(samples: Any, journal: Any, header: dict[str, Any]) -> list[Entry]:
+    """Return the clips that were decoded before; truncate both files after them."""
     entries: list[Entry] = []
     samples.seek(0)
     journal.seek(0)
@@ -206,7 +293,10 @@ def _resume(samples: BinaryIO, journal: BinaryIO, header: dict[str, Any]) -> lis
     return entries
 
 
-class _Place(NamedTuple):
+# --- samples of other stores -----------------------------------------------------------------------
+
+
+class _Location(NamedTuple):
     """Where another store has the samples of a clip."""
 
     path: Path
@@ -215,26 +305,27 @@ class _Place(NamedTuple):
     crc: int
 
     def read(self) -> np.ndarray | None:
+        """Return the samples; None if they are damaged."""
         try:
-            found = np.fromfile(self.path, "<f4", self.length, offset=4 * self.start)
+            samples = np.fromfile(self.path, "<f4", self.length, offset=4 * self.start)
         except OSError:
             return None
-        return found if len(found) == self.length and zlib.crc32(found) == self.crc else None
+        return samples if len(samples) == self.length and zlib.crc32(samples.data) == self.crc else None
 
 
-def _finished_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> dict[str, _Place]:
-    """Where finished stores of the same rate have clips of these digests."""
-    found: dict[str, _Place] = {}
+def _samples_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> dict[str, _Location]:
+    """Return where finished stores of the same rate have clips of these digests."""
+    locations: dict[str, _Location] = {}
     for index in sorted(folder.parent.glob(f"*/{INDEX}")):
         try:
             facts = read_facts(index)
-        except (OSError, Damaged):
+        except Damaged:
             continue
-        if facts.get("format") != FORMAT or facts["sampling_rate"] != sampling_rate:
+        if facts is None or facts.get("format") != FORMAT or facts["sampling_rate"] != sampling_rate:
             continue
         start = 0
         for digest, length, crc in zip(facts["digests"], facts["lengths"], facts["crcs"], strict=True):
             if length and digest in digests:
-                found[digest] = _Place(index.parent / SAMPLES, start, length, crc)
+                locations[digest] = _Location(index.parent / SAMPLES, start, length, crc)
             start += length
-    return found
+    return locations

@@ -1,7 +1,7 @@
-"""Decoded clips as one sequence, whether they lie in memory or in a file that is far larger than memory.
+"""Decoded clips as one sequence, in memory or in a file that may be far larger than memory.
 
-A file is mapped, not read: the system loads what is looked at. Such pages count as this process's memory until they
-are handed back, which happens after every `TOUCHED_BYTES`; what is looked at again then comes from the system's cache.
+A file is mapped, not read: the system loads the pages that are used. Such pages count as this process's memory until
+they are returned, which happens after every `TOUCHED_BYTES`; pages used again come from the system's cache.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from fsat.errors import AudioError
 
 TOUCHED_BYTES = 128 << 20
-"""How much of a mapped file may be looked at before its pages are handed back."""
+"""Bytes of a mapped file that may be used before its pages are returned."""
 
 ABSENT = "there is no such clip"
-"""The error of a row that `Clips.take` was asked to leave empty."""
+"""Error of a row that `Clips.take` leaves empty."""
 
 
 class Floats:
@@ -39,34 +39,34 @@ class Floats:
     def of_file(cls, path: Path) -> Floats:
         """Map a file of little-endian float32; raises OSError."""
         with open(path, "rb") as file:
-            if not path.stat().st_size:  # which cannot be mapped
+            if not path.stat().st_size:  # an empty file cannot be mapped
                 return cls(_read_only(np.empty(0, np.float32)))
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls(np.frombuffer(mapped, "<f4"), mapped)
 
     def touch(self, n_values: int) -> None:
-        """Say that `n_values` more are being looked at."""
+        """Count `n_values` more as used; return the pages to the system when there are many."""
         if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
         with self._lock:
             self._touched += 4 * n_values
             if self._touched > TOUCHED_BYTES:
                 self._touched = 0
-                self._mapped.madvise(mmap.MADV_DONTNEED)  # of a shared read-only mapping, so nothing is lost
+                self._mapped.madvise(mmap.MADV_DONTNEED)  # a shared read-only mapping, so nothing is lost
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Everything that was decoded together, of which `Clips` are views.
+class Decoded:
+    """All clips that were decoded together, of which `Clips` are views.
 
     Attributes:
         samples: clip after clip.
         lengths: int64 (n,), in samples.
-        errors: per clip why it cannot be used, '' where it can.
+        errors: for each clip the reason why it is unusable, '' for usable ones.
         silent: bool (n,).
         sampling_rate: in Hz.
-        folder: where it is kept; None if it is in memory only.
-        features: fixed features by the name of their file, those that were opened and checked already.
+        folder: the clip store; None for clips in memory.
+        features: features of the clips by file name, those already opened and checked.
     """
 
     samples: Floats
@@ -80,60 +80,60 @@ class Whole:
     @cached_property
     def starts(self) -> np.ndarray:
         """First sample of each clip, int64 (n,)."""
-        return np.cumsum(self.lengths) - self.lengths
+        return np.asarray(np.cumsum(self.lengths) - self.lengths)
 
 
 class Clips:
     """A read-only sequence of decoded clips; ``clips[i]`` is float32 (lengths[i],) in about [-1, 1].
 
     Attributes:
-        whole: what was decoded together.
-        rows: int64 (n,), the place of each clip in it; -1 for a clip that is absent.
+        decoded: all clips that were decoded together.
+        rows: int64 (n,), the index of each clip among these; -1 for a clip that is absent.
         sampling_rate: in Hz.
-        lengths: int64 (n,), in samples; 0 where the clip cannot be used.
-        errors: per clip the reason why it cannot be used, '' where it can.
+        lengths: int64 (n,), in samples; 0 for an unusable clip.
+        errors: for each clip the reason why it is unusable, '' for usable ones.
         silent: bool (n,), usable but every sample is 0.
     """
 
-    def __init__(self, whole: Whole, rows: np.ndarray | None = None) -> None:
-        self.whole, self.sampling_rate = whole, whole.sampling_rate
-        self.rows = np.arange(len(whole.lengths)) if rows is None else rows
-        self.lengths = np.append(whole.lengths, 0)[self.rows]  # row -1 is the 0
-        self.silent = np.append(whole.silent, False)[self.rows]
-        self.errors = [ABSENT if row < 0 else whole.errors[row] for row in self.rows.tolist()]
-        self._starts = np.append(whole.starts, 0)[self.rows]
+    def __init__(self, decoded: Decoded, rows: np.ndarray | None = None) -> None:
+        self.decoded, self.sampling_rate = decoded, decoded.sampling_rate
+        self.rows = np.arange(len(decoded.lengths)) if rows is None else rows
+        self.lengths = np.append(decoded.lengths, 0)[self.rows]  # row -1 is the 0
+        self.silent = np.append(decoded.silent, False)[self.rows]
+        self.errors = [ABSENT if row < 0 else decoded.errors[row] for row in self.rows.tolist()]
+        self._starts = np.append(decoded.starts, 0)[self.rows]
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[np.ndarray | AudioError], sampling_rate: int) -> Clips:
-        """Clips from memory.
+        """Make clips in memory.
 
         Args:
-            arrays: per clip float32 (n_samples,), n_samples >= 1, or the error for one that cannot be used.
+            arrays: for each clip float32 (n_samples,), n_samples >= 1, or the error of an unusable one.
             sampling_rate: in Hz.
         """
-        found = [np.empty(0, np.float32) if isinstance(array, AudioError) else np.asarray(array) for array in arrays]
-        for i, array in enumerate(found):
-            if array.dtype != np.float32 or array.ndim != 1 or (not len(array) and array is arrays[i]):
-                raise ValueError(f"clip {i}: got {array.dtype} {array.shape}, expected float32 (n_samples,)")
-        values = _read_only(np.concatenate([np.empty(0, np.float32), *found]))
-        lengths = np.array([len(array) for array in found], dtype=np.int64)
+        clips = [np.empty(0, np.float32) if isinstance(array, AudioError) else np.asarray(array) for array in arrays]
+        for i, clip in enumerate(clips):
+            if clip.dtype != np.float32 or clip.ndim != 1 or (not len(clip) and clip is arrays[i]):
+                raise ValueError(f"clip {i}: got {clip.dtype} {clip.shape}, expected float32 (n_samples,)")
+        values = _read_only(np.concatenate([np.empty(0, np.float32), *clips]))
+        lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
         errors = [str(array) if isinstance(array, AudioError) else "" for array in arrays]
-        silent = np.array([len(array) > 0 and not array.any() for array in found], dtype=bool)
-        return cls(Whole(Floats(values), lengths, errors, silent, sampling_rate))
+        silent = np.array([len(clip) > 0 and not clip.any() for clip in clips], dtype=bool)
+        return cls(Decoded(Floats(values), lengths, errors, silent, sampling_rate))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> np.ndarray:
         start, length = int(self._starts[i]), int(self.lengths[i])
-        self.whole.samples.touch(length)
-        return self.whole.samples.values[start : start + length]
+        self.decoded.samples.touch(length)
+        return self.decoded.samples.values[start : start + length]
 
     def take(self, indices: np.ndarray) -> Clips:
-        """A view of some clips, in this order; nothing is copied.
+        """Return a view of some clips, in this order; nothing is copied.
 
         Args:
-            indices: int (m,) places in this sequence, -1 for a clip of length 0 that is not there; or bool (n,).
+            indices: int (m,) indices into this sequence, -1 for an absent clip of length 0; or bool (n,).
         """
         indices = np.asarray(indices)
         if indices.dtype == bool:
@@ -143,13 +143,13 @@ class Clips:
         indices = indices.astype(np.int64, casting="same_kind" if indices.size else "unsafe")
         if indices.size and not -1 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"indices {indices.min()} to {indices.max()}, expected -1 to {len(self) - 1}")
-        return Clips(self.whole, np.append(self.rows, -1)[indices])
+        return Clips(self.decoded, np.append(self.rows, -1)[indices])
 
     def crops(self, indices: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """A piece of each of these clips, with zeros where it runs over an end.
+        """Return a piece of each of these clips, with zeros beyond its ends.
 
         Args:
-            indices: int (m,) places in this sequence.
+            indices: int (m,) indices into this sequence.
             starts: int (m,) first sample of each piece; may be negative.
             length: of a piece, in samples.
 
@@ -161,10 +161,10 @@ class Clips:
         first = np.maximum(starts, 0)
         last = np.minimum(starts + length, self.lengths[indices])
         offsets = self._starts[indices]
-        self.whole.samples.touch(int(np.maximum(last - first, 0).sum()))
-        places = np.stack([offsets + first, offsets + last, first - starts, last - starts], axis=1)
-        values = self.whole.samples.values
-        for row, (source, source_end, target, target_end) in zip(result, places.tolist(), strict=True):
+        self.decoded.samples.touch(int(np.maximum(last - first, 0).sum()))
+        edges = np.stack([offsets + first, offsets + last, first - starts, last - starts], axis=1)
+        values = self.decoded.samples.values
+        for row, (source, source_end, target, target_end) in zip(result, edges.tolist(), strict=True):
             if source >= source_end:
                 row[:] = 0
                 continue
@@ -175,7 +175,7 @@ class Clips:
 
 
 def _aligned(n_rows: int, length: int) -> np.ndarray:
-    """Uninitialised float32 (n_rows, length) on a 64-byte boundary, which TensorFlow takes over without a copy."""
+    """Return an uninitialised float32 (n_rows, length) on a 64-byte boundary, which TensorFlow uses without a copy."""
     memory = np.empty(n_rows * length + 16, np.float32)
     first = -memory.ctypes.data // memory.itemsize % 16
     return memory[first : first + n_rows * length].reshape(n_rows, length)

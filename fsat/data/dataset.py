@@ -10,17 +10,35 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config
-from fsat.data.cache import ClipFile, open_clips
+from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
 from fsat.study import study_id
 
+SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")
+"""Settings that a dataset's summary always shows; others only if they differ from their defaults."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The dataset options of a command.
+
+    Attributes:
+        data_dir: the data folder.
+        on_bad_clip: ``error`` or ``exclude``.
+        n_folds_given: whether the user set ``n_folds``.
+    """
+
+    data_dir: Path
+    on_bad_clip: str = "error"
+    n_folds_given: bool = False
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that a study's folds share.
+    """The data that all folds of a study share.
 
     Attributes:
         manifest: clips, labels, problems.
@@ -28,11 +46,11 @@ class Dataset:
         targets: int64 (n_train,), class of each training clip.
         folds: int64 (n_train,), the fold that holds the clip out.
         train: decoded training clips.
-        test: decoded test clips, one for every row of the test table; of length 0 where a clip is unusable.
-        taught: int64 (n_train,), the class that training takes each clip for, -1 for one that it leaves out; by
-            default `targets`. Scores are made on `targets` alone.
-        trusted: bool (n_train,), that class was checked, by hand or by `verify`; by default `verified`.
-        certainty: float32 (n_train,), in [0, 1], how sure it is where it is trusted; by default 1.
+        test: decoded test clips, one for every row of the test table; of length 0 if unusable.
+        target_classes: int64 (n_train,), the class that each clip is trained on, -1 for one that is left out; scores
+            use `targets` only.
+        trusted: bool (n_train,), that class was verified, by hand or by `verify`.
+        certainty: float32 (n_train,), in [0, 1], the probability of that class if it is trusted.
     """
 
     manifest: Manifest
@@ -41,29 +59,23 @@ class Dataset:
     folds: np.ndarray
     train: Clips
     test: Clips
-    taught: np.ndarray | None = None
-    trusted: np.ndarray | None = None
-    certainty: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        sure = np.ones(len(self.targets), dtype=np.float32)
-        for name, usual in (("taught", self.targets), ("trusted", self.verified), ("certainty", sure)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, usual)
+    target_classes: np.ndarray
+    trusted: np.ndarray
+    certainty: np.ndarray
 
     def relabelled(self, new_labels: Mapping[str, str], certainty: Mapping[str, float] | None = None) -> Dataset:
-        """The dataset with other labels to train on, which count as trusted.
+        """Return the dataset with other labels to train on, which count as trusted.
 
         Args:
-            new_labels: by clip; empty for a clip to leave out. Clips that are not in it keep theirs.
-            certainty: by clip, how sure its new label is, in [0, 1]; 1 where it is not given.
+            new_labels: by clip; empty to leave a clip out. Other clips keep their labels.
+            certainty: by clip, the probability of its new label, in [0, 1]; 1 by default.
         """
-        number = {label: i for i, label in enumerate(self.labels)} | {"": -1}
-        taught, trusted, sure = self.targets.copy(), self.verified.copy(), self.certainty.copy()
+        index = {label: i for i, label in enumerate(self.labels)} | {"": -1}
+        classes, trusted, probabilities = self.targets.copy(), self.verified.copy(), self.certainty.copy()
         for i, fname in enumerate(self.manifest.train["fname"]):
             if (label := new_labels.get(fname)) is not None:
-                taught[i], trusted[i], sure[i] = number[label], True, (certainty or {}).get(fname, 1)
-        return replace(self, taught=taught, trusted=trusted, certainty=sure)
+                classes[i], trusted[i], probabilities[i] = index[label], True, (certainty or {}).get(fname, 1)
+        return replace(self, target_classes=classes, trusted=trusted, certainty=probabilities)
 
     @property
     def labels(self) -> list[str]:
@@ -72,13 +84,28 @@ class Dataset:
 
     @property
     def verified(self) -> np.ndarray:
-        """Bool (n_train,): the label was checked by hand."""
-        return self.manifest.train["manually_verified"].to_numpy() == 1
+        """Bool (n_train,): the label was verified by hand."""
+        return self.manifest.verified
 
     @property
     def study(self) -> str:
         """The study's id."""
         return study_id(self.config, self.manifest.digest, self.labels)
+
+    def summary(self) -> list[str]:
+        """Return the warnings and one line about the study."""
+        lines = [f"warning: {warning}" for warning in self.manifest.warnings]
+        excluded = [problem for problem in self.manifest.problems if problem.split == "train"]
+        if excluded:
+            ellipsis = ", ..." if len(excluded) > 1 else ""
+            rows = count(len(excluded), "training row")
+            lines.append(f"warning: {rows} excluded (on_bad_clip=exclude): {excluded[0]}{ellipsis}")
+        defaults = Config().to_dict()
+        shown = {k: v for k, v in self.config.to_dict().items() if k in SHOWN or v != defaults[k]}
+        settings = " ".join(f"{name}={value}" for name, value in shown.items())
+        n_train, n_test = count(len(self.train), "training clip"), count(len(self.test), "test clip")
+        lines.append(f"study {self.study}: {n_train}, {n_test}, {len(self.labels)} classes; {settings}")
+        return lines
 
 
 def load_dataset(
@@ -92,52 +119,50 @@ def load_dataset(
 
     Args:
         folder: the data folder.
-        config: as chosen by the user.
+        config: the settings.
         on_bad_clip: ``error`` or ``exclude``.
-        n_folds_given: whether the user asked for ``config.n_folds``.
-        fold: a fold that will be asked for.
+        n_folds_given: whether the user set ``config.n_folds``.
+        fold: a fold that must exist.
 
     Raises:
         DataError: the dataset has problems; see `read_manifest`.
-        ConfigError: the folds asked for are not to be had; found before anything is decoded.
+        ConfigError: the folds do not fit the dataset; found before anything is decoded.
     """
     manifest = read_manifest(folder, on_bad_clip, config)
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
         check_fold(fold, config)
-    usable = (manifest.test["reason"] == "").to_numpy()
-    clips = open_clips(
-        [
-            *_files(manifest.train_folder, manifest.train),
-            *_files(manifest.test_folder, manifest.test[usable]),
-        ],
-        config.sampling_rate,
+    train, test = _open_clips(manifest, config.sampling_rate)
+    manifest = manifest.without(
+        _decoding_errors(manifest.train, train), _decoding_errors(manifest.test, test), on_bad_clip, config
     )
-    n_train = len(manifest.train)
-    train = clips.take(np.arange(n_train))
-    test = clips.take(np.where(usable, n_train - 1 + np.cumsum(usable), -1))
-
-    bad = {f"train/{name}": error for name, error in zip(manifest.train["fname"], train.errors, strict=True) if error}
-    bad |= {
-        f"test/{name}": error
-        for name, error, known in zip(manifest.test["fname"], test.errors, manifest.test["reason"], strict=True)
-        if error and not known
-    }
-    manifest = manifest.without(bad, on_bad_clip, config)
     train = train.take(train.lengths > 0)
-
     silent = [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]
     if silent:
-        more = ", ..." if len(silent) > 5 else ""
-        warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{more}"
+        ellipsis = ", ..." if len(silent) > 5 else ""
+        warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{ellipsis}"
         manifest = replace(manifest, warnings=[*manifest.warnings, warning])
-
     targets = manifest.targets
-    return Dataset(manifest, config, targets, fold_of_clips(manifest.train, targets, config), train, test)
+    folds = fold_of_clips(manifest.train, targets, config)
+    certainty = np.ones(len(targets), dtype=np.float32)
+    return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
+
+
+def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:
+    """Return the decoded clips of the training and the test table; unusable test clips have length 0."""
+    usable = (manifest.test["reason"] == "").to_numpy()
+    files = _files(manifest.train_folder, manifest.train)
+    n_train = len(files)
+    clips = open_clips(files + _files(manifest.test_folder, manifest.test[usable]), sampling_rate)
+    return clips.take(np.arange(n_train)), clips.take(np.where(usable, n_train - 1 + np.cumsum(usable), -1))
 
 
 def _files(folder: Path, table: pd.DataFrame) -> list[ClipFile]:
-    return [
-        ClipFile(folder / clip.fname, clip.digest, clip.stamp, clip.frames, clip.samplerate)
-        for clip in table.itertuples(index=False)
-    ]
+    columns = (table[name] for name in ("fname", "digest", "stamp", "frames", "samplerate"))
+    return [ClipFile(folder / fname, *facts) for fname, *facts in zip(*columns, strict=True)]
+
+
+def _decoding_errors(table: pd.DataFrame, clips: Clips) -> list[str]:
+    """Return for each row the reason why decoding failed, '' if it did not or the clip was unusable before."""
+    known = table["reason"] if "reason" in table else [""] * len(table)
+    return ["" if reason else error for reason, error in zip(known, clips.errors, strict=True)]

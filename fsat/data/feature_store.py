@@ -1,44 +1,61 @@
-"""Features that are computed once and kept beside the decoded clips that they were made of."""
+"""Features that are computed once and kept in a file beside the decoded clips that they were made of.
+
+`fixed_features` are the inputs of models on MFCC for the fixed crops that prediction takes, which never change.
+"""
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fsat import interrupts
-from fsat.data.clips import Floats, Whole
+from fsat.config import Config
+from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import (
     INDEX,
     UNFINISHED,
     Damaged,
+    cache_errors,
     check_parts,
     check_space,
-    explained,
+    key_of,
     locked,
     read_facts,
+    replace_whole,
+    unreadable,
     write_all,
     write_facts,
 )
 from fsat.progress import Progress, say
+from fsat.study import RECIPE
+
+FEATURES = 1
+"""Raised when the fixed crops or the MFCC made of the same samples change."""
+
+_CROPS_PER_BATCH = 64
+
+Batches = Callable[[], Iterable[np.ndarray]]
+"""Returns the rows of a file of features, in order, in batches: float32 (rows, ...)."""
 
 
-def kept_features(
-    whole: Whole, name: str, what: str, n_rows: int, row_size: int, parts: Callable[[], Iterable[np.ndarray]]
+def stored_features(
+    decoded: Decoded, name: str, what: str, n_rows: int, row_size: int, batches: Batches
 ) -> Floats | None:
-    """Values made of all clips of a store, from a file beside them, which is written if need be.
+    """Return features of all clips of a store from a file beside them, which is written if needed.
 
     Args:
-        whole: what was decoded together; its `features` remember what was opened.
-        name: of the file, ending in ``.f32``; it must say all that the values depend on beside the clips.
+        decoded: the clips; its `features` hold the files that were opened before.
+        name: of the file, ending in ``.f32``; it must identify all that the values depend on beside the clips.
         what: the features in words.
-        n_rows: how many rows there are.
+        n_rows: number of rows.
         row_size: values in a row.
-        parts: gives the rows, in order, some at a time: float32 (some, ...).
+        batches: computes the rows.
 
     Returns:
         float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared meanwhile.
@@ -46,67 +63,132 @@ def kept_features(
     Raises:
         FsatError: the disk is full, or the cache folder cannot be written.
     """
-    if whole.folder is None:
+    if decoded.folder is None:
         return None
-    if name not in whole.features and (kept := _open_or_write(whole.folder / name, what, n_rows, row_size, parts)):
-        whole.features[name] = kept
-    return whole.features.get(name)
+    if name not in decoded.features:
+        values = _open_or_write(decoded.folder / name, what, n_rows, row_size, batches)
+        if values is None:
+            return None
+        decoded.features[name] = values
+    return decoded.features[name]
 
 
-def _open_or_write(
-    path: Path, what: str, n_rows: int, row_size: int, parts: Callable[[], Iterable[np.ndarray]]
-) -> Floats | None:
+def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: Batches) -> Floats | None:
     size = 4 * n_rows * row_size
     with suppress(Damaged):
-        if kept := _open(path, size):
-            return kept
-    with explained(path, lambda: size):
+        if values := _open(path, size):
+            return values
+    with cache_errors(path, lambda: size):
         if not path.parent.parent.is_dir():  # the whole cache was cleared
             return None
         with locked(path.parent, f"computing these {what}"):
             if not (path.parent / INDEX).exists():
                 return None
             try:
-                kept = _open(path, size)
+                values = _open(path, size)
             except Damaged as damage:
                 say(f"{path.parent}: the {what} are damaged ({damage}); computing them again")
-                kept = None
-            if kept is None:
+                values = None
+            if values is None:
                 check_space(path.parent, size)
                 with Progress(f"computing {what}", n_rows) as progress:
-                    _write(path, parts(), lambda part: progress.advance(part.size // row_size))
-                kept = _open(path, size)
-    return kept
+                    _write(path, batches(), lambda batch: progress.advance(batch.size // row_size))
+                values = _open(path, size)
+    return values
 
 
 def _open(path: Path, size: int) -> Floats | None:
-    """What is in a file; None if there is none. Raises `Damaged`."""
-    try:
-        facts = read_facts(path.with_suffix(".json"))
-    except OSError:
+    """Open a file of features; None if it does not exist. Raises `Damaged`."""
+    facts = read_facts(path.with_suffix(".json"))
+    if facts is None:
         return None
     if sum(facts["sizes"]) != size:
         raise Damaged(f"{path.name} is that of other clips")
     check_parts(path, np.array(facts["sizes"], dtype=np.int64), facts["crcs"])
-    try:
+    with unreadable(path):
         return Floats.of_file(path)
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
-def _write(path: Path, parts: Iterable[np.ndarray], on_part: Callable[[np.ndarray], None]) -> None:
-    unfinished = path.with_name(path.name + UNFINISHED)
-    facts: dict[str, Sequence[int]] = {"sizes": [], "crcs": []}
-    try:
-        with open(unfinished, "wb", buffering=0) as file:
-            for part in parts:
-                interrupts.check()
-                write_all(file, part)
-                facts["sizes"].append(part.nbytes)
-                facts["crcs"].append(zlib.crc32(part))
-                on_part(part)
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        write_facts(path.with_suffix(".json"), facts)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _write(path: Path, batches: Iterable[np.ndarray], on_batch: Callable[[np.ndarray], None]) -> None:
+    """Write batch after batch, then their sizes and checksums; the store's lock must be held."""
+    for stray in path.parent.glob(f".*{UNFINISHED}.{path.name}"):  # of a process that was killed
+        stray.unlink()
+    sizes, crcs = [], []
+    with replace_whole(path) as unfinished, open(unfinished, "wb", buffering=0) as file:
+        for batch in batches:
+            interrupts.check()
+            write_all(file, batch)
+            sizes.append(batch.nbytes)
+            crcs.append(zlib.crc32(batch.data))
+            on_batch(batch)
+    write_facts(path.with_suffix(".json"), {"sizes": sizes, "crcs": crcs})
+
+
+class Features:
+    """Inputs of a model on MFCC for the fixed crops of clips, clip after clip.
+
+    Attributes:
+        n_crops: int64 (n_clips,), the rows of each clip; 0 for an unusable one.
+    """
+
+    def __init__(self, clips: Clips, config: Config, stored: Floats | None = None) -> None:
+        self.n_crops = fixed_crops(clips.lengths, config).counts
+        self._clips, self._config, self._stored = clips, config, stored
+        if stored is not None:  # the rows of these clips among those of all
+            counts = fixed_crops(clips.decoded.lengths, config).counts
+            starts = np.append(np.cumsum(counts) - counts, 0)[clips.rows]
+            own_starts = np.cumsum(self.n_crops) - self.n_crops
+            self._stored_rows = np.repeat(starts - own_starts, self.n_crops) + np.arange(len(self))
+
+    def __len__(self) -> int:
+        return int(self.n_crops.sum())
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return the inputs of these crops, float32 (stop - start, *config.dim), writable."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"rows {start} to {stop}, expected 0 to {len(self)}")
+        if self._stored is None:
+            return self._computed[start:stop].copy()
+        values = self._stored.values.reshape(-1, *self._config.dim)
+        self._stored.touch((stop - start) * values[:1].size)
+        return values[self._stored_rows[start:stop]]
+
+    @cached_property
+    def _computed(self) -> np.ndarray:
+        return np.concatenate([np.empty((0, *self._config.dim), np.float32), *_inputs(self._clips, self._config)])
+
+
+def fixed_features(clips: Clips, config: Config) -> Features:
+    """Return the MFCC of every clip's fixed crops, computed once and stored beside the clips.
+
+    Those of all clips that were decoded together are computed at once. For clips in memory they are computed in memory
+    at their first use.
+
+    Args:
+        clips: at ``config.sampling_rate``.
+        config: of a model on MFCC.
+
+    Raises:
+        FsatError: the disk is full, or the cache folder cannot be written.
+    """
+    if not config.use_mfcc or config.sampling_rate != clips.sampling_rate:
+        raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected MFCC at {clips.sampling_rate} Hz")
+    all_clips = Clips(clips.decoded)
+    key = key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
+    n_crops = len(fixed_crops(all_clips.lengths, config).which)
+    stored = stored_features(
+        clips.decoded,
+        f"features-{key}.f32",
+        "MFCC",
+        n_crops,
+        config.dim[0] * config.dim[1],
+        lambda: _inputs(all_clips, config),
+    )
+    return Features(clips, config, stored)
+
+
+def _inputs(clips: Clips, config: Config) -> Iterator[np.ndarray]:
+    """Compute the fixed crops' MFCC, batch by batch."""
+    crops = fixed_crops(clips.lengths, config)
+    for batch in crops.batches(_CROPS_PER_BATCH):
+        yield model_input(clips.crops(crops.which[batch], crops.starts[batch], config.audio_length), config)

@@ -1,6 +1,6 @@
-"""Which clip is held out by which fold: from the table's ``fold`` column, or by a stratified split.
+"""Assign each clip to the fold that holds it out: by the table's ``fold`` column, or by a stratified split.
 
-Folds are numbered from 0. The values of a ``fold`` column are sorted (as numbers where all are) and numbered so.
+Folds are numbered from 0. The values of a ``fold`` column are sorted (as numbers if all are) and numbered in order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,21 +19,21 @@ from fsat.errors import ConfigError, DataError, Problem, count
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
-    """Settle ``folds`` and ``n_folds`` for a dataset, so that a study's id says where its folds came from.
+    """Settle ``folds`` and ``n_folds`` for a dataset, so that a study's id depends on the source of its folds.
 
     Args:
         train: the manifest's training clips.
-        config: as chosen, ``folds`` may be ``auto``.
-        n_folds_given: whether the user asked for this ``n_folds``.
+        config: the settings; ``folds`` may be ``auto``.
+        n_folds_given: whether the user set ``n_folds``.
 
     Raises:
-        ConfigError: the column is asked for and is not there, or has another number of folds than asked for.
+        ConfigError: folds=column without a column, or a column with another number of folds than ``n_folds``.
     """
     if config.folds == "stratified" or (config.folds == "auto" and "fold" not in train):
         return replace(config, folds="stratified")
     if "fold" not in train:
         raise ConfigError("folds=column: the table has no fold column; add one, or use folds=stratified")
-    n_folds = len(_numbered(train["fold"]))
+    n_folds = len(set(_fold_keys(train["fold"])))
     if n_folds < 2:
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
     if n_folds_given and config.n_folds != n_folds:
@@ -50,17 +51,17 @@ def check_fold(fold: int, config: Config) -> None:
 
 
 def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]:
-    """Classes with fewer clips than folds, which no split can spread over all folds."""
+    """Return the classes with fewer clips than folds as problems."""
     counts = train["label"].value_counts()
+    advice = f"fewer than the {n_folds} folds; add clips, take the class out, or lower n_folds"
     return [
-        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}, fewer than the {n_folds} folds; add clips, "
-                "take the class out, or lower n_folds")
+        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}, {advice}")
         for label, number in sorted(counts[counts < n_folds].items())
-    ]  # fmt: skip
+    ]
 
 
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
-    """The fold that holds out each training clip.
+    """Return the fold that holds out each training clip.
 
     Args:
         train: the manifest's training clips, in order.
@@ -78,21 +79,22 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
         held_out = folds == fold
         if not held_out.any():
             raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
-        lost = set(targets.tolist()) - set(targets[~held_out].tolist())
-        if lost:
+        if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
-            raise DataError(f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to "
-                            "train on; lower n_folds or spread the class over more folds")  # fmt: skip
+            raise DataError(
+                f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on; "
+                "lower n_folds or spread the class over more folds"
+            )
     return folds
 
 
 def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: int) -> np.ndarray:
-    """Clips to choose the best epoch by: about ``config.holdout`` of them, stratified, whole recordings together.
+    """Choose clips that select the best epoch: about ``config.holdout`` of them, stratified, whole recordings together.
 
     Args:
-        train: rows of the manifest, those that the fold may train on.
+        train: rows of the manifest that the fold may train on.
         targets: int (n_clips,), their classes.
-        config: gives share and seed.
+        config: has share and seed.
         fold: its number.
 
     Returns:
@@ -109,27 +111,20 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
             f"holdout={config.holdout:g}: {count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most "
             f"{most} of a class, are too few; raise holdout, or use checkpoint=average"
         )
-    seed = (config.seed * 1009 + fold) % 2**32
-    options = {"n_splits": n_splits, "shuffle": True, "random_state": seed}
-    _, aside = next(_splits(train, targets, options))
-    result = np.zeros(len(train), dtype=bool)
-    result[aside] = True
-    return result
+    _, aside = next(_splits(train, targets, n_splits, (config.seed * 1009 + fold) % 2**32))
+    mask = np.zeros(len(train), dtype=bool)
+    mask[aside] = True
+    return mask
 
 
 def _from_column(column: pd.Series) -> np.ndarray:
-    keys = _numbered(column)
-    numbers = {key: i for i, key in enumerate(keys)}
-    as_keys = _keys(column)
-    return np.array([numbers[key] for key in as_keys], dtype=np.int64)
+    keys = _fold_keys(column)
+    index = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return np.array([index[key] for key in keys], dtype=np.int64)
 
 
-def _numbered(column: pd.Series) -> list[Decimal | str]:
-    """The column's distinct values in order: as numbers where all are numbers, so that 01 and 1.0 are 1."""
-    return sorted(set(_keys(column)))
-
-
-def _keys(column: pd.Series) -> list[Decimal | str]:
+def _fold_keys(column: pd.Series) -> list[Any]:
+    """Return the column's values: as numbers if all are numbers, so that 01 and 1.0 are 1, else as text."""
     texts = [text.strip() for text in column]
     try:
         numbers = [Decimal(text) for text in texts]
@@ -140,21 +135,23 @@ def _keys(column: pd.Series) -> list[Decimal | str]:
 
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
     if "freesound_id" in train and (n_groups := _recordings(train).nunique()) < config.n_folds:
-        raise DataError(f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be "
-                        f"spread over {config.n_folds} folds; lower n_folds")  # fmt: skip
-    options = {"n_splits": config.n_folds, "shuffle": True, "random_state": config.seed}
+        raise DataError(
+            f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be spread over "
+            f"{config.n_folds} folds; lower n_folds"
+        )
     folds = np.empty(len(train), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(_splits(train, targets, options)):
+    for fold, (_, held_out) in enumerate(_splits(train, targets, config.n_folds, config.seed)):
         folds[held_out] = fold
     return folds
 
 
 def _splits(
-    train: pd.DataFrame, targets: np.ndarray, options: dict[str, int | bool]
+    train: pd.DataFrame, targets: np.ndarray, n_splits: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stratified splits that keep clips of one recording together where the table says which those are."""
+    """Yield stratified splits that keep clips of one recording together if the table has ``freesound_id``."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    options = {"n_splits": n_splits, "shuffle": True, "random_state": seed}
     with warnings.catch_warnings():  # small classes are reported by small_classes
         warnings.simplefilter("ignore", UserWarning)
         if "freesound_id" in train:
@@ -164,5 +161,5 @@ def _splits(
 
 
 def _recordings(train: pd.DataFrame) -> pd.Series:
-    """What each clip was cut from; a clip without a ``freesound_id`` is one of its own."""
+    """Return the recording of each clip; a clip without a ``freesound_id`` has its own."""
     return train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])

@@ -1,9 +1,9 @@
-"""Training clips found again on this machine, to be listened to: are they there, and are they those trained on?
+"""Find the training clips of a finished run on this machine, to play them.
 
-A run knows its clips by name, and the dataset's digest, which speaks of every file's bytes. Where the folder still has
-this digest, labels corrected in its table apart, all clips are as they were. Where it has not, or where there are too
-many clips to look at them all, a clip is taken for unchanged if its file was last changed before the training began;
-but only in the folder that was trained on, as in another one that says nothing.
+A run stores the clips' names, and the dataset's digest, which depends on every file's bytes. If the folder still has
+this digest, apart from corrected labels, all clips are unchanged. Otherwise, or if there are too many clips to hash, a
+clip counts as unchanged if its file was last changed before the training began; but only in the folder that was trained
+on.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from fsat.data.tables import read_table
 from fsat.errors import AudioError, DataError, FsatError, printable
 
 CLIPS_CHECKED = 50_000
-"""So many clips at most are looked at for the digest."""
+"""Maximum number of clips that are hashed for the digest."""
 
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What was trained on.
+    """What a run was trained on.
 
     Attributes:
         clips: ``fname,split,label,manually_verified`` of all clips, test clips too, in the dataset's order.
         digest: the dataset's.
-        began: when the training began, in seconds since 1970.
+        began: start of the training, in seconds since 1970.
     """
 
     clips: pd.DataFrame
@@ -41,13 +41,13 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Found:
+class ClipFolder:
     """Where a run's training clips are.
 
     Attributes:
-        folder: theirs, resolved; None where they were not found.
-        note: one line that says why there are none, or what is not certain, and what to do; empty if all is well.
-        before: seconds since 1970; a file that was changed later is not the one trained on. None if all are known.
+        folder: their folder, resolved; None if it was not found.
+        note: one line that says why, or what is uncertain, and what to do; empty if all clips are unchanged.
+        before: seconds since 1970; a file changed later is not the one trained on. None if all are unchanged.
     """
 
     folder: Path | None
@@ -55,13 +55,13 @@ class Found:
     before: float | None = None
 
     def path(self, fname: str) -> Path:
-        """A clip's file.
+        """Return a clip's file.
 
         Raises:
-            AudioError: there is none that may be played, for this reason.
+            AudioError: it may not be played; the message is the reason.
         """
         if self.folder is None:
-            raise AudioError("the clips are not at hand")
+            raise AudioError("the clips are not on this machine")
         if reason := why_outside(self.folder, fname):
             raise AudioError(reason)
         path = self.folder / fname
@@ -76,52 +76,50 @@ class Found:
         return path
 
 
-def find_clips(trained: Trained, known: Sequence[str], given: str | Path | None = None) -> Found:
-    """Look for the clips of a finished training.
+def find_clips(trained: Trained, known: Sequence[str], data_dir: str | Path | None = None) -> ClipFolder:
+    """Find the clips of a finished training; never raises because they are missing.
 
     Args:
-        trained: what they were.
-        known: the folders that they lay in.
-        given: the folder to look in instead.
-
-    Returns:
-        where they are; or, never as an error, why they are not at hand.
+        trained: what the run was trained on.
+        known: the data folders of the runs.
+        data_dir: another folder to look in instead.
     """
-    folders = [Path(name).expanduser() for name in ([given] if given else dict.fromkeys(known))]
-    found = [_look(trained, folder, own=str(folder.absolute()) in known) for folder in folders]
-    none = Found(None, f"No players: the runs do not say where the clips lay: {OPTION}.")
-    return next((place for place in found if place.folder), found[0] if found else none)
+    folders = [Path(name).expanduser() for name in ([data_dir] if data_dir else dict.fromkeys(known))]
+    results = [_examine(trained, folder, own=str(folder.absolute()) in known) for folder in folders]
+    missing = ClipFolder(None, f"No players: the runs do not say where the clips were: {OPTION}.")
+    return next((result for result in results if result.folder), results[0] if results else missing)
 
 
-def _look(trained: Trained, folder: Path, own: bool) -> Found:
+def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
     shown = printable(folder)
     try:
         if not folder.is_dir():
-            return Found(None, f"No players: this machine has no folder {shown} with the clips: {OPTION}.")
-        home = _first(folder, TRAIN_FOLDERS)
-        if home is None:
-            return Found(None, f"No players: {shown} has no {' or '.join(TRAIN_FOLDERS)} with the clips: {OPTION}.")
-        home = home.resolve()
+            return ClipFolder(None, f"No players: this machine has no folder {shown} with the clips: {OPTION}.")
+        train_folder = _first(folder, TRAIN_FOLDERS)
+        if train_folder is None:
+            names = " or ".join(TRAIN_FOLDERS)
+            return ClipFolder(None, f"No players: {shown} has no {names} with the clips: {OPTION}.")
+        train_folder = train_folder.resolve()
         if len(trained.clips) > CLIPS_CHECKED:
-            what = f"{shown} has too many clips to compare them all with those that were trained on"
-        elif (there := _digest(trained, folder, home)) == trained.digest:
-            return Found(home)
+            doubt = f"{shown} has too many clips to compare them all with those that were trained on"
+        elif (digest := _digest(trained, folder, train_folder)) == trained.digest:
+            return ClipFolder(train_folder)
         else:
-            why = f"its digest is {there}, expected {trained.digest}" if there else "a clip is missing or unusable"
-            what = f"{shown} is not quite what was trained on ({why})"
+            reason = f"its digest is {digest}, expected {trained.digest}" if digest else "a clip is missing or unusable"
+            doubt = f"{shown} differs from what was trained on ({reason})"
+        if own:
+            note = f"{doubt}: clips whose files were changed since then have no player."
+            return ClipFolder(train_folder, note, trained.began)
     except (FsatError, OSError, RuntimeError) as error:
-        what = f"{shown} could not be looked through ({printable(error)})"
-        own = False
-    if own:
-        return Found(home, f"{what}: clips whose files were changed since then have no player.", trained.began)
-    return Found(None, f"No players: {what}: {OPTION} that has the clips as they were.")
+        doubt = f"{shown} could not be read ({printable(error)})"
+    return ClipFolder(None, f"No players: {doubt}: {OPTION} that has the unchanged clips.")
 
 
-def _digest(trained: Trained, folder: Path, home: Path) -> str:
-    """The dataset's digest as it would be with the labels that were trained on; empty where a clip is not there."""
+def _digest(trained: Trained, folder: Path, train_folder: Path) -> str:
+    """Return the dataset's digest with the labels that were trained on; empty if a clip is missing."""
     is_test = (trained.clips["split"] == "test").to_numpy()
     train, test = trained.clips[~is_test].astype(str), trained.clips.loc[is_test, ["fname"]]
-    facts = check_clips(home, train["fname"].tolist(), "training clips")
+    facts = check_clips(train_folder, train["fname"].tolist(), "training clips")
     if any(fact.reason for fact in facts):
         return ""
     train = train.assign(digest=[fact.digest for fact in facts])
@@ -135,10 +133,10 @@ def _digest(trained: Trained, folder: Path, home: Path) -> str:
         for name in OPTIONAL:
             if name in frame:
                 train[name] = frame[name].str.strip().reindex(train["fname"]).to_numpy()
-    place = _first(folder, TEST_FOLDERS) or folder / TEST_FOLDERS[0]
-    facts = check_clips(place, test["fname"].tolist(), "test clips") if len(test) else []
+    test_folder = _first(folder, TEST_FOLDERS) or folder / TEST_FOLDERS[0]
+    facts = check_clips(test_folder, test["fname"].tolist(), "test clips") if len(test) else []
     test = test.assign(digest=[fact.digest for fact in facts])
-    return Manifest(folder, train, test, "", home, place, "", []).digest
+    return Manifest(folder, train, test, "", train_folder, test_folder, "", []).digest
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path | None:

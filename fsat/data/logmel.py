@@ -1,7 +1,7 @@
 """Log-mel spectrograms of whole clips, of which training and prediction take crops.
 
-Conventions: a spectrogram is float32 (frames, mels), in decibels above `FLOOR_DB`; 0 is the floor, and what lies beyond
-a clip's ends is 0. A frame stands for `Config.hop_length` samples, its Hann window is twice as long. Power of the
+Conventions: a spectrogram is float32 (frames, mels), in decibels above `FLOOR_DB`; 0 is the floor, and frames beyond a
+clip's ends are 0. A frame stands for `Config.hop_length` samples, its Hann window is twice as long. Power of the
 Fourier transform; Slaney mel bands of equal area (as ``librosa.filters.mel``) from `LOWEST` Hz to half the rate.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.clips import Clips, Floats, Whole
-from fsat.data.feature_store import kept_features
+from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.feature_store import stored_features
 from fsat.data.mfcc import threads
 from fsat.files import key_of
 
@@ -30,20 +30,20 @@ FLOOR_DB = -80.0
 """Decibels of a band's power that count as silence."""
 
 LOWEST = 20.0
-"""Hz where the lowest band begins."""
+"""Lower edge of the lowest band in Hz."""
 
 STEP = 32
-"""Frames by which crops for prediction differ at least, so that only so many lengths come up."""
+"""Minimum difference in frames of crops for prediction, which bounds the number of lengths."""
 
-FRAMES_AT_ONCE = 512
-CLIPS_AT_ONCE = 64
+FRAMES_PER_BATCH = 512
+CLIPS_PER_BATCH = 64
 
 
 class Spectra:
     """Spectrograms of clips, in memory or in a mapped file.
 
     Attributes:
-        n_frames: int64 (n_clips,), 0 where the clip cannot be used.
+        n_frames: int64 (n_clips,), 0 for an unusable clip.
     """
 
     def __init__(self, values: Clips, n_mels: int) -> None:
@@ -51,10 +51,10 @@ class Spectra:
         self.n_frames = values.lengths // n_mels
 
     def crops(self, indices: np.ndarray, starts: np.ndarray, n_frames: int) -> np.ndarray:
-        """A piece of each of these clips' spectrograms, with zeros where it runs over an end.
+        """Return a piece of each of these clips' spectrograms, with zeros beyond its ends.
 
         Args:
-            indices: int (m,) places of the clips.
+            indices: int (m,) clips.
             starts: int (m,) first frame of each piece; may be negative.
             n_frames: of a piece.
 
@@ -66,10 +66,10 @@ class Spectra:
 
 
 def band_levels(source: Spectra) -> tuple[np.ndarray, float]:
-    """Mean of each band over all frames of all clips, float64 (n_mels,), and the deviation of all values, in dB.
+    """Return the mean of each band over all frames, float64 (n_mels,), and the deviation of all values, in dB.
 
     Raises:
-        ValueError: there is no frame.
+        ValueError: there are no frames.
     """
     sums = squares = np.zeros(1)
     for i in np.flatnonzero(source.n_frames).tolist():
@@ -83,24 +83,24 @@ def band_levels(source: Spectra) -> tuple[np.ndarray, float]:
 
 
 def crop_frames(n_frames: np.ndarray, config: Config) -> np.ndarray:
-    """Frames of each clip's crops for prediction: nearly all of the clip's, within what the Config allows.
+    """Return the frames of each clip's crops for prediction: nearly the whole clip, within the limits of the config.
 
     Args:
         n_frames: int (n_clips,), of the clips.
         config: its crop is the shortest, its `eval_duration` the longest.
 
     Returns:
-        int64 (n_clips,), `STEP` or a multiple of it more than the shortest.
+        int64 (n_clips,), the shortest plus a multiple of `STEP`.
     """
     spare = np.clip(n_frames, config.n_frames, config.eval_frames) - config.n_frames
-    return config.n_frames + spare // STEP * STEP
+    return np.asarray(config.n_frames + spare // STEP * STEP)
 
 
 def spectra(clips: Clips, config: Config) -> Spectra:
-    """The spectrograms of clips, computed once for all that were decoded together and kept beside them.
+    """Return the spectrograms of clips, computed once for all that were decoded together and stored beside them.
 
     Args:
-        clips: at ``config.sampling_rate``; of those in memory the spectrograms are in memory too.
+        clips: at ``config.sampling_rate``; for clips in memory the spectrograms are in memory too.
         config: of a model on log-mel spectrograms.
 
     Raises:
@@ -108,34 +108,38 @@ def spectra(clips: Clips, config: Config) -> Spectra:
     """
     if not config.use_logmel or config.sampling_rate != clips.sampling_rate:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected log-mel at {clips.sampling_rate} Hz")
-    whole = clips.whole
-    lengths = np.where(whole.lengths > 0, 1 + whole.lengths // config.hop_length, 0) * config.n_mels
-    key = key_of([SPECTRA, config.hop_length, config.n_mels])
-    n_frames = int(lengths.sum()) // config.n_mels
-    values = kept_features(
-        whole, f"logmel-{key}.f32", "log-mel spectrograms", n_frames, config.n_mels, lambda: _all(Clips(whole), config)
-    )
-    rows = clips.rows
-    if values is None:  # those asked for, alone
-        lengths, rows = np.where(clips.lengths > 0, 1 + clips.lengths // config.hop_length, 0) * config.n_mels, None
-        values = Floats(np.concatenate([np.empty(0, np.float32), *(part.ravel() for part in _all(clips, config))]))
-    nothing = [""] * len(lengths)
-    return Spectra(Clips(Whole(values, lengths, nothing, lengths < 0, clips.sampling_rate), rows), config.n_mels)
+    decoded, n_mels = clips.decoded, config.n_mels
+    name = f"logmel-{key_of([SPECTRA, config.hop_length, n_mels])}.f32"
+    lengths = _value_counts(decoded.lengths, config)
+    compute = partial(_compute, Clips(decoded), config)
+    values = stored_features(decoded, name, "log-mel spectrograms", int(lengths.sum()) // n_mels, n_mels, compute)
+    rows: np.ndarray | None = clips.rows
+    if values is None:  # compute those of `clips` only
+        lengths, rows = _value_counts(clips.lengths, config), None
+        batches = (batch.ravel() for batch in _compute(clips, config))
+        values = Floats(np.concatenate([np.empty(0, np.float32), *batches]))
+    no_errors = [""] * len(lengths)
+    return Spectra(Clips(Decoded(values, lengths, no_errors, lengths < 0, clips.sampling_rate), rows), n_mels)
 
 
-def _all(clips: Clips, config: Config) -> Iterator[np.ndarray]:
-    """The spectrograms of usable clips, some clips at a time."""
-    usable = np.flatnonzero(clips.lengths > 0)
+def _value_counts(lengths: np.ndarray, config: Config) -> np.ndarray:
+    """Return the number of values of each clip's spectrogram."""
+    return np.where(lengths > 0, 1 + lengths // config.hop_length, 0) * config.n_mels
 
-    def one(i: int) -> np.ndarray:
+
+def _compute(clips: Clips, config: Config) -> Iterator[np.ndarray]:
+    """Yield the spectrograms of usable clips, in batches of clips."""
+
+    def compute(i: int) -> np.ndarray:
         return logmel(clips[i], config.sampling_rate, config.n_mels, config.hop_length)
 
-    for first in range(0, len(usable), CLIPS_AT_ONCE):
-        yield np.concatenate(list(threads().map(one, usable[first : first + CLIPS_AT_ONCE].tolist())))
+    usable = np.flatnonzero(clips.lengths > 0)
+    for first in range(0, len(usable), CLIPS_PER_BATCH):
+        yield np.concatenate(list(threads().map(compute, usable[first : first + CLIPS_PER_BATCH].tolist())))
 
 
 def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int) -> np.ndarray:
-    """The log-mel spectrogram of a waveform, zero-padded at both ends.
+    """Return the log-mel spectrogram of a waveform, zero-padded at both ends.
 
     Args:
         samples: float32 (n_samples,), in about [-1, 1].
@@ -151,12 +155,12 @@ def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int
     window, filters = window_and_filters(sampling_rate, n_mels, hop_length)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, len(window) // 2), len(window))[::hop_length]
     result = np.empty((len(frames), n_mels), np.float32)
-    for first in range(0, len(frames), FRAMES_AT_ONCE):
-        some = slice(first, first + FRAMES_AT_ONCE)
-        spectrum = rfft(frames[some] * window, axis=-1)
+    for first in range(0, len(frames), FRAMES_PER_BATCH):
+        batch = slice(first, first + FRAMES_PER_BATCH)
+        spectrum = rfft(frames[batch] * window, axis=-1)
         power = np.square(spectrum.real)
         power += np.square(spectrum.imag)  # time, bins
-        result[some] = (filters @ power.T).T
+        result[batch] = (filters @ power.T).T
     np.maximum(result, np.float32(10 ** (FLOOR_DB / 10)), out=result)
     np.log10(result, out=result)
     result *= np.float32(10)
@@ -166,11 +170,11 @@ def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int
 
 
 def band_centres(sampling_rate: int, n_mels: int) -> np.ndarray:
-    """The frequencies in Hz, float64 (n_mels,), that the bands of `logmel` lie around."""
+    """Return the centre frequencies of the bands of `logmel` in Hz, float64 (n_mels,)."""
     import librosa
 
     edges = librosa.mel_frequencies(n_mels + 2, fmin=_lowest(sampling_rate), fmax=sampling_rate / 2)
-    return edges[1:-1]
+    return np.asarray(edges[1:-1])
 
 
 def _lowest(sampling_rate: int) -> float:
@@ -179,7 +183,7 @@ def _lowest(sampling_rate: int) -> float:
 
 @lru_cache(maxsize=8)
 def window_and_filters(sampling_rate: int, n_mels: int, hop_length: int) -> tuple[np.ndarray, csr_array]:
-    """Hann window of two hops, centred in n_fft samples, and the mel filter bank (n_mels, bins), float32."""
+    """Return the Hann window of two hops, centred in n_fft samples, and the mel filter bank (n_mels, bins), float32."""
     import warnings
 
     import librosa

@@ -1,15 +1,15 @@
-"""The manifest: which clips there are, their labels, and all that is wrong with them, found before any training.
+"""The manifest of a dataset: its clips, their labels, and all problems, found before any training.
 
-Read are Kaggle's names (``train.csv``, ``audio_train/``, ``sample_submission.csv``, ``audio_test/``) and Zenodo's
-(``FSDKaggle2018.meta/train_post_competition.csv``, ``FSDKaggle2018.audio_train/``, ...). The test part is optional.
-A bad training clip is an error or an exclusion, as asked for; a bad test clip always keeps its row.
+Files may have Kaggle's names (``train.csv``, ``audio_train/``, ``sample_submission.csv``, ``audio_test/``) or Zenodo's
+(``FSDKaggle2018.meta/train_post_competition.csv``, ``FSDKaggle2018.audio_train/``, ...). The test part is optional. An
+unusable training clip is an error or is excluded, by ``on_bad_clip``; an unusable test clip always keeps its row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from fsat.text import NO_LABEL, label_order, why_not_a_label
 REQUIRED = ("fname", "label", "manually_verified")
 OPTIONAL = ("fold", "freesound_id")
 KNOWN = (*OPTIONAL, "license")
-HOW_TO_MAKE_IT = f", with the columns {','.join(REQUIRED)}; see docs/data.md, which has a program that writes it"
+FACTS = ("frames", "samplerate", "digest", "stamp", "reason")
+"""Columns from `ClipFacts`."""
 
 META = "FSDKaggle2018.meta"
 TRAIN_TABLES = ("train.csv", "train_post_competition.csv", f"{META}/train_post_competition.csv")
@@ -46,15 +47,15 @@ class Manifest:
 
     Attributes:
         folder: the data folder.
-        train: one row a training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
-            ``freesound_id`` (text), and ``row`` (line), ``frames``, ``samplerate``, ``digest`` and ``stamp`` of
-            the file, as in `ClipFacts`.
-        test: one row a test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
+        train: one row per training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
+            ``freesound_id`` (text), ``row`` (line), and ``frames``, ``samplerate``, ``digest`` and ``stamp`` of the
+            file, as in `ClipFacts`.
+        test: one row per test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
             usable clips. May have no rows.
-        train_table, test_table: the tables' file names; that of the test table is empty where there is none.
-        train_folder, test_folder: where the files lie.
+        train_table, test_table: file names of the tables; the test table's is empty if there is none.
+        train_folder, test_folder: folders of the files.
         labels: label order.
-        problems: all that was found wrong and lived with: excluded training clips and unusable test clips.
+        problems: excluded training clips and unusable test clips.
         warnings: one line each.
     """
 
@@ -71,7 +72,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Hash of what the dataset says and sounds like, wherever it lies: 16 hex digits."""
+        """Hash of tables and sounds, whatever their folder: 16 hex digits."""
         columns = [name for name in (*REQUIRED, *OPTIONAL, "digest") if name in self.train]
         facts = [columns, self.train[columns].astype(str).to_numpy().tolist()]
         facts.append(self.test[["fname", "digest"]].astype(str).to_numpy().tolist())
@@ -81,49 +82,46 @@ class Manifest:
     def targets(self) -> np.ndarray:
         """Class index of each training clip, int64 (n_train,)."""
         index = {label: i for i, label in enumerate(self.labels)}
-        return self.train["label"].map(index).to_numpy(dtype="int64")
+        return np.asarray(self.train["label"].map(index), dtype=np.int64)
 
-    def without(self, bad: Mapping[str, str], on_bad_clip: str, config: Config) -> Manifest:
-        """The manifest once decoding has found more unusable clips.
+    @property
+    def verified(self) -> np.ndarray:
+        """Bool (n_train,): the label was verified by hand."""
+        return np.asarray(self.train["manually_verified"].to_numpy() == 1)
+
+    def without(
+        self, train_errors: Sequence[str], test_errors: Sequence[str], on_bad_clip: str, config: Config
+    ) -> Manifest:
+        """Return the manifest without the clips that cannot be decoded.
 
         Args:
-            bad: reason by ``train/fname`` or ``test/fname``.
+            train_errors, test_errors: for each row the reason why the clip is unusable; '' for a usable one.
             on_bad_clip: ``error`` or ``exclude``.
             config: whose folds the remaining clips must fill.
 
         Raises:
-            DataError: training clips are bad and `on_bad_clip` is ``error``, or too few are left.
+            DataError: training clips are unusable and `on_bad_clip` is ``error``, or too few are left.
         """
-        if not bad:
+        if not any(train_errors) and not any(test_errors):
             return self
-        train_bad = self.train["fname"].map(lambda name: bad.get(f"train/{name}", ""))
-        test_bad = self.test["fname"].map(lambda name: bad.get(f"test/{name}", ""))
-        found = [
-            Problem(self.train_table, int(row), fname, reason)
-            for row, fname, reason in zip(self.train["row"], self.train["fname"], train_bad, strict=True)
-            if reason
-        ]
-        _decide(self.folder, found, on_bad_clip)
-        unusable = [
-            Problem(self.test_table, int(row), fname, reason, "test")
-            for row, fname, reason in zip(self.test["row"], self.test["fname"], test_bad, strict=True)
-            if reason
-        ]
-        test = self.test.copy()
-        spoilt = test_bad.astype(bool)
-        test.loc[spoilt, "reason"] = test_bad[spoilt]
-        train = self.train[~train_bad.astype(bool)].reset_index(drop=True)
-        if found and not train.empty:
-            too_small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table)
-            if too_small:
-                _decide(self.folder, [*found, *too_small], "error")
+        train_problems = _problems_of(self.train, train_errors, self.train_table)
+        _refuse(self.folder, train_problems, on_bad_clip)
+        test_problems = _problems_of(self.test, test_errors, self.test_table, "test")
+        usable = [not error for error in train_errors]
+        train = self.train[usable].reset_index(drop=True)
         if train.empty:
-            raise DataError(f"{self.folder}: no usable training clip is left; mend what is listed", found)
-        labels = label_order(train["label"])
+            raise _nothing_left(self.folder, train_problems)
+        small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table) if train_problems else []
+        _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
+        reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
         return replace(
-            self, train=train, test=test, labels=labels, problems=[*self.problems, *found, *unusable],
-            warnings=[*self.warnings, *_warn_of(unusable)],
-        )  # fmt: skip
+            self,
+            train=train,
+            test=self.test.assign(reason=reasons),
+            labels=label_order(train["label"]),
+            problems=[*self.problems, *train_problems, *test_problems],
+            warnings=[*self.warnings, *_warnings_of(test_problems)],
+        )
 
 
 def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config | None = None) -> Manifest:
@@ -132,143 +130,171 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     Args:
         folder: the data folder.
         on_bad_clip: ``error`` to refuse a dataset with bad training rows, ``exclude`` to go on without them.
-        config: if given, classes with fewer clips than its folds are a problem too; excluding cannot mend that.
+        config: if given, a class with fewer clips than its folds is an error, whatever `on_bad_clip`.
 
     Raises:
-        DataError: there is no such folder or table, a table cannot be read, or there are bad training rows and
-            `on_bad_clip` is ``error``; all problems that were found are in it.
+        DataError: the folder or a table is missing, a table cannot be read, or training rows are bad and `on_bad_clip`
+            is ``error``; it holds all problems.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)"
         )
-    train_table = _first(folder, TRAIN_TABLES, "a table of training clips", HOW_TO_MAKE_IT)
+    columns = f", with the columns {','.join(REQUIRED)}; see docs/data.md, which has a program that writes it"
+    train_table = _first(folder, TRAIN_TABLES, "a table of training clips", columns)
     train_folder = _first(folder, TRAIN_FOLDERS, "a folder of training clips")
     table = read_table(train_table, REQUIRED, KNOWN)
     for name in set(OPTIONAL) & set(table.frame):
         table.frame[name] = table.frame[name].str.strip()
-    problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
     train = _with_facts(table.frame, train_folder, "training clips")
-    problems += _clip_problems(train, train_table.name, "train")
+    problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
+    problems += _problems_of(train, train["reason"], train_table.name)
     problems.sort(key=lambda problem: problem.row)
-
-    broken = []
-    try:
-        test, test_table, test_problems, test_folder, warnings = _read_test(folder)
-    except DataError as error:
-        if not problems:
-            raise
-        broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
+    test, broken = _read_test_unless_broken(folder, bool(problems))
     usable = train[~train["row"].isin({problem.row for problem in problems})]
-    too_small = []
-    seen = _sound_rows(train) if on_bad_clip == "error" else usable
-    if config is not None and not seen.empty:
+    small = []
+    counted = _sound_rows(train) if on_bad_clip == "error" else usable
+    if config is not None and not counted.empty:
         try:
-            too_small = small_classes(seen, resolve_folds(seen, config).n_folds, train_table.name)
+            small = small_classes(counted, resolve_folds(counted, config).n_folds, train_table.name)
         except ConfigError as error:
             if not problems:
                 raise
-            too_small = [Problem(train_table.name, 0, "", str(error))]
-    _decide(folder, [*problems, *too_small, *broken], "error" if too_small or broken else on_bad_clip)
-    train = usable.drop(columns="reason").reset_index(drop=True)
-    if train.empty:
-        raise DataError(f"{train_table}: no usable training clip is left; mend what is listed", problems)
-    train["manually_verified"] = train["manually_verified"].astype("int64")
+            small = [Problem(train_table.name, 0, "", str(error))]
+    _refuse(folder, [*problems, *small, *broken], "error" if small or broken else on_bad_clip)
+    if usable.empty:
+        raise _nothing_left(train_table, problems)
+    train = usable.drop(columns="reason").reset_index(drop=True).astype({"manually_verified": "int64"})
     return Manifest(
-        folder, train, test, train_table.name, train_folder, test_folder, test_table, label_order(train["label"]),
-        problems=[*problems, *test_problems], warnings=[*table.warnings, *warnings],
-    )  # fmt: skip
+        folder,
+        train,
+        test.frame,
+        train_table.name,
+        train_folder,
+        test.folder,
+        test.table,
+        label_order(train["label"]),
+        [*problems, *test.problems],
+        [*table.warnings, *test.warnings],
+    )
 
 
-def _decide(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
+def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
+    """Raise `DataError` with the problems, if there are any, unless clips are to be excluded."""
     if problems and on_bad_clip == "error":
         way_out = ", or leave these clips out with on_bad_clip=exclude" if all(p.row for p in problems) else ""
-        raise DataError(
-            f"{folder}: {count(len(problems), 'problem')} in the training clips; mend what is listed{way_out}", problems
-        )
+        message = f"{count(len(problems), 'problem')} in the training clips; fix the rows listed above{way_out}"
+        raise DataError(f"{folder}: {message}", problems)
 
 
-def _first(folder: Path, names: Iterable[str], what: str, more: str = "") -> Path:
+def _nothing_left(path: Path, problems: list[Problem]) -> DataError:
+    return DataError(f"{path}: no usable training clip is left; fix the rows listed above", problems)
+
+
+def _first(folder: Path, names: Iterable[str], description: str, columns: str = "") -> Path:
+    """Return the first path that exists; raise `DataError` if there is none."""
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise DataError(f"{folder}: {what} is missing; expected {' or '.join(names)}{more}")
+    raise DataError(f"{folder}: {description} is missing; expected {' or '.join(names)}{columns}")
 
 
 def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
-    problems, first_line = [], {}
-    for row in frame.itertuples(index=False):
+    """Return the problems of a table's cells."""
+    problems: list[Problem] = []
+    first_line: dict[str, int] = {}
+    columns = [frame[name] for name in ("row", *REQUIRED)]
+    folds = frame["fold"] if "fold" in frame else ["0"] * len(frame)
+    for line, fname, label, verified, fold in zip(*columns, folds, strict=True):
         reasons = []
-        if row.fname in first_line:
-            reasons.append(f"duplicate row: the clip is in line {first_line[row.fname]} too")
-        first_line.setdefault(row.fname, row.row)
-        if reason := why_not_a_label(row.label):
+        if fname in first_line:
+            reasons.append(f"duplicate row: the clip is in line {first_line[fname]} too")
+        first_line.setdefault(fname, line)
+        if reason := why_not_a_label(label):
             reasons.append(reason)
-        if row.manually_verified not in ("0", "1"):
-            reasons.append(f"manually_verified is {row.manually_verified!r}, expected 0 or 1")
-        if "fold" in frame and not row.fold:
+        if verified not in ("0", "1"):
+            reasons.append(f"manually_verified is {verified!r}, expected 0 or 1")
+        if not fold:
             reasons.append("the fold is empty")
-        problems += [Problem(file, row.row, row.fname, reason) for reason in reasons]
+        problems += [Problem(file, line, fname, reason) for reason in reasons]
     return problems
 
 
 def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that say which class and fold they are of, whatever their files are like."""
+    """Return the rows with a valid label and fold, whatever their files."""
     sound = (frame["label"].map(why_not_a_label) == "") & ~frame["fname"].duplicated()
     if "fold" in frame:
         sound &= frame["fold"] != ""
     return frame[sound]
 
 
-def _with_facts(frame: pd.DataFrame, folder: Path, what: str) -> pd.DataFrame:
-    facts = check_clips(folder, frame["fname"].tolist(), what)
-    names = ("frames", "samplerate", "digest", "stamp", "reason")
-    return frame.assign(**{name: [getattr(fact, name) for fact in facts] for name in names})
+def _with_facts(frame: pd.DataFrame, folder: Path, description: str) -> pd.DataFrame:
+    facts = check_clips(folder, frame["fname"].tolist(), description)
+    return frame.assign(**{name: [getattr(fact, name) for fact in facts] for name in FACTS})
 
 
-def _clip_problems(frame: pd.DataFrame, file: str, split: str) -> list[Problem]:
-    bad = frame[frame["reason"] != ""]
-    return [Problem(file, int(row.row), row.fname, row.reason, split) for row in bad.itertuples(index=False)]
+def _problems_of(frame: pd.DataFrame, reasons: Iterable[str], file: str, split: str = "train") -> list[Problem]:
+    """Return a problem for each row with a reason."""
+    rows = zip(frame["row"], frame["fname"], reasons, strict=True)
+    return [Problem(file, int(line), fname, reason, split) for line, fname, reason in rows if reason]
 
 
-def _read_test(folder: Path) -> tuple[pd.DataFrame, str, list[Problem], Path, list[str]]:
-    """Test clips, their table's name, what is wrong with them, their folder, and warnings."""
+@dataclass(frozen=True)
+class _TestPart:
+    """The test part of a dataset; the attributes as in `Manifest`."""
+
+    frame: pd.DataFrame
+    table: str
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _read_test_unless_broken(folder: Path, broken_train: bool) -> tuple[_TestPart, list[Problem]]:
+    """Return the test part and no problem; if the table cannot be read, raise, or return the problem beside others."""
+    try:
+        return _read_test(folder), []
+    except DataError as error:
+        if not broken_train:
+            raise
+        table = _first(folder, TEST_TABLES, "").name
+        problem = Problem(table, 0, "", str(error).partition(": ")[2], "test")
+        return _TestPart(pd.DataFrame(), table, folder), [problem]
+
+
+def _read_test(folder: Path) -> _TestPart:
     tables = [folder / name for name in TEST_TABLES if (folder / name).exists()]
     folders = [folder / name for name in TEST_FOLDERS if (folder / name).exists()]
     test_folder = folders[0] if folders else folder / TEST_FOLDERS[0]
     if not tables:
-        nothing = pd.DataFrame(columns=["row", "fname", "frames", "samplerate", "digest", "stamp", "reason"])
-        warnings = [f"{test_folder.name} is left out: there is no {TEST_TABLES[0]}"] if folders else []
-        return nothing, "", [], test_folder, warnings
+        warnings = [f"{test_folder.name} is not used, because {TEST_TABLES[0]} is missing"] if folders else []
+        return _TestPart(pd.DataFrame(columns=["row", "fname", *FACTS]), "", test_folder, warnings=warnings)
     name = tables[0].name
     table = _test_table(tables[0])
-    twice = table.frame["fname"].duplicated()
-    problems = [
-        Problem(name, row.row, row.fname, "duplicate row, which is left out", "test")
-        for row in table.frame[twice].itertuples(index=False)
-    ]
-    frame = _with_facts(table.frame.loc[~twice, ["row", "fname"]].reset_index(drop=True), test_folder, "test clips")
-    unusable = _clip_problems(frame, name, "test")
-    warnings = [*table.warnings, *_warn_of(unusable)]
-    if problems or table.problems:
-        first = [*problems, *table.problems][0]
-        warnings.append(f"{count(len(problems) + len(table.problems), 'bad row')} in the test table: {first}")
-    problems = sorted([*problems, *table.problems, *unusable], key=lambda problem: problem.row)
-    return frame, name, problems, test_folder, warnings
+    duplicate = table.frame["fname"].duplicated()
+    reasons = ["duplicate row, which is left out" if again else "" for again in duplicate]
+    bad_rows = [*_problems_of(table.frame, reasons, name, "test"), *table.problems]
+    frame = _with_facts(table.frame.loc[~duplicate, ["row", "fname"]].reset_index(drop=True), test_folder, "test clips")
+    unusable = _problems_of(frame, frame["reason"], name, "test")
+    warnings = [*table.warnings, *_warnings_of(unusable)]
+    if bad_rows:
+        warnings.append(f"{count(len(bad_rows), 'bad row')} in the test table: {bad_rows[0]}")
+    problems = sorted([*bad_rows, *unusable], key=lambda problem: problem.row)
+    return _TestPart(frame, name, test_folder, problems, warnings)
 
 
-def _warn_of(unusable: list[Problem]) -> list[str]:
-    """One line about the test clips that cannot be used, if there are any."""
+def _warnings_of(unusable: list[Problem]) -> list[str]:
+    """Return one line about the unusable test clips, if there are any."""
     if not unusable:
         return []
     shown = ", ".join(f"{problem.fname} ({problem.reason})" for problem in unusable[:5])
-    more = ", ..." if len(unusable) > 5 else ""
-    return [f"{count(len(unusable), 'unusable test clip')}, scored by the label prior: {shown}{more}"]
+    ellipsis = ", ..." if len(unusable) > 5 else ""
+    return [f"{count(len(unusable), 'unusable test clip')}, scored by the label prior: {shown}{ellipsis}"]
 
 
 def _test_table(path: Path) -> Table:
-    """The test table; of a row with too many or too few cells the name counts all the same."""
+    """Read the test table; a row with too many or too few cells keeps its name."""
     table = read_table(path, ("fname",), ("label", "usage", "freesound_id", "license"), "test")
     if table.problems:
         ragged = pd.DataFrame([{"row": problem.row, "fname": problem.fname} for problem in table.problems])

@@ -1,8 +1,9 @@
-"""From crops to what a model takes in: the waveform as it is, which the model normalises, or MFCC.
+"""Crops for prediction, and the inputs of models on waveforms and MFCC.
 
-The MFCC are those of ``librosa.feature.mfcc`` with its defaults, as in the notebook, computed for a whole batch at
-once: Hann window of 2048 samples every 512, zero-padded at both ends; power; 128 Slaney mel bands; decibels with a
-floor 80 dB below the crop's maximum; orthonormal DCT-II (Davis and Mermelstein 1980).
+Waveforms are given as they are; the model normalises them. The MFCC are those of ``librosa.feature.mfcc`` with its
+defaults, as in the notebook, computed for a whole batch: Hann window of 2048 samples every 512, zero-padded at both
+ends; power; 128 Slaney mel bands; decibels with a floor 80 dB below the crop's maximum; orthonormal DCT-II (Davis and
+Mermelstein 1980).
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class FixedCrops:
         which: int64 (n_crops,), each crop's clip.
         starts: int64 (n_crops,), its first sample or frame.
         lengths: int64 (n_crops,), in samples or frames.
-        places: int64 (n_crops,), where it would be if all came clip after clip.
-        counts: int64 (n_clips,), the crops of each clip.
+        places: int64 (n_crops,), its index if all crops came clip after clip.
+        counts: int64 (n_clips,), number of crops of each clip.
     """
 
     which: np.ndarray
@@ -48,7 +49,7 @@ class FixedCrops:
     counts: np.ndarray
 
     def batches(self, size: int) -> list[slice]:
-        """Batches of at most `size` crops of one length each, in order."""
+        """Return batches of at most `size` crops of one length each, in order."""
         edges = [0, *(np.flatnonzero(np.diff(self.lengths)) + 1).tolist(), len(self.which)]
         return [
             slice(first, min(first + size, stop))
@@ -58,12 +59,12 @@ class FixedCrops:
 
 
 def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None) -> FixedCrops:
-    """Where the crops for prediction are: see `even_starts`.
+    """Return the crops for prediction; see `even_starts`.
 
     Args:
-        lengths: int (n_clips,), in samples; 0 for a clip that cannot be used, which has no crops.
-        config: gives the crops' number and length.
-        crops: int (n_clips,), the crops' length for each clip, if it is not that of the config; in the unit of
+        lengths: int (n_clips,), in samples; 0 for an unusable clip, which has no crops.
+        config: has the crops' number and length.
+        crops: int (n_clips,), the crops' length for each clip if it is not that of the config; in the unit of
             `lengths`, which need not be samples.
     """
     if crops is None:
@@ -72,20 +73,21 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
         even_starts(n, crop, config.eval_crops) if n else []
         for n, crop in zip(lengths.tolist(), crops.tolist(), strict=True)
     ]
-    counts = np.array([len(some) for some in starts], dtype=np.int64)
+    counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)
     which = np.repeat(np.arange(len(lengths)), counts)
     flat = np.fromiter(chain.from_iterable(starts), np.int64, len(which))
-    places = np.argsort(crops[which], kind="stable")
-    return FixedCrops(which[places], flat[places], crops[which[places]].astype(np.int64), places, counts)
+    order = np.argsort(crops[which], kind="stable")
+    return FixedCrops(which[order], flat[order], crops[which[order]].astype(np.int64), order, counts)
 
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
-    """What `config.model` takes in for a batch of crops: their MFCC, or the crops themselves.
+    """Return the input of `config.model` for a batch of crops: their MFCC, or the crops themselves.
 
-    Models on log-mel spectrograms take crops of a whole clip's, see `fsat.data.logmel`.
+    Models on log-mel spectrograms take crops of a whole clip's spectrogram, see `fsat.data.logmel`.
 
     Args:
         crops: float32 (batch, audio_length).
+        config: the settings.
 
     Returns:
         float32 (batch, *config.dim).
@@ -96,12 +98,12 @@ def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
 
 
 def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
-    """Mel-frequency cepstral coefficients of each crop.
+    """Return the mel-frequency cepstral coefficients of each crop.
 
     Args:
         crops: float32 (batch, length).
         sampling_rate: in Hz.
-        n_mfcc: how many coefficients.
+        n_mfcc: number of coefficients.
 
     Returns:
         float32 (batch, n_mfcc, 1 + length // 512).
@@ -111,58 +113,58 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
     result = np.empty((len(crops), n_mfcc, 1 + crops.shape[1] // HOP_LENGTH), dtype=np.float32)
     window, filters = window_and_filters(sampling_rate)
 
-    def one(crop: np.ndarray, out: np.ndarray) -> None:
-        mel = filters @ _power_spectrum(crop, window)
+    def compute(crop: np.ndarray, out: np.ndarray) -> None:
+        mel = filters @ _power_spectrum(crop, window)  # mels, time
         np.maximum(mel, np.float32(1e-10), out=mel)
         np.log10(mel, out=mel)
         mel *= np.float32(10.0)  # decibels
         np.maximum(mel, mel.max() - np.float32(TOP_DB), out=mel)
         out[:] = dct(mel, type=2, axis=0, norm="ortho", overwrite_x=True)[:n_mfcc]
 
-    for _ in threads().map(one, crops, result):
+    for _ in threads().map(compute, crops, result):
         pass
     return result
 
 
 def _power_spectrum(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Power of each frame, float32 (bins, n_frames), in an array that is this thread's until its next call.
+    """Return the power of each frame, float32 (bins, n_frames), in a buffer that this thread uses again.
 
-    What is needed on the way is kept from crop to crop, because fresh memory of this size costs as much as the
-    arithmetic.
+    Buffers are used for all crops, because allocating memory of this size costs as much as the arithmetic.
     """
     from scipy.fft import rfft
 
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(crop, N_FFT // 2), N_FFT)[::HOP_LENGTH]  # time, n_fft
     n_frames, n_bins = len(frames), 1 + N_FFT // 2
-    if getattr(_kept, "n_frames", 0) != n_frames:
-        _kept.windowed = np.empty((n_frames, N_FFT), np.float32)
-        _kept.power, _kept.imaginary = np.empty((2, n_frames, n_bins), np.float32)
-        _kept.by_bin = np.empty((n_bins, n_frames), np.float32)
-        _kept.n_frames = n_frames
-    np.multiply(frames, window, out=_kept.windowed)
-    spectrum = rfft(_kept.windowed, axis=-1)
-    np.square(spectrum.real, out=_kept.power)
-    np.square(spectrum.imag, out=_kept.imaginary)
-    _kept.power += _kept.imaginary
-    _kept.by_bin[:] = _kept.power.T
-    return _kept.by_bin
+    if getattr(_buffers, "n_frames", 0) != n_frames:
+        _buffers.windowed = np.empty((n_frames, N_FFT), np.float32)
+        _buffers.power, _buffers.imaginary = np.empty((2, n_frames, n_bins), np.float32)
+        _buffers.by_bin = np.empty((n_bins, n_frames), np.float32)
+        _buffers.n_frames = n_frames
+    np.multiply(frames, window, out=_buffers.windowed)
+    spectrum = rfft(_buffers.windowed, axis=-1)
+    np.square(spectrum.real, out=_buffers.power)
+    np.square(spectrum.imag, out=_buffers.imaginary)
+    _buffers.power += _buffers.imaginary
+    _buffers.by_bin[:] = _buffers.power.T
+    by_bin: np.ndarray = _buffers.by_bin
+    return by_bin
 
 
-_kept = threading.local()
+_buffers = threading.local()
 
 
 @lru_cache(maxsize=1)
 def threads() -> ThreadPoolExecutor:
-    """Threads that make features, one a core."""
+    """Return the threads that compute features, one per core."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="features")
 
 
 @lru_cache(maxsize=8)
 def window_and_filters(sampling_rate: int) -> tuple[np.ndarray, csr_array]:
-    """Hann window (n_fft,) and mel filter bank (n_mels, bins), float32.
+    """Return the Hann window (n_fft,) and the mel filter bank (n_mels, bins), float32.
 
-    The bank is sparse: a bin has weights in two bands. That is quicker than the dense product, which would also have
-    BLAS start threads of its own inside ours.
+    The bank is sparse: a bin has weights in two bands. The product is faster than the dense one, and BLAS starts no
+    threads of its own inside ours.
     """
     import librosa
     from scipy.sparse import csr_array

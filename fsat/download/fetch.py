@@ -1,8 +1,8 @@
-"""Fetching one large zip over HTTP: what has come is kept as ``NAME.part``, and an interrupted download goes on there.
+"""Fetch one large zip file over HTTP. An interrupted download is kept as ``NAME.part`` and resumes there.
 
-pooch checks the checksum and puts the file in its place; `Resuming` is the downloader that it is given. Beside the part
-lies ``NAME.part.json``: how long the file is, and the ETag or date by which the server can tell that it is still the
-same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are those of the environment.
+pooch checks the checksum and puts the file in its place; `Resuming` is the downloader that it calls. Beside the part
+lies ``NAME.part.json`` with the file's size, and the ETag or date by which the server can tell that the file is still
+the same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are those of the environment.
 """
 
 from __future__ import annotations
@@ -18,37 +18,54 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__, interrupts
-from fsat.download.answers import BrokenOff, no_zip, of_status, range_of, shown, why
-from fsat.errors import FsatError
-from fsat.files import in_bytes, write_all
+from fsat.errors import FsatError, printable
+from fsat.files import format_bytes, replace_whole, write_all
 from fsat.progress import Progress, say
 
 PART, NOTE = ".part", ".part.json"
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds before each new attempt, and the last of them from there on; less than the server asks for, at most 60."""
+"""Seconds before each new attempt, the last of them repeated; longer if the server asks for it, at most 60."""
 
 SLOWEST = 500
-"""Bytes a second below which a connection counts as stalled."""
+"""Bytes per second below which a connection counts as stalled."""
+
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+"""Status codes that are worth another attempt."""
+
+STATUS = {
+    401: "asks for a login",
+    403: "refuses it",
+    404: "does not have it",
+    407: "is a proxy that asks for a login",
+}
 
 _BLOCK_BYTES = 1 << 18
 
 
+class Interrupted(Exception):
+    """An attempt that is worth another one; `wait` is the time that the server asks to wait, in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
 def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: int = 5, timeout: float = 30.0) -> None:
-    """Have a file with this checksum at `path`: as it is there, or downloaded, going on with a part of it.
+    """Download a file unless `path` has its checksum; resume an interrupted download.
 
     Args:
-        url: where it is.
-        path: where it goes; its folder must be there, and is used by nobody else.
+        url: its address.
+        path: its path; the folder must exist and be used by no other process.
         checksum: ``algorithm:hex``.
-        about: its size in bytes, as far as known.
-        most: bytes that it may have.
+        about: expected size in bytes.
+        most: maximum size in bytes.
         retries: attempts without progress after the first one.
         timeout: seconds to wait for a connection, and for the next bytes.
 
     Raises:
-        FsatError: it cannot be had; what has come is kept unless it is of no use.
-        OSError: it cannot be written.
+        FsatError: the download failed; what was received is kept unless it is of no use.
+        OSError: the file cannot be written.
     """
     import pooch
 
@@ -59,13 +76,13 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
     logger.setLevel("ERROR")
     try:
         pooch.retrieve(url, checksum, path.name, path.parent, downloader=Resuming(part, about, most, retries, timeout))
-    except ValueError as error:  # pooch's word for a wrong checksum
+    except ValueError as error:  # raised by pooch at a wrong checksum
         _forget(part)
         algorithm, _, expected = checksum.partition(":")
         received = re.search(r"but got (\w+)", str(error))
         raise FsatError(
             f"{shown(url)}: wrong checksum: received {algorithm} {received[1] if received else '(unknown)'}, expected "
-            f"{expected}; the download was removed: try again, and if it is so again, the server has another file"
+            f"{expected}; the download was removed: try again; if this repeats, the server has another file"
         ) from error
     finally:
         logger.setLevel(level)
@@ -73,142 +90,147 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
 
 
 class Resuming:
-    """A downloader for pooch that goes on with what is kept in a part.
+    """A downloader for pooch that resumes a part.
 
     Args:
-        part: the file that is kept.
-        about, most, retries, timeout: as `fetch` takes them.
+        part: path of the part.
+        about, most, retries, timeout: as for `fetch`.
     """
 
     def __init__(self, part: Path, about: int, most: int, retries: int, timeout: float) -> None:
         self.part, self.about, self.most = part, about, most
         self.retries, self.timeout = retries, timeout
         self.name = part.name.removesuffix(PART)
+        self._note_path = part.with_name(self.name + NOTE)
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
-        """Download, and give the file the name `output_file` too; the part stays until its checksum is known."""
+        """Download, and link the file to `output_file`; the part stays until its checksum is known."""
         import requests
-        import urllib3
 
-        failures, furthest = 0, self._size()
-        say(f"downloading {shown(url)}{f', from {in_bytes(furthest)} on' if furthest else ''}")
+        start = self._size()
+        say(f"downloading {shown(url)}{f', from {format_bytes(start)} on' if start else ''}")
         mb = math.ceil(self.about / 1e6)
         with requests.Session() as session, Progress(f"downloading {self.name}, MB", mb) as self._progress:
             try:
-                while True:
-                    interrupts.check()
-                    try:
-                        self._attempt(session, url)
-                        break
-                    except (requests.RequestException, urllib3.exceptions.HTTPError, BrokenOff) as error:
-                        if self._size() > furthest + _BLOCK_BYTES:
-                            failures, furthest = 0, self._size()
-                        failures += 1
-                        self._decide(url, error, failures)
+                self._retry(session, url)
             except KeyboardInterrupt:
-                kept = in_bytes(self._size())
-                self._progress.say(f"{self.name}: {kept} are kept; the same command goes on there")
+                size = format_bytes(self._size())
+                self._progress.say(f"{self.name}: {size} are kept; the same command resumes there")
                 raise
-        say(f"{self.name}: {in_bytes(self._size())} have come; taking their checksum")
+        say(f"{self.name}: {format_bytes(self._size())} received; checking the checksum")
         Path(output_file).unlink(missing_ok=True)
         try:
             os.link(self.part, output_file)
         except OSError:  # a file system without links
             os.replace(self.part, output_file)
 
-    def _decide(self, url: str, error: Exception, failures: int) -> None:
-        """Wait before another attempt, or give up."""
+    def _retry(self, session: Any, url: str) -> None:
+        """Make attempts until the part is whole, or `retries` in a row have brought nothing."""
+        import requests
+        import urllib3
+
+        failures, furthest = 0, self._size()
+        while True:
+            interrupts.check()
+            try:
+                return self._attempt(session, url)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, Interrupted) as error:
+                if self._size() > furthest + _BLOCK_BYTES:
+                    failures, furthest = 0, self._size()
+                failures += 1
+                self._wait_or_raise(url, error, failures)
+
+    def _wait_or_raise(self, url: str, error: Exception, failures: int) -> None:
+        """Wait before another attempt; raise `FsatError` if there were too many, or the error is permanent."""
         import requests
 
-        what, kept = why(error, self.timeout), self._size()
-        lasting = (requests.TooManyRedirects, requests.exceptions.SSLError, ValueError)
-        if isinstance(error, lasting) or failures > self.retries:
-            again = f"{in_bytes(kept)} are kept, and the same command goes on there" if kept else "try again later"
+        reason, size = _reason(error, self.timeout), self._size()
+        permanent = (requests.TooManyRedirects, requests.exceptions.SSLError, ValueError)
+        if isinstance(error, permanent) or failures > self.retries:
+            advice = f"{format_bytes(size)} are kept; the same command resumes there" if size else "try again later"
             raise FsatError(
-                f"{shown(url)}: cannot be downloaded: {what}; {again}, "
-                f"or put {self.name} into {self.part.parent}/ yourself"
+                f"{shown(url)}: cannot be downloaded: {reason}; {advice}, or put {self.name} into "
+                f"{self.part.parent}/ yourself"
             ) from error
         wait = getattr(error, "wait", 0.0) or WAITS[min(failures, len(WAITS)) - 1]
-        self._progress.say(f"{self.name}: {what}; trying again in {wait:g} s, after {in_bytes(kept)}")
+        self._progress.say(f"{self.name}: {reason}; retrying in {wait:g} s, after {format_bytes(size)}")
         time.sleep(wait)
 
     def _attempt(self, session: Any, url: str) -> None:
-        """One request; returns once the part is whole."""
-        note, kept = self._note(), self._size()
-        if kept and note["size"] == kept:
+        """Make one request; return if the part is whole."""
+        note, done = self._read_note(), self._size()
+        if done and note["size"] == done:
             return
         headers = {"Accept-Encoding": "identity", "User-Agent": f"fsat/{__version__}"}
-        if kept:
-            headers["Range"] = f"bytes={kept}-"
+        if done:
+            headers["Range"] = f"bytes={done}-"
             headers |= {"If-Range": note["same"]} if note["same"] else {}
-        with session.get(url, headers=headers, stream=True, timeout=self.timeout) as answer:
-            status, start, size = answer.status_code, *range_of(answer.headers.get("Content-Range", ""))
-            if kept and status == 416:
-                if size != kept:
+        with session.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+            status, (start, size) = response.status_code, _parse_range(response.headers.get("Content-Range", ""))
+            if done and status == 416:
+                if size != done:
                     _forget(self.part)
-                    raise BrokenOff(f"the server has {size} bytes where {kept} are kept, which begins anew")
-                self._write_note(kept, note["same"])
-            elif kept and status == 206:
-                if start != kept or (note["size"] and size and size != note["size"]):
+                    raise Interrupted(f"the server has {size} bytes, less than the {done} received; starting again")
+                self._write_note(done, note["same"])
+            elif done and status == 206:
+                if start != done or (note["size"] and size and size != note["size"]):
                     _forget(self.part)
-                    raise BrokenOff("the server sent another part than was asked for, which begins anew")
-                self._receive(answer, kept, size or note["size"], note["same"])
+                    raise Interrupted("the server sent another part than requested; starting again")
+                self._receive(response, done, size or note["size"], note["same"])
             elif status == 200:
-                length = answer.headers.get("Content-Length", "")
-                tag, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-                same = tag if tag.startswith('"') else date  # a weak ETag, W/"...", says nothing of bytes
-                self._receive(answer, 0, int(length) if length.isdigit() else 0, same)
+                length = response.headers.get("Content-Length", "")
+                tag, date = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+                same = tag if tag.startswith('"') else date  # a weak ETag, W/"...", does not identify the bytes
+                self._receive(response, 0, int(length) if length.isdigit() else 0, same)
             else:
-                raise of_status(url, status, answer)
+                raise _status_error(url, status, response)
 
-    def _receive(self, answer: Any, kept: int, size: int, same: str) -> None:
-        """Append what the server sends to the bytes that are kept; where these are 0, it begins anew.
-
-        `size` is that of the whole file, 0 where the server does not say it.
-        """
-        blocks = iter(lambda: answer.raw.read1(_BLOCK_BYTES, decode_content=False) or b"", b"")
+    def _receive(self, response: Any, done: int, size: int, same: str) -> None:
+        """Append the response to the `done` bytes of the part, of `size` in all; 0 if the server does not say it."""
+        blocks = iter(lambda: response.raw.read1(_BLOCK_BYTES, decode_content=False) or b"", b"")
         first = next(blocks, b"")
-        if not kept:
+        if not done:
             if not first.startswith(b"PK"[: len(first)]):
-                page = "html" in answer.headers.get("Content-Type", "")
-                raise no_zip(answer.url, "a web page" if page else "something else")
+                page = "html" in response.headers.get("Content-Type", "")
+                raise FsatError(
+                    f"{shown(response.url)}: the server sent {'a web page' if page else 'something else'}, expected a "
+                    "zip file, perhaps because of a proxy or a login: open the address in a browser, or check "
+                    "--base_url"
+                )
             _forget(self.part)
             self._write_note(size, same)
-        total = math.ceil((size or max(self.about, kept)) / 1e6)
-        self._progress.expect(total, kept // 10**6)
-        since, came = time.monotonic(), 0
+        total = math.ceil((size or max(self.about, done)) / 1e6)
+        self._progress.expect(total, done // 10**6)
+        since, recent = time.monotonic(), 0
         with open(self.part, "ab", buffering=0) as file:
             for block in chain([first], blocks):
                 write_all(file, block)
-                kept += len(block)
-                came += len(block)
-                done = total if kept == size else min(total, kept // 10**6)
-                self._progress.advance(done - self._progress.done)
-                if kept > self.most:
+                done += len(block)
+                recent += len(block)
+                self._progress.advance((total if done == size else min(total, done // 10**6)) - self._progress.done)
+                if done > self.most:
                     _forget(self.part)
-                    raise FsatError(f"{shown(answer.url)}: sends more than {in_bytes(kept)}, expected about "
-                                    f"{in_bytes(self.about)}; the download was removed: check the address")  # fmt: skip
+                    raise FsatError(
+                        f"{shown(response.url)}: sends more than {format_bytes(done)}, expected about "
+                        f"{format_bytes(self.about)}; the download was removed: check the address"
+                    )
                 if time.monotonic() - since > self.timeout:
-                    if came < SLOWEST * self.timeout:
-                        raise BrokenOff(f"only {came} bytes came in {self.timeout:g} s")
-                    since, came = time.monotonic(), 0
-        if size and kept != size:
-            raise BrokenOff(f"the server ended after {kept} of {size} bytes")
-        self._write_note(kept, same)
+                    if recent < SLOWEST * self.timeout:
+                        raise Interrupted(f"only {recent} bytes came in {self.timeout:g} s")
+                    since, recent = time.monotonic(), 0
+        if size and done != size:
+            raise Interrupted(f"the server ended after {done} of {size} bytes")
+        self._write_note(done, same)
 
     def _size(self) -> int:
-        """Bytes that are kept and can be used."""
+        """Return the number of bytes that can be resumed from."""
         try:
             return self.part.stat().st_size if self._note_path.exists() else 0
         except FileNotFoundError:
             return 0
 
-    @property
-    def _note_path(self) -> Path:
-        return self.part.with_name(self.name + NOTE)
-
-    def _note(self) -> dict[str, Any]:
-        """What is known of the file that the part is of; a part that is not of it, or without a note, is removed."""
+    def _read_note(self) -> dict[str, Any]:
+        """Return size and identity of the file that the part is of; remove a part that does not fit them."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             note = json.loads(self._note_path.read_text())
             note = {"size": int(note["size"]), "same": str(note["same"])}
@@ -218,12 +240,59 @@ class Resuming:
         return {"size": 0, "same": ""}
 
     def _write_note(self, size: int, same: str) -> None:
-        unfinished = self._note_path.with_suffix(".new")
-        unfinished.write_text(json.dumps({"size": size, "same": same}))
-        os.replace(unfinished, self._note_path)
+        with replace_whole(self._note_path) as unfinished:
+            unfinished.write_text(json.dumps({"size": size, "same": same}))
+
+
+def shown(url: str) -> str:
+    """Return an address without a password, on one line."""
+    return printable(re.sub(r"//[^/@]*@", "//", url))
 
 
 def _forget(part: Path) -> None:
-    """Remove a part and what is known of it, in this order, so that a note never speaks of another part."""
+    """Remove a part and then its note, so that a note never describes another part."""
     for path in (part, part.with_name(part.name.removesuffix(PART) + NOTE)):
         path.unlink(missing_ok=True)
+
+
+def _parse_range(header: str) -> tuple[int, int]:
+    """Return start and whole size of ``bytes 5-9/10``, ``bytes 5-9/*`` or ``bytes */10``; 0 if not known."""
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header.strip())
+    return (int(match[1] or 0), int(match[2]) if match[2] != "*" else 0) if match else (0, 0)
+
+
+def _status_error(url: str, status: int, response: Any) -> Exception:
+    """Return the error for a status other than 200 and 206."""
+    if status in TRANSIENT:
+        wait = response.headers.get("Retry-After", "")
+        return Interrupted(f"the server answered {status}", min(60.0, float(wait)) if wait.isdigit() else 0.0)
+    meaning = STATUS.get(status, "cannot send it")
+    advice = "check --base_url, or whether the address opens in a browser"
+    return FsatError(f"{shown(url)}: the server {meaning} (status {status}); {advice}")
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    """Return an error of requests or urllib3, and its causes, in words."""
+    texts = ""
+    cause: Exception | None = error
+    while cause is not None and len(texts) < 2000:
+        texts += f" {type(cause).__name__}: {cause}"
+        causes = (getattr(cause, "reason", None), *cause.args, cause.__cause__)
+        cause = next((cause for cause in causes if isinstance(cause, Exception)), None)
+    for word, meaning in (
+        ("TooManyRedirects", "too many redirects"),
+        ("NameResolutionError", "unknown host, or no network"),
+        ("ProxyError", "the proxy of the environment (https_proxy) cannot be used, or there is no network"),
+        ("SSLError", "its certificate is not trusted"),
+        ("ConnectTimeout", f"no connection within {timeout:g} s"),
+        ("ReadTimeout", f"nothing came for {timeout:g} s"),
+        ("refused", "the connection was refused"),
+        ("unreachable", "the network is unreachable"),
+        ("IncompleteRead", "the connection was broken off"),
+        ("ConnectionReset", "the connection was broken off"),
+        ("RemoteDisconnected", "the connection was broken off"),
+        ("ProtocolError", "the connection was broken off"),
+    ):
+        if word in texts:
+            return meaning
+    return printable(error)[:300]

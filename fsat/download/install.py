@@ -1,68 +1,71 @@
-"""Downloading a published dataset into a folder that fsat reads, whole or not at all.
+"""Download a published dataset into a data folder, whole or not at all.
 
-All work is in ``DIR/.downloads/``: archives and parts of them, ``unfinished/``, which is begun anew after a kill, and
-``ready/``, whose folders hold what an archive has become, whole and on the disk. Once all is ready and every clip of
-the tables is there, it is renamed into its place, the table of training clips last: where that is, the dataset is.
-Archives are fetched and unpacked one after the other, and removed then, so that little more room is needed than the
-dataset takes.
+All work is in ``DIR/.downloads/``: archives and parts of them, ``unfinished/``, which starts again after a kill, and
+``ready/`` with a folder for each unpacked archive, flushed to the disk. Once every clip of the tables is there, the
+files are renamed into their place, the table of training clips last: if that exists, the dataset is complete. Archives
+are fetched and unpacked one after the other and then removed, so that little more space is needed than for the dataset.
 """
 
 from __future__ import annotations
 
-import errno
+import csv
 import os
+import shlex
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsat.download.esc50 import META as ESC50_META
-from fsat.download.esc50 import write_train_table
 from fsat.download.fetch import fetch, shown
-from fsat.download.placing import READY, WORK, is_whole, put_in_place, summary, tops_of, verify
 from fsat.download.published import DATASETS, Archive, Dataset
 from fsat.download.unpack import Limits, unpack
-from fsat.errors import ConfigError, DataError, FsatError, count
-from fsat.files import in_bytes
+from fsat.errors import AudioError, ConfigError, DataError, FsatError, count
+from fsat.files import disk_errors, format_bytes, held_lock, sync_folder
 from fsat.progress import say
 
-UNFINISHED, LOCK, OWNER, NAME = "unfinished", "lock", "owner", "dataset"
+WORK, READY, UNFINISHED, LOCK, OWNER, NAME = ".downloads", "ready", "unfinished", "lock", "owner", "dataset"
 
 
 def download(
     name: str, folder: Path, base_url: str = "", keep_zips: bool = False, retries: int = 5, timeout: float = 30.0
 ) -> list[str]:
-    """Download a dataset, or go on with that.
+    """Download a dataset, or resume an interrupted download.
 
     Args:
         name: a key of `DATASETS`.
-        folder: new, empty, or one in which the same download was interrupted.
-        base_url: where the archives are instead of the publisher's server.
+        folder: new, empty, or with an interrupted download of the same dataset.
+        base_url: address of the archives instead of the publisher's server.
         keep_zips: leave the archives in ``.downloads/``.
-        retries, timeout: as `fsat.download.fetch.fetch` takes them.
+        retries, timeout: as for `fsat.download.fetch.fetch`.
 
     Returns:
-        what is there now, its licence, how to cite it, and what to do next, line by line.
+        lines that say what was downloaded, its licence, how to cite it, and what to do next.
 
     Raises:
-        ConfigError: the address is none.
-        DataError: the folder has other things in it, or the archives hold something else than expected.
-        FsatError: the dataset cannot be had, or not be written; what has come is kept.
+        ConfigError: the address is invalid.
+        DataError: the folder has other files in it, or the archives have unexpected contents.
+        FsatError: the dataset cannot be downloaded or written; what was received is kept.
     """
     dataset, folder = DATASETS[name], Path(folder).expanduser().absolute()
     if base_url and not base_url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"base_url={shown(base_url)}: expected an address that begins with http:// or https://")
     work = folder / WORK
-    with _explained(folder):
-        if not (work / NAME).exists() and is_whole(folder, dataset):
+    again = "and give the same command again"
+    with disk_errors(
+        folder,
+        advice=f"fix that, or choose another folder, {again}",
+        full=f"finished archives are kept: make room, {again}",
+    ):
+        if not (work / NAME).exists() and is_complete(folder, dataset):
             _remove_empty(work)
-            return [f"{folder}: {dataset.title} is there, and nothing was downloaded", *summary(folder, dataset)]
+            return [f"{folder}: {dataset.title} is complete; nothing was downloaded", *_summary(folder, dataset)]
         _check_folder(folder, name, dataset)
         work.mkdir(parents=True, exist_ok=True)
-        with _held(folder):
+        with _locked(folder):
             if not _check_folder(folder, name, dataset):
                 (work / NAME).write_text(name)
-            if not is_whole(folder, dataset):
+            if not is_complete(folder, dataset):
                 shutil.rmtree(work / UNFINISHED, ignore_errors=True)
                 _check_space(folder, dataset, keep_zips)
                 for archive in dataset.archives:
@@ -73,10 +76,22 @@ def download(
                         _unpack(work, dataset, archive)
                     if not keep_zips:
                         (work / archive.name).unlink(missing_ok=True)
-                verify(work, dataset)
-                put_in_place(work, dataset)
+                _verify(work, dataset)
+                _put_in_place(work, dataset)
             _clean(work, keep_zips)
-    return [f"{folder}: {dataset.title} is there", *summary(folder, dataset)]
+    return [f"{folder}: {dataset.title} is complete", *_summary(folder, dataset)]
+
+
+def is_complete(folder: Path, dataset: Dataset) -> bool:
+    """Return whether the table of training clips and all clips of the tables exist."""
+    try:
+        fnames = {row["fname"] for row in _rows(folder / dataset.table)}
+        return len(fnames) == dataset.counts[dataset.table] and all(
+            {row["fname"] for row in _rows(folder / table)} <= set(os.listdir(folder / audio))
+            for table, audio in dataset.tables.items()
+        )
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
+        return False
 
 
 def _address(dataset: Dataset, archive: Archive) -> str:
@@ -84,66 +99,62 @@ def _address(dataset: Dataset, archive: Archive) -> str:
 
 
 def _check_folder(folder: Path, name: str, dataset: Dataset) -> bool:
-    """Whether this download was begun in the folder; raises `DataError` where it was not, and is not empty."""
+    """Return whether this download was begun in the folder; raise `DataError` if it has other files."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; expected a new or empty folder for {dataset.title}")
     marker = folder / WORK / NAME
-    before = marker.read_text() if marker.exists() else ""
-    if before not in ("", name):
-        raise DataError(f"{folder}: a download of {before} was begun there; go on with that, or choose another folder")
-    known = {WORK, *(tops_of(dataset) if before else ())}
+    begun = marker.read_text() if marker.exists() else ""
+    if begun not in ("", name):
+        raise DataError(f"{folder}: has an interrupted download of {begun}; resume that, or choose another folder")
+    known = {WORK, *(_top_names(dataset) if begun else ())}
     if other := sorted({path.name for path in (folder.iterdir() if folder.exists() else ())} - known):
-        raise DataError(f"{folder}: has other things in it, such as {other[0]}; expected a new or empty folder, or one "
-                        f"in which the download of {dataset.title} was interrupted")  # fmt: skip
-    return bool(before)
+        raise DataError(
+            f"{folder}: has other files in it, such as {other[0]}; expected a new or empty folder, or one with an "
+            f"interrupted download of {dataset.title}"
+        )
+    return bool(begun)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Let no other process work on the folder meanwhile; the lock is removed by who has finished it."""
-    from filelock import FileLock, Timeout
-
-    work = folder / WORK
-    lock = FileLock(work / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        owner = (work / OWNER).read_text() if (work / OWNER).exists() else "another one"
-        raise FsatError(
-            f"{folder}: process {owner} downloads into it; wait for its end, or choose another folder"
-        ) from None
-    try:
-        (work / OWNER).write_text(str(os.getpid()))
-        yield
-    finally:
-        (work / OWNER).unlink(missing_ok=True)
-        lock.release()
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from downloading into the folder; `_clean` removes the lock."""
+    owner = folder / WORK / OWNER
+    process = owner.read_text() if owner.exists() else "another one"
+    busy = f"{folder}: process {process} is downloading into it; wait for its end, or choose another folder"
+    with held_lock(folder / WORK / LOCK, busy):
+        try:
+            owner.write_text(str(os.getpid()))
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 def _check_space(folder: Path, dataset: Dataset, keep_zips: bool) -> None:
-    """Raise `FsatError` unless the disk has room, as far as sizes are known beforehand."""
-    work, now, most = folder / WORK, 0, 0
+    """Raise `FsatError` unless the disk has enough space, as far as sizes are known."""
+    work, used, most = folder / WORK, 0, 0
     for archive in dataset.archives:
         if (work / READY / archive.name).exists():
             continue
-        kept = sum(path.stat().st_size for path in work.glob(archive.name + "*"))
-        now += max(0, archive.zip_bytes - kept) + archive.unpacked_bytes
-        most = max(most, now)
-        now -= 0 if keep_zips else archive.zip_bytes
+        received = sum(path.stat().st_size for path in work.glob(archive.name + "*"))
+        used += max(0, archive.zip_bytes - received) + archive.unpacked_bytes
+        most = max(most, used)
+        used -= 0 if keep_zips else archive.zip_bytes
     if most > (free := shutil.disk_usage(work).free):
-        raise FsatError(f"{folder}: no space left: {dataset.title} needs about {in_bytes(most)} more, {in_bytes(free)} "
-                        "are free; make room, or choose a folder on another disk")  # fmt: skip
+        raise FsatError(
+            f"{folder}: no space left: {dataset.title} needs about {format_bytes(most)} more, {format_bytes(free)} are "
+            "free; make room, or choose a folder on another disk"
+        )
 
 
 def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
-    """Unpack an archive, so that it is ready or not there."""
+    """Unpack an archive into ``ready/``, whole or not at all."""
     unfinished = work / UNFINISHED
     try:
-        limits = Limits(archive.most_bytes)
-        if left_out := unpack(work / archive.name, unfinished, archive.places, limits):
-            say(f"{archive.name}: {count(len(left_out), 'file')} not needed, such as {left_out[0]}")
-        if (unfinished / ESC50_META).exists():
-            write_train_table(unfinished, dataset)
+        skipped = unpack(work / archive.name, unfinished, archive.targets, Limits(archive.most_bytes))
+        if skipped:
+            say(f"{archive.name}: {count(len(skipped), 'file')} not needed, such as {skipped[0]}")
+        if dataset.prepare:
+            dataset.prepare(unfinished, dataset)
         os.sync()  # thousands of small files, before the archive is removed
         (work / READY).mkdir(exist_ok=True)
         os.rename(unfinished, work / READY / archive.name)
@@ -152,28 +163,90 @@ def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
         raise
 
 
+def _top_names(dataset: Dataset) -> list[str]:
+    """Return the names in the finished data folder, the one with the table of training clips last."""
+    tops = {target.split("/")[0] for archive in dataset.archives for target in archive.targets.values()}
+    tops |= {table.split("/")[0] for table in dataset.tables}
+    return sorted(tops, key=lambda top: (top == dataset.table.split("/")[0], top))
+
+
+def _top_paths(work: Path) -> dict[str, Path]:
+    """Return the current path of each of `_top_names`: in ``ready/``, or in its place already."""
+    paths = {path.name: path for path in work.parent.iterdir() if path.name != WORK}
+    return paths | {path.name: path for path in work.glob(f"{READY}/*/*")}
+
+
+def _verify(work: Path, dataset: Dataset) -> None:
+    """Raise `DataError` unless the tables have the expected number of clips, and every clip exists."""
+    again = f"remove {work.parent}, and give the same command again"
+    tops = _top_paths(work)
+    for table, audio in dataset.tables.items():
+        top, _, rest = table.partition("/")
+        fnames = [row.get("fname") or "" for row in _rows(tops[top] / rest if rest else tops[top])]
+        if len(set(fnames)) != dataset.counts[table]:
+            raise DataError(f"{table}: has {len(set(fnames))} clips, expected {dataset.counts[table]}; {again}")
+        if missing := sorted(set(fnames) - set(os.listdir(tops[audio]))):
+            lack = f"{count(len(missing), 'clip')} of {len(fnames)} not in {audio}/, such as {missing[0]}"
+            raise DataError(f"{table}: {lack}; {again}")
+        if dataset.wav:
+            _check_audio(tops[audio], fnames, dataset.wav)
+
+
+def _check_audio(folder: Path, fnames: list[str], wav: tuple[int, int]) -> None:
+    """Raise `DataError` unless every clip has this length in samples and rate in Hz."""
+    from fsat.data.audio import read_header
+
+    expected = f"expected {wav[0]} samples at {wav[1]} Hz"
+    for fname in fnames:
+        try:
+            header = read_header(folder / fname)
+        except AudioError as error:
+            raise DataError(f"{fname}: {error}; {expected}") from error
+        if (header.frames, header.samplerate) != wav:
+            raise DataError(f"{fname}: has {header.frames} samples at {header.samplerate} Hz, {expected}")
+
+
+def _put_in_place(work: Path, dataset: Dataset) -> None:
+    """Rename the unpacked files into the data folder, the table of training clips last."""
+    paths = _top_paths(work)
+    for top in _top_names(dataset):
+        os.rename(paths[top], work.parent / top)
+        sync_folder(work.parent)
+
+
 def _clean(work: Path, keep_zips: bool) -> None:
-    """Remove what was needed on the way, the name last, by which a download that was interrupted here goes on."""
+    """Remove the working files, the dataset's name last, so that an interrupted download resumes here."""
     shutil.rmtree(work / READY, ignore_errors=True)
-    kept = {archive for archive in work.glob("*.zip") if keep_zips}
-    for path in sorted(set(work.iterdir()) - kept, key=lambda path: (path.name == NAME, path.name == LOCK)):
+    zips = {archive for archive in work.glob("*.zip") if keep_zips}
+    for path in sorted(set(work.iterdir()) - zips, key=lambda path: (path.name == NAME, path.name == LOCK)):
         path.unlink(missing_ok=True)
     _remove_empty(work)
 
 
 def _remove_empty(work: Path) -> None:
-    with suppress(OSError):  # there are archives in it, or it is not there
+    with suppress(OSError):  # it has archives, or does not exist
         work.rmdir()
 
 
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn an OSError into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise FsatError(f"{folder}: no space left ({error.strerror}); what is finished is kept: make room, and "
-                            "give the same command again") from error  # fmt: skip
-        raise FsatError(f"{folder}: cannot be written: {error.strerror or error}; mend that, or choose another folder, "
-                        "and give the same command again") from error  # fmt: skip
+def _summary(folder: Path, dataset: Dataset) -> list[str]:
+    """Return lines with the number of clips, licence, citation, and what to do next."""
+    rows = _rows(folder / dataset.table)
+    sizes = [f"{dataset.counts[table]:,} clips in {audio}/" for table, audio in dataset.tables.items()]
+    lines = [
+        f"clips: {', '.join(sizes)}, of {len({row['label'] for row in rows})} classes",
+        f"licence: {dataset.licence}",
+        f"cite: {dataset.citation}",
+    ]
+    if dataset.n_folds:
+        folds = defaultdict(set)
+        for row in rows:
+            folds[row["freesound_id"]].add(row["fold"])
+        split = sorted(recording for recording, values in folds.items() if len(values) > 1)
+        several = f"{count(len(split), 'recording')} with clips in more than one ({', '.join(split)})"
+        lines += [f"folds: as published, {several}; -P folds=stratified keeps recordings together"] * bool(split)
+    return [*lines, f"next: mlflow run . -P data_dir={shlex.quote(str(folder))}"]
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with open(table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

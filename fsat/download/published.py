@@ -1,17 +1,24 @@
-"""Published datasets that fsat can download: where they are, their checksums, licences, and how to cite them.
+"""Published datasets that fsat can download: addresses, checksums, licences, citations.
 
 Sources: FSDKaggle2018 is record 2552860 at Zenodo, which publishes the MD5 of its files. ESC-50 has no releases; GitHub
-packs the archive of a commit when it is asked for. The SHA-256 of that archive is not published: it is what several
-projects that pin the same commit have noted independently. Sizes of FSDKaggle2018 are estimates, rounded up, from
-4.6 GiB of archives and 18 hours of training clips; they serve the check of the disk.
+packs the archive of a commit on request. The SHA-256 of that archive is not published: several projects that pin the
+same commit have recorded it independently. Sizes of FSDKaggle2018 are estimates, rounded up, from 4.6 GiB of archives
+and 18 hours of training clips; they are used to check the disk space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from fsat.errors import DataError, count
+from fsat.text import why_not_a_label
 
 ESC50_COMMIT = "33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6"
+ESC50_TABLE = "meta/esc50.csv"
 
 
 @dataclass(frozen=True)
@@ -19,17 +26,17 @@ class Archive:
     """One zip file of a dataset.
 
     Attributes:
-        name: of the file, at the source and while it is kept.
-        checksum: ``algorithm:hex``, as pooch writes it.
-        places: what is unpacked: where a folder (with ``/`` at its end) or file of the archive goes in the data folder.
-        zip_bytes: size of the archive, about.
-        unpacked_bytes: size of what is unpacked, about.
-        most_bytes: more than this is neither fetched nor unpacked.
+        name: of the file, at the source and here.
+        checksum: ``algorithm:hex``, as for pooch.
+        targets: entries to unpack: the path in the data folder of each folder (with ``/`` at its end) or file.
+        zip_bytes: about the size of the archive.
+        unpacked_bytes: about the size of the unpacked files.
+        most_bytes: maximum size that is fetched and unpacked.
     """
 
     name: str
     checksum: str
-    places: Mapping[str, str]
+    targets: Mapping[str, str]
     zip_bytes: int
     unpacked_bytes: int
     most_bytes: int = 10_000_000_000
@@ -41,16 +48,17 @@ class Dataset:
 
     Attributes:
         title: its name.
-        base_url: what the archives' names are added to.
-        query: what is added to the address then, at the publisher's own server.
-        archives: in the order in which they are fetched.
+        base_url: address of the archives, without their names.
+        archives: in the order of downloading.
         tables: for each table of clips, the folder of its clips; the first one makes the folder a dataset, and is put
             in its place last.
-        counts: how many clips each table has.
-        licence: in a line.
-        citation: in a line.
-        wav: the length in samples and the rate in Hz of every clip, where all are alike.
-        n_folds: folds of as many clips each, numbered from 1; 0 for none.
+        counts: number of clips of each table.
+        licence: one line.
+        citation: one line.
+        query: end of the addresses at the publisher's own server.
+        wav: length in samples and rate in Hz of every clip, if all are alike.
+        n_folds: number of folds with equally many clips, numbered from 1; 0 for none.
+        prepare: called with the folder of an unpacked archive and the dataset, if the archive needs more work.
     """
 
     title: str
@@ -63,11 +71,48 @@ class Dataset:
     query: str = ""
     wav: tuple[int, int] | None = None
     n_folds: int = 0
+    prepare: Callable[[Path, Dataset], None] | None = None
 
     @property
     def table(self) -> str:
         """The table of training clips."""
         return next(iter(self.tables))
+
+
+def write_esc50_table(folder: Path, dataset: Dataset) -> None:
+    """Write ``train.csv`` from ESC-50's own table, after checking that.
+
+    A clip's name is FOLD-RECORDING-TAKE-CLASS.wav; ``meta/esc50.csv`` has the same columns, with the class in words.
+    The published folds keep clips of one recording together except for a few recordings.
+
+    Args:
+        folder: with ``meta/esc50.csv``.
+        dataset: has the expected number of clips and folds.
+
+    Raises:
+        DataError: the table is not as expected.
+        OSError: a file cannot be read or written.
+    """
+    with open(folder / ESC50_TABLE, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = ("filename", "fold", "category", "src_file")
+    if missing := [name for name in columns if not rows or rows[0].get(name) is None]:
+        raise DataError(f"{ESC50_TABLE}: has no column {missing[0]}; expected {','.join(columns)}")
+    n_clips = dataset.counts[dataset.table]
+    folds = Counter(row["fold"] for row in rows)
+    expected = {str(fold): n_clips // dataset.n_folds for fold in range(1, dataset.n_folds + 1)}
+    if folds != expected or len({row["filename"] for row in rows}) != n_clips:
+        raise DataError(
+            f"{ESC50_TABLE}: has {count(len(rows), 'clip')} in folds of {dict(sorted(folds.items()))}, expected "
+            f"{n_clips} different ones in folds of {expected}"
+        )
+    for row in rows:
+        if reason := why_not_a_label(row["category"]):
+            raise DataError(f"{ESC50_TABLE}: {row['filename']}: {reason}")
+    with open(folder / dataset.table, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["fname", "label", "manually_verified", "fold", "freesound_id"])
+        table.writerows([row["filename"], row["category"], 1, row["fold"], row["src_file"]] for row in rows)
 
 
 def _of_zenodo(part: str, md5: str, zip_bytes: int, unpacked_bytes: int) -> Archive:
@@ -122,6 +167,7 @@ ESC50 = Dataset(
     "doi 10.1145/2733373.2806390",
     wav=(220_500, 44_100),
     n_folds=5,
+    prepare=write_esc50_table,
 )
 
 DATASETS = {"fsdkaggle2018": FSDKAGGLE2018, "esc50": ESC50}

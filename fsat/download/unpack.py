@@ -1,8 +1,8 @@
-"""Unpacking a zip file that nobody has to trust: nothing leaves the folder, nothing is larger than it says.
+"""Unpack an untrusted zip file: no file outside of the folder, none larger than declared.
 
-What an archive may hold is decided by its table of contents, before anything is written. Refused as a whole are names
-that lead elsewhere on any system, links and devices, encrypted entries, the same name twice (whatever its case), and
-more or larger entries than expected. Entries outside of the places that are asked for are left out, zips stay zips.
+The table of contents is checked before any file is written. An archive is refused for names that lead elsewhere on any
+system, links and devices, encrypted entries, the same name twice (ignoring case), and more or larger entries than
+expected. Entries without a target are skipped; zips inside it are not unpacked.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 
 from fsat import interrupts
 from fsat.errors import FsatError, count, printable
-from fsat.files import in_bytes, write_all
+from fsat.files import format_bytes, write_all
 from fsat.progress import Progress
 
 _BLOCK_BYTES = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
-"""What zipfile raises at a broken archive."""
+"""Errors of zipfile for a broken archive."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may unpack to.
+    """Limits of an archive.
 
     Attributes:
-        total_bytes: of all its entries.
-        entries: their number.
-        ratio: how many times as much as the archive's size, all in all.
+        total_bytes: maximum size of all entries.
+        entries: maximum number of entries.
+        ratio: maximum ratio of the size of all entries to the archive's size.
     """
 
     total_bytes: int
@@ -42,20 +42,20 @@ class Limits:
     ratio: float = 100.0
 
 
-def unpack(archive: Path, folder: Path, places: Mapping[str, str], limits: Limits) -> list[str]:
+def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limits) -> list[str]:
     """Unpack a zip file into a new folder.
 
     Args:
         archive: the file.
-        folder: is made; whoever calls removes it after an error.
-        places: where a folder (with ``/`` at its end) or a file of the archive goes, as in `fsat.download.published`.
-        limits: what is refused.
+        folder: is made; the caller removes it after an error.
+        targets: path in `folder` of each folder (with ``/`` at its end) or file of the archive.
+        limits: of the archive.
 
     Returns:
-        names of files that were left out, because they are in none of the places.
+        names of files without a target, which were skipped.
 
     Raises:
-        FsatError: the archive is damaged or refused, or a place has no files; the message says why.
+        FsatError: the archive is damaged or refused, or a target has no files; the message says why.
         OSError: a file cannot be written.
     """
     try:
@@ -64,26 +64,27 @@ def unpack(archive: Path, folder: Path, places: Mapping[str, str], limits: Limit
             if reason := why_refused(infos, archive.stat().st_size, limits):
                 raise FsatError(f"{archive}: is not unpacked: {reason}")
             files = [info for info in infos if not info.is_dir()]
-            wanted = [(info, place) for info in files if (place := _place(info.orig_filename, places))]
-            for there, here in places.items():
-                if not any(info.orig_filename.startswith(there) for info, _ in wanted):
-                    raise FsatError(f"{archive}: is not unpacked: it has no {there}, which would be {here}")
+            selected = [(info, target) for info in files if (target := _target(info.orig_filename, targets))]
+            for source, target in targets.items():
+                if not any(info.orig_filename.startswith(source) for info, _ in selected):
+                    raise FsatError(f"{archive}: is not unpacked: it has no {source}, expected as {target}")
             folder.mkdir()
-            with Progress(f"unpacking {archive.name}", len(wanted)) as progress:
-                for info, place in wanted:
-                    _write(opened, info, folder / place)
+            with Progress(f"unpacking {archive.name}", len(selected)) as progress:
+                for info, target in selected:
+                    _write(opened, info, folder / target)
                     progress.advance()
-            return [info.orig_filename for info in files if not _place(info.orig_filename, places)]
+            return [info.orig_filename for info in files if not _target(info.orig_filename, targets)]
     except _DAMAGE as error:
-        raise FsatError(f"{archive}: cannot be unpacked: {printable(error)}; remove it, and give the same command "
-                        "again") from error  # fmt: skip
+        advice = "remove it, and give the same command again"
+        raise FsatError(f"{archive}: cannot be unpacked: {printable(error)}; {advice}") from error
 
 
 def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits) -> str:
-    """Why an archive with these entries must not be unpacked; an empty string if it may."""
+    """Return the reason why an archive with these entries must not be unpacked; an empty string if it may."""
     if len(infos) > limits.entries:
         return f"it has {len(infos)} entries, expected {limits.entries} at most"
-    files, folders = {}, set()
+    files: dict[str, str] = {}
+    folders: set[str] = set()
     for info in infos:
         name = info.orig_filename
         if reason := why_unsafe(name) or _why_special(info):
@@ -98,13 +99,14 @@ def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits
         return f"its entry {printable(files[min(both)])!r} is a file and a folder"
     total = sum(info.file_size for info in infos)
     if total > limits.total_bytes or total > limits.ratio * archive_bytes:
-        return (f"{in_bytes(archive_bytes)} would become {in_bytes(total)} in {count(len(files), 'file')}, expected "
-                f"{in_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))} at most")  # fmt: skip
+        unpacked = f"{format_bytes(total)} in {count(len(files), 'file')}"
+        most = format_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))
+        return f"{format_bytes(archive_bytes)} would become {unpacked}, expected {most} at most"
     return ""
 
 
 def why_unsafe(name: str) -> str:
-    """Why an entry's name must not become a path, on any system; an empty string if it may.
+    """Return the reason why an entry's name must not become a path, on any system; an empty string if it may.
 
     >>> why_unsafe("audio/../../x.wav")
     'leads out of the folder'
@@ -136,24 +138,24 @@ def _why_special(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 0x41:
         return "is encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is compressed in a way that is not expected (type {info.compress_type})"
+        return f"is compressed in an unexpected way (type {info.compress_type})"
     if info.is_dir() and info.file_size:
         return "is a folder with content"
     return ""
 
 
 def _same(name: str) -> str:
-    """What is the same for names that some file system takes for one."""
+    """Return a key that is the same for names that some file system treats as one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _place(name: str, places: Mapping[str, str]) -> str:
-    """Where a file goes; an empty string if it is left out, as are the notes of macOS (``._name``)."""
-    if name in places:
-        return places[name]
-    for there, here in places.items():
-        if there.endswith("/") and name.startswith(there) and not name.rpartition("/")[2].startswith("._"):
-            return here + name.removeprefix(there)
+def _target(name: str, targets: Mapping[str, str]) -> str:
+    """Return the target of a file; an empty string if it has none, as the notes of macOS (``._name``)."""
+    if name in targets:
+        return targets[name]
+    for source, target in targets.items():
+        if source.endswith("/") and name.startswith(source) and not name.rpartition("/")[2].startswith("._"):
+            return target + name.removeprefix(source)
     return ""
 
 
@@ -167,4 +169,4 @@ def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
             size += len(block)
             write_all(file, block)
     if size != info.file_size:
-        raise zipfile.BadZipFile(f"{info.filename!r} has {size} bytes, and says {info.file_size}")
+        raise zipfile.BadZipFile(f"{info.filename!r} has {size} bytes, declared {info.file_size}")

@@ -1,110 +1,68 @@
-"""Blending the predictions of several members.
+"""Blend the predictions of several members, and fit the weights of a blend.
 
 Conventions: a prediction is float32 (n_clips, n_classes), its rows sum to 1. A blend is made of studies, each a list of
 members; `fsat.presets.BLENDS` names the methods. Geometric means are taken in log space, because the product of ten
-float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever that member
-weighs. Everything goes through the clips a few rows at a time (`fsat.metrics.row_blocks`), so members that are memory
-maps are blended in memory that does not grow with the clips.
+float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever the member's
+weight. Predictions are read in blocks of rows (`fsat.metrics.row_blocks`), so that members that are memory maps are
+blended in memory that does not grow with the clips.
+
+Weights are float64 (n_studies,), at least 0, with sum 1. They minimise the log loss of the studies' weighted geometric
+mean, scaled so that rows sum to 1. That loss is convex in the weights: it is a mean of logarithms of sums of
+exponentials of linear functions (Boyd and Vandenberghe 2004, section 3.1.5). A blend must not be scored on the clips
+that its weights were fitted on: `cross_fit` gives each fold weights that were fitted on the clips of the other folds,
+as in the stacking of Wolpert (1992).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from fsat.metrics.ranking import TOP_K, top_k
-from fsat.metrics.row_blocks import Ranges, Rows, as_rows, create_rows, in_threads, open_rows, release
+from fsat.metrics.ranking import top_k
+from fsat.metrics.row_blocks import Ranges, Scores, as_rows, in_threads, iter_blocks, ranges, release
 from fsat.presets import BLENDS
 
 TINY = float(np.finfo(np.float32).tiny)
-"""What a probability of 0 counts as, so that one member alone cannot rule out a class for ever."""
+"""Smallest probability that is used, so that one member alone cannot rule out a class."""
 
 FACTORS = 8
 """Members that are multiplied before a logarithm is taken: TINY ** 8 is 4e-304, which float64 still holds."""
 
+FEWEST_VERIFIED = 50
+"""Weights are fitted on verified clips alone if every fit has at least this many."""
 
-def geometric_mean(
-    predictions: Iterable[np.ndarray | Rows], out: np.ndarray | None = None, best: np.ndarray | None = None
-) -> np.ndarray:
-    """Geometric mean of the members' probabilities, scaled so that rows sum to 1.
+MOST_CLIPS = 50_000
+"""Maximum number of clips that weights are fitted on, which bounds the memory; of more, evenly spaced ones."""
 
-    Args:
-        predictions: one (n_clips, n_classes) array a member, all of one shape. A row with a NaN makes a row of NaN.
-        out: float32 (n_clips, n_classes) to write the result to, perhaps a memory map; by default a new array.
-        best: int (n_clips, k), to be filled with the k most likely classes of each clip, as by `top_k`.
+DIGITS = 4
+"""Decimals of a weight: one of less than 0.00005 is 0."""
 
-    Returns:
-        float32 (n_clips, n_classes); rows sum to 1. It is `out` if that is given.
+
+def common_shape(members: Sequence[Scores]) -> tuple[int, int]:
+    """Return the members' shape (n_clips, n_classes).
 
     Raises:
         ValueError: there are no members or their shapes differ.
     """
-    return blend_studies([list(predictions)], out, best)
-
-
-def blend_studies(
-    studies: Sequence[Sequence[np.ndarray | Rows]],
-    out: np.ndarray | None = None,
-    best: np.ndarray | None = None,
-    method: str = "geometric",
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Blend the members of each study, then the studies; see `Blended`.
-
-    Args:
-        studies, method, weights: as for `Blended`.
-        out, best: to be filled, as by `geometric_mean`.
-
-    Returns:
-        float32 (n_clips, n_classes); rows sum to 1.
-
-    Raises:
-        ValueError: as for `Blended`.
-    """
-    return Blended(studies, method, weights).fill(out, best)
-
-
-def blend_files(members: Sequence[Path], out: Path, best: Path | None = None, k: int = TOP_K) -> None:
-    """Blend .npy files into a .npy file, by memory map, a few rows at a time.
-
-    Args:
-        members: one .npy file (n_clips, n_classes) a member.
-        out: is made: float32 (n_clips, n_classes).
-        best: is made, if it is given: int32 (n_clips, k), the `k` most likely classes of each clip, best first.
-        k: how many; all classes if there are fewer.
-
-    Raises:
-        ValueError: there are no members, their shapes differ, or a file is no .npy file.
-        FsatError: the disk has no room for the results.
-    """
-    maps = [open_rows(path) for path in members]
-    n_clips, n_classes = common_shape(maps)
-    ranking = None if best is None else create_rows(best, (n_clips, min(k, n_classes)), np.int32)
-    geometric_mean(maps, create_rows(out, (n_clips, n_classes)), ranking)
-
-
-def common_shape(members: Sequence[np.ndarray | Rows]) -> tuple[int, int]:
-    """The members' shape (n_clips, n_classes); `ValueError` if there are no members or their shapes differ."""
     if not members:
         raise ValueError("there is nothing to blend")
-    first = members[0].shape
+    shape = members[0].shape
     for member in members:
-        if member.shape != first:
-            raise ValueError(f"members differ in shape: {first} and {member.shape}")
-    if len(first) != 2:
-        raise ValueError(f"members have shape {first}, expected (n_clips, n_classes)")
-    return first
+        if member.shape != shape:
+            raise ValueError(f"members differ in shape: {shape} and {member.shape}")
+    if len(shape) != 2:
+        raise ValueError(f"members have shape {shape}, expected (n_clips, n_classes)")
+    return shape[0], shape[1]
 
 
 class Blended:
-    """`Rows` of a blend of studies: rows are computed when they are asked for, and not kept.
+    """`Rows` of a blend of studies, computed when they are sliced.
 
     ``geometric`` is the geometric mean of the studies' geometric means, so that each study counts alike whatever its
-    folds: scaling the latter's rows would cancel out. ``arithmetic`` is the mean of the studies' means. ``weighted`` is
-    the weighted geometric mean of the studies' geometric means, the logarithmic opinion pool of Genest and Zidek
-    (1986).
+    number of folds. ``arithmetic`` is the mean of the studies' means. ``weighted`` is the weighted geometric mean of
+    the studies' geometric means, the logarithmic opinion pool of Genest and Zidek (1986).
 
     Attributes:
         shape: (n_clips, n_classes).
@@ -113,18 +71,18 @@ class Blended:
     Args:
         studies: for each study its members' (n_clips, n_classes) arrays.
         method: one of `BLENDS`.
-        weights: for ``weighted``: float (n_studies,), none below 0, sum 1; or, with `fold`, such a row a fold.
-        fold: int (n_clips,), the row of `weights` that holds for each clip.
+        weights: for ``weighted``: float (n_studies,), at least 0, with sum 1; or, with `fold`, one such row per fold.
+        fold: int (n_clips,), the row of `weights` for each clip.
 
     Raises:
-        ValueError: there are no members, their shapes differ, there is no such method, or the weights do not fit.
+        ValueError: there are no members, their shapes differ, the method is unknown, or the weights do not fit.
     """
 
     dtype = np.dtype(np.float32)
 
     def __init__(
         self,
-        studies: Sequence[Sequence[np.ndarray | Rows]],
+        studies: Sequence[Sequence[Scores]],
         method: str = "geometric",
         weights: np.ndarray | None = None,
         fold: np.ndarray | None = None,
@@ -148,34 +106,43 @@ class Blended:
         return self._block(start, stop, self._scratch(max(0, stop - start)))
 
     def fill(self, out: np.ndarray | None = None, best: np.ndarray | None = None) -> np.ndarray:
-        """All rows, in `out`, and the most likely classes in `best`, as by `geometric_mean`."""
-        if out is None:
-            out = np.empty(self.shape, dtype=np.float32)
-        for name, array, expected in (("out", out, self.shape), ("best", best, self.shape[:1])):
+        """Compute all rows.
+
+        Args:
+            out: float32 (n_clips, n_classes) to write the rows to, possibly a memory map; a new array by default.
+            best: int (n_clips, k), to be filled with the k most likely classes of each clip, as by `top_k`.
+
+        Returns:
+            `out`; rows sum to 1.
+
+        Raises:
+            ValueError: `out` or `best` has another shape.
+        """
+        result = np.empty(self.shape, dtype=np.float32) if out is None else out
+        for name, array, expected in (("out", result, self.shape), ("best", best, self.shape[:1])):
             if array is not None and array.shape[: len(expected)] != expected:
                 raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
 
-        def work(todo: Ranges) -> None:
-            scratch = self._scratch(min(todo.step, todo.n_rows))
-            for start, stop in todo:
-                part = self._block(start, stop, scratch)
-                out[start:stop] = part
-                release(out[start:stop])
+        def work(row_ranges: Ranges) -> None:
+            scratch = self._scratch(min(row_ranges.step, row_ranges.n_rows))
+            for start, stop in row_ranges:
+                block = self._block(start, stop, scratch)
+                result[start:stop] = block
+                release(result[start:stop])
                 if best is not None:
-                    best[start:stop] = top_k(part, best.shape[1])
+                    best[start:stop] = top_k(block, best.shape[1])
                     release(best[start:stop])
 
         in_threads(*self.shape, work)
-        return out
+        return result
 
     def _scratch(self, n_rows: int) -> tuple[np.ndarray, ...]:
-        """Arrays for what `_block` computes of so many rows at most."""
-        chunk = (n_rows, self.shape[1])
-        kinds = (np.float64, np.float64, np.float32 if self._single else np.float64, np.float32)
-        return tuple(np.empty(chunk, kind) for kind in kinds)
+        """Allocate the arrays that `_block` computes up to `n_rows` rows in."""
+        dtypes = (np.float64, np.float64, np.float32 if self._single else np.float64, np.float32)
+        return tuple(np.empty((n_rows, self.shape[1]), dtype) for dtype in dtypes)
 
     def _block(self, start: int, stop: int, scratch: tuple[np.ndarray, ...]) -> np.ndarray:
-        """The rows from `start` to `stop`; they lie in `scratch`."""
+        """Compute the rows from `start` to `stop`; the result is a view of `scratch`."""
         total, product, clamped, result = (buffer[: stop - start] for buffer in scratch)
         total.fill(0)
         for s, study in enumerate(self._studies):
@@ -196,12 +163,13 @@ class Blended:
                     product /= divisor
                     total += product
         if self._in_logs:
-            np.exp(total, out=total)  # no less than TINY, so no row sums to 0
-        return np.divide(total, total.sum(axis=1, keepdims=True), out=result, casting="same_kind")
+            np.exp(total, out=total)  # at least TINY, so no row sums to 0
+        np.divide(total, total.sum(axis=1, keepdims=True), out=result, casting="same_kind")
+        return result
 
 
 def _divisors(sizes: Sequence[int], weights: np.ndarray | None) -> np.ndarray:
-    """What the sum over the members of each study, of `sizes`, is divided by: its size by its weight.
+    """Return the divisor of the sum over each study's members: its number of members by its weight.
 
     Returns:
         float64 (n_studies,), or a row for each row of `weights`; infinite where a weight is 0, so that finite numbers
@@ -213,22 +181,23 @@ def _divisors(sizes: Sequence[int], weights: np.ndarray | None) -> np.ndarray:
     if weights.shape[-1:] != (len(sizes),) or (weights < 0).any() or not np.allclose(weights.sum(axis=-1), 1):
         raise ValueError(f"weights are {weights.tolist()}, expected {len(sizes)}, none below 0, that sum to 1")
     with np.errstate(divide="ignore"):
-        return np.array(sizes, dtype=np.float64) / weights
+        divisors: np.ndarray = np.array(sizes, dtype=np.float64) / weights
+    return divisors
 
 
 class OutOfFold:
     """`Rows` of a study's out-of-fold predictions: for each clip the prediction of the member that held it out.
 
-    Rows are NaN for clips that no member held out. The members' arrays are looked at only as rows are asked for.
+    Rows are NaN for clips that no member held out. The members' arrays are read only when rows are sliced.
 
     Attributes:
         shape: (n_clips, n_classes).
         dtype: float32.
-        owner: int32 (n_clips,), the number of the member that held the clip out, -1 if there is none.
+        owner: int32 (n_clips,), the index of the member that held the clip out, -1 for none.
 
     Args:
-        predictions: per member (n_clips, n_classes).
-        held_out: per member bool (n_clips,), true where the member's fold held the clip out.
+        predictions: for each member (n_clips, n_classes).
+        held_out: for each member bool (n_clips,), true where the member's fold held the clip out.
 
     Raises:
         ValueError: two members held out the same clip, or there are no members, or their shapes differ.
@@ -250,13 +219,119 @@ class OutOfFold:
         owner = self.owner[rows]
         result = np.full((len(owner), self.shape[1]), np.nan, dtype=np.float32)
         for i in np.unique(owner[owner >= 0]):
-            mask, part = owner == i, self._predictions[i][rows]
-            result[mask] = part[mask]
-            release(part)
+            mask, block = owner == i, self._predictions[i][rows]
+            result[mask] = block[mask]
+            release(block)
         return result
 
 
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    """How often each class occurs: float32 (n_classes,), sums to 1."""
+    """Return the share of each class: float32 (n_classes,), sums to 1."""
     counts = np.bincount(np.asarray(targets), minlength=n_classes).astype(np.float64)
-    return (counts / counts.sum()).astype(np.float32)
+    return np.asarray(counts / counts.sum(), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of studies.
+
+    Attributes:
+        final: float64 (n_studies,), fitted on the clips of all folds.
+        by_fold: float64 (n_folds, n_studies), row f fitted without the clips of fold f.
+    """
+
+    final: np.ndarray
+    by_fold: np.ndarray
+
+
+def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.ndarray, covered: np.ndarray) -> Weights:
+    """Fit the weights of studies on all clips, and for each fold of the first study on the clips of its other folds.
+
+    If only one fold has clips, all weights are equal. Verified clips alone are used if each of these fits has
+    `FEWEST_VERIFIED` of them, else all clips.
+
+    Args:
+        studies: each study's out-of-fold predictions; the first study's owners are the folds.
+        targets: int (n_clips,).
+        verified: bool (n_clips,), the label was verified by hand.
+        covered: bool (n_clips,), the clip has a prediction of every study.
+    """
+    folds = studies[0].owner
+    n_folds = int(folds.max(initial=-1)) + 1
+    if len(studies) == 1 or len(np.unique(folds[covered])) < 2:
+        equal = np.full(len(studies), 1 / len(studies))
+        return Weights(equal, np.tile(equal, (n_folds, 1)))
+
+    masks = [covered & (folds != fold) for fold in range(n_folds)]
+    if all((mask & verified).sum() >= FEWEST_VERIFIED for mask in masks):
+        masks, covered = [mask & verified for mask in masks], covered & verified
+    by_fold = [fit_weights(studies, targets, clips_to_fit(mask)) for mask in masks]
+    return Weights(fit_weights(studies, targets, clips_to_fit(covered)), np.array(by_fold))
+
+
+def clips_to_fit(mask: np.ndarray) -> np.ndarray:
+    """Return the clips of a mask, bool (n_clips,), as int (n,), ascending; of more than `MOST_CLIPS` evenly spaced."""
+    clips = np.flatnonzero(mask)
+    if len(clips) > MOST_CLIPS:
+        clips = clips[np.arange(MOST_CLIPS) * len(clips) // MOST_CLIPS]
+    return clips
+
+
+def fit_weights(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Return the weights with the least log loss on some clips, rounded to `DIGITS`.
+
+    Args:
+        studies: each study's predictions (n_clips, n_classes), rows NaN or summing to 1.
+        targets: int (n_clips,).
+        clips: int (n,), ascending, with a prediction of every study; at least one.
+
+    Returns:
+        float64 (n_studies,). Studies with the same predictions get equal weights.
+    """
+    from scipy.optimize import LinearConstraint, minimize
+
+    n_studies = len(studies)
+    fit = minimize(
+        _loss_and_gradient,
+        np.full(n_studies, 1 / n_studies),
+        args=(_log_ratios(studies, targets, clips),),
+        method="SLSQP",
+        jac=True,
+        bounds=[(0, 1)] * n_studies,
+        constraints=LinearConstraint(np.ones(n_studies), 1, 1),
+        options={"ftol": 1e-10, "maxiter": 200},
+    )
+    weights = np.round(np.clip(fit.x, 0, 1), DIGITS)
+    return np.asarray(weights / weights.sum())
+
+
+def _log_ratios(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Return log(p / p of the label) for each study and clip: float32 (n_studies, n, n_classes)."""
+    n_clips, n_classes = studies[0].shape
+    logs = np.empty((len(studies), len(clips), n_classes), dtype=np.float32)
+    for start, stop in ranges(n_clips, n_classes):
+        first, last = np.searchsorted(clips, (start, stop))
+        chosen = clips[first:last]
+        for s, study in enumerate(studies if len(chosen) else ()):
+            rows = study[start:stop]
+            part = np.log(np.maximum(rows[chosen - start], TINY, dtype=np.float64))
+            release(rows)
+            logs[s, first:last] = part - part[np.arange(len(chosen)), targets[chosen], None]
+    return logs
+
+
+def _loss_and_gradient(weights: np.ndarray, logs: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the log loss in nats of the blend with these weights, and its gradient (n_studies,)."""
+    n_studies, n_clips, _ = logs.shape
+    loss, gradient = np.empty(n_clips), np.empty((n_clips, n_studies))
+    for rows, _ in iter_blocks(logs[0]):
+        part = logs[:, rows]
+        exponents = sum(weight * study for weight, study in zip(weights, part, strict=True))
+        greatest = exponents.max(axis=1, keepdims=True)
+        shares = np.exp(exponents - greatest)
+        total = shares.sum(axis=1, keepdims=True)
+        shares /= total
+        loss[rows] = (greatest + np.log(total))[:, 0]
+        for s, study in enumerate(part):
+            gradient[rows, s] = (shares * study).sum(axis=1)
+    return float(loss.mean()), gradient.mean(axis=0)

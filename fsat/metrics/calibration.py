@@ -1,4 +1,4 @@
-"""Is a score what it says: are of all guesses with 0.8 four of five right?
+"""Calibration: how often guesses of a given score are right.
 
 Conventions: `scores` is float (n_clips,), of each clip's best guess, in [0, 1]; `right` is bool (n_clips,), the guess
 is the label. Bins are of equal width, and a score on an edge belongs to the bin below it (Guo et al. 2017, "On
@@ -17,13 +17,13 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often guesses are right, by score.
+    """Accuracy by score.
 
     Attributes:
         low, high: float64 (n_bins,), each bin's edges.
         clips: int64 (n_bins,).
-        mean_score: float64 (n_bins,), of the bin's clips; NaN where there are none.
-        accuracy: float64 (n_bins,), share of the bin's guesses that are right; NaN where there are none.
+        mean_score: float64 (n_bins,), of the bin's clips; NaN for an empty bin.
+        accuracy: float64 (n_bins,), share of the bin's guesses that are right; NaN for an empty bin.
     """
 
     low: np.ndarray
@@ -34,24 +34,18 @@ class Reliability:
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error, in [0, 1]: how far score and accuracy are apart, a mean over clips.
+        """Expected calibration error, in [0, 1]; NaN for no clips.
 
-        It is the sum over bins of clips / all clips * |accuracy - mean score| (Guo et al. 2017, equation 3); NaN for no
-        clips.
+        The sum over bins of clips / all clips * |accuracy - mean score| (Guo et al. 2017, equation 3).
         """
         if not self.clips.any():
             return float("nan")
-        apart = np.nan_to_num(np.abs(self.accuracy - self.mean_score))
-        return float((self.clips * apart).sum() / self.clips.sum())
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.mean_score))
+        return float((self.clips * gaps).sum() / self.clips.sum())
 
 
 def reliability(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """How often guesses are right, by score.
-
-    Args:
-        scores: float (n_clips,).
-        right: bool (n_clips,).
-        bins: how many.
+    """Return the accuracy by score, in `bins` bins.
 
     Raises:
         ValueError: the shapes differ.
@@ -60,9 +54,9 @@ def reliability(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reli
     if scores.shape != right.shape or scores.ndim != 1:
         raise ValueError(f"scores have shape {scores.shape} and right {right.shape}, expected (n_clips,) of both")
     edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges[1:-1], scores, side="left")
-    clips = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a bin is empty
-        mean_score = np.bincount(place, scores, bins) / clips
-        accuracy = np.bincount(place, right, bins) / clips
+    bin_of_clip = np.searchsorted(edges[1:-1], scores, side="left")
+    clips = np.bincount(bin_of_clip, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        mean_score = np.bincount(bin_of_clip, scores, bins) / clips
+        accuracy = np.bincount(bin_of_clip, right, bins) / clips
     return Reliability(edges[:-1], edges[1:], clips, mean_score, accuracy)

@@ -1,14 +1,14 @@
-"""Which labels that nobody has checked can be believed, by what models that did not see the clips make of them.
+"""Label noise: which unverified labels are wrong, judged by models that did not train on the clips.
 
-After the self-verification of Dorfer and Widmer (DCASE 2018), with replacing as a third way out besides accepting and
-dropping. The given label counts as evidence too: a share r of the unverified labels is taken to be wrong, and drawn
-alike from all other classes. With p what the models say, the label y is then right with a probability
+After the self-verification of Dorfer and Widmer (DCASE 2018), with relabelling as a third decision besides accepting
+and dropping. The given label counts as evidence too: a share r of the unverified labels is assumed to be wrong, drawn
+evenly from all other classes. With the models' probabilities p, the label y is then right with probability
 (1 - r) p_y / Z, and the true class is c instead with r / (n_classes - 1) p_c / Z; Z makes these sum to 1.
 
-That takes p to be of the true class. Where the wrong labels of a class are all of one other, models learn that as well:
-p is then of the given label, a wrong one is no surprise, and r is found to be 0. Verified clips, whose labels are
-right, tell: best guesses differ from them less often than from the others (`least_wrong`), and p is too flat
-(`sharpness`, one over the temperature of Guo et al., ICML 2017).
+This takes p to be the probability of the true class. Where the wrong labels of a class all come from one other class,
+models learn that as well: p then predicts the given label, a wrong one is no surprise, and r is estimated as 0.
+Verified clips, whose labels are right, reveal this: best guesses differ from them less often than from the others
+(`least_wrong`), and p is too flat (`sharpness`, one over the temperature of Guo et al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -19,100 +19,101 @@ from fsat.metrics.blending import TINY
 from fsat.options import Thresholds
 
 DECISIONS = ("verified", "accept", "relabel", "drop", "keep")
-"""``verified`` by hand; the label ``accept``-ed or replaced (``relabel``), both trusted from then on; the clip
-``drop``-ped from training; or nothing settled (``keep``)."""
+"""``verified`` by hand; ``accept`` or ``relabel``, after which the label is trusted; ``drop`` the clip from training;
+``keep`` the label as it is, undecided."""
 
 LEAST_SHARE = 1e-6
-"""`wrong_share` is as far from 0 at least, so that another class than the label is always possible."""
+"""Lower bound of `wrong_share`, so that another class than the label is always possible."""
 
 NONE_WRONG = 1e-3
-"""A `wrong_share` of no more says that no label is wrong."""
+"""A `wrong_share` up to this value means that no label is wrong."""
 
 SHARPEST = 10.0
-"""The greatest `sharpness`, so that few verified clips that are all told rightly do not make models infallible."""
+"""Upper bound of `sharpness`, so that a few verified clips, all predicted right, do not make models infallible."""
 
 CLEAR = 2.0
-"""By so many nats the labels must be likelier with the share found than if all were drawn by lot, to tell anything."""
+"""Nats by which the estimated share must be likelier than random labels for the models to say anything of them."""
 
 
-def wrong_share(of_label: np.ndarray, n_classes: int) -> tuple[float, float]:
-    """The share r of wrong labels that makes the labels the likeliest.
+def wrong_share(p_label: np.ndarray, n_classes: int) -> tuple[float, float]:
+    """Return the maximum-likelihood estimate of the share r of wrong labels.
 
-    Its likelihood is the product of (1 - r) p_y + r / (n_classes - 1) (1 - p_y) over the clips, whose logarithm is
-    concave. At (n_classes - 1) / n_classes labels are drawn by lot and tell nothing of a clip; r is never more.
+    The likelihood is the product of (1 - r) p_y + r / (n_classes - 1) (1 - p_y) over the clips; its logarithm is
+    concave. At (n_classes - 1) / n_classes labels are random and say nothing of a clip; r is never larger.
 
     Args:
-        of_label: (n,), probability of each clip's label as its true class, by models that did not train on the clip; n
-            at least 1. Where models learn from wrong labels alone, it is too low to tell the share.
-        n_classes: how many classes there are.
+        p_label: (n,), probability of each clip's label as its true class, by models that did not train on the clip; n
+            at least 1.
+        n_classes: number of classes.
 
     Returns:
-        r, in [1e-6, (n_classes - 1) / n_classes]; and by how many nats the labels are likelier so than drawn by lot, 0
-        or more: below `CLEAR` the models hardly know more of the labels than a draw would.
+        r, in [1e-6, (n_classes - 1) / n_classes]; and by how many nats the labels are likelier than if they were
+        random, at least 0: below `CLEAR` the models hardly know more of the labels than chance.
     """
     from scipy.optimize import minimize_scalar
 
-    p = of_label.astype(np.float64)
-    of_others = (1 - p) / max(1, n_classes - 1)
+    p = p_label.astype(np.float64)
+    p_others = (1 - p) / max(1, n_classes - 1)
 
     def loss(share: float) -> float:
-        return -np.log(np.maximum((1 - share) * p + share * of_others, 1e-300)).sum()
+        return float(-np.log(np.maximum((1 - share) * p + share * p_others, 1e-300)).sum())
 
-    lot = max(2 * LEAST_SHARE, (n_classes - 1) / n_classes)
-    found = minimize_scalar(loss, bounds=(LEAST_SHARE, lot), method="bounded", options={"xatol": 1e-9})
-    return float(found.x), max(0.0, float(loss(lot) - found.fun))
+    random_share = max(2 * LEAST_SHARE, (n_classes - 1) / n_classes)
+    fit = minimize_scalar(loss, bounds=(LEAST_SHARE, random_share), method="bounded", options={"xatol": 1e-9})
+    return float(fit.x), max(0.0, loss(random_share) - float(fit.fun))
 
 
 def least_wrong(differs: np.ndarray, verified: np.ndarray) -> float:
-    """The share of unverified labels that is wrong at least, by best guesses alone.
+    """Return a lower bound of the share of unverified labels that are wrong, by best guesses alone.
 
-    Where models guess unverified clips as well as verified ones, whose labels are right, wrong labels are what they
-    differ more from. Less two standard errors, each rate with two clips more of which one differs (Agresti and Caffo
-    2000): few clips, or none that are verified, tell little or nothing.
+    Where models guess unverified clips as well as verified ones, whose labels are right, the guesses differ more often
+    from the unverified labels only because of wrong labels. Two standard errors are subtracted, each rate with two
+    extra clips of which one differs (Agresti and Caffo 2000).
 
     Args:
         differs: bool (n,), the best guess of models that did not train on the clip is not its label.
-        verified: bool (n,), the label was checked by hand.
+        verified: bool (n,), the label was verified by hand.
 
     Returns:
-        The share, in [0, 1); 0 where the guesses show none.
+        the share, in [0, 1); 0 if the guesses show no wrong labels.
     """
     n = np.array([np.sum(~verified), np.sum(verified)]) + 2
-    others, checked = rates = (np.array([np.sum(differs & ~verified), np.sum(differs & verified)]) + 1) / n
+    rates = (np.array([np.sum(differs & ~verified), np.sum(differs & verified)]) + 1) / n
+    of_unverified, of_verified = rates
     error = np.sqrt((rates * (1 - rates) / n).sum())
-    return max(0.0, float((others - checked - 2 * error) / (1 - checked)))
+    return max(0.0, float((of_unverified - of_verified - 2 * error) / (1 - of_verified)))
 
 
 def sharpness(scores: np.ndarray, targets: np.ndarray) -> float:
-    """The power of scores, scaled to sum to 1, that has the least log loss: from 1, as they are, to `SHARPEST`.
+    """Return the power of scores, rescaled to sum to 1, with the least log loss: from 1 (unchanged) to `SHARPEST`.
 
     Args:
         scores: float (n, n_classes), probabilities by models that did not train on the clips; n at least 1.
-        targets: int (n,), classes of which somebody is sure.
+        targets: int (n,), verified classes.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
     logs = np.log(np.maximum(scores.astype(np.float64), TINY))
-    of_label = logs[np.arange(len(targets)), targets]
+    log_label = logs[np.arange(len(targets)), targets]
 
     def loss(power: float) -> float:
-        return float(np.mean(logsumexp(power * logs, axis=1) - power * of_label))  # convex
+        return float(np.mean(logsumexp(power * logs, axis=1) - power * log_label))  # convex
 
-    found = minimize_scalar(loss, bounds=(1, SHARPEST), method="bounded")
-    return float(found.x) if found.fun < loss(1) else 1.0
+    fit = minimize_scalar(loss, bounds=(1, SHARPEST), method="bounded")
+    return float(fit.x) if fit.fun < loss(1) else 1.0
 
 
 def sharpened(scores: np.ndarray, power: float) -> np.ndarray:
-    """Scores (n, n_classes) to this power, rows scaled to sum to 1; at 1 as they are."""
+    """Return scores (n, n_classes) to this power, rows rescaled to sum to 1; unchanged at 1."""
     if power == 1:
         return scores
     raised = (scores / scores.max(axis=1, keepdims=True)).astype(np.float64) ** power
-    return raised / raised.sum(axis=1, keepdims=True)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def beliefs(scores: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
-    """Probabilities of the true class, by models and label together.
+    """Return probabilities of the true class, by models and label together.
 
     Args:
         scores: float (n, n_classes), probabilities by models that did not train on the clips.
@@ -126,32 +127,32 @@ def beliefs(scores: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray
     weights = np.full((n_clips, n_classes), share / max(1, n_classes - 1))
     weights[np.arange(n_clips), targets] = 1 - share
     weights *= scores
-    return weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def decide(
     scores: np.ndarray, targets: np.ndarray, verified: np.ndarray, thresholds: Thresholds
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decide on some clips.
+    """Decide what to do with each clip's label.
 
     Args:
         scores: float (n, n_classes), probabilities of the true class, as of `beliefs`.
         targets: int (n,), the clips' labels.
-        verified: bool (n,), the label was checked by hand; such clips are left alone.
-        thresholds: how sure one must be.
+        verified: bool (n,), the label was verified by hand; such clips are left alone.
+        thresholds: probabilities from which a decision is made.
 
     Returns:
-        str (n,), words of `DECISIONS`; int (n,), the new class, -1 for a dropped clip; float (n,), the probability that
-        decided: of the label where it was accepted or kept or is verified, of the new class where it was replaced, and
-        one less that of the label where the clip was dropped.
+        str (n,), one of `DECISIONS`; int (n,), the new class, -1 for a dropped clip; float (n,), the confidence: the
+        probability of the label if accepted, kept or verified, of the new class if relabelled, and one minus that of
+        the label if dropped.
     """
     rows = np.arange(len(targets))
-    best, of_label = scores.argmax(axis=1), scores[rows, targets].astype(np.float64)
-    of_best = scores[rows, best].astype(np.float64)
-    accept = (best == targets) & (of_label >= thresholds.accept)
-    relabel = (best != targets) & (of_best >= thresholds.relabel)
-    drop = of_label < thresholds.drop
+    best, p_label = scores.argmax(axis=1), scores[rows, targets].astype(np.float64)
+    p_best = scores[rows, best].astype(np.float64)
+    accept = (best == targets) & (p_label >= thresholds.accept)
+    relabel = (best != targets) & (p_best >= thresholds.relabel)
+    drop = p_label < thresholds.drop
     decisions = np.select([verified, accept, relabel, drop], DECISIONS[:4], DECISIONS[4])
     classes = np.select([decisions == "relabel", decisions == "drop"], [best, -1], targets)
-    confidence = np.select([decisions == "relabel", decisions == "drop"], [of_best, 1 - of_label], of_label)
+    confidence = np.select([decisions == "relabel", decisions == "drop"], [p_best, 1 - p_label], p_label)
     return decisions, classes, confidence

@@ -1,8 +1,8 @@
-"""Going through arrays of any length a few rows at a time, in threads, in memory that does not grow with the rows.
+"""Process arrays of any length in blocks of rows, in threads, in memory that does not grow with the rows.
 
-Conventions: the first axis is clips. What is gone through is a numpy array, a memory map (`open_rows`), or anything
-else that gives rows on being sliced (`Rows`). No result may depend on how the rows are cut or on who works on them:
-`CHUNK_ELEMENTS` and `THREADS` settle speed and memory alone.
+Conventions: the first axis is clips. `Scores` are a numpy array, a memory map (`open_rows`), or any object that returns
+rows when sliced (`Rows`). No result may depend on how the rows are cut or on which thread works on them:
+`CHUNK_ELEMENTS` and `THREADS` affect speed and memory only.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from fsat.errors import FsatError
 
 CHUNK_ELEMENTS = 1 << 17
-"""Elements a chunk: 1 MiB as float64, so that what is computed with stays in a core's cache. 3196 rows of 41."""
+"""Elements of a block: 1 MiB as float64, which stays in a core's cache. 3196 rows of 41."""
 
 THREADS = min(4, os.cpu_count() or 1)
-"""numpy computes outside Python's lock; more threads than that wait for memory."""
+"""numpy computes outside the interpreter lock; more threads than this wait for memory."""
 
 WINDOW_BYTES = 1 << 21
-"""Touching a mapped page may map its neighbours too, as far as a large page of the page cache goes: 2 MiB."""
+"""Touching a mapped page may map its neighbours too, up to a large page of the page cache: 2 MiB."""
 
 
 class Rows(Protocol):
@@ -38,15 +38,19 @@ class Rows(Protocol):
         """(n_clips, n_classes)."""
 
     @property
-    def dtype(self) -> np.dtype:
-        """What the rows hold."""
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """The array of these rows."""
 
 
+Scores = np.ndarray | Rows
+"""Float (n_clips, n_classes)."""
+
+
 class Ranges:
-    """Hands out ``(start, stop)`` of the next rows to whichever thread asks; each range once."""
+    """Hand out ``(start, stop)`` of the next rows to whichever thread asks; each range once."""
 
     def __init__(self, n_rows: int, step: int) -> None:
         self.n_rows, self.step = n_rows, step
@@ -62,62 +66,87 @@ class Ranges:
         return start, min(start + self.step, self.n_rows)
 
     def stop(self) -> None:
-        """Hand out no more."""
+        """Hand out no more ranges."""
         with self._lock:
             self._starts = iter(())
 
 
 def ranges(n_rows: int, n_columns: int) -> Ranges:
-    """The ranges of rows to go through, `CHUNK_ELEMENTS` elements each."""
+    """Return the ranges of rows of an array, `CHUNK_ELEMENTS` elements each."""
     return Ranges(n_rows, max(1, CHUNK_ELEMENTS // max(1, n_columns)))
 
 
 def in_threads(n_rows: int, n_columns: int, work: Callable[[Ranges], object]) -> None:
-    """Call `work` once in each of up to `THREADS` threads; together they go through all ranges.
+    """Call `work` once in each of up to `THREADS` threads; together they loop over all ranges.
 
     Args:
-        n_rows, n_columns: of the arrays that are gone through.
-        work: loops over the ranges that it is given. It may allocate before its loop what it needs for one chunk, of
-            ``step`` rows at most. What it does for one range must not depend on other ranges.
+        n_rows, n_columns: shape of the arrays.
+        work: loops over the ranges that it is given. It may allocate scratch arrays of ``step`` rows before its loop.
+            The result for one range must not depend on other ranges.
 
     Raises:
-        BaseException: the first that a thread, or a signal, has raised; the others stop after the chunk at hand.
+        BaseException: the first one raised by a thread or a signal; the other threads stop after their current range.
     """
-    todo = ranges(n_rows, n_columns)
-    threads = min(THREADS, -(-n_rows // todo.step))
+    remaining = ranges(n_rows, n_columns)
+    threads = min(THREADS, -(-n_rows // remaining.step))
     if threads <= 1:
-        work(todo)
+        work(remaining)
         return
     with ThreadPoolExecutor(threads, "rows") as pool:
         try:
-            futures = [pool.submit(work, todo) for _ in range(threads)]
+            futures = [pool.submit(work, remaining) for _ in range(threads)]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            todo.stop()
+            remaining.stop()
     for future in futures:
         future.result()
 
 
+def map_blocks(scores: Scores, work: Callable[[slice, np.ndarray], object]) -> None:
+    """Call ``work(rows, scores[rows])`` for each block of rows, in threads."""
+
+    def loop(row_ranges: Ranges) -> None:
+        for rows, block in _blocks(scores, row_ranges):
+            work(rows, block)
+
+    n_rows, n_columns = scores.shape
+    in_threads(n_rows, n_columns, loop)
+
+
+def iter_blocks(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield each block of rows as ``(rows, scores[rows])``, in order."""
+    n_rows, n_columns = scores.shape
+    return _blocks(scores, ranges(n_rows, n_columns))
+
+
+def _blocks(scores: Scores, row_ranges: Ranges) -> Iterator[tuple[slice, np.ndarray]]:
+    for start, stop in row_ranges:
+        block = scores[start:stop]
+        yield slice(start, stop), block
+        release(block)
+
+
 def as_rows(values: Any) -> Any:
-    """The values themselves if they are an array or `Rows`, else (a list, say) an array of them."""
+    """Return `values` if it is an array or `Rows`, else (a list, for example) an array of it."""
     return values if hasattr(values, "shape") else np.asarray(values)
 
 
 def open_rows(path: Path) -> np.ndarray:
-    """A .npy file as a memory map that cannot be written to.
+    """Open a .npy file as a read-only memory map.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: it is no .npy file, or is shorter than it says.
+        OSError: the file cannot be opened.
+        ValueError: it is not a .npy file, or is shorter than its header says.
     """
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def create_rows(path: Path, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """A new .npy file as a memory map to be filled; what is written to it is in the file at once.
+    """Create a .npy file as a writable memory map.
 
     Raises:
-        FsatError: the disk has no room for it (writing to the map would end the process).
+        FsatError: the disk has too little space (writing to the map would end the process).
     """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):
@@ -127,19 +156,19 @@ def create_rows(path: Path, shape: tuple[int, ...], dtype: type = np.float32) ->
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise FsatError(
-                        f"{path}: cannot be written: {error.strerror}; expected room for {array.nbytes / 1e6:.0f} MB: "
-                        "free some, or name another folder for temporary files with TMPDIR"
+                        f"{path}: cannot be written: {error.strerror}; expected {array.nbytes / 1e6:.0f} MB of free "
+                        "space: free some, or name another folder for temporary files with TMPDIR"
                     ) from error
     return array
 
 
 def release(array: np.ndarray) -> None:
-    """Let go of the memory that some rows of a memory map take; their content stays in the file.
+    """Return the memory of some rows of a memory map to the system; their content stays in the file.
 
     Other arrays are left alone. Rows that are used again are mapped again.
     """
     if not isinstance(array, np.memmap) or array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
-        return  # in mode c, what was written is in memory alone
+        return  # in mode c, written values are in memory only
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base

@@ -1,8 +1,8 @@
-"""From the scores of a recording's windows to tags over time.
+"""Merge the scores of a recording's windows into tags over time.
 
-Conventions: windows come in order of time, each with its start and end in seconds. Where they overlap, a window speaks
-for the time that is nearest to its middle. Its tags are its `top_k` best labels that score at least `min_score`.
-Windows with the same tag that follow each other make one segment; its score is their mean.
+Conventions: windows come in order of time, each with its start and end in seconds. Where windows overlap, each counts
+for the time that is nearest to its middle. The tags of a window are its `top_k` best labels that score at least
+`min_score`. Consecutive windows with the same tag make one segment; its score is their mean.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsat.metrics.ranking import top_k as best_of
+from fsat.metrics.ranking import top_k as best_classes
 
 Window = tuple[float, float, np.ndarray]
 """Start and end in seconds, and float (n_classes,)."""
 
 
 class Segment(NamedTuple):
-    """A tag and when it holds, in seconds."""
+    """A tag with its start and end in seconds."""
 
     start: float
     end: float
@@ -35,37 +35,38 @@ def segments(
     Args:
         windows: may overlap.
         labels: label order.
-        top_k: tags of a window at most, at least 1.
-        min_score: the least score of a tag.
+        top_k: maximum number of tags of a window, at least 1.
+        min_score: minimum score of a tag.
 
     Yields:
         segments, each when it has ended: by end, then by start, then by label order.
     """
-    going: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
+    open_tags: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
 
-    def ended(indices: Iterable[int]) -> Iterator[Segment]:
-        for j in sorted(indices, key=lambda j: (going[j][0], j)):
-            start, end, total, count = going.pop(j)
+    def close(classes: Iterable[int]) -> Iterator[Segment]:
+        for j in sorted(classes, key=lambda j: (open_tags[j][0], j)):
+            start, end, total, count = open_tags.pop(j)
             yield Segment(start, end, labels[j], total / count)
 
-    for start, end, row in side_by_side(windows):
-        tags = [j for j in best_of(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
-        yield from ended(set(going) - set(tags))
+    for start, end, row in without_overlap(windows):
+        tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
+        yield from close(set(open_tags) - set(tags))
         for j in tags:
-            first, _, total, count = going.get(j, (start, end, 0.0, 0))
-            going[j] = (first, end, total + float(row[j]), count + 1)
-    yield from ended(list(going))
+            first, _, total, count = open_tags.get(j, (start, end, 0.0, 0))
+            open_tags[j] = (first, end, total + float(row[j]), count + 1)
+    yield from close(list(open_tags))
 
 
-def side_by_side(windows: Iterable[Window]) -> Iterator[Window]:
-    """The same windows without overlap: each ends halfway between its middle and the next one's."""
-    before: Window | None = None
+def without_overlap(windows: Iterable[Window]) -> Iterator[Window]:
+    """Yield the windows cut to the time that each counts for: it ends halfway between its middle and the next one's."""
+    previous: Window | None = None
+    edge = 0.0
     for window in windows:
-        if before is None:
+        if previous is None:
             edge = window[0]
         else:
-            start, edge = edge, (before[0] + before[1] + window[0] + window[1]) / 4
-            yield start, edge, before[2]
-        before = window
-    if before is not None:
-        yield edge, before[1], before[2]
+            start, edge = edge, (previous[0] + previous[1] + window[0] + window[1]) / 4
+            yield start, edge, previous[2]
+        previous = window
+    if previous is not None:
+        yield edge, previous[1], previous[2]

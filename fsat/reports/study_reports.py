@@ -16,8 +16,7 @@ import pandas as pd
 
 from fsat.data.tables import write_parts, write_table
 from fsat.metrics.calibration import Reliability, reliability
-from fsat.metrics.guesses import Guesses, best_guesses
-from fsat.metrics.ranking import class_average_precision, confusion
+from fsat.metrics.ranking import Guesses, best_guesses, class_average_precision, confusion
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
 from fsat.reports.submission import CLIPS_AT_ONCE
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsat.data.audio import Source, blocks
+from fsat.data.audio import AudioSource, blocks
 
 ROUNDING_SECONDS = 0.01
 """A rest this short at the end gets no window of its own: it is rounding, not sound."""
@@ -27,7 +27,7 @@ class Window(NamedTuple):
 
 
 def windows(
-    source: Source, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
+    source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
 ) -> Generator[Window]:
     """Yield the windows of a recording, each at several rates.
 

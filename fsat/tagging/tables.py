@@ -17,9 +17,8 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
-from fsat.data.tables import check_writable
 from fsat.errors import ConfigError
-from fsat.files import disk_errors, replace_whole
+from fsat.files import check_writable, disk_errors, replace_whole
 from fsat.text import join_labels
 
 PARQUET_ROWS = 4096

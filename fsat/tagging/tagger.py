@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import LONGEST, Source, decode_at
+from fsat.data.audio import LONGEST, AudioSource, decode_at
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
-from fsat.metrics.blending import blend_studies
-from fsat.metrics.segments import Window as SegmentWindow
+from fsat.metrics.blending import Blended
+from fsat.metrics.segments import Window as ScoredWindow
 from fsat.tagging.folder import load_weights, read_facts
 from fsat.tagging.recordings import Window, windows
 
@@ -136,7 +136,7 @@ class Tagger:
             )
         return selected
 
-    def scores(self, sources: Sequence[Source], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
+    def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips.
 
         Args:
@@ -150,7 +150,7 @@ class Tagger:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
 
-    def decode(self, source: Source, max_seconds: float = LONGEST) -> Decoded:
+    def decode(self, source: AudioSource, max_seconds: float = LONGEST) -> Decoded:
         """Return the clip at each of the members' rates, or why it cannot be used."""
         try:
             return decode_at(source, self.rates, max_seconds)
@@ -170,8 +170,8 @@ class Tagger:
         return scores, errors
 
     def over_time(
-        self, source: Source, window: float, hop: float, max_seconds: float = math.inf
-    ) -> Iterator[SegmentWindow]:
+        self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
+    ) -> Iterator[ScoredWindow]:
         """Yield the class probabilities of a recording, each window taken as a clip.
 
         Args:
@@ -218,4 +218,4 @@ class Tagger:
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
         weights = np.array([self._study_weights[study] for study in studies]) if self._method == "weighted" else None
-        return blend_studies(list(studies.values()), method=self._method, weights=weights)
+        return Blended(list(studies.values()), self._method, weights).fill()
