@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stores import new_store
+from filelock import FileLock
+from stores import TrainedStudy, current_store, train_study
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
@@ -75,17 +77,29 @@ def esc10(shared, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An empty working folder with its own SQLite tracking store; the tests of the module run in it."""
-    import mlflow
+def store(tmp_path_factory) -> Iterator[Path]:
+    """Run the module in a folder with an empty SQLite tracking store."""
+    with current_store(tmp_path_factory.mktemp("store")) as folder:
+        yield folder
 
+
+@pytest.fixture(scope="session")
+def trained_study(tmp_path_factory, cache) -> TrainedStudy:
+    """Return the study that is trained once per test run, for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_study"
+    root.mkdir(exist_ok=True)
+    with FileLock(root / "lock"):
+        return train_study(root)
+
+
+@pytest.fixture(scope="module")
+def trained_store(trained_study, tmp_path_factory) -> Iterator[TrainedStudy]:
+    """Run the module in a folder with a copy of the trained study."""
     folder = tmp_path_factory.mktemp("store")
-    before = Path.cwd()
-    os.chdir(folder)
-    mlflow.set_tracking_uri(new_store(folder))
-    yield folder
-    mlflow.set_tracking_uri(None)
-    os.chdir(before)
+    trained_study.copy(folder)
+    with current_store(folder):
+        yield trained_study
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import tracemalloc
@@ -106,13 +107,21 @@ def test_training_names_each_of_them_before_anything_is_trained(tmp_path: Path) 
     assert len(dataset.train) == 12 + len(names) - len(found)
 
 
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tagger(tmp_path_factory.mktemp("tagger") / "tagger", [{**TINY, "eval_crops": 1}], n_folds=1)
+
+
+@pytest.fixture(scope="module")
+def champion(store: Path, tagger: Path) -> int:
+    return register_tagger(tagger)
+
+
 @pytest.mark.parametrize("window", [0, 0.5])
-def test_predict_has_a_row_for_each_of_them(store: Path, tmp_path: Path, window: float) -> None:
+def test_predict_has_a_row_for_each_of_them(champion: int, tmp_path: Path, window: float) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
     reasons = write_all(folder)
-    if not window:
-        register_tagger(write_tagger(store / "tagger", [{**TINY, "eval_crops": 1}], n_folds=1))
     result = predict(str(folder), tmp_path / "t.jsonl", "champion", TagSettings(window=window, max_seconds=600))
     table = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     errors: dict[str, str] = {}
@@ -218,8 +227,8 @@ TAMPERINGS = (_halved, _text, _pickle, _without_a_layer, _other_shapes, _not_a_n
 
 @pytest.mark.parametrize("new_hash", [False, True], ids=["hash kept", "hash updated"])
 @pytest.mark.parametrize("tamper", TAMPERINGS)
-def test_weights_that_were_tampered_with(tmp_path: Path, tamper, new_hash: bool) -> None:
-    folder = write_tagger(tmp_path / "tagger", n_folds=1)
+def test_weights_that_were_tampered_with(tagger: Path, tmp_path: Path, tamper, new_hash: bool) -> None:
+    folder = shutil.copytree(tagger, tmp_path / "tagger")
     weights = folder / "study0-fold0.weights.h5"
     tamper(weights)
     if new_hash and weights.exists():
@@ -234,17 +243,18 @@ def test_weights_that_were_tampered_with(tmp_path: Path, tamper, new_hash: bool)
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"labels": ["a"], "members": [{}]}', '{"labels": ["a"], "members": []}']
 )
-def test_a_tagger_whose_facts_were_tampered_with(tmp_path: Path, text: str) -> None:
-    folder = write_tagger(tmp_path / "tagger", n_folds=1)
+def test_a_tagger_whose_facts_were_tampered_with(tagger: Path, tmp_path: Path, text: str) -> None:
+    folder = shutil.copytree(tagger, tmp_path / "tagger")
     (folder / "tagger.json").write_text(text)
     with pytest.raises(FsatError, match=r"tagger\.json: .*register the tagger anew") as caught:
         Tagger(folder)
     one_line(caught.value)
 
 
-def test_weights_are_not_taken_from_outside_of_the_folder(tmp_path: Path) -> None:
-    folder = write_tagger(tmp_path / "tagger", n_folds=1)
+def test_weights_are_not_taken_from_outside_of_the_folder(tagger: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tagger, tmp_path / "tagger")
+    outside = shutil.copy(folder / "study0-fold0.weights.h5", tmp_path)
     text = (folder / "tagger.json").read_text()
-    (folder / "tagger.json").write_text(text.replace("study0-fold0.weights.h5", "../tagger-0-0.weights.h5"))
+    (folder / "tagger.json").write_text(text.replace("study0-fold0.weights.h5", f"../{Path(outside).name}"))
     with pytest.raises(FsatError, match=r"tagger\.json"):
         Tagger(folder)

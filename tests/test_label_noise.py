@@ -488,7 +488,7 @@ def test_the_command_prints_the_id_of_its_run(study) -> None:
     share = run.data.metrics["wrong_share"]
     line = (
         f"verify: run {run_id}: round 1, of 15 unverified labels, about {share:.0%} of them wrong, 0 are accepted, "
-        "0 replaced, 0 dropped, 15 kept as they are"
+        "0 replaced, 0 dropped, 15 left unchanged"
     )
     assert line in result.stderr
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from helpers import make_dataset
+from helpers import make_dataset, one_line
 from scipy.stats import gmean
+from stores import SETTINGS, copy_run
 
-from fsat.commands.ensemble import ensemble
+from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.main import main
-from fsat.commands.predict import predict
 from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify import verify
 from fsat.config import Config
@@ -24,16 +24,14 @@ from fsat.data.dataset import Source
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.models import build
-from fsat.models.precision import settle_precision
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
-from fsat.tracking.fold_artifacts import by_run_ids, download
+from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, download
 from fsat.training.predict import predict_clips
 
 pytestmark = pytest.mark.slow
 
-TINY = {"sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2, "batch_size": 8}
 ARTIFACTS = [
     "config.json", "labels.json", "model.txt", "plots/class_precision.png", "plots/confusion.png",
     "plots/learning_curves.png", "predictions/clips.csv", "predictions/submission.csv", "predictions/test.npy",
@@ -42,16 +40,24 @@ ARTIFACTS = [
 
 
 def tiny(**options) -> Config:
-    return Config.resolve({"model": "conv1d", **TINY, **options})
+    return Config.resolve({**SETTINGS, **options})
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=8, test_clips=5)
-    (folder / "audio_test" / "empty.wav").write_bytes(b"")
-    with open(folder / "sample_submission.csv", "a") as table:
-        table.write("empty.wav,\n")
-    return folder
+def study(trained_store) -> list[FoldRun]:
+    """Both folds of a conv1d study, trained by cross_validate."""
+    return trained_store.fold_runs
+
+
+@pytest.fixture(scope="module")
+def blended(trained_store) -> Ensembled:
+    """An ensemble of the study, registered as tones."""
+    return trained_store.ensemble
+
+
+@pytest.fixture(scope="module")
+def data(trained_store) -> Path:
+    return trained_store.data
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +65,11 @@ def source(data) -> Source:
     return Source(data)
 
 
-@pytest.fixture(scope="module")
-def study(store, source):
-    """Both folds of a conv1d study, trained by cross_validate."""
-    return cross_validate(source, tiny())
-
-
 def artifacts(run_id: str, path: str = "") -> list[str]:
-    found = []
+    names = []
     for entry in mlflow.MlflowClient().list_artifacts(run_id, path):
-        found += artifacts(run_id, entry.path) if entry.is_dir else [entry.path]
-    return found
+        names += artifacts(run_id, entry.path) if entry.is_dir else [entry.path]
+    return names
 
 
 def fetch(run_id: str, path: str) -> Path:
@@ -84,12 +84,12 @@ def status(run_id: str) -> str:
     return mlflow.get_run(run_id).info.status
 
 
-def test_a_fold_run_leaves_what_the_design_lists(study, data):
+def test_fold_run_parameters_tags_metrics_and_artifacts(study, data):
     record = study[1]
     run = mlflow.get_run(record.run_id)
     assert run.info.status == "FINISHED"
     assert Config.from_mapping({k: run.data.params[k] for k in Config().to_dict()}) == record.config
-    assert record.config == settle_precision(tiny(folds="stratified"))
+    assert record.config == tiny(folds="column")
     assert run.data.params["fold"] == "1"
     assert (run.data.params["n_train"], run.data.params["n_val"]) == ("12", "12")
     assert run.data.tags["fsat.stage"] == "train_fold"
@@ -101,17 +101,18 @@ def test_a_fold_run_leaves_what_the_design_lists(study, data):
     assert dataset_input.dataset.digest == run.data.tags["fsat.dataset"]
 
     client = mlflow.MlflowClient()
+    epochs = list(range(SETTINGS["max_epochs"]))
     for name in ("loss", "acc", "val_loss", "learning_rate", "epoch_seconds", "clips_per_second"):
-        assert [point.step for point in client.get_metric_history(record.run_id, name)] == [0, 1], name
-    for name in ("val_acc", "val_map3"):  # the last point is the score of the weights that were kept
-        assert [point.step for point in client.get_metric_history(record.run_id, name)] == [0, 1, 2], name
+        assert [point.step for point in client.get_metric_history(record.run_id, name)] == epochs, name
+    for name in ("val_acc", "val_map3"):  # the last point is the score of the best weights
+        assert [point.step for point in client.get_metric_history(record.run_id, name)] == [*epochs, len(epochs)], name
     losses = [point.value for point in client.get_metric_history(record.run_id, "val_loss")]
     assert run.data.metrics["best_val_loss"] == min(losses)
     assert run.data.metrics["best_epoch"] == int(np.argmin(losses))
 
-    found = artifacts(record.run_id)
-    assert set(ARTIFACTS) <= set(found)
-    assert any(name.startswith("tensorboard/") and "events" in name for name in found)
+    names = artifacts(record.run_id)
+    assert set(ARTIFACTS) <= set(names)
+    assert any(name.startswith("tensorboard/") and "events" in name for name in names)
     assert json.loads(fetch(record.run_id, "labels.json").read_text()) == sorted(
         set(pd.read_csv(data / "train.csv")["label"])
     )
@@ -191,12 +192,6 @@ def test_same_command_same_bits_and_another_seed_or_fold_not(study, source):
     assert mlflow.get_run(other).data.tags["fsat.study"] != mlflow.get_run(alone).data.tags["fsat.study"]
 
 
-@pytest.fixture(scope="module")
-def blended(study):
-    """An ensemble of the study, registered as tones."""
-    return ensemble(run_ids=[record.run_id for record in study], register_as="tones")
-
-
 def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     members = [array(record.run_id, "train") for record in study]
     tables = [pd.read_csv(fetch(record.run_id, "predictions/clips.csv"), keep_default_na=False) for record in study]
@@ -204,7 +199,7 @@ def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     for scores, table in zip(members, tables, strict=True):
         val = (table[table["split"] != "test"]["split"] == "val").to_numpy()
         expected[val] = scores[val]
-    np.testing.assert_allclose(array(blended.run_id, "oof"), expected, rtol=1e-5)
+    np.testing.assert_allclose(array(blended.run_id, "oof"), expected, rtol=1e-5, atol=1e-30)
     mean = gmean([array(record.run_id, "test").astype(np.float64) for record in study], axis=0)
     np.testing.assert_allclose(
         array(blended.run_id, "test"), mean / mean.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7
@@ -223,7 +218,7 @@ def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     names = ("classes", "confusion", "confused_pairs", "calibration", "suspects")
     assert {f"reports/{name}.csv" for name in names} | {"plots/calibration.png"} <= set(artifacts(blended.run_id))
     bins = reliability(expected.max(axis=1), expected.argmax(axis=1) == targets)
-    assert metrics["oof_ece"] == metrics["oof_ece_verified"] == pytest.approx(bins.expected_error)  # all are verified
+    assert metrics["oof_ece"] == pytest.approx(bins.expected_error)
     doubted = pd.read_csv(fetch(blended.run_id, "reports/suspects.csv"))
     assert set(doubted["fname"]) == set(table["fname"][expected.argmax(axis=1) != targets])
     assert {"predictions/submission.csv", "predictions/clips.csv", "members.json"} <= set(artifacts(blended.run_id))
@@ -244,23 +239,6 @@ def test_the_registered_tagger_gives_the_scores_that_were_logged(blended, data):
         assert tags["error"][i] == ""
     assert tags["labels"][5] == []
     assert tags["error"][5] == "empty file"
-
-
-def test_predict_writes_a_row_for_every_file(blended, data, store, tmp_path):
-    folder = tmp_path / "clips"
-    (folder / "deep").mkdir(parents=True)
-    name = pd.read_csv(data / "sample_submission.csv")["fname"][0]
-    (folder / "deep" / "one.WAV").write_bytes((data / "audio_test" / name).read_bytes())
-    (folder / "bad.flac").write_text("not a sound")
-    (folder / "notes.txt").write_text("not looked at")
-    result = predict(str(folder), tmp_path / "tags.csv", "tones@champion")
-    assert (result.n_files, result.n_failed, result.failure[0]) == (2, 1, "bad.flac")
-    written = pd.read_csv(tmp_path / "tags.csv", keep_default_na=False)
-    assert written["fname"].tolist() == ["bad.flac", "deep/one.WAV"]
-    assert written["label"].tolist()[0] == ""
-    assert "unreadable" in written["error"][0]
-    logged = np.sort(array(blended.run_id, "test")[0])[::-1]
-    np.testing.assert_allclose([float(x) for x in written["scores"][1].split()], logged, atol=2e-6)
 
 
 def test_runs_say_what_they_are(study, blended):
@@ -284,75 +262,22 @@ def test_runs_say_what_they_are(study, blended):
     assert "mlflow.sharedViewState.fsat-1" in tags
 
 
-def test_champion_moves_only_as_promote_says(blended, study, source):
-    client = mlflow.MlflowClient()
-    run_ids = [record.run_id for record in study]
-
-    def holder() -> str:
-        return client.get_model_version_by_alias("tones", "champion").version
-
-    same = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
-    assert same.registered.version > blended.registered.version
-    assert not same.registered.promoted
-    assert "does not beat" in same.registered.news
-    assert int(holder()) == blended.registered.version
-    forced = ensemble(run_ids=run_ids, register_as="tones", promote="always", blend="weighted")
-    assert int(holder()) == forced.registered.version
-    kept = ensemble(run_ids=run_ids, register_as="tones", promote="never", blend="arithmetic")
-    assert kept.registered.version == same.registered.version
-    assert "is this blend already" in kept.registered.news
-    assert int(holder()) == forced.registered.version
-    client.set_model_version_tag("tones", holder(), "fsat.dataset", "another")
-    moved = ensemble(run_ids=run_ids, register_as="tones", blend="arithmetic")
-    assert moved.registered.promoted
-    assert "another dataset" in moved.registered.news
-    client.set_model_version_tag("tones", holder(), "fsat.oof_map3", "0.0001")
-    assert "beats" in ensemble(run_ids=run_ids, register_as="tones").registered.news
-
-
-def test_the_same_blend_makes_no_second_version(study):
-    client, run_ids = mlflow.MlflowClient(), [record.run_id for record in study]
-    first = ensemble(run_ids=run_ids, register_as="once")
-    client.delete_registered_model_alias("once", "champion")  # as a signal just before it was set leaves it
-    second = ensemble(run_ids=run_ids[::-1], register_as="once")
-    assert second.registered.version == first.registered.version == 1
-    assert second.registered.promoted
-    assert client.get_model_version_by_alias("once", "champion").version in (1, "1")
-    third = ensemble(run_ids=run_ids, register_as="once")
-    assert "is this blend already, and stays champion" in third.registered.news
-    assert len(client.search_model_versions("name = 'once'")) == 1
-
-
 @pytest.fixture(scope="module")
 def others(study, source):
     """Both folds of a conv2d_mfcc study of the same clips."""
-    return cross_validate(source, tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16))
-
-
-def test_members_may_differ_in_rate_and_features(study, others, data):
-    made = ensemble(studies=[study[0].study, others[0].study], register_as="joint")
-    per_study = [
-        gmean([array(record.run_id, "test").astype(np.float64) for record in records], axis=0)
-        for records in (study, others)
-    ]
-    mean = gmean([scores / scores.sum(axis=1, keepdims=True) for scores in per_study], axis=0)
-    expected = mean / mean.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(array(made.run_id, "test"), expected, rtol=1e-3, atol=1e-6)
-    tagger = mlflow.pyfunc.load_model(f"models:/joint/{made.registered.version}")
-    name = pd.read_csv(data / "sample_submission.csv")["fname"][1]
-    tags = tagger.predict(pd.DataFrame({"audio": [(data / "audio_test" / name).read_bytes()]}))
-    np.testing.assert_allclose(tags["scores"][0], np.sort(expected[1])[::-1], atol=1e-5)
+    return cross_validate(
+        source, tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16, max_epochs=2)
+    )
 
 
 @pytest.mark.parametrize("method", BLENDS)
-def test_the_tagger_blends_as_its_ensemble_did(study, others, data, method):
+def test_a_blend_of_two_rates_and_features_and_its_tagger(study, others, data, method):
     both = [study[0].study, others[0].study]
     made = ensemble(studies=both, register_as=method, blend=method)
     run, logged = mlflow.get_run(made.run_id), array(made.run_id, "test")
     assert run.data.params["blend"] == method
     version = mlflow.artifacts.download_artifacts(f"models:/{method}/{made.registered.version}")
-    folder = Path(version, "data", "tagger")
-    facts = json.loads((folder / "tagger.json").read_text())
+    facts = json.loads(Path(version, "data", "tagger", "tagger.json").read_text())
     assert facts["blend"] == method
     if method == "weighted":
         weights = json.loads(fetch(made.run_id, "weights.json").read_text())
@@ -364,9 +289,18 @@ def test_the_tagger_blends_as_its_ensemble_did(study, others, data, method):
     assert run.data.metrics["oof_map3"] == pytest.approx(row["map3"])
     names = pd.read_csv(data / "sample_submission.csv")["fname"][:5]
     clips = [data / "audio_test" / name for name in names]
-    np.testing.assert_allclose(Tagger(folder).scores(clips)[0], logged[:5], atol=1e-6)
-    if method != "geometric":
-        assert np.abs(logged - array(ensemble(studies=both, register_as="mean").run_id, "test")).max() > 1e-3
+    np.testing.assert_allclose(Tagger(Path(version, "data", "tagger")).scores(clips)[0], logged[:5], atol=1e-6)
+
+    per_study = [
+        gmean([array(record.run_id, "test").astype(np.float64) for record in records], axis=0)
+        for records in (study, others)
+    ]
+    mean = gmean([scores / scores.sum(axis=1, keepdims=True) for scores in per_study], axis=0)
+    geometric = mean / mean.sum(axis=1, keepdims=True)
+    if method == "geometric":
+        np.testing.assert_allclose(logged, geometric, rtol=1e-3, atol=1e-6)
+    else:
+        assert np.abs(logged - geometric).max() > 1e-3
 
 
 def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tmp_path):
@@ -403,25 +337,28 @@ def test_members_on_crops_of_other_lengths_keep_their_crops(others, data, tmp_pa
     np.testing.assert_allclose(scores["both"], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
 
 
-def test_newest_complete_study_is_the_default(study, source, store, capsys):
-    newer = train_fold(source, tiny(model="dummy1d", seed=77), 0)
-    made = ensemble(register_as="newest")
-    newer = mlflow.get_run(newer).data.tags["fsat.study"]
-    assert f"newer is study {newer} (dummy1d on tones), which lacks fold 1 of 2" in capsys.readouterr().err
-    newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'train_fold'", output_format="list")
-    complete = {run.data.tags["fsat.study"] for run in newest if run.data.tags["fsat.fold"] == "1"}
-    assert mlflow.get_run(made.run_id).data.tags["fsat.studies"] in complete
+def copy_of(record: FoldRun, study: str, **changes) -> str:
+    """Copy a fold run as one of another study."""
+    return copy_run(record.run_id, tags={"fsat.study": study, **changes.pop("tags", {})}, **changes)
+
+
+def test_newest_complete_study_is_the_default(study, blended, capsys):
+    for i in range(2):  # a newer study, once complete and once without a fold
+        for record in study[i:]:
+            copy_of(record, f"newer{i}", params={"model": "dummy1d"})
+    made = ensemble()
+    assert "newer is study newer1 (dummy1d on tones), which lacks fold 0 of 2" in capsys.readouterr().err
+    assert mlflow.get_run(made.run_id).data.tags["fsat.studies"] == "newer0"
     assert len(json.loads(fetch(made.run_id, "members.json").read_text())) == 2
 
 
-def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path):
+def test_fold_runs_that_do_not_belong_together_are_refused(study, data):
     run_ids = [record.run_id for record in study]
 
     def refusal(**arguments) -> str:
         with pytest.raises(RunError) as caught:
             ensemble(register_as="refused", **arguments)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
+        return one_line(caught.value)
 
     assert "no run 0123abcd" in refusal(run_ids=["0123abcd"])
     parent = mlflow.get_run(run_ids[0]).data.tags["mlflow.parentRunId"]
@@ -429,28 +366,24 @@ def test_what_does_not_belong_together_is_refused(study, source, data, tmp_path)
     missing = refusal(run_ids=run_ids[:1])
     assert "lacks fold 1 of 2" in missing
     assert f"mlflow run . -e cross_validate -P data_dir={data}" in missing
-    assert "-P sampling_rate=8000" in missing
-    twice = train_fold(source, tiny(), 0, Launch(resume=False))
-    assert "are both fold 0" in refusal(run_ids=[*run_ids, twice])
+    assert "-P max_epochs=15" in missing
+    assert "are both fold 0" in refusal(run_ids=[*run_ids, copy_run(run_ids[0])])
     assert "no study nowhere" in refusal(studies=["nowhere"])
+    assert "no study a'b" in refusal(studies=["a'b"])
     assert "both given" in refusal(run_ids=run_ids, studies=["x"])
     with pytest.raises(ConfigError, match="blend=median: expected one of geometric, arithmetic, weighted"):
         ensemble(run_ids=run_ids, blend="median")
 
-    elsewhere = Source(make_dataset(tmp_path / "other", clips_per_class=6, test_clips=2))
-    others = [record.run_id for record in cross_validate(elsewhere, tiny(model="dummy1d"))]
-    assert "disagrees with run" in refusal(run_ids=[*run_ids, *others])
-    assert "lacks fold 1 of 2" in refusal(run_ids=[*run_ids, others[0]])
+    elsewhere = [copy_of(record, "elsewhere", tags={"fsat.dataset": "another"}) for record in study]
+    assert "disagrees with run" in refusal(run_ids=[*run_ids, *elsewhere])
+    assert "lacks fold 1 of 2" in refusal(run_ids=[*run_ids, elsewhere[0]])
 
-    crosswise = {"run_ids": [run_ids[0], None], "allow_incomplete": True}
-    crosswise["run_ids"][1] = train_fold(source, tiny(model="dummy1d"), 1)
-    assert "no training clip is held out by a member of every study" in refusal(**crosswise)
-    mlflow.MlflowClient().delete_run(crosswise["run_ids"][1])
-    assert f"run {crosswise['run_ids'][1]} is deleted" in refusal(**crosswise)
-    assert "no study a'b" in refusal(studies=["a'b"])
-
-    failed = train_fold(source, tiny(model="dummy1d"), 1)
-    mlflow.MlflowClient().set_terminated(failed, "FAILED")
+    crosswise = [run_ids[0], copy_of(study[1], "crosswise")]
+    message = refusal(run_ids=crosswise, allow_incomplete=True)
+    assert "no training clip is held out by a member of every study" in message
+    mlflow.MlflowClient().delete_run(crosswise[1])
+    assert f"run {crosswise[1]} is deleted" in refusal(run_ids=crosswise, allow_incomplete=True)
+    failed = copy_of(study[1], "failed", status="FAILED")
     assert f"run {failed} is FAILED" in refusal(run_ids=[failed])
     with pytest.raises(mlflow.exceptions.MlflowException):
         mlflow.MlflowClient().get_registered_model("refused")
@@ -467,18 +400,20 @@ def test_an_incomplete_study_only_if_allowed(study):
     assert status(made.run_id) == "FINISHED"
     version = mlflow.MlflowClient().get_model_version_by_alias("half", "champion")
     assert version.tags["fsat.oof_clips"] == "12"
-    whole = ensemble(run_ids=[record.run_id for record in study], register_as="half", promote="always")
-    mlflow.MlflowClient().set_model_version_tag("half", str(whole.registered.version), "fsat.oof_map3", "0.01")
-    again = ensemble(run_ids=[study[0].run_id], register_as="half", allow_incomplete=True)
-    assert not again.registered.promoted
-    assert "fewer clips" in again.registered.news
 
 
-def test_main_without_test_clips_tags_the_training_clips(store, tmp_path, capsys):
+def test_main_without_test_clips_tags_the_training_clips(trained_store, tmp_path, capsys):
     """Classes that are digits, without a gap in any column of the runs' tables, are texts all the same."""
     folder = make_dataset(tmp_path / "plain", classes=("01", "1", "2"), clips_per_class=4, test_clips=0, unverified=0.5)
     (folder / "audio_test").mkdir()
-    said = main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path / "tags.csv", blend="arithmetic")
+    said = main(
+        Source(folder),
+        [tiny(model="dummy1d", max_epochs=2)],
+        "plain",
+        "auto",
+        tmp_path / "tags.csv",
+        blend="arithmetic",
+    )
     newest = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
     assert newest[0].data.params["blend"] == "arithmetic"
     assert pd.read_csv(fetch(newest[0].info.run_id, "reports/classes.csv"))["clips"].tolist() == [4, 4, 4]
@@ -490,29 +425,30 @@ def test_main_without_test_clips_tags_the_training_clips(store, tmp_path, capsys
     assert len(pd.read_csv(tmp_path / "tags.csv")) == 12
     assert "plain version 1 is now champion" in said
     with pytest.raises(FsatError, match="is a folder"):
-        main(Source(folder), [tiny(model="dummy1d")], "plain", "auto", tmp_path)
+        main(Source(folder), [tiny(model="dummy1d", max_epochs=2)], "plain", "auto", tmp_path)
 
 
-def test_a_config_comes_back_from_a_run_as_it_was_settled(store, source, monkeypatch):
+def test_a_config_is_read_back_from_a_run_as_it_was_settled(source, monkeypatch):
     """`mlflow run -P folds=auto -P learning_rate=1e-3` has logged both as typed before fsat starts."""
     mlflow.end_run()
     made = mlflow.MlflowClient().create_run("0")
-    typed = {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d", "precision": "auto"}
+    typed = {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d", "max_epochs": "1", "precision": "auto"}
     for name, text in typed.items():
         mlflow.MlflowClient().log_param(made.info.run_id, name, text)
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
-    run_id = train_fold(source, tiny(model="dummy1d", learning_rate="1e-3", folds="auto"), 0)
+    run_id = train_fold(
+        source, tiny(model="dummy1d", learning_rate="1e-3", folds="auto", max_epochs=1, precision="auto"), 0
+    )
     assert run_id == made.info.run_id
     (record,) = by_run_ids([run_id])
-    assert record.config == tiny(model="dummy1d", folds="stratified", precision="float32")
+    assert record.config == tiny(model="dummy1d", learning_rate=1e-3, folds="column", max_epochs=1)
     assert json.loads(fetch(run_id, "config.json").read_text()) == record.config.to_dict()
 
 
-def test_mfcc_are_standardised_by_the_training_clips_alone(source, data, store):
+def test_mfcc_are_standardised_by_the_training_clips_alone(others, data):
     librosa = pytest.importorskip("librosa")
-    config = tiny(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16, max_epochs=1, seed=3)
-    run_id = train_fold(source, config, 0)
-    model = build(config, 3)
+    run_id = others[0].run_id
+    model = build(others[0].config, 3)
     model.load_weights(fetch(run_id, "weights/best.weights.h5"))
     clips = pd.read_csv(fetch(run_id, "predictions/clips.csv"))
     rows = []
@@ -527,16 +463,17 @@ def test_mfcc_are_standardised_by_the_training_clips_alone(source, data, store):
     np.testing.assert_allclose(np.ravel(layer.variance), expected.var(axis=1), rtol=1e-2)
 
 
-def test_exclusions_are_logged_as_a_table(store, tmp_path):
+def test_exclusions_are_logged_as_a_table(trained_store, tmp_path):
     folder = make_dataset(tmp_path / "holes", clips_per_class=6, test_clips=2)
+    dummy = tiny(model="dummy1d", max_epochs=1)
     names = pd.read_csv(folder / "train.csv")["fname"]
     (folder / "audio_train" / names[4]).write_bytes(b"")
     samples = np.full(4000, np.nan, dtype=np.float32)
     sf.write(folder / "audio_train" / names[7], samples, 8000, subtype="FLOAT")
     with pytest.raises(DataError) as caught:
-        train_fold(Source(folder), tiny(model="dummy1d"), 0)
+        train_fold(Source(folder), dummy, 0)
     assert "1 problem" in str(caught.value)  # headers first: what only decoding finds comes when they are mended
-    run_id = train_fold(Source(folder, on_bad_clip="exclude"), tiny(model="dummy1d"), 0)
+    run_id = train_fold(Source(folder, on_bad_clip="exclude"), dummy, 0)
     table = pd.read_csv(fetch(run_id, "exclusions.csv"))
     assert table[["row", "fname", "split"]].to_numpy().tolist() == [[6, names[4], "train"], [9, names[7], "train"]]
     assert table["reason"].tolist() == ["empty file", "NaN or infinite samples"]

@@ -10,7 +10,6 @@ import mlflow
 import pytest
 
 pytestmark = pytest.mark.process
-
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
 
 
@@ -32,7 +31,7 @@ def runs_of(clone, stage: str) -> list:
     return client.search_runs(["0"], f"tags.`fsat.stage` = '{stage}'")
 
 
-def test_a_fresh_clone_trains_a_fold_and_says_what_is_missing(clone):
+def test_a_fresh_clone_trains_a_fold_and_reports_mistakes_in_one_line(clone):
     done = local(clone, "-e", "train_fold", "-P", "fold=3", "-P", "max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert "generating sounds in" in done.stderr
@@ -45,20 +44,10 @@ def test_a_fresh_clone_trains_a_fold_and_says_what_is_missing(clone):
 
     missing = local(clone, "-e", "ensemble")
     assert missing.returncode != 0
-    assert (
-        "lacks folds 0, 1, 2, 4, 5, 6, 7, 8, 9 of 10; train what is missing with `mlflow run . -e cross_validate"
-        in (missing.stderr)
-    )
+    (line,) = [line for line in missing.stderr.splitlines() if line.startswith("fsat: ")]
+    assert "lacks folds 0, 1, 2, 4, 5, 6, 7, 8, 9 of 10; train what is missing with `mlflow run . -e cross" in line
     assert "Traceback" not in missing.stderr
     assert [run.info.status for run in runs_of(clone, "ensemble")] == ["FAILED"]
-
-
-def test_mistakes_by_mlflow_run_are_one_line_of_fsat(clone):
-    done = local(clone, "-e", "train_fold", "-P", "fold=abc")
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fsat: ")]
-    assert "'abc' is not a valid integer" in line
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.network
@@ -80,25 +69,30 @@ def test_real_recordings_with_a_stratified_split_in_an_environment_built_by_uv(c
     assert (newest.data.params["n_train"], newest.data.params["n_val"]) == ("144", "16")
 
 
-def test_main_does_all_of_it(clone):
-    """The command of `make demo`, with half of its epochs; the scores that the README promises come of all of them."""
+@pytest.fixture(scope="module")
+def whole_job(clone) -> str:
+    """Run the command of `make demo` with fewer epochs. The scores that the README promises come of all of them."""
     options = re.search(r"^DEMO := (.*)$", (clone / "Makefile").read_text(), re.MULTILINE).group(1)
     assert "max_epochs=50" in options
-    done = local(clone, *options.replace("max_epochs=50", "max_epochs=24").split())
+    done = local(clone, *options.replace("max_epochs=50", "max_epochs=12").split())
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = {line.split()[1]: line.split() for line in done.stdout.splitlines() if re.match(r"\s*[0-9a-f]{10}", line)}
+    return done.stdout
+
+
+def test_main_does_all_of_it(whole_job, clone):
+    rows = {line.split()[1]: line.split() for line in whole_job.splitlines() if re.match(r"\s*[0-9a-f]{10}", line)}
     conv1d, dummy1d = float(rows["conv1d"][2]), float(rows["dummy1d"][2])
-    assert conv1d > 0.65
+    assert conv1d > 0.5
     assert dummy1d < conv1d - 0.2
-    assert "fsat version 1 is now champion" in done.stdout
-    assert len(re.findall(r"^  [0-9a-f]{8}\.wav  \w\S* \S+ \S+  \(", done.stdout, re.MULTILINE)) == 3
-    assert "mlflow ui" in done.stdout
-    for stage, count in {"main": 1, "eda": 1, "cross_validate": 2, "ensemble": 2, "predict": 1}.items():
+    assert "fsat version 1 is now champion" in whole_job
+    assert len(re.findall(r"^  [0-9a-f]{8}\.wav  \w\S* \S+ \S+  \(", whole_job, re.MULTILINE)) == 3
+    assert "mlflow ui" in whole_job
+    for stage, count in {"main": 1, "eda": 1, "cross_validate": 2, "ensemble": 1, "predict": 1}.items():
         finished = [run for run in runs_of(clone, stage) if run.info.status == "FINISHED"]
-        assert len(finished) == (1 if stage == "ensemble" else count), stage
+        assert len(finished) == count, stage
 
 
-def test_the_eda_of_main_is_on_the_server(clone):
+def test_the_eda_of_main_is_on_the_server(whole_job, clone):
     (run,) = runs_of(clone, "eda")
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{clone}/mlflow.db")
     for folder, count in {"plots": 5, "tables": 3}.items():
@@ -109,7 +103,7 @@ def test_the_eda_of_main_is_on_the_server(clone):
     assert run.data.metrics["n_classes"] >= 10
 
 
-def test_predict_with_the_champion_gives_the_tags_of_main(clone):
+def test_predict_with_the_champion_gives_the_tags_of_main(whole_job, clone):
     from fsat.data.synth import SAMPLE, cache_dir
 
     folder = cache_dir() / SAMPLE / "audio_test"

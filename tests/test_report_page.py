@@ -1,4 +1,4 @@
-"""``report.html`` of a real ensemble: parsed as HTML, and in a browser from a disk and from MLflow."""
+"""``report.html`` of a real ensemble: parsed as HTML, and in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from browser import Visit, chromium
 from helpers import make_dataset, tone, write_wav
 from html_page import Page
-from servers import MlflowServer
 
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.train import train_fold
@@ -107,31 +106,18 @@ def test_its_numbers_are_those_of_the_tables(path, made, study, data):
 
 
 @pytest.mark.browser
-@pytest.mark.server
-def test_in_a_browser_from_a_disk_and_from_mlflow(path, made, store, tmp_path):
-    time = "document.querySelector('audio').currentTime"
-    heard = write_wav(tmp_path / "a.wav", tone(440, 1, 8000))
-    with chromium(heard) as browser, MlflowServer(tmp_path, f"sqlite:///{store}/mlflow.db") as server:
+def test_in_a_browser(path, tmp_path):
+    """From a disk; `test_eda_page` looks at such a page in MLflow too."""
+    with chromium(write_wav(tmp_path / "a.wav", tone(440, 1, 8000))) as browser:
         visit = Visit(browser, path.as_uri(), viewport={"width": 900, "height": 800})
         assert visit.page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
-        assert visit.page.evaluate(time) == 0
+        assert visit.page.evaluate("document.querySelector('audio').currentTime") == 0
         visit.page.eval_on_selector("audio", "audio => audio.play()")
-        visit.page.wait_for_function(f"{time} > 0.1")
+        visit.page.wait_for_function("document.querySelector('audio').currentTime > 0.1")
         visit.page.set_viewport_size({"width": 360, "height": 700})
         assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
         assert visit.complaints == []
         assert visit.hosts <= {""}
-
-        experiment = mlflow.get_run(made.run_id).info.experiment_id
-        address = f"{server.uri}/#/experiments/{experiment}/runs/{made.run_id}/artifacts/report.html"
-        visit = Visit(browser, address)
-        visit.page.wait_for_selector("iframe", timeout=60_000)
-        frame = visit.page.query_selector("iframe").content_frame()
-        frame.wait_for_selector("[data-section=hardest]", state="attached", timeout=60_000)
-        frame.locator("audio").first.scroll_into_view_if_needed()
-        frame.locator("audio").first.click(position={"x": 20, "y": 20})  # the play button
-        frame.wait_for_function(f"{time} > 0")
-        assert visit.hosts == {f"127.0.0.1:{server.port}"}
 
 
 def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, tmp_path):

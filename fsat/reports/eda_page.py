@@ -71,12 +71,14 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
     plot_lengths(facts, plots / "lengths.png")
     plot_repeated(facts, plots / "repeated_lengths.png")
 
-    choice = choose_examples(manifest, facts)
-    sounds, problems = _encode([*choice.of_classes, *choice.of_lengths], choice.seconds)
-    problems = [
-        *(Problem(manifest.train_table, wave.row, wave.fname, wave.reason) for wave in waveforms if wave.reason),
-        *problems,
-    ]
+    problems = [Problem(manifest.train_table, wave.row, wave.fname, wave.reason) for wave in waveforms if wave.reason]
+    choice, sounds = choose_examples(manifest, facts), []
+    examples = [*choice.of_classes, *choice.of_lengths]
+    with Progress("making players", len(examples)) as progress:
+        for sound, problem in encode(examples, choice.seconds):
+            sounds.append(sound)
+            problems += [problem] if problem else []
+            progress.advance()
     unreadable = list({(problem.split, problem.fname): problem for problem in problems}.values())
     clips, classes = count(facts.n_train, "training clip"), count(len(facts.classes), "class")
     test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
@@ -195,16 +197,6 @@ SECTIONS = {
     "Listen": listen,
     "Problems": problems,
 }
-
-
-def _encode(examples: Sequence[players.Example], seconds: float) -> tuple[list[Sound], list[Problem]]:
-    sounds, problems = [], []
-    with Progress("making players", len(examples)) as progress:
-        for sound, problem in encode(examples, seconds):
-            sounds.append(sound)
-            problems += [problem] if problem else []
-            progress.advance()
-    return sounds, problems
 
 
 def _shorten(value: object, limit: int = MAX_CELL) -> str:

@@ -22,7 +22,7 @@ from fsat.data.audio import blocks, read_header
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem, printable
 from fsat.metrics.ranking import TOP_K, top_k
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import duration
 from fsat.reports.study_reports import Analysis, Predictions, rank_suspects
@@ -54,12 +54,9 @@ LIST_LENGTH = 20
 
 @dataclass(frozen=True)
 class Sound:
-    """A clip with its player.
+    """A clip with its player: a title such as the label, lines of notes, and the content of an MP3 file.
 
-    Attributes:
-        title: text above the player, such as the label.
-        notes: lines below the title.
-        mp3: the content of an MP3 file; None if there is no player, for a reason that `notes` should give.
+    Without an MP3 the clip has no player, for a reason that the notes give.
     """
 
     title: str
@@ -69,18 +66,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that ``eda.html`` plays.
-
-    Attributes:
-        title: text above the player.
-        note: text below it, without name and length.
-        path: of the file.
-        fname: name in the table.
-        table: name of the table.
-        row: line of the table.
-        split: ``train`` or ``test``.
-        seconds: length of the clip.
-    """
+    """A clip that ``eda.html`` plays: the text around its player, its file, its row of a table, and its length."""
 
     title: str
     note: str
@@ -149,13 +135,10 @@ def encode(
 ) -> Iterator[tuple[Sound, Problem | None]]:
     """Yield each example's sound in order, and a problem if its file cannot be decoded.
 
-    Args:
-        examples: the clips.
-        seconds: longest beginning of a clip that is played.
-        max_bytes: maximum size of all MP3 files; clips that do not fit have a note instead of a player.
+    Sounds have the first `seconds` of a clip; clips that do not fit into `max_bytes` have a note instead of a player.
     """
     workers = os.cpu_count() or 1
-    results = in_order(lambda example: _encode_example(example, seconds), examples, workers, 2 * workers)
+    results = Threads(workers, 2 * workers).map(lambda example: _encode_example(example, seconds), examples)
     for example, result in zip(examples, results, strict=True):
         note = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
         if isinstance(result, str):
@@ -175,7 +158,7 @@ def median_clip(clips: pd.DataFrame) -> pd.Series:
 
 
 def first_suspects(clips: Predictions, analysis: Analysis) -> np.ndarray:
-    """Return the indices of the first clips of ``suspects.csv``, at most `LIST_LENGTH`."""
+    """Return the indices of the first `LIST_LENGTH` clips of ``suspects.csv``."""
     return rank_suspects(clips, analysis.guesses)[:LIST_LENGTH]
 
 
@@ -187,18 +170,15 @@ def hardest_clips(clips: Predictions, analysis: Analysis) -> np.ndarray:
 
 @dataclass
 class PlayerMaker:
-    """Makes the players of ``report.html``, as long as there is room; each clip is decoded once.
+    """Makes the players of ``report.html`` until `free_bytes` are used; each clip is decoded once.
 
-    Attributes:
-        locate: returns the file of a clip or raises `AudioError` with the reason; None if no clip is available, which
-            the notes of the clips then do not repeat.
-        free_bytes: room that is left.
-        cache: seconds and MP3 by name, or the reason why there are none.
+    `locate` returns the file of a clip or raises `AudioError` with the reason. It is None if no clip is available,
+    which the notes of the clips then do not repeat.
     """
 
     locate: Callable[[str], Path] | None
     free_bytes: int = REPORT_BYTES
-    cache: dict[str, tuple[float, bytes] | str] = field(default_factory=dict)
+    _cache: dict[str, tuple[float, bytes] | str] = field(default_factory=dict)
 
     def sounds(self, clips: Predictions, indices: np.ndarray) -> list[Sound]:
         """Return clips with label, best guesses and their probabilities, name, length and player."""
@@ -218,9 +198,9 @@ class PlayerMaker:
         name = printable(fname)
         if self.locate is None:
             return Sound(title, [*notes, name], None)
-        if fname not in self.cache:
-            self.cache[fname] = _encode_clip(self.locate, fname)
-        result = self.cache[fname]
+        if fname not in self._cache:
+            self._cache[fname] = _encode_clip(self.locate, fname)
+        result = self._cache[fname]
         if isinstance(result, str):
             return Sound(title, [*notes, name, result], None)
         seconds, mp3 = result

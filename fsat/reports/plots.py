@@ -151,15 +151,7 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
 
 
 def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str], title: str, path: Path) -> None:
-    """Plot the counts of labels against best guesses.
-
-    Args:
-        scores: (n_clips, n_classes).
-        targets: int (n_clips,).
-        labels: label order.
-        title: of the figure.
-        path: of the PNG.
-    """
+    """Plot the counts of labels (`targets`, int (n_clips,)) against best guesses by `scores` (n_clips, n_classes)."""
     counts, n_labels = confusion(scores, targets), len(labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = min(1.0, max(4.2 / n_labels, MIN_CELL))  # in inches
@@ -240,15 +232,8 @@ def plot_scores(scores: pd.DataFrame, method: str, path: Path) -> None:
             names.append(f"blend, {row.method}")
         colour, weight = (ORANGE, "bold") if row.method == method else (BLUE, "normal")
         axes.plot(row.map3, y, "D", color=colour, markersize=8)
-        axes.annotate(
-            f"{row.map3:.4f}",
-            (1, y),
-            (6, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontweight=weight,
-        )
+        place = (1, y), (6, 0), ("axes fraction", "data"), "offset points"  # right of the axes
+        axes.annotate(f"{row.map3:.4f}", *place, va="center", fontweight=weight)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("mAP@3 (dots: single folds; orange: this blend)")

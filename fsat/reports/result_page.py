@@ -25,18 +25,8 @@ from fsat.reports.study_reports import Analysis, Predictions
 PAIRS_SHOWN = 15
 
 SCORE_COLUMNS = [
-    "kind",
-    "study",
-    "model",
-    "method",
-    "fold",
-    "map3",
-    "accuracy",
-    "map3_verified",
-    "clips",
-    "selected_on",
-    "minutes",
-]
+    "kind", "study", "model", "method", "fold", "map3", "accuracy", "map3_verified", "clips", "selected_on", "minutes",
+]  # fmt: skip
 """Columns of the table of scores, with the scores where they are visible without scrolling."""
 
 
@@ -145,10 +135,10 @@ def suspects(result: Result) -> Mapping[str, Any]:
     clips, counts = result.clips, result.analysis.counts
     indices = first_suspects(clips, result.analysis)
     n_unverified = int((~clips.verified[indices]).sum())
+    advice = f"{n_unverified} of them are not verified: check those first, by ear."
     if not len(indices):
         finding = "No label looks wrong: every best guess is the label."
     else:
-        advice = f"{n_unverified} of them are not verified: check those first, by ear."
         finding = (
             f"The best guess differs from the label for {int(counts.sum() - counts.trace())} of "
             f"{count(len(clips.targets), 'clip')}; these are the {len(indices)} with the least probable labels. "

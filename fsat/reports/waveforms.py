@@ -27,13 +27,9 @@ OUTLINE_POINTS = 1000
 
 @dataclass(frozen=True)
 class Waveform:
-    """A clip to show.
+    """A clip to show, in the `role` of ``the shortest``, for example.
 
     Attributes:
-        role: why it is shown, such as ``the shortest``.
-        fname, label: as in the table.
-        row: its line in the table.
-        frames, samplerate: length in samples, and Hz.
         low, high: float32 (n,), lowest and highest sample of each of n <= `OUTLINE_POINTS` parts.
         first: float32, the first `FIRST_SAMPLES` samples.
         reason: why the clip cannot be shown; it has no samples then.
