@@ -452,7 +452,7 @@ def test_an_export_that_scores_otherwise_is_not_left(registered, capsys, monkeyp
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--members", "c/7"], "members=c/7: no member c/7; there are a/0, b/1, a/2"),
+    (["--members", "c/7"], "members=c/7: no member c/7; expected a/0, b/1, a/2"),
     (["--check", "nowhere"], "check=nowhere: no such file or folder"),
     (["--check", "taggers"], "check=taggers: no .wav, .flac, .ogg, .mp3 files in it"),
     (["--check", "broken.wav"], "check=broken.wav: no usable clips, first error: broken.wav: "),

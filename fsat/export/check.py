@@ -113,14 +113,9 @@ def read_clips(path: Path, rate: int) -> Iterator[Clip]:
 
 
 def compare(score: Scorer, exact: Tagger, tagger: Tagger, clips: Iterable[Clip], rate: int) -> Difference:
-    """Compare scores clip by clip.
+    """Compare the scores of an exported model with those of the tagger in float32 (`exact`) and on this machine.
 
-    Args:
-        score: the exported model.
-        exact: the tagger in float32.
-        tagger: the tagger on this machine.
-        clips: at `rate`; at least one.
-        rate: in Hz.
+    `clips` has at least one clip; their rate is in Hz.
     """
     rows = []
     for name, clip in clips:
