@@ -67,26 +67,21 @@ def test_accepting_comes_before_replacing_and_that_before_dropping(thresholds: T
     assert decisions.tolist() == expected
     assert set(decisions.tolist()) <= set(DECISIONS)
     best = scores.argmax(axis=1)
-    by_word = {"accept": 0 * best, "keep": 0 * best, "relabel": best, "drop": 0 * best - 1}
-    assert classes.tolist() == [int(by_word[word][i]) for i, word in enumerate(expected)]
-
-
-def test_no_clips_no_decisions() -> None:
-    parts = decide(np.empty((0, 3), np.float32), np.empty(0, int), np.empty(0, bool), Thresholds())
-    assert [len(part) for part in parts] == [0, 0, 0]
+    by_decision = {"accept": 0 * best, "keep": 0 * best, "relabel": best, "drop": 0 * best - 1}
+    assert classes.tolist() == [int(by_decision[decision][i]) for i, decision in enumerate(expected)]
+    assert [len(part) for part in decide(scores[:0], np.empty(0, int), np.empty(0, bool), thresholds)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["accept", "relabel", "drop"])
-@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), float("-inf")])
-def test_a_threshold_is_a_probability(name: str, value: float) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Thresholds(**{name: value})
-    assert one_line(caught.value).startswith(f"{name}_at={value:g}: expected ")
-    for end in (0, 1):
-        assert getattr(Thresholds(**{name: end}), name) == end
+def test_a_threshold_is_a_probability(name: str) -> None:
+    for value in (-0.01, 1.01, float("nan"), float("-inf")):
+        with pytest.raises(ConfigError) as caught:
+            Thresholds(**{name: value})
+        assert one_line(caught.value).startswith(f"{name}_at={value:g}: expected ")
+    assert [getattr(Thresholds(**{name: end}), name) for end in (0, 1)] == [0, 1]
 
 
-# --- what labels and models say together -----------------------------------------------------------
+# --- estimates -------------------------------------------------------------------------------------
 
 
 def noisy(n_clips: int, n_classes: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,11 +93,8 @@ def noisy(n_clips: int, n_classes: int, share: float, seed: int = 0) -> tuple[np
     return scores, np.where(wrong, (truth + rng.integers(1, n_classes, n_clips)) % n_classes, truth), truth
 
 
-@pytest.mark.parametrize("share", [0.05, 0.35, 0.6])
-@pytest.mark.parametrize("n_classes", [2, 10])
-def test_the_share_of_wrong_labels_is_found(share: float, n_classes: int) -> None:
-    if n_classes == 2 and share > 0.5:
-        return
+@pytest.mark.parametrize(("share", "n_classes"), [(0.05, 2), (0.35, 2), (0.05, 10), (0.35, 10), (0.6, 10)])
+def test_the_share_of_wrong_labels_is_estimated(share: float, n_classes: int) -> None:
     scores, given, truth = noisy(20_000, n_classes, share)
     found, clear_by = wrong_share(scores[np.arange(len(given)), given], n_classes)
     assert found == pytest.approx(np.mean(given != truth), abs=0.02)
@@ -113,14 +105,14 @@ def test_the_share_of_wrong_labels_is_found(share: float, n_classes: int) -> Non
     ("p", "n_classes", "expected"),
     [([1, 1], 4, 0), ([0, 0], 4, 0.75), ([0.49] * 50, 2, 0.5), ([0.5, 1, 0.9], 2, 0), ([1], 1, 0)],
 )
-def test_a_share_is_above_0_and_labels_are_never_evidence_against_themselves(p, n_classes: int, expected) -> None:
+def test_a_share_is_within_its_limits(p, n_classes: int, expected) -> None:
     share, clear_by = wrong_share(np.float32(p), n_classes)
     assert share == pytest.approx(expected, abs=1e-4)
     assert share >= 1e-6
     assert (clear_by > 1e-5) == (expected == 0 and n_classes > 1)
 
 
-def test_models_that_know_nothing_of_the_labels_are_told_from_those_that_do() -> None:
+def test_models_that_are_no_better_than_chance_are_recognised() -> None:
     rng = np.random.default_rng(3)
     assert wrong_share(rng.uniform(0.05, 0.15, 60), 10)[1] < CLEAR
     assert wrong_share(np.where(rng.random(60) < 0.7, 0.8, 0.02), 10)[1] > 10 * CLEAR
@@ -135,26 +127,26 @@ def test_beliefs_by_hand() -> None:
     assert beliefs(np.empty((0, 3)), np.empty(0, int), 0.5).shape == (0, 3)
 
 
-def test_beliefs_are_right_as_often_as_they_say() -> None:
+def test_beliefs_are_calibrated() -> None:
     scores, given, truth = noisy(20_000, 5, 0.35)
     believed = beliefs(scores, given, 0.35)
     best = believed.argmax(axis=1)
     assert np.mean(best == truth) > max(np.mean(given == truth), np.mean(scores.argmax(axis=1) == truth)) + 0.05
     for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
-        some = (believed.max(axis=1) >= low) & (believed.max(axis=1) < high)
-        assert np.mean(best[some] == truth[some]) == pytest.approx(believed.max(axis=1)[some].mean(), abs=0.02)
+        mask = (believed.max(axis=1) >= low) & (believed.max(axis=1) < high)
+        assert np.mean(best[mask] == truth[mask]) == pytest.approx(believed.max(axis=1)[mask].mean(), abs=0.02)
 
 
-# --- labels that are wrong by a rule, which models learn -------------------------------------------
+# --- wrong labels that models learn ----------------------------------------------------------------
 
 
 def of_one_other(
     n_clips: int, n_verified: int, likely: float = 0.75, wrong: float = 1 / 3
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of models that have learned that a class is often called another, labels, true ones, and verified or not.
+    """Scores of models that learned that a class is often labelled as another; labels, true classes, and verified.
 
-    The models are right on 19 of 20 clips and unsure of the others; of unverified labels a share is wrong, each of a
-    class's one other.
+    The models are right on 19 of 20 clips and unsure of the others; of unverified labels a share is wrong, all from
+    one other class.
     """
     rng = np.random.default_rng(7)
     n_classes, verified = 12, np.arange(n_clips) < n_verified
@@ -167,7 +159,7 @@ def of_one_other(
     return np.float32(scores / scores.sum(axis=1, keepdims=True)), given, truth, verified
 
 
-def test_labels_wrong_by_a_rule_are_not_believed() -> None:
+def test_wrong_labels_from_one_class_are_not_believed() -> None:
     scores, given, truth, verified = of_one_other(600, 200)
     assert wrong_share(scores[np.arange(600), given][~verified], 12)[0] < 1e-5  # by the scores as they are
     found = estimate(scores, given, verified)
@@ -195,15 +187,15 @@ def test_labels_wrong_by_a_rule_are_not_believed() -> None:
         (0, "of 0 verified ones, which are too few to tell whether labels or models are wrong"),
     ],
 )
-def test_few_verified_labels_sharpen_nothing(n_verified: int, words: str) -> None:
+def test_few_verified_labels_do_not_sharpen(n_verified: int, words: str) -> None:
     scores, given, _, verified = of_one_other(440, n_verified)
     found = estimate(scores, given, verified)
     assert (found.power, found.share < 1e-5) == (1, True)
     assert words in found.warning
 
 
-def test_a_share_that_is_found_is_not_touched() -> None:
-    """To the bit, and without a warning, where labels are wrong as is assumed, or models and not labels."""
+def test_a_share_that_fits_the_guesses_is_unchanged() -> None:
+    """To the bit, and without a warning, if labels are wrong as assumed, or models and not labels."""
     scores, given, truth = noisy(600, 10, 0.35)
     verified = np.arange(600) < 200
     given[verified] = truth[verified]
@@ -217,7 +209,7 @@ def test_a_share_that_is_found_is_not_touched() -> None:
     assert estimate(scores, given, verified) == Estimate(share)
 
 
-def test_a_share_that_is_too_small_by_far_is_said_to_be() -> None:
+def test_a_share_that_is_much_too_small_is_a_warning() -> None:
     scores, given, _, verified = of_one_other(600, 200, likely=0.7)
     scores = np.float32(sharpened(scores, 3))
     share, _ = wrong_share(scores[np.arange(600), given][~verified], 12)
@@ -227,7 +219,7 @@ def test_a_share_that_is_too_small_by_far_is_said_to_be() -> None:
     assert f"their probabilities say {share:.0%}: labels are accepted that are likely wrong" in found.warning
 
 
-def test_the_least_share_by_hand() -> None:
+def test_the_lower_bound_by_hand() -> None:
     verified = np.arange(444) < 180
     differs = np.zeros(444, dtype=bool)
     differs[:8] = differs[180:265] = True
@@ -239,7 +231,7 @@ def test_the_least_share_by_hand() -> None:
     assert least_wrong(np.ones(3, dtype=bool), np.zeros(3, dtype=bool)) == 0
 
 
-def test_sharpness_is_found() -> None:
+def test_sharpness_is_estimated() -> None:
     scores, _, truth = noisy(5000, 6, 0)
     assert sharpness(sharpened(scores, 0.4), truth) == pytest.approx(2.5, rel=0.05)
     assert sharpness(sharpened(scores, 3), truth) == pytest.approx(1, abs=1e-3)

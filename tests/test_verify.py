@@ -26,7 +26,7 @@ from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.metrics.label_noise import DECISIONS
 from fsat.options import Thresholds
-from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
+from fsat.tracking.select_runs import FoldRun, by_run_ids
 from fsat.tracking.verified_labels import fetch_labels, round_of
 
 WRONG = {"bell_00.wav": "Cello", "cello_01.wav": "Flute", "flute_02.wav": "Bell", "bell_03.wav": "Flute"}
@@ -97,19 +97,13 @@ def out_of_fold(records: list[FoldRun]) -> np.ndarray:
     return np.sum([part * own[:, None] for part, own in zip(scores, held_out, strict=True)], axis=0)
 
 
-def share_of(scores: np.ndarray, given: pd.DataFrame) -> float:
-    """The likeliest share of wrong labels among unverified clips."""
+def believed(scores: np.ndarray, given: pd.DataFrame) -> np.ndarray:
+    """Probabilities of the true class for unverified clips, a clip at a time; the scores of the others."""
     unverified = (given["manually_verified"] == 0).to_numpy()
     p = scores[np.arange(len(given)), given["label"].map(LABELS.index)][unverified].astype(np.float64)
-    share = 0.5
-    for _ in range(20_000):  # expectation maximisation
+    share, rows = 0.5, scores.astype(np.float64)
+    for _ in range(20_000):  # expectation maximisation of the share of wrong labels
         share = np.mean(share * (1 - p) / 2 / ((1 - share) * p + share * (1 - p) / 2))
-    return float(share)
-
-
-def believed(scores: np.ndarray, given: pd.DataFrame) -> np.ndarray:
-    """Of unverified clips, a clip at a time; of the others the scores."""
-    share, rows = share_of(scores, given), scores.astype(np.float64)
     for row, clip in zip(rows, given.itertuples(), strict=True):
         if clip.manually_verified == 0:
             row *= [1 - share if label == clip.label else share / 2 for label in LABELS]
@@ -118,7 +112,7 @@ def believed(scores: np.ndarray, given: pd.DataFrame) -> np.ndarray:
 
 
 def expected_table(scores: np.ndarray, given: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
-    """What is decided, a clip at a time."""
+    """The decisions, a clip at a time."""
     rows = []
     for row, clip in zip(believed(scores, given), given.itertuples(), strict=True):
         of_label, best = row[LABELS.index(clip.label)], LABELS[int(row.argmax())]
@@ -137,7 +131,7 @@ def expected_table(scores: np.ndarray, given: pd.DataFrame, thresholds: Threshol
 
 
 def within(values: np.ndarray) -> float:
-    """A threshold amid these values, in the widest gap between two."""
+    """A threshold in the widest gap between two of these values."""
     values = np.sort(values.astype(np.float64))
     gap = int(np.diff(values).argmax())
     return float(values[gap : gap + 2].mean())
@@ -145,7 +139,7 @@ def within(values: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def middling(study, given) -> Thresholds:
-    """Thresholds at which some labels are accepted, some replaced, and all others dropped."""
+    """Thresholds at which some labels are accepted, some relabelled, and all others dropped."""
     scores = believed(out_of_fold(study), given)[given["manually_verified"] == 0]
     targets = given["label"][given["manually_verified"] == 0].map(LABELS.index).to_numpy()
     right = scores.argmax(axis=1) == targets
@@ -153,18 +147,18 @@ def middling(study, given) -> Thresholds:
 
 
 def assert_logged(made: Verified, expected: pd.DataFrame) -> None:
-    """The table, the file and the metrics say the same, which is what is expected."""
+    """The table, the artifact and the metrics are as expected."""
     logged = pd.read_csv(fetch(made.run_id, "labels.csv"), keep_default_na=False)
     assert logged.columns.tolist() == expected.columns.tolist()
     pd.testing.assert_frame_equal(logged, made.table, check_dtype=False)
     exact = ["fname", "label", "new_label", "decision"]
     pd.testing.assert_frame_equal(logged[exact], expected[exact])
     np.testing.assert_allclose(logged["score"], expected["score"], atol=2e-5)
-    counts = {word: int((expected["decision"] == word).sum()) for word in DECISIONS}
+    counts = {name: int((expected["decision"] == name).sum()) for name in DECISIONS}
     assert made.counts == counts
     run = mlflow.get_run(made.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {f"n_{word}": number for word, number in counts.items()} | {
+    assert run.data.metrics == {f"n_{name}": number for name, number in counts.items()} | {
         "wrong_share": made.wrong_share
     }
 
@@ -184,8 +178,8 @@ def test_each_unverified_clip_is_decided_on_by_the_fold_that_did_not_see_it(stud
     assert seen == set(DECISIONS)
 
 
-def test_a_run_of_verify_says_where_it_comes_from(study) -> None:
-    tags = mlflow.get_run(verify(studies=[study[0].study]).run_id).data.tags
+def test_a_run_of_verify_has_the_tags_of_its_study(first_round, study) -> None:
+    tags = mlflow.get_run(first_round.run_id).data.tags
     assert tags["fsat.stage"] == "verify"
     assert tags["fsat.studies"] == study[0].study
     assert tags["fsat.dataset"] == study[0].dataset
@@ -294,7 +288,7 @@ def test_the_command_prints_the_id_of_its_run(study) -> None:
     assert line in result.stderr
 
 
-# --- what is refused -------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------
 
 
 def labels_refused(source: Source, run_id: str) -> str:
@@ -311,9 +305,18 @@ def verify_refused(**arguments: object) -> str:
     return one_line(caught.value)
 
 
+def verify_run(dataset: str, table: str | None, status: str = "FINISHED") -> str:
+    """A run like one of `verify`; its id."""
+    with mlflow.start_run() as run:
+        mlflow.set_tags({"fsat.stage": "verify", "fsat.dataset": dataset})
+        if table is not None:
+            mlflow.log_text(table, "labels.csv")
+    mlflow.MlflowClient().update_run(run.info.run_id, status=status)
+    return run.info.run_id
+
+
 def test_labels_of_no_run_of_verify(source, study) -> None:
     assert "no such run on sqlite:///" in labels_refused(source, "0123abcd")
-    assert "no such run" in labels_refused(source, "0" * 32)
     line = labels_refused(source, study[0].run_id)
     assert line.endswith("the run is of stage train_fold; expected a run of verify")
     with mlflow.start_run() as other:
@@ -321,27 +324,17 @@ def test_labels_of_no_run_of_verify(source, study) -> None:
     assert "of stage no fsat stage" in labels_refused(source, other.info.run_id)
 
 
-@pytest.mark.parametrize("status", ["FAILED", "RUNNING", "KILLED"])
-def test_labels_of_a_run_that_did_not_finish(source, first_round, status: str) -> None:
-    run_id = copy_run(first_round.run_id)
-    mlflow.MlflowClient().update_run(run_id, status=status)
-    expected = f"the run is {status}; expected a FINISHED one: run verify again"
-    assert labels_refused(source, run_id).endswith(expected)
-
-
-def test_labels_of_a_run_that_was_deleted(source, first_round) -> None:
-    run_id = copy_run(first_round.run_id)
-    mlflow.MlflowClient().delete_run(run_id)
-    assert "the run is deleted" in labels_refused(source, run_id)
+@pytest.mark.parametrize("status", ["FAILED", "RUNNING", "KILLED", "deleted"])
+def test_labels_of_a_run_that_is_not_finished(source, study, status: str) -> None:
+    run_id = verify_run(study[0].dataset, "", status if status != "deleted" else "FINISHED")
+    if status == "deleted":
+        mlflow.MlflowClient().delete_run(run_id)
+    assert labels_refused(source, run_id).endswith(f"the run is {status}; expected a FINISHED one: run verify again")
 
 
 @pytest.mark.parametrize("table", [None, "", "fname,label\na.wav,Bell\n", "\0\n"])
 def test_labels_without_their_table(source, study, table: str | None) -> None:
-    with mlflow.start_run() as run:
-        mlflow.set_tags({"fsat.stage": "verify", "fsat.dataset": study[0].dataset})
-        if table is not None:
-            mlflow.log_text(table, "labels.csv")
-    line = labels_refused(source, run.info.run_id)
+    line = labels_refused(source, verify_run(study[0].dataset, table))
     assert "labels.csv cannot be fetched (" in line
     assert line.endswith("run verify again")
 
@@ -363,13 +356,13 @@ def test_a_study_that_lacks_a_fold(plain, study) -> None:
     assert "lacks fold 0" in verify_refused(run_ids=[*(record.run_id for record in study), alone.run_id])
 
 
-def test_runs_that_are_not_there(study) -> None:
+def test_unknown_runs_and_studies(study) -> None:
     assert "no run 0123abcd" in verify_refused(run_ids=["0123abcd"])
     assert "no study nowhere" in verify_refused(studies=["nowhere"])
     assert "both given" in verify_refused(run_ids=[study[0].run_id], studies=[study[0].study])
 
 
-def test_models_that_know_nothing_are_reported(study, plain, capfd) -> None:
+def test_models_no_better_than_chance_are_a_warning(study, plain, capfd) -> None:
     made = verify(studies=[study[0].study])
     assert "hardly know" not in capfd.readouterr().err
     assert "hardly know" not in made.warning
