@@ -1,229 +1,296 @@
-"""Options beside `Config`: how they are checked, and how folds are started, files tagged and labels decided on."""
+"""Options as dataclasses: each field has a help text and limits, and is checked when the dataclass is made.
+
+`fsat.config.Config` has the settings that define a study. The dataclasses here say where and how to work, and change no
+result of a training. `fsat.cli.options` makes the options of the command line from the same fields.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from fsat.errors import ConfigError, printable
 
+KINDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "true or false"}
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": ("at least", lambda value, limit: value >= limit),
+    "above": ("more than", lambda value, limit: value > limit),
+    "most": ("at most", lambda value, limit: value <= limit),
+    "below": ("less than", lambda value, limit: value < limit),
+}
 
-def setting(
-    default: Any, help: str, *, least: float | None = None, above: float | None = None, most: float | None = None,
-    below: float | None = None, choices: Sequence[str] = (), later: bool = False,
-) -> Any:  # fmt: skip
-    """A dataclass field with limits.
+NO_METADATA: dict[str, Any] = {
+    **dict.fromkeys(LIMITS),
+    **dict.fromkeys(("name", "expected", "metavar", "shown"), ""),
+    "choices": (),
+    "parse": None,
+}
+
+LONGEST_CLIP = 600.0
+"""Length of the longest clip that is tagged as a whole by default, in seconds."""
+
+SHORTEST_WINDOW = 0.01
+"""Shortest window of tags over time, in seconds."""
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """Return a dataclass field that is an option.
 
     Args:
-        default: its default.
-        help: one sentence, with the unit.
-        least, above, most, below: the value must be at least, more than, at most, less than these.
-        choices: the words allowed; any if empty.
-        later: the field came after studies were made whose ids do not have it: they are as if it had its default.
+        default: its default, which is always allowed.
+        help: a noun phrase or an imperative sentence, with the unit.
+        metadata: ``name``, on the command line, by default that of the field; limits of a number, ``least``, ``above``,
+            ``most`` and ``below``; the allowed words, ``choices``; ``parse``, which returns the value of a text or
+            raises `ValueError`, and ``expected``, the texts that it takes in words; ``metavar`` of ``--help``; and
+            ``shown`` there as default, if `default` stands for another value.
     """
-    limits = {"least": least, "above": above, "most": most, "below": below, "choices": tuple(choices)}
-    return field(default=default, metadata={"help": help, "later": later, **limits})
+    return field(default=default, metadata={**NO_METADATA, "help": help, **metadata})
 
 
-def checked(spec: Any, value: Any) -> Any:
-    """`value` in the type of the field `spec`.
+def option_name(spec: Field[Any]) -> str:
+    """Return the name of an option on the command line."""
+    return spec.metadata["name"] or spec.name
+
+
+def check_options(options: Any) -> None:
+    """Check each option of a frozen dataclass, and convert it to the type of its field; raise `ConfigError`."""
+    for spec in fields(options):
+        if spec.metadata:
+            object.__setattr__(options, spec.name, checked(spec, getattr(options, spec.name)))
+
+
+def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
+    """Return a value in the type of its field.
+
+    Args:
+        spec: the field, made by `option`.
+        value: a value or its text.
+        name: its name in errors, by default that of the option.
 
     Raises:
-        ConfigError: it is of the wrong kind or outside the limits.
+        ConfigError: the value is of another type or outside the limits.
     """
-    kind = {"int": int, "float": float, "str": str}[spec.type]
-    words = {int: "a whole number", float: "a number", str: "a word"}[kind]
+    if type(value) is type(spec.default) and value == spec.default:
+        return value
+    limits, prefix = spec.metadata, f"{name or option_name(spec)}={printable(value)}: expected"
     try:
-        if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
-            raise ValueError
-        value = kind(value)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{spec.name}={printable(value)}: expected {words}") from None
-    limits = spec.metadata
+        value = (limits["parse"] or CONVERTERS[spec.type])(value)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        raise ConfigError(f"{prefix} {limits['expected'] or KINDS[spec.type]}") from None
     if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(f"{spec.name}={printable(value)}: expected one of {', '.join(limits['choices'])}")
-    for what, words, wrong in (
-        ("least", "at least", lambda limit: value < limit),
-        ("above", "more than", lambda limit: value <= limit),
-        ("most", "at most", lambda limit: value > limit),
-        ("below", "less than", lambda limit: value >= limit),
-    ):
-        if limits[what] is not None and wrong(limits[what]):
-            raise ConfigError(f"{spec.name}={printable(value)}: expected {words} {limits[what]}")
+        raise ConfigError(f"{prefix} one of {', '.join(limits['choices'])}")
+    for key, (words, is_within) in LIMITS.items():
+        if limits[key] is not None and not is_within(value, limits[key]):
+            raise ConfigError(f"{prefix} {words} {limits[key]}")
     return value
 
 
-def weight_schedule(name: str, text: str) -> list[tuple[float, float]]:
-    """A weight that changes over the epochs: ``0.5``, or ``epoch:weight`` pairs such as ``0:1,30:0.2``.
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
 
-    Args:
-        name: of the setting, for the error.
-        text: as typed.
 
-    Returns:
-        (epoch, weight) pairs in order; between them the weight goes in a straight line.
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(value := float(value)):
+        raise ValueError
+    return value
 
-    Raises:
-        ConfigError: it is neither, a weight is below 0, or the epochs do not rise.
-    """
-    pairs = []
+
+def _truth(value: Any) -> bool:
     try:
-        for part in text.split(","):
-            epoch, colon, weight = part.rpartition(":")
-            if not colon and "," in text:
-                raise ValueError
-            pairs.append((float(int(epoch)) if colon else 0.0, float(weight)))
-    except ValueError:
-        pairs = []
-    epochs = [epoch for epoch, _ in pairs]
-    rising = bool(pairs) and epochs[0] >= 0 and all(a < b for a, b in pairwise(epochs))
-    if not rising or not all(math.isfinite(weight) and weight >= 0 for _, weight in pairs):
-        raise ConfigError(
-            f"{name}={printable(text)}: expected a weight of at least 0, or weights from epoch to epoch such as "
-            "0:1,30:0.2"
-        )
-    return pairs
+        return value if isinstance(value, bool) else TRUTHS[value.strip().lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+CONVERTERS: dict[Any, Callable[[Any], Any]] = {"int": _whole_number, "float": _number, "str": str, "bool": _truth}
+
+
+def auto_or_count(text: str) -> str:
+    """Return ``auto`` or a whole number of at least 1, as text; raise `ValueError` for another text."""
+    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError
+    return text
+
+
+def _auto_or_amount(text: str) -> str:
+    if text != "auto" and not 0 <= float(text) < math.inf:
+        raise ValueError
+    return text
+
+
+def _auto_or_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text != "auto" and not (host and port.isdecimal() and "/" not in host):
+        raise ValueError
+    return text
+
+
+AUTO_OR_COUNT = {"parse": auto_or_count, "expected": "auto or a whole number of at least 1", "metavar": "N|auto"}
+AUTO_OR_AMOUNT = {"parse": _auto_or_amount, "expected": "auto or a number of at least 0", "metavar": "N|auto"}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines that work is spread over.
-
-    Attributes:
-        kind: ``none`` for this machine alone, or ``ray``.
-        address: of the Ray cluster, ``HOST:PORT``; ``auto`` for the one that this machine belongs to, or else one that
-            is started here for as long as the command takes.
-        cpus: that each task needs; ``auto`` for the threads that a fold uses, or fewer where no node has as many.
-        gpus: that each task needs; ``auto`` for one where the cluster has any.
+    """Machines that work is spread over.
 
     Raises:
         ConfigError: a value is not allowed.
     """
 
-    kind: str = "none"
-    address: str = "auto"
-    cpus: str = "auto"
-    gpus: str = "auto"
+    kind: str = option(
+        "none", "Cluster that work is spread over; ray requires fsat[ray].", name="cluster", choices=("none", "ray")
+    )
+    address: str = option(
+        "auto",
+        "Address of the Ray cluster; auto is that of this machine's cluster, or else of one started for the command.",
+        name="ray_address",
+        parse=_auto_or_address,
+        expected="auto or HOST:PORT",
+        metavar="auto|HOST:PORT",
+    )
+    cpus: str = option(
+        "auto",
+        "Number of processors that each task needs; auto is the threads of a fold, or fewer if no node has as many.",
+        name="ray_cpus",
+        **AUTO_OR_AMOUNT,
+    )
+    gpus: str = option(
+        "auto",
+        "Number of GPUs that each task needs; auto is one if the cluster has any.",
+        name="ray_gpus",
+        **AUTO_OR_AMOUNT,
+    )
 
     def __post_init__(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        if self.address != "auto" and not (host and port.isdecimal() and "/" not in host):
-            raise ConfigError(f"ray_address={printable(self.address)}: expected auto or HOST:PORT")
-        for name in ("cpus", "gpus"):
-            given = getattr(self, name)
-            try:
-                fine = given == "auto" or 0 <= float(given) < float("inf")
-            except ValueError:
-                fine = False
-            if not fine:
-                raise ConfigError(f"ray_{name}={printable(given)}: expected auto or a number of at least 0")
+        check_options(self)
 
 
 ALONE = Cluster()
-"""This machine."""
+"""This machine alone."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How folds are started; it changes none of their results.
+    """How folds are started.
 
     Attributes:
-        resume: go on with a fold that was stopped, rather than begin it again; and do not train one by itself anew that
-            is FINISHED.
-        checkpoint_to: ``local``, or ``server`` to keep checkpoints there too, so that another machine can go on.
-        parallel_folds: how many folds are trained at the same time on this machine; ``auto`` for what is quickest here.
-        cluster: the machines to train on; with Ray, it places as many folds at a time as there is room for.
+        cluster: machines to train on; Ray trains as many folds at a time as it has room for.
+
+    Raises:
+        ConfigError: a value is not allowed.
     """
 
-    resume: bool = True
-    checkpoint_to: str = "local"
-    parallel_folds: str = "auto"
+    resume: bool = option(
+        True,
+        "Resume an interrupted fold after its last finished epoch, and skip a FINISHED one; false trains it again.",
+    )
+    checkpoint_to: str = option(
+        "local",
+        "Where checkpoints are stored: local, on this machine, or server, on the tracking server too, so that another "
+        "machine can resume.",
+        choices=("local", "server"),
+    )
+    parallel_folds: str = option(
+        "auto", "Number of folds to train at the same time, each in its own process.", **AUTO_OR_COUNT
+    )
     cluster: Cluster = ALONE
 
-
-LONGEST_CLIP = 600.0
-"""Seconds of the longest clip that is tagged as one, unless more is asked for."""
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)
 class TagSettings:
     """How files are tagged.
 
-    Attributes:
-        top_k: tags of a clip, or of a window, at most; 0 for 3 of a clip and 1 of a window.
-        min_score: the least score of a tag.
-        members: which of the tagger's to use, as `fsat.tagging.Tagger.only` takes it.
-        window: seconds, for tags over time; 0 for tags of clips.
-        hop: seconds from window to window; 0 for `window`.
-        max_seconds: length of the longest file that is tagged; 0 for `LONGEST_CLIP`, or any with `window`.
-
     Raises:
         ConfigError: a value is not allowed.
     """
 
-    top_k: int = 0
-    min_score: float = 0.0
-    members: str = "all"
-    window: float = 0.0
-    hop: float = 0.0
-    max_seconds: float = 0.0
+    top_k: int = option(
+        0, "Maximum number of tags of a clip, or of a window.", least=1, shown="3 of a clip, 1 of a window"
+    )
+    min_score: float = option(0.0, "Minimum score of a tag.", least=0, most=1)
+    members: str = option(
+        "all", "Members of the ensemble to tag with; fewer are faster.", metavar="all|N|STUDY/FOLD,..."
+    )
+    window: float = option(
+        0.0,
+        "Length of the windows of tags over time, in seconds.",
+        least=0,
+        metavar="SECONDS",
+        shown="0, one set of tags for each file",
+    )
+    hop: float = option(
+        0.0,
+        "Time from one window to the next, in seconds.",
+        least=0,
+        metavar="SECONDS",
+        shown="the length of a window",
+    )
+    max_seconds: float = option(
+        0.0,
+        "Maximum length of a file, in seconds; the row of a longer one has an error.",
+        least=0,
+        metavar="SECONDS",
+        shown=f"{LONGEST_CLIP:.0f}, any length with window",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("window", "hop", "max_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name}={getattr(self, name):g}: expected a number of seconds, at least 0")
-        if not 0 <= self.min_score <= 1:
-            raise ConfigError(f"min_score={self.min_score:g}: expected 0 to 1")
+        check_options(self)
         if self.hop and not self.window:
-            raise ConfigError(f"hop={self.hop:g}: is the step from window to window; give window=SECONDS too")
+            raise ConfigError(f"hop={self.hop:g}: expected window=SECONDS too, as hop is the time between windows")
         if self.hop > self.window:
-            raise ConfigError(f"hop={self.hop:g}: expected at most window={self.window:g}, so that nothing is left out")
+            raise ConfigError(
+                f"hop={self.hop:g}: expected at most window={self.window:g}, so that windows cover the file"
+            )
         if 0 < self.window < SHORTEST_WINDOW or 0 < self.hop < SHORTEST_WINDOW:
             raise ConfigError(f"window={self.window:g} and hop={self.hop:g}: expected at least {SHORTEST_WINDOW:g} s")
 
     @property
     def tags(self) -> int:
-        """Tags of a clip or a window at most."""
+        """Maximum number of tags of a clip or a window."""
         return self.top_k or (1 if self.window else 3)
 
     @property
     def step(self) -> float:
-        """Seconds from window to window."""
+        """Time from one window to the next, in seconds."""
         return self.hop or self.window
 
     @property
     def longest(self) -> float:
-        """Length of the longest file, in seconds."""
-        return self.max_seconds or (float("inf") if self.window else LONGEST_CLIP)
+        """Maximum length of a file, in seconds."""
+        return self.max_seconds or (math.inf if self.window else LONGEST_CLIP)
 
-
-SHORTEST_WINDOW = 0.01
-"""Seconds."""
 
 CLIPS = TagSettings()
-"""As clips are tagged if nothing else is asked for."""
+"""Default settings: one set of tags for each clip."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Probabilities, in [0, 1], from which something is done about an unverified clip; in this order.
+    """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
 
-    Attributes:
-        accept: the likeliest class is the label, with at least this probability: it is accepted.
-        relabel: the likeliest class is another, with at least this probability: it becomes the label.
-        drop: the label has less than this probability: the clip is dropped. Otherwise it stays as it is.
+    A label that no threshold applies to stays as it is.
+
+    Raises:
+        ConfigError: a value is not allowed.
     """
 
-    accept: float = 0.4
-    relabel: float = 0.4
-    drop: float = 0.5
+    accept: float = option(
+        0.4, "Minimum probability of a label that is the best guess, to accept it.", name="accept_at", least=0, most=1
+    )
+    relabel: float = option(
+        0.4, "Minimum probability of another best guess, to make it the label.", name="relabel_at", least=0, most=1
+    )
+    drop: float = option(
+        0.5, "Probability of a label below which its clip is dropped.", name="drop_at", least=0, most=1
+    )
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name}_at={value:g}: expected a probability from 0 to 1")
+        check_options(self)

@@ -23,7 +23,7 @@ from fsat.cli import cli
 from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.options import CLIPS, TagSettings
-from fsat.parallel.processes import map_side_by_side
+from fsat.parallel.processes import Processes
 from fsat.tagging import Tagger, ledger
 from fsat.tracking.registry import open_tagger
 
@@ -158,8 +158,8 @@ def die(item: int) -> int:
 
 @pytest.mark.process
 def test_a_process_that_dies_is_said_and_ends_the_others():
-    with pytest.raises(RunError, match=r"a process that tags died; .* workers=1"):
-        list(map_side_by_side(die, range(1000), 2))
+    with pytest.raises(RunError, match=r"item 3: its process was killed by SIGKILL; use workers=1"):
+        list(Processes(2, "use workers=1").map(die, iter(range(1000))))
 
 
 def test_members_can_be_chosen(tagger, clips, tmp_path):
@@ -374,8 +374,8 @@ def test_where_nothing_could_be_tagged_the_command_fails_with_its_table_written(
 def test_settings_that_cannot_be():
     assert (CLIPS.tags, TagSettings(window=2).tags, TagSettings(window=2, top_k=4).tags) == (3, 1, 4)
     for wrong, message in [
-        ({"hop": 1}, "hop=1: is the step"), ({"window": 1, "hop": 2}, "at most window=1"),
-        ({"window": 1e-5}, "at least 0.01"), ({"window": float("nan")}, "window=nan"), ({"min_score": 2}, "0 to 1"),
+        ({"hop": 1}, "hop=1: expected window=SECONDS too"), ({"window": 1, "hop": 2}, "at most window=1"),
+        ({"window": 1e-5}, "at least 0.01"), ({"window": float("nan")}, "window=nan"), ({"min_score": 2}, "at most 1"),
         ({"max_seconds": float("inf")}, "max_seconds=inf"),
     ]:  # fmt: skip
         with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Folds side by side: every fold once, cores shared out, errors and signals that end them all in order."""
+"""Processes: each item once, cores shared out, errors and signals that end all of them in order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import one_line
@@ -17,13 +19,13 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.parallel import processes
-from fsat.parallel.processes import cores, n_workers, train_side_by_side
+from fsat.parallel.processes import Processes, cores
 
 pytestmark = pytest.mark.process
 
 
 def train(folder: Path, fold: int) -> str:
-    """Stands for the training of a fold; notes when and where it ran."""
+    """Stand for the training of a fold; write when and where it ran."""
     begun = time.time()
     if fold == 7:
         raise ConfigError("fold 7 is\nwrong")
@@ -35,7 +37,7 @@ def train(folder: Path, fold: int) -> str:
     return f"run{fold}"
 
 
-def wait_for_ever(folder: Path, fold: int) -> str:
+def never_finish(folder: Path, fold: int) -> str:
     try:
         (folder / f"begun{fold}").write_text(str(os.getpid()))
         time.sleep(60)
@@ -44,17 +46,21 @@ def wait_for_ever(folder: Path, fold: int) -> str:
     return ""
 
 
+def run(function: Callable[..., str], folder: Path, folds: Any) -> list[str]:
+    return list(Processes(2, "use one").map(partial(function, folder), folds, "fold"))
+
+
 def main(folder: str) -> None:
     interrupts.install()
-    train_side_by_side(partial(wait_for_ever, Path(folder)), [0, 1, 2], 2)
+    run(never_finish, Path(folder), [0, 1, 2])
 
 
 def notes(folder: Path) -> dict[int, list[str]]:
     return {int(path.name): path.read_text().split() for path in folder.iterdir()}
 
 
-def test_every_fold_once_on_a_share_of_the_cores(tmp_path: Path) -> None:
-    assert train_side_by_side(partial(train, tmp_path), [0, 1, 2, 5], 2) == {k: f"run{k}" for k in (0, 1, 2, 5)}
+def test_each_item_runs_once_on_a_share_of_the_cores(tmp_path: Path) -> None:
+    assert run(train, tmp_path, [0, 1, 2, 5]) == [f"run{fold}" for fold in (0, 1, 2, 5)]
     ran = notes(tmp_path)
     assert sorted(ran) == [0, 1, 2, 5]
     shares = {pid: set(share.split(",")) for pid, _, _, share in ran.values()}
@@ -68,26 +74,37 @@ def test_every_fold_once_on_a_share_of_the_cores(tmp_path: Path) -> None:
     assert spans[1][0] < spans[0][1]  # at the same time
 
 
-def test_an_error_lets_the_others_finish_and_begins_no_more(tmp_path: Path) -> None:
+def test_an_iterator_is_read_a_few_items_ahead() -> None:
+    taken: list[int] = []
+    source = (taken.append(i) or -i for i in range(1000))
+    results = Processes(2, "use one").map(abs, source)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    results.close()
+    assert len(taken) <= 3 + 4
+
+
+def test_after_an_error_the_others_finish_and_no_more_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(RunError, match="fold 7: fold 7 is wrong") as caught:
-        train_side_by_side(partial(train, tmp_path), [0, 7, 1, 2, 3, 4], 2)
+        run(train, tmp_path, [0, 7, 1, 2, 3, 4])
     one_line(caught.value)
+    assert "fold 7: fold 7 is wrong" in capsys.readouterr().err
     assert 0 in notes(tmp_path)
     assert 4 not in notes(tmp_path)
 
 
-def test_a_killed_process_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="fold 8: its process was killed by SIGKILL") as caught:
-        train_side_by_side(partial(train, tmp_path), [8, 0], 2)
+@pytest.mark.parametrize("folds", [[8, 0], iter([0, 8])], ids=["sequence", "iterator"])
+def test_a_killed_process_fails_its_own_item(folds: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="fold 8: its process was killed by SIGKILL; use one") as caught:
+        run(train, tmp_path, folds)
     one_line(caught.value)
     assert 0 in notes(tmp_path)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_them_all(signum: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_stops_all_of_them(signum: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        f"if __name__ == '__main__':\n    import test_workers\n    test_workers.main({str(tmp_path)!r})\n"
+        f"if __name__ == '__main__':\n    import test_processes\n    test_processes.main({str(tmp_path)!r})\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
@@ -95,27 +112,32 @@ def test_a_signal_stops_them_all(signum: signal.Signals, tmp_path: Path) -> None
     while not all((tmp_path / f"begun{fold}").exists() for fold in (0, 1)) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert said.count(b"Traceback") == 1  # of the parent, which has no command line around it
     assert {path.name for path in tmp_path.glob("closed*")} == {"closed0", "closed1"}
     for fold in (0, 1):
         assert not Path(f"/proc/{(tmp_path / f'begun{fold}').read_text()}").exists()
 
 
-def test_a_number_is_taken_as_it_is_but_never_more_than_there_are_folds() -> None:
-    assert n_workers("1", Config(), 10, 100) == 1
-    assert n_workers("3", Config(), 10, 100) == 3
-    assert n_workers("30", Config(), 4, 100) == 4
-    assert n_workers("2", Config(), 0, 100) == 1  # every fold is done
+def test_a_requested_number_of_folds_is_limited_by_their_number() -> None:
+    from fsat.commands.train import folds_at_once  # here, as each process imports this module
+
+    assert folds_at_once("1", Config(), 10, 100) == 1
+    assert folds_at_once("3", Config(), 10, 100) == 3
+    assert folds_at_once("30", Config(), 4, 100) == 4
+    assert folds_at_once("2", Config(), 0, 100) == 1  # every fold is finished
 
 
 @pytest.mark.parametrize(("n_cores", "expected"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4), (64, 10)])
 def test_auto_gives_each_fold_the_cores_that_it_fills(
     n_cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fsat.commands.train import folds_at_once
+
     monkeypatch.delenv("FSAT_THREADS", raising=False)
     monkeypatch.setattr(processes, "cores", lambda: list(range(n_cores)))
-    assert n_workers("auto", Config(), 10, 9000) == expected
-    assert n_workers("auto", Config(), 10, 100) == 1  # not worth a process
+    assert folds_at_once("auto", Config(), 10, 9000) == expected
+    assert folds_at_once("auto", Config(), 10, 100) == 1  # not worth a process
     monkeypatch.setenv("FSAT_THREADS", "16")
-    assert n_workers("auto", Config(), 10, 9000) == max(1, n_cores // 16)
+    assert folds_at_once("auto", Config(), 10, 9000) == max(1, n_cores // 16)

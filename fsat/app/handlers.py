@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fsat import interrupts
@@ -18,7 +18,7 @@ from fsat.app import views
 from fsat.data.audio import LONGEST, decode, read_header
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import Segment, Window, segments
-from fsat.options import LONGEST_CLIP, checked, setting
+from fsat.options import LONGEST_CLIP, check_options, option
 from fsat.tagging.tables import Tags
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ MAX_RATE = 32000
 class Limits:
     """Limits of a sound; a value out of range raises `ConfigError`."""
 
-    max_mb: float = setting(100.0, "Size of a file, in MB of 1,000,000 bytes", above=0)
-    max_seconds: float = setting(LONGEST_CLIP, "Length of a sound, in seconds", above=0, most=LONGEST)
+    max_mb: float = option(100.0, "Size of a file, in MB of 1,000,000 bytes", above=0)
+    max_seconds: float = option(LONGEST_CLIP, "Length of a sound, in seconds", above=0, most=LONGEST)
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            checked(spec, getattr(self, spec.name))
+        check_options(self)
 
     @property
     def max_bytes(self) -> int:

@@ -148,21 +148,19 @@ def ensemble(
 @click.option("--run_ids", metavar="A,B,...", help="Fold runs whose out-of-fold predictions decide.")
 @click.option("--studies", metavar="A,B,...", help="Studies that decide. [default: newest complete one]")
 @with_options(threshold_options)
-@with_options(cluster_options)
 def verify(
     run_ids: str | None,
     studies: str | None,
     accept_at: float,
     relabel_at: float,
     drop_at: float,
-    **options: str,
 ) -> None:
     """Decide on unverified labels by out-of-fold predictions; prints the run id, for labels_run_id."""
     chosen = _chosen(run_ids, studies)
-    thresholds, cluster = Thresholds(accept_at, relabel_at, drop_at), cluster_of(options)
+    thresholds = Thresholds(accept_at, relabel_at, drop_at)
     from fsat.commands.verify import verify
 
-    click.echo(verify(*chosen, thresholds, cluster).run_id)
+    click.echo(verify(*chosen, thresholds).run_id)
 
 
 def _chosen(run_ids: str | None, studies: str | None) -> tuple[list[str], list[str]]:

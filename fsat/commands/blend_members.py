@@ -1,7 +1,7 @@
-"""From members to a blend: do they belong together, what do they give together, and how good is it?
+"""Blend the predictions of fold runs that belong together, and score the blend.
 
-Arrays of predictions are memory maps throughout, gone through a few rows at a time; what is held in memory is one table
-of clips and a few numbers a clip.
+Arrays of predictions are memory maps, processed a few rows at a time; memory holds one table of clips and a few numbers
+per clip.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
 from fsat.presets import BLENDS
 from fsat.tracking.fold_artifacts import Member
 
-COLUMNS = [
-    "kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified", "selected_on", "minutes",
-    "run_id",
-]  # fmt: skip
-"""Of the table of scores. What the weights were selected on is as in `Config.selected_on`: a score is a little too good
-where that is the fold that is scored."""
+COLUMNS = (
+    *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
+    *("selected_on", "minutes", "run_id"),
+)
+"""Columns of the table of scores. ``selected_on`` is that of `Config`: scores on the clips that the weights were
+selected on are slightly too high."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,18 @@ class Blend:
     """Predictions of an ensemble.
 
     Attributes:
-        oof: float32 (n_train, n_classes), for each training clip the blend of the predictions of each study's one
-            member that did not train on it; NaN rows where a fold is missing. A memory map, as is all of the test
-            clips.
-        covered: bool (n_train,), the row of `oof` is a prediction.
+        oof: float32 (n_train, n_classes), for each training clip the blend, over studies, of the member that did not
+            train on it; NaN rows where a fold is missing. A memory map, like `test` and `best`.
+        covered: bool (n_train,), whether the row of `oof` is a prediction.
         test: float32 (n_test, n_classes), the blend over all members of each study.
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
-        targets: int64 (n_train,).
-        verified: bool (n_train,), someone has verified the label.
-        method: how `oof` and `test` are blended, one of `fsat.presets.BLENDS`.
-        weights: for ``weighted`` what each study counts in `test`, by study, in order; empty for other methods. In
-            `oof` a clip's weights are those that were fitted without the clips of its fold.
-        scores: has `COLUMNS`: a row for each member on its own fold, each study's out-of-fold predictions, and the
-            blend's by each method, whichever was chosen.
+        targets: int64 (n_train,), classes.
+        verified: bool (n_train,), whether the label is verified by hand.
+        method: one of `fsat.presets.BLENDS`.
+        weights: for ``weighted``, the weight of each study in `test`, in order; empty for other methods. In `oof` a
+            clip's weights are fitted without the clips of its fold.
+        scores: table with `COLUMNS`: a row for each member on its own fold, for each study's out-of-fold predictions,
+            and for the blend by each method.
     """
 
     oof: np.ndarray
@@ -61,12 +60,12 @@ class Blend:
 
     @property
     def row(self) -> pd.Series:
-        """The row of `scores` that is this blend's."""
+        """Row of `scores` of this blend."""
         return self.scores[self.scores["method"] == self.method].iloc[0]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The blend's own scores, and its weights, under the names that the run logs."""
+        """Scores and weights of the blend, by the names of the run's metrics."""
         row = self.row
         metrics = {"oof_map3": row["map3"], "oof_acc": row["accuracy"], "oof_map3_verified": row["map3_verified"]}
         metrics |= {f"weight_{study}": weight for study, weight in self.weights.items()}
@@ -74,7 +73,7 @@ class Blend:
 
 
 def check_method(method: str) -> None:
-    """Raise `ConfigError` if there is no such way to blend."""
+    """Raise `ConfigError` for an unknown method."""
     if method not in BLENDS:
         raise ConfigError(f"blend={printable(method)}: expected one of {', '.join(BLENDS)}")
 
@@ -84,83 +83,89 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
 
     Args:
         members: at least one; those of one study differ in fold.
-        folder: where ``oof.npy``, ``test.npy`` and ``best.npy`` are made; by default they are files without a name,
-            which go when the blend is let go of.
+        folder: folder for ``oof.npy``, ``test.npy`` and ``best.npy``; by default unnamed files, which are freed with
+            the blend.
         method: one of `fsat.presets.BLENDS`.
 
     Raises:
-        ConfigError: there is no such method.
+        ConfigError: the method is unknown.
         RunError: members disagree on the dataset, the labels, their order, or the clips.
-        FsatError: the disk has no room for the blend.
+        FsatError: the disk is full.
     """
     check_method(method)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             return blend_members(members, Path(name), method)
     check_agreement(members)
-    first = members[0]
-    studies: dict[str, list[Member]] = {}
-    for member in members:
-        studies.setdefault(member.record.study, []).append(member)
+    first, studies = members[0], by_study(members)
     targets, verified = _truth(first)
-    rows, parts, everywhere = _score_studies(studies, targets, verified)
-    if not everywhere.any():
+    rows, parts, covered = _score_studies(studies, targets, verified)
+    if not covered.any():
         raise RunError(
             "no training clip is held out by a member of every study, so the blend cannot be scored; "
             "expected studies that share at least one fold's clips"
         )
-    weights = cross_fit(parts, targets, verified, everywhere)
+    weights = cross_fit(parts, targets, verified, covered)
     oof = _out_of_fold(parts, method, weights).fill(create_rows(folder / "oof.npy", first.train.shape))
-    models = "+".join(dict.fromkeys(folds[0].record.config.model for folds in studies.values()))
-    minutes = sum(member.record.minutes for member in members)
     for name in BLENDS:
-        places, _ = _places(oof if name == method else _out_of_fold(parts, name, weights), targets)
-        scores = _scores(places, verified, everywhere)
-        rows.append(["blend", "+".join(studies), models, name, "", *scores, selected_on(members), minutes, ""])
+        ranks, _ = _ranks(oof if name == method else _out_of_fold(parts, name, weights), targets)
+        rows.append(_row("blend", members, _scores(ranks, verified, covered), name))
     best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
     test = create_rows(folder / "test.npy", first.test.shape)
-    members_by_study = [[member.test for member in folds] for folds in studies.values()]
-    Blended(members_by_study, method, weights.final).fill(test, best)
-    by_study = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return Blend(oof, everywhere, test, best, targets, verified, method, by_study, table)
+    Blended([[member.test for member in folds] for folds in studies.values()], method, weights.final).fill(test, best)
+    study_weights = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
+    scores = pd.DataFrame(rows, columns=COLUMNS)
+    return Blend(oof, covered, test, best, targets, verified, method, study_weights, scores)
+
+
+def by_study(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Return the members of each study, in order."""
+    studies: dict[str, list[Member]] = {}
+    for member in members:
+        studies.setdefault(member.record.study, []).append(member)
+    return studies
 
 
 def _score_studies(
     studies: dict[str, list[Member]], targets: np.ndarray, verified: np.ndarray
 ) -> tuple[list[list], list[OutOfFold], np.ndarray]:
-    """Rows of the table of scores, the studies' predictions, and bool (n_train,): every study has one of the clip."""
+    """Return rows of the table of scores, predictions by study, and bool (n_train,): all studies predict the clip."""
     rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
-    for study, folds in studies.items():
-        oof = OutOfFold([member.train for member in folds], [member.held_out for member in folds])
-        places, covered = _places(oof, targets)
+    for members in studies.values():
+        oof = OutOfFold([member.train for member in members], [member.held_out for member in members])
+        ranks, covered = _ranks(oof, targets)
         parts.append(oof)
         everywhere &= covered
-        for member in folds:  # its own fold's rows are the study's
-            record = member.record
-            scores = _scores(places, verified, member.held_out)
-            facts = [*scores, selected_on([member]), record.minutes, record.run_id]
-            rows.append(["member", study, record.config.model, "", record.fold, *facts])
-        minutes = sum(member.record.minutes for member in folds)
-        scores = _scores(places, verified, covered)
-        rows.append(["study", study, folds[0].record.config.model, "", "", *scores, selected_on(folds), minutes, ""])
+        for member in members:  # the rows of its own fold are those of the study
+            rows.append(_row("member", [member], _scores(ranks, verified, member.held_out)))
+        rows.append(_row("study", members, _scores(ranks, verified, covered)))
     return rows, parts, everywhere
 
 
+def _row(kind: str, members: Sequence[Member], scores: list[float], method: str = "") -> list:
+    """Return a row of the table of scores."""
+    records = [member.record for member in members]
+    studies = "+".join(dict.fromkeys(record.study for record in records))
+    models = "+".join(dict.fromkeys(record.config.model for record in records))
+    fold, run_id = (records[0].fold, records[0].run_id) if kind == "member" else ("", "")
+    minutes = sum(record.minutes for record in records)
+    return [kind, studies, models, method, fold, *scores, selected_on(members), minutes, run_id]
+
+
 def selected_on(members: Sequence[Member]) -> str:
-    """What the members' weights were selected on, joined by + where that differs."""
+    """Return what the members' weights were selected on, joined by + where it differs."""
     return "+".join(dict.fromkeys(member.record.config.selected_on for member in members))
 
 
 def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:
-    """The blend of the studies' out-of-fold predictions; a clip's weights were fitted without its fold."""
+    """Return the blend of out-of-fold predictions; a clip's weights are fitted without its fold."""
     if method == "weighted":
         return Blended([[part] for part in parts], method, weights.by_fold, parts[0].owner)
     return Blended([parts], method)
 
 
 def check_agreement(members: Sequence[Member]) -> None:
-    """Raise `RunError` where a member disagrees with the first, naming both runs and what they disagree on."""
+    """Raise `RunError` where a member disagrees with the first, naming both runs and the difference."""
     first = members[0]
     for member in members:
         record = member.record
@@ -186,7 +191,7 @@ def check_agreement(members: Sequence[Member]) -> None:
 
 
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
-    """Of the training clips: int64 (n_train,), the class, and bool (n_train,), someone has verified it."""
+    """Return the class, int64, and whether it is verified by hand, bool, of each training clip."""
     clips = member.clips
     train = (clips["split"] != "test").to_numpy()
     names = clips["label"].cat
@@ -202,21 +207,21 @@ def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     return targets, (clips["manually_verified"] == "1").to_numpy()[train]
 
 
-def _places(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`label_ranks`, and bool (n_clips,): the row has a prediction."""
-    places = np.empty(len(targets), dtype=np.uint8)
+def _ranks(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `label_ranks`, and bool (n_clips,): the row has a prediction."""
+    ranks = np.empty(len(targets), dtype=np.uint8)
     covered = np.empty(len(targets), dtype=bool)
 
     def work(rows: slice, block: np.ndarray) -> None:
         covered[rows] = ~np.isnan(block).any(axis=1)
-        places[rows] = label_ranks(block, targets[rows])
+        ranks[rows] = label_ranks(block, targets[rows])
 
     map_blocks(scores, work)
-    return places, covered
+    return ranks, covered
 
 
-def _scores(places: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
-    """Clips, mAP@3, accuracy, and mAP@3 on verified clips, over the rows in `where`."""
-    here = places[where]
-    accuracy = float((here == 0).mean()) if len(here) else float("nan")
-    return [len(here), map_of_ranks(here), accuracy, map_of_ranks(places[where & verified])]
+def _scores(ranks: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
+    """Return number of clips, mAP@3, accuracy, and mAP@3 on verified clips, of the rows in `where`."""
+    chosen = ranks[where]
+    accuracy = float((chosen == 0).mean()) if len(chosen) else float("nan")
+    return [len(chosen), map_of_ranks(chosen), accuracy, map_of_ranks(ranks[where & verified])]

@@ -1,4 +1,4 @@
-"""Entry point `eda`: a look at the data."""
+"""Command `eda`: a look at the data."""
 
 from __future__ import annotations
 

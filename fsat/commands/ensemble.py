@@ -1,4 +1,4 @@
-"""Entry point `ensemble`: blend fold runs, score the blend on out-of-fold predictions, register a tagger."""
+"""Command `ensemble`: blend fold runs, score the blend on out-of-fold predictions, register it as a tagger."""
 
 from __future__ import annotations
 
@@ -8,44 +8,51 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsat import tagging
-from fsat.commands.blend_members import Blend, blend_members, check_method, selected_on
-from fsat.commands.report import log_report
+from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
+from fsat.data.locate_clips import ClipFolder, Trained, find_clips
 from fsat.data.tables import write_parts
-from fsat.errors import RunError
-from fsat.metrics.row_blocks import create_rows, ranges, release
+from fsat.errors import RunError, count
+from fsat.metrics.row_blocks import create_rows, iter_blocks, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
+from fsat.reports.plots import FoldCurve
+from fsat.reports.result_page import Result, write_result_page
+from fsat.reports.results_text import METHODS
 from fsat.reports.study_reports import Predictions, analyse, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
 from fsat.study import RECIPE
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.client import Refused
-from fsat.tracking.fold_artifacts import Member, download
+from fsat.tracking.fold_artifacts import FoldRun, Member, download
+from fsat.tracking.histories import epochs
 from fsat.tracking.registry import Registered, Score, register
 from fsat.tracking.select_runs import choose
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
 class Ensembled:
-    """What `ensemble` made.
+    """Result of `ensemble`.
 
     Attributes:
-        run_id: of its run.
-        scores: of members, studies and blend.
+        run_id: its run.
+        scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.COLUMNS`.
+        candidates: a row of such scores for each blend that was compared.
         registered: the registered version.
         compare: where to compare the runs, in words.
     """
 
     run_id: str
     scores: pd.DataFrame
+    candidates: pd.DataFrame
     registered: Registered
     compare: str
 
@@ -59,116 +66,222 @@ def ensemble(
     blend: str = "geometric",
     data_dir: str | Path | None = None,
 ) -> Ensembled:
-    """Blend fold runs and register the tagger that they make.
+    """Blend fold runs and register the blend as a tagger.
 
     Args:
-        run_ids: the fold runs to blend.
-        studies: or the studies, of which the newest FINISHED run of every fold is taken. By default the newest
-            complete study.
+        run_ids: fold runs to blend.
+        studies: or studies, whose newest FINISHED run of every fold is taken; by default the newest complete study.
         register_as: name of the registered model.
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
-        allow_incomplete: blend studies although folds are missing.
-        blend: how studies are blended, one of `fsat.presets.BLENDS`.
-        data_dir: where the clips lie that ``report.html`` plays, if not where they were trained on; where they are not
-            at hand, the page has no players, and says so.
+        allow_incomplete: blend studies with missing folds.
+        blend: method, one of `fsat.presets.BLENDS`.
+        data_dir: folder of the clips that ``report.html`` plays, by default that of the training; without the clips,
+            the page says so in place of players.
 
     Raises:
-        ConfigError: there is no such way to blend.
+        ConfigError: the method is unknown.
         RunError: runs are missing, unfinished, or do not belong together.
     """
     check_method(blend)
     with runs.tracked("ensemble", "ensemble"):
         chosen = choose(run_ids, studies, allow_incomplete)
-        with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            folder = Path(name)
-            members = [download(record, folder / "members") for records in chosen.values() for record in records]
-            predictions = folder / "artifacts" / "predictions"
-            predictions.mkdir(parents=True)
-            made = blend_members(members, predictions, blend)
-            return _log_and_register(members, made, folder, register_as, promote, data_dir)
+        records = [record for study in chosen.values() for record in study]
+        return _register_best([records], register_as, promote, blend, data_dir)
 
 
-def _log_and_register(
-    members: Sequence[Member], blend: Blend, folder: Path, register_as: str, promote: str,
-    data_dir: str | Path | None,
-) -> Ensembled:  # fmt: skip
-    first = members[0]
-    studies = list(dict.fromkeys(member.record.study for member in members))
-    models = list(dict.fromkeys(member.record.config.model for member in members))
-    run_id = runs.active_run_id()
-    trained_on = first.record.data_dir
-    title = f"ensemble of {' + '.join(models)} on {dataset_name(trained_on)}"
-    runs.rename(title)
-    runs.set_tags({
-        "studies": ",".join(studies), "model": "+".join(models), "dataset": first.record.dataset,
-        "data_dir": trained_on, "selected_on": selected_on(members),
-        "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in members})),
-    })  # fmt: skip
-    runs.log_params({
-        "n_members": len(members), "register_as": register_as, "promote": promote, "blend": blend.method,
-    })  # fmt: skip
-    runs.log_metrics(blend.metrics)
-    runs.log_table(blend.scores, "scores.csv")
-    runs.log_json([member.record.run_id for member in members], "members.json")
-    runs.log_json(first.labels, "labels.json")
-    if blend.weights:
-        runs.log_json(blend.weights, "weights.json")
+def ensemble_best(
+    studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path
+) -> Ensembled:
+    """Blend each study alone and all together, and register the blend with the highest out-of-fold mAP@3.
 
-    out = folder / "artifacts"
-    predictions = out / "predictions"  # oof.npy and test.npy are there
-    (predictions / "best.npy").unlink()
-    write_parts(predictions / "clips.csv", _clips_of_blend(first))
-    test_names = first.clips.loc[first.clips["split"] == "test", "fname"].array
-    write_submission(predictions / "submission.csv", test_names, blend.best, first.labels)
-    clips = _predicted(first, blend, folder / "covered.npy")
-    analysis = analyse(clips)
-    scores = blend.metrics | write_reports(clips, analysis, out)
-    runs.log_metrics(scores)
-    runs.log_folder(out)
-    report = partial(log_report, members, blend, clips, analysis, out, title, data_dir=data_dir)
+    Args:
+        studies: fold runs of each study.
+        register_as, promote, blend, data_dir: as for `ensemble`.
+    """
+    groups = [*studies, [record for study in studies for record in study]] if len(studies) > 1 else studies
+    with runs.tracked("ensemble", "ensemble"):
+        return _register_best(groups, register_as, promote, blend, data_dir)
 
-    model_folder = folder / "tagger"
-    model_folder.mkdir()
-    files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
-    tagging.write(model_folder, files, first.labels, blend.method, blend.weights)
-    score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()))
-    digest = _digest(members, blend)
-    try:
-        registered = register(register_as, model_folder, first.labels, score, first.record.dataset, promote, digest)
-    except Refused as error:  # what was blended can be looked at all the same
-        with suppress(RunError):
-            report(f"The tagger is not registered: {error}")
-        raise
-    runs.set_tags({"registered": f"{registered.name}/{registered.version}", "champion": registered.promoted})
-    report(f"{registered.news}.")
-    made = run_descriptions.Tagger(
-        models, studies, len(members), len(first.labels), trained_on, blend.method, scores, selected_on(members),
-        registered.name, registered.version, registered.news,
-    )  # fmt: skip
-    descriptions.describe_tagger(made)
-    view = descriptions.share_view()
-    weights = "".join(f", {study} {weight:.4f}" for study, weight in blend.weights.items())
-    say(f"ensemble run {run_id} blends {len(members)} members of {len(studies)} studies: {blend.method}{weights}")
-    return Ensembled(run_id, blend.scores, registered, descriptions.how_to_compare(view))
+
+def _register_best(
+    groups: Sequence[Sequence[FoldRun]], register_as: str, promote: str, method: str, data_dir: str | Path | None
+) -> Ensembled:
+    """Blend each group of fold runs, and register the best blend in the open run."""
+    with tempfile.TemporaryDirectory(prefix="fsat-") as name:
+        folder = Path(name)
+        records = {record.run_id: record for group in groups for record in group}
+        members = {run_id: download(record, folder / "members") for run_id, record in records.items()}
+        member_groups = [[members[record.run_id] for record in group] for group in groups]
+        blends = []
+        for i, group in enumerate(member_groups):
+            (folder / "blends" / str(i)).mkdir(parents=True)
+            blends.append(blend_members(group, folder / "blends" / str(i), method))
+        candidates = pd.DataFrame([blend.row for blend in blends]).reset_index(drop=True)
+        best = int(candidates["map3"].idxmax())
+        if len(groups) > 1:
+            say(f"blending {candidates['model'][best]}, the best by OOF mAP@3")
+        (folder / "artifacts").mkdir()
+        (folder / "blends" / str(best)).rename(folder / "artifacts" / "predictions")
+        result = _Result(member_groups[best], blends[best], folder, data_dir)
+        return result.register(register_as, promote, candidates)
+
+
+class _Result:
+    """A blend, and all that the open run records of it.
+
+    Args:
+        members: fold runs of the blend.
+        blend: their blend, with arrays in ``artifacts/predictions`` of `folder`.
+        folder: working folder.
+        data_dir: as for `ensemble`.
+    """
+
+    def __init__(self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None) -> None:
+        self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
+        self.first = members[0]
+        self.studies = by_study(members)
+        self.models = list(dict.fromkeys(member.record.config.model for member in members))
+        self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
+        self.artifacts = folder / "artifacts"
+        self.clips = _predicted(self.first, blend, folder / "covered.npy")
+        self.analysis = analyse(self.clips)
+
+    def register(self, name: str, promote: str, candidates: pd.DataFrame) -> Ensembled:
+        """Log the blend, register it, and describe the run."""
+        self._log_facts(name, promote)
+        self._write_predictions()
+        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts)
+        runs.log_metrics(scores)
+        runs.log_folder(self.artifacts)
+        registered = self._register(name, promote)
+        runs.set_tags({"registered": f"{name}/{registered.version}", "champion": registered.promoted})
+        self._log_page(f"{registered.news}.")
+        descriptions.describe_tagger(self._description(registered, scores))
+        view = descriptions.share_view()
+        run_id, weights = runs.active_run_id(), self.blend.weights
+        say(
+            f"ensemble run {run_id} blends {count(len(self.members), 'member')} of "
+            f"{count(len(self.studies), 'study')}: {self.blend.method}"
+            + "".join(f", {study} {weight:.4f}" for study, weight in weights.items())
+        )
+        return Ensembled(run_id, self.blend.scores, candidates, registered, descriptions.how_to_compare(view))
+
+    def _log_facts(self, register_as: str, promote: str) -> None:
+        record, blend = self.first.record, self.blend
+        runs.rename(self.title)
+        tags = {
+            "studies": ",".join(self.studies),
+            "model": "+".join(self.models),
+            "dataset": record.dataset,
+            "data_dir": record.data_dir,
+            "selected_on": selected_on(self.members),
+            "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in self.members})),
+        }
+        runs.set_tags(tags)
+        options = {"register_as": register_as, "promote": promote, "blend": blend.method}
+        runs.log_params({"n_members": len(self.members), **options})
+        runs.log_metrics(blend.metrics)
+        runs.log_table(blend.scores, "scores.csv")
+        runs.log_json([member.record.run_id for member in self.members], "members.json")
+        runs.log_json(self.first.labels, "labels.json")
+        if blend.weights:
+            runs.log_json(blend.weights, "weights.json")
+
+    def _write_predictions(self) -> None:
+        """Write the tables beside ``oof.npy`` and ``test.npy``."""
+        folder, clips = self.artifacts / "predictions", self.first.clips
+        (folder / "best.npy").unlink()
+        write_parts(folder / "clips.csv", _clips_without_folds(clips))
+        test_names = clips.loc[clips["split"] == "test", "fname"].array
+        write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
+
+    def _register(self, name: str, promote: str) -> Registered:
+        """Write the tagger and register it; if that is refused, the report shows the blend all the same."""
+        folder, blend, labels = self.folder / "tagger", self.blend, self.first.labels
+        folder.mkdir()
+        files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
+        tagging.write(folder, files, labels, blend.method, blend.weights)
+        score, digest = Score(blend.metrics["oof_map3"], int(blend.covered.sum())), _digest(self.members, blend)
+        try:
+            return register(name, folder, labels, score, self.first.record.dataset, promote, digest)
+        except Refused as error:
+            with suppress(RunError):
+                self._log_page(f"The tagger is not registered: {error}")
+            raise
+
+    def _log_page(self, outcome: str) -> None:
+        """Write ``report.html`` and log it; `outcome` tells whether the tagger is registered."""
+        members, records = self.members, [member.record for member in self.members]
+        location = _find_clips(members, self.data_dir)
+        if location.note:
+            say(f"{PAGE}: {location.note}")
+        columns = ["study", "model", "fold", "minutes", "selected on", "run"]
+        rows = [(r.study, r.config.model, r.fold, r.minutes, r.config.selected_on, r.run_id) for r in records]
+        result = Result(
+            title=self.title,
+            outcome=outcome,
+            facts=self._facts(),
+            members=pd.DataFrame(rows, columns=columns),
+            scores=self.blend.scores,
+            method=self.blend.method,
+            selected_on=selected_on(members),
+            clips=self.clips,
+            analysis=self.analysis,
+            curves=[_curve(record) for record in records],
+            plots=self.artifacts / "plots",
+            location=location,
+        )
+        write_result_page(result, self.artifacts / PAGE)
+        runs.log_file(self.artifacts / PAGE)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return the rows of the report's first table."""
+        blend, record, facts = self.blend, self.first.record, self.first.facts
+        rows = [("run", runs.active_run_id()), ("blend", f"{blend.method}: {METHODS[blend.method]}")]
+        for study, members in self.studies.items():
+            weight = f", weight {blend.weights[study]:.4f}" if study in blend.weights else ""
+            config = members[0].record.config
+            folds = f"{len(members)} of {count(config.n_folds, 'fold')}"
+            rows.append((f"study {study}", f"{config.model}, {folds}{weight}"))
+        clips = (
+            f"{count(facts.n_train, 'training clip')} of {count(len(self.first.labels), 'class')}, "
+            f"{int(blend.verified.sum())} of them verified; {count(facts.n_test, 'test clip')}"
+        )
+        scored = f"{count(int(blend.covered.sum()), 'training clip')}, each by models that did not train on it"
+        dataset = f"{record.dataset}, in {record.data_dir} when the first fold was trained"
+        return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
+
+    def _description(self, registered: Registered, scores: dict[str, float]) -> run_descriptions.Tagger:
+        return run_descriptions.Tagger(
+            self.models,
+            list(self.studies),
+            len(self.members),
+            len(self.first.labels),
+            self.first.record.data_dir,
+            self.blend.method,
+            scores,
+            selected_on(self.members),
+            registered.name,
+            registered.version,
+            registered.news,
+        )
 
 
 def _digest(members: Sequence[Member], blend: Blend) -> str:
-    """What tells this blend from others: its members, what they left, and how they are blended."""
-    every = sorted(
-        (member.record.run_id, member.record.run.data.tags.get(runs.TAG + "checksums", "")) for member in members
-    )
-    return hashlib.sha256(json.dumps([every, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
+    """Return a digest that identifies a blend: its members, their artifacts, and the method."""
+    checksums = sorted((m.record.run_id, m.record.run.data.tags.get(runs.TAG + "checksums", "")) for m in members)
+    return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
 
 
-def _clips_of_blend(member: Member) -> Iterator[pd.DataFrame]:
-    """A member's table of clips, without its fold, in parts."""
-    for start in range(0, len(member.clips), CLIPS_AT_ONCE):
-        part = member.clips.iloc[start : start + CLIPS_AT_ONCE]
+def _clips_without_folds(clips: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield parts of a member's table of clips, with ``split`` train or test."""
+    for start in range(0, len(clips), CLIPS_AT_ONCE):
+        part = clips.iloc[start : start + CLIPS_AT_ONCE]
         yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
 
 
 def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
-    """The training clips that have a blended prediction; `path` is for their rows, if these are not all."""
+    """Return the training clips with a blended prediction; `path` is the file for their rows, if not all have one."""
     covered = blend.covered
     names = member.clips.loc[member.clips["split"] != "test", "fname"].array
     if covered.all():
@@ -178,14 +291,28 @@ def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
 
 
 def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:
-    """Some rows of a memory map, as another one in the file `path`."""
+    """Copy rows of a memory map to another one in the file `path`."""
     result = create_rows(path, (int(mask.sum()), scores.shape[1]))
     done = 0
-    for start, stop in ranges(*scores.shape):
-        part = scores[start:stop]
-        some = part[mask[start:stop]]
-        result[done : done + len(some)] = some
-        release(result[done : done + len(some)])
-        release(part)
-        done += len(some)
+    for rows, block in iter_blocks(scores):
+        chosen = block[mask[rows]]
+        result[done : done + len(chosen)] = chosen
+        release(result[done : done + len(chosen)])
+        done += len(chosen)
     return result
+
+
+def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
+    """Return where the training clips are on this machine."""
+    records = [member.record for member in members]
+    began = min(record.run.info.start_time for record in records) / 1000
+    folders = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
+    return find_clips(Trained(members[0].clips, records[0].dataset, began), folders, data_dir)
+
+
+def _curve(record: FoldRun) -> FoldCurve:
+    """Return the learning curve of a fold."""
+    best = record.run.data.metrics.get("best_epoch")
+    best = None if best is None else round(best)
+    val_map3, val_loss = (epochs(record, key, "val_loss") for key in ("val_map3", "val_loss"))
+    return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, best)

@@ -23,7 +23,7 @@ from fsat.tracking.client import ServerAway
 from fsat.tracking.live_metrics import OnServer, Outbox
 from fsat.tracking.run_folder import METRICS, Kept
 from fsat.tracking.upload import upload
-from fsat.training.fold import WEIGHTS, FoldResult, split, untaught
+from fsat.training.fold import WEIGHTS, FoldResult, assign_splits, labels_without_clips
 from fsat.training.fold import train_fold as train
 
 
@@ -117,7 +117,7 @@ def _to_go_on_with(study: str, fold: int, own: str) -> str | None:
 
 
 def _describe(dataset: Dataset, fold: int, source: Source) -> None:
-    config, splits = dataset.config, split(dataset, fold)
+    config, splits = dataset.config, assign_splits(dataset, fold)
     runs.set_tags(
         {
             "study": dataset.study,
@@ -135,7 +135,7 @@ def _describe(dataset: Dataset, fold: int, source: Source) -> None:
     runs.log_dataset(dataset.manifest)
     descriptions.give_colour(dataset.study)
     descriptions.describe_fold(runs.active_run_id())
-    if missing := untaught(dataset, splits):
+    if missing := labels_without_clips(dataset, splits):
         say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
             f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Entry point `predict`: tag any number of files with a registered tagger, resuming where it was killed."""
+"""Command `predict`: tag any number of files with a registered tagger, resuming where it was killed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from fsat.errors import DataError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
-from fsat.parallel.processes import cores, map_side_by_side
-from fsat.parallel.ray_connection import check_installed
-from fsat.parallel.ray_tasks import map_on
+from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
@@ -25,7 +24,7 @@ from fsat.tagging.inputs import EXPECTED, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.text import short
-from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking import client, descriptions, ownership, runs
 from fsat.tracking.registry import open_tagger, pinned
 
 TASK_GROUPS = 8
@@ -167,12 +166,14 @@ def _map(
     groups: Iterator[list[File]],
 ) -> Iterator[Results]:
     """Tag all groups: `here`, or in a `task` each on this machine's processes or a cluster."""
-    n_workers = max(1, len(cores()) // n_threads()) if workers == "auto" else int(workers)
-    if cluster.kind != "none":
-        return map_on(cluster, task, iter(lambda: list(islice(groups, TASK_GROUPS)), []))
-    if n_workers > 1:
-        return map_side_by_side(task, ([group] for group in groups), n_workers)
-    return here(groups)
+    if cluster.kind == "ray":
+        ray = RayCluster(cluster, n_threads(), client.absolute_uri(), client.is_remote())
+        return ray.map(task, iter(lambda: list(islice(groups, TASK_GROUPS)), []), "part")
+    n_processes = n_workers(workers, n_threads())
+    if n_processes == 1:
+        return here(groups)
+    processes = Processes(n_processes, "if memory ran out, use workers=1; the same command resumes from there")
+    return processes.map(task, ([group] for group in groups), "part")
 
 
 def _tag_task(model: str, root: Path, settings: TagSettings, groups: list[list[File]]) -> Results:

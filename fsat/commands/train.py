@@ -12,15 +12,14 @@ from fsat.commands.fold_run import train_in_run
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
-from fsat.models.precision import settle_precision
+from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
-from fsat.parallel.processes import n_workers, train_side_by_side
-from fsat.parallel.ray_connection import check_installed
-from fsat.parallel.ray_tasks import folds_on
+from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.text import dataset_name, fold_name
-from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking import client, descriptions, ownership, runs
 from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.tracking.run_folder import forget
 from fsat.tracking.shared_view import link
@@ -31,6 +30,9 @@ WAIT_SECONDS = 5.0
 
 NEWS_SECONDS = 600.0
 """How often it is said that it is waited for."""
+
+SAMPLES_WORTH_A_PROCESS = 1_000_000_000
+"""Audio samples that conv1d trains on in a minute on a processor of 2023; a process takes ten seconds to start."""
 
 USUAL = Launch()
 
@@ -155,17 +157,36 @@ def _train_free(source: Source, dataset: Dataset, missing: list[int], launch: La
 def _train(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
     """Train these folds, one after the other or side by side; the run's id by fold, of those that were not taken."""
     if launch.cluster.kind == "ray":
-        one = partial(_train_on_node, replace(source, data_dir=source.data_dir.absolute()), dataset.config, launch)
-        run_ids = folds_on(launch.cluster, partial(one, runs.as_parent(), dataset.study), folds)
-        return {fold: run_id for fold, run_id in run_ids.items() if run_id}
-    count = n_workers(launch.parallel_folds, dataset.config, len(folds), len(dataset.train))
-    if count > 1:
+        on_node = partial(_train_on_node, replace(source, data_dir=source.data_dir.absolute()), dataset.config, launch)
+        train_one = partial(on_node, runs.as_parent(), dataset.study)
+        executor = RayCluster(launch.cluster, n_threads(), client.absolute_uri(), client.is_remote())
+        run_ids = executor.map(train_one, folds, "fold")
+    elif (count := folds_at_once(launch.parallel_folds, dataset.config, len(folds), len(dataset.train))) > 1:
         say(f"training {len(folds)} folds, {count} at a time")
-        one = partial(_train_in_worker, source, dataset.config, launch, runs.as_parent())
-        run_ids = train_side_by_side(one, folds, count)
+        train_one = partial(_train_in_worker, source, dataset.config, launch, runs.as_parent())
+        processes = Processes(count, "if memory ran out, use a smaller batch_size or parallel_folds=1")
+        run_ids = processes.map(train_one, folds, "fold")
     else:
-        run_ids = {fold: _train_unless_taken(dataset, fold, source, launch) for fold in folds}
-    return {fold: run_id for fold, run_id in run_ids.items() if run_id}
+        run_ids = (_train_unless_taken(dataset, fold, source, launch) for fold in folds)
+    return {fold: run_id for fold, run_id in zip(folds, run_ids, strict=True) if run_id}
+
+
+def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -> int:
+    """Return how many folds are trained at the same time on this machine.
+
+    ``auto`` is one fold for every `n_threads` cores, and one alone where a fold takes less than about a minute. The
+    benchmark `folds` compares two at a time with one.
+
+    Args:
+        parallel_folds: a number, or ``auto``.
+        config: settings of the folds.
+        n_folds: number of folds to train.
+        n_clips: number of training clips of a fold.
+    """
+    samples = n_clips * config.max_epochs * config.audio_length
+    if parallel_folds == "auto" and samples < SAMPLES_WORTH_A_PROCESS:
+        return 1
+    return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
 
 def _train_in_worker(source: Source, config: Config, launch: Launch, parent: runs.Parent, fold: int) -> str:

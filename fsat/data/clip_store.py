@@ -50,7 +50,7 @@ from fsat.files import (
     write_all,
     write_facts,
 )
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
 
 FORMAT = 1
@@ -196,7 +196,7 @@ def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> 
     """Yield for each file its samples and '', or no samples and the reason; several are decoded ahead, in threads."""
     known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
-    decoded = in_order(lambda file: _samples_of(file, sampling_rate, known), files, workers, 4 * workers)
+    decoded = Threads(workers, 4 * workers).map(lambda file: _samples_of(file, sampling_rate, known), files)
     with closing(decoded):
         yield from decoded
 

@@ -1,1 +1,1 @@
-"""Work done side by side: by threads, by processes of this machine, or on a Ray cluster."""
+"""Work in parallel: ``map(function, items)`` of threads, processes or a Ray cluster, with the same results as `map`."""

@@ -22,7 +22,7 @@ from fsat.data.audio import blocks, read_header
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem, printable
 from fsat.metrics.ranking import TOP_K, top_k
-from fsat.parallel.threads import in_order
+from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import duration
 from fsat.reports.study_reports import Analysis, Predictions, rank_suspects
@@ -138,7 +138,7 @@ def encode(
     Sounds have the first `seconds` of a clip; clips that do not fit into `max_bytes` have a note instead of a player.
     """
     workers = os.cpu_count() or 1
-    results = in_order(lambda example: _encode_example(example, seconds), examples, workers, 2 * workers)
+    results = Threads(workers, 2 * workers).map(lambda example: _encode_example(example, seconds), examples)
     for example, result in zip(examples, results, strict=True):
         note = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
         if isinstance(result, str):

@@ -13,11 +13,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
 from typing import Any
 
 from fsat.errors import ConfigError, FsatError, count
-from fsat.options import checked, setting
+from fsat.options import checked, option
 from fsat.tagging.pyfunc import json_type, quoted, tag_params
 
 COLUMN = "audio"
@@ -36,9 +35,9 @@ VARIABLES = {
 class Limits:
     """Limits of a request and its clips."""
 
-    max_mb: float = setting(64.0, "Size of a request, in MB of 1,000,000 bytes", above=0)
-    max_seconds: float = setting(600.0, "Length of a clip, in seconds", above=0)
-    max_clips: int = setting(64, "Clips in a request", least=1)
+    max_mb: float = option(64.0, "Size of a request, in MB of 1,000,000 bytes", above=0)
+    max_seconds: float = option(600.0, "Length of a clip, in seconds", above=0)
+    max_clips: int = option(64, "Clips in a request", least=1)
 
     @property
     def max_bytes(self) -> int:
@@ -53,9 +52,7 @@ class Limits:
             name = VARIABLES[spec.name]
             if text := environment.get(name, "").strip():
                 try:
-                    limits[spec.name] = checked(
-                        SimpleNamespace(name=name, type=spec.type, metadata=spec.metadata), text
-                    )
+                    limits[spec.name] = checked(spec, text, name)
                 except ConfigError as error:
                     raise ConfigError(f"{error}; unset it for the default, {spec.default}") from None
         return cls(**limits)

@@ -19,8 +19,8 @@ from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import segments
 from fsat.options import TagSettings
+from fsat.parallel.executor import Threads
 from fsat.parallel.processes import cores
-from fsat.parallel.threads import in_order
 from fsat.tagging.ledger import File
 from fsat.tagging.tagger import Decoded, Tagger
 
@@ -68,7 +68,7 @@ def tag_groups(
         return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
 
     n_threads = len(cores())
-    decoded = in_order(decode, files, n_threads, DECODED_AHEAD * n_threads)
+    decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
     for _, group in groupby(decoded, key=lambda item: item[0]):
         results: list[tuple[int, Result]] = []
         batch: list[tuple[File, Decoded]] = []

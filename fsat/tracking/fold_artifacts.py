@@ -290,7 +290,7 @@ def _record(run: Run) -> FoldRun | None:
     try:
         # the parameters may say auto, as typed for `mlflow run`
         settled = {name: run.data.tags[TAG + name] for name in ("folds", "precision")}
-        config = Config.from_mapping({name: params[name] for name in Config.names(params)} | settled)
+        config = Config.from_mapping({name: params[name] for name in Config().to_dict()} | settled)
     except (KeyError, ConfigError):
         return None
     needed = (TAG + "study", TAG + "fold", TAG + "dataset")

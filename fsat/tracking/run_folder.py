@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from fsat.errors import FsatError, RunError, count
 from fsat.files import cache_dir
-from fsat.training.checkpoint import Checkpoint
+from fsat.training.checkpoint import count_epochs
 
 RUN, CHECKPOINT, RESULTS, LOCK = "run.json", "checkpoint", "results", "lock"
 ARTIFACTS, METRICS, CHECKSUMS = "artifacts", "metrics.json", "checksums.json"
@@ -132,8 +132,7 @@ class Kept:
 
     def epochs(self) -> int:
         """How many epochs the checkpoint has; 0 if there is none that can be used."""
-        before = Checkpoint.read(self.checkpoint)
-        return len(before.history) if before else 0
+        return count_epochs(self.checkpoint)
 
     def metrics(self) -> list[dict[str, Any]]:
         """What is to be logged of finished results: ``key``, ``value``, ``step`` and ``timestamp`` in ms since 1970."""
