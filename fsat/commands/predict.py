@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fsat.errors import DataError, count, printable
 from fsat.files import check_writable
@@ -161,10 +162,10 @@ def _announce(ledger: Ledger, repeats: int, input: str) -> None:
 def _map(
     cluster: Cluster,
     workers: str,
-    here: Callable[[Iterator[list[File]]], Iterator[Results]],
+    here: Callable[[Iterator[list[File]]], Generator[Results]],
     task: Callable[[list[list[File]]], Results],
     groups: Iterator[list[File]],
-) -> Iterator[Results]:
+) -> Generator[Results]:
     """Tag all groups: `here`, or in a `task` each on this machine's processes or a cluster."""
     if cluster.kind == "ray":
         ray = RayCluster(cluster, n_threads(), client.absolute_uri(), client.is_remote())
@@ -202,7 +203,7 @@ def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Pa
     return summary
 
 
-def _rows(name: str, error: str, tags: list, over_time: bool) -> list[Tags | Span]:
+def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Any]:
     if not over_time:
         return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
     spans = [Span(name, start, end, label, score) for start, end, label, score in tags]

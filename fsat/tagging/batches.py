@@ -7,7 +7,7 @@ tagging that is resumed gives the same bits as one that was never interrupted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def tag_groups(
     settings: TagSettings,
     note: Callable[[str], None],
     groups: Iterable[list[File]],
-) -> Iterator[list[tuple[int, Result]]]:
+) -> Generator[list[tuple[int, Result]]]:
     """Tag files.
 
     Args:
