@@ -121,8 +121,7 @@ def register_small() -> None:
     from benchmarks.predict import CLASSES
     from fsat import tagging
     from fsat.config import Config
-    from fsat.models import build, save_weights
-    from fsat.models.precision import settle_precision
+    from fsat.models import build, save_weights, settle_precision
 
     config = settle_precision(Config(audio_duration=SECONDS))
     with tempfile.TemporaryDirectory() as name:

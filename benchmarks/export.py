@@ -71,14 +71,14 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     from fsat.tagging import MemberFiles, Tagger, write
 
     import_keras()
-    from fsat.export.ensemble_model import input_rate, whole_tagger
+    from fsat.export.ensemble_model import ensemble_model
     from fsat.export.formats import write_model
 
     root = Path(folder)
     (root / "tagger").mkdir(parents=True)
     paths = sorted((Path(data_dir) / "audio_train").glob("*.wav"))[:n_clips]
     configs = [Config.resolve({"model": name}) for name in models for _ in range(folds)]
-    rate = input_rate(configs)
+    rate = max(config.sampling_rate for config in configs)
     clips = [decode(path, rate) for path in paths]
     files = []
     for fold, config in enumerate(configs):
@@ -93,7 +93,7 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
     scores, errors = original.scores([_wav(clip, rate) for clip in clips])
     if any(errors):
         raise RuntimeError(f"not all clips were scored: {next(filter(None, errors))}")
-    model = whole_tagger([(m.study, m.config, m.model) for m in original.members], *original.blend)
+    model = ensemble_model(original)
     for format in ("onnx", "tflite"):
         write_model(model, root / f"tagger.{format}", format, {"labels": labels, "sampling_rate": rate})
     np.savez(root / "clips.npz", *clips)
@@ -103,8 +103,7 @@ def make(data_dir: str, folder: str, models: list[str], folds: int, n_clips: int
 
 def original(folder: str, rate: int, kind: str) -> dict[str, Any]:
     """Measure the tagger with the precision of this machine."""
-    from fsat.models import import_keras
-    from fsat.models.precision import settle_precision
+    from fsat.models import import_keras, settle_precision
     from fsat.tagging import Tagger
 
     import_keras()
@@ -157,7 +156,7 @@ def _scale_last_layer(model: Any, config: Any, clips: list[Any], seed: int) -> N
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if layer.name == "bands":
-            layer.settle(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
+            layer.set_levels(np.concatenate([part.reshape(-1, config.n_mels) for part in inputs]).mean(axis=0), 15.0)
         elif isinstance(layer, keras.layers.Normalization):
             layer.adapt(np.concatenate(inputs))
     for layer in model.layers:

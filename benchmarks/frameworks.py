@@ -112,9 +112,12 @@ class _InMemory:
     """The model, and the batches of one epoch as arrays."""
 
     def __init__(self, dataset: Any, deterministic: bool) -> None:
+        import numpy as np
+
         from fsat.models import build_for_training, seed_everything
-        from fsat.training.batches import evaluation_batches, training_batches
-        from fsat.training.predict import CROPS_PER_BATCH
+        from fsat.training.batches import TrainingClips
+        from fsat.training.predict import Predictor
+        from fsat.training.targets import Targets
 
         config, n_classes, held_out = dataset.config, len(dataset.labels), dataset.folds == FOLD
         if deterministic:
@@ -122,8 +125,9 @@ class _InMemory:
         self.network = build_for_training(config, n_classes)
         self.targets = dataset.targets[~held_out]
         clips = dataset.train.take(~held_out)
-        self.batches = list(training_batches(clips, self.targets, n_classes, config, FOLD, 0))
-        self.validation = list(evaluation_batches(dataset.train.take(held_out), config, CROPS_PER_BATCH))
+        targets = Targets(self.targets, np.ones(len(clips), dtype=bool), n_classes)
+        self.batches = list(TrainingClips(clips, targets, config).batches(FOLD, 0))
+        self.validation = list(Predictor(dataset.train.take(held_out), config).batches())
 
     def epoch(self) -> tuple[float, float]:
         """Return the seconds of the training part, and of the whole epoch with predictions of the held-out clips."""

@@ -57,8 +57,7 @@ def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
 
     from fsat import tagging
     from fsat.config import Config
-    from fsat.models import build, save_weights
-    from fsat.models.precision import settle_precision
+    from fsat.models import build, save_weights, settle_precision
 
     config = settle_precision(Config(eval_crops=eval_crops))
     with tempfile.TemporaryDirectory() as name:
@@ -78,8 +77,7 @@ def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
     """
     from fsat.config import Config
     from fsat.metrics.ranking import top_k
-    from fsat.models import import_keras
-    from fsat.models.precision import settle_precision
+    from fsat.models import import_keras, settle_precision
     from fsat.tagging import Tagger
 
     import_keras()

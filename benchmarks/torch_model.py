@@ -41,7 +41,7 @@ class Crops(Dataset):
 
 
 def conv1d(n_classes: int) -> nn.Sequential:
-    """Build the layers of `fsat.models.waveform.conv1d`; the softmax is part of the loss."""
+    """Build the layers of `fsat.models.notebook.conv1d`; the softmax is part of the loss."""
     parts: list[nn.Module] = []
     channels = 1
     for filters, size, pool, rate in BLOCKS:

@@ -60,10 +60,10 @@ LOGMEL: dict[str, Any] = {
 """The recipe of `cnn_logmel`; the benchmark `recipe` measures what each part of it gives."""
 
 MODELS: dict[str, ModelInfo] = {
-    "dummy1d": ModelInfo("fsat.models.waveform:dummy1d", bfloat16=False),
-    "conv1d": ModelInfo("fsat.models.waveform:conv1d", min_samples=1616),
+    "dummy1d": ModelInfo("fsat.models.notebook:dummy1d", bfloat16=False),
+    "conv1d": ModelInfo("fsat.models.notebook:conv1d", min_samples=1616),
     "conv2d_mfcc": ModelInfo(
-        "fsat.models.mfcc:conv2d_mfcc",
+        "fsat.models.notebook:conv2d_mfcc",
         features="mfcc",
         min_samples=15 * HOP_LENGTH,
         min_mfcc=16,

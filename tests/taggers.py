@@ -12,8 +12,7 @@ from helpers import CLASSES, tone
 from fsat import tagging
 from fsat.config import Config
 from fsat.data.mfcc import model_input
-from fsat.models import build, import_keras, save_weights
-from fsat.models.precision import settle_precision
+from fsat.models import build, import_keras, save_weights, settle_precision
 
 FREQUENCIES = (300, 450, 700, 1000, 1600, 2500, 3500)
 """Of tones, in Hz, whose classes take turns."""

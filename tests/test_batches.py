@@ -1,4 +1,4 @@
-"""Batches: every clip once an epoch, reproducible randomness, and per-clip means of the fixed crops."""
+"""Training batches and predictions: every clip once per epoch, reproducible, and means over the fixed crops."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import pytest
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.mfcc import fixed_crops
 from fsat.errors import AudioError
 from fsat.parallel.executor import Threads
-from fsat.training import batches as batches_module
-from fsat.training.batches import TrainingClips, average_crops, evaluation_batches
-from fsat.training.predict import Predictor, predict_clips, predict_or_prior
-from fsat.training.targets import Lessons
+from fsat.training import predict as predict_module
+from fsat.training.batches import TrainingClips
+from fsat.training.predict import Predictor, average_crops, predict_clips
+from fsat.training.targets import Targets
 
 CONFIG = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)
 MFCC = Config(model="conv2d_mfcc", sampling_rate=16000, audio_duration=0.5, n_mfcc=16, batch_size=4)
 
+Batches = list[tuple[np.ndarray, np.ndarray]]
 
-def random_arrays(count: int, low: int = 5, high: int = 60, seed: int = 0) -> list[np.ndarray]:
+
+def random_arrays(count: int, low: int = 5, high: int = 60) -> list[np.ndarray]:
     """Clips of various lengths, some shorter than a crop of CONFIG, some longer."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return [rng.uniform(-1, 1, rng.integers(low, high)).astype(np.float32) for _ in range(count)]
 
 
@@ -32,85 +33,95 @@ def as_clips(arrays: list[np.ndarray | AudioError], config: Config = CONFIG) -> 
     return Clips.from_arrays(arrays, config.sampling_rate)
 
 
-def random_clips(count: int, low: int = 5, high: int = 60, seed: int = 0, config: Config = CONFIG) -> Clips:
-    return as_clips(random_arrays(count, low, high, seed), config)
+def mfcc_clips(count: int) -> Clips:
+    return as_clips(random_arrays(count, MFCC.audio_length // 2, 3 * MFCC.audio_length), MFCC)
 
 
-def training_batches(clips: Clips, targets: np.ndarray, n_classes: int, config: Config, fold: int, number: int):
-    lessons = Lessons(targets, np.ones(len(targets), dtype=bool), n_classes)
-    return TrainingClips(clips, lessons, config).batches(fold, number)
+def batches_of(clips: Clips, config: Config = CONFIG, fold: int = 0, epoch: int = 0) -> Batches:
+    """One epoch; each clip is a class of its own, so that the targets identify the clips."""
+    n = len(clips)
+    return list(TrainingClips(clips, Targets(np.arange(n), np.ones(n, dtype=bool), n), config).batches(fold, epoch))
 
 
-def epoch(clips: Clips, config: Config = CONFIG, fold: int = 0, number: int = 0):
-    """One epoch; each clip is a class of its own, so that the targets say which clip is where."""
-    return list(training_batches(clips, np.arange(len(clips)), len(clips), config, fold, number))
-
-
-def order(batches: list[tuple[np.ndarray, np.ndarray]]) -> list[int]:
+def order(batches: Batches) -> list[int]:
     return np.concatenate([targets.argmax(axis=1) for _, targets in batches]).tolist()
+
+
+def assert_equal(batches: Batches, others: Batches) -> None:
+    for pair, other in zip(batches, others, strict=True):
+        for a, b in zip(pair, other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # --- training --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 50])
-def test_an_epoch_holds_every_clip_once(count: int) -> None:
-    batches = epoch(random_clips(count))
+def test_an_epoch_has_every_clip_once(count: int) -> None:
+    clips = as_clips(random_arrays(count))
+    copies = [clip.copy() for clip in clips]
+    batches = batches_of(clips)
     assert [len(targets) for _, targets in batches] == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
     assert sorted(order(batches)) == list(range(count))
     for inputs, targets in batches:
         assert inputs.shape == (len(targets), 20, 1)
         assert inputs.dtype == targets.dtype == np.float32
-        assert targets.shape[1] == count
-        np.testing.assert_array_equal(np.sort(targets, axis=1)[:, -2:], [[0, 1] if count > 1 else [1]] * len(targets))
+        np.testing.assert_array_equal(targets, np.eye(count)[targets.argmax(axis=1)])
+    for clip, copy in zip(clips, copies, strict=True):
+        np.testing.assert_array_equal(clip, copy)  # the clips are unchanged
 
 
-def test_targets_are_the_classes_asked_for() -> None:
-    clips = random_clips(20)
-    targets = np.arange(20) % 3
-    batches = list(training_batches(clips, targets, 5, CONFIG, 0, 0))
-    rows = np.concatenate([one_hot for _, one_hot in batches])
-    assert rows.shape == (20, 5)
-    assert rows.sum(axis=0).tolist() == [7, 7, 6, 0, 0]
-
-
-def test_each_input_is_a_crop_of_its_own_clip() -> None:
-    clips = random_clips(30)
-    for inputs, targets in epoch(clips):
+def test_each_input_is_a_crop_of_its_clip() -> None:
+    clips = as_clips(random_arrays(30))
+    for inputs, targets in batches_of(clips):
         for crop, number in zip(inputs[:, :, 0], targets.argmax(axis=1), strict=True):
             clip = clips[number]
-            if len(clip) < 20:
-                clip = np.pad(clip, 20 - len(clip))
-            places = [clip[start : start + 20] for start in range(len(clip) - 19)]
-            assert any((place == crop).all() for place in places)
+            padded = np.pad(clip, max(0, 20 - len(clip)))
+            assert any((padded[start : start + 20] == crop).all() for start in range(len(padded) - 19))
 
 
-def test_crops_reach_every_place() -> None:
-    clips = as_clips([np.arange(1, 24, dtype=np.float32)])
-    first = {int(epoch(clips, number=number)[0][0][0, 0, 0]) for number in range(100)}
-    assert first == {1, 2, 3, 4}  # of 20 samples in 23
+def test_crops_have_every_start() -> None:
+    long, short = np.arange(1, 24, dtype=np.float32), np.arange(1, 19, dtype=np.float32)
+    starts = {batches_of(as_clips([long]), epoch=epoch)[0][0][0, 0, 0] for epoch in range(100)}
+    assert starts == {1, 2, 3, 4}  # of 20 samples in 23
+    crops = {tuple(batches_of(as_clips([short]), epoch=epoch)[0][0][0, :, 0]) for epoch in range(100)}
+    assert crops == {(*short, 0, 0), (0, *short, 0), (0, 0, *short)}
 
 
-def test_a_short_clip_comes_whole_at_every_place_in_zeros() -> None:
-    clips = as_clips([np.arange(1, 19, dtype=np.float32)])
-    crops = {tuple(epoch(clips, number=number)[0][0][0, :, 0].astype(int)) for number in range(100)}
-    whole = tuple(range(1, 19))
-    assert crops == {(*whole, 0, 0), (0, *whole, 0), (0, 0, *whole)}
+def test_crops_of_waveforms_are_the_formula() -> None:
+    """Other draws would be other studies."""
+    clips = as_clips(random_arrays(21))
+    rng = np.random.default_rng([CONFIG.seed, 2, 5])
+    permutation = rng.permutation(21)
+    spare = clips.lengths[permutation] - 20
+    starts = rng.integers(np.abs(spare) + 1) * np.sign(spare)
+    batches = batches_of(clips, fold=2, epoch=5)
+    assert order(batches) == permutation.tolist()
+    inputs = np.concatenate([inputs for inputs, _ in batches])
+    np.testing.assert_array_equal(inputs[..., 0], clips.crops(permutation, starts, 20))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_batches_do_not_depend_on_the_number_of_workers(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips = random_clips(50)
-    expected, fixed = epoch(clips), list(evaluation_batches(clips, CONFIG, 8))
-    monkeypatch.setattr(batches_module, "WORKERS", workers)
-    for (inputs, targets), (others, other_targets) in zip(expected, epoch(clips), strict=True):
-        np.testing.assert_array_equal(inputs, others)
-        np.testing.assert_array_equal(targets, other_targets)
-    for inputs, others in zip(fixed, evaluation_batches(clips, CONFIG, 8), strict=True):
-        np.testing.assert_array_equal(inputs, others)
+def test_batches_follow_from_seed_fold_and_epoch() -> None:
+    clips = as_clips(random_arrays(40))
+    np.random.seed(1)
+    first = batches_of(clips, fold=3, epoch=2)
+    np.random.seed(2)
+    assert_equal(first, batches_of(clips, fold=3, epoch=2))
+    others = [batches_of(clips, fold=fold, epoch=epoch) for fold in range(4) for epoch in range(4)]
+    others.append(batches_of(clips, replace(CONFIG, seed=7), 3, 2))
+    assert len({tuple(order(batches)) for batches in others}) == 17
+    crops, other = (dict(zip(order(b), np.concatenate([i for i, _ in b]), strict=True)) for b in others[:2])
+    assert sum((crops[i] != other[i]).any() for i in range(40)) > 20  # other crops of the same clips
 
 
-def test_work_ahead_is_in_order_bounded_and_ends_with_its_reader() -> None:
+def test_batches_of_mfcc() -> None:
+    assert [inputs.shape for inputs, _ in batches_of(mfcc_clips(6), MFCC)] == [(4, 16, 16, 1), (2, 16, 16, 1)]
+
+
+# --- threads ---------------------------------------------------------------------------------------
+
+
+def test_results_of_threads_are_in_order_bounded_and_end_with_their_reader() -> None:
     made: list[int] = []
 
     def slow_at_first(number: int) -> int:
@@ -124,160 +135,90 @@ def test_work_ahead_is_in_order_bounded_and_ends_with_its_reader() -> None:
     assert next(reader) == 0
     reader.close()
     assert len(made) <= 1 + 5
-
-
-def test_an_error_in_a_worker_comes_out() -> None:
     with pytest.raises(ZeroDivisionError):
         list(Threads(2, 3).map(lambda number: 1 // number, [2, 1, 0, 1]))
 
 
-def test_equal_seed_fold_and_epoch_give_equal_batches() -> None:
-    clips = random_clips(30)
-    np.random.seed(1)
-    first = epoch(clips, fold=3, number=2)
-    epoch(clips, fold=3, number=0)  # whatever ran before
-    np.random.seed(2)
-    for (inputs, targets), (again, targets_again) in zip(first, epoch(clips, fold=3, number=2), strict=True):
-        np.testing.assert_array_equal(inputs, again)
-        np.testing.assert_array_equal(targets, targets_again)
-
-
-@pytest.mark.parametrize("change", ["epoch", "fold", "seed"])
-def test_another_seed_fold_or_epoch_gives_other_batches(change: str) -> None:
-    clips = random_clips(40)
-    other = {
-        "epoch": lambda: epoch(clips, number=1),
-        "fold": lambda: epoch(clips, fold=1),
-        "seed": lambda: epoch(clips, replace(CONFIG, seed=1002)),
-    }[change]()
-    first = epoch(clips)
-    assert order(first) != order(other)
-    # and other crops of the same clips
-    crops, others = (dict(zip(order(b), np.concatenate([i for i, _ in b]), strict=True)) for b in (first, other))
-    assert sum((crops[i] != others[i]).any() for i in range(40)) > 20
-
-
-def test_epoch_and_fold_are_not_mixed_up() -> None:
-    clips = random_clips(40)
-    orders = {tuple(order(epoch(clips, fold=fold, number=number))) for fold in range(4) for number in range(4)}
-    assert len(orders) == 16
-
-
-def test_clips_are_left_alone() -> None:
-    clips = random_clips(10)
-    copies = [clip.copy() for clip in clips]
-    assert len(copies) == 10
-    epoch(clips)
-    list(evaluation_batches(clips, CONFIG, 4))
-    for clip, copy in zip(clips, copies, strict=True):
-        np.testing.assert_array_equal(clip, copy)
-
-
-def test_batches_of_mfcc() -> None:
-    batches = epoch(random_clips(6, 4000, 12000, config=MFCC), MFCC)
-    assert [inputs.shape for inputs, _ in batches] == [(4, 16, 16, 1), (2, 16, 16, 1)]
-
-
-# --- evaluation ------------------------------------------------------------------------------------
+# --- prediction ------------------------------------------------------------------------------------
 
 
 class FakeModel:
-    """Answers with numbers that depend on every input value, so that mixing up rows shows."""
+    """A model whose predictions depend on every input value, so that mixed-up rows are noticed."""
 
     output_shape = (None, 3)
 
     def __init__(self) -> None:
-        self.batches: list[int] = []
+        self.batch_sizes: list[int] = []
 
     def predict_on_batch(self, inputs: np.ndarray) -> np.ndarray:
-        self.batches.append(len(inputs))
-        return np.array([self.answer(row) for row in inputs], dtype=np.float32)
+        self.batch_sizes.append(len(inputs))
+        return np.array([self.score(row) for row in inputs], dtype=np.float32)
 
     @staticmethod
-    def answer(row: np.ndarray) -> list[float]:
+    def score(row: np.ndarray) -> list[float]:
         flat = row.astype(np.float64).ravel()
         weights = np.cos(np.arange(len(flat)))
         return [float(flat @ weights), float((flat**2) @ weights), float(flat.max())]
 
 
-def slow_means(clips: list[np.ndarray], config: Config) -> np.ndarray:
-    """Per clip: cut the crops by hand, ask the model, average."""
+def slow_means(clips: list[np.ndarray], n_crops: int) -> np.ndarray:
+    """Cut the crops of each clip one by one, predict, and average."""
     rows = []
     for clip in clips:
         spare = len(clip) - 20
         if spare <= 0:
-            before = -spare // 2
-            crops = [np.concatenate([np.zeros(before), clip, np.zeros(-spare - before)])]
-        elif config.eval_crops == 1:
+            crops = [np.pad(clip, (-spare // 2, -spare - -spare // 2))]
+        elif n_crops == 1:
             crops = [clip[spare // 2 : spare // 2 + 20]]
         else:
-            starts = [round(i * spare / (config.eval_crops - 1)) for i in range(config.eval_crops)]
+            starts = [round(i * spare / (n_crops - 1)) for i in range(n_crops)]
             crops = [clip[start : start + 20] for start in starts]
-        answers = [FakeModel.answer(crop.astype(np.float64)) for crop in crops]
-        rows.append([sum(column) / len(column) for column in zip(*answers, strict=True)])
+        rows.append(np.mean([FakeModel.score(crop) for crop in crops], axis=0))
     return np.array(rows)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 64, 1000])
 @pytest.mark.parametrize("eval_crops", [1, 3, 5])
-def test_per_clip_means_whatever_the_batch_size(batch_size: int, eval_crops: int) -> None:
+def test_predictions_are_means_over_crops_for_any_batch_size(eval_crops: int) -> None:
     config = replace(CONFIG, eval_crops=eval_crops)
     arrays = random_arrays(25)
     arrays.insert(3, arrays[0][:1])  # one sample
     arrays.insert(9, np.zeros(20, np.float32))  # exactly one crop
-    arrays.insert(11, np.arange(21, dtype=np.float32) / 20)  # a sample more
-    clips, model = as_clips(arrays), FakeModel()
-    batches = list(evaluation_batches(clips, config, batch_size))
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-    assert 0 < len(batches[-1]) <= batch_size
-    predictions = np.concatenate([model.predict_on_batch(batch) for batch in batches])
-    means = average_crops(predictions, fixed_crops(clips.lengths, config).counts)
-    assert means.shape == (28, 3)
-    assert means.dtype == np.float32
-    np.testing.assert_allclose(means, slow_means(arrays, config), atol=2e-5)
-
-
-def test_evaluation_is_the_same_every_time() -> None:
-    clips = random_clips(12)
-    first, again = (list(evaluation_batches(clips, CONFIG, 5)) for _ in range(2))
-    for batch, batch_again in zip(first, again, strict=True):
-        np.testing.assert_array_equal(batch, batch_again)
-
-
-def test_no_clips_make_no_batches() -> None:
-    assert list(evaluation_batches(as_clips([]), CONFIG, 8)) == []
-    assert predict_clips(FakeModel(), as_clips([]), CONFIG).shape == (0, 3)
+    arrays.insert(11, np.arange(21, dtype=np.float32) / 20)  # one sample more
+    predictor, expected = Predictor(as_clips(arrays), config), slow_means(arrays, eval_crops)
+    (predictions,) = predictor(FakeModel())
+    assert (predictions.shape, predictions.dtype) == ((28, 3), np.float32)
+    np.testing.assert_allclose(predictions, expected, atol=2e-5)
+    for batch_size in (1, 2, 7, 1000):
+        batches = list(predictor.batches(batch_size))
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        assert 0 < len(batches[-1]) <= batch_size
+        rows = np.concatenate([FakeModel().predict_on_batch(batch) for batch in batches])
+        np.testing.assert_allclose(average_crops(rows, predictor.crops.counts), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("config", [CONFIG, MFCC], ids=["waveform", "mfcc"])
-def test_a_predictor_may_be_asked_again(config: Config) -> None:
-    clips = random_clips(30, config.audio_length // 2, 3 * config.audio_length, config=config)
-    model, predictor = FakeModel(), Predictor(clips, config)
-    (first,) = predictor(model)
-    assert first.shape == (30, 3)
-    np.testing.assert_array_equal(predictor(model)[0], first)
-    np.testing.assert_array_equal(predict_clips(model, clips, config), first)
-    assert max(model.batches) <= 64
+def test_predictions_are_the_same_every_time(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = mfcc_clips(30) if config is MFCC else as_clips(random_arrays(30))
+    models, predictor = [FakeModel(), FakeModel()], Predictor(clips, config)
+    first, second = predictor(*models)
+    np.testing.assert_array_equal(first, second)
+    assert models[0].batch_sizes == models[1].batch_sizes  # each input is made once
+    assert max(models[0].batch_sizes) <= 64
+    for workers in (1, 5):
+        monkeypatch.setattr(predict_module, "WORKERS", workers)
+        np.testing.assert_array_equal(predictor(FakeModel())[0], first)
+    np.testing.assert_array_equal(predict_clips(FakeModel(), clips, config), first)
 
 
-def test_many_models_see_each_input_once() -> None:
-    clips = random_clips(30, MFCC.audio_length // 2, 3 * MFCC.audio_length, config=MFCC)
-    first, second = FakeModel(), FakeModel()
-    results = Predictor(clips, MFCC)(first, second)
-    np.testing.assert_array_equal(*results)
-    assert first.batches == second.batches
-
-
-def test_clips_that_are_not_there_get_the_prior() -> None:
+def test_unusable_clips_get_the_prior() -> None:
     arrays = random_arrays(3)
     broken = AudioError("broken")
-    prior = np.array([0.5, 0.3, 0.2])
+    prior = np.array([0.5, 0.3, 0.2], np.float32)
     clips = as_clips([arrays[0], broken, arrays[1], broken, arrays[2]])
-    result = predict_or_prior(FakeModel(), clips, CONFIG, prior)
+    result = predict_clips(FakeModel(), clips, CONFIG, prior)
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result[[1, 3]], [prior, prior], rtol=1e-6)
+    np.testing.assert_array_equal(result[[1, 3]], [prior, prior])
     np.testing.assert_array_equal(result[[0, 2, 4]], predict_clips(FakeModel(), as_clips(arrays), CONFIG))
-    nothing = as_clips([broken, broken])
-    np.testing.assert_allclose(predict_or_prior(FakeModel(), nothing, CONFIG, prior), [prior, prior], rtol=1e-6)
+    np.testing.assert_array_equal(predict_clips(FakeModel(), as_clips([broken]), CONFIG, prior), [prior])
     assert np.isnan(predict_clips(FakeModel(), clips, CONFIG)[[1, 3]]).all()
-    assert predict_or_prior(FakeModel(), as_clips([]), CONFIG, prior).shape == (0, 3)
+    assert predict_clips(FakeModel(), as_clips([]), CONFIG, prior).shape == (0, 3)

@@ -1,4 +1,4 @@
-"""The layers that the models share: what Keras's own compute, and the same digits on every run."""
+"""The layers that the models share: equal to Keras's own, and reproducible bit by bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from helpers import notebooks_audio_norm, tone
 
-from fsat.config import MODELS, Config
+from fsat.config import Config
 from fsat.models import build_for_training, import_keras, seed_everything
+from fsat.presets import MODELS
 
 keras = import_keras()
 layers = keras.layers
 
-import tensorflow as tf  # noqa: E402  (after Keras was told to be quiet)
+import tensorflow as tf  # noqa: E402  (after Keras was set up)
 
 from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D, bias_add  # noqa: E402
 from fsat.models.losses import is_linear  # noqa: E402
@@ -24,20 +25,14 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, count).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "crop",
-    [
-        noise(1000),
-        0.001 * noise(1000),
-        tone(50, 0.2, 8000) + np.float32(0.3),
-        np.zeros(100, np.float32),
-        np.full(100, 0.7, np.float32),
-        np.array([-1, 1], np.float32),
-        np.array([0.25], np.float32),
-        1e-7 * noise(100),
-    ],
-    ids=["noise", "quiet", "offset", "silence", "constant", "two", "one", "near silence"],
-)
+CROPS = {
+    "noise": noise(1000), "quiet": 0.001 * noise(1000), "offset": tone(50, 0.2, 8000) + np.float32(0.3),
+    "silence": np.zeros(100, np.float32), "constant": np.full(100, 0.7, np.float32),
+    "two": np.array([-1, 1], np.float32), "one": np.array([0.25], np.float32), "near silence": 1e-7 * noise(100),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
 def test_audio_norm_is_the_notebooks(crop: np.ndarray) -> None:
     expected = notebooks_audio_norm(crop.astype(np.float64))
     result = np.asarray(AudioNorm()(crop[np.newaxis, :, np.newaxis]))
@@ -48,30 +43,23 @@ def test_audio_norm_is_the_notebooks(crop: np.ndarray) -> None:
     assert result.max() <= 0.5
 
 
-def test_audio_norm_treats_every_crop_by_itself() -> None:
-    crops = np.stack([noise(50, seed=1), 0.01 * noise(50, seed=2), np.zeros(50, np.float32)])[..., np.newaxis]
-    together = np.asarray(AudioNorm()(crops))
-    for crop, result in zip(crops, together, strict=True):
-        np.testing.assert_array_equal(np.asarray(AudioNorm()(crop[np.newaxis]))[0], result)
-
-
-def test_band_norm_takes_the_mean_of_each_band_and_divides_by_one_deviation() -> None:
+def test_band_norm_subtracts_means_and_divides_by_one_deviation() -> None:
     decibels = np.random.default_rng(0).uniform(0, 90, (5, 7, 3, 1)).astype(np.float32)
     layer = BandNorm()
-    np.testing.assert_array_equal(layer(decibels), decibels)  # nothing is known yet
-    layer.settle(np.array([50.0, 0.0, 10.5]), 20.0)
+    np.testing.assert_array_equal(layer(decibels), decibels)  # before levels are set
+    layer.set_levels(np.array([50.0, 0.0, 10.5]), 20.0)
     expected = (decibels - np.array([50, 0, 10.5])[:, np.newaxis]) / 20
     np.testing.assert_allclose(layer(decibels), expected, rtol=1e-6, atol=1e-6)
     assert np.asarray(layer(decibels)).dtype == np.float32
     assert (len(layer.weights), len(layer.trainable_weights)) == (2, 0)
-    layer.settle(np.zeros(3), 0.0)  # all was silent
+    layer.set_levels(np.zeros(3), 0.0)  # all clips were silent
     np.testing.assert_array_equal(layer(decibels), decibels)
 
 
 @pytest.mark.parametrize("pool", [0, 2, 4, -1])
 @pytest.mark.parametrize("steps", [9, 41, 64])
-def test_the_faster_convolution_is_keras_own(pool: int, steps: int) -> None:
-    """Outputs and gradients of ConvReLU1D against Conv1D with ReLU, and pooling after it."""
+def test_conv_relu_is_keras_own(pool: int, steps: int) -> None:
+    """Compare outputs and gradients with Conv1D, ReLU and pooling."""
     inputs = tf.constant(np.random.default_rng(1).standard_normal((3, steps, 5)).astype(np.float32))
     ours, conv = ConvReLU1D(6, 3, pool_size=pool), layers.Conv1D(6, 3, activation="relu")
     pooling = {0: lambda x: x, -1: layers.GlobalMaxPool1D()}.get(pool) or layers.MaxPool1D(pool)
@@ -87,11 +75,11 @@ def test_the_faster_convolution_is_keras_own(pool: int, steps: int) -> None:
             loss = tf.reduce_sum(outputs**2)
         results.append([outputs, *tape.gradient(loss, [inputs, layer.kernel.value, layer.bias.value])])
     assert ours.compute_output_shape(inputs.shape) == tuple(results[0][0].shape)
-    for mine, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    for received, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bias_gradients_in_bfloat16_are_whole() -> None:
+def test_bias_gradients_in_bfloat16_are_summed_in_float32() -> None:
     """A plain bfloat16 sum of these 320,000 ones stops at 256."""
     values = tf.ones((10, 1, 32000, 4), tf.bfloat16)
     bias = tf.zeros(4, tf.bfloat16)
@@ -104,7 +92,7 @@ def test_bias_gradients_in_bfloat16_are_whole() -> None:
 @pytest.mark.parametrize("shape", [(6, 5, 7, 3), (6, 3), (1, 3), (1, 1, 1, 3)])
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool) -> None:
-    """Outputs, gradients and the statistics that are followed."""
+    """Compare outputs, gradients and moving statistics."""
     rng = np.random.default_rng(4)
     inputs = tf.constant(rng.normal(2, 3, shape).astype(np.float32))
     weights = [rng.uniform(0.5, 1.5, 3).astype(np.float32) for _ in range(4)]
@@ -119,8 +107,8 @@ def test_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool) -> None
             loss = tf.reduce_sum(outputs * factors)
         gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
         results.append([outputs, *gradients, *layer.get_weights()])
-    for mine, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    for received, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
@@ -130,22 +118,49 @@ def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
         layer = layer(momentum=0, dtype="mixed_bfloat16")
         results.append([tf.cast(layer(tf.cast(inputs, tf.bfloat16), training=True), tf.float32), *layer.get_weights()])
         assert layer.dtype == "float32"
-    for mine, theirs, tolerance in zip(*results, (0.02, 1e-4, 1e-4, 1e-4, 1e-4), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
+    for received, expected, tolerance in zip(*results, (0.02, 1e-4, 1e-4, 1e-4, 1e-4), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_a_batch_norm_that_is_not_trained_uses_what_it_has_followed() -> None:
+def test_a_batch_norm_that_is_not_trainable_uses_its_moving_statistics() -> None:
     layer = BatchNorm(trainable=False)
     inputs = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
     np.testing.assert_allclose(layer(inputs, training=True), inputs / np.sqrt(1.001), rtol=1e-5)
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
 
 
-# --- the same digits -------------------------------------------------------------------------------
+@pytest.mark.parametrize("layer", [
+    AudioNorm(), BandNorm(), ConvReLU1D(6, 3), ConvReLU1D(6, 3, pool_size=4), ConvReLU1D(6, 3, pool_size=-1),
+    BatchNorm(),
+], ids=lambda layer: layer.name)  # fmt: skip
+def test_layers_in_keras_compute_the_same(layer: layers.Layer) -> None:
+    """What exported models consist of."""
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(3, 41, 5, 1) if isinstance(layer, BandNorm) else (3, 41, 5)).astype(np.float32)
+    layer(inputs)  # creates the weights
+    layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    expected = np.asarray(layer(inputs))
+    first = keras.Input(inputs.shape[1:])
+    model = keras.Model(first, layer.in_keras(first))
+    assert all(type(part).__module__.startswith("keras.") for part in model.layers)
+    for part in model.layers:
+        if part.name == layer.name:
+            part.set_weights(layer.get_weights())
+    np.testing.assert_allclose(model.predict_on_batch(inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+# --- reproducible gradients ------------------------------------------------------------------------
+
+
+def summed_gradients(config: Config) -> list[tuple[str, int]]:
+    """Return the sums of more than two tensors in the gradient's graph, and their number of inputs."""
+    gradients, inputs, targets = gradients_of(config, 2)
+    operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
+    return [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
 
 
 def gradients_of(config: Config, batch_size: int):
-    """A compiled function from inputs and targets to the gradients of a new model, its weights as they are."""
+    """Return a compiled function from inputs and targets to the gradients of a new model, and its arguments."""
     seed_everything(5)
     model = build_for_training(config, 10)
 
@@ -161,30 +176,26 @@ def gradients_of(config: Config, batch_size: int):
     targets = tf.constant(targets if is_linear(config) else np.stack([targets, targets, targets], axis=1))
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
-            layer.rate = 0  # or every call would drop something else
+            layer.rate = 0  # otherwise each call drops other elements
     return gradients, inputs, targets
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("model", sorted(MODELS))
-def test_no_gradient_is_a_sum_of_three_parts(model: str, precision: str) -> None:
-    """TensorFlow adds three in the order in which they get ready; of two the order does not matter."""
-    gradients, inputs, targets = gradients_of(Config.resolve({"model": model, "precision": precision}), 2)
-    operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
-    assert not [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
+def test_no_gradient_of_a_model_is_a_sum_of_three_parts(model: str, precision: str) -> None:
+    """TensorFlow adds three in the order in which they are computed; of two, the order does not matter."""
+    assert not summed_gradients(Config.resolve({"model": model, "precision": precision}))
 
 
 @pytest.mark.parametrize("loss", ["lq", "soft_bootstrap", "hard_bootstrap"])
 @pytest.mark.parametrize("drop_losses", [0, 0.2])
 def test_no_gradient_of_a_loss_is_a_sum_of_three_parts(loss: str, drop_losses: float) -> None:
     config = Config(model="dummy1d", sampling_rate=100, loss=loss, drop_losses=drop_losses, precision="float32")
-    gradients, inputs, targets = gradients_of(config, 2)
-    operations = gradients.get_concrete_function(inputs, targets).graph.get_operations()
-    assert not [(op.name, len(op.inputs)) for op in operations if op.type == "AddN" and len(op.inputs) > 2]
+    assert not summed_gradients(config)
 
 
-def test_gradients_of_whole_batches_are_the_same_every_time() -> None:
+def test_gradients_of_full_batches_are_the_same_every_time() -> None:
     config = Config.resolve({"model": "conv2d_mfcc", "precision": "float32"})
     gradients, inputs, targets = gradients_of(config, config.batch_size)
-    found = Counter(b"".join(part.numpy().tobytes() for part in gradients(inputs, targets)) for _ in range(20))
-    assert list(found.values()) == [20]
+    results = Counter(b"".join(part.numpy().tobytes() for part in gradients(inputs, targets)) for _ in range(20))
+    assert list(results.values()) == [20]

@@ -30,6 +30,7 @@ REPRODUCIBLE = (
 """Artifacts that must be equal byte for byte."""
 
 CHECKSUMS = "checksums.json"
+NOT_IN_CHECKSUMS = (CHECKSUMS, "exclusions.csv")
 
 
 def describe_store(sweep: bool = False) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def check_fold(fold: Mapping[str, Any]) -> list[str]:
     """List the problems of a fold by itself: duplicate steps, artifacts that differ from checksums.json."""
     duplicates = {key: _count_duplicates(points) for key, points in fold["metrics"].items()}
     problems = [f"metric {key}: {n} steps twice" for key, n in duplicates.items() if n]
-    artifacts = {name: digest for name, digest in fold["artifacts"].items() if name != CHECKSUMS}
+    artifacts = {name: digest for name, digest in fold["artifacts"].items() if name not in NOT_IN_CHECKSUMS}
     if artifacts != fold["expected"] or fold["artifacts"].get(CHECKSUMS) != fold["tag"]:
         problems.append("the artifacts differ from checksums.json")
     return problems

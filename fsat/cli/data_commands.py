@@ -15,9 +15,10 @@ def sync() -> None:
 
     Folds are stored while the tracking server is unreachable.
     """
-    from fsat.tracking.upload import sync
+    from fsat.tracking.live_metrics import sync
+    from fsat.training.checkpoint import count_epochs
 
-    for line in sync():
+    for line in sync(count_epochs):
         click.echo(line)
 
 
@@ -102,9 +103,11 @@ def cache(clear: bool, everything: bool) -> None:
     if everything and not clear:
         raise click.UsageError("--all requires --clear")
     from fsat.data.cache_info import clear_cache, list_cache
-    from fsat.tracking.run_folder import clear_kept, list_kept
+    from fsat.tracking.run_folder import clear_checkpoints, run_folders
+    from fsat.training.checkpoint import count_epochs
 
-    for line in clear_kept() if everything else list_kept():
+    run_lines = (folder.in_words(count_epochs) for folder in run_folders())
+    for line in clear_checkpoints(count_epochs) if everything else run_lines:
         click.echo(line)
     for line in clear_cache(everything) if clear else list_cache():
         click.echo(line)

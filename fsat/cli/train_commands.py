@@ -133,7 +133,7 @@ def ensemble(
     table = result.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {result.run_id}")
-    click.echo(result.registered.news)
+    click.echo(result.registered.outcome)
     click.echo(result.compare)
 
 

@@ -45,15 +45,13 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         FsatError: a package is missing, the file cannot be written, or its scores are not the original's.
         RunError: the model does not exist.
     """
-    from fsat.export.check import files_of
+    from fsat.export.check import find_files
     from fsat.export.formats import check_packages
-    from fsat.models import import_keras
 
     check_output(format, output)
     check_packages(format)
-    import_keras()
     if check is not None:
-        files_of(check)
+        find_files(check)
     with runs.tracked("export", f"export {format}") as run_id:
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
         model = pinned(uri_of(model))
@@ -71,30 +69,29 @@ def _write_model(
     tagger: Tagger, format: str, output: Path, check: Path | None, sources: dict[str, str]
 ) -> dict[str, Any]:
     """Write the model, unless its scores differ from the tagger's, and return the facts about it."""
-    from fsat.export.ensemble_model import input_rate, whole_tagger
+    from fsat.export.ensemble_model import ensemble_model
     from fsat.export.formats import write_model
 
     original = tagger.in_float32()
-    rate = input_rate([member.config for member in original.members])
-    model = whole_tagger([(m.study, m.config, m.model) for m in original.members], *original.blend)
-    facts = facts_of(tagger, format, rate) | sources
+    model = ensemble_model(original)
+    facts = facts_of(tagger, format) | sources
 
     def write(path: Path) -> None:
         write_model(model, path, format, facts)
-        difference = _compare(path, format, original, tagger, check, rate)
+        difference = _compare(path, format, original, tagger, check)
         facts.update(file=output.name, bytes=path.stat().st_size, difference=asdict(difference))
 
     write_whole(output, write)
     return facts
 
 
-def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: Path | None, rate: int) -> Difference:
+def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: Path | None) -> Difference:
     """Compare the scores of an exported model with the tagger's; raise `FsatError` if they are too different."""
-    from fsat.export.check import LIMIT, clips_of, compare, made_clips
+    from fsat.export.check import LIMIT, compare, generate_clips, read_clips
     from fsat.export.formats import open_model
 
-    configs = [member.config for member in original.members]
-    clips = clips_of(check, rate) if check else made_clips(configs, rate)
+    rate = original.rates[-1]
+    clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
     difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
     if difference.greatest > LIMIT:
         raise FsatError(
@@ -137,13 +134,13 @@ def check_output(format: str, output: Path) -> None:
     check_writable(output)
 
 
-def facts_of(tagger: Tagger, format: str, rate: int) -> dict[str, Any]:
+def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
     """Return what a program needs to know to use the exported tagger, and its members."""
     method, weights = tagger.blend
     return {
         "fsat": __version__,
         "format": format,
-        "sampling_rate": rate,
+        "sampling_rate": tagger.rates[-1],
         "input": "waveform: float32 (n_samples,), mono, about -1 to 1, at sampling_rate",
         "output": "scores: float32 (n_classes,), probabilities in the order of labels",
         "labels": tagger.labels,

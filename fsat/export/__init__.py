@@ -1,1 +1,4 @@
-"""A tagger as one ONNX, TensorFlow Lite or Keras file: a waveform in, scores out."""
+"""Export a tagger as one ONNX, TensorFlow Lite or Keras file: a waveform in, scores out.
+
+The package is optional: only `fsat.commands.export` imports it.
+"""

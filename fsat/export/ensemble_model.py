@@ -1,7 +1,7 @@
-"""A whole tagger as one Keras model: a waveform in, the blend's probabilities out.
+"""A tagger as one Keras model: a waveform in, the ensemble's probabilities out.
 
-Built of Keras's own layers and operations, in float32, so that a file made of it opens without fsat. Conventions: the
-input is float32 (n_samples,), mono, at the highest rate of the members; the output is float32 (n_classes,), its sum 1.
+The model consists of Keras's own layers and operations, in float32, so that its files load without fsat. Conventions:
+the input is float32 (n_samples,), mono, at the members' highest rate; the output is float32 (n_classes,) and sums to 1.
 """
 
 from __future__ import annotations
@@ -16,55 +16,45 @@ from keras import layers, ops
 from fsat.config import Config
 from fsat.export.formats import INPUT, OUTPUT
 from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
-from fsat.export.resampling import resampled
+from fsat.export.resampling import resample
 from fsat.metrics.blending import TINY
-from fsat.models.layers import AudioNorm, BandNorm, BatchNorm, ConvReLU1D
+from fsat.tagging import Tagger
 
 
-def whole_tagger(
-    members: Sequence[tuple[str, Config, keras.Model]],
-    method: str = "geometric",
-    study_weights: Mapping[str, float] | None = None,
-) -> keras.Model:
-    """One model that scores a clip as a `fsat.tagging.Tagger` of these members does.
+def ensemble_model(tagger: Tagger) -> keras.Model:
+    """Build one model that scores a clip as a tagger does.
 
     Args:
-        members: study, Config, and model in float32 of each.
-        method: one of `fsat.presets.BLENDS`.
-        study_weights: for ``weighted``, what each study weighs.
+        tagger: its members compute in float32.
 
     Returns:
         a model that maps `INPUT` to `OUTPUT`.
 
     Raises:
-        ConfigError: members differ in sampling rates that have no common measure.
+        ConfigError: the ratio of two members' sampling rates is not supported.
     """
-    rate = input_rate([config for _, config, _ in members])
-    given = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
-    signal = Signal(given, length_of(given), given)
+    rate = tagger.rates[-1]
+    waveform = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
+    signal = Signal(waveform, length_of(waveform), waveform)
     signals: dict[int, Signal] = {}
-    inputs: dict[tuple, Tensor] = {}
+    inputs: dict[tuple[Any, ...], Tensor] = {}  # members with the same input share it
     studies: dict[str, list[Tensor]] = {}
-    for number, (study, config, model) in enumerate(members):
+    for number, member in enumerate(tagger.members):
+        config = member.config
         if config.sampling_rate not in signals:
-            signals[config.sampling_rate] = resampled(signal, rate, config.sampling_rate)
-        crops_of = (config.audio_length, config.eval_crops, config.eval_frames)
-        key = (config.sampling_rate, config.features, config.dim, *crops_of)
+            signals[config.sampling_rate] = resample(signal, rate, config.sampling_rate)
+        crops = (config.audio_length, config.eval_crops, config.eval_frames)
+        key = (config.sampling_rate, config.features, config.dim, *crops)
         if key not in inputs:
-            inputs[key] = _inputs(signals[config.sampling_rate], config)
-        crops = plain(model, f"member{number}")(inputs[key])
-        studies.setdefault(study, []).append(ops.mean(crops, axis=0))
-    scores = _blend(studies, method, study_weights or {})
-    return keras.Model(given, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
+            inputs[key] = _model_input(signals[config.sampling_rate], config)
+        predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
+        studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
+    scores = _blend(studies, *tagger.blend)
+    return keras.Model(waveform, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
 
 
-def input_rate(configs: Sequence[Config]) -> int:
-    """The sampling rate of the exported model's input, in Hz: the members' highest."""
-    return max(config.sampling_rate for config in configs)
-
-
-def _inputs(signal: Signal, config: Config) -> Tensor:
-    """What the network takes in for the fixed crops of a signal at its rate."""
+def _model_input(signal: Signal, config: Config) -> Tensor:
+    """Return a member's input for the fixed crops of a signal at its rate."""
     if config.use_logmel:
         return logmel_crops(signal, config)
     crops = waveform_crops(signal, config)
@@ -72,56 +62,49 @@ def _inputs(signal: Signal, config: Config) -> Tensor:
 
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:
-    """As `fsat.metrics.blending.Blended`, of vectors (n_classes,)."""
+    """Blend vectors (n_classes,) as `fsat.metrics.blending` does."""
     total = None
     for study, members in studies.items():
         weight = weights[study] if method == "weighted" else 1 / len(studies)
         for member in members:
-            clamped = ops.maximum(member, TINY)
-            share = (clamped if method == "arithmetic" else ops.log(clamped)) * (weight / len(members))
-            total = share if total is None else total + share
+            clipped = ops.maximum(member, TINY)
+            term = (clipped if method == "arithmetic" else ops.log(clipped)) * (weight / len(members))
+            total = term if total is None else total + term
     return total / ops.sum(total) if method == "arithmetic" else ops.softmax(total)
 
 
-def plain(model: keras.Model, name: str) -> keras.Model:
-    """A network with Keras's own layers in place of fsat's, which compute the same, and without dropout."""
-    pools = {layer.name: layer.pool_size for layer in model.layers if isinstance(layer, ConvReLU1D)}
+def to_keras(model: keras.Model, name: str) -> keras.Model:
+    """Copy a network with Keras's own layers in place of fsat's, and without dropout.
+
+    Raises:
+        TypeError: a custom layer has no method ``in_keras``.
+    """
 
     def call(layer: layers.Layer, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, AudioNorm):
-            low, high = ops.min(inputs, axis=1, keepdims=True), ops.max(inputs, axis=1, keepdims=True)
-            return (inputs - low) / (high - low + 1e-6) - 0.5
-        if isinstance(layer, BandNorm):
-            return (inputs - ops.convert_to_numpy(layer.mean)) / ops.convert_to_numpy(layer.deviation)
+        if hasattr(layer, "in_keras"):
+            return layer.in_keras(inputs)
         if isinstance(layer, layers.Normalization):
             return (inputs - ops.convert_to_numpy(layer.mean)) / np.sqrt(ops.convert_to_numpy(layer.variance))
         if isinstance(layer, layers.Dropout):
             return inputs
-        outputs = layer(inputs, *args, **kwargs)
-        pool = pools.get(layer.name, 0)
-        if pool < 0:
-            return ops.max(outputs, axis=1)
-        return layers.MaxPooling1D(pool, dtype="float32")(outputs) if pool else outputs
+        return layer(inputs, *args, **kwargs)
 
-    copy = keras.models.clone_model(model, clone_function=_twin, call_function=call)
+    copy = keras.models.clone_model(model, clone_function=_clone, call_function=call)
     result = keras.Model(copy.inputs[0], copy.outputs[0], name=name)
-    twins = {layer.name: layer for layer in result.layers}
+    new_layers = {layer.name: layer for layer in result.layers}
     for layer in model.layers:
-        if layer.weights and layer.name in twins:
-            twins[layer.name].set_weights(layer.get_weights())
+        if layer.weights and layer.name in new_layers:
+            new_layers[layer.name].set_weights(layer.get_weights())
     return result
 
 
-def _twin(layer: Any) -> Any:
-    """Keras's own layer for one of a network; those without weights are replaced where they are called."""
-    same = {"name": layer.name, "dtype": "float32"}
-    if isinstance(layer, ConvReLU1D):
-        return layers.Conv1D(layer.filters, layer.kernel_size, activation="relu", **same)
-    if isinstance(layer, BatchNorm):
-        return layers.BatchNormalization(epsilon=layer.epsilon, **same)
-    if isinstance(layer, AudioNorm | BandNorm | layers.Normalization):
+def _clone(layer: layers.Layer) -> layers.Layer:
+    """Copy a layer of Keras's in float32; return layers that `to_keras` replaces as they are."""
+    if hasattr(layer, "in_keras") or isinstance(layer, layers.Normalization):
         return layer
     if not type(layer).__module__.startswith("keras."):
-        raise TypeError(f"{type(layer).__name__} has no twin among Keras's own layers; say here what does the same")
+        raise TypeError(
+            f"{type(layer).__name__} cannot be exported: expected a method in_keras, see fsat.models.layers"
+        )
     options = layer.get_config()
-    return layer.__class__.from_config({**options, **({"dtype": "float32"} if "dtype" in options else {})})
+    return layer.__class__.from_config(options | ({"dtype": "float32"} if "dtype" in options else {}))

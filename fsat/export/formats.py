@@ -1,10 +1,9 @@
-"""Files that hold a whole tagger for other programs: ONNX, TensorFlow Lite and Keras, written and opened again.
+"""Write and open taggers as ONNX, TensorFlow Lite and Keras files.
 
 Conventions: the model has one input, ``waveform``, float32 (n_samples,), and one output, ``scores``, float32
-(n_classes,). What a program must know besides, its facts, are a dictionary of JSON values, kept in the file by
-the name of `FACTS`: in ONNX among the metadata, with ``labels`` and ``sampling_rate`` on their own too; in Keras's ZIP
-archive; in a ZIP archive at the end of TFLite's file, where its own metadata would be. The archives also have a
-``labels.txt``.
+(n_classes,). Its facts (labels, sampling rate, ...) are a dictionary of JSON values stored in the file as `FACTS`: in
+ONNX's metadata, with ``labels`` and ``sampling_rate`` as entries of their own; in Keras's ZIP archive; and in a ZIP
+archive at the end of a TensorFlow Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
 """
 
 from __future__ import annotations
@@ -28,47 +27,38 @@ INPUT, OUTPUT = "waveform", "scores"
 FACTS = "fsat.json"
 
 OPSET = 17
-"""Of ONNX: onnxruntime has it since 1.13 (2022)."""
+"""ONNX operator set; onnxruntime supports it since 1.13 (2022)."""
 
 EXTRA = ("onnx", "onnxruntime", "tf2onnx")
-"""Packages that ONNX needs; the others need nothing beside what fsat does."""
+"""Packages that ONNX needs."""
 
 Scorer = Callable[[np.ndarray], np.ndarray]
-"""Takes a waveform, float32 (n_samples,), and gives its scores, float32 (n_classes,)."""
+"""Maps a waveform, float32 (n_samples,), to scores, float32 (n_classes,)."""
 
 
 def check_packages(format: str) -> None:
-    """Raise `FsatError` where a package is missing that the format needs."""
+    """Raise `FsatError` if a package that the format needs is missing."""
     missing = [name for name in EXTRA if format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         raise FsatError(f"format=onnx: {', '.join(missing)} not installed; `pip install '.[export]'` in the clone")
 
 
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
-    """Write a model that `fsat.export.ensemble_model.whole_tagger` has made.
+    """Write a model of `fsat.export.ensemble_model` in one of `fsat.presets.EXPORT_FORMATS`.
 
-    Args:
-        model: the Keras model.
-        path: of the file; for Keras it must end in ``.keras``.
-        format: one of `fsat.presets.EXPORT_FORMATS`.
-        facts: have among them ``labels``, a list of texts, and ``sampling_rate``.
+    The name of a Keras file must end in ``.keras``. `facts` contain ``labels``, a list of strings, and
+    ``sampling_rate``.
     """
-    {"onnx": _write_onnx, "tflite": _write_tflite, "keras": _write_keras}[format](model, path, facts)
-
-
-def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Scorer, dict[str, Any]]:
-    """Open such a file with the library that its users will take, without anything of fsat's.
-
-    Args:
-        path: the file.
-        format: one of `fsat.presets.EXPORT_FORMATS`.
-        threads: for ONNX and TFLite, of one operation; by default as many as there are cores.
-
-    Returns:
-        what scores a waveform, and the facts.
-    """
-    threads = threads or os.cpu_count() or 1
-    return {"onnx": _open_onnx, "tflite": _open_tflite, "keras": _open_keras}[format](path, threads)
+    if format == "onnx":
+        _write_onnx(model, path, facts)
+        return
+    if format == "tflite":
+        _write_tflite(model, path)
+    else:
+        model.save(path, overwrite=True)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(FACTS, json.dumps(facts, indent=2) + "\n")
+        archive.writestr("labels.txt", "".join(f"{label}\n" for label in facts["labels"]))
 
 
 def _write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
@@ -80,13 +70,13 @@ def _write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
     with quiet_stderr():
         proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     proto.producer_name, proto.producer_version = "fsat", str(facts.get("fsat", ""))
-    proto.graph.doc_string = ""  # names of files on this machine
-    shown = {name: json.dumps(facts[name]) for name in ("labels", "sampling_rate")}
-    onnx.helper.set_model_props(proto, {**shown, FACTS: json.dumps(facts)})
+    proto.graph.doc_string = ""  # it contains names of local files
+    entries = {name: json.dumps(facts[name]) for name in ("labels", "sampling_rate")}
+    onnx.helper.set_model_props(proto, entries | {FACTS: json.dumps(facts)})
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _write_tflite(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
+def _write_tflite(model: Any, path: Path) -> None:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -96,31 +86,27 @@ def _write_tflite(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
         named = tf.function(lambda waveform: {OUTPUT: frozen(waveform)[0]}, input_signature=signature)
         concrete = named.get_concrete_function()
         path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module()).convert())
-    _append(path, facts)
-
-
-def _write_keras(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
-    model.save(path, overwrite=True)
-    _append(path, facts)
 
 
 def _function(model: Any) -> tuple[Any, list[Any]]:
-    """The model as a function of TensorFlow's, and its signature."""
+    """Return the model as a TensorFlow function, and its signature."""
     import tensorflow as tf
 
     signature = [tf.TensorSpec([None], tf.float32, name=INPUT)]
     return tf.function(lambda waveform: {OUTPUT: model(waveform, training=False)}, input_signature=signature), signature
 
 
-def _append(path: Path, facts: Mapping[str, Any]) -> None:
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(FACTS, json.dumps(facts, indent=2) + "\n")
-        archive.writestr("labels.txt", "".join(f"{label}\n" for label in facts["labels"]))
+def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Scorer, dict[str, Any]]:
+    """Open an exported model with its format's own library; return a function that scores a waveform, and the facts.
 
-
-def _appended(path: Path) -> dict[str, Any]:
+    `threads` is the number of threads of one operation for ONNX and TensorFlow Lite, by default the number of cores.
+    """
+    threads = threads or os.cpu_count() or 1
+    if format == "onnx":
+        return _open_onnx(path, threads)
+    score = _open_tflite(path, threads) if format == "tflite" else _open_keras(path)
     with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(FACTS))
+        return score, json.loads(archive.read(FACTS))
 
 
 def _open_onnx(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
@@ -133,22 +119,20 @@ def _open_onnx(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
     return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
 
 
-def _open_tflite(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
+def _open_tflite(path: Path, threads: int) -> Scorer:
     import tensorflow as tf
 
     with warnings.catch_warnings(), quiet_stderr():
-        warnings.simplefilter("ignore", UserWarning)  # of the library that will take its place
+        warnings.simplefilter("ignore", UserWarning)  # that tf.lite is deprecated
         score = tf.lite.Interpreter(str(path), num_threads=threads).get_signature_runner()
-        score(**{INPUT: np.zeros(1, np.float32)})  # says which delegate it takes
-    return lambda waveform: score(**{INPUT: waveform})[OUTPUT], _appended(path)
+        score(**{INPUT: np.zeros(1, np.float32)})  # the first call prints the delegate's name
+    return lambda waveform: score(**{INPUT: waveform})[OUTPUT]
 
 
-def _open_keras(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
+def _open_keras(path: Path) -> Scorer:
     import tensorflow as tf
 
-    keras = import_keras()
-    model = keras.saving.load_model(path, compile=False)
-    score = tf.function(
-        lambda waveform: model(waveform, training=False), input_signature=[tf.TensorSpec([None], tf.float32)]
-    )
-    return lambda waveform: score(waveform).numpy(), _appended(path)
+    model = import_keras().saving.load_model(path, compile=False)
+    signature = [tf.TensorSpec([None], tf.float32)]
+    score = tf.function(lambda waveform: model(waveform, training=False), input_signature=signature)
+    return lambda waveform: score(waveform).numpy()

@@ -1,9 +1,9 @@
-"""Resampling inside an exported model, by the very filter that soxr applies when a clip is decoded.
+"""Resampling inside an exported model, with the filter that soxr applies when a clip is decoded.
 
-From a rate to p / q times that rate, soxr's output is a sum over the input that repeats itself every q samples of the
-input and p of the output. What soxr makes of single pulses tells the weights: a convolution with a stride of q and p
-channels. Where soxr works in two stages, the first output samples lack what the first stage would have left before the
-clip's beginning; so they get weights of their own. `fsat.data.audio.decode` says which quality.
+From a rate to p / q times that rate, soxr's output is a weighted sum of the input whose weights repeat every q input
+and p output samples. Its responses to impulses are these weights: a convolution with a stride of q and p channels. If
+soxr resamples in two stages, the first output samples lack what the first stage has before the clip's start; they
+have weights of their own. The quality is that of `fsat.data.audio.decode`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.errors import ConfigError
-from fsat.export.frontend import Signal, part, places, product, weighted
+from fsat.export.frontend import Signal, indices_of, multiply, slice_first, with_kernel
 
-MOST_WEIGHTS = 1 << 25
-"""Of a filter, 128 MB. Rates such as 44100 and 44101 Hz have no small common measure."""
+MAX_WEIGHTS = 1 << 25
+"""Maximum size of a filter, 128 MB. Rates such as 44100 and 44101 Hz, with a large p and q, exceed it."""
 
 REACH = 120
-"""How far the filter reaches at most, to both sides, in samples of the output; 91 are enough for "HQ"."""
+"""Output samples on both sides that a filter may reach; "HQ" reaches 91."""
 
-SILENT = 1e-6
-"""What a pulse of 1 leaves is nothing where it is below this: soxr's own rounding is half of that."""
+THRESHOLD = 1e-6
+"""Weights below this count as 0: soxr's own rounding errors are half of that."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What soxr does from a rate to p / q times that rate.
+    """soxr's filter from a rate to p / q times that rate.
 
     Attributes:
-        kernel: float32 (length, p), for p successive samples of the output the weights of samples of the input.
-        before: how many of these come before the place of the first of the p.
-        start: float32 (n, m), what the first m samples of the output get in addition from the first n of the input.
+        kernel: float32 (length, p), weights of input samples for p successive output samples.
+        before: number of these input samples before the position of the first output sample.
+        start: float32 (n, m), weights of the first n input samples to add for the first m output samples.
     """
 
     kernel: np.ndarray
@@ -42,72 +42,82 @@ class Filter:
     start: np.ndarray
 
 
-def resampled(given: Signal, rate: int, new_rate: int) -> Signal:
-    """A signal at a lower rate.
+def resample(signal: Signal, rate: int, new_rate: int) -> Signal:
+    """Resample a signal to a lower rate.
 
     Raises:
-        ConfigError: the rates have no common measure that would allow it.
+        ConfigError: the ratio of the rates is not supported.
     """
     if rate == new_rate:
-        return given
+        return signal
     p, q = ratio(rate, new_rate)
-    filter = measured_filter(rate, new_rate)
+    filter = measure_filter(rate, new_rate)
     length, before = len(filter.kernel), filter.before
-    padded = ops.pad(given.samples, (before, length + len(filter.start)))
+    padded = ops.pad(signal.samples, (before, length + len(filter.start)))
     convolution = layers.Conv1D(p, length, strides=q, use_bias=False, dtype="float32", trainable=False)
-    blocks = weighted(convolution, ops.reshape(padded, (1, -1, 1)), filter.kernel[:, np.newaxis])  # 1, blocks, p
+    blocks = with_kernel(convolution, ops.reshape(padded, (1, -1, 1)), filter.kernel[:, np.newaxis])  # 1, blocks, p
     samples = ops.reshape(blocks, (-1,))
     n_first, n_changed = filter.start.shape
     if n_changed:
-        first = ops.reshape(part(padded, before, before + n_first), (1, n_first))
-        changed = part(samples, 0, n_changed) + ops.reshape(product(first, filter.start), (-1,))
-        samples = ops.concatenate([changed, part(samples, n_changed)])
-    n = given.n // q * p + (2 * p * (given.n % q) + q) // (2 * q)  # n * p / q, rounded as soxr does
-    place = places(samples)
-    samples = samples * ops.cast(ops.less(place, n), "float32")  # the filter rings on after the end
-    nothing = ops.cast(ops.logical_and(ops.equal(place, 0), ops.equal(n, 0)), "float32")
-    samples = samples + nothing * part(given.samples, 0, 1)  # shorter than a sample at the new rate
-    n = ops.maximum(n, 1)
-    return Signal(samples, n, given.given, (p, q))
+        first = ops.reshape(slice_first(padded, before, before + n_first), (1, n_first))
+        changed = slice_first(samples, 0, n_changed) + ops.reshape(multiply(first, filter.start), (-1,))
+        samples = ops.concatenate([changed, slice_first(samples, n_changed)])
+    n = signal.n // q * p + (2 * p * (signal.n % q) + q) // (2 * q)  # n * p / q, rounded as soxr does
+    indices = indices_of(samples)
+    samples = samples * ops.cast(ops.less(indices, n), "float32")  # the filter rings after the end
+    is_empty = ops.cast(ops.logical_and(ops.equal(indices, 0), ops.equal(n, 0)), "float32")
+    samples = samples + is_empty * slice_first(signal.samples, 0, 1)  # shorter than a sample at the new rate
+    return Signal(samples, ops.maximum(n, 1), signal.waveform, (p, q))
 
 
 def ratio(rate: int, new_rate: int) -> tuple[int, int]:
-    """``new_rate / rate`` in lowest terms."""
+    """Return ``new_rate / rate`` in lowest terms."""
     common = math.gcd(rate, new_rate)
     return new_rate // common, rate // common
 
 
-def measured_filter(rate: int, new_rate: int) -> Filter:
-    """The filter of soxr's "HQ" from a rate to a lower one.
+def measure_filter(rate: int, new_rate: int) -> Filter:
+    """Measure the filter of soxr's "HQ" from a rate to a lower one.
 
     Raises:
-        ConfigError: it would have too many weights.
+        ConfigError: it would have more than `MAX_WEIGHTS`.
     """
     import soxr
 
     p, q = ratio(rate, new_rate)
-    reach = math.ceil(REACH * rate / new_rate) + 2  # in samples of the input
-    if (q + 2 * reach) * p > MOST_WEIGHTS or 2 * p * q > np.iinfo(np.int32).max:
+    reach = math.ceil(REACH * rate / new_rate) + 2  # in input samples
+    if (q + 2 * reach) * p > MAX_WEIGHTS or 2 * p * q > np.iinfo(np.int32).max:
         raise ConfigError(
-            f"members at {rate} and {new_rate} Hz: the rates have no common measure that a model could resample by; "
-            "export one member alone (members=STUDY/FOLD)"
+            f"members at {rate} and {new_rate} Hz: expected sampling rates in a ratio of small whole numbers; export "
+            "one member alone (members=STUDY/FOLD)"
         )
-    apart = (2 * reach // q + 2) * q + 1  # pulses at every place in q, too far from each other to meet
-    positions = (2 * reach // q + 1) * q + apart * np.arange(q)
-    pulses = np.zeros(positions[-1] + 4 * reach + q, np.float32)
-    pulses[positions] = 1
-    left = soxr.resample(pulses, rate, new_rate, quality="HQ")
-    places_in = np.arange(q + 2 * reach)
-    pulse = positions[(places_in - reach) % q]
-    block = (pulse - places_in + reach) // q  # of the output, as seen from which the pulse lies at that place
-    kernel = left[block[:, np.newaxis] * p + np.arange(p)]
+    distance = (
+        2 * reach // q + 2
+    ) * q + 1  # between impulses at every position modulo q, whose responses do not overlap
+    positions = (2 * reach // q + 1) * q + distance * np.arange(q)
+    impulses = np.zeros(positions[-1] + 4 * reach + q, np.float32)
+    impulses[positions] = 1
+    response = soxr.resample(impulses, rate, new_rate, quality="HQ")
+    inputs = np.arange(q + 2 * reach)
+    impulse = positions[(inputs - reach) % q]
+    block = (impulse - inputs + reach) // q  # the output block for which the impulse is this input
+    kernel = response[block[:, np.newaxis] * p + np.arange(p)]
+    start = _measure_start(kernel, rate, new_rate, reach)
+    used = np.flatnonzero(np.abs(kernel).max(axis=1) > THRESHOLD)
+    return Filter(kernel[used[0] : used[-1] + 1], reach - int(used[0]), start)
 
+
+def _measure_start(kernel: np.ndarray, rate: int, new_rate: int, reach: int) -> np.ndarray:
+    """Return soxr's responses to impulses at the start of a clip minus those of the kernel; see `Filter`."""
+    import soxr
+
+    p, q = ratio(rate, new_rate)
     i, m = np.arange(reach)[:, np.newaxis], np.arange(2 * REACH)  # input, output
-    place = i - m // p * q + reach
-    usual = np.where((place >= 0) & (place < len(kernel)), kernel[place.clip(0, len(kernel) - 1), m % p], 0)
-    ones = np.eye(reach, 4 * reach, dtype=np.float32)
-    start = np.stack([soxr.resample(one, rate, new_rate, quality="HQ")[: 2 * REACH] for one in ones]) - usual
-    used = np.flatnonzero(np.abs(kernel).max(axis=1) > SILENT)
-    strong = np.abs(start) > SILENT
-    n_first, n_changed = (int(np.flatnonzero(strong.any(axis=i)).max(initial=-1)) + 1 for i in (1, 0))
-    return Filter(kernel[used[0] : used[-1] + 1], reach - int(used[0]), start[:n_first, :n_changed])
+    row = i - m // p * q + reach
+    regular = np.where((row >= 0) & (row < len(kernel)), kernel[row.clip(0, len(kernel) - 1), m % p], 0)
+    impulses = np.eye(reach, 4 * reach, dtype=np.float32)
+    responses = [soxr.resample(impulse, rate, new_rate, quality="HQ")[: 2 * REACH] for impulse in impulses]
+    start: np.ndarray = np.stack(responses) - regular
+    nonzero = np.abs(start) > THRESHOLD
+    n_first, n_changed = (int(np.flatnonzero(nonzero.any(axis=axis)).max(initial=-1)) + 1 for axis in (1, 0))
+    return start[:n_first, :n_changed]

@@ -1,53 +1,82 @@
-"""Keras models by name. A new model is a builder function here and a line in `fsat.config.MODELS`."""
+"""Keras models by name.
+
+To add a model:
+
+1. Write a function ``(config, n_classes) -> keras.Model`` in a module of this package; `fsat.models.notebook` and
+   `fsat.models.logmel` are examples. Its input is float32 (batch, *config.dim), its output a softmax.
+2. Add a line to `fsat.presets.MODELS`: the function's path, its features, its minimum input and its default settings.
+
+Training, prediction, help texts and checks use that line. A normalization layer (`fsat.models.layers.BandNorm` or
+`keras.layers.Normalization`) is adapted to the training clips before training. A custom layer needs a method
+``in_keras``, see `fsat.models.layers`, so that the model can be exported.
+"""
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
-import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsat.config import MODELS, Config
-from fsat.errors import ConfigError, printable
-from fsat.models.precision import settle_precision
+from fsat.config import Config
+from fsat.models.keras_setup import import_keras, n_threads, quiet_stderr, seed_everything, settle_precision
+from fsat.presets import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     import keras
+
+__all__ = [
+    "build",
+    "build_for_training",
+    "compile_predictions",
+    "import_keras",
+    "in_float32",
+    "n_threads",
+    "quiet_stderr",
+    "save_weights",
+    "seed_everything",
+    "settle_precision",
+]
 
 
 def build(config: Config, n_classes: int) -> keras.Model:
-    """Make `config.model`, ready to predict.
-
-    Args:
-        config: gives the model and its input's shape.
-        n_classes: width of the softmax.
-
-    Returns:
-        A model that maps float32 (batch, *config.dim) to probabilities (batch, n_classes).
-    """
+    """Build `config.model`, which maps float32 (batch, *config.dim) to probabilities (batch, n_classes)."""
     keras = import_keras()
     module, function = MODELS[config.model].builder.split(":")
-    usual = keras.config.dtype_policy()
+    default_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settle_precision(config).precision)
     try:
         model = getattr(importlib.import_module(module), function)(config, n_classes)
     finally:
-        keras.config.set_dtype_policy(usual)
+        keras.config.set_dtype_policy(default_policy)
     model.jit_compile = False  # XLA runs conv1d at a third of the speed on a CPU
     return model
 
 
-def compile_predictions(model: keras.Model) -> None:
-    """Have ``model.predict_on_batch`` compiled once, for batches of any size and inputs of any length that it takes.
+def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
+    """Build a model compiled with the configured loss and optimizer, for a training of `n_steps` batches."""
+    model = build(config, n_classes)
+    from fsat.models.losses import compile_arguments
 
-    Keras would compile it for the first shape, then for more and more general ones. Which of these a batch gets, and so
-    the last bits of its predictions, would depend on what was predicted before, in whatever thread.
+    model.compile(optimizer=_optimizer(config, model), jit_compile=False, **compile_arguments(config, n_steps))
+    return model
+
+
+def _optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
+    """Return Adam, or AdamW with decay of the kernels alone."""
+    keras = import_keras()
+    if not config.weight_decay:
+        return keras.optimizers.Adam(config.learning_rate)
+    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    return optimizer
+
+
+def compile_predictions(model: keras.Model) -> None:
+    """Compile ``model.predict_on_batch`` once, for all batch sizes and input lengths.
+
+    Keras would compile it for the first shape, then for more general ones. Which of these a batch gets, and so the last
+    bits of its predictions, would depend on earlier predictions in any thread.
     """
     import tensorflow as tf
 
@@ -57,99 +86,17 @@ def compile_predictions(model: keras.Model) -> None:
     )
 
 
-def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
-    """As `build`, compiled with the configured loss and optimizer; `n_steps` are the batches of the whole training."""
-    import_keras()
-    from fsat.models.losses import compile_arguments
-
-    model = build(config, n_classes)
-    model.compile(optimizer=_optimizer(config, model), jit_compile=False, **compile_arguments(config, n_steps))
-    return model
-
-
-def _optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
-    """Adam at the configured learning rate, with decay of the kernels' weights if that is asked for."""
-    keras = import_keras()
-    if not config.weight_decay:
-        return keras.optimizers.Adam(config.learning_rate)
-    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
-    return optimizer
-
-
 def in_float32(model: keras.Model, config: Config) -> keras.Model:
-    """A network like this one, with copies of its weights, that computes in float32 on every machine."""
+    """Copy a model into one that computes in float32 on every machine."""
     keras = import_keras()
-    copy = build(replace(config, precision="float32"), model.output_shape[-1])
-    for new, old in zip(copy.layers, model.layers, strict=True):
+    result = build(replace(config, precision="float32"), model.output_shape[-1])
+    for new, old in zip(result.layers, model.layers, strict=True):
         new.set_weights(old.get_weights())
         if isinstance(new, keras.layers.Normalization):
             new.finalize_state()
-    return copy
+    return result
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Write a model's weights without its optimizer's state; the name must end in ``.weights.h5``."""
+    """Write a model's weights without its optimizer state; the file name must end in ``.weights.h5``."""
     import_keras().Model(model.inputs, model.outputs).save_weights(path)
-
-
-def n_threads() -> int:
-    """Threads that one operation is split over: ``FSAT_THREADS``, 4 if it is not set.
-
-    The split decides the order of sums, and so their last bits. It is the same on every machine, however many cores
-    there are and however many folds share them.
-
-    Raises:
-        ConfigError: the variable is not a whole number of at least 1.
-    """
-    given = os.environ.get("FSAT_THREADS", "4")
-    if not given.isdecimal() or int(given) < 1:
-        raise ConfigError(f"FSAT_THREADS={printable(given)}: expected a whole number of at least 1")
-    return int(given)
-
-
-def import_keras():
-    """Keras on TensorFlow, set to `n_threads`, without the notes that TensorFlow prints when it is loaded.
-
-    A program that has imported Keras before keeps its own threads.
-    """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "keras" not in sys.modules:
-        with quiet_stderr():
-            import tensorflow as tf  # first, so that its notes are the ones held back
-        tf.config.threading.set_intra_op_parallelism_threads(n_threads())
-        tf.config.threading.set_inter_op_parallelism_threads(2)  # how many operations at once changes no bit
-        tf.get_logger().setLevel("ERROR")  # it warns of each new batch shape
-    import keras
-
-    return keras
-
-
-def seed_everything(seed: int) -> None:
-    """Start every random stream from `seed` and make each operation give the same bits on every run."""
-    keras = import_keras()
-    import tensorflow as tf
-
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what is written to standard error, C++ code included; it is shown if an exception comes."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

@@ -1,76 +1,83 @@
-"""Layers that the models share: forms of the usual ones that a CPU runs several times faster.
+"""Layers that the models share: equivalents of Keras's own that run several times faster on a CPU.
 
-Conventions: batches of sequences are (batch, steps, channels). What the layers compute is what Keras's own compute, up
-to rounding; `benchmarks/` has what the form gives.
+Conventions: sequences are (batch, steps, channels). Results equal those of Keras's layers up to rounding. Each layer
+has a method ``in_keras(inputs)`` that computes the same with Keras's own layers and operations in float32, weights
+included: exported models are made of these, so that they load without fsat.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 
 class AudioNorm(layers.Layer):
-    """Scale each crop to [-0.5, 0.5] by its own least and greatest sample, as the notebook does.
+    """Scale each crop to [-0.5, 0.5] by its own minimum and maximum, as the notebook does.
 
-    Input and output are float32 (batch, samples, 1), whatever the precision of the layers that follow.
+    Input and output are float32 (batch, samples, 1), whatever the precision of the following layers.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dtype="float32", **options)
 
     def call(self, crops: tf.Tensor) -> tf.Tensor:
-        """Normalise a batch of crops."""
-        low = tf.reduce_min(crops, axis=1, keepdims=True)
-        high = tf.reduce_max(crops, axis=1, keepdims=True)
+        """Normalize a batch of crops."""
+        low = ops.min(crops, axis=1, keepdims=True)
+        high = ops.max(crops, axis=1, keepdims=True)
         return (crops - low) / (high - low + 1e-6) - 0.5
+
+    in_keras = call
 
 
 class BandNorm(layers.Layer):
-    """Take from each mel band its mean over the training clips, and divide all by one deviation.
+    """Subtract each mel band's mean over the training clips, and divide all bands by one standard deviation.
 
-    One deviation for all, because a band that was always silent in training has none of its own. Both are weights, so
-    that they travel with the rest. Input and output are float32 (batch, frames, mels, 1), whatever the precision of the
-    layers that follow.
+    There is one deviation for all bands because a band that is silent in all training clips has none of its own. Mean
+    and deviation are weights, so they are saved with the model. Input and output are float32 (batch, frames, mels, 1),
+    whatever the precision of the following layers.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dtype="float32", **options)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights."""
+        """Create the weights."""
         self.mean = self.add_weight(name="mean", shape=(input_shape[2], 1), initializer="zeros", trainable=False)
         self.deviation = self.add_weight(name="deviation", shape=(), initializer="ones", trainable=False)
 
-    def settle(self, mean: np.ndarray, deviation: float) -> None:
-        """Set the weights: the bands' means, float (mels,), and the deviation, in dB; of silence it is taken as 1."""
+    def set_levels(self, mean: np.ndarray, deviation: float) -> None:
+        """Set the weights: means float (mels,) and the deviation, both in dB; a deviation of 0 counts as 1."""
         self.mean.assign(mean[:, np.newaxis])
         self.deviation.assign(deviation or 1.0)
 
     def call(self, decibels: tf.Tensor) -> tf.Tensor:
-        """Normalise a batch of spectrograms in decibels."""
+        """Normalize a batch of spectrograms in decibels."""
         return (decibels - self.mean) / self.deviation
+
+    def in_keras(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Normalize with constants."""
+        return (inputs - ops.convert_to_numpy(self.mean)) / ops.convert_to_numpy(self.deviation)
 
 
 class ConvReLU1D(layers.Conv1D):
-    """``Conv1D(activation="relu")``, and the maximum over `pool_size` steps after it if that is given.
+    """``Conv1D(activation="relu")``, optionally followed by max pooling.
 
-    The weights are those of `keras.layers.Conv1D`. Three things are done otherwise:
+    The weights are those of `keras.layers.Conv1D`. Three things differ:
 
-    - The convolution is two-dimensional with a height of 1, because TensorFlow fuses bias and ReLU into that alone.
+    - The convolution is two-dimensional with a height of 1, because TensorFlow fuses bias and ReLU only into that.
     - Pooling comes before bias and ReLU. Both are monotonic in each channel, so the result is the same, on a
       `pool_size`-th of the elements.
-    - The bias gradient is summed by a matrix product. In bfloat16 TensorFlow sums it in bfloat16, which stops
-      growing at 256 times an addend: of two million addends next to nothing is left.
+    - The bias gradient is summed by a matrix product. TensorFlow sums it in bfloat16 if the layer computes in bfloat16,
+      which stops growing at 256 times an addend.
 
     Args:
         filters, kernel_size: as for Conv1D.
-        pool_size: steps that each output is the greatest of; 0 for no pooling, -1 for all steps, which leaves
-            (batch, filters).
+        pool_size: steps per pooling window; 0 for no pooling, -1 for all steps, which gives (batch, filters).
     """
 
     def __init__(self, filters: int, kernel_size: int, pool_size: int = 0, **options: Any) -> None:
@@ -78,7 +85,7 @@ class ConvReLU1D(layers.Conv1D):
         self.pool_size = pool_size
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(batch, steps, channels) to (batch, steps left, filters), or (batch, filters) with ``pool_size=-1``."""
+        """Map (batch, steps, channels) to (batch, output steps, filters), or (batch, filters) with ``pool_size=-1``."""
         x = tf.nn.conv2d(tf.expand_dims(inputs, 1), tf.expand_dims(self.kernel, 0), strides=1, padding="VALID")
         if self.pool_size < 0:
             x = tf.reduce_max(x, axis=2, keepdims=True)
@@ -88,69 +95,75 @@ class ConvReLU1D(layers.Conv1D):
         return tf.squeeze(x, axis=(1, 2) if self.pool_size < 0 else 1)  # a slice would cost a copy in the gradient
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shape of the output for a shape of the input."""
+        """Return the output's shape."""
         batch, steps, filters = super().compute_output_shape(input_shape)
         if self.pool_size < 0:
             return batch, filters
         return batch, steps and steps // (self.pool_size or 1), filters
 
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` takes."""
-        return {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size[0],
-            "pool_size": self.pool_size,
-            "name": self.name,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-        }
+    def in_keras(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Apply Conv1D and max pooling."""
+        conv = layers.Conv1D(self.filters, self.kernel_size, activation="relu", name=self.name, dtype="float32")
+        outputs = conv(inputs)
+        conv.set_weights(self.get_weights())
+        if self.pool_size < 0:
+            return ops.max(outputs, axis=1)
+        return layers.MaxPooling1D(self.pool_size, dtype="float32")(outputs) if self.pool_size else outputs
 
 
 class BatchNorm(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, as one operation.
 
-    Keras puts it together from several, and its gradient is a sum of three parts that TensorFlow adds in the order in
-    which they get ready: the last digits differ from run to run.
+    Keras composes it of several, and the gradient is a sum of three parts that TensorFlow adds in the order in which
+    they are computed: the last digits differ from run to run.
 
     Input and output are (..., channels) in the layer's precision; mean and variance are float32.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Normalise by the batch, and follow its statistics, or by the statistics that were followed."""
-        learn = bool(training and self.trainable)
+        """Normalize by the batch and update the moving statistics, or normalize by the moving statistics."""
+        use_batch = bool(training and self.trainable)
         flat = inputs if inputs.shape.rank == 4 else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
-        none = tf.zeros((0,), tf.float32)
+        empty = tf.zeros((0,), tf.float32)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=flat,
             scale=tf.convert_to_tensor(self.gamma),
             offset=tf.convert_to_tensor(self.beta),
-            mean=none if learn else tf.convert_to_tensor(self.moving_mean),
-            variance=none if learn else tf.convert_to_tensor(self.moving_variance),
+            mean=empty if use_batch else tf.convert_to_tensor(self.moving_mean),
+            variance=empty if use_batch else tf.convert_to_tensor(self.moving_variance),
             epsilon=self.epsilon,
-            is_training=learn,
+            is_training=use_batch,
         )
-        if learn:
+        if use_batch:
             n = tf.cast(tf.size(flat, tf.int64) // flat.shape[-1], tf.float32)
-            variance *= tf.maximum(n - 1, 1) / n  # the operation's is that of a sample, over n - 1
-            for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                kept.assign(kept * self.momentum + new * (1 - self.momentum))
+            variance *= tf.maximum(n - 1, 1) / n  # the operation returns the sample variance, over n - 1
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs if inputs.shape.rank == 4 else tf.reshape(outputs, tf.shape(inputs))
+
+    def in_keras(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Apply Keras's batch normalization."""
+        norm = layers.BatchNormalization(epsilon=self.epsilon, name=self.name, dtype="float32")
+        outputs = norm(inputs)
+        norm.set_weights(self.get_weights())
+        return outputs
 
 
 @tf.custom_gradient
-def bias_add(values: tf.Tensor, bias: tf.Tensor):
-    """``values + bias`` along the last axis, with a bias gradient that is summed in float32.
+def bias_add(values: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
+    """Add a bias along the last axis, with a bias gradient that is summed in float32.
 
     Args:
-        values: (..., steps, channels), the two last known.
+        values: (..., steps, channels), the last two known.
         bias: (channels,).
     """
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps, channels = upstream.shape[-2:]
-        side_by_side = next(n for n in (16, 8, 4, 2, 1) if steps % n == 0)  # a wide matrix is summed faster
-        rows = tf.reshape(upstream, (-1, side_by_side * channels))
+        n_columns = next(n for n in (16, 8, 4, 2, 1) if steps % n == 0)  # a wide matrix is summed faster
+        rows = tf.reshape(upstream, (-1, n_columns * channels))
         ones = tf.ones((1, tf.shape(rows)[0]), rows.dtype)
-        sums = tf.cast(tf.reshape(tf.matmul(ones, rows), (side_by_side, channels)), tf.float32)
+        sums = tf.cast(tf.reshape(tf.matmul(ones, rows), (n_columns, channels)), tf.float32)
         return upstream, tf.cast(tf.reduce_sum(sums, axis=0), bias.dtype)
 
     return tf.nn.bias_add(values, bias), gradient

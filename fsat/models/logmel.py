@@ -1,8 +1,8 @@
-"""A compact convolutional network on log-mel spectrograms, which it looks at in two ways.
+"""A compact convolutional network on log-mel spectrograms at two resolutions.
 
-Input float32 (batch, n_frames, n_mels, 1), crops of spectrograms in decibels above the floor; the first layer
-normalises their bands. Output probabilities (batch, n_classes). The convolutions compute in the Config's precision, all
-else in float32.
+Input float32 (batch, frames, n_mels, 1), crops of spectrograms in decibels above the floor; the first layer normalizes
+the bands. Output probabilities (batch, n_classes). The convolutions compute in the configured precision, all other
+layers in float32.
 """
 
 from __future__ import annotations
@@ -14,38 +14,35 @@ from fsat.config import Config
 from fsat.models.layers import BandNorm, BatchNorm
 
 FILTERS = (16, 32, 64, 128)
-"""Of the two convolutions of each block."""
+"""Filters of both convolutions of each block."""
 
-VIEWS = ((2, 1), (1, 2))
-"""Frames and bands that are averaged before the convolutions: one half sees finer bands, the other finer frames."""
+POOLS = ((2, 1), (1, 2))
+"""Average pooling (frames, bands) before each branch: one has the finer bands, the other the finer frames."""
 
 DROPOUT = 0.3
 
-BANDS = "bands"
-"""Name of the layer that is given the training clips' levels before training."""
-
 
 def cnn_logmel(config: Config, n_classes: int) -> keras.Model:
-    """Two halves of four blocks each, whose logits are averaged; 591,989 weights with 10 classes.
+    """Build two branches of four blocks each and average their logits; 591,989 weights with 10 classes.
 
-    The halves are trained together. A crop of 2.56 s, 161 frames of 64 bands, takes 84 MFLOP: 42 million products and
+    The branches are trained together. A crop of 2.56 s, 161 frames of 64 bands, takes 84 MFLOP: 42 million products and
     as many sums.
     """
     inputs = keras.Input((None, *config.dim[1:]))  # batch, frames, mels, 1; more frames at prediction
-    x = BandNorm(name=BANDS)(inputs)
-    logits = layers.Average(dtype="float32")([_half(x, view, n_classes) for view in VIEWS])
+    x = BandNorm(name="bands")(inputs)
+    logits = layers.Average(dtype="float32")([_branch(x, pool, n_classes) for pool in POOLS])
     return keras.Model(inputs, layers.Softmax(dtype="float32")(logits), name="cnn_logmel")
 
 
-def _half(x: keras.KerasTensor, view: tuple[int, int], n_classes: int) -> keras.KerasTensor:
-    """Logits, from four blocks of two 3 x 3 convolutions and the mean and maximum over time.
+def _branch(x: keras.KerasTensor, pool: tuple[int, int], n_classes: int) -> keras.KerasTensor:
+    """Return logits from four blocks of two 3 x 3 convolutions, and the mean and maximum over time.
 
-    Every halving of frames and bands but one is common to both views; the last evens them out.
+    Max pooling between blocks halves frames and bands, except the last, which pools the axis that `pool` left.
     """
-    x = layers.AveragePooling2D(view, dtype="float32")(x)
+    x = layers.AveragePooling2D(pool, dtype="float32")(x)
     for block, filters in enumerate(FILTERS):
         if block:
-            x = layers.MaxPool2D(view[::-1] if block == len(FILTERS) - 1 else 2)(x)
+            x = layers.MaxPool2D(pool[::-1] if block == len(FILTERS) - 1 else 2)(x)
         for strides in (1 if block else 2, 1):
             x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
             x = BatchNorm()(x)

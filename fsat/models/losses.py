@@ -1,8 +1,8 @@
-"""How a wrong answer is counted, of clips whose labels are trusted and of those that nobody has checked.
+"""Losses for clips whose labels are trusted and for clips whose labels are unverified.
 
-Where all clips count alike by cross-entropy, mixtures fold into one row of targets, because it is linear in them. Else
-the parts are kept apart: targets are then (batch, 3, n_classes), the sum of what is trusted, the unverified clip,
-and the unverified partner that it is mixed with, each times weight and share.
+If all clips count equally by cross-entropy, targets are (batch, n_classes): cross-entropy is linear in them, so a
+mixture of clips is one row. Otherwise targets are (batch, 3, n_classes): the sum of the trusted labels, the unverified
+clip, and its unverified mixup partner, each times weight and share.
 """
 
 from __future__ import annotations
@@ -16,25 +16,20 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 TINY = 1e-7
-"""The least probability whose logarithm is taken, as in Keras."""
+"""Probabilities are clipped to this minimum before the logarithm, as in Keras."""
 
 
 def is_linear(config: Config) -> bool:
-    """Whether all clips count alike, by cross-entropy, so that targets are (batch, n_classes) and rows sum to 1.
+    """Return whether all clips count equally by cross-entropy: targets are (batch, n_classes), rows sum to 1.
 
-    TensorFlow's cross-entropy of a softmax has a wrong gradient for rows that do not, such as weighted ones.
+    Weighted rows do not sum to 1; TensorFlow's cross-entropy of a softmax has a wrong gradient for these.
     """
     weighted = config.unverified_weight not in ("0", "1") or config.labels_run_id != "none"
     return config.loss == "ce" and not config.drop_losses and not weighted
 
 
 def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:
-    """``loss`` and ``metrics`` for `keras.Model.compile`.
-
-    Args:
-        config: gives the loss.
-        n_steps: batches of the whole training.
-    """
+    """Return ``loss`` and ``metrics`` for `keras.Model.compile`; `n_steps` is as for `robust_loss`."""
     if is_linear(config):
         return {"loss": "categorical_crossentropy", "metrics": ["acc"]}
 
@@ -47,17 +42,23 @@ def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:
 
 
 def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The loss of targets (batch, 3, n_classes) and probabilities (batch, n_classes): float32 (batch,).
+    """Return the loss of targets (batch, 3, n_classes) and probabilities (batch, n_classes): float32 (batch,).
 
-    With p the probability of the label: ``lq`` is (1 - p^q) / q (generalised cross entropy; Zhang and Sabuncu 2018);
-    ``soft_bootstrap`` and ``hard_bootstrap`` are the cross-entropy with the label's share b and a share 1 - b of the
-    prediction itself, or of its best guess (Reed et al. 2015). ``drop_losses`` leaves out the unverified clips of a
-    batch with the greatest loss (small-loss selection; Han et al. 2018), a share that grows over the warm-up. Its
-    attribute ``step``, a variable, counts the batches for that.
+    With p the probability of the label: ``lq`` is (1 - p^q) / q (generalized cross entropy; Zhang and Sabuncu 2018);
+    ``soft_bootstrap`` and ``hard_bootstrap`` are the cross-entropy with a mixture of the label, weight b, and the
+    prediction or its top class, weight 1 - b (Reed et al. 2015). ``drop_losses`` ignores the unverified clips with the
+    largest losses of a batch (small-loss selection; Han et al. 2018); their share grows during the warm-up.
+
+    Args:
+        config: the settings.
+        n_steps: number of batches of the whole training.
+
+    Returns:
+        The loss; its attribute ``step``, a variable, counts the batches. A checkpoint must contain it.
     """
     import tensorflow as tf
 
-    steps_of_growth = max(1.0, config.warmup * n_steps)
+    warmup_steps = max(1.0, config.warmup * n_steps)
     step = tf.Variable(0.0, trainable=False, dtype=tf.float32, name="steps_seen")
 
     def loss(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
@@ -70,32 +71,32 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
         if config.loss == "soft_bootstrap":
             labels = config.bootstrap * labels + (1 - config.bootstrap) * p[:, tf.newaxis]
         elif config.loss == "hard_bootstrap":
-            guess = tf.one_hot(tf.argmax(p, axis=-1), p.shape[-1])
-            labels = config.bootstrap * labels + (1 - config.bootstrap) * guess[:, tf.newaxis]
+            top = tf.one_hot(tf.argmax(p, axis=-1), p.shape[-1])
+            labels = config.bootstrap * labels + (1 - config.bootstrap) * top[:, tf.newaxis]
         losses = -tf.reduce_sum(labels * log_p[:, tf.newaxis], axis=-1)
         if config.loss == "lq":
             losses = -tf.math.expm1(-config.lq * losses) / config.lq
         if config.drop_losses:
-            share = config.drop_losses * tf.minimum(1.0, step / steps_of_growth)
+            share = config.drop_losses * tf.minimum(1.0, step / warmup_steps)
             weights *= small_losses(losses, weights > 0, share)
             step.assign_add(1.0)
         return total + tf.reduce_sum(weights * losses, axis=-1)
 
-    loss.step = step  # a training that goes on in another process must find it where it was
+    loss.step = step  # type: ignore[attr-defined]
     return loss
 
 
-def small_losses(losses: tf.Tensor, there: tf.Tensor, drop: tf.Tensor) -> tf.Tensor:
-    """1 for the elements with the smallest losses, 0 for a share `drop` of those that are there, with the greatest.
+def small_losses(losses: tf.Tensor, valid: tf.Tensor, drop: tf.Tensor) -> tf.Tensor:
+    """Return a float32 mask: 0 for the share `drop` of the valid elements with the largest losses, 1 elsewhere.
 
     Args:
-        losses: float32, any shape.
-        there: bool, the elements that count.
+        losses: float32, at least 0, any shape.
+        valid: bool, the elements to choose from.
         drop: scalar in [0, 1).
     """
     import tensorflow as tf
 
-    flat = tf.where(there, losses, -1.0)  # losses are at least 0, so what is not there comes last
+    flat = tf.where(valid, losses, -1.0)  # invalid elements sort last
     ranks = tf.argsort(tf.argsort(tf.reshape(flat, [-1]), direction="DESCENDING", stable=True), stable=True)
-    n_dropped = tf.cast(tf.floor(drop * tf.reduce_sum(tf.cast(there, tf.float32))), tf.int32)
+    n_dropped = tf.cast(tf.floor(drop * tf.reduce_sum(tf.cast(valid, tf.float32))), tf.int32)
     return tf.cast(tf.reshape(ranks >= n_dropped, tf.shape(losses)), tf.float32)

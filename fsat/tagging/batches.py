@@ -69,11 +69,11 @@ def tag_groups(
 
     n_threads = len(cores())
     decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
-    for _, group in groupby(decoded, key=lambda item: item[0]):
+    for _, numbered in groupby(decoded, key=lambda item: item[0]):
         results: list[tuple[int, Result]] = []
         batch: list[tuple[File, Decoded]] = []
         n_samples = 0
-        for _, file, clip in group:
+        for _, file, clip in numbered:
             interrupts.check()
             batch.append((file, clip))
             n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.values()))

@@ -1,6 +1,7 @@
-"""What is random about an epoch: order, crops and augmentations. Drawn here, all before the first batch is made.
+"""Augmentation: draw the random parameters of an epoch, then apply them batch by batch.
 
-Drawing and applying are apart, so an epoch is the same whichever thread applies it, and whenever.
+`draw` draws everything random about an epoch (order, crops, augmentations) before the first batch is made; the other
+functions apply it. So an epoch does not depend on which thread makes a batch, and when.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from fsat.config import Config
 from fsat.data.logmel import Spectra
 
 N_MASKS = 2
-"""Masks in time and in mel bands, each (SpecAugment; Park et al. 2019)."""
+"""Number of time masks and of mel masks of a crop (SpecAugment; Park et al. 2019)."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws for one epoch, an element for each clip, in the order in which the clips come.
+    """Random parameters of an epoch, one element per clip in the order of training.
 
     Attributes:
         order: int, the clips.
-        lengths: int, of the crops, in samples or in frames; other than the model's where crops are stretched.
-        starts: int, where the crops begin; before 0 where a clip is shorter than its crop.
-        gains: float32, in dB; None if there are none, as in all that follow.
+        lengths: int, lengths of the crops in samples or frames; they differ from the model's input if stretched.
+        starts: int, starts of the crops; negative for clips that are shorter than a crop.
+        gains: float32, in dB; None if not configured, as all of the following.
         shifts: int, mel bands upwards.
-        masks: int (n, 2 * N_MASKS, 2), first and end of the masked frames, then of the masked bands.
-        shares: float32, the share of the clip itself in the mixture with its partner.
-        partners: int, the partner's place within the batch.
+        masks: int (n, 2 * N_MASKS, 2), start and end of the masked frames, then of the masked bands.
+        shares: float32, the clip's share in the mixture with its partner.
+        partners: int, the partner's index within the batch.
     """
 
     order: np.ndarray
@@ -42,17 +43,14 @@ class Draws:
 
 
 def draw(rng: np.random.Generator, candidates: np.ndarray, lengths: np.ndarray, crop: int, config: Config) -> Draws:
-    """Draw one epoch.
+    """Draw the random parameters of one epoch.
 
     Args:
-        rng: where all comes from.
-        candidates: int (n,), the clips that take part.
-        lengths: int, of every clip, in samples or in frames.
+        rng: the only source of randomness. The order of draws is part of a study's results.
+        candidates: int (n,), the clips of this epoch.
+        lengths: int, of every clip, in samples or frames.
         crop: length of the model's input, in the same unit.
         config: the settings.
-
-    Returns:
-        the draws, an element a candidate.
     """
     n = len(candidates)
     order = candidates[rng.permutation(n)]
@@ -64,61 +62,61 @@ def draw(rng: np.random.Generator, candidates: np.ndarray, lengths: np.ndarray, 
     starts = rng.integers(np.abs(spare) + 1) * np.sign(spare)
     gains = rng.uniform(-config.gain, config.gain, n).astype(np.float32) if config.gain else None
     shifts = rng.integers(-config.mel_shift, config.mel_shift + 1, n) if config.mel_shift else None
-    masks = None
-    if config.time_mask or config.mel_mask:
-        frames = round(config.time_mask * config.sampling_rate / config.hop_length)
-        masks = np.concatenate(
-            [_masks(rng, n, frames, config.n_frames), _masks(rng, n, config.mel_mask, config.n_mels)], axis=1
-        )
+    masks = _draw_masks(rng, n, config) if config.time_mask or config.mel_mask else None
     shares = partners = None
     if config.mixup:
         shares = rng.beta(config.mixup, config.mixup, n).astype(np.float32)
-        shares = np.maximum(shares, 1 - shares)  # so that a clip is the greater part of its own mixture
-        batches = [rng.permutation(min(config.batch_size, n - first)) for first in range(0, n, config.batch_size)]
-        partners = np.concatenate(batches)
+        shares = np.maximum(shares, 1 - shares)  # so that a clip has the larger share in its own mixture
+        sizes = [min(config.batch_size, n - first) for first in range(0, n, config.batch_size)]
+        partners = np.concatenate([rng.permutation(size) for size in sizes])
     return Draws(order, crops, starts, gains, shifts, masks, shares, partners)
 
 
-def _masks(rng: np.random.Generator, n: int, widest: int, extent: int) -> np.ndarray:
-    """First and end of `N_MASKS` ranges, int (n, N_MASKS, 2), each up to `widest` wide and within `extent`."""
-    widths = rng.integers(0, min(widest, extent) + 1, (n, N_MASKS))
-    first = rng.integers(0, extent - widths + 1)
-    return np.stack([first, first + widths], axis=2)
+def _draw_masks(rng: np.random.Generator, n: int, config: Config) -> np.ndarray:
+    """Draw start and end of the masks, int (n, 2 * N_MASKS, 2): time masks, then mel masks."""
+    frames = round(config.time_mask * config.sampling_rate / config.hop_length)
+    masks = []
+    for max_width, extent in ((frames, config.n_frames), (config.mel_mask, config.n_mels)):
+        widths = rng.integers(0, min(max_width, extent) + 1, (n, N_MASKS))
+        first = rng.integers(0, extent - widths + 1)
+        masks.append(np.stack([first, first + widths], axis=2))
+    return np.concatenate(masks, axis=1)
 
 
-def cut(spectra: Spectra, draws: Draws, some: slice, config: Config) -> np.ndarray:
-    """The crops of some clips' spectrograms, stretched, louder or softer, and shifted as drawn.
+def cut(spectra: Spectra, draws: Draws, batch: slice, config: Config) -> np.ndarray:
+    """Cut the crops of a batch from spectrograms, and apply stretch, gain and mel shift.
 
     Returns:
         float32 (n, config.n_frames, config.n_mels).
     """
-    lengths = draws.lengths[some]
-    crops = spectra.crops(draws.order[some], draws.starts[some], int(lengths.max()))
+    lengths = draws.lengths[batch]
+    crops = spectra.crops(draws.order[batch], draws.starts[batch], int(lengths.max()))
     if config.stretch:  # the nearest frame
-        places = np.arange(config.n_frames) * lengths[:, np.newaxis] // config.n_frames
-        crops = crops[np.arange(len(crops))[:, np.newaxis], places]
+        frames = np.arange(config.n_frames) * lengths[:, np.newaxis] // config.n_frames
+        crops = crops[np.arange(len(crops))[:, np.newaxis], frames]
     if draws.gains is not None:
-        louder = np.maximum(crops + draws.gains[some, np.newaxis, np.newaxis], 0)
-        crops = np.where(crops > 0, louder, crops)  # silence stays silence
+        amplified = np.maximum(crops + draws.gains[batch, np.newaxis, np.newaxis], 0)
+        crops = np.where(crops > 0, amplified, crops)  # silence stays silence
     if draws.shifts is not None:  # the outermost band repeats
-        bands = np.arange(config.n_mels) - draws.shifts[some, np.newaxis]
+        bands = np.arange(config.n_mels) - draws.shifts[batch, np.newaxis]
         bands = np.clip(bands, 0, config.n_mels - 1)[:, np.newaxis, :]
         crops = np.take_along_axis(crops, bands, axis=2)
     return crops
 
 
-def mix(inputs: np.ndarray, draws: Draws, some: slice) -> np.ndarray:
-    """A batch's inputs mixed with those of their partners (mixup; Zhang et al. 2018), of the same shape."""
-    if draws.shares is None:
+def mix(inputs: np.ndarray, draws: Draws, batch: slice) -> np.ndarray:
+    """Mix the inputs of a batch with those of their partners (mixup; Zhang et al. 2018)."""
+    if draws.shares is None or draws.partners is None:
         return inputs
-    shares = draws.shares[some].reshape(-1, *[1] * (inputs.ndim - 1))
-    return shares * inputs + (1 - shares) * inputs[draws.partners[some]]
+    shares = draws.shares[batch].reshape(-1, *[1] * (inputs.ndim - 1))
+    mixed: np.ndarray = shares * inputs + (1 - shares) * inputs[draws.partners[batch]]
+    return mixed
 
 
-def mask(crops: np.ndarray, draws: Draws, some: slice, fill: np.ndarray) -> np.ndarray:
-    """Put `fill`, a value for each mel band, in the masked frames and bands, in place; returns `crops`."""
+def mask(crops: np.ndarray, draws: Draws, batch: slice, fill: np.ndarray) -> np.ndarray:
+    """Replace the masked frames and bands by `fill`, a value for each mel band, in place; return `crops`."""
     if draws.masks is not None:
-        for crop, ranges in zip(crops, draws.masks[some].tolist(), strict=True):
+        for crop, ranges in zip(crops, draws.masks[batch].tolist(), strict=True):
             for first, end in ranges[:N_MASKS]:
                 crop[first:end] = fill
             for first, end in ranges[N_MASKS:]:

@@ -1,151 +1,136 @@
-"""All that a training needs to go on after an epoch as if it had never stopped: one file, whole or not there.
+"""Checkpoints: everything needed to resume a training after an epoch with the same results, bit by bit.
 
-The file is a line with the SHA-256 of what follows, then NumPy's ``.npz``: the model's variables with the states of its
-random streams, the optimizer's, the weights that are kept, and the record of the epochs so far. Batches and schedule
-need nothing, for they follow from seed, fold and epoch. Nothing in the file is ever run as code.
+A checkpoint is one file in NumPy's ``.npz`` format, whose CRC-32 detect damage. It contains the variables of the model
+(its random generators included), of the optimizer and of the loss, the kept weights, and the epochs so far. Batches and
+learning rates follow from seed, fold and epoch. Reading it runs no code.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsat.errors import FsatError
+from fsat.files import disk_errors, replace_whole
 from fsat.progress import say
 
 if TYPE_CHECKING:
     import keras
 
-    from fsat.training.loop import Watch
-
 PACKAGES = ("keras", "numpy", "tensorflow")
-"""Those whose version changes the last bits of what is computed."""
+"""Packages whose version affects the last bits of results."""
 
 
 @dataclass
-class Checkpoint:
-    """A training after a finished epoch.
+class TrainingState:
+    """State of a training after an epoch.
 
     Attributes:
-        variables: arrays of the model, the optimizer and the loss, in their own order.
-        kept_weights: what `fsat.training.loop.Watch` keeps.
-        kept_epoch, n_averaged: as there.
-        history: metrics of each epoch so far.
-        times: when each of them ended, in milliseconds since 1970.
-        seconds: how long it was trained, in all sittings.
-        versions: of `PACKAGES`.
+        history: metrics of each epoch.
+        times: end of each epoch, in milliseconds since 1970.
+        best_epoch: the epoch whose weights are kept; the last one if these are an average.
+        n_averaged: number of epochs that `weights` is the mean of, if they are averaged.
+        seconds: training time so far, without interruptions.
+        weights: the kept weights.
     """
 
-    variables: list[np.ndarray]
-    kept_weights: list[np.ndarray]
-    kept_epoch: int
-    n_averaged: int
-    history: list[dict[str, float]]
-    times: list[int]
-    seconds: float
-    versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
+    history: list[dict[str, float]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    best_epoch: int = 0
+    n_averaged: int = 0
+    seconds: float = 0.0
+    weights: list[np.ndarray] = field(default_factory=list)
 
-    def write(self, path: Path) -> None:
-        """Write it, whole or not at all.
-
-        Raises:
-            FsatError: the disk is full, or the folder cannot be written.
-        """
-        arrays = {f"variable_{i}": array for i, array in enumerate(self.variables)}
-        arrays |= {f"kept_{i}": array for i, array in enumerate(self.kept_weights)}
-        facts = {name: value for name, value in vars(self).items() if name not in ("variables", "kept_weights")}
-        facts |= {"n_variables": len(self.variables), "n_kept": len(self.kept_weights)}
-        buffer = io.BytesIO()
-        np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
-        unfinished = path.with_name(path.name + ".unfinished")
-        try:
-            with open(unfinished, "wb") as file:
-                file.write(hashlib.sha256(buffer.getbuffer()).hexdigest().encode() + b"\n")
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise FsatError(
-                f"{path}: the checkpoint of epoch {len(self.history)} cannot be written ({error.strerror or error}); "
-                "make room there or set FSAT_CACHE_DIR to another disk, then ask for the fold again: it goes on from "
-                "the checkpoint before"
-            ) from error
-        finally:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-
-    @classmethod
-    def read(cls, path: Path) -> Checkpoint | None:
-        """What was written; None, with a warning unless there is no such file, where it is not as it was written."""
-        try:
-            with open(path, "rb") as file:
-                digest, body = file.readline().strip(), file.read()
-            if hashlib.sha256(body).hexdigest().encode() != digest:
-                raise ValueError("its checksum is wrong")
-            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                facts = json.loads(str(arrays["facts"]))
-                variables = [arrays[f"variable_{i}"] for i in range(facts.pop("n_variables"))]
-                kept = [arrays[f"kept_{i}"] for i in range(facts.pop("n_kept"))]
-            return cls(variables, kept, **facts)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            say(f"warning: {path}: this checkpoint cannot be used ({error}); the fold is trained from its beginning")
-            return None
-
-    def warn_of_versions(self) -> None:
-        """Say if other versions than these trained so far: the last bits may then be neither's."""
-        before = {name: self.versions.get(name, "?") for name in PACKAGES}
-        changed = [f"{name} {before[name]}, now {version(name)}" for name in PACKAGES if before[name] != version(name)]
-        if changed:
-            say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of what follows may "
-                "differ from a training with one of them")  # fmt: skip
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs so far."""
+        return len(self.history)
 
 
-def variables_of(model: keras.Model) -> list[np.ndarray]:
-    """Arrays of all that changes while a compiled model trains: weights, random streams, optimizer, loss."""
-    return [np.asarray(variable) for variable in _variables(model)]
+def write_checkpoint(path: Path, state: TrainingState, model: keras.Model) -> None:
+    """Replace the checkpoint at `path`.
 
-
-def restore(path: Path, model: keras.Model, watch: Watch) -> float:
-    """Put a training back to where its checkpoint left it, if there is one.
-
-    Args:
-        path: of the checkpoint.
-        model: compiled, of the same Config.
-        watch: gets the epochs so far and the weights that are kept.
-
-    Returns:
-        how many seconds it had been trained; 0 if there is nothing to go on from.
+    Raises:
+        FsatError: the file cannot be written; the previous checkpoint is still there.
     """
-    before = Checkpoint.read(path)
-    if before is None:
-        return 0.0
+    facts = {name: value for name, value in vars(state).items() if name != "weights"}
+    facts["versions"] = {name: version(name) for name in PACKAGES}
+    arrays: dict[str, Any] = {f"weights_{i}": array for i, array in enumerate(state.weights)}
+    arrays |= {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
+    with (
+        disk_errors(
+            path,
+            f"the checkpoint of epoch {state.n_epochs} cannot be written",
+            "free some space or set FSAT_CACHE_DIR to another disk, then repeat the command: training resumes from the "
+            "previous checkpoint",
+        ),
+        replace_whole(path) as unfinished,
+        open(unfinished, "wb") as file,
+    ):
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def read_checkpoint(path: Path) -> tuple[TrainingState, list[np.ndarray], dict[str, str]] | None:
+    """Return state, variables and package versions; None if there is no checkpoint, or a damaged one (it warns)."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if name := arrays.zip.testzip():
+                raise ValueError(f"wrong CRC-32 of {name}")
+            facts = json.loads(str(arrays["facts"]))
+            versions = facts.pop("versions")
+            weights, variables = (
+                [arrays[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in arrays))]
+                for name in ("weights", "variable")
+            )
+        return TrainingState(**facts, weights=weights), variables, versions
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # damaged bytes can raise any error while they are parsed
+        say(f"warning: {path}: damaged checkpoint ({error}); the fold is trained from the beginning")
+        return None
+
+
+def count_epochs(path: Path) -> int:
+    """Return the number of epochs in a checkpoint, 0 if there is no usable one."""
+    checkpoint = read_checkpoint(path)
+    return checkpoint[0].n_epochs if checkpoint else 0
+
+
+def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
+    """Set the variables of a compiled model from a checkpoint and return the state.
+
+    If there is no usable checkpoint, the model is unchanged and the state is new; `fold` is for the log.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint is None:
+        return TrainingState()
+    state, arrays, versions = checkpoint
     variables = _variables(model)
-    if [tuple(variable.shape) for variable in variables] != [array.shape for array in before.variables]:
-        say(f"warning: {path}: this checkpoint is of another model; the fold is trained from its beginning")
-        return 0.0
-    before.warn_of_versions()
-    for variable, array in zip(variables, before.variables, strict=True):
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
+        say(f"warning: {path}: checkpoint of another model; the fold is trained from the beginning")
+        return TrainingState()
+    for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    watch.kept_weights, watch.kept_epoch, watch.n_averaged = before.kept_weights, before.kept_epoch, before.n_averaged
-    watch.history, watch.times = before.history, before.times
-    say(f"fold {watch.fold} goes on after epoch {len(before.history)}/{watch.config.max_epochs}")
-    return before.seconds
+    _check_versions(versions)
+    say(f"fold {fold} resumes after epoch {state.n_epochs}")
+    return state
 
 
-def _variables(model: keras.Model) -> list:
-    """In an order that depends on the model alone."""
+def _check_versions(versions: dict[str, str]) -> None:
+    """Warn if the checkpoint was written with other versions of `PACKAGES`."""
+    changed = [
+        f"{name} {versions.get(name)}, now {version(name)}" for name in PACKAGES if versions.get(name) != version(name)
+    ]
+    if changed:
+        say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """Return everything that training changes, in a fixed order: weights, random generators, optimizer, loss."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     step = getattr(model.loss, "step", None)

@@ -1,58 +1,57 @@
-"""Training one fold: fit, then predict every clip with the weights that are kept.
+"""Train one fold: fit, then predict every clip with the kept weights.
 
-A training that was stopped goes on after its last finished epoch, and leaves the same, bit for bit.
-
-Validation uses the same fixed crops as prediction, so where the best epoch's weights are kept, its val_map3 is the
-score of the predictions.
+An interrupted training resumes after its last finished epoch and gives the same results, bit by bit. Validation uses
+the same fixed crops as prediction, so ``val_map3`` of the best epoch is the score of the predictions.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsat import interrupts
+from fsat.data.clips import Clips
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
 from fsat.errors import ConfigError
 from fsat.metrics.blending import label_prior
 from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
-from fsat.progress import Progress
 from fsat.training.batches import TrainingClips
-from fsat.training.checkpoint import Checkpoint, restore, variables_of
-from fsat.training.loop import Before, Watch, callbacks_of, fit, write_events
-from fsat.training.predict import Predictor, predict_clips, predict_or_prior
-from fsat.training.targets import Lessons
+from fsat.training.checkpoint import TrainingState, restore, write_checkpoint
+from fsat.training.loop import Validation, fit
+from fsat.training.predict import Predictor, predict_clips
+from fsat.training.targets import Targets
 
-keras = import_keras()
+if TYPE_CHECKING:
+    import keras
 
 WEIGHTS = "best.weights.h5"
 
 
 @dataclass
 class FoldResult:
-    """What a trained fold leaves.
+    """Results of a trained fold.
 
     Attributes:
-        history: per epoch ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc val_map3`` in
-            the epochs that were validated, and ``holdout_loss`` where clips were held aside.
-        times: when each epoch ended, in milliseconds since 1970.
-        best_epoch: the epoch, from 0, whose weights are kept: the one with the least loss, or the last.
-        scores: of the kept weights on the fold's own clips: ``best_val_loss val_map3 val_acc``, the last two with
-            ``_verified`` on the verified clips alone where there are any, and ``val_map3_single_crop``.
-        train: float32 (n_train, n_classes), every training clip in manifest order.
-        test: float32 (n_test, n_classes), the test table's order.
-        splits: str (n_train,): ``val`` for the fold's own clips, ``train``, ``holdout`` for those that only chose the
-            epoch, and ``unused`` for those that took no part.
+        history: metrics of each epoch: ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc
+            val_map3`` in epochs that were validated, and ``holdout_loss`` if there are holdout clips.
+        times: end of each epoch, in milliseconds since 1970.
+        best_epoch: the epoch, from 0, whose weights are kept: the one with the smallest loss, or the last.
+        scores: of the kept weights on the validation clips: ``best_val_loss val_map3 val_acc``, ``val_map3_verified
+            val_acc_verified`` on the verified ones among them, and ``val_map3_single_crop``.
+        train: float32 (n_train, n_classes), predictions of the training clips in manifest order.
+        test: float32 (n_test, n_classes), predictions of the test clips in the test table's order.
+        splits: str (n_train,), see `assign_splits`.
         summary: the model, layer by layer.
-        folder: holds ``best.weights.h5`` and ``tensorboard/``.
-        seconds: how long it took, in all sittings.
+        folder: contains ``best.weights.h5`` and ``tensorboard/``.
+        seconds: training time without interruptions.
     """
 
     history: list[dict[str, float]]
@@ -68,8 +67,9 @@ class FoldResult:
 
     @property
     def held_out(self) -> np.ndarray:
-        """Bool (n_train,): the fold's own clips, which it did not train on."""
-        return self.splits == "val"
+        """Bool (n_train,): the validation clips of the fold."""
+        mask: np.ndarray = self.splits == "val"
+        return mask
 
 
 def train_fold(
@@ -79,84 +79,73 @@ def train_fold(
     on_epoch: Callable[[int, dict[str, float], int], None] = lambda epoch, metrics, milliseconds: None,
     checkpoint: Path | None = None,
 ) -> FoldResult:
-    """Train `dataset.config.model` on all clips but the fold's own, and predict every clip with the weights kept.
+    """Train `dataset.config.model` on the fold's training clips and predict every clip with the kept weights.
 
     Args:
         dataset: decoded clips and folds.
         fold: from 0.
         folder: an existing folder for weights and event files.
-        on_epoch: called after every epoch with its number, its metrics, and when it ended in milliseconds since 1970;
-            those of an earlier sitting come again first, all the same.
-        checkpoint: a file that is written after every epoch, before `on_epoch` is called. If it is there, the training
-            goes on from it.
+        on_epoch: called after every epoch with its number, its metrics, and its end in milliseconds since 1970. If
+            training resumes, it is called for the earlier epochs first.
+        checkpoint: a file that is written after every epoch, before `on_epoch` is called. If it exists, training
+            resumes from it.
 
     Raises:
-        ConfigError: there is no such fold, or no clip is left to train on.
-        FsatError: the loss became NaN or infinite, or the checkpoint cannot be written.
+        ConfigError: there is no such fold, or it has no training clips.
+        FsatError: the loss is not finite, or the checkpoint cannot be written.
     """
     started = time.monotonic()
-    config, n_classes = dataset.config, len(dataset.labels)
+    config = dataset.config
     check_fold(fold, config)
-    splits = split(dataset, fold)
+    splits = assign_splits(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
-    taught = splits == "train"
-    lessons = Lessons(dataset.target_classes[taught], dataset.trusted[taught], n_classes, dataset.certainty[taught])
-    clips = TrainingClips(dataset.train.take(taught), lessons, config)
-    steps = [clips.n_batches(epoch) for epoch in range(config.max_epochs)]
-    n_steps = sum(steps)
-    model = build_for_training(config, n_classes, n_steps)
-    _standardise(model, clips)
-    _follow_statistics(model, clips.n_batches(0))
-    with Progress(f"fold {fold} of {config.n_folds}", n_steps) as progress:
-        own, aside = (
-            (dataset.train.take(splits == name), dataset.targets[splits == name]) for name in ("val", "holdout")
-        )
-        watch = Watch(config, fold, own, aside if len(aside[1]) else None, int(taught.sum()), progress)
-        earlier = restore(checkpoint, model, watch) if checkpoint else 0.0
-        n_before = len(watch.history)
-        before = Before(tuple(watch.history), sum(steps[:n_before]))
-        progress.advance(before.n_steps)
-        for epoch in range(n_before):
-            on_epoch(epoch, watch.history[epoch], watch.times[epoch])
+    clips = _training_clips(dataset, splits == "train")
+    model = build_for_training(
+        config, len(dataset.labels), sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
+    )
+    adapt_normalization(model, clips)
+    limit_momentum(model, clips.n_batches(0))
+    validation = Validation(config, _labelled(dataset, splits == "val"), _labelled(dataset, splits == "holdout"))
+    state = restore(checkpoint, model, fold) if checkpoint else TrainingState()
+    earlier_seconds = state.seconds
 
-        def after_epoch() -> None:
-            if checkpoint:
-                seconds = earlier + time.monotonic() - started
-                Checkpoint(
-                    variables_of(model), watch.kept_weights, watch.kept_epoch, watch.n_averaged, watch.history,
-                    watch.times, seconds,
-                ).write(checkpoint)  # fmt: skip
-            on_epoch(len(watch.history) - 1, watch.history[-1], watch.times[-1])
+    def report(epoch: int) -> None:
+        on_epoch(epoch, state.history[epoch], state.times[epoch])
 
-        callbacks = keras.callbacks.CallbackList(
-            callbacks_of(watch, config), model=model, epochs=config.max_epochs, steps=steps[0]
-        )
-        fit(callbacks, lambda epoch: clips.batches(fold, epoch), config, n_steps, before, after_epoch)
+    def save_and_report() -> None:
+        state.seconds = earlier_seconds + time.monotonic() - started
+        if checkpoint:
+            write_checkpoint(checkpoint, state, model)
+        report(state.n_epochs - 1)
+
+    for epoch in range(state.n_epochs):
+        report(epoch)
+    fit(model, clips, fold, validation, state, save_and_report)
     interrupts.check()
 
-    model.set_weights(watch.kept_weights)
+    model.set_weights(state.weights)
     save_weights(model, folder / WEIGHTS)
-    write_events(watch.history, watch.times, folder / "tensorboard")
-    train_predictions = predict_clips(model, dataset.train, config)
-    test_predictions = predict_or_prior(model, dataset.test, config, label_prior(dataset.targets, n_classes))
-    scores = _scores(dataset, splits == "val", train_predictions)
-    if config.eval_crops > 1:
-        single = Predictor(own[0], replace(config, eval_crops=1), keep=False)
-        scores["val_map3_single_crop"] = map_at_k(single(model)[0], own[1])
+    write_events(state.history, state.times, folder / "tensorboard")
+    train = predict_clips(model, dataset.train, config)
+    test = predict_clips(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
+    scores = _scores(dataset, splits == "val", train, model)
     summary = io.StringIO()
     model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
-    seconds = earlier + time.monotonic() - started
+    seconds = earlier_seconds + time.monotonic() - started
     return FoldResult(
-        watch.history, watch.times, watch.kept_epoch, scores, train_predictions, test_predictions, splits,
-        summary.getvalue(), folder, seconds,
-    )  # fmt: skip
+        state.history, state.times, state.best_epoch, scores, train, test, splits, summary.getvalue(), folder, seconds
+    )
 
 
-def split(dataset: Dataset, fold: int) -> np.ndarray:
-    """What each training clip is to a fold: str (n_train,), see `FoldResult.splits`.
+def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
+    """Assign each training clip to a split of a fold.
+
+    Returns:
+        str (n_train,): ``val`` for the fold's validation clips, ``train``, ``holdout`` for clips that only select the
+        best epoch, and ``unused`` for clips without target class or weight.
 
     Raises:
-        ConfigError: no clip is left to train on.
+        ConfigError: there are no training clips.
     """
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
@@ -164,57 +153,97 @@ def split(dataset: Dataset, fold: int) -> np.ndarray:
     unused = (dataset.target_classes < 0) | (~dataset.trusted & (max(weights) == 0))
     splits[(splits == "train") & unused] = "unused"
     if config.holdout:
-        candidates = splits == "train"
-        aside = hold_aside(dataset.manifest.train[candidates], dataset.targets[candidates], config, fold)
-        splits[np.flatnonzero(candidates)[aside]] = "holdout"
+        candidates = np.flatnonzero(splits == "train")
+        holdout = hold_aside(dataset.manifest.train.iloc[candidates], dataset.targets[candidates], config, fold)
+        splits[candidates[holdout]] = "holdout"
     train = splits == "train"
     if not train.any() or (min(weights) == 0 and not dataset.trusted[train].any()):
         raise ConfigError(
-            f"fold={fold}: no clip is left to train on with unverified_weight={config.unverified_weight} and "
+            f"fold={fold}: no training clips with unverified_weight={config.unverified_weight} and "
             f"labels_run_id={config.labels_run_id}; give unverified clips a weight above 0"
         )
     return splits
 
 
-def untaught(dataset: Dataset, splits: np.ndarray) -> list[str]:
-    """Labels that no clip of the split ``train`` is taught as: all of theirs are left out, replaced or held aside."""
-    taught = np.unique(dataset.target_classes[splits == "train"])
-    return [label for i, label in enumerate(dataset.labels) if i not in taught]
+def labels_without_clips(dataset: Dataset, splits: np.ndarray) -> list[str]:
+    """Return the labels that no clip of the split ``train`` has as target class."""
+    classes = set(dataset.target_classes[splits == "train"].tolist())
+    return [label for i, label in enumerate(dataset.labels) if i not in classes]
 
 
-def _scores(dataset: Dataset, own: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    scores = {"best_val_loss": log_loss(predictions[own], dataset.targets[own])}
-    for suffix, mask in (("", own), ("_verified", own & dataset.verified)):
-        if mask.any():
-            scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
-            scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
-    return scores
+def adapt_normalization(model: keras.Model, clips: TrainingClips) -> None:
+    """Set the statistics of normalization layers: mean and deviation of the training clips."""
+    keras = import_keras()
+    import tensorflow as tf
+
+    from fsat.models.layers import BandNorm
+
+    for layer in model.layers:
+        if isinstance(layer, BandNorm) and clips.levels:
+            layer.set_levels(*clips.levels)
+        elif isinstance(layer, keras.layers.Normalization):
+            signature = tf.TensorSpec((None, *clips.config.dim), tf.float32)
+            predictor = Predictor(clips.clips, clips.config)
+            layer.adapt(tf.data.Dataset.from_generator(predictor.batches, output_signature=signature))
 
 
-def _standardise(model: keras.Model, clips: TrainingClips) -> None:
-    """Give the model the mean and deviation of each coefficient or band over the training clips, if it takes them."""
-    if clips.levels:
-        from fsat.models.logmel import BANDS
+def limit_momentum(model: keras.Model, n_batches: int) -> None:
+    """Limit the moving averages of batch normalization to about one epoch of `n_batches`.
 
-        model.get_layer(BANDS).settle(*clips.levels)
-    elif clips.config.use_mfcc:
-        import tensorflow as tf
-
-        from fsat.models.mfcc import STANDARDISE
-
-        crops = tf.data.Dataset.from_generator(
-            Predictor(clips.clips, clips.config).batches,
-            output_signature=tf.TensorSpec((None, *clips.config.dim), tf.float32),
-        )
-        model.get_layer(STANDARDISE).adapt(crops)
-
-
-def _follow_statistics(model: keras.Model, n_batches: int) -> None:
-    """Let batch normalisation average over about one epoch.
-
-    Keras's momentum of 0.99 averages over a hundred batches. A small dataset has two batches an epoch, so validation
-    would see the statistics of fifty epochs ago, and early stopping would end the training before it began.
+    Keras's momentum of 0.99 averages over a hundred batches. A small dataset has two batches per epoch, so validation
+    would use statistics of fifty epochs, and early stopping would end the training too soon.
     """
+    keras = import_keras()
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = float(min(layer.momentum, 1 - 1 / max(2, n_batches)))
+
+
+def write_events(history: Sequence[dict[str, float]], times: Sequence[int], folder: Path) -> None:
+    """Write TensorBoard event files, with Keras's names, in ``train/`` and ``validation/``.
+
+    Args:
+        history: metrics of each epoch.
+        times: end of each epoch, in milliseconds since 1970.
+        folder: made if missing.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    curves = {"train": ("loss", "acc", "learning_rate"), "validation": ("val_loss", "val_acc", "val_map3")}
+    for name, keys in curves.items():
+        writer = EventFileWriter(str(folder / name))
+        for epoch, (metrics, milliseconds) in enumerate(zip(history, times, strict=True)):
+            values = [
+                Summary.Value(tag=f"epoch_{key.removeprefix('val_')}", simple_value=metrics[key])
+                for key in keys
+                if key in metrics
+            ]
+            writer.add_event(Event(wall_time=milliseconds / 1000, step=epoch, summary=Summary(value=values)))
+        writer.close()
+
+
+def _training_clips(dataset: Dataset, train: np.ndarray) -> TrainingClips:
+    targets = Targets(
+        dataset.target_classes[train], dataset.trusted[train], len(dataset.labels), dataset.certainty[train]
+    )
+    return TrainingClips(dataset.train.take(train), targets, dataset.config)
+
+
+def _labelled(dataset: Dataset, mask: np.ndarray) -> tuple[Clips, np.ndarray]:
+    return dataset.train.take(mask), dataset.targets[mask]
+
+
+def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: keras.Model) -> dict[str, float]:
+    """Score the validation clips; see `FoldResult.scores`."""
+    scores = {"best_val_loss": log_loss(predictions[val], dataset.targets[val])}
+    for suffix, mask in (("", val), ("_verified", val & dataset.verified)):
+        if mask.any():
+            scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
+            scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
+    if dataset.config.eval_crops > 1:
+        clips, classes = _labelled(dataset, val)
+        single_crop = Predictor(clips, replace(dataset.config, eval_crops=1), keep=False)
+        scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], classes)
+    return scores

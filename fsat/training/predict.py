@@ -1,8 +1,8 @@
-"""Class probabilities of clips by one trained model: fixed crops, averaged, the same on every run."""
+"""Predict clips by trained models: the mean over fixed crops, reproducible bit by bit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,10 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips
 from fsat.data.feature_store import fixed_features
-from fsat.data.logmel import spectra
+from fsat.data.logmel import crop_frames, spectra
+from fsat.data.mfcc import fixed_crops, model_input
 from fsat.parallel.executor import Threads
-from fsat.training.batches import AHEAD, WORKERS, average_crops, evaluation_batches, evaluation_crops
+from fsat.training.batches import AHEAD, WORKERS
 
 if TYPE_CHECKING:
     import keras
@@ -22,70 +23,85 @@ CROPS_PER_BATCH = 64
 
 
 class Predictor:
-    """Predicts the same clips again and again: by one model after every epoch, or by many that share their features.
+    """Predict the same clips repeatedly: by one model after every epoch, or by several that share their features.
 
-    MFCC and spectrograms are computed once and kept, in the clips' store where they have one.
+    MFCC and spectrograms are computed once and cached with the clips.
 
     Args:
-        clips: decoded clips; unusable ones, of length 0, get no prediction.
-        config: of the model, or of all the models that share crops and features.
-        keep: whether MFCC may be kept.
+        clips: decoded clips; those of length 0 are unusable.
+        config: of the model, or of all models, which share crops and features.
+        keep: whether to cache MFCC.
     """
 
     def __init__(self, clips: Clips, config: Config, keep: bool = True) -> None:
         self.clips, self.config = clips, config
         self.usable = clips.lengths > 0
-        self._features = fixed_features(clips, config) if config.use_mfcc and keep else None
+        self._mfcc = fixed_features(clips, config) if config.use_mfcc and keep else None
         self._spectra = spectra(clips, config) if config.use_logmel else None
-        self.crops = evaluation_crops(clips, config, self._spectra)
+        if self._spectra:
+            n_frames = self._spectra.n_frames
+            self.crops = fixed_crops(n_frames, config, crop_frames(n_frames, config))
+        else:
+            self.crops = fixed_crops(clips.lengths, config)
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """The models' inputs of all fixed crops, in the order of `crops`, as `evaluation_batches` yields them."""
-        if self._features is None:
-            return evaluation_batches(self.clips, self.config, CROPS_PER_BATCH, self._spectra)
-        total = len(self.crops.which)
-        return Threads(WORKERS, AHEAD).map(
-            lambda first: self._features.rows(first, min(first + CROPS_PER_BATCH, total)),
-            range(0, total, CROPS_PER_BATCH),
-        )
+    def batches(self, batch_size: int = CROPS_PER_BATCH) -> Generator[np.ndarray]:
+        """Iterate over the models' inputs for all fixed crops, in the order of `crops`.
+
+        Yields:
+            float32 (batch, *config.dim); log-mel spectrograms have more frames where `eval_duration` allows it.
+        """
+        return Threads(WORKERS, AHEAD).map(self._inputs, self.crops.batches(batch_size))
+
+    def _inputs(self, batch: slice) -> np.ndarray:
+        if self._mfcc is not None:
+            return self._mfcc.rows(batch.start, batch.stop)
+        indices, starts = self.crops.which[batch], self.crops.starts[batch]
+        length = int(self.crops.lengths[batch.start])
+        if self._spectra:
+            return self._spectra.crops(indices, starts, length)[..., np.newaxis]
+        return model_input(self.clips.crops(indices, starts, length), self.config)
 
     def __call__(self, *models: keras.Model) -> list[np.ndarray]:
-        """Predict by each model, batch by batch, so that each input is made once for all of them.
+        """Predict by each model; every batch of inputs is made once for all of them.
 
         Returns:
             for each model float32 (n_clips, n_classes); rows sum to 1, rows of unusable clips are NaN.
         """
-        parts: list[list[np.ndarray]] = [[] for _ in models]
+        outputs: list[list[np.ndarray]] = [[] for _ in models]
         for batch in self.batches():
-            for model, part in zip(models, parts, strict=True):
-                part.append(np.asarray(model.predict_on_batch(batch)))
+            for model, parts in zip(models, outputs, strict=True):
+                parts.append(np.asarray(model.predict_on_batch(batch)))
                 interrupts.check()
-        results = []
-        for model, part in zip(models, parts, strict=True):
-            result = np.full((len(self.clips), model.output_shape[-1]), np.nan, dtype=np.float32)
-            if part:
-                predictions = np.empty((len(self.crops.which), model.output_shape[-1]), dtype=np.float32)
-                predictions[self.crops.places] = np.concatenate(part)
-                result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
-            results.append(result)
-        return results
+        return [self._average(parts, model.output_shape[-1]) for model, parts in zip(models, outputs, strict=True)]
+
+    def _average(self, parts: list[np.ndarray], n_classes: int) -> np.ndarray:
+        """Average a model's outputs over the crops of each clip."""
+        result = np.full((len(self.clips), n_classes), np.nan, dtype=np.float32)
+        if parts:
+            predictions = np.empty((len(self.crops.which), n_classes), dtype=np.float32)
+            predictions[self.crops.places] = np.concatenate(parts)
+            result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
+        return result
 
 
-def predict_clips(model: keras.Model, clips: Clips, config: Config) -> np.ndarray:
-    """Probabilities of decoded clips.
+def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Average predictions over the fixed crops of each clip.
 
     Args:
-        model: takes (batch, *config.dim).
-        clips: at ``config.sampling_rate``.
+        predictions: (n_crops, n_classes), clip after clip.
+        counts: int (n_clips,), number of crops of each clip, at least 1.
 
     Returns:
-        float32 (n_clips, n_classes); rows sum to 1, rows of unusable clips are NaN.
+        float32 (n_clips, n_classes).
     """
-    return Predictor(clips, config)(model)[0]
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    sums = np.add.reduceat(predictions.astype(np.float64), starts, axis=0)
+    mean: np.ndarray = (sums / counts[:, np.newaxis]).astype(np.float32)
+    return mean
 
 
-def predict_or_prior(model: keras.Model, clips: Clips, config: Config, prior: np.ndarray) -> np.ndarray:
-    """As `predict_clips`, with `prior` (n_classes,) as the row of every clip that is unusable."""
-    result = predict_clips(model, clips, config)
+def predict_clips(model: keras.Model, clips: Clips, config: Config, prior: np.ndarray | float = np.nan) -> np.ndarray:
+    """Return predictions float32 (n_clips, n_classes) by one model; unusable clips get the `prior`, (n_classes,)."""
+    (result,) = Predictor(clips, config)(model)
     result[clips.lengths == 0] = prior
     return result

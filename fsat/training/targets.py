@@ -1,7 +1,7 @@
-"""What the model is told about each clip, and with what weight, as the targets of a batch.
+"""Targets and weights of the training clips.
 
-A verified clip, or one whose label `verify` has accepted or set, is *trusted*, and counts by how sure that is; the
-others count by ``unverified_weight``, and by the configured loss (`fsat.models.losses`).
+A clip is *trusted* if its label was verified by hand, or accepted or set by `verify`; it is weighted by the certainty
+of its label. All other clips have the weight ``unverified_weight`` and the configured loss (`fsat.models.losses`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fsat.training.augment import Draws
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What is taught about the training clips.
+class Targets:
+    """Target class and weight of each training clip.
 
     Attributes:
-        classes: int (n,), the class that each clip is taught as; -1 for one that is left out.
-        trusted: bool (n,), the class was checked.
-        n_classes: how many classes there are.
-        certainty: float32 (n,), in [0, 1], how sure the class is where it is trusted; None where that is 1.
+        classes: int (n,), target classes; -1 for a clip without one.
+        trusted: bool (n,).
+        n_classes: number of classes.
+        certainty: float32 (n,), in [0, 1], weights of trusted clips; None for 1.
     """
 
     classes: np.ndarray
@@ -32,38 +32,45 @@ class Lessons:
     certainty: np.ndarray | None = None
 
     def weights(self, config: Config, epoch: int) -> np.ndarray:
-        """Of each clip in the loss, float32 (n,); 0 for one that takes no part in the epoch."""
+        """Return each clip's weight in the loss of an epoch, float32 (n,); clips of weight 0 are not trained on."""
         certainty = 1 if self.certainty is None else self.certainty
         weights = np.where(self.trusted, certainty, config.unverified_weight_at(epoch))
         return np.where(self.classes < 0, 0, weights).astype(np.float32)
 
 
-def targets_of(lessons: Lessons, weights: np.ndarray, draws: Draws, some: slice, config: Config) -> np.ndarray:
-    """The targets of a batch.
+def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
+    """Encode the targets of a batch: one-hot rows times weight, mixed and smoothed.
 
     Args:
-        lessons: about all training clips.
+        targets: of all training clips.
         weights: float32, of all training clips in this epoch.
-        draws: the epoch.
-        some: the batch's places in it.
+        draws: the random parameters of the epoch.
+        batch: the batch's range within the epoch.
         config: gives loss and label smoothing.
 
     Returns:
-        float32 (batch, n_classes), or (batch, 3, n_classes) where the loss is not linear.
+        float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`.
     """
-    rows = draws.order[some]
-    own = np.eye(lessons.n_classes, dtype=np.float32)[lessons.classes[rows]] * weights[rows, np.newaxis]
-    parts = [(own, lessons.trusted[rows])]
-    if draws.shares is not None:
-        share, partner = draws.shares[some, np.newaxis], draws.partners[some]
-        parts = [(share * own, parts[0][1]), ((1 - share) * own[partner], parts[0][1][partner])]
-    smooth, level = 1 - config.label_smoothing, config.label_smoothing / lessons.n_classes
+    clips = draws.order[batch]
+    rows = np.eye(targets.n_classes, dtype=np.float32)[targets.classes[clips]] * weights[clips, np.newaxis]
+    trusted = targets.trusted[clips]
+    parts = [(rows, trusted)]
+    if draws.shares is not None and draws.partners is not None:
+        share, partner = draws.shares[batch, np.newaxis], draws.partners[batch]
+        parts = [(share * rows, trusted), ((1 - share) * rows[partner], trusted[partner])]
     if is_linear(config):
-        total = sum(part for part, _ in parts)
-        return smooth * total + level * total.sum(axis=1, keepdims=True) if config.label_smoothing else total
-    result = np.zeros((len(rows), 3, lessons.n_classes), dtype=np.float32)
-    for i, (part, trusted) in enumerate(parts):
-        result[trusted, 0] += part[trusted]
-        result[~trusted, 1 + i] = part[~trusted]
-    result[:, 0] = smooth * result[:, 0] + level * result[:, 0].sum(axis=1, keepdims=True)
+        total = np.sum([part for part, _ in parts], axis=0)
+        return _smooth(total, config) if config.label_smoothing else total
+    result = np.zeros((len(clips), 3, targets.n_classes), dtype=np.float32)
+    for i, (part, is_trusted) in enumerate(parts):
+        result[is_trusted, 0] += part[is_trusted]
+        result[~is_trusted, 1 + i] = part[~is_trusted]
+    result[:, 0] = _smooth(result[:, 0], config)
     return result
+
+
+def _smooth(rows: np.ndarray, config: Config) -> np.ndarray:
+    """Distribute `label_smoothing` of each row's sum evenly over the classes."""
+    uniform = config.label_smoothing / rows.shape[1]
+    smoothed: np.ndarray = (1 - config.label_smoothing) * rows + uniform * rows.sum(axis=1, keepdims=True)
+    return smoothed
