@@ -279,7 +279,7 @@ def _reason(error: Exception, timeout: float) -> str:
         texts += f" {type(cause).__name__}: {cause}"
         causes = (getattr(cause, "reason", None), *cause.args, cause.__cause__)
         cause = next((cause for cause in causes if isinstance(cause, Exception)), None)
-    for word, meaning in (
+    for words, meaning in (
         ("TooManyRedirects", "too many redirects"),
         ("NameResolutionError", "unknown host, or no network"),
         ("ProxyError", "the proxy of the environment (https_proxy) cannot be used, or there is no network"),
@@ -288,11 +288,8 @@ def _reason(error: Exception, timeout: float) -> str:
         ("ReadTimeout", f"nothing came for {timeout:g} s"),
         ("refused", "the connection was refused"),
         ("unreachable", "the network is unreachable"),
-        ("IncompleteRead", "the connection was broken off"),
-        ("ConnectionReset", "the connection was broken off"),
-        ("RemoteDisconnected", "the connection was broken off"),
-        ("ProtocolError", "the connection was broken off"),
+        ("IncompleteRead|ConnectionReset|RemoteDisconnected|ProtocolError", "the connection was broken off"),
     ):
-        if word in texts:
+        if re.search(words, texts):
             return meaning
     return printable(error)[:300]
