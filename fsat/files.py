@@ -1,5 +1,13 @@
 """Write files whole or not at all, hash and lock them, and turn every disk error into one line.
 
+`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache.
+
+A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
+``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
+process that builds or removes it holds ``clips/<key>.lock``. Lock files stay: deleting one under a process that waits
+for it would let two processes build at once.
+
+
 The second half serves the cache folder. A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of
 all clips one after the other, and ``index.json``, their lengths, checksums and errors. While it is built it is
 ``clips/<key>.unfinished/``, and the process that builds or removes it holds ``clips/<key>.lock``. Lock files stay:
@@ -68,6 +76,30 @@ def replace_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Write a new folder whole or not at all.
+
+    Args:
+        path: the folder to make; it must not exist.
+
+    Yields:
+        an empty folder beside it to write to, which is renamed to `path` when the block ends without an error.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    os.replace(unfinished, path)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
