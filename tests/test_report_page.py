@@ -18,6 +18,7 @@ from stores import CLASSES, PLANTED
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.data.locate_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
+from fsat.tracking.fold_artifacts import is_test
 from fsat.tracking.runs import epoch_history, history
 from fsat.tracking.select_runs import FoldRun
 
@@ -134,7 +135,7 @@ def test_a_tagger_that_cannot_be_registered_has_a_page(study):
 def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, tmp_path, monkeypatch):
     run = study[0].run
     table = pd.read_csv(fetch(run.info.run_id, "predictions/clips.csv"), dtype=str, keep_default_na=False)
-    trained = Trained(table, study[0].dataset, run.info.start_time / 1000)
+    trained = Trained(table, is_test(table), study[0].dataset, run.info.start_time / 1000)
     where = [str(data)]
     there = find_clips(trained, where)
     assert (there.folder, there.note, there.before) == (data / "audio_train", "", None)
