@@ -127,16 +127,19 @@ def check_writable(path: Path) -> None:
         raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
 
 
+def _blake2b() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def hash_file(path: Path, algorithm: Any = _blake2b) -> str:
+    """Return the hash of a file's bytes in hex digits; the default is BLAKE2b, which is faster than SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the BLAKE2b of a file's bytes: 32 hex digits, faster than SHA-256."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return hash_file(path, "sha256")
 
 
 def key_of(facts: Any) -> str:
@@ -264,12 +267,11 @@ def _checksum(name: str, body: bytes) -> bytes:
 
 
 def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
-    """Check a file's size, and the checksums of evenly spaced parts of `CHECKED_BYTES` together, or of all.
+    """Check the size of a file of parts, and the CRC-32 of all parts, or of evenly spaced `CHECKED_BYTES` of them.
 
     Args:
-        path: the file, part after part.
-        sizes: int64 (n,), bytes of each part.
-        crcs: CRC-32 of each part.
+        path: the file.
+        sizes, crcs: int64 (n,), bytes of each part, and its CRC-32.
 
     Raises:
         Damaged: size or checksum differ, or the file cannot be read.
@@ -337,10 +339,7 @@ def lock_path(folder: Path) -> Path:
 
 @contextmanager
 def cache_errors(folder: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """Turn an OSError in the cache, or repeated damage, into an `FsatError` of one line.
-
-    `needed` returns how many more bytes are needed; it is called if the disk is full.
-    """
+    """Turn an OSError in the cache, or repeated damage, into one line; `needed` returns the bytes that are lacking."""
     try:
         yield
     except Damaged as damage:
