@@ -29,6 +29,8 @@ from fsat.options import Thresholds
 from fsat.tracking.select_runs import FoldRun, by_run_ids
 from fsat.tracking.verified_labels import fetch_labels, round_of
 
+pytestmark = pytest.mark.slow
+
 WRONG = {"bell_00.wav": "Cello", "cello_01.wav": "Flute", "flute_02.wav": "Bell", "bell_03.wav": "Flute"}
 LABELS = ["Bell", "Cello", "Flute"]
 SETTLED = ("accept", "relabel", "drop")
