@@ -15,14 +15,13 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.clips import Clips, Decoded, Floats, check_parts
 from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import (
     INDEX,
     UNFINISHED,
     Damaged,
     cache_errors,
-    check_parts,
     check_space,
     key_of,
     locked,
