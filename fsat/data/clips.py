@@ -31,7 +31,7 @@ CHECKED_BYTES = 2 << 30
 
 _CRC_BYTES = 1 << 20
 
-ABSENT = "there is no such clip"
+ABSENT = "the clip is absent"
 """Error of a row that `Clips.take` leaves empty."""
 
 
