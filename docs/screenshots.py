@@ -29,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from fsat.data.synth import RATE, synthesise
-from fsat.tracking.shared_view import link
+from fsat.tracking.descriptions import view_link
 
 IMAGES = Path(__file__).parent / "images"
 COLOURS = 192
@@ -114,7 +114,7 @@ def shoot_ui(folder: Path) -> None:
         f"localStorage.setItem({key!r}, {json.dumps(value)!r});" for key, value in BROWSER_STORAGE.items()
     )
     with server(command, folder, "health") as address, chromium() as browser:
-        names = {"experiment": EXPERIMENT, "view": link(EXPERIMENT)}
+        names = {"experiment": EXPERIMENT, "view": view_link(EXPERIMENT)}
         names["table"] = names["view"].replace("CHART", "TABLE")
         for name, view in VIEWS.items():
             if view.run:

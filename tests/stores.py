@@ -18,7 +18,7 @@ from helpers import make_dataset
 
 if TYPE_CHECKING:
     from fsat.commands.ensemble import Ensembled
-    from fsat.tracking.fold_artifacts import FoldRun
+    from fsat.tracking.select_runs import FoldRun
 
 CLASSES = ("Bell", "Cel<i>lo", "Flute")
 PLANTED = "bell_00.wav"
@@ -57,7 +57,7 @@ class TrainedStudy:
     @property
     def fold_runs(self) -> list[FoldRun]:
         """The runs of both folds, as the current store has them."""
-        from fsat.tracking.fold_artifacts import by_run_ids
+        from fsat.tracking.select_runs import by_run_ids
 
         return by_run_ids(self._results()[0])
 

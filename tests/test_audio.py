@@ -25,32 +25,27 @@ def noise(n_samples: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("subtype", "step"),
+    ("format", "subtype", "step"),
     [
-        ("PCM_U8", 2**-7),
-        ("PCM_16", 2**-15),
-        ("PCM_24", 2**-23),
-        ("PCM_32", 2**-24),  # as fine as float32 can tell
-        ("FLOAT", 1e-9),
-        ("DOUBLE", 1e-9),
+        ("WAV", "PCM_U8", 2**-7),
+        ("WAV", "PCM_16", 2**-15),
+        ("WAV", "PCM_24", 2**-23),
+        ("WAV", "PCM_32", 2**-24),  # the resolution of float32
+        ("WAV", "FLOAT", 1e-9),
+        ("WAV", "DOUBLE", 1e-9),
+        ("FLAC", "PCM_S8", 2**-7),
+        ("FLAC", "PCM_16", 2**-15),
+        ("FLAC", "PCM_24", 2**-23),
     ],
 )
-def test_wav_of_every_width(tmp_path: Path, subtype: str, step: float) -> None:
-    samples = noise(2000)
-    path = write_wav(tmp_path / "clip.wav", samples, RATE, subtype)
+def test_lossless_formats_of_every_width(tmp_path: Path, format: str, subtype: str, step: float) -> None:
+    samples, path = noise(2000), tmp_path / "clip.wav"  # whatever the format: the name does not matter
+    sf.write(path, samples, RATE, subtype=subtype, format=format)
+    assert read_header(path).frames == 2000
     decoded = decode(path, RATE)
     assert decoded.dtype == np.float32
     assert decoded.shape == (2000,)
     np.testing.assert_allclose(decoded, samples, atol=1.01 * step)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
-def test_flac_gives_back_its_samples(tmp_path: Path, subtype: str) -> None:
-    samples = noise(2000)
-    path = tmp_path / "clip.flac"
-    sf.write(path, samples, RATE, subtype=subtype)
-    step = {"PCM_S8": 2**-7, "PCM_16": 2**-15, "PCM_24": 2**-23}[subtype]
-    np.testing.assert_allclose(decode(path, RATE), samples, atol=1.01 * step)
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".mp3"])
@@ -74,14 +69,6 @@ def test_bytes_and_path_give_the_same(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(decode(source, RATE), expected)
 
 
-def test_the_name_says_nothing_about_the_format(tmp_path: Path) -> None:
-    samples = noise(1000)
-    sf.write(tmp_path / "clip.flac", samples, RATE)
-    path = (tmp_path / "clip.flac").rename(tmp_path / "clip.wav")
-    assert decode(path, RATE).shape == (1000,)
-    assert read_header(path).frames == 1000
-
-
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_channels_are_averaged(tmp_path: Path, suffix: str, channels: int) -> None:
@@ -92,16 +79,10 @@ def test_channels_are_averaged(tmp_path: Path, suffix: str, channels: int) -> No
     np.testing.assert_allclose(decode(path, RATE), expected, atol=0.02 if suffix == ".ogg" else 1e-4)
 
 
-def test_opposite_channels_cancel(tmp_path: Path) -> None:
-    left = noise(500)
-    path = write_wav(tmp_path / "clip.wav", np.stack([left, -left], axis=1), RATE, "FLOAT")
-    assert not decode(path, RATE).any()
-
-
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize(("target", "frequency"), [(16000, 440.0), (16000, 3000.0), (44100, 1000.0), (100, 10.0)])
 def test_resampling_keeps_a_sine(tmp_path: Path, rate: int, target: int, frequency: float) -> None:
-    """Its frequency, amplitude, place and length: the samples are those of the same sine at the other rate."""
+    """The samples are those of the same sine at the other rate."""
     seconds = 4.0 if target == 100 else 0.5
     path = write_wav(tmp_path / "clip.wav", tone(frequency, seconds, rate), rate, "FLOAT")
     decoded = decode(path, target)
@@ -149,10 +130,10 @@ def test_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("rate", [RATE, 44100])
-def test_one_sample_that_is_no_number(tmp_path: Path, value: float, subtype: str, channels: int, rate: int) -> None:
+@pytest.mark.parametrize(
+    ("subtype", "channels", "rate"), [("FLOAT", 1, RATE), ("DOUBLE", 2, RATE), ("FLOAT", 2, 44100)]
+)
+def test_a_sample_that_is_no_number(tmp_path: Path, value: float, subtype: str, channels: int, rate: int) -> None:
     samples = np.zeros((300, channels))
     samples[200, -1] = value
     path = write_wav(tmp_path / "clip.wav", samples, rate, subtype)
@@ -161,41 +142,24 @@ def test_one_sample_that_is_no_number(tmp_path: Path, value: float, subtype: str
     assert one_line(caught.value) == "NaN or infinite samples"
 
 
-def test_a_float64_sample_beyond_float32_is_infinite(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "clip.wav", np.array([0.0, 1e300, 0.0]), RATE, "DOUBLE")
+@pytest.mark.parametrize(
+    ("samples", "rate", "subtype"),
+    [
+        (np.array([0.0, 1e300, 0.0]), RATE, "DOUBLE"),  # beyond float32
+        (np.where(np.arange(4410) % 40 < 20, 3e38, -3e38), 44100, "FLOAT"),  # resampling overshoots
+    ],
+)
+def test_samples_that_become_infinite(tmp_path: Path, samples: np.ndarray, rate: int, subtype: str) -> None:
     with pytest.raises(AudioError, match="NaN or infinite samples"):
-        decode(path, RATE)
+        decode(write_wav(tmp_path / "clip.wav", samples, rate, subtype), RATE)
 
 
-def test_samples_that_resampling_makes_infinite(tmp_path: Path) -> None:
-    square = np.where(np.arange(4410) % 40 < 20, 3e38, -3e38)  # finite, but it overshoots
-    path = write_wav(tmp_path / "clip.wav", square, 44100, "FLOAT")
-    with pytest.raises(AudioError, match="NaN or infinite samples"):
-        decode(path, RATE)
-
-
-def _text(path: Path) -> None:
-    path.write_text("no sound, only words\n" * 50)
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _zeros(path: Path) -> None:
-    path.write_bytes(bytes(5000))
-
-
-def _no_samples(path: Path) -> None:
-    write_wav(path, np.zeros(0), RATE)
-
-
-def _header_only(path: Path) -> None:
+def header_only(path: Path) -> None:
     write_wav(path, noise(1000), RATE)
     path.write_bytes(path.read_bytes()[:20])
 
 
-def _half_an_ogg(path: Path) -> None:
+def half_an_ogg(path: Path) -> None:
     sf.write(path, noise(44100), 44100, format="OGG")
     path.write_bytes(path.read_bytes()[:2000])
 
@@ -203,13 +167,14 @@ def _half_an_ogg(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (_text, "unreadable audio (Format not recognised)"),
-        (_empty, "empty file"),
-        (_zeros, "unreadable audio (Format not recognised)"),
-        (_no_samples, "no samples in it"),
-        (_header_only, "unreadable audio"),
-        (_half_an_ogg, "unreadable audio"),
+        (lambda path: path.write_text("no sound, only words\n" * 50), "unreadable audio (Format not recognised)"),
+        (lambda path: path.write_bytes(b""), "empty file"),
+        (lambda path: path.write_bytes(bytes(5000)), "unreadable audio (Format not recognised)"),
+        (lambda path: write_wav(path, np.zeros(0), RATE), "no samples in it"),
+        (header_only, "unreadable audio"),
+        (half_an_ogg, "unreadable audio"),
     ],
+    ids=["text", "empty", "zeros", "no samples", "header only", "half an ogg"],
 )
 @pytest.mark.parametrize("suffix", [".wav", ".raw"])
 def test_not_a_clip(tmp_path: Path, make: Callable[[Path], None], reason: str, suffix: str) -> None:
@@ -219,7 +184,7 @@ def test_not_a_clip(tmp_path: Path, make: Callable[[Path], None], reason: str, s
         with pytest.raises(AudioError) as caught:
             use(path)
         message = one_line(caught.value)
-        if suffix == ".wav":  # libsndfile asks for the layout of .raw
+        if suffix == ".wav":  # libsndfile needs the layout of .raw
             assert message.startswith(reason)
         assert str(tmp_path) not in message  # the caller names the file
 
@@ -231,28 +196,22 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_truncated_flac(tmp_path: Path, share: float) -> None:
+def test_truncated_files(tmp_path: Path, share: float) -> None:
     path = tmp_path / "clip.flac"
     sf.write(path, noise(44100), 44100)
     raw = path.read_bytes()
     with pytest.raises(AudioError, match=r"^unreadable audio \(.+\)$"):
         decode(raw[: int(share * len(raw))], RATE)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_truncated_wav(tmp_path: Path, share: float) -> None:
-    """A download that broke off: the header promises more samples than the file has."""
     path = write_wav(tmp_path / "clip.wav", noise(44100), 44100)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(AudioError, match="truncated"):
-        read_header(path)
-    with pytest.raises(AudioError, match="truncated"):
-        decode(path, RATE)
+    for use in (read_header, lambda path: decode(path, RATE)):
+        with pytest.raises(AudioError, match="truncated"):
+            use(path)
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000, 0x80000000])
 def test_wav_from_a_pipe(tmp_path: Path, length: int) -> None:
-    """ffmpeg, SoX and arecord cannot know the length when they write into a pipe, and promise the most there can be."""
+    """ffmpeg, SoX and arecord do not know the length when they write into a pipe, and write the greatest number."""
     path = write_wav(tmp_path / "clip.wav", noise(1000), RATE)
     raw = bytearray(path.read_bytes())
     assert raw[36:40] == b"data"
@@ -292,17 +251,13 @@ def test_even_crops_are_evenly_spaced(n_samples: int, length: int, count: int, s
     assert result[-1] + length <= n_samples
 
 
-@pytest.mark.parametrize(("n_samples", "length", "start"), [(4, 4, 0), (2, 4, -1), (2, 6, -2), (1, 1, 0), (1, 5, -2)])
+@pytest.mark.parametrize(("n_samples", "length", "start"), [(4, 4, 0), (2, 4, -1), (2, 6, -2), (1, 1, 0), (1, 4, -1)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_even_crops_centre_a_short_clip_once(n_samples: int, length: int, start: int, count: int) -> None:
     assert even_starts(n_samples, length, count) == [start]
 
 
-def test_even_crops_of_an_odd_gap_are_centred_to_a_sample() -> None:
-    assert even_starts(1, 4, 3) in ([-1], [-2])
-
-
-def test_number_and_places_of_even_crops() -> None:
+def test_even_crops_are_within_the_clip() -> None:
     for n_samples in range(1, 30):
         for length in range(1, 30):
             for count in (1, 2, 3, 10):

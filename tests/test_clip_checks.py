@@ -1,4 +1,4 @@
-"""Files that have not been touched since they were checked are not read again."""
+"""Files that have not changed since they were checked are not read again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_CLIPS = 18
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
+    """A cache folder for the test."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -35,16 +35,16 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are hashed; no change is too recent to be remembered."""
-    seen: list[str] = []
+    names: list[str] = []
     hash_file = clip_checks.hash_file
 
     def counted(path: Path) -> str:
-        seen.append(path.name)
+        names.append(path.name)
         return hash_file(path)
 
     monkeypatch.setattr(clip_checks, "hash_file", counted)
     monkeypatch.setattr(clip_checks, "RACY_SECONDS", 0.0)
-    return seen
+    return names
 
 
 def check(folder: Path, *more: str) -> list[ClipFacts]:
@@ -90,7 +90,7 @@ def test_a_file_that_was_just_changed_is_not_remembered(data: Path, reads, monke
     assert not clip_checks.memo_path((data / "audio_train").resolve()).exists()
 
 
-def test_bad_clips_are_looked_at_every_time(data: Path, reads, tmp_path: Path) -> None:
+def test_unusable_clips_are_checked_every_time(data: Path, reads, tmp_path: Path) -> None:
     folder = data / "audio_train"
     (folder / "bell_00.wav").write_bytes(b"no sound")
     for _ in range(2):

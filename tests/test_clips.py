@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> list[ClipFile]:
 # --- views and crops -------------------------------------------------------------------------------
 
 
-def some_clips() -> tuple[Clips, list[np.ndarray]]:
+def example_clips() -> tuple[Clips, list[np.ndarray]]:
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=n).astype(np.float32) for n in (5, 1, 30, 12)]
     arrays[1][:] = 0
@@ -49,7 +49,7 @@ def some_clips() -> tuple[Clips, list[np.ndarray]]:
 
 
 def test_clips_in_memory() -> None:
-    clips, arrays = some_clips()
+    clips, arrays = example_clips()
     assert clips.lengths.tolist() == [5, 1, 30, 0, 12]
     assert clips.lengths.dtype == np.int64
     assert clips.errors == ["", "", "", "no samples in it", ""]
@@ -66,7 +66,7 @@ def test_clips_in_memory() -> None:
 
 
 def test_views() -> None:
-    clips, arrays = some_clips()
+    clips, arrays = example_clips()
     for indices in ([4, 0, -1, 2, 2, 3], [], [-1], [0, 1, 2, 3, 4]):
         view = clips.take(np.array(indices))
         assert view.decoded is clips.decoded
@@ -90,7 +90,7 @@ def test_views() -> None:
 
 @pytest.mark.parametrize("length", [1, 4, 12, 50])
 def test_crops_are_padded_with_zeros(length: int) -> None:
-    clips, arrays = some_clips()
+    clips, arrays = example_clips()
     view = clips.take(np.array([2, -1, 0, 4, 1, 3]))
     arrays = [arrays[2], np.empty(0, np.float32), arrays[0], arrays[4], arrays[1], arrays[3]]
     rng = np.random.default_rng(1)

@@ -51,6 +51,22 @@ def test_any_name_can_be_listed() -> None:
     assert listed(b"") == listed(b"\n\r\n") == []
 
 
+def test_folders_globs_and_lists_name_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["c.wav", "b/a.flac", "a.wav"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("label,fname\n" + "".join(f'?,"{name}"\n' for name in names))
+    (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
+    monkeypatch.chdir(tmp_path)
+    assert sorted(read_input(".").names) == sorted(read_input("**/*.[wf]*").names) == sorted(names)
+    for path in (tmp_path / "list.csv", tmp_path / "list.txt"):
+        files = read_input(str(path))
+        assert (list(files.names), files.root, files.ordered) == (names, tmp_path, True)
+    assert listed("\ufefffname,x\r\n".encode() + b"".join(b"%s,1\r\n" % name.encode() for name in names)) == names
+    assert list(read_input(str(tmp_path / "c.wav")).names) == ["c.wav"]
+
+
 def test_a_folder_or_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
     (tmp_path / "[take 1]").mkdir()
     (tmp_path / "[take 1]" / "a*.wav").touch()
@@ -65,16 +81,23 @@ def test_a_folder_or_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
         (b"\xff\xfef\0n\0", "wrong encoding: UTF-16"),
         (b'fname\n"a.wav', "line 2: not CSV"),
         (b"fname,x\na.wav\n", "line 2: 1 cell in a table of 2 columns"),
+        (b"x,fname,y\n1,2\n", "line 2: 2 cells in a table of 3 columns"),
     ],
 )
-def test_lists_that_are_none(data: bytes, message: str) -> None:
+def test_faulty_lists(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         listed(data)
     one_line(caught.value)
 
 
+def test_a_table_needs_a_column_fname(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("name\na.wav\n")
+    with pytest.raises(DataError, match=r"bad\.csv: got columns 'name'; expected a CSV table with a column fname"):
+        read_input(str(tmp_path / "bad.csv"))
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
-def test_a_long_list_takes_no_memory(end: bytes, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_a_list(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(b"".join(b"some/folder/%07d.wav" % i + end for i in range(200_000)))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms: librosa's own numbers, kept once beside the clips, and what is predicted from them."""
+"""Log-mel spectrograms: equal to librosa's, stored once beside the clips, and predictions from their crops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pytest
-from clip_files import clip_files, flip, halve, store_of
+from clip_files import clip_files, store_of
 from helpers import make_dataset, tone, write_wav
 
 from fsat import tagging
@@ -102,24 +102,19 @@ def test_a_sine_lands_in_its_band(frequency: int) -> None:
     assert set(middle.argmax(axis=1).tolist()) == {int(np.abs(centres - frequency).argmin())}
 
 
-def test_ten_times_the_amplitude_is_20_db_more() -> None:
-    soft = sounds(8000)["noise"]
-    np.testing.assert_allclose(of_noise(10 * soft) - of_noise(soft), 20, atol=1e-3)
-
-
-@pytest.mark.parametrize("at_once", [1, 7, 512, 1000])
-def test_a_long_clip_is_made_in_blocks_that_do_not_show(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 512, 1000])
+def test_a_long_clip_does_not_depend_on_batches_of_frames(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = np.tile(sounds(8000)["noise"], 16)
     expected = of_noise(samples)
-    assert len(expected) > spectra_module.FRAMES_AT_ONCE
-    monkeypatch.setattr(spectra_module, "FRAMES_AT_ONCE", at_once)
+    assert len(expected) > spectra_module.FRAMES_PER_BATCH
+    monkeypatch.setattr(spectra_module, "FRAMES_PER_BATCH", batch)
     np.testing.assert_allclose(of_noise(samples), expected, atol=1e-3)
     np.testing.assert_allclose(expected, librosas(samples, 8000, 20), atol=0.01)
 
 
 @pytest.mark.parametrize("rate", [1, 39, 40, 41, 80, 100, 500])
-def test_rates_that_hardly_hold_a_sound_give_numbers(rate: int) -> None:
-    """Half of 40 Hz is where the lowest band usually begins."""
+def test_very_low_rates_give_finite_numbers(rate: int) -> None:
+    """Half of 40 Hz is the lower edge of the lowest band."""
     config = Config(model="cnn_logmel", sampling_rate=rate, audio_duration=16)
     samples = np.random.default_rng(0).standard_normal(config.audio_length).astype(np.float32)
     result = logmel(samples, rate, config.n_mels, config.hop_length)
@@ -156,17 +151,6 @@ def test_crops_are_pieces_with_zeros_beyond_both_ends() -> None:
     np.testing.assert_array_equal(found.crops(indices[:1], starts[:1], 8)[0], of_noise(arrays[0])[:8])
 
 
-def test_a_clip_among_others_is_that_clip_alone() -> None:
-    arrays = noises([4000, 700, 9000, 128, 1])
-    arrays[1] *= 1000  # a loud neighbour
-    together = spectra(in_memory(arrays), CONFIG)
-    for i, samples in enumerate(arrays):
-        alone = spectra(in_memory([samples]), CONFIG)
-        assert together.n_frames[i] == alone.n_frames[0]
-        whole = together.crops(np.array([i]), np.array([0]), int(alone.n_frames[0]))[0]
-        np.testing.assert_array_equal(whole, alone.crops(np.array([0]), np.array([0]), len(whole))[0])
-
-
 def test_clips_that_cannot_be_used_have_no_frames() -> None:
     arrays = noises([900, 500])
     clips = in_memory([AudioError("broken"), arrays[0], AudioError("broken"), arrays[1]])
@@ -175,11 +159,7 @@ def test_clips_that_cannot_be_used_have_no_frames() -> None:
     np.testing.assert_array_equal(found.crops(np.array([3]), np.array([0]), 8)[0], of_noise(arrays[0]))
     np.testing.assert_array_equal(found.crops(np.array([0]), np.array([0]), 4)[0], of_noise(arrays[1]))
     assert not found.crops(np.array([1, 2]), np.array([0, -3]), 8).any()
-
-
-def test_no_clips_have_no_spectrograms() -> None:
     assert len(spectra(in_memory([]), CONFIG).n_frames) == 0
-    assert spectra(in_memory([AudioError("broken")]), CONFIG).n_frames.tolist() == [0]
 
 
 @pytest.mark.parametrize("config", [Config(), replace(CONFIG, sampling_rate=16000)], ids=["model", "rate"])
@@ -188,12 +168,12 @@ def test_only_for_models_on_spectrograms_at_the_rate_of_the_clips(config: Config
         spectra(in_memory(noises([500])), config)
 
 
-# --- kept beside the clips -------------------------------------------------------------------------
+# --- stored beside the clips -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
-    """Eighteen clips, one of them longer than a crop by far, and one that cannot be used; a cache of their own."""
+    """Eighteen clips, one much longer than a crop and one unusable, and a cache folder."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
     folder = make_dataset(tmp_path / "data", test_clips=0) / "audio_train"
     write_wav(folder / "bell_00.wav", tone(500, 2.3, 8000))
@@ -202,26 +182,26 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of the clips whose spectrograms are computed."""
-    seen: list[int] = []
+    lengths: list[int] = []
 
     def counted(samples, *settings):
-        seen.append(len(samples))
+        lengths.append(len(samples))
         return logmel(samples, *settings)
 
     monkeypatch.setattr(spectra_module, "logmel", counted)
-    return seen
+    return lengths
 
 
 def decoded(files: list) -> list[np.ndarray | AudioError]:
-    found = []
+    clips: list[np.ndarray | AudioError] = []
     for file in files:
         try:
-            found.append(decode(file.path, CONFIG.sampling_rate))
+            clips.append(decode(file.path, CONFIG.sampling_rate))
         except AudioError as error:
-            found.append(error)
-    return found
+            clips.append(error)
+    return clips
 
 
 def assert_spectra(found, arrays: list[np.ndarray | AudioError]) -> None:
@@ -244,58 +224,32 @@ def test_spectrograms_of_a_store_are_those_in_memory(files) -> None:
         assert_spectra(spectra(source, CONFIG), arrays)
 
 
-def test_they_are_computed_once_for_all_views_and_runs(files, made) -> None:
+def test_spectrograms_are_computed_once_for_all_views_and_runs(files, computed) -> None:
     arrays, clips = decoded(files), open_clips(files, CONFIG.sampling_rate)
     bad = int(np.flatnonzero(clips.lengths == 0)[0])
     some = np.array([5, -1, 0, bad, 17, 5])
     view = [AudioError("absent") if i < 0 else arrays[i] for i in some]
     assert_spectra(spectra(clips.take(some), CONFIG), view)
-    assert len(made) == 17  # all that can be used, whichever were asked for
+    assert len(computed) == 17  # all that can be used, whichever were asked for
     assert_spectra(spectra(clips, CONFIG), arrays)
     assert_spectra(spectra(open_clips(files, CONFIG.sampling_rate).take(some[:2]), CONFIG), view[:2])
-    assert len(made) == 17
+    assert len(computed) == 17
     names = sorted(path.name for path in store_of(clips).glob("logmel-*"))
     assert [Path(name).suffix for name in names] == [".f32", ".json"]
 
 
-def test_what_they_depend_on_names_the_file(files, made) -> None:
+def test_the_file_name_depends_on_the_settings_of_spectrograms(files, computed) -> None:
     clips = open_clips(files, CONFIG.sampling_rate)
     spectra(clips, CONFIG)
     for same in ({"audio_duration": 1.0}, {"eval_crops": 1}, {"mixup": 0.5}, {"learning_rate": 0.1}, {"seed": 1}):
         spectra(clips, replace(CONFIG, **same))
-    assert len(made) == 17
+    assert len(computed) == 17
     assert spectra(clips, replace(CONFIG, n_mels=33)).crops(np.array([0]), np.array([0]), 3).shape == (1, 3, 33)
-    assert len(made) == 2 * 17
+    assert len(computed) == 2 * 17
     assert len(list(store_of(clips).glob("logmel-*.f32"))) == 2
 
 
-DAMAGE = {
-    "first byte": lambda path: flip(path, 0),
-    "last byte": lambda path: flip(path, path.stat().st_size - 1),
-    "truncated": halve,
-    "gone": Path.unlink,
-    "facts": lambda path: flip(path.with_suffix(".json"), 60),
-}
-
-
-@pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_file_is_made_again(files, made, capsys, what: str) -> None:
-    clips = open_clips(files, CONFIG.sampling_rate)
-    spectra(clips, CONFIG)
-    (path,) = store_of(clips).glob("logmel-*.f32")
-    sound = path.read_bytes()
-    DAMAGE[what](path)
-    capsys.readouterr()
-    made.clear()
-    found = spectra(open_clips(files, CONFIG.sampling_rate), CONFIG)
-    assert len(made) == 17
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
-    assert said.startswith(f"{path.parent}: the log-mel spectrograms are damaged (")
-    assert path.read_bytes() == sound
-    assert_spectra(found, decoded(files))
-
-
-def test_a_cache_that_was_cleared_meanwhile_leaves_them_in_memory(files) -> None:
+def test_spectrograms_of_a_cleared_cache_are_in_memory(files) -> None:
     clips = open_clips(files, CONFIG.sampling_rate)
     shutil.rmtree(store_of(clips).parent.parent)
     some = np.array([2, -1, 0])
@@ -316,7 +270,7 @@ def test_levels_of_bands_are_those_of_all_frames(files) -> None:
         assert deviation == pytest.approx(values.std(), rel=1e-9)
 
 
-def test_levels_of_nothing_are_refused(files) -> None:
+def test_levels_need_a_usable_clip() -> None:
     silent = in_memory([np.zeros(900, np.float32)])
     mean, deviation = band_levels(spectra(silent, CONFIG))
     assert (mean.tolist(), deviation) == ([0] * 20, 0)
@@ -328,7 +282,7 @@ def test_levels_of_nothing_are_refused(files) -> None:
 
 
 def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.ndarray:
-    """The crops for prediction of a clip: evenly spaced over its frames, or the whole of a short one amid zeros."""
+    """The crops for prediction of a clip: evenly spaced over its frames, or a short clip whole, centred in zeros."""
     whole, frames = of_noise(samples), FRAMES
     while frames + 32 <= min(len(whole), longest):
         frames += 32
@@ -343,18 +297,16 @@ def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.nd
 @pytest.mark.parametrize(
     ("eval_crops", "eval_duration", "longest"), [(1, 0, 32), (3, 0, 32), (3, 1.5, 94), (1, 9, 999)]
 )
-def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(
-    files, eval_crops: int, eval_duration: float, longest: int
-) -> None:
+def test_predictions_are_means_over_crops(files, eval_crops: int, eval_duration: float, longest: int) -> None:
     config = replace(CONFIG, eval_crops=eval_crops, eval_duration=eval_duration)
     seed_everything(1)
     model = build(config, 4)
     arrays, clips = decoded(files), open_clips(files, config.sampling_rate)
     assert {len(array) > config.audio_length for array in arrays if isinstance(array, np.ndarray)} == {True, False}
-    kept = predict_clips(model, clips, config)
-    np.testing.assert_array_equal(kept, predict_clips(model, in_memory(arrays), config))
-    assert kept.dtype == np.float32
-    for row, samples in zip(kept, arrays, strict=True):
+    stored = predict_clips(model, clips, config)
+    np.testing.assert_array_equal(stored, predict_clips(model, in_memory(arrays), config))
+    assert stored.dtype == np.float32
+    for row, samples in zip(stored, arrays, strict=True):
         if isinstance(samples, AudioError):
             assert np.isnan(row).all()
         else:
@@ -362,7 +314,7 @@ def test_predictions_are_means_over_crops_wherever_the_spectrograms_are(
             np.testing.assert_allclose(row, model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
     predictor = Predictor(clips.take(np.array([4, -1, 0])), config)
     assert predictor.crops.counts.tolist() == [1, 0, eval_crops]
-    np.testing.assert_allclose(predictor(model)[0], [kept[4], [np.nan] * 4, kept[0]], atol=1e-6)
+    np.testing.assert_allclose(predictor(model)[0], [stored[4], [np.nan] * 4, stored[0]], atol=1e-6)
 
 
 def test_a_tagger_scores_files_as_the_fold_did(files, tmp_path: Path) -> None:

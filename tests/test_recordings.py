@@ -47,7 +47,7 @@ def test_block_by_block_gives_the_same_bits(tmp_path: Path, monkeypatch, channel
 
 @pytest.mark.parametrize(("window", "hop"), [(1.0, 1.0), (1.0, 0.25), (0.5, 0.3), (0.123, 0.1)])
 @pytest.mark.parametrize("seconds", [3.0, 3.37, 1.0])
-def test_windows_are_pieces_of_what_is_decoded(tmp_path: Path, small_blocks, window, hop, seconds) -> None:
+def test_windows_are_pieces_of_the_decoded_recording(tmp_path: Path, small_blocks, window, hop, seconds) -> None:
     path = write_wav(tmp_path / "r.wav", noise(round(seconds * 44100)), 44100, "FLOAT")
     rates = [8000, 16000, 44100]
     whole = decode_at(path, rates)
@@ -85,7 +85,7 @@ def test_too_long(tmp_path: Path) -> None:
         list(windows(path, [RATE], 1, 2))
 
 
-def test_windows_that_overlap_speak_for_what_is_nearest_to_their_middles() -> None:
+def test_overlapping_windows_count_for_the_time_nearest_to_their_middles() -> None:
     given = [(0.0, 4.0, "a"), (2.0, 6.0, "b"), (4.0, 8.0, "c"), (5.0, 9.0, "d")]
     assert list(without_overlap(given)) == [(0, 3, "a"), (3, 5, "b"), (5, 6.5, "c"), (6.5, 9, "d")]
     assert list(without_overlap([(0.0, 5.0, "a"), (5.0, 10.0, "b")])) == [(0, 5, "a"), (5, 10, "b")]
@@ -110,7 +110,7 @@ def test_consecutive_equal_tags_are_one_segment() -> None:
     assert all(s.score == pytest.approx(0.9) for s in found)
 
 
-def test_several_tags_at_a_time_go_on_by_themselves() -> None:
+def test_simultaneous_tags_are_separate_segments() -> None:
     found = list(segments(rows("ab", "ba", "bc", "cd"), "abcd", top_k=2))
     assert [(s.start, s.end, s.label) for s in found] == [
         (0, 2.5, "a"), (0, 3.5, "b"), (2.5, 5, "c"), (3.5, 5, "d"),
@@ -118,7 +118,7 @@ def test_several_tags_at_a_time_go_on_by_themselves() -> None:
     assert found[1].score == pytest.approx((0.7 + 0.9 + 0.9) / 3)
 
 
-def test_scores_below_the_least_end_a_segment() -> None:
+def test_a_score_below_the_minimum_ends_a_segment() -> None:
     assert list(segments(rows("ab", "b"), "abcd", top_k=2, min_score=0.8)) == [
         Segment(0, 1.5, "a", pytest.approx(0.9)), Segment(1.5, 3, "b", pytest.approx(0.9)),
     ]  # fmt: skip

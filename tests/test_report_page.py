@@ -20,8 +20,8 @@ from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.data.locate_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
-from fsat.tracking.fold_artifacts import FoldRun, by_run_ids
-from fsat.tracking.histories import epochs, history
+from fsat.tracking.runs import epoch_history, history
+from fsat.tracking.select_runs import FoldRun, by_run_ids
 
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
 CLASSES = ("Bell", "Cel<i>lo", "Flute")
@@ -187,7 +187,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
 
 def test_histories_are_those_of_the_epochs(study):
     record = study[0]
-    losses, scores = (epochs(record, key, "val_loss") for key in ("val_loss", "val_map3"))
+    losses, scores = (epoch_history(record.run_id, key) for key in ("val_loss", "val_map3"))
     assert list(losses) == list(scores) == list(range(len(losses)))
     assert losses[round(record.run.data.metrics["best_epoch"])] == pytest.approx(
         record.run.data.metrics["best_val_loss"]

@@ -7,13 +7,13 @@ the colours of Okabe and Ito (2008), distinguishable with any colour vision.
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from fsat.app.views import Picture
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
@@ -91,7 +91,7 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
     axes.set_ylabel("amplitude")
 
 
-def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> object:
+def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> AxesImage:
     image = axes.imshow(
         levels.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=FLOOR_DB, vmax=0,
         extent=(0, seconds, -0.5, N_MELS - 0.5),
@@ -106,10 +106,10 @@ def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, second
 
 def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
     """Draw a bar with a colour for each label; the labels that last shortest share grey."""
-    durations: Counter[str] = Counter()
+    durations: dict[str, float] = {}
     for span in spans:
-        durations[span.label] += span.end - span.start
-    labels = [label for label, _ in durations.most_common()]
+        durations[span.label] = durations.get(span.label, 0.0) + span.end - span.start
+    labels = sorted(durations, key=lambda label: -durations[label])
     colours = dict(zip(labels, COLOURS, strict=False))
     for span in spans:
         axes.axvspan(span.start, span.end, color=colours.get(span.label, GREY), linewidth=0)

@@ -12,10 +12,11 @@ from fsat.download.published import DATASETS
 
 @cli.command()
 def sync() -> None:
-    """Upload what finished folds have kept on this machine while the tracking server was away."""
-    from fsat.tracking.upload import sync
+    """Upload the finished folds that this machine stored while the tracking server was unreachable."""
+    from fsat.tracking.live_metrics import sync
+    from fsat.training.checkpoint import count_epochs
 
-    for line in sync():
+    for line in sync(count_epochs):
         click.echo(line)
 
 
@@ -78,9 +79,11 @@ def cache(clear: bool, everything: bool) -> None:
     if everything and not clear:
         raise click.UsageError("--all goes with --clear")
     from fsat.data.cache_info import clear_cache, list_cache
-    from fsat.tracking.run_folder import clear_kept, list_kept
+    from fsat.tracking.run_folder import clear_checkpoints, run_folders
+    from fsat.training.checkpoint import count_epochs
 
-    for line in clear_kept() if everything else list_kept():
+    run_lines = (folder.in_words(count_epochs) for folder in run_folders())
+    for line in clear_checkpoints(count_epochs) if everything else run_lines:
         click.echo(line)
     for line in clear_cache(everything) if clear else list_cache():
         click.echo(line)

@@ -140,7 +140,7 @@ def ensemble(
     table = made.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {made.run_id}")
-    click.echo(made.registered.news)
+    click.echo(made.registered.outcome)
     click.echo(made.compare)
 
 

@@ -1,13 +1,14 @@
-"""Command `predict`: tag any number of files with a registered tagger, resuming where it was killed."""
+"""Command `predict`: tag files with a registered tagger, any number of them, and resume after an interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fsat.errors import DataError, count, printable
 from fsat.files import check_writable
@@ -20,7 +21,7 @@ from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.tagging import ledger as ledgers
 from fsat.tagging.batches import GROUP_SIZE, Result, tag_groups
-from fsat.tagging.inputs import EXPECTED, read_input
+from fsat.tagging.inputs import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.text import short
@@ -79,20 +80,20 @@ def predict(
 ) -> Tagged:
     """Tag files and write a table of their tags.
 
-    Results are kept beside the output, in a file that is removed at the end; the same command resumes from there.
+    Results are recorded beside the output until all files are tagged, so that the same command resumes there.
 
     Args:
-        input: a file, folder, glob, list or ``-``; see `fsat.tagging.inputs.read_input`.
-        output: the table; its suffix is the format. It is replaced at the end.
+        input: a file, folder, glob, list or ``-``, as for `fsat.tagging.inputs.read_input`.
+        output: path of the table, whose suffix is the format; written whole at the end.
         model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
-        settings: how to tag.
-        cluster: the machines to tag on; each must see the files under the same path.
-        workers: processes on this machine; ``auto`` for one per `n_threads` cores.
-        label_tracks: a folder for an Audacity label track of each recording; only with ``settings.window``.
+        settings: options of tagging.
+        cluster: machines to tag on; each must find the files at the same path.
+        workers: number of processes on this machine, or ``auto`` for one for every `n_threads` cores.
+        label_tracks: folder for an Audacity label track of each recording; requires ``settings.window``.
         resume: whether to resume an interrupted tagging.
 
     Raises:
-        DataError: there are no files to tag, or the output belongs to another tagging.
+        DataError: the input has no files, or the output belongs to another tagging.
         RunError: the model does not exist.
     """
     check_writable(output)
@@ -102,39 +103,22 @@ def predict(
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         model = pinned(uri_of(model))
-        facts = {"input": input, "folder": str(files.root), "model": model, **asdict(settings)}
+        params = {"input": input, "model": model, **asdict(settings)}
         tagger = open_tagger(model).only(settings.members)
-        runs.log_params({"input": input, "model": model, **asdict(settings)})
-        with ledgers.opened(output, facts, resume) as ledger:
-            repeats = ledger.add(files.names, files.ordered)
-            _announce(ledger, repeats, input)
-            runs.log_params({"n_clips": ledger.n_files})
+        runs.log_params(params)
+        with ledgers.opened(output, {**params, "folder": str(files.root)}, resume) as ledger:
+            _add_files(ledger, files, input)
             with Progress("tagging", ledger.n_files, ledger.n_done) as progress:
-                here = partial(tag_groups, tagger, files.root, settings, progress.note)
-                task = partial(_tag_task, model, files.root, settings)
                 groups = ledger.groups(1 if settings.window else GROUP_SIZE)
-                try:
-                    with closing(_map(cluster, workers, here, task, groups)) as batches:
-                        for results in batches:
-                            ledger.record(results)
-                            progress.advance(len(results))
-                except KeyboardInterrupt:
-                    say(
-                        f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} are tagged and kept; the same "
-                        "command resumes from there"
-                    )
-                    raise
+                if cluster.kind == "none" and n_workers(workers, n_threads()) == 1:
+                    results = tag_groups(tagger, files.root, settings, progress.note, groups)
+                else:
+                    task = partial(_tag_task, model, files.root, settings)
+                    results = _in_parallel(task, groups, cluster, workers)
+                _record(ledger, results, progress)
             result = _write(ledger, output, settings, label_tracks)
             runs.log_file(output)
-        runs.log_metrics({"n_tagged": result.n_tagged, "n_failed": result.n_failed})
-        changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-        descriptions.describe(
-            partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
-        )
-        say(f"predict: run {run_id}: {result.n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
-        if result.n_failed:
-            name, error = result.failure
-            say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")
+        _log(result, input, model, output, settings, run_id)
     return result
 
 
@@ -147,36 +131,31 @@ def uri_of(model: str) -> str:
     return f"models:/fsat/{model}" if model.isdecimal() else f"models:/fsat@{model}"
 
 
-def _announce(ledger: Ledger, repeats: int, input: str) -> None:
-    """Say what is resumed or left out; raise `DataError` if there are no files."""
-    n_files, n_done = ledger.n_files, ledger.n_done
-    if not n_files:
-        raise DataError(f"input={printable(input)}: no files to tag in it; {EXPECTED}")
-    if n_done:
-        say(f"predict: {n_done} of {count(n_files, 'file')} were tagged before; resuming with the others")
-    elif repeats:
-        say(f"warning: {count(repeats, 'name')} were given twice; each file is tagged once")
+def _add_files(ledger: Ledger, files: Input, input: str) -> None:
+    """Add the input's files to the ledger, and report how many are new."""
+    n_repeats = ledger.add(files.names, files.ordered)
+    if not ledger.n_files:
+        raise DataError(f"input={printable(input)}: no files to tag; {EXPECTED}")
+    if ledger.n_done:
+        say(f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} were tagged before; resuming with the rest")
+    elif n_repeats:
+        say(f"warning: {count(n_repeats, 'repeated name')} in the input; each file is tagged once")
+    runs.log_params({"n_clips": ledger.n_files})
 
 
-def _map(
-    cluster: Cluster,
-    workers: str,
-    here: Callable[[Iterator[list[File]]], Iterator[Results]],
-    task: Callable[[list[list[File]]], Results],
-    groups: Iterator[list[File]],
-) -> Iterator[Results]:
-    """Tag all groups: `here`, or in a `task` each on this machine's processes or a cluster."""
-    if cluster.kind == "ray":
+def _in_parallel(task: Any, groups: Iterator[list[File]], cluster: Cluster, workers: str) -> Generator[Results]:
+    """Run a task for several groups on a cluster, or for each group in a process of this machine."""
+    size = 1 if cluster.kind == "none" else TASK_GROUPS
+    tasks = iter(lambda: list(islice(groups, size)), [])
+    if cluster.kind == "none":
+        advice = "if memory ran out, use workers=1; the same command resumes from there"
+        yield from Processes(n_workers(workers, n_threads()), advice).map(task, tasks, "part")
+    else:
         ray = RayCluster(cluster, n_threads(), client.absolute_uri(), client.is_remote())
-        return ray.map(task, iter(lambda: list(islice(groups, TASK_GROUPS)), []), "part")
-    n_processes = n_workers(workers, n_threads())
-    if n_processes == 1:
-        return here(groups)
-    processes = Processes(n_processes, "if memory ran out, use workers=1; the same command resumes from there")
-    return processes.map(task, ([group] for group in groups), "part")
+        yield from ray.map(task, tasks, "part")
 
 
-def _tag_task(model: str, root: Path, settings: TagSettings, groups: list[list[File]]) -> Results:
+def _tag_task(model: str, root: Path, settings: TagSettings, groups: Sequence[list[File]]) -> Results:
     tagger = _loaded(model, settings.members)
     return [result for batch in tag_groups(tagger, root, settings, lambda _: None, groups) for result in batch]
 
@@ -184,6 +163,18 @@ def _tag_task(model: str, root: Path, settings: TagSettings, groups: list[list[F
 @lru_cache(maxsize=1)
 def _loaded(model: str, members: str) -> Tagger:
     return open_tagger(model).only(members)
+
+
+def _record(ledger: Ledger, batches: Generator[Results], progress: Progress) -> None:
+    """Store results as they come."""
+    try:
+        with closing(batches):
+            for results in batches:
+                ledger.record(results)
+                progress.advance(len(results))
+    except KeyboardInterrupt:
+        say(f"predict: {ledger.n_done} of {count(ledger.n_files, 'file')} are tagged; the same command resumes there")
+        raise
 
 
 def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
@@ -202,8 +193,21 @@ def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Pa
     return summary
 
 
-def _rows(name: str, error: str, tags: list, over_time: bool) -> list[Tags | Span]:
+def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Tags | Span]:
     if not over_time:
         return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
-    spans = [Span(name, start, end, label, score) for start, end, label, score in tags]
-    return spans if spans and not error else [*spans, Span(name, None, None, "", None, error)]
+    rows: list[Tags | Span] = [Span(name, start, end, label, score) for start, end, label, score in tags]
+    return rows if rows and not error else [*rows, Span(name, None, None, "", None, error)]
+
+
+def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSettings, run_id: str) -> None:
+    """Log and report the result."""
+    runs.log_metrics({"n_tagged": result.n_tagged, "n_failed": result.n_failed})
+    changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
+    descriptions.describe(
+        partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
+    )
+    say(f"predict: run {run_id}: {result.n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
+    if result.n_failed:
+        name, error = result.failure
+        say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")

@@ -69,6 +69,7 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
     rng = np.random.default_rng(1001)
     kinds = cycle(["noise", "tone", *(SYNTHESISERS if rate >= 8000 else ())])
     for n, kind in zip(sorted(min(max(n, 1), longest) for n in lengths), kinds, strict=False):
+        clip: np.ndarray
         if kind == "noise" or n <= rate // 10:
             kind, clip = "noise", rng.uniform(-0.5, 0.5, n)
         elif kind == "tone":
@@ -113,14 +114,9 @@ def read_clips(path: Path, rate: int) -> Iterator[Clip]:
 
 
 def compare(score: Scorer, exact: Tagger, tagger: Tagger, clips: Iterable[Clip], rate: int) -> Difference:
-    """Compare scores clip by clip.
+    """Compare the scores of an exported model with those of the tagger in float32 (`exact`) and on this machine.
 
-    Args:
-        score: the exported model.
-        exact: the tagger in float32.
-        tagger: the tagger on this machine.
-        clips: at `rate`; at least one.
-        rate: in Hz.
+    `clips` has at least one clip; their rate is in Hz.
     """
     rows = []
     for name, clip in clips:

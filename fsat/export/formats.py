@@ -44,13 +44,10 @@ def check_packages(format: str) -> None:
 
 
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
-    """Write a model of `fsat.export.ensemble_model.ensemble_model`.
+    """Write a model of `fsat.export.ensemble_model` in one of `fsat.presets.EXPORT_FORMATS`.
 
-    Args:
-        model: the Keras model.
-        path: the file; for Keras the name must end in ``.keras``.
-        format: one of `fsat.presets.EXPORT_FORMATS`.
-        facts: among them ``labels``, a list of strings, and ``sampling_rate``.
+    The name of a Keras file must end in ``.keras``. `facts` contain ``labels``, a list of strings, and
+    ``sampling_rate``.
     """
     if format == "onnx":
         _write_onnx(model, path, facts)
@@ -100,15 +97,9 @@ def _function(model: Any) -> tuple[Any, list[Any]]:
 
 
 def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Scorer, dict[str, Any]]:
-    """Open an exported model with its format's own library, independently of fsat.
+    """Open an exported model with its format's own library; return a function that scores a waveform, and the facts.
 
-    Args:
-        path: the file.
-        format: one of `fsat.presets.EXPORT_FORMATS`.
-        threads: threads of one operation for ONNX and TensorFlow Lite; by default the number of cores.
-
-    Returns:
-        a function that scores a waveform, and the facts.
+    `threads` is the number of threads of one operation for ONNX and TensorFlow Lite, by default the number of cores.
     """
     threads = threads or os.cpu_count() or 1
     if format == "onnx":

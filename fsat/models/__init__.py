@@ -40,11 +40,7 @@ __all__ = [
 
 
 def build(config: Config, n_classes: int) -> keras.Model:
-    """Build `config.model`, ready to predict.
-
-    Returns:
-        A model that maps float32 (batch, *config.dim) to probabilities (batch, n_classes).
-    """
+    """Build `config.model`, which maps float32 (batch, *config.dim) to probabilities (batch, n_classes)."""
     keras = import_keras()
     module, function = MODELS[config.model].builder.split(":")
     default_policy = keras.config.dtype_policy()
@@ -58,13 +54,7 @@ def build(config: Config, n_classes: int) -> keras.Model:
 
 
 def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
-    """Build a model compiled with the configured loss and optimizer.
-
-    Args:
-        config: the settings.
-        n_classes: width of the softmax.
-        n_steps: number of batches of the whole training.
-    """
+    """Build a model compiled with the configured loss and optimizer, for a training of `n_steps` batches."""
     model = build(config, n_classes)
     from fsat.models.losses import compile_arguments
 

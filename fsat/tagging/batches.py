@@ -7,7 +7,7 @@ tagging that is resumed gives the same bits as one that was never interrupted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def tag_groups(
     settings: TagSettings,
     note: Callable[[str], None],
     groups: Iterable[list[File]],
-) -> Iterator[list[tuple[int, Result]]]:
+) -> Generator[list[tuple[int, Result]]]:
     """Tag files.
 
     Args:
@@ -69,11 +69,11 @@ def tag_groups(
 
     n_threads = len(cores())
     decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
-    for _, group in groupby(decoded, key=lambda item: item[0]):
+    for _, numbered in groupby(decoded, key=lambda item: item[0]):
         results: list[tuple[int, Result]] = []
         batch: list[tuple[File, Decoded]] = []
         n_samples = 0
-        for _, file, clip in group:
+        for _, file, clip in numbered:
             interrupts.check()
             batch.append((file, clip))
             n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.values()))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fsat.data.audio import SUFFIXES
 from fsat.errors import DataError, count, printable
@@ -212,7 +212,7 @@ class _Rejoined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = self._start or self._file.read(len(buffer))
         n_bytes = min(len(data), len(buffer))
         buffer[:n_bytes], self._start = data[:n_bytes], data[n_bytes:]

@@ -119,11 +119,15 @@ def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
         if name not in ("top_k", "min_score"):
             raise ConfigError(f"unknown parameter {quoted(str(name))}: expected top_k or min_score")
     n_labels, min_score = params.get("top_k", TOP_K), params.get("min_score", 0.0)
-    if isinstance(n_labels, bool) or not isinstance(n_labels, numbers.Integral) or not 1 <= n_labels <= MAX_TOP_K:
+    if not _is_number(n_labels, numbers.Integral, 1, MAX_TOP_K):
         raise ConfigError(f"top_k={_shown(n_labels)}: expected a whole number from 1 to {MAX_TOP_K}")
-    if isinstance(min_score, bool) or not isinstance(min_score, numbers.Real) or not 0 <= min_score <= 1:
+    if not _is_number(min_score, numbers.Real, 0, 1):
         raise ConfigError(f"min_score={_shown(min_score)}: expected a number from 0 to 1")
     return int(n_labels), float(min_score)
+
+
+def _is_number(value: Any, kind: Any, least: int, most: int) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
 
 
 def groups(sources: Sequence[Any], max_seconds: float) -> Iterator[slice]:
@@ -178,6 +182,6 @@ def quoted(text: str) -> str:
 
 def _shown(value: object) -> str:
     """Return a parameter as an error shows it."""
-    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value) if isinstance(value, float) or abs(value) < 10**15 else "a huge number"
     return quoted(value) if isinstance(value, str) else json_type(value)

@@ -7,8 +7,7 @@ the same length, unless the recording is shorter. Times are in seconds from the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ class Window(NamedTuple):
 
 def windows(
     source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
-) -> Iterator[Window]:
+) -> Generator[Window]:
     """Yield the windows of a recording, each at several rates.
 
     Args:
@@ -51,17 +50,16 @@ def windows(
         return Window(start, end, {buffer.rate: buffer.cut(start, window) for buffer in buffers})
 
     n_windows, seconds = 0, 0.0
-    with closing(blocks(source, rates, max_seconds)) as read:
-        for block in read:
-            seconds += len(block.mono) / block.samplerate
+    for block in blocks(source, rates, max_seconds):
+        seconds += len(block.mono) / block.samplerate
+        for buffer in buffers:
+            buffer.append(block.at[buffer.rate])
+        while all(buffer.reaches(n_windows * hop + window) for buffer in buffers):
+            start = n_windows * hop
+            yield cut(start, start + window)
+            n_windows += 1
             for buffer in buffers:
-                buffer.append(block.at[buffer.rate])
-            while all(buffer.reaches(n_windows * hop + window) for buffer in buffers):
-                start = n_windows * hop
-                yield cut(start, start + window)
-                n_windows += 1
-                for buffer in buffers:
-                    buffer.drop_before(min(n_windows * hop, max(0.0, seconds - window - 1)))
+                buffer.drop_before(min(n_windows * hop, max(0.0, seconds - window - 1)))
     covered = (n_windows - 1) * hop + window if n_windows else 0.0
     if not n_windows or seconds - covered > ROUNDING_SECONDS:
         yield cut(max(0.0, seconds - window), seconds)

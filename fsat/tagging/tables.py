@@ -70,9 +70,10 @@ def write_tags(path: Path, rows: Rows, over_time: bool = False) -> None:
         WRITERS[path.suffix.lower()](unfinished, rows, over_time)
 
 
-def write_label_track(path: Path, spans: Iterable[Span]) -> None:
-    """Write a label track for Audacity: start, end and label, separated by tabs, a line each."""
-    lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans if span.label]
+def write_label_track(path: Path, rows: Rows) -> None:
+    """Write the segments of a recording as a label track for Audacity: start, end and label, separated by tabs."""
+    spans = [row for row in rows if isinstance(row, Span) and row.label]
+    lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans]
     check_writable(path)
     with disk_errors(path), replace_whole(path) as unfinished:
         unfinished.write_text("".join(lines), encoding="utf-8")

@@ -21,8 +21,9 @@ from fsat.data.audio import LONGEST, AudioSource, decode_at
 from fsat.data.clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
 from fsat.metrics.blending import Blended
+from fsat.metrics.segments import Window as ScoredWindow
 from fsat.tagging.folder import load_weights, read_facts
-from fsat.tagging.recordings import windows
+from fsat.tagging.recordings import Window, windows
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -162,14 +163,15 @@ class Tagger:
         usable = [i for i, error in enumerate(errors) if not error]
         scores = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
         if usable:
-            clips = {rate: Clips.from_arrays([decoded[i][rate] for i in usable], rate) for rate in self.rates}
+            samples = [clip for clip in decoded if not isinstance(clip, AudioError)]
+            clips = {rate: Clips.from_arrays([clip[rate] for clip in samples], rate) for rate in self.rates}
             with self._lock:
                 scores[usable] = self._blend(clips)
         return scores, errors
 
     def over_time(
         self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
-    ) -> Iterator[tuple[float, float, np.ndarray]]:
+    ) -> Iterator[ScoredWindow]:
         """Yield the class probabilities of a recording, each window taken as a clip.
 
         Args:
@@ -187,7 +189,7 @@ class Tagger:
         failure = None
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
             while failure is None:
-                batch = []
+                batch: list[Window] = []
                 try:
                     batch.extend(islice(all_windows, WINDOW_BATCH))  # keeps the windows before an error
                 except AudioError as error:
@@ -215,5 +217,5 @@ class Tagger:
             predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
-        weights = [self._study_weights[study] for study in studies] if self._method == "weighted" else None
+        weights = np.array([self._study_weights[study] for study in studies]) if self._method == "weighted" else None
         return Blended(list(studies.values()), self._method, weights).fill()

@@ -75,11 +75,7 @@ def write_checkpoint(path: Path, state: TrainingState, model: keras.Model) -> No
 
 
 def read_checkpoint(path: Path) -> tuple[TrainingState, list[np.ndarray], dict[str, str]] | None:
-    """Read a checkpoint.
-
-    Returns:
-        state, variables and package versions; None, with a warning, if it is damaged, or if there is no checkpoint.
-    """
+    """Return state, variables and package versions; None if there is no checkpoint, or a damaged one (it warns)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if name := arrays.zip.testzip():
@@ -105,15 +101,9 @@ def count_epochs(path: Path) -> int:
 
 
 def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
-    """Resume from a checkpoint if there is one.
+    """Set the variables of a compiled model from a checkpoint and return the state.
 
-    Args:
-        path: the checkpoint.
-        model: compiled, of the same Config; its variables are set.
-        fold: for the log.
-
-    Returns:
-        the state; a new one if there is no usable checkpoint.
+    If there is no usable checkpoint, the model is unchanged and the state is new; `fold` is for the log.
     """
     checkpoint = read_checkpoint(path)
     if checkpoint is None:

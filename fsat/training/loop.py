@@ -36,15 +36,9 @@ def fit(
     state: TrainingState,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train a model, from the epoch after `state`, until the last epoch or until the loss no longer improves.
+    """Train a compiled model until the last epoch or until the loss no longer improves.
 
-    Args:
-        model: compiled.
-        clips: the training clips.
-        fold: with seed and epoch it determines the batches.
-        validation: scores the model after each epoch.
-        state: updated after each epoch.
-        on_epoch: called after each epoch.
+    Training starts after the epochs of `state`, which is updated after each epoch; then `on_epoch` is called.
 
     Raises:
         FsatError: the loss is not finite.
@@ -79,13 +73,7 @@ def train_epoch(
     rates: Sequence[float],
     on_step: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Take a gradient step for each batch.
-
-    Args:
-        model: compiled.
-        batches: inputs and targets.
-        rates: learning rate of each step.
-        on_step: called after each step.
+    """Take a gradient step for each batch of inputs and targets, with the learning rate of that step.
 
     Returns:
         ``loss`` and ``acc``, means over the clips.
@@ -103,14 +91,9 @@ def train_epoch(
 
 
 def learning_rate(config: Config, step: int, n_steps: int) -> float:
-    """Return the learning rate of a step: a linear warm-up, then constant or half a cosine to 0.
+    """Return the learning rate of a step, from 0, of `n_steps`: a linear warm-up, then constant or half a cosine to 0.
 
     The cosine is that of Loshchilov and Hutter 2017, without restarts.
-
-    Args:
-        config: gives maximum, schedule and warm-up.
-        step: from 0.
-        n_steps: number of steps of the whole training.
     """
     warmup_steps = config.warmup * n_steps
     if step < warmup_steps:
@@ -122,12 +105,11 @@ def learning_rate(config: Config, step: int, n_steps: int) -> float:
 
 
 class Validation:
-    """Score the validation clips and, if there are any, the holdout clips after an epoch.
+    """Score the validation clips and, if configured, the holdout clips after an epoch.
 
     Args:
         config: the settings.
-        val: the fold's validation clips and their classes.
-        holdout: the holdout clips and their classes, none if not configured.
+        val, holdout: clips and their classes, int (n_clips,).
     """
 
     def __init__(self, config: Config, val: tuple[Clips, np.ndarray], holdout: tuple[Clips, np.ndarray]) -> None:

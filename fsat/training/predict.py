@@ -101,17 +101,7 @@ def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def predict_clips(model: keras.Model, clips: Clips, config: Config, prior: np.ndarray | float = np.nan) -> np.ndarray:
-    """Predict clips.
-
-    Args:
-        model: takes (batch, *config.dim).
-        clips: at ``config.sampling_rate``.
-        config: of the model.
-        prior: prediction for unusable clips, (n_classes,).
-
-    Returns:
-        float32 (n_clips, n_classes); rows sum to 1.
-    """
+    """Return predictions float32 (n_clips, n_classes) by one model; unusable clips get the `prior`, (n_classes,)."""
     (result,) = Predictor(clips, config)(model)
     result[clips.lengths == 0] = prior
     return result
