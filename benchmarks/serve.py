@@ -178,7 +178,7 @@ def register(folder: str) -> str:
     from fsat.tracking.registry import Score, register
 
     labels = Tagger(folder).labels
-    return register("fsat", Path(folder), labels, Score(0.5, 1), "benchmark", "always", "benchmark").news
+    return register("fsat", Path(folder), labels, Score(0.5, 1), "benchmark", "always", "benchmark").outcome
 
 
 def alone(folder: str, paths: Sequence[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -28,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from fsat.data.synth import RATE, synthesise
-from fsat.tracking.shared_view import link
+from fsat.tracking.descriptions import view_link
 
 IMAGES = Path(__file__).parent / "images"
 COLOURS = 192
@@ -70,7 +71,7 @@ VIEWS = {
 BROWSER_STORAGE = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True, "mlflow.workflowType_v1": "machine_learning"}
 """Settings of the MLflow UI in the browser: machine-learning workflow, assistant closed."""
 
-WINDOWS = {
+WINDOWS: dict[str, dict[str, Any]] = {
     "app": {"viewport": {"width": 900, "height": 600}},
     "app_phone": {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 1.5},
 }
@@ -113,7 +114,7 @@ def shoot_ui(folder: Path) -> None:
         f"localStorage.setItem({key!r}, {json.dumps(value)!r});" for key, value in BROWSER_STORAGE.items()
     )
     with server(command, folder, "health") as address, chromium() as browser:
-        names = {"experiment": EXPERIMENT, "view": link(EXPERIMENT)}
+        names = {"experiment": EXPERIMENT, "view": view_link(EXPERIMENT)}
         names["table"] = names["view"].replace("CHART", "TABLE")
         for name, view in VIEWS.items():
             if view.run:

@@ -83,7 +83,7 @@ def count(number: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a regular English noun."""
+    """Return the plural of a regular English noun; ``ch`` as in epoch, ``tch`` as in batch."""
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
-    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+    return noun + ("es" if noun.endswith(("s", "x", "sh", "tch")) else "s")

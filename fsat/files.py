@@ -1,5 +1,13 @@
 """Write files whole or not at all, hash and lock them, and turn every disk error into one line.
 
+`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache.
+
+A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
+``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
+process that builds or removes it holds ``clips/<key>.lock``. Lock files stay: deleting one under a process that waits
+for it would let two processes build at once.
+
+
 The second half serves the cache folder. A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of
 all clips one after the other, and ``index.json``, their lengths, checksums and errors. While it is built it is
 ``clips/<key>.unfinished/``, and the process that builds or removes it holds ``clips/<key>.lock``. Lock files stay:
@@ -70,6 +78,30 @@ def replace_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Write a new folder whole or not at all.
+
+    Args:
+        path: the folder to make; it must not exist.
+
+    Yields:
+        an empty folder beside it to write to, which is renamed to `path` when the block ends without an error.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    os.replace(unfinished, path)
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the folder of `path`, which is made, then put the file in its place.
 
@@ -95,16 +127,19 @@ def check_writable(path: Path) -> None:
         raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
 
 
+def _blake2b() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def hash_file(path: Path, algorithm: Any = _blake2b) -> str:
+    """Return the hash of a file's bytes in hex digits; the default is BLAKE2b, which is faster than SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the BLAKE2b of a file's bytes: 32 hex digits, faster than SHA-256."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return hash_file(path, "sha256")
 
 
 def key_of(facts: Any) -> str:
@@ -232,12 +267,11 @@ def _checksum(name: str, body: bytes) -> bytes:
 
 
 def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
-    """Check a file's size, and the checksums of evenly spaced parts of `CHECKED_BYTES` together, or of all.
+    """Check the size of a file of parts, and the CRC-32 of all parts, or of evenly spaced `CHECKED_BYTES` of them.
 
     Args:
-        path: the file, part after part.
-        sizes: int64 (n,), bytes of each part.
-        crcs: CRC-32 of each part.
+        path: the file.
+        sizes, crcs: int64 (n,), bytes of each part, and its CRC-32.
 
     Raises:
         Damaged: size or checksum differ, or the file cannot be read.
@@ -305,10 +339,7 @@ def lock_path(folder: Path) -> Path:
 
 @contextmanager
 def cache_errors(folder: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """Turn an OSError in the cache, or repeated damage, into an `FsatError` of one line.
-
-    `needed` returns how many more bytes are needed; it is called if the disk is full.
-    """
+    """Turn an OSError in the cache, or repeated damage, into one line; `needed` returns the bytes that are lacking."""
     try:
         yield
     except Damaged as damage:

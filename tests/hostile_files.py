@@ -37,7 +37,7 @@ def wav(
     Args:
         samples: what follows the header.
         kind: 1 for PCM, 3 for float.
-        claim: bytes of samples that the header promises.
+        claim: bytes of samples by the header.
         align: bytes of a frame, as the header has it.
         before, after: chunks before and after the samples.
     """
@@ -96,14 +96,14 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no_data.wav": (lambda: wav()[:36], "unreadable audio"),
     "no_format.wav": (lambda: b"RIFF" + struct.pack("<I", 1012) + b"WAVEdata" + struct.pack("<I", 1000) + bytes(1000),
                       "unreadable audio"),
-    "half.wav": (lambda: half(wav()), "truncated: the header promises 4800 bytes"),
+    "half.wav": (lambda: half(wav()), "truncated: expected 4800 bytes"),
     "half.flac": (lambda: half(encoded("FLAC")), "unreadable audio"),
     "bits_of.flac": (lambda: encoded("FLAC")[:200], "unreadable audio"),
-    "half.mp3": (lambda: half(encoded("MP3")), "truncated: the header promises 16000 samples"),
+    "half.mp3": (lambda: half(encoded("MP3")), "truncated: expected 16000 samples"),
     "start_of.ogg": (lambda: encoded("OGG")[:2000], "unreadable audio"),
     "flipped.flac": (lambda: flipped(encoded("FLAC")), "unreadable audio"),
-    "ten_hours_claimed.wav": (lambda: wav(claim=36000 * RATE * 2), "truncated: the header promises 576000000 bytes"),
-    "two_gb_claimed.wav": (lambda: wav(claim=2**31 - 70000), "truncated: the header promises 2147413648 bytes"),
+    "ten_hours_claimed.wav": (lambda: wav(claim=36000 * RATE * 2), "truncated: expected 576000000 bytes"),
+    "two_gb_claimed.wav": (lambda: wav(claim=2**31 - 70000), "truncated: expected 2147413648 bytes"),
     "from_a_pipe.wav": (lambda: wav(claim=2**32 - 1), USABLE),
     "from_a_pipe.flac": (lambda: without_length(encoded("FLAC")), USABLE),
     "ten_hours_from_a_pipe.flac": (lambda: without_length(encoded("FLAC", np.zeros(100 * 36000, np.float32), 100)),

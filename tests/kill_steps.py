@@ -16,7 +16,6 @@ import traceback
 from pathlib import Path
 
 import filelock  # noqa: F401
-import pooch  # noqa: F401
 import requests  # noqa: F401
 import soundfile  # noqa: F401
 from zip_server import files_of

@@ -23,7 +23,7 @@ from fsat.metrics.blending import Blended, OutOfFold, cross_fit
 from fsat.metrics.ranking import accuracy, map_at_k, top_k
 from fsat.presets import BLENDS
 from fsat.reports.submission import submission, write_submission
-from fsat.tracking import fold_artifacts as tracking_members
+from fsat.tracking import fold_artifacts
 from fsat.tracking.fold_artifacts import Member
 
 N_CLASSES = 41
@@ -96,7 +96,7 @@ def studies(tmp_path: Path) -> dict[str, list[Member]]:
 def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, named, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", 41 * 16)
     monkeypatch.setattr(row_blocks, "THREADS", 3)
-    monkeypatch.setattr(tracking_members, "CLIPS_AT_ONCE", 50)
+    monkeypatch.setattr(fold_artifacts, "CLIPS_AT_ONCE", 50)
     everyone = [one for folds in studies.values() for one in folds]
     (tmp_path / "blend").mkdir()
     blend = blend_members(everyone, tmp_path / "blend" if named else None, method)

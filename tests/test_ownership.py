@@ -1,4 +1,4 @@
-"""One process trains a fold at a time; what a dead one has left is recognised and taken up."""
+"""One process trains a fold at a time; the runs of dead processes are recognised and resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.options import Launch
-from fsat.tracking import client, heartbeat, ownership, runs
-from fsat.tracking.run_folder import Kept
+from fsat.tracking import ownership, runs
+from fsat.tracking.client import address
+from fsat.tracking.run_folder import Fold, RunFolder
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
 LONG = {**TINY, "max_epochs": 120, "patience": 1000}
@@ -36,32 +37,36 @@ def data(tmp_path_factory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
 
 
-class Place:
+# --- processes -------------------------------------------------------------------------------------
+
+
+class Workspace:
     """A working folder with an SQLite store and a cache folder of its own."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.data = folder, data
-        self.store = new_store(folder)
+        self.folder, self.data, self.store = folder, data, new_store(folder)
         self.client = mlflow.MlflowClient(self.store)
 
-    def start(self, command: str, environment: dict[str, str] | None = None, **options: object) -> Launched:
+    def start(self, command: str, **options: object) -> FsatProcess:
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        variables = {"MLFLOW_TRACKING_URI": self.store, "FSAT_CACHE_DIR": str(self.folder / "cache")}
-        variables |= environment or {}
-        return Launched(FsatProcess([command, "--data_dir", self.data, *words], cwd=self.folder, env=variables))
+        environment = {"MLFLOW_TRACKING_URI": self.store, "FSAT_CACHE_DIR": str(self.folder / "cache")}
+        return FsatProcess([command, "--data_dir", self.data, *words], cwd=self.folder, env=environment)
 
-    def hold_still(self, launched: Launched) -> None:
-        """Stop a process where it neither reads nor writes the database: another could write nothing while it does."""
+    def cross_validate(self) -> list[str]:
+        return finish(self.start("cross_validate", **LONG)).split(",")
+
+    def pause(self, process: FsatProcess) -> None:
+        """Stop a process while it does not use the database, where a stopped process would block all others."""
         while True:
-            launched.process.stop()
+            process.stop()
             try:
                 with sqlite3.connect(self.folder / "mlflow.db", timeout=0.5, isolation_level=None) as database:
                     database.execute("BEGIN EXCLUSIVE")
                     database.execute("ROLLBACK")
                 return
             except sqlite3.OperationalError:
-                launched.process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
                 time.sleep(0.02)
 
     def runs(self, stage: str = "train_fold") -> list:
@@ -75,87 +80,56 @@ class Place:
         return sorted(metric.step for metric in self.client.get_metric_history(run_id, "loss"))
 
 
-class Launched:
-    """A process, and what it says."""
-
-    def __init__(self, process: FsatProcess) -> None:
-        self.process, self.wait_for = process, process.wait_for
-
-    @property
-    def said(self) -> str:
-        return self.process.stderr
-
-    def end(self, code: int = 0) -> str:
-        output = self.process.communicate(timeout=240)[0]
-        assert self.process.returncode == code, self.said
-        return output.strip()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
+def finish(process: FsatProcess, code: int = 0) -> str:
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == code, process.stderr
+    return output.strip()
 
 
 @pytest.mark.process
-def test_a_fold_in_work_is_said_to_be_and_goes_on_when_its_process_has_died(data, tmp_path) -> None:
-    place, other = Place(tmp_path / "place", data), Place(tmp_path / "other", data)
-    first = place.start("cross_validate", **LONG)
+def test_a_running_fold_is_refused_and_resumed_when_its_process_has_died(data, tmp_path) -> None:
+    workspace, reference = Workspace(tmp_path / "workspace", data), Workspace(tmp_path / "reference", data)
+    first = workspace.start("cross_validate", **LONG)
     first.wait_for("epoch 20/")
-    place.hold_still(first)  # it lives, and is not done before the second looks
-    second = place.start("train_fold", fold=0, **LONG)
-    second.end(1)
-    line = second.said.splitlines()[-1]
+    workspace.pause(first)  # alive, and not finished before the second looks
+    second = workspace.start("train_fold", fold=0, **LONG)
+    finish(second, 1)
+    line = second.stderr.splitlines()[-1]
     assert line.startswith("fsat: error: fold 0 of study ")
-    assert f"is being trained by process {first.process.pid} on {os.uname().nodename}" in line
+    assert f"is being trained by process {first.pid} on {os.uname().nodename}" in line
     first.kill()
-    (cut_off,) = [run for run in place.runs() if run.info.status == "RUNNING"]
-    assert cut_off.info.run_id in line
+    first.communicate()
+    (killed,) = [run for run in workspace.runs() if run.info.status == "RUNNING"]
+    assert killed.info.run_id in line
 
-    third = place.start("cross_validate", **LONG)
-    run_ids = third.end().split(",")
-    assert run_ids[0] == cut_off.info.run_id
-    assert f"run {cut_off.info.run_id}, which was stopped, goes on" in third.said
-    assert "(dummy1d all folds on " in third.said
-    whole = other.start("cross_validate", **LONG).end().split(",")
-    for run_id, undisturbed in zip(run_ids, whole, strict=True):
-        assert place.steps(run_id) == list(range(120))
+    third = workspace.start("cross_validate", **LONG)
+    run_ids = finish(third).split(",")
+    assert run_ids[0] == killed.info.run_id
+    assert f"resuming run {killed.info.run_id}, which was stopped" in third.stderr
+    assert "(dummy1d all folds on " in third.stderr
+    for run_id, undisturbed in zip(run_ids, reference.cross_validate(), strict=True):
+        assert workspace.steps(run_id) == list(range(120))
         for name in ("train", "test"):
-            np.testing.assert_array_equal(place.array(run_id, name), other.array(undisturbed, name))
-    assert sorted(run.info.status for run in place.runs()) == ["FAILED", "FINISHED", "FINISHED"]
-    assert sorted(run.info.status for run in place.runs("cross_validate")) == ["FINISHED", "KILLED"]
-    parents = [run.info.run_id for run in place.runs("cross_validate") if run.info.status == "FINISHED"]
-    assert {place.client.get_run(run_id).data.tags["mlflow.parentRunId"] for run_id in run_ids} == set(parents)
-    assert not list((place.folder / "cache" / "runs").iterdir())
+            np.testing.assert_array_equal(workspace.array(run_id, name), reference.array(undisturbed, name))
+    assert sorted(run.info.status for run in workspace.runs()) == ["FAILED", "FINISHED", "FINISHED"]
+    parents = {run.info.status: run.info.run_id for run in workspace.runs("cross_validate")}
+    assert set(parents) == {"FINISHED", "KILLED"}
+    tags = [workspace.client.get_run(run_id).data.tags for run_id in run_ids]
+    assert {tag["mlflow.parentRunId"] for tag in tags} == {parents["FINISHED"]}
+    assert not list((workspace.folder / "cache" / "runs").iterdir())
 
 
 @pytest.mark.process
 def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
-    place = Place(tmp_path, data)
-    both = [place.start("cross_validate", **LONG) for _ in range(2)]
-    answers = [launched.end() for launched in both]
-    assert answers[0] == answers[1]
-    finished = [run.info.run_id for run in place.runs() if run.info.status == "FINISHED"]
-    assert sorted(finished) == sorted(answers[0].split(","))
-    assert len(place.runs()) == 2
+    workspace = Workspace(tmp_path, data)
+    outputs = [finish(process) for process in [workspace.start("cross_validate", **LONG) for _ in range(2)]]
+    assert outputs[0] == outputs[1]
+    finished = [run.info.run_id for run in workspace.runs() if run.info.status == "FINISHED"]
+    assert sorted(finished) == sorted(outputs[0].split(","))
+    assert len(workspace.runs()) == 2
 
 
-@pytest.mark.process
-def test_mlflows_own_run_says_where_the_fold_went_on(data, tmp_path) -> None:
-    place = Place(tmp_path, data)
-    first = place.start("train_fold", fold=1, **LONG)
-    first.wait_for("epoch 30/")
-    first.process.send_signal(signal.SIGTERM)
-    first.end(143)
-    (stopped,) = place.runs()
-    given = place.client.create_run("0").info.run_id  # as `mlflow run` does
-    second = place.start("train_fold", {"MLFLOW_RUN_ID": given}, fold=1, **LONG)
-    assert second.end() == stopped.info.run_id
-    run = place.client.get_run(given)
-    assert (run.info.status, run.data.tags["fsat.stage"]) == ("FINISHED", "resume")
-    assert run.data.tags["fsat.resumed"] == stopped.info.run_id
-    assert stopped.info.run_id[:8] in run.info.run_name
-
-
-# --- in this process -------------------------------------------------------------------------------
+# --- which run trains a fold -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -167,210 +141,205 @@ class Stop(Exception):
     pass
 
 
-def stopped_fold(source: Source, monkeypatch: pytest.MonkeyPatch, **settings: object) -> str:
-    """A run that has failed after its second epoch."""
+def config(seed: int, max_epochs: int = 1) -> Config:
+    return Config.resolve({**TINY, "max_epochs": max_epochs, "seed": seed})
 
-    def fail(outbox, epoch, *more) -> None:
+
+def run_ids() -> set[str]:
+    return {run.info.run_id for run in mlflow.search_runs(output_format="list")}
+
+
+@pytest.fixture
+def stopped(source, monkeypatch) -> Callable[[int], str]:
+    """A function that trains a fold of four epochs until it fails after the second one."""
+
+    def fail(live, epoch, *more) -> None:
         if epoch == 1:
             raise Stop
 
-    monkeypatch.setattr("fsat.tracking.live_metrics.Outbox.epoch", fail)
-    with pytest.raises(Stop):
-        train_fold(source, Config.resolve({**TINY, "max_epochs": 4, **settings}), 0)
-    monkeypatch.undo()
-    return mlflow.search_runs(output_format="list", max_results=1)[0].info.run_id
+    def train(seed: int) -> str:
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr("fsat.tracking.live_metrics.LiveMetrics.epoch", fail)
+            train_fold(source, config(seed, 4), 0)
+        return mlflow.search_runs(output_format="list", max_results=1)[0].info.run_id
+
+    return train
 
 
-def test_a_fold_is_begun_anew_where_that_is_asked_for(source, monkeypatch) -> None:
-    before = stopped_fold(source, monkeypatch, seed=11)
-    config = Config.resolve({**TINY, "max_epochs": 4, "seed": 11})
-    anew = train_fold(source, config, 0, Launch(resume=False))
+def test_a_stopped_fold_is_trained_anew_if_resume_is_false(source, stopped) -> None:
+    before = stopped(11)
+    anew = train_fold(source, config(11, 4), 0, Launch(resume=False))
     assert anew != before
     assert mlflow.get_run(before).info.status == "FAILED"
-    steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(anew, "loss")]
-    assert sorted(steps) == [0, 1, 2, 3]
+    assert sorted(runs.history(anew, "loss")) == [0, 1, 2, 3]
 
 
-def test_a_finished_fold_is_trained_anew_only_where_that_is_asked_for(source, capsys) -> None:
-    config = Config.resolve({**TINY, "max_epochs": 1, "seed": 12})
-    done = train_fold(source, config, 0)
-    before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
-    left = Kept.of(done)
-    with left.held():
-        left.begin({"uri": runs.tracking_uri(), "experiment_id": "0", "study": "s", "fold": 0})
-    assert train_fold(source, config, 0) == done
-    assert not left.folder.exists()
-    assert f"run {done} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
-    assert {run.info.run_id for run in mlflow.search_runs(output_format="list")} == before
-    assert train_fold(source, config, 0, Launch(resume=False)) != done
+def test_a_run_of_mlflow_says_in_which_run_the_fold_was_resumed(source, stopped, monkeypatch) -> None:
+    before = stopped(14)
+    created = mlflow.MlflowClient().create_run("0").info.run_id  # as `mlflow run` does
+    monkeypatch.setenv("MLFLOW_RUN_ID", created)
+    assert train_fold(source, config(14, 4), 0) == before
+    run = mlflow.get_run(created)
+    assert (run.info.status, run.data.tags["fsat.stage"]) == ("FINISHED", "resume")
+    assert run.data.tags["fsat.resumed"] == before
+    assert before[:8] in run.info.run_name
 
 
-def test_nor_is_one_that_was_finished_while_it_was_claimed(source, monkeypatch) -> None:
-    config = Config.resolve({**TINY, "max_epochs": 1, "seed": 13})
-    done, finished_run, asked = train_fold(source, config, 0), ownership.finished_run, []
+def test_a_finished_fold_is_trained_again_only_if_resume_is_false(source, capsys) -> None:
+    finished = train_fold(source, config(12), 0)
+    before = run_ids()
+    leftover = RunFolder.of(finished)
+    leftover.create(Fold(address(), "0", "s", 0))
+    assert train_fold(source, config(12), 0) == finished
+    assert not leftover.folder.exists()
+    assert f"run {finished} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
+    assert run_ids() == before
+    assert train_fold(source, config(12), 0, Launch(resume=False)) != finished
+
+
+def test_a_fold_that_was_finished_during_the_claim_is_not_trained_again(source, monkeypatch) -> None:
+    finished, finished_run, calls = train_fold(source, config(13), 0), ownership.finished_run, []
 
     def late(*fold: object) -> str | None:
-        asked.append(fold)
-        return finished_run(*fold) if len(asked) > 1 else None
+        calls.append(fold)
+        return finished_run(*fold) if len(calls) > 1 else None
 
     monkeypatch.setattr(ownership, "finished_run", late)
-    with pytest.raises(ownership.FoldTaken, match=f"is FINISHED in run {done}"):
-        train_fold(source, config, 0)
+    with pytest.raises(ownership.FoldTaken, match=f"is FINISHED in run {finished}"):
+        train_fold(source, config(13), 0)
 
 
-def test_of_many_that_claim_a_fold_at_once_never_two_have_it(store, monkeypatch) -> None:
-    """Threads in the place of processes, each with an owner's tag of its own."""
-    own = json.loads(heartbeat.owner())
-    here = threading.local()
-    monkeypatch.setattr(heartbeat, "owner", lambda: json.dumps({**own, "thread": getattr(here, "name", "")}))
-    client, winners = mlflow.MlflowClient(), []
+# --- claims and heartbeats -------------------------------------------------------------------------
 
-    def one(name: str, study: str, start: threading.Barrier, won: list[str]) -> None:
-        here.name = name
-        run_id = client.create_run("0", tags={"fsat.stage": "train_fold"}).info.run_id
-        start.wait()
-        with suppress(ownership.FoldTaken):
-            ownership.claim(run_id, study, 0)
-            won.append(run_id)
 
-    for i in range(6):
-        won, start = [], threading.Barrier(3)
-        threads = [threading.Thread(target=one, args=(str(j), f"study{i}", start, won)) for j in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) <= 1
-        winners += won
-        assert ownership.is_held(f"study{i}", 0) == bool(won)
-    assert len(winners) >= 4
+def create_run(study: str, **facts: object) -> str:
+    """A RUNNING run of fold 0 whose owner differs from this process in `facts`, with a heartbeat 600 s ago."""
+    tags = {"fsat.stage": "train_fold", "fsat.study": study, "fsat.fold": "0", "fsat.heartbeat": heartbeat(600)}
+    tags["fsat.owner"] = json.dumps({**json.loads(ownership.owner()), **facts})
+    return mlflow.MlflowClient().create_run("0", tags=tags).info.run_id
+
+
+def heartbeat(seconds_ago: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="microseconds")
 
 
 @pytest.fixture
 def far(store, monkeypatch):
-    """A RUNNING run whose owner is on another machine, and how to renew its heartbeat."""
+    """A run whose owner is on another machine, and a function that renews its heartbeat."""
     monkeypatch.setenv("FSAT_HEARTBEAT", "0.2")
-    client = mlflow.MlflowClient()
-    facts = {**json.loads(heartbeat.owner()), "boot": "another", "host": "far", "pid": 1, "beat": 0.2}
-
-    def beat(seconds_ago: float) -> str:
-        return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="microseconds")
-
-    tags = {"fsat.stage": "train_fold", "fsat.owner": json.dumps(facts), "fsat.heartbeat": beat(600)}
-    run_id = client.create_run("0", tags=tags).info.run_id
-    yield run_id, lambda ago=0.0: client.set_tag(run_id, "fsat.heartbeat", beat(ago))
+    client, run_id = mlflow.MlflowClient(), create_run("far", boot="another", host="far", pid=1, beat=0.2)
+    yield run_id, lambda seconds_ago=0.0: client.set_tag(run_id, "fsat.heartbeat", heartbeat(seconds_ago))
     client.set_terminated(run_id, "KILLED")
 
 
-def test_a_heartbeat_that_has_stopped_is_watched_and_then_given_up(far, capsys) -> None:
-    run_id, _ = far
-    assert not heartbeat.is_alive(mlflow.get_run(run_id))
+def claim(study: str) -> str:
+    with runs.tracked("train_fold", "claim") as run_id, ownership.claimed(run_id, Fold(address(), "0", study, 0)):
+        assert mlflow.get_run(run_id).data.tags["fsat.study"] == study
+    return run_id
+
+
+def test_a_claim_excludes_others_on_this_machine_until_it_ends(store) -> None:
+    with ownership.claimed(create_run("other"), Fold(address(), "0", "mine", 0)):
+        with pytest.raises(ownership.FoldTaken, match="another process on this machine") as caught:
+            claim("mine")
+        claim("another")
+    one_line(caught.value)
+    claim("mine")
+
+
+def test_a_claim_respects_a_running_fold_on_another_machine(far) -> None:
+    run_id, renew = far
+    renew()
+    with pytest.raises(ownership.FoldTaken, match=f"is being trained by process 1 on far in run {run_id} since"):
+        claim("far")
+    assert mlflow.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_claim_marks_the_run_of_a_dead_process_as_killed(store, capsys) -> None:
+    dead = create_run("dead", started="another time")
+    claim("dead")
+    assert mlflow.get_run(dead).info.status == "KILLED"
+    assert f"run {dead} " in capsys.readouterr().err
+    assert [run.info.run_id for run in ownership.stopped_runs("dead", 0)] == [dead]
+
+
+def test_a_sweep_marks_only_runs_of_dead_processes(store, far) -> None:
+    dead, unowned = create_run("swept", started="another time"), mlflow.MlflowClient().create_run("0").info.run_id
+    ownership.sweep()
+    statuses = [mlflow.get_run(run_id).info.status for run_id in (dead, unowned, far[0])]
+    assert statuses == ["KILLED", "RUNNING", "RUNNING"]
+    mlflow.MlflowClient().set_terminated(unowned)
+
+
+def test_a_stopped_heartbeat_is_watched_before_its_process_counts_as_dead(far, capsys) -> None:
+    assert not ownership.is_alive(mlflow.get_run(far[0]))
     assert "process 1 on far" in capsys.readouterr().err
 
 
-def test_one_that_is_late_by_another_clock_lives(far) -> None:
+def test_a_heartbeat_that_moves_is_alive_even_by_a_late_clock(far) -> None:
     run_id, renew = far
     run = mlflow.get_run(run_id)
     timer = threading.Timer(0.1, renew, [500.0])
     timer.start()
-    assert heartbeat.is_alive(run)
+    assert ownership.is_alive(run)
     timer.join()
 
 
-def test_one_that_has_just_come_needs_no_watching(far, monkeypatch) -> None:
+def test_a_fresh_heartbeat_is_not_watched(far, monkeypatch) -> None:
     run_id, renew = far
     renew()
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("watched"))
-    assert heartbeat.is_alive(mlflow.get_run(run_id))
-
-
-def test_runs_without_an_owner_are_left_alone(store) -> None:
-    run_id = mlflow.MlflowClient().create_run("0", tags={"fsat.stage": "train_fold"}).info.run_id
-    ownership.sweep()
-    assert mlflow.get_run(run_id).info.status == "RUNNING"
-    mlflow.MlflowClient().set_terminated(run_id)
+    assert ownership.is_alive(mlflow.get_run(run_id))
 
 
 @pytest.fixture
-def quick_beats(monkeypatch):
+def quick_beats(store, monkeypatch):
     monkeypatch.setenv("FSAT_HEARTBEAT", "0.1")
-    heartbeat._me.cache_clear()
+    ownership._describe_process.cache_clear()
     yield
-    heartbeat._me.cache_clear()
+    ownership._describe_process.cache_clear()
 
 
-def test_a_process_whose_run_was_taken_up_by_another_stops(store, quick_beats) -> None:
-    with pytest.raises(RunError) as caught, runs.tracked("train_fold", "taken") as run_id:
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("check", [ownership.check_owner, ownership.confirm_owner], ids=["heartbeat", "before upload"])
+def test_a_process_stops_when_another_one_has_taken_its_run_over(check, quick_beats) -> None:
+    lost = pytest.raises(RunError, match="taken over by another process")
+    with lost as caught, runs.tracked("train_fold", "taken") as run_id:
         mlflow.MlflowClient().set_tag(run_id, "fsat.owner", "{}")
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            heartbeat.check(run_id)
-            time.sleep(0.05)
-    assert "taken up by another process" in one_line(caught.value)
+        eventually(lambda: check(run_id))
+    one_line(caught.value)
 
 
-def test_a_run_that_is_slow_to_open_is_not_taken_for_one_that_another_process_has_taken_up(
-    store, quick_beats, monkeypatch
-) -> None:
-    """A busy server: the heartbeat comes before the tag of the run's owner."""
-    describe, beats = runs.set_tags, []
-    get_run = mlflow.MlflowClient.get_run
+def test_a_run_that_is_slow_to_open_does_not_count_as_taken_over(quick_beats, monkeypatch) -> None:
+    """On a busy server the first heartbeat comes before the owner's tag."""
+    set_tags, get_run, beats = runs.set_tags, mlflow.MlflowClient.get_run, []
 
     def counted(client: mlflow.MlflowClient, run_id: str):
         beats.append(run_id)
         return get_run(client, run_id)
 
     def slow(*tags) -> None:
-        deadline = time.monotonic() + 20
-        while len(beats) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        describe(*tags)
+        eventually(lambda: len(beats) >= 2)
+        set_tags(*tags)
 
     monkeypatch.setattr(mlflow.MlflowClient, "get_run", counted)
     monkeypatch.setattr(runs, "set_tags", slow)
     with runs.tracked("train_fold", "slow") as run_id:
         assert run_id in beats
-        heartbeat.check(run_id)
+        ownership.check_owner(run_id)
 
 
-def test_a_run_that_was_given_up_too_soon_is_running_again(store, quick_beats) -> None:
+def test_a_run_that_was_marked_killed_too_early_is_running_again(quick_beats) -> None:
     client = mlflow.MlflowClient()
     with runs.tracked("train_fold", "alive") as run_id:
         before = client.get_run(run_id).data.tags["fsat.heartbeat"]
         client.set_terminated(run_id, "KILLED")
-        deadline = time.monotonic() + 20
-        while client.get_run(run_id).info.status != "RUNNING":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        while client.get_run(run_id).data.tags["fsat.heartbeat"] == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: client.get_run(run_id).info.status == "RUNNING")
+        eventually(lambda: client.get_run(run_id).data.tags["fsat.heartbeat"] != before)
     assert client.get_run(run_id).info.status == "FINISHED"
-
-
-def test_a_database_that_another_process_is_writing_to_is_waited_for(tmp_path, monkeypatch, capsys) -> None:
-    """At the first exchange of a process too."""
-    path = tmp_path / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    writer.execute("BEGIN EXCLUSIVE")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{path}?timeout=0.1")
-    asked = []
-
-    def experiments() -> int:
-        return len(mlflow.MlflowClient().search_experiments())
-
-    def pause(seconds: float) -> None:
-        asked.append(seconds)
-        writer.execute("ROLLBACK")
-
-    monkeypatch.setattr(client, "_pause", pause)
-    try:
-        assert client.ask(experiments) == 1
-    finally:
-        mlflow.set_tracking_uri(before)
-        writer.close()
-    assert len(asked) == 1
-    assert "is locked by another process; it is asked again for 600 s" in capsys.readouterr().err

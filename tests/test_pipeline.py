@@ -27,7 +27,8 @@ from fsat.models import build
 from fsat.options import Launch
 from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
-from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, download
+from fsat.tracking.fold_artifacts import download
+from fsat.tracking.select_runs import FoldRun, by_run_ids
 from fsat.training.predict import predict_clips
 
 pytestmark = pytest.mark.slow
@@ -254,7 +255,7 @@ def test_runs_say_what_they_are(study, blended):
     assert parent.data.tags["mlflow.note.content"].startswith(mean)
     made = client.get_run(blended.run_id)
     assert made.info.run_name == "ensemble of conv1d on tones"
-    assert made.data.tags["mlflow.note.content"].startswith(blended.registered.news)
+    assert made.data.tags["mlflow.note.content"].startswith(blended.registered.outcome)
     version = client.get_model_version("tones", str(blended.registered.version))
     assert f"**{made.data.metrics['oof_map3']:.4f}**" in version.description
     tags = client.get_experiment("0").tags

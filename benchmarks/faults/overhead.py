@@ -89,10 +89,10 @@ def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
     from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.options import Launch
-    from fsat.tracking.live_metrics import Outbox
+    from fsat.tracking.live_metrics import LiveMetrics
     from fsat.training import fold
 
-    writing, logging = _record_times(fold, "write_checkpoint"), _record_times(Outbox, "epoch")
+    writing, logging = _record_times(fold, "write_checkpoint"), _record_times(LiveMetrics, "epoch")
     run_id = train_fold(Source(Path(data_dir)), Config.resolve(settings), 0, Launch(resume=False))
     times = [metric.timestamp for metric in mlflow.MlflowClient().get_metric_history(run_id, "loss")]
     return {
@@ -113,22 +113,22 @@ def alternate_epochs(data_dir: str, settings: dict[str, Any]) -> dict[str, float
     from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.options import Launch
-    from fsat.tracking.live_metrics import Outbox
+    from fsat.tracking.live_metrics import LiveMetrics
     from fsat.training import fold
 
     ends: list[int] = []
-    write, send = fold.write_checkpoint, Outbox.epoch
+    write, send = fold.write_checkpoint, LiveMetrics.epoch
 
     def is_tracked() -> bool:
         return len(ends) % 2 == 0
 
-    def epoch(outbox: Outbox, number: int, metrics: dict[str, float], milliseconds: int) -> None:
+    def epoch(live: LiveMetrics, number: int, metrics: dict[str, float], milliseconds: int) -> None:
         if is_tracked():
-            send(outbox, number, metrics, milliseconds)
+            send(live, number, metrics, milliseconds)
         ends.append(milliseconds)
 
     fold.write_checkpoint = lambda *args: write(*args) if is_tracked() else None
-    Outbox.epoch = epoch
+    LiveMetrics.epoch = epoch
     train_fold(Source(Path(data_dir)), Config.resolve(settings), 0, Launch(resume=False))
     between = [(after - before) / 1000 for before, after in pairwise(ends)]
     return {"tracked": statistics.median(between[0::2]), "without": statistics.median(between[1::2])}

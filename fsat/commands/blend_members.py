@@ -19,7 +19,7 @@ from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
 from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
 from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
 from fsat.presets import BLENDS
-from fsat.tracking.fold_artifacts import Member
+from fsat.tracking.fold_artifacts import Member, is_test
 
 COLUMNS = (
     *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
@@ -193,7 +193,7 @@ def check_agreement(members: Sequence[Member]) -> None:
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Return the class, int64, and whether it is verified by hand, bool, of each training clip."""
     clips = member.clips
-    train = (clips["split"] != "test").to_numpy()
+    train = ~is_test(clips)
     names = clips["label"].cat
     number = {label: i for i, label in enumerate(member.labels)}
     classes = np.array([number.get(name, -1) for name in names.categories], dtype=np.int64)

@@ -30,10 +30,10 @@ from fsat.study import RECIPE
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.client import Refused
-from fsat.tracking.fold_artifacts import FoldRun, Member, download
-from fsat.tracking.histories import epochs
+from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
 from fsat.tracking.registry import Registered, Score, register
-from fsat.tracking.select_runs import choose
+from fsat.tracking.runs import epoch_history
+from fsat.tracking.select_runs import FoldRun, choose
 
 PAGE = "report.html"
 
@@ -155,9 +155,8 @@ class _Result:
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
         runs.set_tags({"registered": f"{name}/{registered.version}", "champion": registered.promoted})
-        self._log_page(f"{registered.news}.")
-        descriptions.describe_tagger(self._description(registered, scores))
-        view = descriptions.share_view()
+        self._log_page(f"{registered.outcome}.")
+        view = self._describe(registered, scores)
         run_id, weights = runs.active_run_id(), self.blend.weights
         say(
             f"ensemble run {run_id} blends {count(len(self.members), 'member')} of "
@@ -192,7 +191,7 @@ class _Result:
         folder, clips = self.artifacts / "predictions", self.first.clips
         (folder / "best.npy").unlink()
         write_parts(folder / "clips.csv", _clips_without_folds(clips))
-        test_names = clips.loc[clips["split"] == "test", "fname"].array
+        test_names = clips.loc[is_test(clips), "fname"].array
         write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
 
     def _register(self, name: str, promote: str) -> Registered:
@@ -251,8 +250,9 @@ class _Result:
         dataset = f"{record.dataset}, in {record.data_dir} when the first fold was trained"
         return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
 
-    def _description(self, registered: Registered, scores: dict[str, float]) -> run_descriptions.Tagger:
-        return run_descriptions.Tagger(
+    def _describe(self, registered: Registered, scores: dict[str, float]) -> str:
+        """Describe run, version, registered model and experiment; return the address of the view of all folds."""
+        tagger = run_descriptions.Tagger(
             self.models,
             list(self.studies),
             len(self.members),
@@ -263,8 +263,13 @@ class _Result:
             selected_on(self.members),
             registered.name,
             registered.version,
-            registered.news,
+            registered.outcome,
         )
+        view, link = descriptions.view_link(), descriptions.run_link(runs.experiment_id(), runs.active_run_id())
+        descriptions.describe(run_descriptions.ensemble(tagger, link, view))
+        texts = run_descriptions.version(tagger, link), run_descriptions.registered(tagger.name)
+        descriptions.describe_version(tagger.name, tagger.version, *texts)
+        return descriptions.share_view(run_descriptions.experiment(view))
 
 
 def _digest(members: Sequence[Member], blend: Blend) -> str:
@@ -276,14 +281,13 @@ def _digest(members: Sequence[Member], blend: Blend) -> str:
 def _clips_without_folds(clips: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield parts of a member's table of clips, with ``split`` train or test."""
     for start in range(0, len(clips), CLIPS_AT_ONCE):
-        part = clips.iloc[start : start + CLIPS_AT_ONCE]
-        yield part.assign(split=np.where(part["split"] == "test", "test", "train"))
+        yield without_fold(clips.iloc[start : start + CLIPS_AT_ONCE])
 
 
 def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
     """Return the training clips with a blended prediction; `path` is the file for their rows, if not all have one."""
     covered = blend.covered
-    names = member.clips.loc[member.clips["split"] != "test", "fname"].array
+    names = member.clips.loc[~is_test(member.clips), "fname"].array
     if covered.all():
         return Predictions(blend.oof, blend.targets, blend.verified, names, member.labels)
     oof = _rows_where(blend.oof, covered, path)
@@ -306,13 +310,13 @@ def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> ClipF
     """Return where the training clips are on this machine."""
     records = [member.record for member in members]
     began = min(record.run.info.start_time for record in records) / 1000
-    folders = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
-    return find_clips(Trained(members[0].clips, records[0].dataset, began), folders, data_dir)
+    trained = Trained(members[0].clips, is_test(members[0].clips), records[0].dataset, began)
+    return find_clips(trained, [record.data_dir for record in records], data_dir)
 
 
 def _curve(record: FoldRun) -> FoldCurve:
     """Return the learning curve of a fold."""
     best = record.run.data.metrics.get("best_epoch")
     best = None if best is None else round(best)
-    val_map3, val_loss = (epochs(record, key, "val_loss") for key in ("val_map3", "val_loss"))
+    val_map3, val_loss = (epoch_history(record.run_id, key) for key in ("val_map3", "val_loss"))
     return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, best)

@@ -12,7 +12,7 @@ from fsat.commands.blend_members import check_method
 from fsat.commands.eda import eda
 from fsat.commands.ensemble import ensemble_best
 from fsat.commands.predict import Tagged, predict
-from fsat.commands.train import USUAL, cross_validate
+from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
@@ -22,10 +22,10 @@ from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging.inputs import has_clips
+from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.registry import ALIAS
-from fsat.tracking.shared_view import link
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
     register_as: str,
     promote: str,
     output: Path,
-    launch: Launch = USUAL,
+    launch: Launch = DEFAULT_LAUNCH,
     blend: str = "geometric",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
@@ -55,9 +55,10 @@ def main(
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
-        describe = partial(run_descriptions.main, source.data_dir, models, view_link=link(runs.experiment_id()))
+        link = descriptions.view_link()
+        describe = partial(run_descriptions.main, source.data_dir, models, view_link=link)
         descriptions.describe(describe([], ""))
-        view = descriptions.share_view()
+        view = descriptions.share_view(run_descriptions.experiment(link))
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
@@ -67,8 +68,8 @@ def main(
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
         tags = predict(str(folder), output, f"models:/{register_as}{separator}{version}", cluster=launch.cluster)
-        descriptions.describe(describe(result.candidates.to_dict("records"), result.registered.news))
-    return _report(result.candidates, result.registered.news, tags, output, descriptions.how_to_compare(view))
+        descriptions.describe(describe(result.candidates.to_dict("records"), result.registered.outcome))
+    return _report(result.candidates, result.registered.outcome, tags, output, descriptions.how_to_compare(view))
 
 
 def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
@@ -82,11 +83,12 @@ def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare
     """Return the report that the command prints."""
     table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
     table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
-    width = max((len(row.fname) for row in tags.first), default=0)
+    first = [row for row in tags.first if isinstance(row, Tags)]
+    width = max((len(row.fname) for row in first), default=0)
     rows = [
         f"  {row.fname:<{width}}  {' '.join(row.labels)}  ({' '.join(f'{score:.6f}' for score in row.scores)})"
-        for row in tags.first
+        for row in first
     ]
-    heading = f"Tags of all clips are in {output}; the first {len(tags.first)}:"
+    heading = f"Tags of all clips are in {output}; the first {len(first)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join(["", numbers, "", news, "", heading, *rows, "", compare])

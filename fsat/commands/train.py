@@ -1,14 +1,22 @@
-"""Entry points `train_fold` and `cross_validate`."""
+"""Entry points `train_fold` and `cross_validate`.
+
+A fold is trained in a run of its own. The process that trains it holds a claim, so that no other one does; a fold that
+was stopped is resumed in its own run; and a trained fold is stored on this machine until it is uploaded.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fsat.commands.fold_run import train_in_run
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
@@ -18,23 +26,29 @@ from fsat.parallel.processes import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
+from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
+from fsat.reports.submission import submission
 from fsat.text import dataset_name, fold_name
-from fsat.tracking import client, descriptions, ownership, runs
-from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.tracking.run_folder import forget
-from fsat.tracking.shared_view import link
+from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking.client import ServerUnreachable, absolute_uri, address, discard, is_remote
+from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
+from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
+from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
+from fsat.tracking.select_runs import FoldRun, by_run_ids, finished_folds, newest_per_fold
 from fsat.tracking.verified_labels import fetch_labels
+from fsat.training import fold as training
+from fsat.training.checkpoint import count_epochs
 
-WAIT_SECONDS = 5.0
-"""How often a fold that another launch trains is looked at."""
+POLL_SECONDS = 5.0
+"""How often to check on a fold that another launch trains."""
 
-NEWS_SECONDS = 600.0
-"""How often it is said that it is waited for."""
+REPORT_SECONDS = 600.0
+"""How often to say that it is waited for."""
 
 SAMPLES_WORTH_A_PROCESS = 1_000_000_000
 """Audio samples that conv1d trains on in a minute on a processor of 2023; a process takes ten seconds to start."""
 
-USUAL = Launch()
+DEFAULT_LAUNCH = Launch()
 
 
 def prepare_dataset(source: Source, config: Config, fold: int | None = None, quiet: bool = False) -> Dataset:
@@ -65,37 +79,38 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
     return dataset
 
 
-def train_fold(source: Source, config: Config, fold: int, launch: Launch = USUAL) -> str:
-    """Train one fold in a run of its own, or go on with the run in which it was stopped, if it is not FINISHED.
+def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAULT_LAUNCH) -> str:
+    """Train one fold in a run of its own, or resume the run in which it was stopped.
 
     Args:
         source: the dataset.
         config: the settings.
-        fold: from 0.
+        fold: number of the fold, from 0.
         launch: how to start it.
 
     Returns:
-        the run's id.
+        the run's id; that of the FINISHED run, without training, if there is one and ``launch.resume`` is set.
 
     Raises:
-        FoldTaken: another process trains it.
+        FoldTaken: another process trains the fold.
+        RunError: the server refused something or did not answer; a trained fold is stored on this machine.
     """
-    with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as own:
+    with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as run_id:
         ownership.sweep()
         dataset = prepare_dataset(source, config, fold)
-        done = ownership.finished_run(dataset.study, fold) if launch.resume else None
-        if done is None:
-            return train_in_run(dataset, fold, source, launch, again=not launch.resume)
-        forget(done)
-        say(f"fold {fold}: run {done} is FINISHED and is not trained again; resume=false trains it anew")
-        runs.hand_over(own, done, f"{config.model} fold {fold} is FINISHED in run {done[:8]}")
-        return done
+        finished = ownership.finished_run(dataset.study, fold) if launch.resume else None
+        if finished is None:
+            return _train(dataset, fold, source, launch, repeat=not launch.resume)
+        remove_finished(finished)
+        say(f"fold {fold}: run {finished} is FINISHED and is not trained again; resume=false trains it anew")
+        runs.supersede(run_id, finished, f"{config.model} fold {fold} is FINISHED in run {finished[:8]}")
+        return finished
 
 
-def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> list[FoldRun]:
+def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUNCH) -> list[FoldRun]:
     """Train every fold of a study that has no FINISHED run yet, each in a run nested in this one.
 
-    Folds that another launch of the same study is training are left to it, and waited for.
+    Folds that another launch of the same study trains are waited for.
 
     Args:
         source: the dataset.
@@ -103,67 +118,70 @@ def cross_validate(source: Source, config: Config, launch: Launch = USUAL) -> li
         launch: how to start the folds.
 
     Returns:
-        one FINISHED run a fold, in order.
+        a FINISHED run of each fold, in order.
     """
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
         ownership.sweep()
         dataset = prepare_dataset(source, config)
-        config = dataset.config
-        runs.set_tags({"study": dataset.study, "model": config.model})
-        descriptions.give_colour(dataset.study)
+        config, study = dataset.config, dataset.study
+        runs.set_tags({"study": study, "model": config.model})
+        descriptions.give_colour(study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
-        describe = partial(
-            run_descriptions.study, config, dataset.study, source.data_dir, view_link=link(runs.experiment_id())
-        )
-        descriptions.describe(describe({}))
-        descriptions.share_view()
-        run_ids: dict[int, str] = {}
-        while missing := [fold for fold in range(config.n_folds) if fold not in run_ids]:
-            done = newest_per_fold(finished_folds(dataset.study))
-            for fold in [fold for fold in missing if fold in done]:
-                run_ids[fold] = done[fold].run_id
-                forget(run_ids[fold])
-                say(f"fold {fold}: run {done[fold].run_id} is FINISHED and is not trained again")
-            if missing := [fold for fold in missing if fold not in run_ids]:
-                run_ids |= _train_free(source, dataset, missing, launch)
+        view = descriptions.view_link()
+        descriptions.describe(run_descriptions.study(config, study, source.data_dir, {}, view))
+        descriptions.share_view(run_descriptions.experiment(view))
+        run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         metrics = [record.run.data.metrics for record in records]
         means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
         runs.log_metrics(means)
-        descriptions.describe(describe(means))
-        say(f"study {dataset.study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
+        descriptions.describe(run_descriptions.study(config, study, source.data_dir, means, view))
+        say(f"study {study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
             f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
         return records
 
 
-def _train_free(source: Source, dataset: Dataset, missing: list[int], launch: Launch) -> dict[int, str]:
-    """Train those of the missing folds that no other launch does, or else wait for a moment.
+def _train_missing(source: Source, dataset: Dataset, launch: Launch) -> dict[int, str]:
+    """Train the folds that no other launch trains, until all are FINISHED; return the run ids by fold."""
+    run_ids: dict[int, str] = {}
+    while missing := [fold for fold in range(dataset.config.n_folds) if fold not in run_ids]:
+        finished = newest_per_fold(finished_folds(dataset.study))
+        for fold in missing:
+            if fold in finished:
+                run_ids[fold] = finished[fold].run_id
+                remove_finished(run_ids[fold])
+                say(f"fold {fold}: run {run_ids[fold]} is FINISHED and is not trained again")
+        missing = [fold for fold in missing if fold not in run_ids]
+        taken = [fold for fold in missing if ownership.running_elsewhere(dataset.study, fold)]
+        if free := [fold for fold in missing if fold not in taken]:
+            trained = _train_folds(source, dataset, free, launch)
+            run_ids |= trained
+            if not trained:
+                time.sleep(POLL_SECONDS)
+        elif taken:
+            _wait_for(dataset.study, taken)
+    return run_ids
 
-    Returns:
-        the run's id by fold, of those that were trained.
-    """
-    held = [fold for fold in missing if ownership.is_held(dataset.study, fold)]
-    if free := [fold for fold in missing if fold not in held]:
-        return _train(source, dataset, free, launch) or time.sleep(WAIT_SECONDS) or {}
-    say(f"fold{'s' if len(held) > 1 else ''} {', '.join(map(str, held))}: trained by another launch; waiting")
-    until = time.monotonic() + NEWS_SECONDS
-    while time.monotonic() < until and all(ownership.is_held(dataset.study, fold) for fold in held):
-        time.sleep(WAIT_SECONDS)
-    return {}
+
+def _wait_for(study: str, folds: list[int]) -> None:
+    """Wait until another launch has ended one of the folds, or until it is time for the next report."""
+    say(f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}: trained by another launch; waiting")
+    deadline = time.monotonic() + REPORT_SECONDS
+    while time.monotonic() < deadline and all(ownership.running_elsewhere(study, fold) for fold in folds):
+        time.sleep(POLL_SECONDS)
 
 
-def _train(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
-    """Train these folds, one after the other or side by side; the run's id by fold, of those that were not taken."""
+def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
+    """Train folds one after the other, in processes, or on a cluster; return run ids, without folds that were taken."""
+    config, parent = dataset.config, runs.as_parent()
+    absolute = replace(source, data_dir=source.data_dir.absolute())
+    train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study)
     if launch.cluster.kind == "ray":
-        on_node = partial(_train_on_node, replace(source, data_dir=source.data_dir.absolute()), dataset.config, launch)
-        train_one = partial(on_node, runs.as_parent(), dataset.study)
-        executor = RayCluster(launch.cluster, n_threads(), client.absolute_uri(), client.is_remote())
-        run_ids = executor.map(train_one, folds, "fold")
-    elif (count := folds_at_once(launch.parallel_folds, dataset.config, len(folds), len(dataset.train))) > 1:
+        run_ids = RayCluster(launch.cluster, n_threads(), absolute_uri(), is_remote()).map(train_one, folds, "fold")
+    elif (count := folds_at_once(launch.parallel_folds, config, len(folds), len(dataset.train))) > 1:
         say(f"training {len(folds)} folds, {count} at a time")
-        train_one = partial(_train_in_worker, source, dataset.config, launch, runs.as_parent())
         processes = Processes(count, "if memory ran out, use a smaller batch_size or parallel_folds=1")
         run_ids = processes.map(train_one, folds, "fold")
     else:
@@ -174,8 +192,7 @@ def _train(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -
 def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -> int:
     """Return how many folds are trained at the same time on this machine.
 
-    ``auto`` is one fold for every `n_threads` cores, and one alone where a fold takes less than about a minute. The
-    benchmark `folds` compares two at a time with one.
+    ``auto`` is one fold for every `n_threads` cores, or one alone if a fold takes less than about a minute.
 
     Args:
         parallel_folds: a number, or ``auto``.
@@ -189,26 +206,8 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
     return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
 
-def _train_in_worker(source: Source, config: Config, launch: Launch, parent: runs.Parent, fold: int) -> str:
-    """Train a fold in a process of its own, in a run nested in that of the process that asked."""
-    return _train_unless_taken(_read_once(source, config), fold, source, launch, parent)
-
-
-def _train_unless_taken(
-    dataset: Dataset, fold: int, source: Source, launch: Launch, parent: runs.Parent | None = None
-) -> str:
-    """Train a fold in a nested run; its id, or an empty text if another launch has begun or finished it meanwhile."""
-    try:
-        with runs.tracked("train_fold", fold_name(dataset.config.model, fold, source.data_dir), parent) as own:
-            return train_in_run(dataset, fold, source, launch, again=False)
-    except ownership.FoldTaken as taken:
-        say(str(taken))
-        runs.discard(own)
-        return ""
-
-
-def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
-    """As `_train_in_worker`, on another machine, whose dataset must be the same."""
+def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
+    """Train a fold in another process, maybe on another machine, whose dataset must be the same."""
     if not source.data_dir.is_dir():
         raise DataError(
             f"{source.data_dir}: no such folder there; the dataset must be under the same path on each node"
@@ -216,8 +215,8 @@ def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.
     dataset = _read_once(source, config)
     if dataset.study != study:
         raise DataError(
-            f"{source.data_dir}: its clips or labels are not those of the machine that asked (study {dataset.study}, "
-            f"expected {study}); copy the dataset anew"
+            f"{source.data_dir}: its clips or labels are not those of the machine that started the study (study "
+            f"{dataset.study}, expected {study}); copy the dataset anew"
         )
     return _train_unless_taken(dataset, fold, source, launch, parent)
 
@@ -225,3 +224,165 @@ def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.
 @lru_cache(maxsize=1)
 def _read_once(source: Source, config: Config) -> Dataset:
     return prepare_dataset(source, config, quiet=True)
+
+
+def _train_unless_taken(
+    dataset: Dataset, fold: int, source: Source, launch: Launch, parent: runs.Parent | None = None
+) -> str:
+    """Train a fold in a nested run; return its id, or an empty string if another launch has taken the fold."""
+    try:
+        with runs.tracked("train_fold", fold_name(dataset.config.model, fold, source.data_dir), parent) as run_id:
+            return _train(dataset, fold, source, launch, repeat=False)
+    except ownership.FoldTaken as taken:
+        say(str(taken))
+        discard(run_id)
+        return ""
+
+
+def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: bool) -> str:
+    """Train a fold in the open run, or in the one in which it was stopped, and upload it; return the run's id.
+
+    Args:
+        dataset, fold, source, launch: as for `train_fold`.
+        repeat: train the fold even if it has a FINISHED run.
+    """
+    with _claimed_run(dataset, fold, launch.resume, repeat) as folder:
+        facts = _log_facts(dataset, fold, source)
+        try:
+            if not folder.has_results:
+                with (
+                    LiveMetrics(folder, launch.checkpoint_to == "server") as live,
+                    tempfile.TemporaryDirectory(prefix="fsat-") as name,
+                ):
+                    result = training.train_fold(dataset, fold, Path(name), live.epoch, folder.checkpoint)
+                    _store_results(dataset, fold, result, facts, folder)
+            ownership.confirm_owner(folder.run_id)
+            upload(folder)
+        except ServerUnreachable as error:
+            if not folder.has_results:
+                raise
+            raise RunError(
+                f"fold {fold}: it is trained, but {str(error).partition(';')[0]}; its results are stored in "
+                f"{folder.folder}: upload them with `python -m fsat sync` when the server answers again"
+            ) from error
+        say(_summarise(dataset, fold, folder))
+        runs.after_finish(folder.remove)
+        return folder.run_id
+
+
+@contextmanager
+def _claimed_run(dataset: Dataset, fold: int, resume: bool, repeat: bool) -> Iterator[RunFolder]:
+    """Claim a fold and open the run to train it in: the last stopped one that can be resumed, or the open one.
+
+    Yields:
+        the run's folder.
+    """
+    run_id, study = runs.active_run_id(), dataset.study
+    key = Fold(address(), runs.experiment_id(), study, fold)
+    with ownership.claimed(run_id, key), ExitStack() as stack:
+        if not repeat and (finished := ownership.finished_run(study, fold)):  # since the caller looked
+            raise ownership.FoldTaken(f"fold {fold} of study {study} is FINISHED in run {finished}")
+        stopped = _find_resumable(study, fold) if resume else None
+        if stopped:
+            say(f"fold {fold}: resuming run {stopped}, which was stopped")
+            parent = runs.parent_of_active()
+            ownership.take_over(stopped, {"mlflow.parentRunId": parent} if parent else {})
+            stack.enter_context(runs.resumed(stopped))
+            runs.supersede(run_id, stopped, f"{dataset.config.model} fold {fold} resumed in run {stopped[:8]}")
+        folder = RunFolder.of(stopped or run_id)
+        folder.create(key)
+        stack.callback(folder.remove_if_empty)
+        yield folder
+
+
+def _find_resumable(study: str, fold: int) -> str | None:
+    """Return the last stopped run of a fold with results or a checkpoint, on this machine or on the server."""
+    for run in ownership.stopped_runs(study, fold):
+        folder, remote = RunFolder.of(run.info.run_id), ServerCheckpoint.from_tags(run.data.tags)
+        if folder.has_results:
+            return folder.run_id
+        n_epochs = count_epochs(folder.checkpoint)
+        if remote and remote.n_epochs > n_epochs and remote.download(folder):
+            return folder.run_id
+        if n_epochs:
+            return folder.run_id
+        folder.remove_if_empty()  # killed before its first epoch ended
+    return None
+
+
+def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
+    """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
+    config, splits = dataset.config, training.assign_splits(dataset, fold)
+    tags = {
+        "study": dataset.study, "fold": fold, "model": config.model, "folds": config.folds,
+        "precision": config.precision, "selected_on": config.selected_on, "on_bad_clip": source.on_bad_clip,
+    }  # fmt: skip
+    runs.set_tags(tags)
+    params = {
+        **config.to_dict(), "fold": fold, "dataset_digest": dataset.manifest.digest,
+        "n_train": int((splits == "train").sum()), "n_val": int((dataset.folds == fold).sum()),
+    }  # fmt: skip
+    runs.log_params(params)
+    runs.log_dataset(dataset.manifest)
+    descriptions.give_colour(dataset.study)
+    if missing := training.labels_without_clips(dataset, splits):
+        say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
+            f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip
+    tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
+    facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
+    descriptions.describe(_description(facts, {}))
+    return facts
+
+
+def _description(facts: dict[str, Any], scores: dict[str, float]) -> str:
+    """Return the description of the open run; `scores` are empty while it trains."""
+    links = descriptions.run_link(runs.experiment_id(), runs.active_run_id()), descriptions.view_link()
+    return run_descriptions.fold(facts["params"], facts["tags"], scores, *links)
+
+
+def _store_results(
+    dataset: Dataset, fold: int, result: training.FoldResult, facts: dict[str, Any], folder: RunFolder
+) -> None:
+    """Write metrics, description and artifacts of a trained fold into its run folder."""
+    points = [
+        {"key": key, "value": value, "step": epoch, "timestamp": milliseconds}
+        for epoch, (metrics, milliseconds) in enumerate(zip(result.history, result.times, strict=True))
+        for key, value in metrics.items()
+    ]
+    final = {"best_epoch": result.best_epoch, **result.scores, "train_seconds": result.seconds}
+    last = {"step": len(result.history), "timestamp": runs.now()}
+    points += [{"key": key, "value": value, **last} for key, value in final.items()]
+    manifest, config = dataset.manifest, dataset.config
+    predictions = Predictions(
+        result.train, result.test, clip_table(manifest.train, result.splits, manifest.test),
+        submission(manifest.test["fname"].tolist(), result.test, dataset.labels),
+    )  # fmt: skip
+    with folder.new_results(points, _description(facts, final)) as artifacts:
+        write_artifacts(
+            artifacts, config.to_dict(), dataset.labels, predictions, result.folder / training.WEIGHTS, result.summary,
+            result.folder / "tensorboard",
+        )  # fmt: skip
+        _plot(dataset, fold, result, artifacts / PLOTS)
+        write_checksums(artifacts)
+
+
+def _plot(dataset: Dataset, fold: int, result: training.FoldResult, folder: Path) -> None:
+    held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
+    title = f"{dataset.config.model}, fold {fold}"
+    plot_learning_curves(result.history, result.best_epoch, title, folder / "learning_curves.png")
+    title += ": validation clips"
+    plot_confusion(held_out, targets, dataset.labels, title, folder / "confusion.png")
+    plot_class_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")
+
+
+def _summarise(dataset: Dataset, fold: int, folder: RunFolder) -> str:
+    """Return the scores of a trained fold in one line."""
+    scores = {point["key"]: point["value"] for point in folder.metrics()}
+    chosen = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[dataset.config.checkpoint]
+    verified = scores.get("val_map3_verified")
+    return (
+        f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}, "
+        f"val_map3 {scores['val_map3']:.4f}, val_acc {scores['val_acc']:.4f}"
+        + (f", val_map3 on verified clips {verified:.4f}" if verified is not None else "")
+    )

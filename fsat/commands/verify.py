@@ -30,7 +30,7 @@ from fsat.options import Thresholds
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tracking import descriptions, runs
-from fsat.tracking.fold_artifacts import Member, download
+from fsat.tracking.fold_artifacts import Member, download, is_test
 from fsat.tracking.select_runs import choose
 from fsat.tracking.verified_labels import COLUMNS, STAGE, TABLE, round_of
 
@@ -115,7 +115,7 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     """Return ``fname,label,new_label,score,decision`` of every training clip, and the estimate behind the decisions."""
     first = members[0]
     blend = blend_members(members)
-    clips = first.clips[first.clips["split"] != "test"]
+    clips = first.clips[~is_test(first.clips)]
     verified = (clips["manually_verified"] == "1").to_numpy()
     if not blend.covered.all():
         missing = clips["fname"].to_numpy()[~blend.covered]

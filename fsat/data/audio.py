@@ -145,7 +145,7 @@ def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.
             yield Block(mono, rate, {to: function(mono, last) for to, function in resample.items()}, last)
             mono = following
         if seen < WHOLE * file.frames < UNKNOWN and (file.format != "MP3" or _counts_frames(source)):
-            raise AudioError(f"truncated: {seen} samples, expected {file.frames} as in the header")
+            raise AudioError(f"truncated: expected {file.frames} samples as in the header, got {seen}")
 
 
 def _resamplers(rate: int, rates: Sequence[int]) -> dict[int, Callable[[np.ndarray, bool], np.ndarray]]:
@@ -261,7 +261,7 @@ def _check_header(file: sf.SoundFile, max_seconds: float) -> None:
         raise AudioError("no samples in it")
     for promised, actual in re.findall(r"^data\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
         if int(actual) < int(promised) < 0x7FFFF000:
-            raise AudioError(f"truncated: {actual} bytes of samples, expected {promised} as in the header")
+            raise AudioError(f"truncated: expected {promised} bytes of samples as in the header, got {actual}")
     _check_length(file.frames, file.samplerate, max_seconds)
 
 

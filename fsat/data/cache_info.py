@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fsat.data.clip_store import clips_dir, read_header
@@ -29,40 +28,6 @@ from fsat.files import (
 _STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?")
 
 
-@dataclass(frozen=True)
-class Store:
-    """A clip store.
-
-    Attributes:
-        folder: its path.
-        size: in bytes.
-        sampling_rate: in Hz; 0 if not known.
-        clips: number of clips; 0 if not known.
-        made, used: seconds since 1970; 0 if not known.
-        note: its state, unless it is finished and readable.
-    """
-
-    folder: Path
-    size: int
-    sampling_rate: int = 0
-    clips: int = 0
-    made: float = 0.0
-    used: float = 0.0
-    note: str = ""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Its row of the table."""
-        return (
-            f"{self.sampling_rate} Hz" if self.sampling_rate else "?",
-            str(self.clips) if self.sampling_rate else "?",
-            format_bytes(self.size),
-            _date(self.made),
-            _date(self.used),
-            f"{self.folder}{self.note and f'  ({self.note})'}",
-        )
-
-
 def list_cache() -> list[str]:
     """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total.
 
@@ -70,18 +35,17 @@ def list_cache() -> list[str]:
         FsatError: the cache folder cannot be read.
     """
     with cache_errors(cache_dir()):
-        stores = [_read_store(folder) for folder in _stores()]
-        others = [("generated sounds", folder, _size(folder)) for folder in _generated()]
-        others += [("notes of checks", folder, _size(folder)) for folder in _memos()]
+        sizes = {folder: _size(folder) for folder in [*_stores(), *_generated(), *_memos()]}
+        rows = [_row(folder, sizes[folder]) for folder in _stores()]
     lines = []
-    if stores:
-        rows = [("rate", "clips", "size", "made", "last used", "folder"), *(store.cells for store in stores)]
+    if rows:
+        rows.insert(0, ("rate", "clips", "size", "made", "last used", "folder"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for *cells, last in rows:
             lines.append("  ".join([*(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)), last]))
-    lines += [f"{name}: {format_bytes(size)} in {folder}" for name, folder, size in others]
-    total = sum(store.size for store in stores) + sum(size for *_, size in others)
-    return [*lines, f"total: {format_bytes(total)} in {cache_dir().absolute()}"]
+    for name, folders in (("generated sounds", _generated()), ("notes of checks", _memos())):
+        lines += [f"{name}: {format_bytes(sizes[folder])} in {folder}" for folder in folders]
+    return [*lines, f"total: {format_bytes(sum(sizes.values()))} in {cache_dir().absolute()}"]
 
 
 def clear_cache(everything: bool = False) -> Iterator[str]:
@@ -137,24 +101,25 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _read_store(folder: Path) -> Store:
-    size = _size(folder)
-    if folder.name.endswith(REMOVED):
-        return Store(folder, size, note="half removed")
+def _row(folder: Path, size: int) -> tuple[str, ...]:
+    """Return rate, clips, size, dates and folder of a clip store, with ? for what is not known."""
     unfinished = folder.name.endswith(UNFINISHED)
+    rate, clips, made, used, note = 0, 0, 0.0, 0.0, "unfinished" if unfinished else "damaged"
     try:
         if unfinished:
             with open(folder / JOURNAL, "rb") as journal:
                 header, clips = read_header(journal), sum(1 for _ in journal)
+            rate, used = header.get("sampling_rate", 0), (folder / JOURNAL).stat().st_mtime
             note = f"unfinished: {clips} of {header.get('clips', '?')} clips"
-            used = (folder / JOURNAL).stat().st_mtime
-            return Store(folder, size, header.get("sampling_rate", 0), clips, used=used, note=note)
-        if facts := read_facts(folder / INDEX):
+        elif folder.name.endswith(REMOVED):
+            note = "half removed"
+        elif facts := read_facts(folder / INDEX):
+            rate, clips, made, note = facts["sampling_rate"], len(facts["digests"]), facts["made"], ""
             used = (folder / INDEX).stat().st_mtime
-            return Store(folder, size, facts["sampling_rate"], len(facts["digests"]), facts["made"], used)
     except (OSError, Damaged):
         pass
-    return Store(folder, size, note="unfinished" if unfinished else "damaged")
+    known = (f"{rate} Hz", str(clips)) if rate else ("?", "?")
+    return (*known, format_bytes(size), _date(made), _date(used), f"{folder}{note and f'  ({note})'}")
 
 
 def _size(folder: Path) -> int:

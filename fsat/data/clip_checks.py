@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,8 @@ def _read_memo(root: Path) -> dict[str, ClipFacts]:
         return {}
     if memo.get("checks") != CHECKS or memo.get("folder") != str(root):
         return {}
-    files: dict[str, list[Any]] = memo["files"]
-    return {fname: ClipFacts(*facts, stamp=tuple(stamp)) for fname, (*facts, stamp) in files.items()}
+    rows: dict[str, list[Any]] = memo["files"]
+    return {fname: replace(ClipFacts(*row), stamp=tuple(row[-1])) for fname, row in rows.items()}
 
 
 def _write_memo(root: Path, checked: dict[str, ClipFacts], known: dict[str, ClipFacts], now: float) -> None:

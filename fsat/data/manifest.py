@@ -151,7 +151,13 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
     problems += _problems_of(train, train["reason"], train_table.name)
     problems.sort(key=lambda problem: problem.row)
-    test, broken = _read_test_unless_broken(folder, bool(problems))
+    broken = []
+    try:
+        test = _read_test(folder)
+    except DataError as error:
+        if not problems:
+            raise
+        broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
     usable = train[~train["row"].isin({problem.row for problem in problems})]
     small = []
     counted = _sound_rows(train) if on_bad_clip == "error" else usable
@@ -249,18 +255,6 @@ class _TestPart:
     folder: Path
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-def _read_test_unless_broken(folder: Path, broken_train: bool) -> tuple[_TestPart, list[Problem]]:
-    """Return the test part and no problem; if the table cannot be read, raise, or return the problem beside others."""
-    try:
-        return _read_test(folder), []
-    except DataError as error:
-        if not broken_train:
-            raise
-        table = _first(folder, TEST_TABLES, "").name
-        problem = Problem(table, 0, "", str(error).partition(": ")[2], "test")
-        return _TestPart(pd.DataFrame(), table, folder), [problem]
 
 
 def _read_test(folder: Path) -> _TestPart:

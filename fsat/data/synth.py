@@ -290,21 +290,16 @@ def write_sample(folder: Path, **options: int) -> None:
         try:
             write_dataset(unfinished, **options)
             unfinished.chmod(0o755)
-            _move_into_place(unfinished, folder)
+            if folder.is_dir():  # it may be the current folder: fill it, the table last
+                for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train.csv"):
+                    path.rename(folder / path.name)
+            else:
+                os.rename(unfinished, folder)
+        except OSError:
+            if not (folder / "train.csv").exists():  # another process may have been first
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _move_into_place(unfinished: Path, folder: Path) -> None:
-    if folder.is_dir():  # it may be the current folder: fill it, the table last
-        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train.csv"):
-            path.rename(folder / path.name)
-        return
-    try:
-        os.rename(unfinished, folder)
-    except OSError:
-        if not folder.is_dir():  # unless another process was first
-            raise
 
 
 def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, test_clips_per_class: int = 5) -> None:

@@ -1,8 +1,8 @@
 """Fetch one large zip file over HTTP. An interrupted download is kept as ``NAME.part`` and resumes there.
 
-pooch checks the checksum and puts the file in its place; `Resuming` is the downloader that it calls. Beside the part
-lies ``NAME.part.json`` with the file's size, and the ETag or date by which the server can tell that the file is still
-the same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are those of the environment.
+Beside the part lies ``NAME.part.json`` with the file's size, and the ETag or date by which the server can tell that the
+file is still the same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are those of the
+environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from fsat import __version__, interrupts
 from fsat.errors import FsatError, printable
-from fsat.files import format_bytes, replace_whole, write_all
+from fsat.files import format_bytes, hash_file, replace_whole, write_all
 from fsat.progress import Progress, say
 
 PART, NOTE = ".part", ".part.json"
@@ -67,44 +67,36 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
         FsatError: the download failed; what was received is kept unless it is of no use.
         OSError: the file cannot be written.
     """
-    import pooch
-
-    for stray in path.parent.glob("tmp*"):  # pooch's own, of a process that was killed
-        stray.unlink()
-    logger = pooch.get_logger()
-    level, part = logger.level, path.with_name(path.name + PART)
-    logger.setLevel("ERROR")
-    try:
-        pooch.retrieve(url, checksum, path.name, path.parent, downloader=Resuming(part, about, most, retries, timeout))
-    except ValueError as error:  # raised by pooch at a wrong checksum
-        _forget(part)
-        algorithm, _, expected = checksum.partition(":")
-        received = re.search(r"but got (\w+)", str(error))
+    algorithm, _, expected = checksum.partition(":")
+    if path.exists() and hash_file(path, algorithm) == expected:
+        return
+    download = Download(path, about, most, retries, timeout)
+    download.run(url)
+    if (received := hash_file(download.part, algorithm)) != expected:
+        download.forget()
         raise FsatError(
-            f"{shown(url)}: wrong checksum: received {algorithm} {received[1] if received else '(unknown)'}, expected "
-            f"{expected}; the download was removed: try again; if this repeats, the server has another file"
-        ) from error
-    finally:
-        logger.setLevel(level)
-    _forget(part)
+            f"{shown(url)}: wrong checksum: received {algorithm} {received}, expected {expected}; the download was "
+            "removed: try again; if this repeats, the server has another file"
+        )
+    os.replace(download.part, path)
+    download.forget()
 
 
-class Resuming:
-    """A downloader for pooch that resumes a part.
+class Download:
+    """A download into a part, which it resumes.
 
     Args:
-        part: path of the part.
+        path: path of the file; the part lies beside it.
         about, most, retries, timeout: as for `fetch`.
     """
 
-    def __init__(self, part: Path, about: int, most: int, retries: int, timeout: float) -> None:
-        self.part, self.about, self.most = part, about, most
+    def __init__(self, path: Path, about: int, most: int, retries: int, timeout: float) -> None:
+        self.name, self.about, self.most = path.name, about, most
         self.retries, self.timeout = retries, timeout
-        self.name = part.name.removesuffix(PART)
-        self._note_path = part.with_name(self.name + NOTE)
+        self.part, self._note_path = path.with_name(path.name + PART), path.with_name(path.name + NOTE)
 
-    def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
-        """Download, and link the file to `output_file`; the part stays until its checksum is known."""
+    def run(self, url: str) -> None:
+        """Download until the part is whole."""
         import requests
 
         start = self._size()
@@ -118,11 +110,11 @@ class Resuming:
                 self._progress.say(f"{self.name}: {size} are kept; the same command resumes there")
                 raise
         say(f"{self.name}: {format_bytes(self._size())} received; checking the checksum")
-        Path(output_file).unlink(missing_ok=True)
-        try:
-            os.link(self.part, output_file)
-        except OSError:  # a file system without links
-            os.replace(self.part, output_file)
+
+    def forget(self) -> None:
+        """Remove the part and then its note, so that a note never describes another part."""
+        self.part.unlink(missing_ok=True)
+        self._note_path.unlink(missing_ok=True)
 
     def _retry(self, session: Any, url: str) -> None:
         """Make attempts until the part is whole, or `retries` in a row have brought nothing."""
@@ -169,12 +161,12 @@ class Resuming:
             status, (start, size) = response.status_code, _parse_range(response.headers.get("Content-Range", ""))
             if done and status == 416:
                 if size != done:
-                    _forget(self.part)
+                    self.forget()
                     raise Interrupted(f"the server has {size} bytes, less than the {done} received; starting again")
                 self._write_note(done, note["same"])
             elif done and status == 206:
                 if start != done or (note["size"] and size and size != note["size"]):
-                    _forget(self.part)
+                    self.forget()
                     raise Interrupted("the server sent another part than requested; starting again")
                 self._receive(response, done, size or note["size"], note["same"])
             elif status == 200:
@@ -197,7 +189,7 @@ class Resuming:
                     "zip file, perhaps because of a proxy or a login: open the address in a browser, or check "
                     "--base_url"
                 )
-            _forget(self.part)
+            self.forget()
             self._write_note(size, same)
         total = math.ceil((size or max(self.about, done)) / 1e6)
         self._progress.expect(total, done // 10**6)
@@ -209,7 +201,7 @@ class Resuming:
                 recent += len(block)
                 self._progress.advance((total if done == size else min(total, done // 10**6)) - self._progress.done)
                 if done > self.most:
-                    _forget(self.part)
+                    self.forget()
                     raise FsatError(
                         f"{shown(response.url)}: sends more than {format_bytes(done)}, expected about "
                         f"{format_bytes(self.about)}; the download was removed: check the address"
@@ -236,7 +228,7 @@ class Resuming:
             note = {"size": int(note["size"]), "same": str(note["same"])}
             if not note["size"] or self._size() <= note["size"]:
                 return note
-        _forget(self.part)
+        self.forget()
         return {"size": 0, "same": ""}
 
     def _write_note(self, size: int, same: str) -> None:
@@ -247,12 +239,6 @@ class Resuming:
 def shown(url: str) -> str:
     """Return an address without a password, on one line."""
     return printable(re.sub(r"//[^/@]*@", "//", url))
-
-
-def _forget(part: Path) -> None:
-    """Remove a part and then its note, so that a note never describes another part."""
-    for path in (part, part.with_name(part.name.removesuffix(PART) + NOTE)):
-        path.unlink(missing_ok=True)
 
 
 def _parse_range(header: str) -> tuple[int, int]:
@@ -279,7 +265,7 @@ def _reason(error: Exception, timeout: float) -> str:
         texts += f" {type(cause).__name__}: {cause}"
         causes = (getattr(cause, "reason", None), *cause.args, cause.__cause__)
         cause = next((cause for cause in causes if isinstance(cause, Exception)), None)
-    for word, meaning in (
+    for words, meaning in (
         ("TooManyRedirects", "too many redirects"),
         ("NameResolutionError", "unknown host, or no network"),
         ("ProxyError", "the proxy of the environment (https_proxy) cannot be used, or there is no network"),
@@ -288,11 +274,8 @@ def _reason(error: Exception, timeout: float) -> str:
         ("ReadTimeout", f"nothing came for {timeout:g} s"),
         ("refused", "the connection was refused"),
         ("unreachable", "the network is unreachable"),
-        ("IncompleteRead", "the connection was broken off"),
-        ("ConnectionReset", "the connection was broken off"),
-        ("RemoteDisconnected", "the connection was broken off"),
-        ("ProtocolError", "the connection was broken off"),
+        ("IncompleteRead|ConnectionReset|RemoteDisconnected|ProtocolError", "the connection was broken off"),
     ):
-        if word in texts:
+        if re.search(words, texts):
             return meaning
     return printable(error)[:300]

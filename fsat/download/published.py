@@ -27,7 +27,7 @@ class Archive:
 
     Attributes:
         name: of the file, at the source and here.
-        checksum: ``algorithm:hex``, as for pooch.
+        checksum: ``algorithm:hex``.
         targets: entries to unpack: the path in the data folder of each folder (with ``/`` at its end) or file.
         zip_bytes: about the size of the archive.
         unpacked_bytes: about the size of the unpacked files.

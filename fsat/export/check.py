@@ -69,6 +69,7 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
     rng = np.random.default_rng(1001)
     kinds = cycle(["noise", "tone", *(SYNTHESISERS if rate >= 8000 else ())])
     for n, kind in zip(sorted(min(max(n, 1), longest) for n in lengths), kinds, strict=False):
+        clip: np.ndarray
         if kind == "noise" or n <= rate // 10:
             kind, clip = "noise", rng.uniform(-0.5, 0.5, n)
         elif kind == "tone":

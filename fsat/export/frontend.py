@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ from fsat.data.mfcc import N_FFT, N_MELS, TOP_DB
 from fsat.data.mfcc import window_and_filters as mfcc_window_and_filters
 from fsat.presets import HOP_LENGTH
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = keras.KerasTensor
 
 
 @dataclass(frozen=True)

@@ -1,294 +1,343 @@
-"""Exchanges with the tracking server: how a refusal reads, and how long a server that is away is waited for.
+"""Calls to the MLflow tracking server: retried while it is unreachable, with refusals in one line.
 
-The first exchange of a process must succeed within half a minute, so that a wrong address is known at once. After that
-a server that stops, restarts or is too busy is asked again for `patience` seconds; what it then has is there once,
-because each request can be repeated: metrics carry their time, and what is created carries a mark to find it by.
+The first call of a process must succeed within half a minute, so that a wrong address is reported at once. Later calls
+are retried for `patience` seconds. Every call can be repeated safely: metrics carry their time, and whatever is created
+carries a mark by which it is found again.
+
+MLflow's internals that have no public equivalent are used in this module and in `fsat.tracking.descriptions` only.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import logging
 import os
 import re
 import tempfile
+import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial, wraps
+from itertools import chain, repeat
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import mlflow
-from filelock import FileLock
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from requests.exceptions import HTTPError, RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from fsat import interrupts
 from fsat.errors import ConfigError, RunError, printable
+from fsat.files import UNFINISHED, locked, replace_whole
 from fsat.progress import say
 
-Arguments, Answer = ParamSpec("Arguments"), TypeVar("Answer")
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+TAG = "fsat."
+"""Prefix of the tags that fsat sets: stage, study, fold, model, dataset, ..."""
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How the server says that it knows no such thing."""
+"""MLflow's error codes for an id that does not exist."""
 
 BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-"""How it says that it cannot answer just now."""
+"""MLflow's error codes of an overloaded server."""
 
 BUSY_STATUS = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP statuses of that."""
+"""HTTP status codes of a request that is worth repeating."""
 
-AWAY = re.compile(
+NO_ANSWER = re.compile(
     r"failed with exception|Max retries exceeded|Connection (refused|aborted|reset)|RemoteDisconnected|timed out|"
     r"error code 50[0234]|too many 50[0234] error|50[0234] Server Error"
 )
-"""What MLflow's messages have where there was no answer."""
+"""Matches MLflow's messages about a server that did not answer."""
 
 PAUSES = (1, 2, 4, 8)
-"""Seconds from one attempt to the next; the last one repeats."""
+"""Seconds between attempts; the last one repeats."""
 
-FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""MLflow's settings for the first exchange, where the environment has none."""
+FIRST_CALL = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""MLflow's settings for the first call, where the environment sets none."""
 
-LATER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""And for those that follow."""
+LATER_CALLS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""MLflow's settings for the calls that follow."""
 
-_met: set[str] = set()
+
+@dataclass
+class Session:
+    """State of this process: the servers that it has reached and the runs that it has open.
+
+    Attributes:
+        reached: tracking URIs that have answered.
+        denied: actions that the server does not permit and that a warning has named.
+        adopted: runs that `mlflow run` created for this process.
+        redundant: runs to delete when they are closed, because another run took their place.
+        on_finish: by run id, functions to call when the run is marked as FINISHED.
+        beating: runs whose heartbeat a thread renews.
+        lost: runs of this process that another process has taken over.
+        beat_thread: renews the heartbeats.
+        lock: guards `beating` and `beat_thread`.
+    """
+
+    reached: set[str] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
+    adopted: set[str] = field(default_factory=set)
+    redundant: set[str] = field(default_factory=set)
+    on_finish: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
+    beating: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    beat_thread: threading.Thread | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+SESSION = Session()
 
 
 class Refused(RunError):
-    """The server has answered, and said no; `code` is MLflow's name for the reason."""
+    """The server answered with an error; `code` is MLflow's name for the reason."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
         self.code = code
 
 
-class ServerAway(RunError):
-    """The server cannot be reached, or not any more."""
+class ServerUnreachable(RunError):
+    """The server does not answer."""
 
 
-def patience() -> float:
-    """Seconds that a server which was there is waited for: ``FSAT_SERVER_WAIT``, 600 if it is not set.
+def seconds_from_environment(name: str, default: float, positive: bool = False) -> float:
+    """Return a number of seconds that an environment variable sets.
 
     Raises:
-        ConfigError: the variable is not a number of at least 0.
+        ConfigError: the value is not a finite number, or is negative, or is 0 where it must be `positive`.
     """
-    given = os.environ.get("FSAT_SERVER_WAIT", "600")
+    value = os.environ.get(name, str(default))
     try:
-        seconds = float(given)
+        seconds = float(value)
     except ValueError:
         seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise ConfigError(f"FSAT_SERVER_WAIT={printable(given)}: expected a number of seconds of at least 0")
+    if not 0 <= seconds < float("inf") or (positive and not seconds):
+        expected = "above 0" if positive else "of at least 0"
+        raise ConfigError(f"{name}={printable(value)}: expected a number of seconds {expected}")
     return seconds
 
 
-def ask(function: Callable[[], Answer], wait: float | None = None) -> Answer:
-    """``function()``, an exchange with the server that may be repeated; a signal waits for its end.
+def patience() -> float:
+    """Return for how many seconds a call is retried: ``FSAT_SERVER_WAIT``, by default 600."""
+    return seconds_from_environment("FSAT_SERVER_WAIT", 600)
+
+
+def call(function: Callable[[], Result], wait: float | None = None) -> Result:
+    """Call the server, and retry while it is unreachable. A signal is raised after the call in progress.
 
     Args:
-        function: may be called more than once.
-        wait: seconds that a server which is away is waited for, by default `patience`.
+        function: makes the call; must be safe to repeat.
+        wait: seconds to retry for, by default `patience`.
 
     Raises:
-        Refused: the server said no, or its store could not be written.
-        ServerAway: it cannot be reached, or was away for longer than `patience`.
+        Refused: the server answered with an error, or its store cannot be written.
+        ServerUnreachable: the first call of this process failed, or the retries did.
     """
-    until, pauses = 0.0, list(PAUSES)
+    deadline, pauses = 0.0, chain(PAUSES, repeat(PAUSES[-1]))
     while True:
         try:
-            with interrupts.shielded(), _first_time():
-                answer = function()
+            with interrupts.shielded(), _settings_of_call():
+                result = function()
+            break
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            if not is_away(error):
+            if not is_unreachable(error):
                 raise refusal(error) from error
-            if not (_has_met() or _is_locked(error)) or interrupts.received():
-                raise ServerAway(_unreachable(error)) from error
-            now, seconds = time.monotonic(), patience() if wait is None else wait
-            how = how_away(error)
-            if not until:
-                until = now + seconds
-                if seconds:
-                    say(f"the tracking server {address()} is {how}; it is asked again for {seconds:g} s")
-            if now >= until:
-                raise ServerAway(
-                    f"the tracking server {address()} has been {how} for {seconds:g} s ({_in_a_line(error)}); "
-                    "ask again when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+            if not (_is_reached() or _is_locked(error)) or interrupts.received():
+                raise ServerUnreachable(
+                    f"the tracking server {address()} cannot be reached ({_reason(error)}); start it, or check "
+                    "MLFLOW_TRACKING_URI"
                 ) from error
-            _pause(pauses.pop(0) if len(pauses) > 1 else pauses[0])
-        else:
-            _met.add(mlflow.get_tracking_uri())
-            if until:
-                say(f"the tracking server {address()} has answered")
-            return answer
+            now, seconds, state = time.monotonic(), patience() if wait is None else wait, condition(error)
+            if not deadline:
+                deadline = now + seconds
+                if seconds:
+                    say(f"the tracking server {address()} is {state}; retrying for up to {seconds:g} s")
+            if now >= deadline:
+                raise ServerUnreachable(
+                    f"the tracking server {address()} has been {state} for {seconds:g} s ({_reason(error)}); try again "
+                    "when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                ) from error
+            _pause(next(pauses))
+    SESSION.reached.add(mlflow.get_tracking_uri())
+    if deadline:
+        say(f"the tracking server {address()} answers again")
+    return result
 
 
-def exchange(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
-    """A decorator: calls go through `ask`."""
+def retried(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a function so that it runs through `call`."""
 
     @wraps(function)
-    def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        return ask(partial(function, *args, **kwargs))
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return call(partial(function, *args, **kwargs))
 
-    return asked
+    return wrapper
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether there was no answer, or one that says to come again, rather than a refusal."""
+def search_runs(
+    query: str, experiment: str | None = None, order_by: Sequence[str] = (), max_results: int = 100_000
+) -> list[Run]:
+    """Return the runs that match an MLflow filter string.
+
+    Args:
+        query: the filter string.
+        experiment: its id; by default that of the active run, or else the one in which a run would start.
+        order_by: MLflow's clauses, by default the newest first.
+        max_results: the maximum number of runs.
+    """
+    if experiment is None and (active := mlflow.active_run()):
+        experiment = active.info.experiment_id
+    ids, order = [experiment] if experiment else None, list(order_by) or None
+    search = partial(mlflow.search_runs, ids, query, max_results=max_results, order_by=order, output_format="list")
+    return call(search)
+
+
+def discard(run_id: str) -> None:
+    """Delete a run whose work another run does, if the server permits it."""
+    with suppress(Refused):
+        call(lambda: mlflow.MlflowClient().delete_run(run_id))
+
+
+def delete_artifacts(run: Run, folder: str) -> None:
+    """Delete an artifact folder of a run, if its artifact store can. MLflow's client has no such call."""
+    with suppress(NotImplementedError, MlflowException, OSError):
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts(folder)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether the call may succeed later: no answer came, or one that says to come again."""
     if isinstance(error, HTTPError) and error.response is not None:
         return error.response.status_code in BUSY_STATUS
     if isinstance(error, RequestException | ConnectionError):
         return True
     if isinstance(error, MlflowException):
-        return error.error_code in BUSY or bool(AWAY.search(str(error)))
+        return error.error_code in BUSY or bool(NO_ANSWER.search(str(error)))
     return _is_locked(error)
 
 
-def how_away(error: BaseException) -> str:
-    """What an error of `is_away` says of the server, to go on after "is": ``away``, or why it cannot answer."""
+def condition(error: BaseException) -> str:
+    """Return in words what an error of `is_unreachable` says of the server."""
     if _is_locked(error):
         return "locked by another process"
-    return "out of disk space" if re.search("No space left|disk is full", str(error)) else "away"
-
-
-def _is_locked(error: BaseException) -> bool:
-    """Whether another process just writes to an SQLite store."""
-    return isinstance(error, SQLAlchemyError | MlflowException) and "database is locked" in str(error)
+    return "out of disk space" if re.search("No space left|disk is full", str(error)) else "unreachable"
 
 
 def refusal(error: BaseException) -> Refused:
-    """A server's error in one line that says what to do."""
-    code = getattr(error, "error_code", "")
-    what = _in_a_line(error)
+    """Return a server's error as one line that says what to do."""
+    code, reason, server = getattr(error, "error_code", ""), _reason(error), f"the tracking server {address()}"
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or status == 401 or "error code 401" in what:
-        return Refused(
-            f"the tracking server {address()} does not know this user or password; set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD",
-            code,
+    if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or status == 401 or "error code 401" in reason:
+        message = (
+            f"{server} does not know this user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    if code == "PERMISSION_DENIED" or status == 403 or "error code 403" in what:
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
-        return Refused(
-            f"the tracking server {address()} does not permit this to {printable(user)}; ask who runs it for EDIT on "
-            "the experiment, and on the registered model",
-            code,
+    elif code == "PERMISSION_DENIED" or status == 403 or "error code 403" in reason:
+        user = printable(os.environ.get("MLFLOW_TRACKING_USERNAME", "this user"))
+        message = (
+            f"{server} does not permit this to {user}; ask its administrator for EDIT on the experiment, and on the "
+            "registered model"
         )
-    if isinstance(error, SQLAlchemyError):
-        return Refused(
-            f"the database {address()} cannot be used: {what}; if the making of its tables was cut off, remove the "
-            "file and begin anew",
-            code,
-        )
-    if isinstance(error, OSError) and not isinstance(error, RequestException):
-        return Refused(f"the artifacts of {address()} cannot be written or read: {what}; make room there", code)
-    if "://" not in address():
-        return Refused(
-            f"the tracking server {address()} cannot be used; expected http://HOST:PORT or sqlite:///FILE in "
-            "MLFLOW_TRACKING_URI",
-            code,
-        )
-    return Refused(f"the tracking server {address()} refused: {what}; check MLFLOW_TRACKING_URI", code)
+    elif isinstance(error, SQLAlchemyError):
+        message = f"the database {address()} cannot be used: {reason}; if it is empty or incomplete, remove the file"
+    elif isinstance(error, OSError) and not isinstance(error, RequestException):
+        message = f"the artifacts of {address()} cannot be written or read: {reason}; make room there"
+    elif "://" not in address():
+        message = f"{server} cannot be used; expected http://HOST:PORT or sqlite:///FILE in MLFLOW_TRACKING_URI"
+    else:
+        message = f"{server} refused: {reason}; check MLFLOW_TRACKING_URI"
+    return Refused(message, code)
 
 
 def address() -> str:
-    """Where runs are kept, without a password."""
+    """Return the tracking URI without its password."""
     return without_password(mlflow.get_tracking_uri())
 
 
 def is_remote() -> bool:
-    """Whether runs are kept by a server that other machines can reach, rather than in files of this one."""
+    """Return whether runs are stored on a server that other machines can reach, not in local files."""
     return mlflow.get_tracking_uri().startswith(("http:", "https:", "databricks", "postgresql", "mysql", "mssql"))
 
 
 def absolute_uri() -> str:
-    """Where runs are kept, for processes with another working folder; with the password, if it has one."""
+    """Return the tracking URI, with its password, for processes with another working folder."""
     uri = mlflow.get_tracking_uri()
     scheme, slashes, path = uri.partition(":///")
     return f"{scheme}:///{Path(path).absolute()}" if slashes and scheme == "sqlite" else uri
 
 
-def create_once(create: Callable[[str], Answer], find: Callable[[str], Answer | None]) -> Answer:
-    """Create something on the server that carries a mark, also where the server's first answer is lost.
-
-    Args:
-        create: makes it, with the mark.
-        find: gives what carries the mark, if there is such a thing.
-    """
-    mark, tried = uuid.uuid4().hex, []
-
-    def once() -> Answer:
-        if tried and (found := find(mark)) is not None:
-            return found
-        tried.append(mark)
-        return create(mark)
-
-    return ask(once)
+def without_password(text: str) -> str:
+    """Return the text with *** for the passwords of its addresses."""
+    return re.sub(r"//([^/@:\s]*):[^/@\s]+@", r"//\1:***@", text)
 
 
 @contextmanager
-def _first_time() -> Iterator[None]:
-    """Short waits, until a process has met the server; and for a new SQLite store, one process at a time."""
-    if _has_met():
-        for name, value in LATER.items():
+def _settings_of_call() -> Iterator[None]:
+    """Set MLflow's timeouts; at the first call, check the address and create a new SQLite store."""
+    if _is_reached():
+        for name, value in LATER_CALLS.items():
             os.environ.setdefault(name, value)
         yield
         return
-    given = {name for name in FIRST if os.environ.get(name, LATER[name]) != LATER[name]}  # not by a process before
-    os.environ.update({name: value for name, value in FIRST.items() if name not in given})
+    # a parent process may have left its own LATER_CALLS in the environment
+    names = [name for name in FIRST_CALL if os.environ.get(name, LATER_CALLS[name]) == LATER_CALLS[name]]
+    os.environ.update({name: FIRST_CALL[name] for name in names})
     try:
         uri = mlflow.get_tracking_uri()
         if uri.startswith("sqlite:"):
-            name = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:16]
-            with FileLock(Path(tempfile.gettempdir()) / f"fsat-{getattr(os, 'getuid', int)()}-{name}.lock"):
-                _make_tables(uri)
+            digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:16]
+            lock = Path(tempfile.gettempdir()) / f"fsat-{getattr(os, 'getuid', int)()}-{digest}"
+            with locked(lock, "creating the tracking store"):
+                _create_sqlite_store(uri)
         mlflow.MlflowClient().search_experiments(max_results=1)
         yield
     finally:
-        for name in set(FIRST) - given:
+        for name in names:
             os.environ.pop(name, None)
 
 
-def _make_tables(uri: str) -> None:
-    """Make a new SQLite store, whole or not at all: MLflow cannot use one whose making was cut off by a SIGKILL."""
+def _create_sqlite_store(uri: str) -> None:
+    """Create a new SQLite store whole or not at all: MLflow cannot use one whose creation was killed."""
     scheme, _, rest = uri.partition(":///")
-    path = rest.partition("?")[0]
-    if not path or path.startswith((":", "file:")) or (os.path.isfile(path) and os.path.getsize(path)):
+    name, mark, query = rest.partition("?")
+    path = Path(name)
+    if not name or name.startswith((":", "file:")) or (path.is_file() and path.stat().st_size):
         return
-    unfinished = path + ".unfinished"
-    for left in (unfinished, unfinished + "-journal"):
-        Path(left).unlink(missing_ok=True)
-    mlflow.MlflowClient(f"{scheme}:///{unfinished}{rest[len(path) :]}").search_experiments(max_results=1)
-    os.replace(unfinished, path)
+    for leftover in path.parent.glob(f".*{UNFINISHED}.{glob.escape(path.name)}*"):
+        leftover.unlink(missing_ok=True)
+    with replace_whole(path) as unfinished:
+        mlflow.MlflowClient(f"{scheme}:///{unfinished}{mark}{query}").search_experiments(max_results=1)
 
 
-def _has_met() -> bool:
-    return mlflow.get_tracking_uri() in _met
+def _is_reached() -> bool:
+    return mlflow.get_tracking_uri() in SESSION.reached
 
 
-def _unreachable(error: BaseException) -> str:
-    return (
-        f"the tracking server {address()} cannot be reached ({_in_a_line(error)}); start it, or check "
-        "MLFLOW_TRACKING_URI"
-    )
+def _is_locked(error: BaseException) -> bool:
+    """Return whether another process is writing to an SQLite store."""
+    return isinstance(error, SQLAlchemyError | MlflowException) and "database is locked" in str(error)
 
 
-def _in_a_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     known = re.search("Connection refused|Name or service not known|[Tt]imed out|No space left|disk is full", text)
     return known[0].lower() if known else without_password(text)[:300].replace(";", ",")
 
 
-def without_password(text: str) -> str:
-    """The text, with *** for the passwords of addresses in it."""
-    return re.sub(r"//([^/@:\s]*):[^/@\s]+@", r"//\1:***@", text)
-
-
 def _pause(seconds: float) -> None:
-    """Sleep, unless a signal has come; one that may not raise now must still end the waiting."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and not interrupts.received():
+    """Sleep until a signal comes, even one that may not raise here."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not interrupts.received():
         time.sleep(0.1)

@@ -1,7 +1,11 @@
-"""Fold runs as an ensemble sees them: found on the tracking server, checked, and downloaded by run id alone.
+"""Fold artifacts: the files that a fold run leaves, their names, and the values of ``split``.
 
-What grows with the clips is looked at a few rows at a time: arrays are memory maps, and the table of clips is read in
-parts, of which a digest is kept.
+This is the only module that knows them. `write_artifacts` writes a fold's files into a folder that is uploaded as it
+is; `download` fetches them, checks their SHA-256, and gives a `Member` of an ensemble.
+
+``predictions/clips.csv`` has a row for each row of the predictions, first of ``train.npy``, then of ``test.npy``. Its
+column ``split`` says what a clip was to the fold: ``train``, ``val`` (its own clips), ``holdout`` (only chose the
+epoch), ``unused``, or ``test``. Everything that grows with the number of clips is read in parts or memory-mapped.
 """
 
 from __future__ import annotations
@@ -9,96 +13,147 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import Run
 from pandas.api.types import union_categoricals
 
-from fsat.config import Config
-from fsat.errors import ConfigError, RunError
+from fsat.data.tables import write_table
+from fsat.errors import RunError
+from fsat.files import sha256_of
 from fsat.metrics.row_blocks import open_rows
-from fsat.tracking.client import UNKNOWN, Refused, address, ask
-from fsat.tracking.run_folder import CHECKSUMS, checksums
-from fsat.tracking.runs import TAG, experiment_id
+from fsat.tracking.client import TAG, Refused, call
+from fsat.tracking.select_runs import FoldRun
 
-STAGE = "train_fold"
-PAGE = 1000
+WEIGHTS = "weights/best.weights.h5"
+TRAIN_PREDICTIONS, TEST_PREDICTIONS = "predictions/train.npy", "predictions/test.npy"
+CLIPS, SUBMISSION = "predictions/clips.csv", "predictions/submission.csv"
+CONFIG, LABELS, MODEL, PLOTS, EVENTS = "config.json", "labels.json", "model.txt", "plots", "tensorboard"
+CHECKSUMS = "checksums.json"
+
+MEMBER_FILES = (LABELS, WEIGHTS, TRAIN_PREDICTIONS, TEST_PREDICTIONS, CLIPS)
+"""Artifacts that an ensemble needs."""
+
+VAL, TEST = "val", "test"
+
+SHARED_COLUMNS = ("fname", "label", "manually_verified")
+"""Columns of the table of clips that are the same for all members of an ensemble."""
+
+CATEGORIES = ("split", "label", "manually_verified")
+"""Columns of the table of clips with few different values."""
 
 CLIPS_AT_ONCE = 50_000
-"""Lines of a table of clips that are read at once."""
-
-
-PARTS = (
-    "labels.json", "weights/best.weights.h5", "predictions/train.npy", "predictions/test.npy", "predictions/clips.csv",
-)  # fmt: skip
-"""What an ensemble needs of each fold run."""
-
-SHARED = ("fname", "label", "manually_verified")
-"""Columns of the table of clips that all members of an ensemble share."""
-
-FEW = ("split", "label", "manually_verified")
-"""Columns of the table of clips with few different values."""
+"""Rows of the table of clips that are read at once."""
 
 
 @dataclass(frozen=True)
-class FoldRun:
-    """What the server's records say of one fold run.
+class Predictions:
+    """Predictions of a fold, with their clips.
 
     Attributes:
-        run: MLflow's record.
-        config: read back from the run's parameters.
+        train: float32 (n_train, n_classes).
+        test: float32 (n_test, n_classes).
+        clips: the table of clips, as `clip_table` makes it.
+        submission: the challenge's table for the test clips.
     """
 
-    run: Run
-    config: Config
+    train: np.ndarray
+    test: np.ndarray
+    clips: pd.DataFrame
+    submission: pd.DataFrame
 
-    @property
-    def run_id(self) -> str:
-        """MLflow's id of the run."""
-        return self.run.info.run_id
 
-    @property
-    def study(self) -> str:
-        """The study's id."""
-        return self.run.data.tags[TAG + "study"]
+def clip_table(train: pd.DataFrame, splits: np.ndarray, test: pd.DataFrame) -> pd.DataFrame:
+    """Return ``fname,split,label,manually_verified`` in the order of the predictions.
 
-    @property
-    def fold(self) -> int:
-        """Number of the fold, from 0."""
-        return int(self.run.data.tags[TAG + "fold"])
+    Args:
+        train: the manifest's training clips.
+        splits: str (n_train,), ``train``, ``val``, ``holdout`` or ``unused``.
+        test: the manifest's test clips.
+    """
+    columns = ["fname", "split", "label", "manually_verified"]
+    tests = test[["fname"]].assign(split=TEST, label="", manually_verified="")
+    return pd.concat([train.assign(split=splits)[columns], tests[columns]], ignore_index=True)
 
-    @property
-    def dataset(self) -> str:
-        """The dataset's digest."""
-        return self.run.data.tags[TAG + "dataset"]
 
-    @property
-    def data_dir(self) -> str:
-        """Where the dataset lay when the fold was trained."""
-        return self.run.data.tags.get(TAG + "data_dir", "DIR")
+def is_test(clips: pd.DataFrame) -> np.ndarray:
+    """Return bool (n_clips,), true for test clips, of a table of clips."""
+    return (clips["split"] == TEST).to_numpy()
 
-    @property
-    def minutes(self) -> float:
-        """How long the run took; of one that was interrupted, all sittings together."""
-        if "train_seconds" in self.run.data.metrics:
-            return self.run.data.metrics["train_seconds"] / 60
-        return (self.run.info.end_time - self.run.info.start_time) / 60000
+
+def is_held_out(clips: pd.DataFrame) -> np.ndarray:
+    """Return bool (n_clips,), true for the fold's own clips, of a table of clips."""
+    return (clips["split"] == VAL).to_numpy()
+
+
+def without_fold(clips: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of clips with only ``train`` and ``test`` in its column ``split``."""
+    return clips.assign(split=np.where(is_test(clips), TEST, "train"))
+
+
+def write_artifacts(
+    folder: Path, config: Mapping[str, Any], labels: Sequence[str], predictions: Predictions, weights: Path, model: str,
+    events: Path,
+) -> None:  # fmt: skip
+    """Write what a trained fold leaves, except its plots.
+
+    Args:
+        folder: an empty folder.
+        config: the settings.
+        labels: label order.
+        predictions: of every clip.
+        weights: the file of the selected weights.
+        model: the summary of its layers.
+        events: the folder of TensorBoard's event files.
+    """
+    for name in (WEIGHTS, TRAIN_PREDICTIONS):
+        (folder / name).parent.mkdir()
+    shutil.copyfile(weights, folder / WEIGHTS)
+    shutil.copytree(events, folder / EVENTS)
+    (folder / MODEL).write_text(model)
+    for name, value in ((CONFIG, dict(config)), (LABELS, list(labels))):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    np.save(folder / TRAIN_PREDICTIONS, predictions.train)
+    np.save(folder / TEST_PREDICTIONS, predictions.test)
+    write_table(predictions.clips, folder / CLIPS)
+    write_table(predictions.submission, folder / SUBMISSION)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write ``checksums.json``, the SHA-256 of every artifact; call it last."""
+    (folder / CHECKSUMS).write_text(json.dumps(checksums(folder), indent=2) + "\n")
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its name with forward slashes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether the artifacts are as `write_checksums` found them."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text())
+        return {name: digest for name, digest in checksums(folder).items() if name != CHECKSUMS} == expected
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What an ensemble must know of a member's table of clips, without the table.
+    """What an ensemble compares between members, without their tables of clips.
 
     Attributes:
-        n_train, n_test: how many clips.
+        n_train, n_test: number of clips.
         train, test: digests of the clips' names, labels and verification, in order.
-        held_out: bool (n_train,), true for the clips that the member did not train on.
+        held_out: bool (n_train,), true for the fold's own clips.
     """
 
     n_train: int
@@ -110,7 +165,7 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class Member:
-    """A fold run with what it left: arrays float32 (n_clips, n_classes), rows as in `clips`, as memory maps."""
+    """A fold run with its downloaded artifacts; the rows of its arrays are those of `clips`."""
 
     record: FoldRun
     folder: Path
@@ -118,180 +173,90 @@ class Member:
     @cached_property
     def labels(self) -> list[str]:
         """Label order."""
-        return json.loads((self.folder / "labels.json").read_text())
+        return json.loads((self.folder / LABELS).read_text())
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """``fname,split,label,manually_verified``, all but the first categories, in the order of the arrays.
-
-        Categories are texts, also where all of them are digits.
-        """
-        with pd.read_csv(self._table, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE) as parts:
-            some = [part.astype(dict.fromkeys(FEW, "category")) for part in parts]
-        names = pd.concat([part["fname"] for part in some], ignore_index=True)
-        few = {name: union_categoricals([part[name] for part in some]) for name in FEW}
-        return pd.DataFrame({"fname": names, **few})
+        """The table of clips: ``fname``, and the others as categories of strings."""
+        parts = [part.astype(dict.fromkeys(CATEGORIES, "category")) for part in self._clip_parts()]
+        names = pd.concat([part["fname"] for part in parts], ignore_index=True)
+        others = {name: union_categoricals([part[name] for part in parts]) for name in CATEGORIES}
+        return pd.DataFrame({"fname": names, **others})
 
     @cached_property
     def facts(self) -> ClipFacts:
-        """Counts, digests and held-out clips of the table of clips, read a part at a time."""
-        counts, held_out = {True: 0, False: 0}, []
-        hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED}
-        with pd.read_csv(self._table, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE) as parts:
-            for part in parts:
-                is_test = (part["split"] == "test").to_numpy()
-                held_out.append((part["split"] == "val").to_numpy()[~is_test])
-                for test in counts:
-                    some = part[is_test == test]
-                    counts[test] += len(some)
-                    for name in SHARED:
-                        hashes[test, name].update("\0".join([*some[name].tolist(), ""]).encode())
-        train, test = (" ".join(hashes[test, name].hexdigest() for name in SHARED) for test in (False, True))
-        return ClipFacts(counts[False], counts[True], train, test, np.concatenate([np.empty(0, bool), *held_out]))
+        """Counts, digests and held-out clips of the table of clips."""
+        counts, held_out = {True: 0, False: 0}, [np.empty(0, bool)]
+        hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED_COLUMNS}
+        for part in self._clip_parts():
+            mask = is_test(part)
+            held_out.append(is_held_out(part)[~mask])
+            for test in counts:
+                rows = part[mask == test]
+                counts[test] += len(rows)
+                for name in SHARED_COLUMNS:
+                    hashes[test, name].update("\0".join([*rows[name].tolist(), ""]).encode())
+        digests = {test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True)}
+        return ClipFacts(counts[False], counts[True], digests[False], digests[True], np.concatenate(held_out))
 
     @cached_property
     def train(self) -> np.ndarray:
-        """float32 (n_train, n_classes)."""
-        return open_rows(self.folder / "predictions" / "train.npy")
+        """Predictions of the training clips, float32 (n_train, n_classes), a memory map."""
+        return open_rows(self.folder / TRAIN_PREDICTIONS)
 
     @cached_property
     def test(self) -> np.ndarray:
-        """float32 (n_test, n_classes)."""
-        return open_rows(self.folder / "predictions" / "test.npy")
+        """Predictions of the test clips, float32 (n_test, n_classes), a memory map."""
+        return open_rows(self.folder / TEST_PREDICTIONS)
 
     @property
     def held_out(self) -> np.ndarray:
-        """Bool (n_train,)."""
+        """Bool (n_train,), true for the fold's own clips."""
         return self.facts.held_out
 
     @property
-    def _table(self) -> Path:
-        return self.folder / "predictions" / "clips.csv"
-
-    @property
     def weights(self) -> Path:
-        """The file of the best weights."""
-        return self.folder / "weights" / "best.weights.h5"
+        """The file of the selected weights."""
+        return self.folder / WEIGHTS
 
-
-def finished_folds(study: str | None = None) -> list[FoldRun]:
-    """FINISHED fold runs of the experiment, newest first; of one study if it is given."""
-    wanted = f"tags.`{TAG}stage` = '{STAGE}' and attributes.status = 'FINISHED'"
-    if study is not None:
-        wanted += f" and tags.`{TAG}study` = '{study}'"
-    where, client = [experiment_id()], mlflow.MlflowClient()
-    runs, token = [], None
-    while True:
-        search = partial(client.search_runs, where, wanted, max_results=PAGE, order_by=["attributes.end_time DESC"])
-        page = ask(partial(search, page_token=token))
-        runs += page
-        token = page.token
-        if not token:
-            break
-    return [record for record in map(_record, runs) if record is not None]
-
-
-def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
-    """The newest of each fold's runs, by fold; `records` come newest first."""
-    by_fold: dict[int, FoldRun] = {}
-    for record in records:
-        by_fold.setdefault(record.fold, record)
-    return dict(sorted(by_fold.items()))
-
-
-def get_run(run_id: str, unknown: str) -> Run:
-    """MLflow's record of a run; raises `RunError` with the message `unknown` where there is none of that id."""
-    try:
-        return ask(lambda: mlflow.MlflowClient().get_run(run_id))
-    except Refused as error:
-        if error.code not in UNKNOWN:
-            raise
-        raise RunError(unknown) from error
-
-
-def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
-    """The fold runs with these ids.
-
-    Raises:
-        RunError: an id is unknown, or is not a FINISHED fold run.
-    """
-    records = []
-    for run_id in run_ids:
-        run_id = run_id.lower()
-        run = get_run(
-            run_id,
-            f"run_ids: no run {run_id} on {address()}; expected ids of fold runs, as the MLflow UI and "
-            "`mlflow runs list` show them",
-        )
-        if run.info.lifecycle_stage != "active":
-            raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
-        stage = run.data.tags.get(TAG + "stage", "no fsat stage")
-        if stage != STAGE:
-            raise RunError(f"run_ids: run {run_id} is of stage {stage}; expected fold runs (train_fold)")
-        if run.info.status != "FINISHED":
-            fold = run.data.tags.get(TAG + "fold", "?")
-            raise RunError(
-                f"run_ids: run {run_id} is {run.info.status}; expected FINISHED runs: train fold {fold} again"
-            )
-        record = _record(run)
-        if record is None:
-            raise RunError(f"run_ids: run {run_id} was made by another version of fsat; train its fold again")
-        records.append(record)
-    return records
+    def _clip_parts(self) -> Iterator[pd.DataFrame]:
+        reader = pd.read_csv(self.folder / CLIPS, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE)
+        with reader as parts:
+            yield from parts
 
 
 def download(record: FoldRun, folder: Path) -> Member:
-    """Fetch what a fold run left into a new folder below `folder`.
+    """Download the artifacts of a fold run that an ensemble needs.
+
+    Args:
+        record: the fold run.
+        folder: where to make a folder with the run's id.
 
     Raises:
-        RunError: an artifact is missing or cannot be fetched.
+        RunError: an artifact is missing, cannot be fetched, or is not as it was logged.
     """
     target = folder / record.run_id
     target.mkdir(parents=True)
-    digest = record.run.data.tags.get(TAG + "checksums")  # runs of older versions have none
-    for name in (*([CHECKSUMS] if digest else []), "labels.json", "weights", "predictions"):
+    advice = f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"
+    for name in (CHECKSUMS, LABELS, "weights", "predictions"):
         fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id, artifact_path=name)
         try:
-            ask(partial(fetch, dst_path=str(target)))
+            call(partial(fetch, dst_path=str(target)))
         except Refused as error:
             if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
                 raise
             cause = " ".join(str(error.__cause__).split())[:200]
-            raise RunError(f"run {record.run_id}: {name} cannot be fetched ({cause}); {_again(record)}") from error
-    for part in PARTS:
-        if not (target / part).is_file():
-            raise RunError(f"run {record.run_id}: {part} is missing; {_again(record)}")
-    if digest:
-        _check_sums(record, target, digest)
-    return Member(record, target)
-
-
-def _check_sums(record: FoldRun, folder: Path, digest: str) -> None:
-    """Raise `RunError` where a downloaded file is not what the fold left."""
-    found = checksums(folder)
-    expected = {CHECKSUMS: digest}
-    if found[CHECKSUMS] == digest:
-        expected |= json.loads((folder / CHECKSUMS).read_text())
-    for part in (CHECKSUMS, *PARTS):
-        if found[part] != expected[part]:
+            raise RunError(f"run {record.run_id}: {name} cannot be fetched ({cause}); {advice}") from error
+    for name in MEMBER_FILES:
+        if not (target / name).is_file():
+            raise RunError(f"run {record.run_id}: {name} is missing; {advice}")
+    expected, actual = {CHECKSUMS: record.run.data.tags.get(TAG + "checksums", "")}, checksums(target)
+    if actual[CHECKSUMS] == expected[CHECKSUMS]:
+        expected |= json.loads((target / CHECKSUMS).read_text())
+    for name in (CHECKSUMS, *MEMBER_FILES):
+        if actual[name] != expected[name]:
             raise RunError(
-                f"run {record.run_id}: {part} is not as it was logged (its SHA-256 begins with {found[part][:8]}, "
-                f"expected {expected[part][:8]}): it was cut or altered; {_again(record)}"
+                f"run {record.run_id}: {name} was changed after it was logged: its SHA-256 begins with "
+                f"{actual[name][:8]}, expected {expected[name][:8]}; {advice}"
             )
-
-
-def _again(record: FoldRun) -> str:
-    return f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"
-
-
-def _record(run: Run) -> FoldRun | None:
-    """The run as a fold run, or None where its parameters are another version's."""
-    params = run.data.params
-    try:
-        # the parameters may say auto, as typed for `mlflow run`
-        settled = {name: run.data.tags[TAG + name] for name in ("folds", "precision")}
-        config = Config.from_mapping({name: params[name] for name in Config().to_dict()} | settled)
-    except (KeyError, ConfigError):
-        return None
-    needed = (TAG + "study", TAG + "fold", TAG + "dataset")
-    return FoldRun(run, config) if all(name in run.data.tags for name in needed) else None
+    return Member(record, target)

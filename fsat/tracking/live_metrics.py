@@ -1,17 +1,17 @@
-"""What a training logs while it goes on: sent by a thread, so that a slow server, or none, costs the training nothing.
+"""Metrics during training, sent by a thread as far as the server allows, and the upload of a finished fold.
 
-Every epoch's metrics carry the time at which they were made, so that to send them again changes nothing. What is not
-sent yet is in the checkpoint too, from where the next sitting sends it.
+Live metrics are best effort: a slow or unreachable server costs the training nothing. `upload` alone makes sure that
+everything is on the server, once: a metric point carries the time at which it was made, so that sending it again
+changes nothing. What was not sent is in the checkpoint too, from which a resumed training sends it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,175 +22,237 @@ import mlflow
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from fsat import interrupts
+from fsat.errors import FsatError, RunError, count
+from fsat.files import sha256_of
 from fsat.progress import say
-from fsat.tracking import heartbeat
-from fsat.tracking.client import PAUSES, Refused, address, ask, how_away, is_away, refusal
-from fsat.tracking.run_folder import Kept
-from fsat.tracking.runs import BATCH
+from fsat.tracking import descriptions, ownership
+from fsat.tracking.client import (
+    PAUSES,
+    TAG,
+    Refused,
+    ServerUnreachable,
+    address,
+    call,
+    condition,
+    delete_artifacts,
+    is_unreachable,
+    refusal,
+)
+from fsat.tracking.fold_artifacts import CHECKSUMS, is_intact
+from fsat.tracking.run_folder import RunFolder, run_folders
+from fsat.tracking.runs import BATCH, log_points
 
 CHECKPOINTS = "checkpoint"
-"""Artifact folder of checkpoints; two files take turns, so that a whole one is always there."""
+"""Artifact folder of checkpoints; two files take turns, so that one of them is always whole."""
 
-CHECKPOINT_TAG = "fsat.checkpoint"
-"""Which of them is whole: its name, the epochs that it has, and its SHA-256."""
+CHECKPOINT_TAG = TAG + "checkpoint"
+"""Tag that says which file is whole: its name, its number of epochs and its SHA-256."""
 
 GRACE_SECONDS = 5.0
-"""How long what is unsent may take when a signal has stopped the training."""
+"""Seconds for sending the remaining metrics when a signal or an error has stopped the training."""
 
 
-class Outbox:
-    """Sends the metrics of epochs, and their checkpoints where that is asked for.
+class LiveMetrics:
+    """Sends the metrics of each epoch, and its checkpoint if asked to, in a thread.
 
     Args:
-        kept: the run's folder.
-        with_checkpoints: whether the server gets them too.
+        folder: the run's folder.
+        with_checkpoints: whether to store checkpoints on the server too.
     """
 
-    def __init__(self, kept: Kept, with_checkpoints: bool) -> None:
-        self.run_id, self.kept, self.with_checkpoints = kept.run_id, kept, with_checkpoints
+    def __init__(self, folder: RunFolder, with_checkpoints: bool) -> None:
+        self._folder, self._with_checkpoints = folder, with_checkpoints
         self._waiting: list[Metric] = []
-        self._newest = self._epochs_on_server = 0
+        self._n_epochs = self._n_epochs_on_server = 0
         self._changed = threading.Condition()
         self._ending = False
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=self._send_all, name="live-metrics", daemon=True)
 
-    def __enter__(self) -> Outbox:
+    def __enter__(self) -> LiveMetrics:
         self._thread.start()
         return self
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], milliseconds: int) -> None:
-        """Take an epoch's metrics to send; its checkpoint is written.
+        """Queue the metrics of an epoch whose checkpoint is written.
 
         Raises:
-            RunError: the server has refused what came before, or the run was taken up by another process.
+            RunError: another process has taken the run over.
         """
-        if self._error:
-            raise refusal(self._error) from self._error
-        heartbeat.check(self.run_id)
+        ownership.check_owner(self._folder.run_id)
         with self._changed:
             self._waiting += [Metric(key, float(value), milliseconds, epoch) for key, value in metrics.items()]
-            self._newest = epoch + 1
+            self._n_epochs = epoch + 1
             self._changed.notify()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Send what is left: patiently at the end of a training, for a moment if it was stopped."""
+        """End the thread: at once if training is complete, as `upload` follows, or after sending what it can."""
         with self._changed:
             self._ending = True
+            if kind is None:
+                self._waiting.clear()
             self._changed.notify()
         self._thread.join(GRACE_SECONDS if kind else None)
-        if kind is None:
-            if self._error and not is_away(self._error):
-                raise refusal(self._error) from self._error
-            while self._waiting:
-                ask(self._send)
-                interrupts.check()
 
-    def _work(self) -> None:
-        pauses, away = list(PAUSES), False
+    def _send_all(self) -> None:
+        failures = 0
         while True:
             with self._changed:
-                while not self._waiting and not self._ending:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                batch, n_epochs = self._waiting[:BATCH], self._n_epochs
+            if not batch:
+                return
             try:
-                self._send()
+                self._send(batch, n_epochs)
             except (MlflowException, OSError) as error:
-                if not is_away(error) or self._ending:  # whoever ends it asks once more
-                    self._error = error
+                if not is_unreachable(error):
+                    say(f"warning: {refusal(error)}; training continues without live metrics, and uploads at its end")
                     return
-                if not away:
-                    how = how_away(error)
-                    say(f"the tracking server {address()} is {how}; the training goes on, and what it logs is kept")
-                away = True
+                if not failures:
+                    state = condition(error)
+                    say(f"the tracking server {address()} is {state}; training continues, and metrics are sent later")
                 with self._changed:
-                    if not self._ending:
-                        self._changed.wait_for(lambda: self._ending, timeout=pauses[0])
-                pauses = pauses[1:] or pauses
+                    if self._changed.wait_for(lambda: self._ending, PAUSES[min(failures, len(PAUSES) - 1)]):
+                        return
+                failures += 1
             else:
-                if away:
-                    say(f"the tracking server {address()} is back, and has what was kept")
-                pauses, away = list(PAUSES), False
+                if failures:
+                    say(f"the tracking server {address()} answers again")
+                failures = 0
+                with self._changed:
+                    del self._waiting[: len(batch)]
 
-    def _send(self) -> None:
-        """Send the oldest metrics, those that fit into one request, after a checkpoint that has their epochs."""
-        with self._changed:
-            some, newest = self._waiting[:BATCH], self._newest
-        if self.with_checkpoints and some and some[-1].step >= self._epochs_on_server:
-            upload_checkpoint(self.kept, newest)
-            self._epochs_on_server = newest
-        mlflow.MlflowClient().log_batch(self.run_id, metrics=some)
-        with self._changed:
-            del self._waiting[: len(some)]
+    def _send(self, batch: list[Metric], n_epochs: int) -> None:
+        """Send metrics after a checkpoint that has their epochs, so that no resumed training logs them again."""
+        if self._with_checkpoints and batch[-1].step >= self._n_epochs_on_server:
+            upload_checkpoint(self._folder, n_epochs)
+            self._n_epochs_on_server = n_epochs
+        mlflow.MlflowClient().log_batch(self._folder.run_id, metrics=batch)
 
 
-def upload_checkpoint(kept: Kept, epochs: int) -> None:
-    """Put a run's checkpoint on the server; the one that was there stays until this one is whole."""
+def upload_checkpoint(folder: RunFolder, n_epochs: int) -> None:
+    """Upload a run's checkpoint; the previous one stays on the server until this one is whole."""
     client = mlflow.MlflowClient()
-    name = f"{'ab'[epochs % 2]}.checkpoint"
-    before = client.get_run(kept.run_id).data.tags.get(CHECKPOINT_TAG, "")
-    if before.startswith(name):
-        name = f"{'ba'[epochs % 2]}.checkpoint"
-    copy = kept.folder / name
+    previous = client.get_run(folder.run_id).data.tags.get(CHECKPOINT_TAG, "")
+    name = "b.checkpoint" if previous.startswith("a") else "a.checkpoint"
+    copy = folder.folder / name
     copy.unlink(missing_ok=True)
-    try:  # the next epoch replaces the file while this is sent
-        os.link(kept.checkpoint, copy)
-    except OSError:  # not every disk has links
-        shutil.copyfile(kept.checkpoint, copy)
+    try:  # the next epoch replaces the checkpoint during the upload
+        os.link(folder.checkpoint, copy)
+    except OSError:  # the file system has no hard links
+        shutil.copyfile(folder.checkpoint, copy)
     try:
-        with open(copy, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        client.log_artifact(kept.run_id, str(copy), CHECKPOINTS)
+        digest = sha256_of(copy)
+        client.log_artifact(folder.run_id, str(copy), CHECKPOINTS)
     finally:
         copy.unlink()
-    client.set_tag(kept.run_id, CHECKPOINT_TAG, f"{name} {epochs} {digest}")
+    client.set_tag(folder.run_id, CHECKPOINT_TAG, f"{name} {n_epochs} {digest}")
 
 
 @dataclass(frozen=True)
-class OnServer:
-    """A checkpoint on the server: its file, the epochs that it has, and its SHA-256."""
+class ServerCheckpoint:
+    """A checkpoint on the server: its file name, its number of epochs, and its SHA-256."""
 
     name: str
-    epochs: int
+    n_epochs: int
     digest: str
 
     @classmethod
-    def of(cls, tags: Mapping[str, str]) -> OnServer | None:
-        """What a run's tags say of it."""
+    def from_tags(cls, tags: Mapping[str, str]) -> ServerCheckpoint | None:
+        """Return the checkpoint that a run's tags describe, if any."""
         with suppress(ValueError):
-            name, epochs, digest = tags.get(CHECKPOINT_TAG, "").split()
-            return cls(name, int(epochs), digest)
+            name, n_epochs, digest = tags.get(CHECKPOINT_TAG, "").split()
+            return cls(name, int(n_epochs), digest)
         return None
 
-    def fetch(self, kept: Kept) -> bool:
-        """Make it the run's checkpoint on this machine; False, with a warning, if it is not as it was uploaded."""
+    def download(self, folder: RunFolder) -> bool:
+        """Make it the run's checkpoint on this machine; return False, with a warning, if it is damaged."""
         path = f"{CHECKPOINTS}/{self.name}"
-        kept.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetched-", dir=kept.folder) as folder:
-            fetch = partial(mlflow.artifacts.download_artifacts, run_id=kept.run_id, artifact_path=path)
+        folder.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetched-", dir=folder.folder) as temporary:
+            fetch = partial(mlflow.artifacts.download_artifacts, run_id=folder.run_id, artifact_path=path)
             try:
-                found = Path(ask(partial(fetch, dst_path=folder)))
-                with open(found, "rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == self.digest:
-                        os.replace(found, kept.checkpoint)
-                        return True
-                why = "it was cut or altered"
+                file = Path(call(partial(fetch, dst_path=temporary)))
+                if sha256_of(file) == self.digest:
+                    file.replace(folder.checkpoint)
+                    return True
+                reason = "its SHA-256 differs"
             except Refused as error:
-                why = " ".join(str(error.__cause__).split())[:200]
-        say(f"warning: run {kept.run_id}: {path} on {address()} cannot be used ({why}); it is not gone on from")
+                reason = " ".join(str(error.__cause__).split())[:200]
+        say(f"warning: run {folder.run_id}: {path} on {address()} cannot be used ({reason}); it is ignored")
         return False
 
 
-def remove_checkpoints(run_id: str) -> None:
-    """Take a finished run's checkpoints from the server, where its artifact store can delete."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+def upload(folder: RunFolder) -> None:
+    """Upload the metrics, artifacts and description of a finished fold; what the server has is not duplicated.
 
+    Raises:
+        RunError: the files are not as they were written, or the server refused them.
+        ServerUnreachable: the server did not answer for too long.
+    """
+    client, run_id = mlflow.MlflowClient(), folder.run_id
+    if not is_intact(folder.artifacts):
+        raise RunError(
+            f"{folder.folder}: the results there were changed or truncated; remove the folder and train fold "
+            f"{folder.fold.fold} again"
+        )
+    log_points(run_id, [Metric(**point) for point in folder.metrics()])
+    call(lambda: client.log_artifacts(run_id, str(folder.artifacts)))
+    call(lambda: client.set_tag(run_id, TAG + "checksums", sha256_of(folder.artifacts / CHECKSUMS)))
+    descriptions.describe(folder.description(), run_id)
+    call(lambda: _remove_checkpoints(run_id))
+
+
+def _remove_checkpoints(run_id: str) -> None:
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    if CHECKPOINT_TAG not in run.data.tags:
-        return
-    with suppress(NotImplementedError, MlflowException, OSError):
-        get_artifact_repository(run.info.artifact_uri).delete_artifacts(CHECKPOINTS)
-    client.delete_tag(run_id, CHECKPOINT_TAG)
+    if CHECKPOINT_TAG in run.data.tags:
+        delete_artifacts(run, CHECKPOINTS)
+        client.delete_tag(run_id, CHECKPOINT_TAG)
+
+
+def sync(count_epochs: Callable[[Path], int]) -> list[str]:
+    """Upload the finished folds that this machine stores for the current tracking server.
+
+    Args:
+        count_epochs: returns the number of epochs in a checkpoint file.
+
+    Returns:
+        a line for each run folder.
+
+    Raises:
+        ServerUnreachable: the server does not answer.
+    """
+    lines = []
+    for folder in run_folders():
+        fold = folder.fold
+        name = f"run {folder.run_id} (fold {fold.fold} of study {fold.study})"
+        if fold.uri != address():
+            lines.append(f"{name} belongs to {fold.uri}: skipped; set MLFLOW_TRACKING_URI to that address")
+            continue
+        try:
+            with folder.held():
+                lines.append(f"{name}: {_sync(folder, count_epochs)}")
+        except ServerUnreachable:
+            raise
+        except FsatError as error:
+            lines.append(f"{name}: {error}")
+    return lines
+
+
+def _sync(folder: RunFolder, count_epochs: Callable[[Path], int]) -> str:
+    run, fold = call(lambda: mlflow.MlflowClient().get_run(folder.run_id)), folder.fold
+    if run.info.status == "FINISHED":
+        folder.remove()
+        return "already on the server"
+    if not folder.has_results:
+        epochs = count(count_epochs(folder.checkpoint), "epoch")
+        return f"stopped after {epochs}; train the fold again to resume it"
+    if run.info.status == "RUNNING" and run.data.tags.get(ownership.OWNER) and ownership.is_alive(run):
+        return f"in use by {ownership.owner_of(run)}"
+    if other := ownership.finished_run(fold.study, fold.fold, run.info.experiment_id):
+        return f"skipped, as run {other} has trained the fold meanwhile; remove {folder.folder} if you do not need it"
+    upload(folder)
+    call(lambda: mlflow.MlflowClient().set_terminated(folder.run_id, "FINISHED"))
+    folder.remove()
+    say(f"run {folder.run_id} is uploaded")
+    return "uploaded, FINISHED"

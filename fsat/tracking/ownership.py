@@ -1,138 +1,282 @@
-"""One process trains a fold at a time, whichever machines they are on.
+"""Ownership of runs: which process trains a fold, and whether it is still alive.
 
-MLflow has no locks, so each process announces itself by the tags of its own run, and looks at those of others: first as
-a ``candidate``, which gives way to every ``holder``, and to a candidate with a lower run id; then as a holder, which
-looks once more, and gives way to a lower run id. Two can never both stay: the one with the higher id would have seen
-the other on its second look, unless that came later and then saw a holder on its first.
+Each open run carries the tag ``fsat.owner``, the process that writes to it, and ``fsat.heartbeat``, a time that a
+thread renews. On the owner's machine the system says whether the process is alive; on another machine, a heartbeat that
+has stopped says that it is not.
+
+A fold is claimed by a file lock, which excludes processes that share the cache folder, and by the tags of the claiming
+run, which other machines see. Two launches that claim a fold on different machines within milliseconds may both train
+it; the newest FINISHED run counts.
 """
 
 from __future__ import annotations
 
-import random
+import json
+import os
+import platform
+import sys
+import threading
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities import Run, RunTag
+from mlflow.exceptions import MlflowException
 
-from fsat.errors import RunError
+from fsat.errors import FsatError, RunError
 from fsat.progress import say
-from fsat.tracking import heartbeat
-from fsat.tracking.client import ask
-from fsat.tracking.runs import TAG, discard, experiment_id
+from fsat.tracking.client import SESSION, TAG, call, discard, search_runs, seconds_from_environment
+from fsat.tracking.run_folder import Fold, held_fold
 
 STAGE = "train_fold"
-CLAIM = TAG + "claim"
-CANDIDATE, HOLDER, NONE = "candidate", "holder", "none"
-ATTEMPTS = 4
-"""Two that see each other as candidates may both give way; then each tries again after a random while."""
+OWNER, HEARTBEAT = TAG + "owner", TAG + "heartbeat"
+
+STALE_BEATS = 6
+"""Number of missed heartbeats after which a run is watched."""
+
+WATCHED_BEATS = 2
+"""Number of further heartbeats for which it is watched, as the clocks of two machines may differ."""
 
 
 class FoldTaken(RunError):
-    """Another process trains the fold; the message says which."""
+    """Another process trains the fold, or has finished it."""
 
 
-def claim(run_id: str, study: str, fold: int) -> None:
-    """Make an open run the one that trains a fold.
-
-    Args:
-        run_id: of this process's own run.
-        study, fold: what it wants to train.
+@contextmanager
+def claimed(run_id: str, fold: Fold) -> Iterator[None]:
+    """Claim a fold for an open run of this process.
 
     Raises:
-        FoldTaken: another process has it.
+        FoldTaken: another process trains the fold.
     """
-    for attempt in range(ATTEMPTS):
-        _announce(run_id, CANDIDATE, {"study": study, "fold": str(fold)})
-        rival = _rival(run_id, study, fold)
-        if rival is None:
-            _announce(run_id, HOLDER)
-            rival = _rival(run_id, study, fold, only_lower=True)
-            if rival is None:
-                return
-        _announce(run_id, NONE)
-        if rival.data.tags[CLAIM] == HOLDER or attempt == ATTEMPTS - 1:
-            break
-        time.sleep(random.uniform(0.2, 2.0))
-    since = datetime.fromtimestamp(rival.info.start_time / 1000).isoformat(sep=" ", timespec="seconds")
-    raise FoldTaken(
-        f"fold {fold} of study {study} is being trained by {heartbeat.who(rival)} in run {rival.info.run_id} since "
-        f"{since}; wait for it, or stop it and ask again"
-    )
+    with ExitStack() as stack:
+        message = f"fold {fold.fold} of study {fold.study} is being trained by "
+        advice = "wait for it, or stop it and try again"
+        try:
+            stack.enter_context(held_fold(fold, f"{message}another process on this machine; {advice}"))
+        except FsatError as error:
+            if not (run := running_elsewhere(fold.study, fold.fold)):
+                raise FoldTaken(str(error)) from error
+        else:
+            run = running_elsewhere(fold.study, fold.fold)
+        if run:
+            since = datetime.fromtimestamp(run.info.start_time / 1000).isoformat(sep=" ", timespec="seconds")
+            raise FoldTaken(f"{message}{owner_of(run)} in run {run.info.run_id} since {since}; {advice}")
+        take_over(run_id, {TAG + "study": fold.study, TAG + "fold": str(fold.fold)})
+        yield
 
 
-def hold(run_id: str, parent: str | None) -> None:
-    """Take an earlier run of a fold up, for a process whose own run has the claim."""
-    tags = {CLAIM: HOLDER, **heartbeat.tags()}
-    if parent:
-        tags["mlflow.parentRunId"] = parent
-    _log(run_id, tags)
+def take_over(run_id: str, tags: Mapping[str, str]) -> None:
+    """Make this process the owner of a run, and set further tags of it."""
+    all_tags = [RunTag(name, value) for name, value in {**owner_tags(), **tags}.items()]
+    call(lambda: mlflow.MlflowClient().log_batch(run_id, tags=all_tags))
 
 
-def is_held(study: str, fold: int) -> bool:
-    """Whether a process that lives trains a fold."""
-    return _rival("", study, fold) is not None
-
-
-def finished_run(study: str, fold: int, where: str | None = None) -> str | None:
-    """Id of a FINISHED run of a fold, in this experiment or the one given, if there is one."""
-    wanted = f"{_of_fold(study, fold)} and attributes.status = 'FINISHED'"
-    found = _search(wanted, where)
-    return found[0].info.run_id if found else None
-
-
-def earlier_runs(study: str, fold: int, but: str) -> list[Run]:
-    """Runs of a fold that were stopped, newest first, without the run `but`."""
-    found = _search(f"{_of_fold(study, fold)} and attributes.status != 'FINISHED'")
-    stopped = [run for run in found if run.info.run_id != but and run.info.status in ("KILLED", "FAILED")]
-    return sorted(stopped, key=lambda run: run.info.end_time or run.info.start_time, reverse=True)
-
-
-def sweep() -> None:
-    """Mark what dead processes have left RUNNING in this experiment as KILLED, where that is sure without waiting."""
-    for run in _search(f"attributes.status = 'RUNNING' and tags.`{heartbeat.OWNER}` != ''"):
-        if heartbeat.is_surely_gone(run):
-            _give_up(run)
-
-
-def _rival(run_id: str, study: str, fold: int, only_lower: bool = False) -> Run | None:
-    """Another process's run that keeps this one from the fold; those whose process is gone are marked KILLED."""
-    claims = f"tags.`{CLAIM}` != '{NONE}'"
-    for run in _search(f"{_of_fold(study, fold)} and attributes.status = 'RUNNING' and {claims}"):
-        other = run.info.run_id
-        if other == run_id or run.data.tags.get(heartbeat.OWNER) == heartbeat.owner():
+def running_elsewhere(study: str, fold: int) -> Run | None:
+    """Return a run of the fold by another process that is alive; mark runs of dead processes as KILLED."""
+    for run in search_runs(f"{_of_fold(study, fold)} and attributes.status = 'RUNNING'"):
+        if run.data.tags.get(OWNER) == owner():
             continue
-        lower = not run_id or other < run_id
-        if not lower and (only_lower or run.data.tags[CLAIM] == CANDIDATE):
-            continue
-        if heartbeat.is_alive(run):
+        if is_alive(run):
             return run
-        _give_up(run)
+        _mark_killed(run)
     return None
 
 
-def _give_up(run: Run) -> None:
-    name = run.data.tags.get("mlflow.runName", run.info.run_id)
-    say(f"run {run.info.run_id} ({name}) stayed RUNNING when {heartbeat.who(run)} died; it is marked KILLED")
+def finished_run(study: str, fold: int, experiment: str | None = None) -> str | None:
+    """Return the id of the newest FINISHED run of a fold; by default in the experiment of the active run."""
+    runs = search_runs(f"{_of_fold(study, fold)} and attributes.status = 'FINISHED'", experiment)
+    return runs[0].info.run_id if runs else None
+
+
+def stopped_runs(study: str, fold: int) -> list[Run]:
+    """Return the KILLED and FAILED runs of a fold, the last to end first."""
+    runs = search_runs(f"{_of_fold(study, fold)} and attributes.status != 'FINISHED'")
+    runs = [run for run in runs if run.info.status in ("KILLED", "FAILED")]
+    return sorted(runs, key=lambda run: run.info.end_time or run.info.start_time, reverse=True)
+
+
+def sweep() -> None:
+    """Mark RUNNING runs of this experiment as KILLED if their process is known to be dead without watching it."""
+    for run in search_runs(f"attributes.status = 'RUNNING' and tags.`{OWNER}` != ''"):
+        if _facts(run) and _is_known_alive(run) is False:
+            _mark_killed(run)
+
+
+def check_owner(run_id: str) -> None:
+    """Raise `RunError` if another process has taken the run over because it took this one for dead."""
+    if run_id in SESSION.lost:
+        raise RunError(
+            f"run {run_id} was taken over by another process, to which this one seemed dead; it continues there, and "
+            "nothing needs to be done"
+        )
+
+
+def confirm_owner(run_id: str) -> None:
+    """Check with the server, as `check_owner` does with what the last heartbeat saw."""
+    if call(lambda: mlflow.MlflowClient().get_run(run_id)).data.tags.get(OWNER) != owner():
+        SESSION.lost.add(run_id)
+    check_owner(run_id)
+
+
+def is_alive(run: Run) -> bool:
+    """Return whether the process that owns a RUNNING run is alive; may watch its heartbeat for some seconds."""
+    known = _is_known_alive(run)
+    if known is not None:
+        return known
+    last, beat = run.data.tags.get(HEARTBEAT, ""), _facts(run)["beat"]
+    say(f"run {run.info.run_id} of {owner_of(run)} has had no heartbeat since {last}; waiting for the next one")
+    deadline = time.monotonic() + WATCHED_BEATS * beat
+    while time.monotonic() < deadline:
+        time.sleep(min(2.0, beat / 4))
+        current = call(lambda: mlflow.MlflowClient().get_run(run.info.run_id))
+        if current.info.status != "RUNNING":
+            return False
+        if current.data.tags.get(HEARTBEAT, "") != last:
+            return True
+    return False
+
+
+def owner_of(run: Run) -> str:
+    """Return the process that owns a run, in words."""
+    facts = _facts(run)
+    return f"process {facts.get('pid', '?')} on {facts.get('host', 'an unknown machine')}"
+
+
+def owner_tags() -> dict[str, str]:
+    """Return the tags of a run that this process owns."""
+    return {OWNER: owner(), HEARTBEAT: datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def owner() -> str:
+    """Return this process as the tag ``fsat.owner`` has it."""
+    return _describe_process(os.getpid())
+
+
+def beat_seconds() -> float:
+    """Return the seconds between heartbeats: ``FSAT_HEARTBEAT``, by default 20."""
+    return seconds_from_environment("FSAT_HEARTBEAT", 20, positive=True)
+
+
+def start_heartbeat(run_id: str) -> None:
+    """Renew the heartbeat of a run from now on."""
+    with SESSION.lock:
+        SESSION.beating.add(run_id)
+        if SESSION.beat_thread is None or not SESSION.beat_thread.is_alive():
+            SESSION.beat_thread = threading.Thread(target=_beat, name="heartbeat", daemon=True)
+            SESSION.beat_thread.start()
+
+
+def stop_heartbeat(run_id: str) -> None:
+    """Stop renewing the heartbeat of a run."""
+    with SESSION.lock:
+        SESSION.beating.discard(run_id)
+        SESSION.lost.discard(run_id)
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(beat_seconds())
+        with SESSION.lock:
+            if not SESSION.beating:
+                SESSION.beat_thread = None  # this thread may still count as alive when the next run is opened
+                return
+            run_ids = sorted(SESSION.beating)
+        for run_id in run_ids:
+            with suppress(MlflowException, OSError):  # the next beat tries again
+                _renew(run_id)
+
+
+def _renew(run_id: str) -> None:
     client = mlflow.MlflowClient()
-    ask(lambda: client.set_terminated(run.info.run_id, "KILLED"))
+    run = client.get_run(run_id)
+    tag = run.data.tags.get(OWNER)
+    if run_id not in SESSION.beating or tag is None:  # closed meanwhile, or not yet fully opened
+        return
+    if tag != owner():
+        SESSION.lost.add(run_id)
+        return
+    client.set_tag(run_id, HEARTBEAT, owner_tags()[HEARTBEAT])
+    if run.info.status == "KILLED" and run_id in SESSION.beating:  # another process gave it up too early
+        client.update_run(run_id, status="RUNNING")
+
+
+def _mark_killed(run: Run) -> None:
+    run_id = run.info.run_id
+    name = run.data.tags.get("mlflow.runName", run_id)
+    say(f"run {run_id} ({name}) was left RUNNING when {owner_of(run)} died; it is marked as KILLED")
+    call(lambda: mlflow.MlflowClient().set_terminated(run_id, "KILLED"))
     if run.data.tags.get(TAG + "spare"):
-        discard(run.info.run_id)
-
-
-def _announce(run_id: str, how: str, more: dict[str, str] | None = None) -> None:
-    _log(run_id, {CLAIM: how, **{TAG + name: value for name, value in (more or {}).items()}, **heartbeat.tags()})
-
-
-def _log(run_id: str, tags: dict[str, str]) -> None:
-    ask(lambda: mlflow.MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()]))
+        discard(run_id)
 
 
 def _of_fold(study: str, fold: int) -> str:
     return f"tags.`{TAG}stage` = '{STAGE}' and tags.`{TAG}study` = '{study}' and tags.`{TAG}fold` = '{fold}'"
 
 
-def _search(wanted: str, where: str | None = None) -> Sequence[Run]:
-    ids = [where or experiment_id()]
-    return ask(lambda: list(mlflow.MlflowClient().search_runs(ids, wanted, max_results=1000)))
+def _is_known_alive(run: Run) -> bool | None:
+    """Return whether the owner is alive; None if only its next heartbeat can tell."""
+    facts = _facts(run)
+    if not facts:
+        return True  # fsat does not own the run
+    machine = _machine()
+    if all(machine.values()) and {name: facts.get(name) for name in machine} == machine:
+        return facts["started"] == _start_of(facts["pid"])
+    if "ray_node" in facts and facts["ray_node"] in _lost_ray_nodes():
+        return False
+    try:
+        last = datetime.fromisoformat(run.data.tags[HEARTBEAT])
+    except (KeyError, ValueError):
+        return None
+    return True if (datetime.now(UTC) - last).total_seconds() < STALE_BEATS * facts["beat"] else None
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Return the owner of a run as `_describe_process` wrote it; empty if the run has none."""
+    with suppress(ValueError):
+        facts = json.loads(run.data.tags.get(OWNER, "{}"))
+        if isinstance(facts, dict) and {"host", "pid", "started", "beat"} <= set(facts):
+            return facts
+    return {}
+
+
+@cache
+def _describe_process(pid: int) -> str:
+    facts = {"host": platform.node(), "pid": pid, "started": _start_of(pid), "beat": beat_seconds(), **_machine()}
+    if node := _ray_node():
+        facts["ray_node"] = node
+    return json.dumps(facts, sort_keys=True)
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """Return what identifies this machine and this container's processes; empty strings where the system does not."""
+    facts = {"boot": "", "processes": ""}
+    with suppress(OSError):
+        facts["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        facts["processes"] = os.readlink("/proc/self/ns/pid")
+    return facts
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process of this machine started, in ticks since the machine did; empty if it does not exist."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _ray_node() -> str:
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().get_node_id() if ray and ray.is_initialized() else ""
+
+
+def _lost_ray_nodes() -> set[str]:
+    ray = sys.modules.get("ray")
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]} if ray and ray.is_initialized() else set()

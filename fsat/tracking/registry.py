@@ -1,7 +1,8 @@
-"""The model registry: a tagger's versions, and the alias of the one to use.
+"""The model registry: versions of a tagger, and the alias of the version to use.
 
-The alias ``champion`` moves to a new version when its out-of-fold mAP@3 beats the holder's on the same dataset, or
-when the holder came from another dataset. A score on fewer clips, of a study that lacks folds, beats none on more.
+The alias ``champion`` moves to a new version if its out-of-fold mAP@3 is better than the champion's on the same
+dataset, or if the champion comes from another dataset. A score on fewer clips, of a study that lacks folds, is never
+better than one on more clips.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -25,18 +27,20 @@ from mlflow.types.schema import Array
 
 from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
-from fsat.tagging import Tagger
-from fsat.tracking.client import UNKNOWN, Refused, address, ask
-from fsat.tracking.runs import TAG
+from fsat.tracking.client import TAG, UNKNOWN, Refused, address, call
 
 ALIAS = "champion"
+
+LOADER = "fsat.tagging"
+"""Module by which MLflow loads a tagger."""
+
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Packages that a served tagger needs, at the versions that trained it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A blend's out-of-fold mAP@3, and the number of training clips that it is made on."""
+    """A blend's out-of-fold mAP@3, and the number of training clips that it is computed on."""
 
     map3: float
     clips: int
@@ -44,146 +48,86 @@ class Score:
 
 @dataclass(frozen=True)
 class Registered:
-    """A new version and what became of the alias; `news` says it in one line."""
+    """A registered version; `promoted`: it is the champion; `outcome`: why, in one line."""
 
     name: str
     version: int
     promoted: bool
-    news: str
+    outcome: str
 
 
 def register(
     name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str
 ) -> Registered:
-    """Make a tagger a version of a registered model, and settle the alias; a blend that is one already stays that.
+    """Register a tagger as a version of a model, and update the alias; a blend is registered only once.
 
     Args:
         name: of the registered model.
-        tagger_folder: what `fsat.tagging.write` wrote.
+        tagger_folder: the folder that `fsat.tagging.write` wrote.
         labels: label order.
-        score: the blend's.
+        score: of the blend.
         dataset: the dataset's digest.
         promote: ``auto``, ``always`` or ``never``.
-        blend: digest of what was blended, and how.
+        blend: digest of the members and the method.
     """
     client = mlflow.MlflowClient()
-    holder = ask(partial(_aliased, client, name))
-    version = ask(partial(_version_of, client, name, blend))
-    there = version is not None
+    champion = call(partial(_aliased, client, name))
+    version = existing = call(partial(_version_of, client, name, blend))
     if version is None:
-        log = partial(
-            mlflow.pyfunc.log_model, name="tagger", loader_module="fsat.tagging", data_path=str(tagger_folder)
-        )
-        uri = ask(partial(log, **tagger_arguments(labels))).model_uri
+        log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
+        uri = call(partial(log, **tagger_arguments(labels))).model_uri
         facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
         tags = {TAG + key: str(value) for key, value in facts.items()}
         create = partial(mlflow.register_model, uri, name, await_registration_for=60, tags=tags)
-        version = ask(lambda: _version_of(client, name, blend) or create())
-    which = f"{name} version {version.version}" + (" is this blend already, and" if there else "")
-    if holder is not None and int(holder.version) == int(version.version):
-        return Registered(name, int(version.version), True, f"{which} {'stays' if there else 'is'} {ALIAS}")
-    promoted, why = _decide(holder, score, dataset, promote)
+        version = call(lambda: _version_of(client, name, blend) or create())
+    number = int(version.version)
+    label = f"{name} version {number}" + (" is this blend already, and" if existing else "")
+    if champion is not None and int(champion.version) == number:
+        return Registered(name, number, True, f"{label} {'stays' if existing else 'is'} {ALIAS}")
+    promoted, reason = _decide(champion, score, dataset, promote)
     if promoted:
-        ask(partial(client.set_registered_model_alias, name, ALIAS, version.version))
+        call(partial(client.set_registered_model_alias, name, ALIAS, version.version))
     verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
-    return Registered(name, int(version.version), promoted, f"{which} {verb}: {why}")
-
-
-def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> Any | None:
-    """The version of a registered model that is this blend, if there is one that is whole."""
-    wanted = f"name = {_quoted(name)} and tags.`{TAG}blend` = '{blend}'"
-    found = [version for version in client.search_model_versions(wanted) if version.status == "READY"]
-    return min(found, key=lambda version: int(version.version), default=None)
-
-
-def _quoted(name: str) -> str:
-    """A name as MLflow's filters take it."""
-    quote = '"' if "'" in name else "'"
-    return f"{quote}{name}{quote}"
+    return Registered(name, number, promoted, f"{label} {verb}: {reason}")
 
 
 def pinned(model_uri: str) -> str:
-    """The URI of the version that an alias stands for now, so that all load the same; others as they are."""
+    """Return the URI of the version that an alias stands for now, so that all processes load the same one."""
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
     if not (at and model_uri.startswith("models:/")):
         return model_uri
-    version = ask(partial(_aliased, mlflow.MlflowClient(), name, alias))
+    version = call(partial(_aliased, mlflow.MlflowClient(), name, alias))
     return f"models:/{name}/{version.version}" if version is not None else model_uri
 
 
-def load_tagger(model_uri: str) -> Any:
-    """The pyfunc model behind a URI such as ``models:/fsat@champion``.
+def open_tagger(model_uri: str) -> Any:
+    """Load the `fsat.tagging.Tagger` behind a URI such as ``models:/fsat@champion``.
 
     Raises:
-        RunError: there is no such model.
+        RunError: the model does not exist, or is not a tagger of fsat.
     """
+    path = list(sys.path)
     try:
-        return ask(lambda: mlflow.pyfunc.load_model(model_uri))
+        model = call(lambda: mlflow.pyfunc.load_model(model_uri))
     except Refused as error:
         cause = " ".join(str(error.__cause__).split())[:200]
         raise RunError(
             f"model={model_uri}: cannot be loaded from {address()} ({cause}); register one with "
             "`mlflow run . -e ensemble`"
         ) from error
-
-
-def open_tagger(model_uri: str) -> Tagger:
-    """The tagger itself behind a URI.
-
-    Raises:
-        RunError: there is no such model, or it is not one of fsat's.
-    """
-    before = list(sys.path)
-    model = load_tagger(model_uri)
-    sys.path[:] = before  # MLflow adds the code that came with the model, which processes started here would import
-    try:
-        tagger = model.get_raw_model()
-    except NotImplementedError:
-        tagger = None
-    if not isinstance(tagger, Tagger):
-        raise RunError(f"model={model_uri}: is no tagger of fsat's; register one with `mlflow run . -e ensemble`")
-    return tagger
+    sys.path[:] = path  # MLflow adds the code logged with the model, which child processes would import
+    if model.loader_module != LOADER:
+        raise RunError(f"model={model_uri}: not a tagger of fsat; register one with `mlflow run . -e ensemble`")
+    return model.get_raw_model()
 
 
 def run_of(model_uri: str) -> str:
-    """Id of the run that made the model behind a URI; an empty text where that is not known."""
-    return ask(lambda: mlflow.models.get_model_info(model_uri)).run_id or ""
-
-
-def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> Any | None:
-    """The version with an alias, if there is one."""
-    if not client.search_registered_models(filter_string=f"name = {_quoted(name)}"):
-        return None  # a server with users would refuse to say more of a model that is not there
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:
-            raise
-        return None
-
-
-def _decide(holder: Any | None, score: Score, dataset: str, promote: str) -> tuple[bool, str]:
-    if promote == "never":
-        return False, "promote=never"
-    if promote == "always":
-        return True, "promote=always"
-    if holder is None:
-        return True, f"there was none; its OOF mAP@3 is {score.map3:.4f}"
-    before = f"version {holder.version}"
-    if holder.tags.get(TAG + "dataset") != dataset:
-        return True, f"{before} came from another dataset"
-    held = float(holder.tags.get(TAG + "oof_map3", "nan"))
-    if score.clips < int(holder.tags.get(TAG + "oof_clips", 0)):
-        return False, f"its OOF mAP@3 {score.map3:.4f} is made on fewer clips than the {held:.4f} of {before}"
-    if score.map3 > held:
-        return True, f"its OOF mAP@3 {score.map3:.4f} beats the {held:.4f} of {before}"
-    return False, f"its OOF mAP@3 {score.map3:.4f} does not beat the {held:.4f} of {before}"
+    """Return the id of the run that logged a model; an empty string if it is unknown."""
+    return call(lambda: mlflow.models.get_model_info(model_uri)).run_id or ""
 
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
-    """What MLflow is told of every tagger: signature, an example, the code and the packages that it needs."""
-    import fsat
-
+    """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
     text = DataType.string
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "audio")]),
@@ -195,14 +139,54 @@ def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     return {
         "signature": signature,
         "input_example": pd.DataFrame({"audio": [_example_clip()]}),
-        "code_paths": [str(Path(fsat.__file__).parent)],
+        "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         "metadata": {"labels": list(labels)},
     }
 
 
+def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> ModelVersion | None:
+    """Return the version with an alias, if any."""
+    if not client.search_registered_models(filter_string=f"name = {_quoted(name)}"):
+        return None  # a server with users refuses requests about a model that does not exist
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
+        return None
+
+
+def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> ModelVersion | None:
+    """Return the first complete version of a registered model that is this blend, if any."""
+    query = f"name = {_quoted(name)} and tags.`{TAG}blend` = '{blend}'"
+    versions = [version for version in client.search_model_versions(query) if version.status == "READY"]
+    return min(versions, key=lambda version: int(version.version), default=None)
+
+
+def _quoted(name: str) -> str:
+    """Return a name in the quotes of MLflow's filter strings."""
+    quote = '"' if "'" in name else "'"
+    return f"{quote}{name}{quote}"
+
+
+def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: str) -> tuple[bool, str]:
+    """Return whether a version becomes champion, and why."""
+    if promote != "auto":
+        return promote == "always", f"promote={promote}"
+    if champion is None:
+        return True, f"there was none; its OOF mAP@3 is {score.map3:.4f}"
+    name, before = f"version {champion.version}", float(champion.tags.get(TAG + "oof_map3", "nan"))
+    if champion.tags.get(TAG + "dataset") != dataset:
+        return True, f"{name} came from another dataset"
+    if score.clips < int(champion.tags.get(TAG + "oof_clips", 0)):
+        return False, f"its OOF mAP@3 {score.map3:.4f} is computed on fewer clips than the {before:.4f} of {name}"
+    verb = "beats" if score.map3 > before else "does not beat"
+    return score.map3 > before, f"its OOF mAP@3 {score.map3:.4f} {verb} the {before:.4f} of {name}"
+
+
 def _example_clip() -> bytes:
-    """A tenth of a second of a 440 Hz sine as a WAV file."""
+    """Return a WAV file with 0.1 s of a 440 Hz sine."""
     import soundfile as sf
 
     buffer = io.BytesIO()

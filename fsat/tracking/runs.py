@@ -1,49 +1,60 @@
-"""Runs on the MLflow tracking server: opened, described, and always closed as what they were.
+"""Runs on the MLflow tracking server: opened, written to, read, and closed with the right status.
 
-A run is FINISHED only when all that it promises is there; it is KILLED when a signal stopped it and FAILED when an
-error did. A run that `mlflow run` has opened for this process is taken over, not doubled.
+A run is FINISHED only when everything that it promises is on the server; it is KILLED when a signal stopped it and
+FAILED when an error did. A run that `mlflow run` has created for this process is used instead of a new one.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, RunTag
+import pandas as pd
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from fsat import interrupts
 from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
-from fsat.tracking import heartbeat
-from fsat.tracking.client import Refused, ServerAway, address, ask, create_once, exchange, refusal
-
-TAG = "fsat."
-"""Prefix of every tag that fsat sets: stage, study, fold, model, dataset, ..."""
+from fsat.tracking import ownership
+from fsat.tracking.client import (
+    SESSION,
+    TAG,
+    UNKNOWN,
+    Refused,
+    ServerUnreachable,
+    call,
+    discard,
+    refusal,
+    retried,
+    search_runs,
+)
 
 MARK = TAG + "launch"
-"""Tag by which a run is found whose creation was not answered."""
+"""Tag by which a run is found if the answer to its creation was lost."""
 
 BATCH = 1000
-"""Metrics that MLflow takes at once."""
+"""Maximum number of metrics in a request."""
 
-_after: dict[str, list[Callable[[], None]]] = {}
-_made_elsewhere: set[str] = set()
-_spare: set[str] = set()
+LARGEST = 1e300
+"""Databases store an infinite value as their largest number."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The open run of a process, for those that work for it."""
+    """The open run of a process, for processes that nest their runs in it."""
 
     run_id: str
     experiment_id: str
@@ -54,7 +65,7 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
     """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
 
     Args:
-        stage: the entry point, kept in the tag ``fsat.stage``.
+        stage: the entry point, for the tag ``fsat.stage``.
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
 
@@ -68,70 +79,64 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
     with interrupts.deferred():
         run_id = _open(parent, outermost)
     with _closing(run_id, outermost):
-        describe = exchange(mlflow.MlflowClient().update_run)
-        describe(run_id, name=name)
-        set_tags({"stage": stage}, heartbeat.tags())
+        rename(name)
+        set_tags({"stage": stage}, ownership.owner_tags())
         yield run_id
 
 
 @contextmanager
-def continued(run_id: str) -> Iterator[None]:
-    """Open a run that was stopped once more, nested in the open one, and close it as `tracked` does."""
-    only = parent_of_active() is None
+def resumed(run_id: str) -> Iterator[None]:
+    """Open a stopped run again, nested in the open one, and close it as `tracked` does."""
+    outermost = parent_of_active() is None  # the open run does nothing else
     with interrupts.deferred():
-        ask(lambda: mlflow.start_run(run_id=run_id, nested=True))
-    with _closing(run_id, outermost=only):  # all that the open one was for is done then
+        call(lambda: mlflow.start_run(run_id=run_id, nested=True))
+    with _closing(run_id, outermost):
         yield
 
 
-def after_finish(act: Callable[[], None]) -> None:
-    """Do something when the open run is marked as FINISHED; not if it comes to another end."""
-    _after.setdefault(active_run_id(), []).append(act)
+def after_finish(function: Callable[[], None]) -> None:
+    """Call a function when the open run is marked as FINISHED, and not if it ends in another way."""
+    SESSION.on_finish.setdefault(active_run_id(), []).append(function)
 
 
-def hand_over(run_id: str, to: str, name: str) -> None:
-    """Say of a run of this process that another one stands in its place: it was stopped and goes on, or is FINISHED.
+def supersede(run_id: str, by: str, name: str) -> None:
+    """Mark a run of this process as superseded by another run: one that was stopped and is resumed, or is FINISHED.
 
-    It is deleted when it is closed, unless `mlflow run` has made it, which would miss it.
+    The run is deleted when it is closed, unless `mlflow run` created it and will look for it.
     """
-    spare = run_id not in _made_elsewhere
-    tags = {"stage": "resume", "resumed": to, "claim": "none", **({"spare": "true"} if spare else {})}
+    redundant = run_id not in SESSION.adopted
+    tags = {"stage": "resume", "resumed": by, **({"spare": "true"} if redundant else {})}
     client = mlflow.MlflowClient()
-    ask(lambda: client.log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()]))
-    ask(lambda: client.update_run(run_id, name=name))
-    if spare:
-        _spare.add(run_id)
-
-
-def discard(run_id: str) -> None:
-    """Delete a run that came to nothing because another one does its work; it stays where that is not permitted."""
-    with suppress(Refused):
-        ask(lambda: mlflow.MlflowClient().delete_run(run_id))
+    call(lambda: client.log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()]))
+    call(lambda: client.update_run(run_id, name=name))
+    if redundant:
+        SESSION.redundant.add(run_id)
 
 
 def _open(parent: Parent | None, outermost: bool) -> str:
-    where = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
-    if given := os.environ.get("MLFLOW_RUN_ID"):
-        ask(lambda: mlflow.start_run(run_id=given, nested=not outermost))
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        call(lambda: mlflow.start_run(run_id=run_id, nested=not outermost))
         os.environ.pop("MLFLOW_RUN_ID", None)
-        _made_elsewhere.add(given)
-        return given
+        SESSION.adopted.add(run_id)
+        return run_id
+    nesting = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
+    mark, attempts = uuid.uuid4().hex, 0
 
-    def create(mark: str) -> str:
-        return mlflow.start_run(nested=not outermost, tags={MARK: mark}, **where).info.run_id
+    def create() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:  # the answer to the first attempt may have been lost
+            for run in search_runs(f"tags.`{MARK}` = '{mark}'", parent.experiment_id if parent else None):
+                return mlflow.start_run(run_id=run.info.run_id, nested=not outermost).info.run_id
+        return mlflow.start_run(nested=not outermost, tags={MARK: mark}, **nesting).info.run_id
 
-    def find(mark: str) -> str | None:
-        ids = [parent.experiment_id if parent else _experiment_id()]
-        found = mlflow.MlflowClient().search_runs(ids, f"tags.`{MARK}` = '{mark}'", max_results=1)
-        return mlflow.start_run(run_id=found[0].info.run_id, nested=not outermost).info.run_id if found else None
-
-    return create_once(create, find)
+    return call(create)
 
 
 @contextmanager
 def _closing(run_id: str, outermost: bool) -> Iterator[None]:
-    """Give the open run its heartbeat, and close it as what it came to."""
-    heartbeat.start(run_id)
+    """Send heartbeats for the open run, and close it with the right status."""
+    ownership.start_heartbeat(run_id)
     status = "FAILED"
     try:
         interrupts.check()
@@ -141,19 +146,19 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        heartbeat.stop(run_id)
+        ownership.stop_heartbeat(run_id)
         with interrupts.deferred():
-            if interrupts.received():  # whatever a library made of the interruption
+            if interrupts.received():  # a library may have turned the interruption into another error
                 status = "KILLED"
             _close(run_id, status)
-            after = _after.pop(run_id, [])
-            if run_id in _spare:
-                _spare.discard(run_id)
-                with suppress(ServerAway):
+            functions = SESSION.on_finish.pop(run_id, [])
+            if run_id in SESSION.redundant:
+                SESSION.redundant.discard(run_id)
+                with suppress(ServerUnreachable):
                     discard(run_id)
             if status == "FINISHED":
-                for act in after:
-                    act()
+                for function in functions:
+                    function()
                 if outermost:
                     interrupts.ignore()
     if status == "KILLED":
@@ -161,27 +166,27 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
 
 
 def _close(run_id: str, status: str) -> None:
-    """Mark the innermost open run; one that comes to no good is not waited for, as its end is found out later."""
-    ended: list[bool] = []
+    """Set the status of the innermost open run; only FINISHED is retried, as a later launch corrects the others."""
+    popped: list[bool] = []
 
     def end() -> None:
-        if not ended:
-            ended.append(True)
-            mlflow.end_run(status)  # takes the run from MLflow's stack, then tells the server
-        else:
+        if popped:
             mlflow.MlflowClient().set_terminated(run_id, status)
+        else:
+            popped.append(True)
+            mlflow.end_run(status)  # takes the run from MLflow's stack before it calls the server
 
     try:
-        ask(end, wait=None if status == "FINISHED" else 0)
+        call(end, wait=None if status == "FINISHED" else 0)
     except RunError as error:
         if status == "FINISHED":
             raise
-        say(f"warning: run {run_id} could not be marked as {status} ({error.args[0].partition(';')[0]}); a later "
-            "launch will find that nobody works on it")  # fmt: skip
+        reason = str(error).partition(";")[0]
+        say(f"warning: run {run_id} could not be marked as {status} ({reason}); a later launch marks it as KILLED")
 
 
 def close_unopened() -> None:
-    """Mark the run that `mlflow run` made for this process, and that `tracked` never took over, as KILLED."""
+    """Mark the run that `mlflow run` created, and that `tracked` has not opened, as KILLED."""
     try:
         mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
     except (MlflowException, OSError) as error:
@@ -189,114 +194,133 @@ def close_unopened() -> None:
 
 
 def as_parent() -> Parent:
-    """The open run, to nest runs of other processes in."""
+    """Return the open run, to nest runs of other processes in."""
     info = mlflow.active_run().info
     return Parent(info.run_id, info.experiment_id)
 
 
 def parent_of_active() -> str | None:
-    """Id of the run that the open one is nested in."""
+    """Return the id of the run that the open one is nested in."""
     return mlflow.active_run().data.tags.get("mlflow.parentRunId")
 
 
 def active_run_id() -> str:
-    """Id of the open run."""
+    """Return the id of the open run."""
     return mlflow.active_run().info.run_id
 
 
-@exchange
+def experiment_id() -> str:
+    """Return the experiment of the open run."""
+    return mlflow.active_run().info.experiment_id
+
+
+@retried
 def rename(name: str) -> None:
     """Give the open run another name."""
     mlflow.MlflowClient().update_run(active_run_id(), name=name)
 
 
-@exchange
-def set_tags(tags: Mapping[str, Any], more: Mapping[str, str] | None = None) -> None:
-    """Set ``fsat.`` tags of the open run, given without that, and `more` with their whole names."""
-    mlflow.set_tags({TAG + key: value for key, value in tags.items()} | dict(more or {}))
+@retried
+def set_tags(tags: Mapping[str, Any], full_names: Mapping[str, str] | None = None) -> None:
+    """Set tags of the open run: `tags` get the prefix ``fsat.``, `full_names` are set as they are."""
+    mlflow.set_tags({TAG + key: value for key, value in tags.items()} | dict(full_names or {}))
 
 
-@exchange
+@retried
 def log_params(params: Mapping[str, Any]) -> None:
-    """Log parameters of the open run; those that `mlflow run` has logged as typed stay as they are."""
-    run_id = mlflow.active_run().info.run_id
-    known = mlflow.MlflowClient().get_run(run_id).data.params
-    mlflow.log_params({key: value for key, value in params.items() if key not in known})
+    """Log parameters of the open run, except those that `mlflow run` has logged as typed."""
+    logged = mlflow.MlflowClient().get_run(active_run_id()).data.params
+    mlflow.log_params({key: value for key, value in params.items() if key not in logged})
 
 
-def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
-    """Log numbers of the open run; the step is the epoch."""
-    log_all(active_run_id(), [Metric(key, float(value), now(), step or 0) for key, value in metrics.items()])
+def log_metrics(metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of the open run; the step is the epoch."""
+    log_points(active_run_id(), [Metric(key, float(value), now(), step) for key, value in metrics.items()])
 
 
-def log_all(run_id: str, metrics: Sequence[Metric]) -> None:
-    """Log metrics, which carry their times: those that are there already are not doubled."""
-    for start in range(0, len(metrics), BATCH):
-        some = metrics[start : start + BATCH]
-        ask(lambda some=some: mlflow.MlflowClient().log_batch(run_id, metrics=some))
+def log_points(run_id: str, points: Sequence[Metric]) -> None:
+    """Log metric points of a run; the server ignores points that it has already."""
+    for start in range(0, len(points), BATCH):
+        call(partial(mlflow.MlflowClient().log_batch, run_id, metrics=points[start : start + BATCH]))
 
 
 def now() -> int:
-    """Milliseconds since 1970."""
+    """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
-@exchange
+@retried
 def log_folder(folder: Path) -> None:
     """Upload all files of a folder."""
     mlflow.log_artifacts(str(folder))
 
 
-@exchange
+@retried
 def log_json(value: Any, artifact_file: str) -> None:
     """Upload a value as a JSON file."""
     mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
 
 
-@exchange
-def log_table(frame: Any, artifact_file: str) -> None:
-    """Upload a pandas table as CSV."""
-    mlflow.log_text(frame.to_csv(index=False), artifact_file)
+@retried
+def log_table(table: pd.DataFrame, artifact_file: str) -> None:
+    """Upload a table as CSV."""
+    mlflow.log_text(table.to_csv(index=False), artifact_file)
 
 
+@retried
 def log_file(path: Path) -> None:
     """Upload a file under its own name."""
-    ask(lambda: mlflow.log_artifact(str(path)))
+    mlflow.log_artifact(str(path))
 
 
 def log_dataset(manifest: Manifest) -> None:
-    """Name the dataset as the open run's input, and upload what was wrong with it, if anything was."""
-    import pandas as pd
-
+    """Log the dataset as the open run's input, and its problems as ``exclusions.csv``, if it has any."""
     columns = [name for name in ("fname", "label", "manually_verified", "fold") if name in manifest.train]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whole-number columns are meant to be whole numbers
+        warnings.simplefilter("ignore")  # MLflow warns of integer columns
         source = str(manifest.folder.absolute())
         dataset = mlflow.data.from_pandas(
             manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
         )
-        ask(lambda: mlflow.log_input(dataset, context="training"))
+        call(lambda: mlflow.log_input(dataset, context="training"))
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
-        rows = [vars(problem) for problem in manifest.problems]
-        log_table(pd.DataFrame(rows), "exclusions.csv")
+        log_table(pd.DataFrame([vars(problem) for problem in manifest.problems]), "exclusions.csv")
 
 
-def experiment_id() -> str:
-    """The experiment that runs of this process belong to."""
-    active = mlflow.active_run()
-    if active is not None:
-        return active.info.experiment_id
-    return ask(_experiment_id)
+def get_run(run_id: str, unknown: str) -> Run:
+    """Return MLflow's record of a run; raise `RunError` with the message `unknown` if the id does not exist."""
+    try:
+        return call(lambda: mlflow.MlflowClient().get_run(run_id))
+    except Refused as error:
+        if error.code not in UNKNOWN:
+            raise
+        raise RunError(unknown) from error
 
 
-def _experiment_id() -> str:
-    """What `mlflow.start_run` would choose: MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or the default experiment."""
-    from mlflow.tracking.fluent import _get_experiment_id
+def history(run_id: str, key: str) -> dict[int, float]:
+    """Return a metric by step, which is the epoch from 0; empty if the run does not have it.
 
-    return _get_experiment_id()
+    Values that are not finite are left out. If a step was logged more than once, its newest value counts.
+    """
+    try:
+        points = call(partial(mlflow.MlflowClient().get_metric_history, run_id, key))
+    except Refused as error:
+        if error.code not in UNKNOWN:
+            raise
+        return {}
+    values = {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
+    return {step: value for step, value in values.items() if math.isfinite(value) and abs(value) < LARGEST}
 
 
-def tracking_uri() -> str:
-    """Where runs are kept, without a password."""
-    return address()
+def epoch_history(run_id: str, key: str, epochs_of: str = "val_loss") -> dict[int, float]:
+    """Return a fold run's metric by epoch, without the last point, which is the score of the selected weights.
+
+    Args:
+        run_id: the fold run.
+        key: the metric, such as ``val_map3``.
+        epochs_of: a metric of the same epochs that has no such point.
+    """
+    epochs = history(run_id, epochs_of)
+    last = max(epochs, default=-1)
+    return epochs if key == epochs_of else {step: x for step, x in history(run_id, key).items() if step <= last}

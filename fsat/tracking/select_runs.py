@@ -1,27 +1,131 @@
-"""Which fold runs are meant: by run id, by study, or the newest complete study; and what a study lacks."""
+"""Fold runs on the tracking server, selected by run id, by study, or as the newest complete study."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from fsat.errors import RunError
+from mlflow.entities import Run
+
+from fsat.config import Config
+from fsat.errors import ConfigError, RunError
 from fsat.progress import say
 from fsat.text import dataset_name
-from fsat.tracking import runs
-from fsat.tracking.fold_artifacts import FoldRun, by_run_ids, finished_folds, newest_per_fold
+from fsat.tracking.client import TAG, address, search_runs
+from fsat.tracking.ownership import STAGE
+from fsat.tracking.runs import get_run
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """The record of a fold run.
+
+    Attributes:
+        run: MLflow's record.
+        config: read back from the run's parameters.
+    """
+
+    run: Run
+    config: Config
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        return self.run.info.run_id
+
+    @property
+    def study(self) -> str:
+        """The study's id."""
+        return self.run.data.tags[TAG + "study"]
+
+    @property
+    def fold(self) -> int:
+        """Number of the fold, from 0."""
+        return int(self.run.data.tags[TAG + "fold"])
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's digest."""
+        return self.run.data.tags[TAG + "dataset"]
+
+    @property
+    def data_dir(self) -> str:
+        """The dataset's folder when the fold was trained."""
+        return self.run.data.tags[TAG + "data_dir"]
+
+    @property
+    def minutes(self) -> float:
+        """How long the training took, in all sittings."""
+        return self.run.data.metrics["train_seconds"] / 60
+
 
 Studies = dict[str, list[FoldRun]]
 """Fold runs by study, each study's in the order of folds."""
 
 
+def finished_folds(study: str | None = None) -> list[FoldRun]:
+    """Return the FINISHED fold runs of the experiment, or of one study in it, newest first."""
+    query = f"tags.`{TAG}stage` = '{STAGE}' and attributes.status = 'FINISHED'"
+    if study is not None:
+        query += f" and tags.`{TAG}study` = '{study}'"
+    records = map(_record, search_runs(query, order_by=["attributes.end_time DESC"]))
+    return [record for record in records if record is not None]
+
+
+def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
+    """Return the newest run of each fold, by fold; `records` come newest first."""
+    by_fold: dict[int, FoldRun] = {}
+    for record in records:
+        by_fold.setdefault(record.fold, record)
+    return dict(sorted(by_fold.items()))
+
+
+def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
+    """Return the fold runs with these ids.
+
+    Raises:
+        RunError: an id is unknown, or is not that of a FINISHED fold run.
+    """
+    records = []
+    for run_id in map(str.lower, run_ids):
+        run = get_run(
+            run_id,
+            f"run_ids: no run {run_id} on {address()}; expected ids of fold runs, as the MLflow UI and "
+            "`mlflow runs list` show them",
+        )
+        stage, status = run.data.tags.get(TAG + "stage", "no fsat stage"), run.info.status
+        if run.info.lifecycle_stage != "active":
+            raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
+        if stage != STAGE:
+            raise RunError(f"run_ids: run {run_id} is of stage {stage}; expected fold runs ({STAGE})")
+        if status != "FINISHED":
+            fold = run.data.tags.get(TAG + "fold", "?")
+            raise RunError(f"run_ids: run {run_id} is {status}; expected FINISHED runs: train fold {fold} again")
+        if (record := _record(run)) is None:
+            raise RunError(f"run_ids: run {run_id} was made by another version of fsat; train its fold again")
+        records.append(record)
+    return records
+
+
+def _record(run: Run) -> FoldRun | None:
+    """Return the run as a fold run; None if its parameters are those of another version."""
+    params, tags = run.data.params, run.data.tags
+    try:
+        # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
+        settled = {name: tags[TAG + name] for name in ("folds", "precision")}
+        return FoldRun(run, Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled))
+    except (KeyError, ConfigError):
+        return None
+
+
 def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool | None) -> Studies:
-    """The fold runs that are meant, by study.
+    """Return the selected fold runs, by study.
 
     Args:
         run_ids, studies: as for `ensemble`.
-        allow_incomplete: whether folds may be missing; None where they must not, and there is no option for it.
+        allow_incomplete: whether folds may be missing; None if they may not and the command has no such option.
 
     Raises:
         RunError: runs or folds are missing, or are not FINISHED.
@@ -35,41 +139,35 @@ def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: boo
     else:
         return _newest_complete(allow_incomplete)
     for records in chosen.values():
-        missing = missing_folds(records)
-        if missing and not allow_incomplete:
-            raise RunError(what_is_missing(records, missing, allow_incomplete is not None))
+        if missing_folds(records) and not allow_incomplete:
+            raise RunError(_describe_missing(records, allow_incomplete is not None))
     return chosen
 
 
 def missing_folds(records: Sequence[FoldRun]) -> list[int]:
-    """The folds of a study that have no run among `records`."""
+    """Return the folds of a study that have no run among `records`."""
     return sorted(set(range(records[0].config.n_folds)) - {record.fold for record in records})
 
 
-def what_is_missing(records: Sequence[FoldRun], missing: Sequence[int], may_lack: bool = True) -> str:
-    """One line: which folds a study lacks, and the command that trains them; `may_lack` names the other way out."""
+def _describe_missing(records: Sequence[FoldRun], optional: bool) -> str:
+    """Return in one line which folds a study lacks, and the commands that help; `optional`: one allows it."""
     first = records[0]
     options = {"data_dir": first.data_dir, **first.config.options()}
     if options.get("folds") == "column":
         options.pop("n_folds", None)  # the column says how many
-    if first.run.data.tags.get(runs.TAG + "on_bad_clip") == "exclude":
+    if first.run.data.tags.get(TAG + "on_bad_clip") == "exclude":
         options["on_bad_clip"] = "exclude"
-    command = " ".join(
-        ["mlflow run . -e cross_validate", *(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())]
-    )
+    arguments = " ".join(f"-P {name}={shlex.quote(str(value))}" for name, value in options.items())
     return (
-        f"study {first.study} ({first.config.model}) lacks {_folds(missing)} of {first.config.n_folds}; train what is "
-        f"missing with `{command}`" + (", or blend what is there with -P allow_incomplete=true" if may_lack else "")
+        f"study {first.study} ({first.config.model}) lacks {_folds_missing(records)}; train what is missing with "
+        f"`mlflow run . -e cross_validate {arguments}`"
+        + (", or blend the others with -P allow_incomplete=true" if optional else "")
     )
 
 
-def _folds(numbers: Sequence[int]) -> str:
-    return f"fold{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def _named(records: Sequence[FoldRun]) -> str:
-    first = records[0]
-    return f"study {first.study} ({first.config.model} on {dataset_name(first.data_dir)})"
+def _folds_missing(records: Sequence[FoldRun]) -> str:
+    missing = missing_folds(records)
+    return f"fold{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} of {records[0].config.n_folds}"
 
 
 def _by_study(records: Sequence[FoldRun]) -> Studies:
@@ -82,7 +180,7 @@ def _by_study(records: Sequence[FoldRun]) -> Studies:
             if before.fold == after.fold:
                 raise RunError(
                     f"run_ids: runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}; "
-                    "expected one run a fold"
+                    "expected one run of each fold"
                 )
     return chosen
 
@@ -90,30 +188,30 @@ def _by_study(records: Sequence[FoldRun]) -> Studies:
 def _newest(study: str) -> list[FoldRun]:
     records = list(newest_per_fold(finished_folds(study) if study.isalnum() else []).values())
     if not records:
-        known = list(dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds()))
-        there = f"there are {', '.join(known)}" if known else "there is none yet"
-        raise RunError(f"studies: no study {study} with FINISHED fold runs in this experiment; {there}")
+        known = dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds())
+        raise RunError(
+            f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of: "
+            f"{', '.join(known) or 'none so far'}"
+        )
     return records
 
 
 def _newest_complete(allow_incomplete: bool | None) -> Studies:
-    records = finished_folds()
-    if not records:
+    by_study: Studies = {}
+    for record in finished_folds():
+        by_study.setdefault(record.study, []).append(record)
+    if not by_study:
         raise RunError(
-            f"there are no FINISHED fold runs in this experiment on {runs.tracking_uri()}; train them with "
+            f"this experiment on {address()} has no FINISHED fold runs; train them with "
             "`mlflow run . -e cross_validate -P data_dir=DIR`"
         )
-    by_study: Studies = {}
-    for record in records:
-        by_study.setdefault(record.study, []).append(record)
-    newest = {study: list(newest_per_fold(members).values()) for study, members in by_study.items()}
-    passed_over = []
-    for study, members in newest.items():
-        missing = missing_folds(members)
-        if allow_incomplete or not missing:
-            if passed_over:
-                say(f"{_named(members)} is the newest study with all of its folds; {'; '.join(passed_over)}")
-            return {study: members}
-        passed_over.append(f"newer is {_named(members)}, which lacks {_folds(missing)} of {members[0].config.n_folds}")
-    members = next(iter(newest.values()))
-    raise RunError(what_is_missing(members, missing_folds(members), allow_incomplete is not None))
+    newest = {study: list(newest_per_fold(records).values()) for study, records in by_study.items()}
+    skipped: list[str] = []
+    for study, records in newest.items():
+        name = f"study {study} ({records[0].config.model} on {dataset_name(records[0].data_dir)})"
+        if allow_incomplete or not missing_folds(records):
+            if skipped:
+                say(f"{name} is the newest study with all of its folds; {'; '.join(skipped)}")
+            return {study: records}
+        skipped.append(f"newer is {name}, which lacks {_folds_missing(records)}")
+    raise RunError(_describe_missing(next(iter(newest.values())), allow_incomplete is not None))

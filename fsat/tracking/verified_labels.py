@@ -1,4 +1,4 @@
-"""Tables of labels that `verify` has logged, as a training finds them: by the run's id alone."""
+"""Labels that a run of `verify` has logged, found by the run's id."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import mlflow
 import pandas as pd
 
 from fsat.errors import RunError
-from fsat.tracking.client import Refused, address, ask
-from fsat.tracking.fold_artifacts import get_run
-from fsat.tracking.runs import TAG
+from fsat.tracking.client import TAG, Refused, address, call
+from fsat.tracking.runs import get_run
 
 STAGE = "verify"
 TABLE = "labels.csv"
@@ -21,13 +20,13 @@ COLUMNS = ("fname", "label", "new_label", "score", "decision")
 
 @dataclass(frozen=True)
 class VerifiedLabels:
-    """What a run of `verify` has decided.
+    """The decisions of a run of `verify`.
 
     Attributes:
         run_id: of the run.
-        dataset: digest of the dataset that it is about.
-        new_labels: by clip, of those that something was decided about; empty for a clip to leave out.
-        certainty: by clip, of the same ones, how sure that is, in [0, 1].
+        dataset: the dataset's digest.
+        new_labels: by clip, for the clips that were accepted, relabelled or dropped; empty for a dropped clip.
+        certainty: by clip, the probability of that decision.
     """
 
     run_id: str
@@ -37,29 +36,28 @@ class VerifiedLabels:
 
 
 def round_of(run_id: str) -> int:
-    """The round of a run of `verify`: 1 for labels by models that trained on the table's, one more each time after.
+    """Return the round of a run of `verify`, from 1; a round is higher by one than that of the labels trained on.
 
     Raises:
-        RunError: the run is gone; one that is deleted and can be restored is not.
+        RunError: the run does not exist; a deleted run that can be restored does.
     """
     run = get_run(
         run_id,
-        f"run {run_id} of verify, whose labels a study was trained on, is gone from {address()}; "
-        "expected to find the number of its round there: name only studies without labels_run_id",
+        f"run {run_id} of verify, whose labels a study was trained on, is not on {address()}, so the round is unknown; "
+        "name only studies without labels_run_id",
     )
     return int(run.data.tags.get(TAG + "round", 1))
 
 
 def fetch_labels(run_id: str) -> VerifiedLabels:
-    """The labels of a run of `verify`.
+    """Return the labels of a run of `verify`.
 
     Raises:
         RunError: the id is unknown, or is not that of a FINISHED run of `verify`, or its table cannot be fetched.
     """
     run = get_run(
         run_id,
-        f"labels_run_id={run_id}: no such run on {address()}; expected the id of a run of verify, as "
-        "it prints at its end",
+        f"labels_run_id={run_id}: no such run on {address()}; expected the id that verify prints at its end",
     )
     stage = run.data.tags.get(TAG + "stage", "no fsat stage")
     if stage != STAGE:
@@ -70,7 +68,7 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
     with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
         try:
             fetch = partial(mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=TABLE, dst_path=folder)
-            path = ask(fetch)
+            path = call(fetch)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(COLUMNS))
             decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
             certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))

@@ -1,0 +1,122 @@
+"""Calls to the tracking server: what is retried, for how long, and what a refusal says."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import ROOT
+from helpers import one_line
+
+from fsat.errors import ConfigError
+from fsat.tracking import client, ownership
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """A function that sets the tracking URI for one test."""
+    return lambda uri: monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
+
+
+def test_a_database_that_another_process_writes_to_is_retried(tmp_path, monkeypatch, capsys) -> None:
+    """At the first call of a process too."""
+    path = tmp_path / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    before, pauses = mlflow.get_tracking_uri(), []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        writer.execute("ROLLBACK")
+
+    monkeypatch.setattr(client, "_pause", pause)
+    mlflow.set_tracking_uri(f"sqlite:///{path}?timeout=0.1")
+    try:
+        assert client.call(lambda: len(mlflow.MlflowClient().search_experiments())) == 1
+    finally:
+        mlflow.set_tracking_uri(before)
+        writer.close()
+    assert len(pauses) == 1
+    assert "is locked by another process; retrying for up to 600 s" in capsys.readouterr().err
+
+
+def test_a_store_whose_creation_was_killed_is_created_again(tmp_path, use) -> None:
+    for name in (".1.unfinished.mlflow.db", ".1.unfinished.mlflow.db-journal"):
+        (tmp_path / name).write_text("half a store")
+    uri = f"sqlite:///{tmp_path}/mlflow.db?timeout=5"
+    use(uri)
+    assert client.call(lambda: len(mlflow.MlflowClient(uri).search_experiments())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_an_unreachable_server_is_called_once_with_the_timeouts_of_a_first_call(monkeypatch) -> None:
+    for name, value in client.LATER_CALLS.items():
+        monkeypatch.setenv(name, value)  # a parent process has left its own
+    monkeypatch.setenv("FSAT_SERVER_WAIT", "0")
+    monkeypatch.setattr(client, "FIRST_CALL", {**client.FIRST_CALL, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
+    before = mlflow.get_tracking_uri()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        try:
+            with pytest.raises(client.ServerUnreachable, match="timed out"):
+                client.call(lambda: None)
+        finally:
+            mlflow.set_tracking_uri(before)
+        silent.settimeout(10)
+        silent.accept()[0].close()
+        silent.settimeout(1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "values"),
+    [
+        ("FSAT_SERVER_WAIT", client.patience, ("soon", "-1", "nan", "inf", "")),
+        ("FSAT_HEARTBEAT", ownership.beat_seconds, ("often", "0", "-1", "nan", "")),
+    ],
+)
+def test_a_variable_that_is_no_number_of_seconds_is_refused(name, read, values, monkeypatch) -> None:
+    for value in values:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"{name}={value}: expected a number of seconds") as caught:
+            read()
+        one_line(caught.value)
+
+
+def test_passwords_are_not_shown(use) -> None:
+    use("https://ann:secret@host:5000/x")
+    assert client.address() == "https://ann:***@host:5000/x"
+    refused = client.refusal(mlflow.MlflowException("no: postgresql://u:secret@db/x"))
+    assert "secret" not in one_line(refused)
+
+
+def test_artifacts_can_be_deleted_although_mlflows_client_cannot(store) -> None:
+    """`delete_artifacts` uses an internal module of MLflow."""
+    own = mlflow.MlflowClient()
+    run = own.create_run("0")
+    for folder in ("checkpoint", "other"):
+        own.log_text(run.info.run_id, "x", f"{folder}/file.txt")
+    client.delete_artifacts(run, "checkpoint")
+    assert [file.path for file in own.list_artifacts(run.info.run_id)] == ["other"]
+    assert not hasattr(own, "delete_artifacts"), "use MLflow's own"
+
+
+def test_mlflow_is_quiet_in_whatever_order_it_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import os, logging, fsat.tracking.registry, mlflow;"
+        "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true';"
+        "assert logging.getLogger('mlflow').level == logging.WARNING"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,112 @@
+"""Descriptions, the shared view and the colours of runs, and that a person's own texts are never replaced."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+from fsat.text import LIMIT
+from fsat.tracking import client, descriptions, runs
+from fsat.tracking.client import Session
+from fsat.tracking.descriptions import NOTE, describe
+
+
+@pytest.fixture
+def run_id(store):
+    with runs.tracked("train_fold", "described") as run_id:
+        yield run_id
+
+
+def note(run_id: str) -> str:
+    return mlflow.get_run(run_id).data.tags[NOTE]
+
+
+def test_a_description_is_replaced_until_a_person_changes_it(run_id) -> None:
+    describe("first")
+    describe(lambda link: f"second {link}")
+    assert note(run_id) == f"second #/experiments/0/runs/{run_id}"
+    mlflow.MlflowClient().set_tag(run_id, NOTE, "a person's words")
+    describe("third")
+    assert note(run_id) == "a person's words"
+
+
+def test_passwords_and_long_texts_are_not_stored(run_id) -> None:
+    describe("see http://ann:secret@host/\n" + "a line of words\n" * 1000)
+    text = note(run_id)
+    assert text.startswith("see http://ann:***@host/\na line of words\n")
+    assert LIMIT - 20 < len(text) <= LIMIT
+    assert text.endswith("words\n…")
+
+
+def test_a_version_and_its_model_are_described_once(run_id) -> None:
+    own = mlflow.MlflowClient()
+    own.create_registered_model("described")
+    mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
+    own.create_model_version("described", mlflow.get_artifact_uri("tagger"), run_id)
+    descriptions.describe_version("described", 1, "a version", "a model")
+    descriptions.describe_version("described", 1, "another", "another")
+    assert own.get_model_version("described", "1").description == "a version"
+    assert own.get_registered_model("described").description == "a model"
+
+
+def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
+    link = descriptions.share_view("an experiment")
+    assert link == f"http://127.0.0.1:5000/{descriptions.view_link()}"
+    tags = mlflow.get_experiment("0").tags
+    assert tags[NOTE] == "an experiment"
+    assert len(tags[descriptions.VIEW_TAG]) < 5000
+    view = json.loads(tags[descriptions.VIEW_TAG])
+    assert view["name"] == descriptions.VIEW_NAME
+    assert view["state"].startswith("deflate;")
+    assert view["selectedColumns"] == descriptions.COLUMNS
+    mlflow.MlflowClient().set_experiment_tag("0", NOTE, "a person's words")
+    calls = []
+    monkeypatch.setattr(descriptions, "call", lambda function: calls.append(function) or function())
+    assert descriptions.share_view("another") == link
+    assert len(calls) == 1
+    assert mlflow.get_experiment("0").tags[NOTE] == "a person's words"
+
+
+def test_without_permission_there_is_one_warning_and_no_error(run_id, monkeypatch, capsys) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    session = Session(reached=set(client.SESSION.reached))
+    monkeypatch.setattr(descriptions, "SESSION", session)
+    with monkeypatch.context() as patch:
+        for name in ("get_experiment", "log_batch", "get_model_version", "search_runs"):
+            patch.setattr(mlflow.MlflowClient, name, refuse)
+        assert descriptions.share_view("text") == ""
+        assert descriptions.share_view("text") == ""
+        describe("anything")
+        descriptions.give_colour("ab")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "warning: cannot store a view on the experiment", "warning: cannot describe runs",
+        "warning: cannot colour runs",
+    ]  # fmt: skip
+    assert all("does not permit this to" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("http://ann:secret@host:8000/", "Compare the runs at http://host:8000/#/x"),
+        ("sqlite:///mlflow.db", "Compare the runs with `mlflow ui`, then open http://127.0.0.1:5000/#/x"),
+    ],
+)
+def test_the_address_of_the_view_has_no_password(uri, line, monkeypatch) -> None:
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
+    assert descriptions.how_to_compare(f"{descriptions.page()}#/x") == line
+
+
+def test_studies_share_a_colour_only_if_there_are_more_than_colours() -> None:
+    taken: list[str] = []
+    for study in range(len(descriptions.COLOURS)):
+        taken.insert(0, descriptions.new_colour(f"{study % 3:x}", taken))
+    assert sorted(taken) == sorted(descriptions.COLOURS)
+    assert descriptions.new_colour("ff", taken) == taken[-1]

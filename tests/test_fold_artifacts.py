@@ -1,0 +1,140 @@
+"""Fold artifacts are read as they were written, and an ensemble rejects files that were changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import make_dataset, one_line
+
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate, train_fold
+from fsat.config import Config
+from fsat.data.dataset import Source
+from fsat.errors import RunError
+from fsat.options import Launch
+from fsat.tracking import fold_artifacts
+from fsat.tracking.fold_artifacts import CHECKSUMS, MEMBER_FILES, Member, Predictions, checksums, download
+
+TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    return Source(make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2))
+
+
+@pytest.fixture(scope="module")
+def study(store, source) -> list:
+    return cross_validate(source, Config.resolve(TINY))
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 50_000])
+def test_a_member_is_what_was_written(rows_at_once, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fold_artifacts, "CLIPS_AT_ONCE", rows_at_once)
+    scores = np.random.default_rng(0).random((6, 2), dtype=np.float32)
+    splits = np.array(["train", "val", "holdout", "unused"])
+    train = pd.DataFrame({"fname": list("abcd"), "label": ["1", "2", "2", "1"], "manually_verified": [1, 0, 1, 0]})
+    clips = fold_artifacts.clip_table(train, splits, pd.DataFrame({"fname": ["e", "f"], "frames": [1, 2]}))
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "train").write_bytes(b"events")
+    (tmp_path / "h5").write_bytes(b"weights")
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    predictions = Predictions(scores[:4], scores[4:], clips, clips[["fname", "label"]])
+    fold_artifacts.write_artifacts(
+        folder, {"model": "dummy1d"}, ["1", "2"], predictions, tmp_path / "h5", "a summary", tmp_path / "events"
+    )
+    fold_artifacts.write_checksums(folder)
+    assert fold_artifacts.is_intact(folder)
+    assert set(json.loads((folder / CHECKSUMS).read_text())) == {
+        *MEMBER_FILES, "config.json", "model.txt", "predictions/submission.csv", "tensorboard/train",
+    }  # fmt: skip
+    member = Member(None, folder)
+    np.testing.assert_array_equal(member.train, scores[:4])
+    np.testing.assert_array_equal(member.test, scores[4:])
+    assert (member.labels, member.weights.read_bytes()) == (["1", "2"], b"weights")
+    assert member.clips["split"].tolist() == [*splits, "test", "test"]
+    assert member.clips["label"].tolist() == ["1", "2", "2", "1", "", ""]
+    assert fold_artifacts.is_test(member.clips).tolist() == [False] * 4 + [True] * 2
+    assert fold_artifacts.without_fold(member.clips)["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    assert member.held_out.tolist() == [False, True, False, False]
+    assert (member.facts.n_train, member.facts.n_test) == (4, 2)
+
+
+def artifacts(run_id: str) -> Path:
+    return Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def alter(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def damaged(study):
+    """A function that damages a file of a fold run until the test ends."""
+    before = {}
+
+    def damage(fold: int, name: str, how: Callable[[Path], None]) -> None:
+        path = artifacts(study[fold].run_id) / name
+        before[path] = path.read_bytes()
+        how(path)
+
+    yield damage
+    for path, data in before.items():
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [remove, truncate, alter])
+@pytest.mark.parametrize("name", [*MEMBER_FILES, CHECKSUMS])
+def test_a_damaged_artifact_is_named(name, damage, study, damaged, tmp_path) -> None:
+    damaged(1, name, damage)
+    with pytest.raises(RunError) as caught:
+        download(study[1], tmp_path)
+    line = one_line(caught.value)
+    assert line.startswith(f"run {study[1].run_id}: {name} ")
+    assert "train fold 1 again" in line
+    assert "-P resume=false" in line
+
+
+def test_an_ensemble_with_a_damaged_member_registers_nothing_until_its_fold_is_trained_again(
+    study, source, damaged
+) -> None:
+    damaged(0, "predictions/train.npy", alter)
+    with pytest.raises(RunError, match="train fold 0 again"):
+        ensemble(register_as="damaged")
+    assert not mlflow.MlflowClient().search_registered_models(filter_string="name = 'damaged'")
+    again = train_fold(source, Config.resolve(TINY), 0, Launch(resume=False))
+    assert again != study[0].run_id
+    assert again in ensemble(register_as="repaired").scores["run_id"].tolist()
+
+
+def test_every_uploaded_file_has_a_checksum(study) -> None:
+    folder = artifacts(study[0].run_id)
+    listed = json.loads((folder / CHECKSUMS).read_text())
+    assert {**listed, CHECKSUMS: checksums(folder)[CHECKSUMS]} == checksums(folder)
+
+
+def test_a_full_disk_is_not_blamed_on_the_run(study, monkeypatch, tmp_path) -> None:
+    def full(**where: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", full)
+    with pytest.raises(RunError, match="no space left") as caught:
+        download(study[0], tmp_path)
+    assert "again" not in one_line(caught.value)
