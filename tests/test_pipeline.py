@@ -13,7 +13,7 @@ from helpers import make_dataset, one_line
 from scipy.stats import gmean
 from stores import SETTINGS, copy_run
 
-from fsat.commands.ensemble import Ensembled, ensemble
+from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
 from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify import verify
