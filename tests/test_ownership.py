@@ -25,7 +25,7 @@ from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.options import Launch
 from fsat.tracking import ownership, runs
-from fsat.tracking.client import address, search_runs
+from fsat.tracking.client import address
 from fsat.tracking.run_folder import Fold, RunFolder
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
@@ -343,12 +343,3 @@ def test_a_run_that_was_marked_killed_too_early_is_running_again(quick_beats) ->
         eventually(lambda: client.get_run(run_id).info.status == "RUNNING")
         eventually(lambda: client.get_run(run_id).data.tags["fsat.heartbeat"] != before)
     assert client.get_run(run_id).info.status == "FINISHED"
-
-
-def test_a_search_covers_the_experiment_of_the_open_run(store) -> None:
-    experiment = mlflow.create_experiment("another")
-    run = mlflow.MlflowClient().create_run(experiment, tags={"mark": "x"})
-    assert search_runs("tags.mark = 'x'") == []
-    assert [found.info.run_id for found in search_runs("tags.mark = 'x'", experiment)] == [run.info.run_id]
-    with mlflow.start_run(experiment_id=experiment):
-        assert len(search_runs("tags.mark = 'x'")) == 1

@@ -310,8 +310,8 @@ def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> ClipF
     """Return where the training clips are on this machine."""
     records = [member.record for member in members]
     began = min(record.run.info.start_time for record in records) / 1000
-    folders = [record.data_dir for record in records if runs.TAG + "data_dir" in record.run.data.tags]
-    return find_clips(Trained(members[0].clips, records[0].dataset, began), folders, data_dir)
+    trained = Trained(members[0].clips, is_test(members[0].clips), records[0].dataset, began)
+    return find_clips(trained, [record.data_dir for record in records], data_dir)
 
 
 def _curve(record: FoldRun) -> FoldCurve:

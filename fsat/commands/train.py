@@ -176,13 +176,12 @@ def _wait_for(study: str, folds: list[int]) -> None:
 def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
     """Train folds one after the other, in processes, or on a cluster; return run ids, without folds that were taken."""
     config, parent = dataset.config, runs.as_parent()
+    absolute = replace(source, data_dir=source.data_dir.absolute())
+    train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study)
     if launch.cluster.kind == "ray":
-        absolute = replace(source, data_dir=source.data_dir.absolute())
-        train_one = partial(_train_on_node, absolute, config, launch, parent, dataset.study)
         run_ids = RayCluster(launch.cluster, n_threads(), absolute_uri(), is_remote()).map(train_one, folds, "fold")
     elif (count := folds_at_once(launch.parallel_folds, config, len(folds), len(dataset.train))) > 1:
         say(f"training {len(folds)} folds, {count} at a time")
-        train_one = partial(_train_in_worker, source, config, launch, parent)
         processes = Processes(count, "if memory ran out, use a smaller batch_size or parallel_folds=1")
         run_ids = processes.map(train_one, folds, "fold")
     else:
@@ -207,13 +206,8 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
     return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
 
-def _train_in_worker(source: Source, config: Config, launch: Launch, parent: runs.Parent, fold: int) -> str:
-    """Train a fold in a process of its own."""
-    return _train_unless_taken(_read_once(source, config), fold, source, launch, parent)
-
-
-def _train_on_node(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
-    """Train a fold on another machine, whose dataset must be the same."""
+def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
+    """Train a fold in another process, maybe on another machine, whose dataset must be the same."""
     if not source.data_dir.is_dir():
         raise DataError(
             f"{source.data_dir}: no such folder there; the dataset must be under the same path on each node"

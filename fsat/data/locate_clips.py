@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fsat.data.clip_checks import check_clips, why_outside
@@ -30,12 +31,14 @@ class Trained:
     """What a run was trained on.
 
     Attributes:
-        clips: ``fname,split,label,manually_verified`` of all clips, test clips too, in the dataset's order.
+        clips: ``fname,label,manually_verified`` of all clips, in the dataset's order.
+        is_test: bool (n_clips,), true for test clips.
         digest: the dataset's.
         began: start of the training, in seconds since 1970.
     """
 
     clips: pd.DataFrame
+    is_test: np.ndarray
     digest: str
     began: float
 
@@ -117,8 +120,7 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
 
 def _digest(trained: Trained, folder: Path, train_folder: Path) -> str:
     """Return the dataset's digest with the labels that were trained on; empty if a clip is missing."""
-    is_test = (trained.clips["split"] == "test").to_numpy()
-    train, test = trained.clips[~is_test].astype(str), trained.clips.loc[is_test, ["fname"]]
+    train, test = trained.clips[~trained.is_test].astype(str), trained.clips.loc[trained.is_test, ["fname"]]
     facts = check_clips(train_folder, train["fname"].tolist(), "training clips")
     if any(fact.reason for fact in facts):
         return ""

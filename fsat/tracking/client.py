@@ -17,7 +17,6 @@ import re
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -187,25 +186,6 @@ def retried(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
         return call(partial(function, *args, **kwargs))
 
     return wrapper
-
-
-def create_once(create: Callable[[str], Result], find: Callable[[str], Result | None]) -> Result:
-    """Create an object on the server exactly once, even if the server's first answer is lost.
-
-    Args:
-        create: creates the object with the given mark.
-        find: returns the object with the given mark, if it exists.
-    """
-    mark, attempts = uuid.uuid4().hex, 0
-
-    def attempt() -> Result:
-        nonlocal attempts
-        attempts += 1
-        if attempts > 1 and (existing := find(mark)) is not None:
-            return existing
-        return create(mark)
-
-    return call(attempt)
 
 
 def search_runs(

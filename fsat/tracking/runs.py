@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +36,6 @@ from fsat.tracking.client import (
     Refused,
     ServerUnreachable,
     call,
-    create_once,
     discard,
     refusal,
     retried,
@@ -120,15 +120,17 @@ def _open(parent: Parent | None, outermost: bool) -> str:
         SESSION.adopted.add(run_id)
         return run_id
     nesting = {"experiment_id": parent.experiment_id, "parent_run_id": parent.run_id} if parent else {}
+    mark, attempts = uuid.uuid4().hex, 0
 
-    def create(mark: str) -> str:
+    def create() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:  # the answer to the first attempt may have been lost
+            for run in search_runs(f"tags.`{MARK}` = '{mark}'", parent.experiment_id if parent else None):
+                return mlflow.start_run(run_id=run.info.run_id, nested=not outermost).info.run_id
         return mlflow.start_run(nested=not outermost, tags={MARK: mark}, **nesting).info.run_id
 
-    def find(mark: str) -> str | None:
-        found = search_runs(f"tags.`{MARK}` = '{mark}'", parent.experiment_id if parent else None)
-        return mlflow.start_run(run_id=found[0].info.run_id, nested=not outermost).info.run_id if found else None
-
-    return create_once(create, find)
+    return call(create)
 
 
 @contextmanager
