@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -70,7 +71,7 @@ VIEWS = {
 BROWSER_STORAGE = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True, "mlflow.workflowType_v1": "machine_learning"}
 """Settings of the MLflow UI in the browser: machine-learning workflow, assistant closed."""
 
-WINDOWS = {
+WINDOWS: dict[str, dict[str, Any]] = {
     "app": {"viewport": {"width": 900, "height": 600}},
     "app_phone": {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 1.5},
 }

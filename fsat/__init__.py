@@ -9,9 +9,9 @@ Each package imports only from those above it:
     download                                published datasets
     models                                  Keras builders, layers, losses
     training                                one fold, without MLflow
-    export                                  a tagger as ONNX, TensorFlow Lite or Keras
     reports                                 pages, figures, tables
     tagging                                 the registered tagger; tags of files and recordings
+    export                                  a tagger as ONNX, TensorFlow Lite or Keras
     tracking                                MLflow
     commands                                one module per command
     serving, app                            HTTP server and browser page

@@ -79,7 +79,7 @@ def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
     try:
         value = (limits["parse"] or CONVERTERS[spec.type])(value)
     except (TypeError, ValueError, OverflowError, AttributeError):
-        raise ConfigError(f"{prefix} {limits['expected'] or KINDS[spec.type]}") from None
+        raise ConfigError(f"{prefix} {limits['expected'] or KINDS[str(spec.type)]}") from None
     if limits["choices"] and value not in limits["choices"]:
         raise ConfigError(f"{prefix} one of {', '.join(limits['choices'])}")
     for key, (words, is_within) in LIMITS.items():

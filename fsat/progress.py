@@ -127,5 +127,6 @@ class Progress:
 def _pace(task: Task) -> str:
     """Return rate, time left and note of a task: ``, 52.7/s, 0:12:40 left``."""
     rate = task.finished_speed or task.speed
-    pace = f", {rate:.3g}/s, {timedelta(seconds=round(task.remaining / rate))} left" if rate else ""
+    remaining = task.remaining or 0
+    pace = f", {rate:.3g}/s, {timedelta(seconds=round(remaining / rate))} left" if rate else ""
     return pace + (f", {task.fields['note']}" if task.fields["note"] else "")

@@ -60,20 +60,20 @@ def fsat_command(*arguments: str, folder, **environment: str) -> subprocess.Comp
         (["train_fold", "--fold", "0", "--on_bad_clip", "skip"], "'skip' is not one of 'error', 'exclude'"),
         (["cross_validate", "--folds", "random"], "folds=random: expected one of auto, column, stratified"),
         (["predict", "--input", "nowhere"], "input=nowhere: no such file or folder"),
-        (["predict", "--input", ".", "--top_k", "0"], "0 is not in the range x>=1"),
-        (["predict", "--input", ".", "--top-k", "0"], "0 is not in the range x>=1"),
-        (["predict", "--input", ".", "--min-score", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["predict", "--input", ".", "--top_k", "0"], "top_k=0: expected at least 1"),
+        (["predict", "--input", ".", "--top-k", "0"], "top_k=0: expected at least 1"),
+        (["predict", "--input", ".", "--min-score", "2"], "min_score=2: expected at most 1"),
         (["predict", "--input", ".", "--window", "1", "--hop", "2"], "hop=2: expected at most window=1"),
-        (["predict", "--input", ".", "--label-tracks", "t"], "--label_tracks goes with --window"),
+        (["predict", "--input", ".", "--label-tracks", "t"], "--label_tracks requires --window"),
         (["predict", "--input", ".", "--workers", "0"], "'0': expected auto or a whole number of at least 1"),
         (["predict", "--input", ".", "--output", "."], "is a folder; expected the name of a file to write"),
-        (["ensemble", "--run_ids", ","], "--run_ids is empty; expected ids separated by commas"),
+        (["ensemble", "--run_ids", ","], "--run_ids is empty; expected words separated by commas"),
         (["ensemble", "--studies", ""], "--studies is empty"),
         (["ensemble", "--blend", "foo"], "'foo' is not one of 'geometric', 'arithmetic', 'weighted'"),
         (["main", "--blend", "foo"], "'foo' is not one of 'geometric', 'arithmetic', 'weighted'"),
-        (["verify", "--accept_at", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["verify", "--accept_at", "1.5"], "accept_at=1.5: expected at most 1"),
         (["verify", "--drop_at", "nan"], "drop_at=nan: expected a number"),
-        (["verify", "--studies", ","], "--studies is empty; expected ids separated by commas"),
+        (["verify", "--studies", ","], "--studies is empty; expected words separated by commas"),
         (["train_fold", "--fold", "0", "--labels_run_id", "foo"],
          "labels_run_id=foo: expected the id of a run of verify, or none"),
         (["sample", "/dev/null"], "/dev/null: is a file; expected a new or empty folder"),
@@ -126,6 +126,7 @@ def test_without_a_command_it_lists_the_commands(tmp_path):
     done = fsat_command(folder=tmp_path)
     assert done.returncode == 2
     assert "train_fold      Train one fold" in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2]  # no summary is cut
     assert done.stderr == ""
 
 

@@ -129,7 +129,10 @@ def test_no_score_depends_on_chunks_or_threads(
     rng = np.random.default_rng(7)
     scores, targets = rng.dirichlet(np.ones(41), 3001).astype(np.float32), rng.integers(0, 41, 3001)
     scores[rng.random(scores.shape) < 0.1] = 0.03125
-    functions = (map_at_k, accuracy, log_loss, class_average_precision, confusion, label_ranks, lambda s, _: top_k(s))
+    functions = (
+        map_at_k, accuracy, log_loss, class_average_precision, confusion, label_ranks, lambda s, _: top_k(s),
+        lambda s, t: best_guesses(s, t).p_label,
+    )  # fmt: skip
     ranking = np.argsort(-scores, axis=1, kind="stable")
     chosen = scores.astype(np.float64)[np.arange(3001), targets]
     expected = [
@@ -140,6 +143,7 @@ def test_no_score_depends_on_chunks_or_threads(
         confusion_matrix(targets, ranking[:, 0], labels=range(41)),
         [min(row.tolist().index(target), 3) for row, target in zip(ranking, targets, strict=True)],
         ranking[:, :3],
+        scores[np.arange(3001), targets],
     ]
     if mapped:
         np.save(tmp_path / "scores.npy", scores)

@@ -11,44 +11,33 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Visit, chromium
-from helpers import make_dataset, tone, write_wav
+from helpers import tone, write_wav
 from html_page import Page
+from stores import CLASSES, PLANTED
 
 from fsat.commands.ensemble import Ensembled, ensemble
-from fsat.commands.train import train_fold
-from fsat.config import Config
-from fsat.data.dataset import Source
 from fsat.data.locate_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import is_test
 from fsat.tracking.runs import epoch_history, history
-from fsat.tracking.select_runs import FoldRun, by_run_ids
+from fsat.tracking.select_runs import FoldRun
 
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
-CLASSES = ("Bell", "Cel<i>lo", "Flute")
-PLANTED = "bell_00.wav"
-"""Sounds like a bell, but its label says Flute."""
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    options = {"clips_per_class": 8, "test_clips": 3, "fold_column": 2, "unverified": 0.25, "wrong": {PLANTED: "Flute"}}
-    return make_dataset(tmp_path_factory.mktemp("data") / "tones", classes=CLASSES, **options)
+def data(trained_store) -> Path:
+    return trained_store.data
 
 
 @pytest.fixture(scope="module")
-def study(store, data) -> list[FoldRun]:
-    """One of two folds, which is enough for a page and takes half as long."""
-    options = {
-        "model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 15,
-        "batch_size": 4, "learning_rate": 0.003, "patience": 15,
-    }  # fmt: skip
-    return by_run_ids([train_fold(Source(data), Config.resolve(options), 0)])
+def study(trained_store) -> list[FoldRun]:
+    return trained_store.fold_runs
 
 
 @pytest.fixture(scope="module")
-def made(study) -> Ensembled:
-    return blend(study, "heard")
+def made(trained_store) -> Ensembled:
+    return trained_store.ensemble
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +47,7 @@ def path(made) -> Path:
 
 def blend(study: list[FoldRun], name: str, data_dir: Path | None = None) -> Ensembled:
     run_ids = [record.run_id for record in study]
-    return ensemble(run_ids=run_ids, register_as=name, allow_incomplete=True, data_dir=data_dir)
+    return ensemble(run_ids=run_ids, register_as=name, data_dir=data_dir)
 
 
 def fetch(run_id: str, path: str) -> Path:
@@ -74,14 +63,14 @@ def test_its_numbers_are_those_of_the_tables(path, made, study, data):
     sections = page.sections
     assert list(sections) == page.links == SECTIONS
     assert sum(section.tags["img"] for section in sections.values()) == 5
-    assert "heard version 1 is now champion" in sections["about"].text
+    assert "tones version 1 is now champion" in sections["about"].text
     assert {record.run_id for record in study} == {row[-1] for row in sections["about"].tables[1]}
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"), keep_default_na=False)
     rows = sections["scores"].tables[0]
     assert [row[5] for row in rows] == [f"{value:.4f}" for value in scores["map3"]]
     assert [row[0] for row in rows] == scores["kind"].tolist()
     text = sections["scores"].text
-    assert f"The blend has an out-of-fold mAP@3 of {scores['map3'].iloc[3]:.4f} on 12 clips" in text
+    assert f"The blend has an out-of-fold mAP@3 of {scores['map3'].iloc[-1]:.4f} on 24 clips" in text
     assert "the same as its only study" in text
     assert "These scores are slightly optimistic" in text  # selected on its own fold
     classes = pd.read_csv(fetch(made.run_id, "reports/classes.csv"))
@@ -123,10 +112,10 @@ def test_in_a_browser(path, tmp_path):
 
 def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, tmp_path):
     folder = tmp_path / "nowhere <b>"
-    again = blend(study, "heard", folder)
+    again = blend(study, "tones", folder)
     assert mlflow.get_run(again.run_id).info.status == "FINISHED"
     sections = Page(fetch(again.run_id, "report.html")).sections
-    assert "heard version 1 is this blend already, and stays champion" in sections["about"].text
+    assert "tones version 1 is this blend already, and stays champion" in sections["about"].text
     assert sections["suspects"].clips[0][-1] == PLANTED
     for name in ("suspects", "hardest"):
         assert sections[name].tags["audio"] == 0

@@ -13,7 +13,6 @@ from helpers import read_csv, write_wav
 from html_page import Page
 
 from fsat.data.locate_clips import ClipFolder
-from fsat.metrics import row_blocks
 from fsat.metrics.calibration import reliability
 from fsat.metrics.ranking import best_guesses, confusion
 from fsat.reports import results_text, study_reports
@@ -62,19 +61,6 @@ def test_planted_wrong_labels_come_first() -> None:
     assert tables["score"].is_monotonic_decreasing
     right = tables["believed"].head(25).to_numpy() == np.array(LABELS)[truth[first[:25]]]
     assert right.all()
-
-
-def test_no_bit_depends_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, targets = random_scores(500), np.arange(500) % 4
-    guesses = best_guesses(scores, targets)
-    kept = scores.copy()
-    for elements, threads in ((4, 1), (4 * 7, 3), (10**9, 2)):
-        monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", elements)
-        monkeypatch.setattr(row_blocks, "THREADS", threads)
-        again = best_guesses(scores, targets)
-        for name, values in vars(guesses).items():
-            assert getattr(again, name).tobytes() == values.tobytes()
-    np.testing.assert_array_equal(scores, kept)
 
 
 # --- calibration -----------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def _phase(command: Command, workspace: Workspace, n_epochs: int) -> str:
     return f"{phase} ({time.monotonic() - command.started:.1f} s)"
 
 
-RESUMED = re.compile("goes on after|continues after")
+RESUMED = re.compile("resumes after epoch")
 """Message of a resumed fold."""
 
 

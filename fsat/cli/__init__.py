@@ -1,7 +1,7 @@
 """The command line: options in, one line out for every error.
 
-Options have the names of the Config fields, with underscores, because `mlflow run` hands ``-P name=value`` on as
-``--name value``. Nothing heavy is imported before a command's options are known to be right.
+Options have the names of the settings, with underscores, because `mlflow run` passes ``-P name=value`` on as
+``--name value``; ``--top-k`` is the same as ``--top_k``. Nothing heavy is imported before the options are checked.
 """
 
 from __future__ import annotations
@@ -14,20 +14,38 @@ from contextlib import suppress
 
 import click
 
-from fsat import interrupts
-from fsat.cli.data_commands import (
-    cli,  # the group, with all commands: each module adds its own to those of the one before
-)
-from fsat.cli.options import DEBUG
+from fsat import __version__, interrupts
+from fsat.cli.data_commands import cache, download, sample, score, sync
+from fsat.cli.options import DEBUG, Commands, debug_option
+from fsat.cli.tag_commands import app, export, predict
+from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
 from fsat.errors import DataError, FsatError, listed
 
 PROBLEMS_SHOWN = 50
 
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "token_normalize_func": lambda word: word.replace("-", "_"),
+}
+
+
+@click.group(cls=Commands, context_settings=SETTINGS, params=[debug_option()])
+@click.version_option(__version__, prog_name="fsat")
+def cli() -> None:
+    """Tag sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow."""
+
+
+for command in (main_command, eda, train_fold, cross_validate, ensemble, verify, predict, export, app):
+    cli.add_command(command)
+for command in (sync, score, sample, download, cache):
+    cli.add_command(command)
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 an error, 2 wrong options, 128 + its number for a signal."""
+    """Run a command and exit with 0, 1 for an error, 2 for wrong options, or 128 + the number of a signal."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if interrupts.received():  # TensorFlow's threads may still compute, and must not lose the interpreter under them
+    if interrupts.received():  # TensorFlow's threads may still compute, which a normal exit would crash
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -36,13 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; the exit code."""
+    """Run a command and return the exit code."""
     interrupts.install()
     if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` started this process
         interrupts.follow_parent()
     code = _run(arguments)
-    if interrupts.received() and "MLFLOW_RUN_ID" in os.environ:  # nobody has taken that run over yet
-        # in a process of its own, because the signal may have left this one with a half-imported MLflow
+    if interrupts.received() and "MLFLOW_RUN_ID" in os.environ:  # the run may not be open yet
+        # in another process, because the signal may have interrupted the import of MLflow here
         closing = "from fsat.tracking.runs import close_unopened; close_unopened()"
         subprocess.run([sys.executable, "-c", closing], start_new_session=True, check=False)
     return code
@@ -58,9 +76,10 @@ def _run(arguments: list[str]) -> int:
         print(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        where = f"{error.ctx.command_path}: " if getattr(error, "ctx", None) else ""
-        help_line = f"; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""
-        return _fail(f"{where}{' '.join(error.format_message().split()).rstrip('.')}{help_line}", error.exit_code)
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if context := getattr(error, "ctx", None):
+            message = f"{context.command_path}: {message}; see `{context.command_path} --help`"
+        return _fail(message, error.exit_code)
     except DataError as error:
         lines = listed(error.problems)
         for line in lines[:PROBLEMS_SHOWN]:
@@ -71,19 +90,19 @@ def _run(arguments: list[str]) -> int:
     except FsatError as error:
         return _fail(str(error), 1)
     except ModuleNotFoundError as error:
-        return _fail(f"{error} in {sys.executable}; install the dependencies with `make setup`, then `source "
-                     ".venv/bin/activate`", 1)  # fmt: skip
+        advice = "install the dependencies with `make setup`, then `source .venv/bin/activate`"
+        return _fail(f"{error} in {sys.executable}; {advice}", 1)
     except (KeyboardInterrupt, click.Abort):
         return _fail("stopped", 130)
-    except Exception as error:  # the edge: anything else is a fault of fsat's, or of the machine
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        return _fail(f"{what}; set {DEBUG}=1 or add --debug to see where", 1)
+    except Exception as error:  # a fault of fsat or of the machine
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return _fail(f"{message}; set {DEBUG}=1 or add --debug for a traceback", 1)
 
 
 def _fail(message: str, code: int) -> int:
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    if signum := interrupts.received():  # whatever a library made of the interruption
+    if signum := interrupts.received():  # a library may have replaced the exception
         message, code = f"stopped by {signum.name}", 128 + signum
     print(f"fsat: error: {message}", file=sys.stderr)
     return code

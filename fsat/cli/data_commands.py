@@ -1,4 +1,4 @@
-"""Small commands: scores of a table, generated and published sounds, what is kept on this machine."""
+"""Small commands: upload of stored folds, scores of a table, generated and published sounds, and the cache."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from fsat.cli.tag_commands import cli
 from fsat.download.published import DATASETS
 
 
-@cli.command()
+@click.command()
 def sync() -> None:
-    """Upload the finished folds that this machine stored while the tracking server was unreachable."""
+    """Upload finished folds that are stored on this machine.
+
+    Folds are stored while the tracking server is unreachable.
+    """
     from fsat.tracking.live_metrics import sync
     from fsat.training.checkpoint import count_epochs
 
@@ -20,23 +22,40 @@ def sync() -> None:
         click.echo(line)
 
 
-@cli.command()
+@click.command()
 @click.argument("submission", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
 def score(submission: Path, truth: Path) -> None:
-    """mAP@3 and accuracy of SUBMISSION (fname,label) against the table TRUTH (fname,label)."""
+    """Print mAP@3 and accuracy of SUBMISSION against TRUTH.
+
+    Both are tables with columns fname and label.
+    """
     from fsat.reports.submission import score_submission
 
     table = score_submission(submission, truth)
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
 
 
-@cli.command()
+@click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), default=1001, show_default=True, help="Same seed, same bytes.")
-@click.option("--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips a class.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1001,
+    show_default=True,
+    help="Random seed.",
+)
+@click.option(
+    "--clips_per_class",
+    type=click.IntRange(min=10),
+    default=None,
+    help="Training clips per class. [default: 40]",
+)
 def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
-    """Write generated sounds to DIR, laid out like FSDKaggle2018."""
+    """Write a dataset of generated sounds to DIR.
+
+    Its layout is that of FSDKaggle2018; the same seed writes the same bytes.
+    """
     from fsat.data.synth import write_sample
 
     options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
@@ -44,11 +63,11 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     click.echo(folder)
 
 
-@cli.command()
+@click.command()
 @click.argument("name", metavar="|".join(DATASETS), type=click.Choice(list(DATASETS)))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--base_url", metavar="URL", default="", help="A mirror: what the archives' names are added to.")
-@click.option("--keep_zips", is_flag=True, help="Leave the archives in DIR/.downloads.")
+@click.option("--base_url", metavar="URL", default="", help="Mirror: URL that the names of the archives are added to.")
+@click.option("--keep_zips", is_flag=True, help="Keep the archives in DIR/.downloads.")
 @click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="Attempts after the first.")
 @click.option(
     "--timeout",
@@ -56,10 +75,12 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the server.",
+    help="Time to wait for the server, in seconds.",
 )
 def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
-    """Download a published dataset to DIR, ready for data_dir, or go on with what was interrupted.
+    """Download a published dataset to DIR, or resume a download.
+
+    The folder is a value for data_dir.
 
     \b
     fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; about 5 GB, 11 GB of disk
@@ -71,13 +92,16 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
         click.echo(line)
 
 
-@cli.command()
-@click.option("--clear", is_flag=True, help="Remove the decoded clips, but those that are just being made.")
-@click.option("--all", "everything", is_flag=True, help="With --clear: remove generated sounds and checkpoints too.")
+@click.command()
+@click.option("--clear", is_flag=True, help="Remove decoded clips, except those being decoded.")
+@click.option("--all", "everything", is_flag=True, help="With --clear: also remove generated sounds and checkpoints.")
 def cache(clear: bool, everything: bool) -> None:
-    """List what is kept between runs, such as decoded clips and checkpoints, or remove it."""
+    """List or remove decoded clips, checkpoints and other files.
+
+    The folder is FSAT_CACHE_DIR, by default that of the platform.
+    """
     if everything and not clear:
-        raise click.UsageError("--all goes with --clear")
+        raise click.UsageError("--all requires --clear")
     from fsat.data.cache_info import clear_cache, list_cache
     from fsat.tracking.run_folder import clear_checkpoints, run_folders
     from fsat.training.checkpoint import count_epochs

@@ -1,212 +1,62 @@
-"""Options that several commands share."""
+"""Options that several commands share, most of them made from the fields of dataclasses (see `fsat.options`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from fsat.config import PRESETS, Config
-from fsat.options import Thresholds
-from fsat.presets import BLENDS
+from fsat.config import Config
+from fsat.errors import DataError
+from fsat.options import AUTO_OR_COUNT, Cluster, Launch, auto_or_count, option_name
+from fsat.presets import BLENDS, PRESETS
+
+if TYPE_CHECKING:
+    from fsat.data.dataset import Source
+
+Kind = TypeVar("Kind")
 
 DEBUG = "FSAT_DEBUG"
-"""Environment variable that asks for tracebacks."""
+"""Environment variable that turns on tracebacks."""
+
+METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "WORD", "bool": "true|false"}
 
 
-def _debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        os.environ[DEBUG] = "1"
+def options_of(kind: type, without: tuple[str, ...] = ()) -> Callable:
+    """Return a decorator that adds an option for each field of a dataclass, except those named in `without`."""
+    specs = [spec for spec in fields(kind) if spec.metadata and spec.name not in without]
+    return _decorator([_option(spec, f"[default: {_shown(spec)}]") for spec in specs])
 
 
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_debug, help=f"Show a traceback on errors (or set {DEBUG}=1)."
-)
+def take(kind: Callable[..., Kind], options: dict[str, Any], **others: Any) -> Kind:
+    """Remove the options of a dataclass from `options`, and return the dataclass with those that are given."""
+    given = {spec.name: options.pop(option_name(spec), None) for spec in fields(cast(Any, kind)) if spec.metadata}
+    return kind(**{name: value for name, value in given.items() if value is not None}, **others)
 
 
 def config_options(command: Callable) -> Callable:
-    """Add an option for every Config field, and `--preset`."""
-    for spec in reversed(fields(Config)):
-        known = f" One of: {', '.join(spec.metadata['choices'])}." if spec.metadata["choices"] else ""
-        default = f" [default: {spec.default}, or the preset's]"
-        kind = {"int": "INTEGER", "float": "NUMBER", "str": "WORD"}[spec.type]
-        command = click.option(f"--{spec.name}", spec.name, metavar=kind, help=spec.metadata["help"] + known + default)(
-            command
-        )
-    presets = ", ".join(PRESETS)
-    return click.option("--preset", metavar="WORD", help=f"Set of defaults, the model's own if not given: {presets}.")(
-        command
-    )
+    """Add an option for each setting, and `--preset`."""
+    help = f"Set of defaults, by default that of the model: {', '.join(PRESETS)}."
+    options = [_option(spec, f"[default: {_shown(spec)}, or the preset's]") for spec in fields(Config)]
+    return _decorator([click.option("--preset", metavar="WORD", help=help), *options])(command)
 
 
-def source_options(command: Callable) -> Callable:
-    """Add the options of commands that read a dataset."""
-    command = click.option(
-        "--on_bad_clip",
-        type=click.Choice(["error", "exclude"]),
-        default="error",
-        show_default=True,
-        help="What to do about training clips that cannot be used.",
-    )(command)
-    return click.option(
-        "--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"
-    )(command)
+def _option(spec: Field[Any], default: str) -> Callable:
+    name, metadata = option_name(spec), spec.metadata
+    metavar = metadata["metavar"] or "|".join(metadata["choices"]) or METAVARS[str(spec.type)]
+    return click.option(f"--{name}", name, metavar=metavar, help=f"{metadata['help']} {default}")
 
 
-def check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what is neither ``auto`` nor a whole number of at least 1."""
-    if value == "auto" or (value.isascii() and value.isdecimal() and int(value) > 0):
-        return value
-    raise click.BadParameter(f"{value!r}: expected auto or a whole number of at least 1")
+def _shown(spec: Field[Any]) -> str:
+    default = spec.metadata["shown"] or spec.default
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-parallel_option = click.option(
-    "--parallel_folds",
-    default="auto",
-    show_default=True,
-    metavar="N|auto",
-    callback=check_count,
-    help="Folds to train at the same time, each in a process of its own.",
-)
-
-launch_options = [
-    click.option(
-        "--resume",
-        type=bool,
-        default=True,
-        show_default=True,
-        help="Go on with a fold that was stopped, after its last finished epoch, and leave a FINISHED one as it is.",
-    ),
-    click.option(
-        "--checkpoint_to",
-        type=click.Choice(["local", "server"]),
-        default="local",
-        show_default=True,
-        help="Where checkpoints are kept: on this machine, or on the tracking server too, so that another can go on.",
-    ),
-]
-
-cluster_options = [
-    click.option(
-        "--cluster",
-        type=click.Choice(["none", "ray"]),
-        default="none",
-        show_default=True,
-        help="Spread the work over a cluster; ray needs fsat[ray].",
-    ),
-    click.option(
-        "--ray_address",
-        default="auto",
-        show_default=True,
-        metavar="auto|HOST:PORT",
-        help="The Ray cluster; auto is the one that this machine belongs to, or else one started here for the command.",
-    ),
-    click.option(
-        "--ray_cpus", default="auto", show_default=True, metavar="N|auto", help="Processors that each task needs."
-    ),
-    click.option(
-        "--ray_gpus",
-        default="auto",
-        show_default=True,
-        metavar="N|auto",
-        help="GPUs that each task needs; auto is one where the cluster has any.",
-    ),
-]
-
-tag_options = [
-    click.option(
-        "--top_k",
-        "--top-k",
-        type=click.IntRange(min=1),
-        default=None,
-        help="Tags of a clip, or of a window, at most. [default: 3 of a clip, 1 of a window]",
-    ),
-    click.option(
-        "--min_score",
-        "--min-score",
-        type=click.FloatRange(0, 1),
-        default=0.0,
-        show_default=True,
-        help="Least score of a tag.",
-    ),
-    click.option(
-        "--members",
-        default="all",
-        show_default=True,
-        metavar="all|N|STUDY/FOLD,...",
-        help="Members of the ensemble to tag with; fewer are quicker.",
-    ),
-    click.option(
-        "--window",
-        type=click.FloatRange(min=0),
-        default=0.0,
-        metavar="SECONDS",
-        help="Give tags over time: of windows of this length. [default: 0, one set of tags for each file]",
-    ),
-    click.option(
-        "--hop",
-        type=click.FloatRange(min=0),
-        default=0.0,
-        metavar="SECONDS",
-        help="Seconds from one window to the next. [default: as long as a window]",
-    ),
-    click.option(
-        "--max_seconds",
-        "--max-seconds",
-        type=click.FloatRange(min=0),
-        default=0.0,
-        metavar="SECONDS",
-        help="Longest file that is tagged; a longer one's row has an error. [default: 600, any length with --window]",
-    ),
-]
-
-blend_options = [
-    click.option(
-        "--blend",
-        type=click.Choice(BLENDS),
-        default="geometric",
-        show_default=True,
-        help="How studies are blended: by their geometric or arithmetic mean, each alike, or weighted: by a geometric "
-        "mean with weights fitted on out-of-fold predictions.",
-    ),
-    click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
-    click.option(
-        "--promote",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        help="Whether the alias champion moves to the new version; auto: if its OOF mAP@3 is better.",
-    ),
-]
-
-
-threshold_options = [
-    click.option(f"--{field.name}_at", type=click.FloatRange(0, 1), default=field.default, show_default=True, help=help)
-    for field, help in zip(
-        fields(Thresholds),
-        (
-            "Least probability of a label that is the best guess, to accept it.",
-            "Least probability of another best guess, to make it the label.",
-            "Probability of a label below which its clip is dropped.",
-        ),
-        strict=True,
-    )
-]
-
-
-def cluster_of(options: dict[str, Any]) -> Any:
-    """The machines to work on; takes what says so out of the options."""
-    from fsat.options import Cluster
-
-    names = {"cluster": "kind", "ray_address": "address", "ray_cpus": "cpus", "ray_gpus": "gpus"}
-    return Cluster(**{field: options.pop(name) for name, field in names.items() if name in options})
-
-
-def with_options(options: list[Callable]) -> Callable:
-    """A decorator that adds several options."""
+def _decorator(options: list[Callable]) -> Callable:
+    """Return a decorator that adds options, in order."""
 
     def add(command: Callable) -> Callable:
         for option in reversed(options):
@@ -216,14 +66,123 @@ def with_options(options: list[Callable]) -> Callable:
     return add
 
 
+def _check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return auto_or_count(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: expected {AUTO_OR_COUNT['expected']}") from None
+
+
+cluster_options = options_of(Cluster)
+
+source_options = _decorator(
+    [
+        click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
+        click.option(
+            "--on_bad_clip",
+            type=click.Choice(["error", "exclude"]),
+            default="error",
+            show_default=True,
+            help="What to do with training clips that cannot be used.",
+        ),
+    ]
+)
+
+blend_options = _decorator(
+    [
+        click.option(
+            "--blend",
+            type=click.Choice(BLENDS),
+            default="geometric",
+            show_default=True,
+            help="Method that blends studies: their geometric or arithmetic mean with equal weights, or the geometric "
+            "mean with weights fitted on out-of-fold predictions.",
+        ),
+        click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
+        click.option(
+            "--promote",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3 is higher.",
+        ),
+    ]
+)
+
+run_options = _decorator(
+    [
+        click.option("--run_ids", metavar="A,B,...", help="Fold runs, by run id."),
+        click.option("--studies", metavar="A,B,...", help="Studies, by id. [default: the newest complete study]"),
+    ]
+)
+
+model_option = click.option(
+    "--model",
+    default="models:/fsat@champion",
+    show_default=True,
+    metavar="URI|ALIAS",
+    help="Tagger: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
+)
+
+workers_option = click.option(
+    "--workers",
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    callback=_check_count,
+    help="Number of processes on this machine; auto is one for every four cores.",
+)
+
+
+def take_launch(options: dict[str, Any]) -> Launch:
+    """Remove the options of `Launch` and its cluster from `options`, and return it."""
+    return take(Launch, options, cluster=take(Cluster, options))
+
+
+def source_of(data_dir: str | None, on_bad_clip: str, options: dict[str, Any]) -> Source:
+    """Return the dataset of the options; a missing folder is an error."""
+    from fsat.data.dataset import Source
+    from fsat.data.synth import data_dir_or_default
+
+    folder = data_dir_or_default(data_dir)
+    if not folder.is_dir():
+        reason = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder.absolute()}: {reason}; expected one with train.csv and audio_train/ (data_dir=DIR)")
+    return Source(folder, on_bad_clip, n_folds_given=options.get("n_folds") is not None)
+
+
+def take_run_ids(options: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Remove the options of `run_options` from `options`, and return run ids and studies."""
+    return split_words("run_ids", options.pop("run_ids")), split_words("studies", options.pop("studies"))
+
+
+def split_words(name: str, text: str | None) -> list[str]:
+    """Return the words of an option separated by commas; an option without a word is an error."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not words:
+        raise click.UsageError(f"--{name} is empty; expected words separated by commas")
+    return words
+
+
 class Commands(click.Group):
-    """Lists commands in the order of work, and gives each `--debug`."""
+    """Group that lists its commands in the order in which they were added, each with the option `--debug`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of work."""
+        """Return the names of the commands."""
         return list(self.commands)
 
-    def command(self, *args: Any, **kwargs: Any) -> Callable:
-        """As `click.Group.command`, with `--debug` added."""
-        add = super().command(*args, **kwargs)
-        return lambda function: add(debug_option(function))
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command."""
+        cmd.params.append(debug_option())
+        super().add_command(cmd, name)
+
+
+def debug_option() -> click.Option:
+    """Return the option `--debug`."""
+
+    def set_variable(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ[DEBUG] = "1"
+
+    help = f"Show a traceback on errors (or set {DEBUG}=1)."
+    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_variable, help=help)

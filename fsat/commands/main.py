@@ -22,6 +22,7 @@ from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging.inputs import has_clips
+from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.registry import ALIAS
@@ -82,11 +83,12 @@ def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare
     """Return the report that the command prints."""
     table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
     table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
-    width = max((len(row.fname) for row in tags.first), default=0)
+    first = [row for row in tags.first if isinstance(row, Tags)]
+    width = max((len(row.fname) for row in first), default=0)
     rows = [
         f"  {row.fname:<{width}}  {' '.join(row.labels)}  ({' '.join(f'{score:.6f}' for score in row.scores)})"
-        for row in tags.first
+        for row in first
     ]
-    heading = f"Tags of all clips are in {output}; the first {len(tags.first)}:"
+    heading = f"Tags of all clips are in {output}; the first {len(first)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join(["", numbers, "", news, "", heading, *rows, "", compare])

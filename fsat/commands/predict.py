@@ -39,14 +39,7 @@ Results = list[tuple[int, Result]]
 
 @dataclass
 class Tagged:
-    """Summary of a tagging.
-
-    Attributes:
-        n_files: number of files.
-        n_failed: number of files that could not be tagged.
-        first: the rows of the first files that could.
-        failure: name and error of the first that could not.
-    """
+    """Summary of a tagging: the rows of the first files, and name and error of the first that could not be tagged."""
 
     n_files: int = 0
     n_failed: int = 0

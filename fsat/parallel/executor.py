@@ -10,7 +10,7 @@ import os
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from fsat import interrupts
 from fsat.errors import FsatError, RunError
 from fsat.progress import say
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Outcome = tuple[Any, str]
 """Result of a task and its error in one line, empty if there was none."""
@@ -84,7 +85,7 @@ class Executor(ABC):
     def _poll(self) -> None:
         """Do what is due every `POLL_SECONDS`."""
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], name: str = "item") -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], name: str = "item") -> Generator[Result]:
         """Yield ``function(item)`` for each item.
 
         After an error no more tasks start, those that run finish, and the error is raised. A signal stops them all.
