@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsat.errors import AudioError
+from fsat.errors import AudioError, count
 
 if TYPE_CHECKING:
     import soundfile as sf
@@ -145,7 +145,7 @@ def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.
             yield Block(mono, rate, {to: _resample(mono, rate, to, last, streams) for to in rates}, last)
             mono = following
         if seen < WHOLE * file.frames < UNKNOWN and (file.format != "MP3" or _counts_frames(source)):
-            raise AudioError(f"truncated: expected {file.frames} samples as in the header, got {seen}")
+            raise AudioError(f"truncated: expected {count(file.frames, 'sample')} as in the header, got {seen}")
 
 
 def _resample(mono: np.ndarray, rate: int, to: int, last: bool, streams: dict[int, Any]) -> np.ndarray:

@@ -161,7 +161,7 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             elif cells:
                 raise DataError(
                     f"input: {source}: line {reader.line_num}: {count(len(cells), 'cell')} in a table of "
-                    f"{len(header)} columns; fix that line"
+                    f"{count(len(header), 'column')}; fix that line"
                 )
     except csv.Error as error:
         raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
