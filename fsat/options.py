@@ -227,11 +227,7 @@ class TagSettings:
         shown="0, one set of tags for each file",
     )
     hop: float = option(
-        0.0,
-        "Time from one window to the next, in seconds.",
-        least=0,
-        metavar="SECONDS",
-        shown="the length of a window",
+        0.0, "Time from one window to the next, in seconds.", least=0, metavar="SECONDS", shown="the length of a window"
     )
     max_seconds: float = option(
         0.0,

@@ -66,12 +66,7 @@ MODELS: dict[str, ModelInfo] = {
         min_mfcc=16,
         preset={"sampling_rate": 44100, "n_mfcc": 40},
     ),
-    "cnn_logmel": ModelInfo(
-        "fsat.models.logmel:cnn_logmel",
-        features="logmel",
-        min_frames=15,
-        preset=LOGMEL,
-    ),
+    "cnn_logmel": ModelInfo("fsat.models.logmel:cnn_logmel", features="logmel", min_frames=15, preset=LOGMEL),
 }
 """Models by name. To add one, write a builder function and add a line here."""
 

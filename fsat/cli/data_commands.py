@@ -38,18 +38,9 @@ def score(submission: Path, truth: Path) -> None:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=1001, show_default=True, help="Random seed.")
 @click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=1001,
-    show_default=True,
-    help="Random seed.",
-)
-@click.option(
-    "--clips_per_class",
-    type=click.IntRange(min=10),
-    default=None,
-    help="Training clips per class. [default: 40]",
+    "--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips per class. [default: 40]"
 )
 def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     """Write a dataset of generated sounds to DIR.

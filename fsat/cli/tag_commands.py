@@ -22,11 +22,7 @@ from fsat.presets import EXPORT_FORMATS
     "a .txt file of names; or - for a list on standard input.",
 )
 @click.option(
-    "--output",
-    default="tags.csv",
-    show_default=True,
-    metavar="FILE",
-    help="Table to write: .csv, .jsonl or .parquet.",
+    "--output", default="tags.csv", show_default=True, metavar="FILE", help="Table to write: .csv, .jsonl or .parquet."
 )
 @model_option
 @options_of(TagSettings)

@@ -27,42 +27,40 @@ Result = TypeVar("Result")
 Outcome = tuple[Any, str]
 """Result of a task and its error in one line, empty if there was none."""
 
+Submit = Callable[[Any], Future]
+
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
 """Time that interrupted tasks have to close their runs."""
 
 
 class Threads:
-    """Threads of this process.
-
-    Args:
-        n_workers: number of threads.
-        ahead: maximum number of results that are computed before they are taken.
-    """
+    """Threads of this process; at most `ahead` results are computed before they are taken."""
 
     def __init__(self, n_workers: int, ahead: int) -> None:
         self._n_workers, self._ahead = n_workers, ahead
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
         """Yield ``function(item)`` for each item; `function` should release the GIL, as NumPy and libsndfile do."""
-        items, pending = iter(items), deque[Future]()
         pool = ThreadPoolExecutor(self._n_workers)
         try:
-            while True:
-                pending.extend(pool.submit(function, item) for item in islice(items, self._ahead - len(pending)))
-                if not pending:
-                    return
+            futures = (pool.submit(function, item) for item in items)
+            pending = deque(islice(futures, self._ahead))
+            while pending:
                 yield pending.popleft().result()
+                pending.extend(islice(futures, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @dataclass
 class Task:
-    """An item that was submitted, and its error once it has failed."""
+    """An item that was submitted; its outcome follows."""
 
     item: Any
     future: Future
+    is_done: bool = False
+    result: Any = None
     error: str = ""
 
 
@@ -70,76 +68,57 @@ class Executor(ABC):
     """Base of executors whose tasks run in other processes; functions and items must be picklable."""
 
     @abstractmethod
-    def _open(self, function: Callable) -> AbstractContextManager[Callable[[Any], Future]]:
-        """Start the workers, yield a function that submits an item, and stop what still runs at the end."""
+    def _open(self, function: Callable, items: Iterable) -> AbstractContextManager[tuple[Submit, int]]:
+        """Yield a function that submits an item and the maximum number of unfinished tasks; stop them at the end."""
 
-    @abstractmethod
-    def _n_running(self, items: Iterable) -> int:
-        """Return the maximum number of unfinished tasks."""
+    def _outcome(self, future: Future) -> Outcome:
+        """Return the outcome of a finished task."""
+        return future.result()
 
-    @abstractmethod
-    def _error(self, future: Future) -> str:
-        """Return the error of a finished task in one line, empty if there is none."""
-
-    @abstractmethod
-    def _poll(self) -> None:
-        """Do what is due every `POLL_SECONDS`."""
+    def _wait(self, futures: Iterable[Future]) -> None:
+        """Wait for one of the futures, for at most `POLL_SECONDS`."""
+        wait(futures, POLL_SECONDS, FIRST_COMPLETED)
+        interrupts.check()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], name: str = "item") -> Generator[Result]:
-        """Yield ``function(item)`` for each item.
+        """Yield ``function(item)`` for each item; `name` is a noun for an item, in errors.
 
         After an error no more tasks start, those that run finish, and the error is raised. A signal stops them all.
-
-        Args:
-            function: runs in another process.
-            items: a sequence, or an iterator that is read as results are taken.
-            name: noun for an item, in errors.
 
         Raises:
             RunError: a task failed, or its process died.
         """
         source, tasks = iter(items), deque[Task]()
-        with self._open(function) as submit:
-            n_running = self._n_running(items)
+        with self._open(function, items) as (submit, n_running):
             n_pending = len(items) if isinstance(items, Sequence) else n_running
             while True:
-                n_failed = self._note_errors(tasks, name)
-                if not n_failed:
-                    room = min(n_running - len(_unfinished(tasks)), n_pending - len(tasks))
-                    tasks.extend(Task(item, submit(item)) for item in islice(source, max(0, room)))
+                n_unfinished = self._collect(tasks, name)
+                failed = [task for task in tasks if task.error]
+                room = 0 if failed else max(0, min(n_running - n_unfinished, n_pending - len(tasks)))
+                tasks.extend(Task(item, submit(item)) for item in islice(source, room))
                 if not tasks:
                     return
-                unfinished = _unfinished(tasks)
-                if tasks[0].future.done() and not tasks[0].error:
-                    yield tasks.popleft().future.result()[0]
-                elif not unfinished:
-                    raise _failure(tasks, name)
+                if tasks[0].is_done and not tasks[0].error:
+                    yield tasks.popleft().result
+                elif failed and not n_unfinished:
+                    others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
+                    raise RunError(f"{name} {failed[0].item}: {failed[0].error}{others}")
                 else:
-                    wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
-                    interrupts.check()
-                    self._poll()
+                    self._wait([task.future for task in tasks if not task.is_done])
 
-    def _note_errors(self, tasks: Iterable[Task], name: str) -> int:
-        """Set the error of each failed task, report it, and return the number of failed tasks."""
+    def _collect(self, tasks: Iterable[Task], name: str) -> int:
+        """Set the outcomes of finished tasks, report errors, and return the number of unfinished tasks."""
+        n_unfinished = sum(not task.future.done() for task in tasks)
         for task in tasks:
-            if task.future.done() and not task.error and (error := self._error(task.future)):
-                task.error = error
-                if _unfinished(tasks):
-                    say(f"{name} {task.item}: {error}; waiting for those that run")
-        return sum(bool(task.error) for task in tasks)
-
-
-def _unfinished(tasks: Iterable[Task]) -> list[Future]:
-    return [task.future for task in tasks if not task.future.done()]
-
-
-def _failure(tasks: Iterable[Task], name: str) -> RunError:
-    first, *rest = [task for task in tasks if task.error]
-    return RunError(f"{name} {first.item}: {first.error}" + (f" ({len(rest)} more failed)" if rest else ""))
+            if not task.is_done and task.future.done():
+                task.is_done, (task.result, task.error) = True, self._outcome(task.future)
+                if task.error and n_unfinished:
+                    say(f"{name} {task.item}: {task.error}; waiting for those that run")
+        return n_unfinished
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Outcome:
-    """Run a task in its worker and return its result, or its error in one line."""
+    """Run a task in its worker."""
     try:
         return function(item), ""
     except Exception as error:

@@ -1,7 +1,7 @@
 """Processes of this machine, each on its share of the cores.
 
-Every worker is a pool of one process, so that the death of a process fails its own task alone and is reported with its
-exit code.
+Each process has a thread and a pipe of its own, so that its death fails its own task alone and is reported with its
+exit code, which `concurrent.futures.ProcessPoolExecutor` cannot tell.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from queue import LifoQueue
+from threading import Lock
 from typing import Any
 
 from fsat import interrupts, progress
-from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, attempt
+from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, Submit, attempt
 
 TASKS_PER_WORKER = 2
 """Tasks of an iterator that each worker has, so that none waits for the next."""
@@ -35,114 +38,109 @@ def n_workers(requested: str, n_threads: int) -> int:
 
 
 class Processes(Executor):
-    """Processes of this machine.
-
-    Args:
-        n_workers: number of processes, at least 1; they start as tasks need them.
-        advice: what to do if a process dies, for the error.
-    """
+    """At least one process of this machine; if one dies, its error ends with `advice`."""
 
     def __init__(self, n_workers: int, advice: str) -> None:
         self._n_workers, self._advice = n_workers, advice
-        self._workers: list[_Worker] = []
-
-    def _n_running(self, items: Iterable) -> int:
-        return self._n_workers * (1 if isinstance(items, Sequence) else TASKS_PER_WORKER)
 
     @contextmanager
-    def _open(self, function: Callable) -> Iterator[Callable[[Any], Future]]:
-        available = cores()
-        self._workers = [_Worker(_share(available, i, self._n_workers)) for i in range(self._n_workers)]
+    def _open(self, function: Callable, items: Iterable) -> Iterator[tuple[Submit, int]]:
+        n, idle = self._n_workers, LifoQueue[_Worker]()
+        workers = [_Worker(share) for share in _shares(cores(), n)]
+        for worker in reversed(workers):
+            idle.put(worker)
+        pool = ThreadPoolExecutor(n)
         try:
-            yield lambda item: min(self._workers, key=_Worker.load).submit(function, item)
+            n_running = n if isinstance(items, Sequence) else n * TASKS_PER_WORKER
+            yield lambda item: pool.submit(self._run, idle, function, item), n_running
         finally:
             with interrupts.deferred():
-                for worker in self._workers:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in workers:
                     worker.stop()
-                for worker in self._workers:
+                for worker in workers:
                     worker.join()
 
-    def _poll(self) -> None:
-        """Do nothing: the processes print to the same standard error."""
-
-    def _error(self, future: Future) -> str:
+    def _run(self, idle: LifoQueue[_Worker], function: Callable, item: Any) -> Outcome:
+        """Run a task in an idle process."""
+        worker = idle.get()
         try:
-            return future.result()[1]
-        except BrokenProcessPool:
-            worker = next(worker for worker in self._workers if future in worker.futures)
-            return f"its process {worker.exit_status()}; {self._advice}"
+            return worker.run(function, item)
+        except (EOFError, ConnectionError):
+            return None, f"its process {worker.exit_status()}; {self._advice}"
+        finally:
+            idle.put(worker)
 
 
 class _Worker:
-    """One process, started by its first task, and the futures of its tasks."""
+    """A process that starts with its first task and runs one at a time."""
 
     def __init__(self, share: list[int]) -> None:
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (share,))
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self.futures: list[Future] = []
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._end, share))
+        self._lock, self._busy, self._stopped = Lock(), False, False
 
-    def load(self) -> int:
-        """Return the number of unfinished tasks."""
-        return sum(not future.done() for future in self.futures)
-
-    def submit(self, function: Callable, item: Any) -> Future:
-        """Queue a task."""
-        before = set(multiprocessing.active_children())
-        try:
-            future = self._pool.submit(_run, function, item)
-        except BrokenProcessPool as error:  # the process died just now
-            future = Future()
-            future.set_exception(error)
-        if self._process is None:
-            (self._process,) = set(multiprocessing.active_children()) - before
-        self.futures = [*(earlier for earlier in self.futures if not earlier.done() or earlier.exception()), future]
-        return future
+    def run(self, function: Callable, item: Any) -> Outcome:
+        """Run a task and return its outcome; raise `EOFError` or `ConnectionError` if the process has ended."""
+        with self._lock:
+            if self._stopped:
+                raise EOFError
+            if self._process.pid is None:
+                self._process.start()
+                self._end.close()  # so that the end of the process ends the pipe
+            self._busy = True
+        self._pipe.send((function, item))
+        outcome = self._pipe.recv()
+        self._busy = False
+        return outcome
 
     def exit_status(self) -> str:
-        """Return how the process of a broken pool ended, in words."""
-        self._pool.shutdown()
-        code = self._process.exitcode if self._process else None
-        return f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
+        """Return how the process ended, in words."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def stop(self) -> None:
         """Take no more tasks, and interrupt the one that runs."""
-        busy = self.load() > 0
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if busy and self._process is not None:
-            self._process.terminate()
+        with self._lock, suppress(ConnectionError):
+            self._stopped = True
+            if self._busy:
+                self._process.terminate()
+            elif self._process.pid is not None:
+                self._pipe.send(None)
 
     def join(self) -> None:
         """Wait for the process to end, and kill it after `STOP_SECONDS`."""
-        if self._process is not None:
+        if self._process.pid is not None:
             self._process.join(STOP_SECONDS)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+            self._process.kill()
+            self._process.join()
 
 
-def _share(available: list[int], i: int, count: int) -> list[int]:
-    """Return the cores of the i-th of `count` processes."""
-    return available[i * len(available) // count : (i + 1) * len(available) // count] or [available[i % len(available)]]
+def _shares(available: list[int], count: int) -> list[list[int]]:
+    """Return the cores of each of `count` processes."""
+    ends = [i * len(available) // count for i in range(count + 1)]
+    return [available[start:end] or [available[i % len(available)]] for i, (start, end) in enumerate(pairwise(ends))]
 
 
-def _begin(share: list[int]) -> None:
-    """Prepare a new process."""
+def _serve(tasks: Connection, share: list[int]) -> None:
+    """Run tasks in a new process until None comes; a signal interrupts the one that runs, and the process ends."""
     _end_on_signals()
     interrupts.follow_parent()
     progress.output.plain = True
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share)
-
-
-def _run(function: Callable, item: Any) -> Outcome:
-    """Run a task, which a signal interrupts; the process then ends."""
-    try:
-        interrupts.install()
-        return attempt(function, item)
-    except KeyboardInterrupt:
-        os._exit(128 + (interrupts.received() or signal.SIGINT))
-    finally:
-        _end_on_signals()
+    with suppress(EOFError, ConnectionError):  # the parent has ended
+        for function, item in iter(tasks.recv, None):
+            try:
+                interrupts.install()
+                outcome = attempt(function, item)
+            except KeyboardInterrupt:
+                os._exit(128 + (interrupts.received() or signal.SIGINT))
+            finally:
+                _end_on_signals()
+            tasks.send(outcome)
 
 
 def _end_on_signals() -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from fsat import interrupts, progress
 from fsat.errors import ConfigError, count
 from fsat.options import Cluster
-from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, attempt, in_one_line
+from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, Submit, attempt, in_one_line
 from fsat.progress import say
 
 if TYPE_CHECKING:
@@ -37,34 +37,30 @@ TASKS_PER_CPU = 2
 REACH_SECONDS = 10.0
 """Time that a cluster has to answer."""
 
-NOT_SENT = ("FSAT_CACHE_DIR", "FSAT_DATA_DIR", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
-"""Environment variables that differ between nodes, or are set for each task."""
+SENT, NOT_SENT = (
+    ("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_"),
+    ("FSAT_CACHE_DIR", "FSAT_DATA_DIR", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),
+)
+"""Beginnings of the environment variables that tasks get, and those that differ between nodes or tasks."""
 
 
 class RayCluster(Executor):
     """A Ray cluster.
 
     Args:
-        cluster: its address, and what each task needs.
         n_threads: processors that a task uses, for ``cpus=auto``.
-        tracking_uri: the tracking server, as tasks find it.
-        is_remote: other machines can reach the tracking server.
+        tracking_uri: the tracking server, as tasks find it; `is_remote` if other machines can reach it.
     """
 
     def __init__(self, cluster: Cluster, n_threads: int, tracking_uri: str, is_remote: bool) -> None:
         self._cluster, self._n_threads = cluster, n_threads
         self._tracking_uri, self._is_remote = tracking_uri, is_remote
 
-    def _n_running(self, items: Iterable) -> int:
-        if isinstance(items, Sequence):
-            return len(items)
-        return TASKS_PER_CPU * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-
     @contextmanager
-    def _open(self, function: Callable) -> Iterator[Callable[[Any], Future]]:
+    def _open(self, function: Callable, items: Iterable) -> Iterator[tuple[Submit, int]]:
         refs: dict[Future, Any] = {}
         with connected(self._cluster, self._tracking_uri, self._is_remote) as self._ray:
-            remote, self._messages = self._remote(), _Messages(self._ray)
+            ray, remote, self._messages = self._ray, self._remote(), _message_queue(self._ray)
 
             def submit(item: Any) -> Future:
                 for future in [future for future in refs if future.done()]:
@@ -73,11 +69,16 @@ class RayCluster(Executor):
                 refs[future := ref.future()] = ref
                 return future
 
+            n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
             try:
-                yield submit
+                yield submit, len(items) if isinstance(items, Sequence) else TASKS_PER_CPU * n_cpus
             finally:
                 with interrupts.deferred():
-                    self._stop([ref for future, ref in refs.items() if not future.done()])
+                    if running := [ref for future, ref in refs.items() if not future.done()]:
+                        for ref in running:
+                            ray.cancel(ref)  # interrupts it
+                        ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS)
+                    self._say_messages()
 
     def _remote(self) -> Any:
         """Return Ray's handle of `_run_on_node`, with the resources that each task needs."""
@@ -88,30 +89,28 @@ class RayCluster(Executor):
         n_gpus = min(1, most["GPU"]) if gpus == "auto" else float(gpus)
         for name, needed in (("CPU", n_cpus), ("GPU", n_gpus)):
             if needed > most[name]:
-                say(
-                    f"warning: no node has {needed:g} {name}s; the most is {most[name]:g}: tasks wait for a larger node"
-                )
+                node = f"no node has {needed:g} {name}s; the most is {most[name]:g}"
+                say(f"warning: {node}: tasks wait for a larger node")
         return self._ray.remote(num_cpus=n_cpus, num_gpus=n_gpus, max_retries=RETRIES)(_run_on_node)
 
-    def _error(self, future: Future) -> str:
+    def _outcome(self, future: Future) -> Outcome:
         try:
-            return future.result()[1]
+            return future.result()
         except self._ray.exceptions.RayTaskError as error:
-            return in_one_line(error.cause or error)
+            return None, in_one_line(error.cause or error)
         except self._ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:200]
-            return f"its node or process was lost {RETRIES + 1} times ({reason}); give the command again"
+            return None, f"its node or process was lost {RETRIES + 1} times ({reason}); give the command again"
 
-    def _poll(self) -> None:
-        self._messages.say()
+    def _wait(self, futures: Iterable[Future]) -> None:
+        super()._wait(futures)
+        self._say_messages()
 
-    def _stop(self, refs: list[Any]) -> None:
-        """Interrupt tasks, wait until they have closed their runs, and print their last messages."""
-        for ref in refs:
-            self._ray.cancel(ref)
-        if refs:
-            self._ray.wait(refs, num_returns=len(refs), timeout=STOP_SECONDS)
-        self._messages.say()
+    def _say_messages(self) -> None:
+        """Print the messages of tasks that were received since the last call."""
+        with suppress(self._ray.exceptions.RayError):
+            for line in self._messages.get_nowait_batch(self._messages.qsize()):
+                say(line)
 
 
 def _run_on_node(function: Callable, item: Any, messages: Any) -> Outcome:
@@ -124,23 +123,13 @@ def _run_on_node(function: Callable, item: Any, messages: Any) -> Outcome:
     return result, error and f"on {host}: {error}"
 
 
-class _Messages:
-    """Messages of the tasks, collected by an actor on this node."""
+def _message_queue(ray: ModuleType) -> Any:
+    """Return a queue for messages of tasks, on this node."""
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def __init__(self, ray: ModuleType) -> None:
-        from ray.util.queue import Queue
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._lost = ray.exceptions.RayError
-        self.actor = self._queue.actor
-
-    def say(self) -> None:
-        """Print the messages received since the last call."""
-        with suppress(self._lost):
-            for line in self._queue.get_nowait_batch(self._queue.qsize()):
-                say(line)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def check_installed(cluster: Cluster) -> None:
@@ -166,13 +155,11 @@ def _import_ray() -> ModuleType:
 def connected(cluster: Cluster, tracking_uri: str, is_remote: bool) -> Iterator[ModuleType]:
     """Connect to a Ray cluster, and disconnect at the end; arguments as for `RayCluster`.
 
-    Ray prints to standard output, which is for results, so that is sent to standard error.
-
     Raises:
         ConfigError: the cluster cannot be reached, refuses the token, or its machines cannot reach the tracking server.
     """
     ray = _import_ray()
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):  # standard output is for results
         _connect(ray, cluster, tracking_uri)
         try:
             interrupts.reinstall()  # Ray has replaced the signal handlers
@@ -201,15 +188,9 @@ def _connect(ray: ModuleType, cluster: Cluster, tracking_uri: str) -> None:
             say("cluster=ray: this machine belongs to no Ray cluster; starting one here for this command")
         else:
             _reach(address)
-        options = {"include_dashboard": False} if address == "local" else {}
-        ray.init(
-            address=address,
-            runtime_env=_environment(tracking_uri),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            namespace="fsat",
-            **options,
-        )
+        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        options |= {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "fsat"}
+        ray.init(address=address, runtime_env=_environment(tracking_uri), **options)
     except (OSError, OverflowError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
         if "AuthenticationError" in "".join(traceback.format_exception(error)):
             raise ConfigError(
@@ -224,21 +205,15 @@ def _connect(ray: ModuleType, cluster: Cluster, tracking_uri: str) -> None:
 
 
 def _own_address() -> str | None:
-    """Return the address of the Ray cluster that this machine belongs to, None if none answers.
-
-    Ray has no public function for this. Its record of a cluster may outlive the cluster.
-    """
+    """Return the address of this machine's Ray cluster, None if none answers; Ray has no public function for this."""
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
         address = canonicalize_bootstrap_address("auto")
-    except ConnectionError:
+        if not os.environ.get("RAY_ADDRESS"):
+            _reach(address)  # the record of a cluster may outlive it
+    except OSError:
         return None
-    if not os.environ.get("RAY_ADDRESS"):
-        try:
-            _reach(address)
-        except OSError:
-            return None
     return address
 
 
@@ -252,10 +227,6 @@ def _environment(tracking_uri: str) -> dict[str, Any]:
     """Return the runtime environment of tasks: this package, and this machine's settings."""
     import fsat
 
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_")) and name not in NOT_SENT
-    }
+    variables = {name: value for name, value in os.environ.items() if name.startswith(SENT) and name not in NOT_SENT}
     variables["MLFLOW_TRACKING_URI"] = tracking_uri
     return {"py_modules": [str(Path(fsat.__file__).parent)], "env_vars": variables}
