@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fsat.cli.options import option
 from fsat.download.published import DATASETS
 
 
@@ -38,10 +39,8 @@ def score(submission: Path, truth: Path) -> None:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), default=1001, show_default=True, help="Random seed.")
-@click.option(
-    "--clips_per_class", type=click.IntRange(min=10), default=None, help="Training clips per class. [default: 40]"
-)
+@option("--seed", type=click.IntRange(min=0), default=1001, help="Random seed.")
+@click.option("--clips_per_class", type=click.IntRange(min=10), help="Training clips per class. [default: 40]")
 def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
     """Write a dataset of generated sounds to DIR.
 
@@ -59,12 +58,11 @@ def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--base_url", metavar="URL", default="", help="Mirror: URL that the names of the archives are added to.")
 @click.option("--keep_zips", is_flag=True, help="Keep the archives in DIR/.downloads.")
-@click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="Attempts after the first.")
-@click.option(
+@option("--retries", type=click.IntRange(min=0), default=5, help="Attempts after the first.")
+@option(
     "--timeout",
     type=click.FloatRange(min=0.1),
     default=30.0,
-    show_default=True,
     metavar="SECONDS",
     help="Time to wait for the server, in seconds.",
 )

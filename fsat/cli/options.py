@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import Field, fields
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from fsat.config import Config
-from fsat.errors import DataError
+from fsat.errors import ConfigError, DataError
 from fsat.options import AUTO_OR_COUNT, Cluster, Launch, auto_or_count, option_name
 from fsat.presets import BLENDS, PRESETS
 
@@ -25,23 +26,29 @@ DEBUG = "FSAT_DEBUG"
 METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "WORD", "bool": "true|false"}
 
 
+option = partial(click.option, show_default=True)
+
+
 def options_of(kind: type, without: tuple[str, ...] = ()) -> Callable:
     """Return a decorator that adds an option for each field of a dataclass, except those named in `without`."""
     specs = [spec for spec in fields(kind) if spec.metadata and spec.name not in without]
-    return _decorator([_option(spec, f"[default: {_shown(spec)}]") for spec in specs])
+    return _decorator(*(_option(spec, f"[default: {_shown(spec)}]") for spec in specs))
 
 
-def take(kind: Callable[..., Kind], options: dict[str, Any], **others: Any) -> Kind:
-    """Remove the options of a dataclass from `options`, and return the dataclass with those that are given."""
-    given = {spec.name: options.pop(option_name(spec), None) for spec in fields(cast(Any, kind)) if spec.metadata}
-    return kind(**{name: value for name, value in given.items() if value is not None}, **others)
+def read_options(kind: Callable[..., Kind], options: dict[str, Any], **others: Any) -> Kind:
+    """Return a dataclass of those of its options that are given; raise `click.UsageError` for a wrong value."""
+    given = {spec.name: options.get(option_name(spec)) for spec in fields(cast(Any, kind)) if spec.metadata}
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None}, **others)
+    except ConfigError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
 
 
 def config_options(command: Callable) -> Callable:
     """Add an option for each setting, and `--preset`."""
     help = f"Set of defaults, by default that of the model: {', '.join(PRESETS)}."
     options = [_option(spec, f"[default: {_shown(spec)}, or the preset's]") for spec in fields(Config)]
-    return _decorator([click.option("--preset", metavar="WORD", help=help), *options])(command)
+    return _decorator(click.option("--preset", metavar="WORD", help=help), *options)(command)
 
 
 def _option(spec: Field[Any], default: str) -> Callable:
@@ -55,15 +62,9 @@ def _shown(spec: Field[Any]) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def _decorator(options: list[Callable]) -> Callable:
+def _decorator(*options: Callable) -> Callable:
     """Return a decorator that adds options, in order."""
-
-    def add(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda decorated, add: add(decorated), reversed(options), command)
 
 
 def _check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -76,87 +77,76 @@ def _check_count(context: click.Context, parameter: click.Parameter, value: str)
 cluster_options = options_of(Cluster)
 
 source_options = _decorator(
-    [
-        click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
-        click.option(
-            "--on_bad_clip",
-            type=click.Choice(["error", "exclude"]),
-            default="error",
-            show_default=True,
-            help="What to do with training clips that cannot be used.",
-        ),
-    ]
+    click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
+    option(
+        "--on_bad_clip",
+        type=click.Choice(["error", "exclude"]),
+        default="error",
+        help="What to do with training clips that cannot be used.",
+    ),
 )
 
 blend_options = _decorator(
-    [
-        click.option(
-            "--blend",
-            type=click.Choice(BLENDS),
-            default="geometric",
-            show_default=True,
-            help="Method that blends studies: their geometric or arithmetic mean with equal weights, or the geometric "
-            "mean with weights fitted on out-of-fold predictions.",
-        ),
-        click.option("--register_as", default="fsat", show_default=True, help="Name of the registered model."),
-        click.option(
-            "--promote",
-            type=click.Choice(["auto", "always", "never"]),
-            default="auto",
-            show_default=True,
-            help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3 is higher.",
-        ),
-    ]
+    option(
+        "--blend",
+        type=click.Choice(BLENDS),
+        default="geometric",
+        help="Method that blends studies: their geometric or arithmetic mean with equal weights, or the geometric mean "
+        "with weights fitted on out-of-fold predictions.",
+    ),
+    option("--register_as", default="fsat", help="Name of the registered model."),
+    option(
+        "--promote",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3 is higher.",
+    ),
 )
 
 run_options = _decorator(
-    [
-        click.option("--run_ids", metavar="A,B,...", help="Fold runs, by run id."),
-        click.option("--studies", metavar="A,B,...", help="Studies, by id. [default: the newest complete study]"),
-    ]
+    click.option("--run_ids", metavar="A,B,...", help="Fold runs, by run id."),
+    click.option("--studies", metavar="A,B,...", help="Studies, by id. [default: the newest complete study]"),
 )
 
-model_option = click.option(
+model_option = option(
     "--model",
     default="models:/fsat@champion",
-    show_default=True,
     metavar="URI|ALIAS",
     help="Tagger: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
 )
 
-workers_option = click.option(
+workers_option = option(
     "--workers",
     default="auto",
-    show_default=True,
     metavar="N|auto",
     callback=_check_count,
     help="Number of processes on this machine; auto is one for every four cores.",
 )
 
 
-def take_launch(options: dict[str, Any]) -> Launch:
-    """Remove the options of `Launch` and its cluster from `options`, and return it."""
-    return take(Launch, options, cluster=take(Cluster, options))
+def read_launch(options: dict[str, Any]) -> Launch:
+    """Return how folds are started, and on which cluster."""
+    return read_options(Launch, options, cluster=read_options(Cluster, options))
 
 
-def source_of(data_dir: str | None, on_bad_clip: str, options: dict[str, Any]) -> Source:
+def read_config(options: dict[str, Any], **changes: Any) -> Config:
+    """Return the settings of a preset and the options that override it, with `changes`."""
+    return Config.resolve({spec.name: options[spec.name] for spec in fields(Config)} | changes, options["preset"])
+
+
+def read_source(options: dict[str, Any]) -> Source:
     """Return the dataset of the options; a missing folder is an error."""
     from fsat.data.dataset import Source
     from fsat.data.synth import data_dir_or_default
 
-    folder = data_dir_or_default(data_dir)
+    folder = data_dir_or_default(options["data_dir"])
     if not folder.is_dir():
         reason = "not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder.absolute()}: {reason}; expected one with train.csv and audio_train/ (data_dir=DIR)")
-    return Source(folder, on_bad_clip, n_folds_given=options.get("n_folds") is not None)
+    return Source(folder, options["on_bad_clip"], n_folds_given=options.get("n_folds") is not None)
 
 
-def take_run_ids(options: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Remove the options of `run_options` from `options`, and return run ids and studies."""
-    return split_words("run_ids", options.pop("run_ids")), split_words("studies", options.pop("studies"))
-
-
-def split_words(name: str, text: str | None) -> list[str]:
+def read_words(name: str, text: str | None) -> list[str]:
     """Return the words of an option separated by commas; an option without a word is an error."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if text is not None and not words:

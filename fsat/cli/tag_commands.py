@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fsat.cli.options import cluster_options, model_option, options_of, take, workers_option
+from fsat.cli.options import cluster_options, model_option, option, options_of, read_options, workers_option
 from fsat.errors import DataError, count, printable
 from fsat.options import Cluster, TagSettings
 from fsat.presets import EXPORT_FORMATS
@@ -21,9 +21,7 @@ from fsat.presets import EXPORT_FORMATS
     help="A file; a folder, with all WAV, FLAC, OGG and MP3 files below it; a glob; a CSV file with a column fname or "
     "a .txt file of names; or - for a list on standard input.",
 )
-@click.option(
-    "--output", default="tags.csv", show_default=True, metavar="FILE", help="Table to write: .csv, .jsonl or .parquet."
-)
+@option("--output", default="tags.csv", metavar="FILE", help="Table to write: .csv, .jsonl or .parquet.")
 @model_option
 @options_of(TagSettings)
 @click.option(
@@ -32,19 +30,15 @@ from fsat.presets import EXPORT_FORMATS
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for an Audacity label track of each recording; requires --window.",
 )
-@click.option(
-    "--resume", type=bool, default=True, show_default=True, help="Resume an interrupted tagging with the same output."
-)
+@option("--resume", type=bool, default=True, help="Resume an interrupted tagging with the same output.")
 @workers_option
 @cluster_options
-def predict(
-    input: str, output: str, model: str, label_tracks: Path | None, resume: bool, workers: str, **options: Any
-) -> None:
+def predict(input: str, output: str, label_tracks: Path | None, **options: Any) -> None:
     """Tag files with a registered tagger.
 
     Tags whole clips, or recordings over time; any number of files.
     """
-    cluster, settings = take(Cluster, options), take(TagSettings, options)
+    cluster, settings = read_options(Cluster, options), read_options(TagSettings, options)
     if label_tracks is not None and not settings.window:
         raise click.UsageError("--label_tracks requires --window")
     from fsat.tagging.inputs import read_input
@@ -53,7 +47,8 @@ def predict(
         read_input(input)  # a missing input is an error before anything heavy is imported
     from fsat.commands.predict import predict
 
-    tagged = predict(input, Path(output), model, settings, cluster, workers, label_tracks, resume)
+    arguments = settings, cluster, options["workers"], label_tracks, options["resume"]
+    tagged = predict(input, Path(output), options["model"], *arguments)
     click.echo(output)
     if tagged.n_failed == tagged.n_files:
         name, error = tagged.failure
@@ -66,10 +61,9 @@ def predict(
 @click.command()
 @click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="Format of the file.")
 @model_option
-@click.option(
+@option(
     "--members",
     default="all",
-    show_default=True,
     metavar="all|N|STUDY/FOLD,...",
     help="Members of the ensemble to export; fewer are smaller and faster.",
 )
@@ -94,17 +88,11 @@ def export(format: str, model: str, members: str, output: str | None, check: Pat
 
 @click.command()
 @model_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 for a free one.")
-@click.option("--top_k", type=click.IntRange(min=1), default=3, show_default=True, help="Number of labels of a sound.")
-@click.option("--max_mb", type=float, default=100.0, show_default=True, help="Maximum size of a file, in MB.")
-@click.option(
-    "--max_seconds",
-    type=float,
-    default=600.0,
-    show_default=True,
-    help="Maximum length of a sound, in seconds; at most 3600.",
-)
+@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
+@option("--port", type=click.IntRange(0, 65535), default=7860, help="Port; 0 for a free one.")
+@option("--top_k", type=click.IntRange(min=1), default=3, help="Number of labels of a sound.")
+@option("--max_mb", type=float, default=100.0, help="Maximum size of a file, in MB.")
+@option("--max_seconds", type=float, default=600.0, help="Maximum length of a sound, in seconds; at most 3600.")
 def app(model: str, host: str, port: int, top_k: int, max_mb: float, max_seconds: float) -> None:
     """Serve a web page that tags sounds, until Ctrl-C."""
     from fsat.app.handlers import Limits

@@ -11,16 +11,16 @@ from fsat.cli.options import (
     blend_options,
     cluster_options,
     config_options,
+    option,
     options_of,
+    read_config,
+    read_launch,
+    read_options,
+    read_source,
+    read_words,
     run_options,
-    source_of,
     source_options,
-    split_words,
-    take,
-    take_launch,
-    take_run_ids,
 )
-from fsat.config import Config
 from fsat.options import Launch, Thresholds
 from fsat.presets import PRESETS
 
@@ -31,42 +31,33 @@ from fsat.presets import PRESETS
 @options_of(Launch)
 @cluster_options
 @blend_options
-@click.option("--output", default="tags.csv", show_default=True, metavar="FILE", help="Tags of the test clips, as CSV.")
+@option("--output", default="tags.csv", metavar="FILE", help="Tags of the test clips, as CSV.")
 @config_options
-def main_command(
-    data_dir: str | None,
-    on_bad_clip: str,
-    models: str | None,
-    blend: str,
-    register_as: str,
-    promote: str,
-    output: str,
-    preset: str | None,
-    **options: Any,
-) -> None:
+def main_command(models: str | None, output: str, **options: Any) -> None:
     """Run all steps: eda, training, ensemble and tags.
 
     Settings hold for every model; without them each model has its own preset.
     """
     if models is None:
-        models = options["model"] or PRESETS.get(preset or "", {}).get("model", "dummy1d,conv1d")
-    names = split_words("models", models)
-    launch = take_launch(options)
-    configs = [Config.resolve({**options, "model": name}, preset) for name in dict.fromkeys(names)]
-    source = source_of(data_dir, on_bad_clip, options)
+        models = options["model"] or PRESETS.get(options["preset"] or "", {}).get("model", "dummy1d,conv1d")
+    names = read_words("models", models)
+    launch = read_launch(options)
+    configs = [read_config(options, model=name) for name in dict.fromkeys(names)]
+    source = read_source(options)
     from fsat.commands.main import main
 
-    click.echo(main(source, configs, register_as, promote, Path(output), launch, blend))
+    arguments = options["register_as"], options["promote"], Path(output), launch, options["blend"]
+    click.echo(main(source, configs, *arguments))
 
 
 @click.command()
 @source_options
-def eda(data_dir: str | None, on_bad_clip: str) -> None:
+def eda(**options: Any) -> None:
     """Write a page of a dataset's classes, sounds and faults.
 
     Prints the run id; eda.html of the run has waveforms, lengths, and all faults of the clips.
     """
-    source = source_of(data_dir, on_bad_clip, {})
+    source = read_source(options)
     from fsat.commands.eda import eda
 
     click.echo(eda(source))
@@ -77,16 +68,15 @@ def eda(data_dir: str | None, on_bad_clip: str) -> None:
 @source_options
 @options_of(Launch, without=("parallel_folds",))
 @config_options
-def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | None, **options: Any) -> None:
+def train_fold(fold: int, **options: Any) -> None:
     """Train one fold, or resume it; print its run id.
 
     A FINISHED fold is not trained again.
     """
     if fold < 0:
         raise click.UsageError(f"--fold {fold}: expected 0 or more")
-    launch = take_launch(options)
-    config = Config.resolve(options, preset)
-    source = source_of(data_dir, on_bad_clip, options)
+    launch, config = read_launch(options), read_config(options)
+    source = read_source(options)
     from fsat.commands.train import train_fold
 
     click.echo(train_fold(source, config, fold, launch))
@@ -97,14 +87,13 @@ def train_fold(fold: int, data_dir: str | None, on_bad_clip: str, preset: str | 
 @options_of(Launch)
 @cluster_options
 @config_options
-def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, **options: Any) -> None:
+def cross_validate(**options: Any) -> None:
     """Train every fold of a study; print their run ids.
 
     FINISHED folds are not trained again, and interrupted ones are resumed.
     """
-    launch = take_launch(options)
-    config = Config.resolve(options, preset)
-    source = source_of(data_dir, on_bad_clip, options)
+    launch, config = read_launch(options), read_config(options)
+    source = read_source(options)
     from fsat.commands.train import cross_validate
 
     click.echo(",".join(record.run_id for record in cross_validate(source, config, launch)))
@@ -113,23 +102,19 @@ def cross_validate(data_dir: str | None, on_bad_clip: str, preset: str | None, *
 @click.command()
 @run_options
 @blend_options
-@click.option(
-    "--allow_incomplete", type=bool, default=False, show_default=True, help="Blend studies with missing folds."
-)
+@option("--allow_incomplete", type=bool, default=False, help="Blend studies with missing folds.")
 @click.option(
     "--data_dir", metavar="DIR", help="Folder of the clips that report.html plays. [default: that of the training]"
 )
-def ensemble(
-    blend: str, register_as: str, promote: str, allow_incomplete: bool, data_dir: str | None, **options: Any
-) -> None:
+def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """Blend fold runs and register the blend as a tagger.
 
     Prints out-of-fold scores; report.html of the run shows the results.
     """
-    chosen = take_run_ids(options)
+    words = read_words("run_ids", run_ids), read_words("studies", studies)
     from fsat.commands.ensemble import ensemble
 
-    result = ensemble(*chosen, register_as, promote, allow_incomplete, blend, data_dir)
+    result = ensemble(*words, **options)
     table = result.scores.drop(columns=["run_id"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {result.run_id}")
@@ -140,12 +125,15 @@ def ensemble(
 @click.command()
 @run_options
 @options_of(Thresholds)
-def verify(**options: Any) -> None:
+def verify(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """Accept, replace or drop unverified labels.
 
     Out-of-fold predictions decide. Prints the run id, a value for labels_run_id.
     """
-    chosen, thresholds = take_run_ids(options), take(Thresholds, options)
+    words, thresholds = (
+        (read_words("run_ids", run_ids), read_words("studies", studies)),
+        read_options(Thresholds, options),
+    )
     from fsat.commands.verify import verify
 
-    click.echo(verify(*chosen, thresholds).run_id)
+    click.echo(verify(*words, thresholds).run_id)
