@@ -27,11 +27,8 @@ SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "ev
 def weight_schedule(text: str) -> list[tuple[float, float]]:
     """Return the (epoch, weight) pairs of a schedule, in order; weights are interpolated linearly between them.
 
-    Args:
-        text: one weight, such as ``0.5``, or ``epoch:weight`` pairs, such as ``0:1,30:0.2``.
-
-    Raises:
-        ValueError: the text is neither, a weight is negative, or the epochs do not increase.
+    The text is one weight, such as ``0.5``, or pairs, such as ``0:1,30:0.2``; `ValueError` if it is neither, a weight
+    is negative, or the epochs do not increase.
     """
     pairs = []
     for part in text.split(","):
@@ -64,11 +61,7 @@ def _run_id_or_none(text: str) -> str:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one model, checked when made.
-
-    Raises:
-        ConfigError: a value is of another type or out of range, or the model cannot take the configured length.
-    """
+    """Settings of one model; a value out of range, or a length that the model cannot take, raises `ConfigError`."""
 
     model: str = option("conv1d", "Model to train.", choices=tuple(MODELS))
     sampling_rate: int = option(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
@@ -172,21 +165,16 @@ class Config:
 
     def __post_init__(self) -> None:
         check_options(self)
-        minimum = MODELS[self.model].min_mfcc
-        if self.n_mfcc < minimum:
+        if self.n_mfcc < (minimum := MODELS[self.model].min_mfcc):
             raise ConfigError(f"n_mfcc={self.n_mfcc}: {self.model} needs at least {minimum} MFCC; raise n_mfcc")
         self._check_length()
         for name in () if self.use_logmel else SPECTROGRAM_ONLY:
             if getattr(self, name):
-                raise ConfigError(
-                    f"{name}={getattr(self, name):g}: {self.model} does not take it, only models on log-mel "
-                    "spectrograms do (cnn_logmel); leave it at 0"
-                )
+                reason = f"{self.model} does not take it, only models on log-mel spectrograms do (cnn_logmel)"
+                raise ConfigError(f"{name}={getattr(self, name):g}: {reason}; leave it at 0")
         if self.holdout and self.checkpoint != "best":
-            raise ConfigError(
-                f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch; leave it at 0, or use "
-                "checkpoint=best"
-            )
+            fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
+            raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
 
     def _check_length(self) -> None:
         """Raise `ConfigError` if the model cannot take the configured length."""
@@ -201,10 +189,9 @@ class Config:
             if rate > MAX_RATE:
                 rate = math.ceil(least / MAX_SECONDS)
                 advice = f"sampling_rate={rate} and audio_duration={MAX_SECONDS}"
-        raise ConfigError(
-            f"{self.model} cannot take {count(self.audio_length, 'sample')} (sampling_rate={self.sampling_rate} Hz, "
-            f"audio_duration={self.audio_duration:g} s): it needs at least {count(least, 'sample')}, that is {advice}"
-        )
+        given = f"sampling_rate={self.sampling_rate} Hz, audio_duration={self.audio_duration:g} s"
+        fault = f"{self.model} cannot take {count(self.audio_length, 'sample')} ({given})"
+        raise ConfigError(f"{fault}: it needs at least {count(least, 'sample')}, that is {advice}")
 
     @property
     def audio_length(self) -> int:
@@ -229,8 +216,7 @@ class Config:
     @property
     def min_samples(self) -> int:
         """Minimum length in samples of a crop that the model can take."""
-        info = MODELS[self.model]
-        return max(info.min_samples, info.min_frames * self.hop_length)
+        return max(MODELS[self.model].min_samples, MODELS[self.model].min_frames * self.hop_length)
 
     @property
     def hop_length(self) -> int:
@@ -249,20 +235,16 @@ class Config:
 
     @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input: (audio_length, 1), (n_mfcc, n_frames, 1), or (n_frames, n_mels, 1) for log-mel.
-
-        At prediction log-mel spectrograms may have more frames.
-        """
-        if self.use_logmel:
-            return (self.n_frames, self.n_mels, 1)
-        return (self.n_mfcc, self.n_frames, 1) if self.use_mfcc else (self.audio_length, 1)
+        """Shape of the model's input; log-mel spectrograms may have more frames at prediction."""
+        mfcc, logmel = (self.n_mfcc, self.n_frames, 1), (self.n_frames, self.n_mels, 1)
+        return {"waveform": (self.audio_length, 1), "mfcc": mfcc, "logmel": logmel}[self.features]
 
     @property
     def selected_on(self) -> str:
         """Clips that the weights were selected on: ``own fold``, ``holdout`` or ``nothing``; then ``, labels``.
 
-        Scores on clips that the weights were selected on are slightly too high. So are those after training on labels
-        of `verify`, whose models have seen the clips that the fold is scored on.
+        Scores on them are slightly too high. So are those after training on labels of `verify`, whose models have seen
+        the clips that the fold is scored on.
         """
         weights = "nothing" if self.checkpoint != "best" else "holdout" if self.holdout else "own fold"
         return weights if self.labels_run_id == "none" else f"{weights}, labels"
@@ -277,15 +259,9 @@ class Config:
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], preset: str | None = None) -> Config:
-        """Return the Config of a preset and the options that override it.
-
-        Args:
-            options: values by field name; None for an option that is not given.
-            preset: a name in `PRESETS`; by default that of the model.
-        """
+        """Return the Config of a preset, by default the model's, and the options that override it unless None."""
         given = {name: value for name, value in options.items() if value is not None}
-        if preset is None:
-            preset = given.get("model", cls.model)
+        preset = given.get("model", cls.model) if preset is None else preset
         if preset not in PRESETS:
             name, known = ("model", MODELS) if preset == given.get("model") else ("preset", PRESETS)
             raise ConfigError(f"{name}={preset}: expected one of {', '.join(known)}")
@@ -293,14 +269,9 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
-        """Return the Config of values or their texts, such as a run's parameters.
-
-        Raises:
-            ConfigError: a name is not a field.
-        """
+        """Return the Config of values or their texts, such as a run's parameters."""
         names = [spec.name for spec in fields(cls)]
-        unknown = sorted(set(values) - set(names))
-        if unknown:
+        if unknown := sorted(set(values) - set(names)):
             raise ConfigError(f"{unknown[0]}: unknown setting; expected one of {', '.join(names)}")
         return cls(**values)
 

@@ -31,15 +31,7 @@ class RunError(FsatError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a dataset.
-
-    Attributes:
-        file: name of the table.
-        row: line of the table, counted from 1 (the header is line 1); 0 for the table as a whole.
-        fname: the clip concerned; empty for the table as a whole.
-        reason: the fault in words.
-        split: ``train`` or ``test``.
-    """
+    """One fault of a dataset, in a table's line `row`, counted from 1; 0 and no `fname` for the table as a whole."""
 
     file: str
     row: int
@@ -66,9 +58,8 @@ def listed(problems: Sequence[Problem]) -> list[str]:
     for problem in problems:
         of_a_label = problem.reason.startswith(WRONG_LABEL)
         alike.setdefault((problem.file, problem.reason, None if of_a_label else id(problem)), []).append(problem)
-    return [
-        f"{first}; {count(len(rest), 'more clip')} with it" if rest else str(first) for first, *rest in alike.values()
-    ]
+    groups = alike.values()
+    return [str(first) + (f"; {count(len(rest), 'more clip')} with it" if rest else "") for first, *rest in groups]
 
 
 def printable(value: object) -> str:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,13 +26,9 @@ GRACE_SECONDS = 5.0
 
 @dataclass
 class State:
-    """Signals of this process.
+    """Signals of this process: whether handlers are installed, the first signal or 0, and open blocks.
 
-    Attributes:
-        installed: `install` was called.
-        first: the first signal received, 0 before.
-        shields: number of open `shielded` and `deferred` blocks.
-        deferrals: number of open `deferred` blocks.
+    A `deferred` block counts as shield too.
     """
 
     installed: bool = False
@@ -53,12 +49,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install() -> None:
-    """Turn signals into `Interrupted`; to be called from the main thread of fsat's own programs.
-
-    SIGHUP stays ignored where it is, as under nohup.
-    """
+    """Turn signals into `Interrupted`; to be called from the main thread of fsat's own programs."""
     state.installed = True
-    for signum in SIGNALS:
+    for signum in SIGNALS:  # SIGHUP stays ignored where it is, as under nohup
         if signum is signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _on_signal)
     signal.signal(signal.SIGALRM, _on_alarm)
@@ -108,10 +101,7 @@ def check() -> None:
 
 
 def ignore() -> None:
-    """Ignore signals from here on, and the last one: the work is complete and must not fail.
-
-    Does nothing unless `install` was called, so that a caller's own signal handling stays.
-    """
+    """Ignore signals from here on, and the last one, if `install` was called: the work is complete."""
     if state.installed:
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
@@ -120,8 +110,9 @@ def ignore() -> None:
 
 def follow_parent(poll_seconds: float = 1.0) -> None:
     """Stop this process when its parent ends, such as a killed `mlflow run`."""
-    parent = os.getppid()
-    gone = parent == 1 and not _is_mlflow(parent)  # the parent ended before this call
+    parent, gone = os.getppid(), False
+    with suppress(OSError):  # process 1 may be `mlflow run` in a container; otherwise the parent has ended
+        gone = parent == 1 and b"mlflow" not in Path("/proc/1/cmdline").read_bytes()
 
     def watch() -> None:
         while os.getppid() == parent and not gone:
@@ -129,14 +120,6 @@ def follow_parent(poll_seconds: float = 1.0) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
-
-
-def _is_mlflow(pid: int) -> bool:
-    """Return whether a process is `mlflow run`, which may be process 1 in a container."""
-    try:
-        return b"mlflow" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return True
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:

@@ -42,10 +42,9 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     Args:
         default: its default, which is always allowed.
         help: a noun phrase or an imperative sentence, with the unit.
-        metadata: ``name``, on the command line, by default that of the field; limits of a number, ``least``, ``above``,
-            ``most`` and ``below``; the allowed words, ``choices``; ``parse``, which returns the value of a text or
-            raises `ValueError`, and ``expected``, the texts that it takes in words; ``metavar`` of ``--help``; and
-            ``shown`` there as default, if `default` stands for another value.
+        metadata: ``name`` on the command line; limits of a number, ``least``, ``above``, ``most`` and ``below``; the
+            allowed words, ``choices``; ``parse``, which returns the value of a text or raises `ValueError`, and the
+            texts ``expected`` by it, in words; ``metavar`` of ``--help``, and the default ``shown`` there.
     """
     return field(default=default, metadata={**NO_METADATA, "help": help, **metadata})
 
@@ -62,13 +61,15 @@ def check_options(options: Any) -> None:
             object.__setattr__(options, spec.name, checked(spec, getattr(options, spec.name)))
 
 
-def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
-    """Return a value in the type of its field.
+class Checked:
+    """Base of dataclasses whose options are checked when they are made."""
 
-    Args:
-        spec: the field, made by `option`.
-        value: a value or its text.
-        name: its name in errors, by default that of the option.
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
+    """Return a value, or that of its text, in the type of its field; `name` is its name in errors.
 
     Raises:
         ConfigError: the value is of another type or outside the limits.
@@ -131,16 +132,13 @@ def _auto_or_address(text: str) -> str:
 
 
 AUTO_OR_COUNT = {"parse": auto_or_count, "expected": "auto or a whole number of at least 1", "metavar": "N|auto"}
+SECONDS = {"least": 0, "metavar": "SECONDS"}
 AUTO_OR_AMOUNT = {"parse": _auto_or_amount, "expected": "auto or a number of at least 0", "metavar": "N|auto"}
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Machines that work is spread over.
-
-    Raises:
-        ConfigError: a value is not allowed.
-    """
+class Cluster(Checked):
+    """Machines that work is spread over."""
 
     kind: str = option(
         "none", "Cluster that work is spread over; ray requires fsat[ray].", name="cluster", choices=("none", "ray")
@@ -166,24 +164,14 @@ class Cluster:
         **AUTO_OR_AMOUNT,
     )
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 ALONE = Cluster()
 """This machine alone."""
 
 
 @dataclass(frozen=True)
-class Launch:
-    """How folds are started.
-
-    Attributes:
-        cluster: machines to train on; Ray trains as many folds at a time as it has room for.
-
-    Raises:
-        ConfigError: a value is not allowed.
-    """
+class Launch(Checked):
+    """How folds are started, and on which machines; Ray trains as many folds at a time as it has room for."""
 
     resume: bool = option(
         True,
@@ -200,17 +188,10 @@ class Launch:
     )
     cluster: Cluster = ALONE
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class TagSettings:
-    """How files are tagged.
-
-    Raises:
-        ConfigError: a value is not allowed.
-    """
+class TagSettings(Checked):
+    """How files are tagged."""
 
     top_k: int = option(
         0, "Maximum number of tags of a clip, or of a window.", least=1, shown="3 of a clip, 1 of a window"
@@ -220,33 +201,25 @@ class TagSettings:
         "all", "Members of the ensemble to tag with; fewer are faster.", metavar="all|N|STUDY/FOLD,..."
     )
     window: float = option(
-        0.0,
-        "Length of the windows of tags over time, in seconds.",
-        least=0,
-        metavar="SECONDS",
-        shown="0, one set of tags for each file",
+        0.0, "Length of the windows of tags over time, in seconds.", **SECONDS, shown="0, one set of tags for each file"
     )
-    hop: float = option(
-        0.0, "Time from one window to the next, in seconds.", least=0, metavar="SECONDS", shown="the length of a window"
-    )
+    hop: float = option(0.0, "Time from one window to the next, in seconds.", **SECONDS, shown="the length of a window")
     max_seconds: float = option(
         0.0,
         "Maximum length of a file, in seconds; the row of a longer one has an error.",
-        least=0,
-        metavar="SECONDS",
+        **SECONDS,
         shown=f"{LONGEST_CLIP:.0f}, any length with window",
     )
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
+        window, hop = f"window={self.window:g}", f"hop={self.hop:g}"
         if self.hop and not self.window:
-            raise ConfigError(f"hop={self.hop:g}: expected window=SECONDS too, as hop is the time between windows")
+            raise ConfigError(f"{hop}: expected window=SECONDS too, as hop is the time between windows")
         if self.hop > self.window:
-            raise ConfigError(
-                f"hop={self.hop:g}: expected at most window={self.window:g}, so that windows cover the file"
-            )
+            raise ConfigError(f"{hop}: expected at most {window}, so that windows cover the file")
         if 0 < self.window < SHORTEST_WINDOW or 0 < self.hop < SHORTEST_WINDOW:
-            raise ConfigError(f"window={self.window:g} and hop={self.hop:g}: expected at least {SHORTEST_WINDOW:g} s")
+            raise ConfigError(f"{window} and {hop}: expected at least {SHORTEST_WINDOW:g} s")
 
     @property
     def tags(self) -> int:
@@ -269,13 +242,10 @@ CLIPS = TagSettings()
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Checked):
     """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
 
     A label that no threshold applies to stays as it is.
-
-    Raises:
-        ConfigError: a value is not allowed.
     """
 
     accept: float = option(
@@ -287,6 +257,3 @@ class Thresholds:
     drop: float = option(
         0.5, "Probability of a label below which its clip is dropped.", name="drop_at", least=0, most=1
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)

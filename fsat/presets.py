@@ -15,14 +15,11 @@ LOGMEL_HOP = 0.016
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts about a model.
+    """Facts about a model, with the minimum length of its input in samples, frames and MFCC.
 
     Attributes:
         builder: ``module:function`` that makes the Keras model.
         features: ``waveform``, ``mfcc`` or ``logmel``, the input of the model.
-        min_samples: minimum length of the input in samples.
-        min_frames: minimum number of frames; 0 for a model on the waveform.
-        min_mfcc: minimum number of MFCC; 0 for a model without MFCC.
         bfloat16: whether ``precision=auto`` may select bfloat16, which the model gains by.
         preset: settings of the model that options override.
     """

@@ -21,12 +21,7 @@ RATE_SECONDS = 600.0
 
 @dataclass
 class Output:
-    """Destination of this process's messages.
-
-    Attributes:
-        plain: print no bars, even on a terminal.
-        send: receives each message instead of standard error.
-    """
+    """Destination of this process's messages: no bars if `plain`; `send` replaces standard error."""
 
     plain: bool = False
     send: Callable[[str], None] | None = None
@@ -47,16 +42,11 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """Number of finished pieces of work, with their rate and the time left.
+    """Number of finished pieces of work, `done` of `total` before, with their rate and the time left.
 
     >>> with Progress("decoding", total=3) as progress:
     ...     for _ in range(3):
     ...         progress.advance()
-
-    Args:
-        description: the work in words.
-        total: number of pieces.
-        done: number of pieces that were finished before.
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
@@ -70,15 +60,11 @@ class Progress:
                 return Text(_pace(task))
 
         self._plain = output.plain or not sys.stderr.isatty()
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Pace(),
-            console=Console(stderr=True),
-            disable=self._plain,
-            speed_estimate_period=RATE_SECONDS,
+        columns, console = (
+            (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Pace()),
+            Console(stderr=True),
         )
+        self._bar = Bar(*columns, console=console, disable=self._plain, speed_estimate_period=RATE_SECONDS)
         self._id = self._bar.add_task(description, total=total, completed=done, note="")
         self._task = self._bar.tasks[0]
         self._bar.advance(self._id, 0)  # the rate counts from here

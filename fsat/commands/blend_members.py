@@ -83,8 +83,8 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
 
     Args:
         members: at least one; those of one study differ in fold.
-        folder: folder for ``oof.npy``, ``test.npy`` and ``best.npy``; by default unnamed files, which are freed with
-            the blend.
+        folder: new folder for ``oof.npy``, ``test.npy`` and ``best.npy``; by default unnamed files, which are freed
+            with the blend.
         method: one of `fsat.presets.BLENDS`.
 
     Raises:
@@ -96,15 +96,14 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             return blend_members(members, Path(name), method)
+    folder.mkdir(exist_ok=True)
     check_agreement(members)
     first, studies = members[0], by_study(members)
     targets, verified = _truth(first)
     rows, parts, covered = _score_studies(studies, targets, verified)
     if not covered.any():
-        raise RunError(
-            "no training clip is held out by a member of every study, so the blend cannot be scored; "
-            "expected studies that share at least one fold's clips"
-        )
+        fault = "no training clip is held out by a member of every study, so the blend cannot be scored"
+        raise RunError(f"{fault}; expected studies that share at least one fold's clips")
     weights = cross_fit(parts, targets, verified, covered)
     oof = _out_of_fold(parts, method, weights).fill(create_rows(folder / "oof.npy", first.train.shape))
     for name in BLENDS:
@@ -120,10 +119,8 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
 
 def by_study(members: Sequence[Member]) -> dict[str, list[Member]]:
     """Return the members of each study, in order."""
-    studies: dict[str, list[Member]] = {}
-    for member in members:
-        studies.setdefault(member.record.study, []).append(member)
-    return studies
+    studies = dict.fromkeys(member.record.study for member in members)
+    return {study: [member for member in members if member.record.study == study] for study in studies}
 
 
 def _score_studies(
@@ -166,51 +163,42 @@ def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blend
 
 def check_agreement(members: Sequence[Member]) -> None:
     """Raise `RunError` where a member disagrees with the first, naming both runs and the difference."""
-    first = members[0]
+    first = members[0].record
     for member in members:
-        record = member.record
-        facts = member.facts
+        record, facts = member.record, member.facts
         for name, array, clips in (("train", member.train, facts.n_train), ("test", member.test, facts.n_test)):
             shape = (clips, len(member.labels))
             if array.shape != shape:
+                fault = f"predictions/{name}.npy has shape {array.shape}, expected {shape}"
+                raise RunError(f"run {record.run_id}: {fault}; train fold {record.fold} again")
+        for topic, value in _agreed(member).items():
+            if value != _agreed(members[0])[topic]:
                 raise RunError(
-                    f"run {record.run_id}: predictions/{name}.npy has shape {array.shape}, expected {shape}; "
-                    f"train fold {record.fold} again"
+                    f"run {record.run_id} (study {record.study}) disagrees with run {first.run_id} "
+                    f"(study {first.study}) on the {topic}; blend runs of one dataset only"
                 )
-        for what, mine, others in (
-            ("labels", member.labels, first.labels),
-            ("training clips", facts.train, first.facts.train),
-            ("test clips", facts.test, first.facts.test),
-            ("dataset", record.dataset, first.record.dataset),
-        ):
-            if mine != others:
-                raise RunError(
-                    f"run {record.run_id} (study {record.study}) disagrees with run {first.record.run_id} "
-                    f"(study {first.record.study}) on the {what}; blend runs of one dataset only"
-                )
+
+
+def _agreed(member: Member) -> dict[str, object]:
+    """Return what all members of a blend must have in common."""
+    facts = {"training clips": member.facts.train, "test clips": member.facts.test}
+    return {"labels": member.labels, **facts, "dataset": member.record.dataset}
 
 
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Return the class, int64, and whether it is verified by hand, bool, of each training clip."""
-    clips = member.clips
-    train = ~is_test(clips)
+    clips = member.clips.loc[~is_test(member.clips), ["label", "manually_verified"]]
     names = clips["label"].cat
-    number = {label: i for i, label in enumerate(member.labels)}
-    classes = np.array([number.get(name, -1) for name in names.categories], dtype=np.int64)
-    targets = classes[names.codes.to_numpy()[train]]
+    targets = pd.Index(member.labels).get_indexer(names.categories)[names.codes].astype(np.int64)
     if (targets < 0).any():
-        record = member.record
-        raise RunError(
-            f"run {record.run_id}: predictions/clips.csv has a label that is not in labels.json; "
-            f"train fold {record.fold} again"
-        )
-    return targets, (clips["manually_verified"] == "1").to_numpy()[train]
+        fault = "predictions/clips.csv has a label that is not in labels.json"
+        raise RunError(f"run {member.record.run_id}: {fault}; train fold {member.record.fold} again")
+    return targets, (clips["manually_verified"] == "1").to_numpy()
 
 
 def _ranks(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return `label_ranks`, and bool (n_clips,): the row has a prediction."""
-    ranks = np.empty(len(targets), dtype=np.uint8)
-    covered = np.empty(len(targets), dtype=bool)
+    ranks, covered = np.empty(len(targets), dtype=np.uint8), np.empty(len(targets), dtype=bool)
 
     def work(rows: slice, block: np.ndarray) -> None:
         covered[rows] = ~np.isnan(block).any(axis=1)

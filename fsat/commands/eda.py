@@ -33,12 +33,11 @@ def eda(source: Source) -> str:
         for problem in unreadable:
             say(f"warning: {problem}")
         descriptions.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
-        say(
-            f"eda: run {run_id}: {count(int(metrics['n_train']), 'training clip')} ({metrics['n_verified']} verified "
-            f"by hand) of {count(int(metrics['n_classes']), 'class')}, {metrics['fewest_clips']} to "
-            f"{metrics['most_clips']} per class, {metrics['shortest_seconds']:.2f} to "
-            f"{metrics['longest_seconds']:.2f} s, {metrics['train_seconds'] / 60:.1f} min in total; "
-            f"{count(int(metrics['n_test']), 'test clip')}"
-        )
+        n_train, n_classes, n_test = (int(metrics[f"n_{name}"]) for name in ("train", "classes", "test"))
+        clips = f"{count(n_train, 'training clip')} ({metrics['n_verified']} verified by hand)"
+        classes = f"{count(n_classes, 'class')}, {metrics['fewest_clips']} to {metrics['most_clips']} per class"
+        lengths = f"{metrics['shortest_seconds']:.2f} to {metrics['longest_seconds']:.2f} s"
+        total = f"{metrics['train_seconds'] / 60:.1f} min in total"
+        say(f"eda: run {run_id}: {clips} of {classes}, {lengths}, {total}; {count(n_test, 'test clip')}")
         say(f"eda: {PAGE} shows it in text, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
         return run_id

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from fsat import tagging
@@ -43,10 +42,8 @@ class Ensembled:
     """Result of `ensemble`.
 
     Attributes:
-        run_id: its run.
         scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.COLUMNS`.
         candidates: a row of such scores for each blend that was compared.
-        registered: the registered version.
         compare: where to compare the runs, in words.
     """
 
@@ -92,19 +89,19 @@ def ensemble(
 def ensemble_best(
     studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path
 ) -> Ensembled:
-    """Blend each study alone and all together, and register the blend with the highest out-of-fold mAP@3.
-
-    Args:
-        studies: fold runs of each study.
-        register_as, promote, blend, data_dir: as for `ensemble`.
-    """
+    """Blend each study alone and all together, and register the blend with the highest out-of-fold mAP@3."""
     groups = [*studies, [record for study in studies for record in study]] if len(studies) > 1 else studies
     with runs.tracked("ensemble", "ensemble"):
-        return _register_best(groups, register_as, promote, blend, data_dir)
+        return _register_best(groups, register_as, promote, blend, data_dir, announce=True)
 
 
 def _register_best(
-    groups: Sequence[Sequence[FoldRun]], register_as: str, promote: str, method: str, data_dir: str | Path | None
+    groups: Sequence[Sequence[FoldRun]],
+    register_as: str,
+    promote: str,
+    method: str,
+    data_dir: str | Path | None,
+    announce: bool = False,
 ) -> Ensembled:
     """Blend each group of fold runs, and register the best blend in the open run."""
     with tempfile.TemporaryDirectory(prefix="fsat-") as name:
@@ -112,29 +109,19 @@ def _register_best(
         records = {record.run_id: record for group in groups for record in group}
         members = {run_id: download(record, folder / "members") for run_id, record in records.items()}
         member_groups = [[members[record.run_id] for record in group] for group in groups]
-        blends = []
-        for i, group in enumerate(member_groups):
-            (folder / "blends" / str(i)).mkdir(parents=True)
-            blends.append(blend_members(group, folder / "blends" / str(i), method))
+        folders = [folder / f"blend{i}" for i in range(len(groups))]
+        blends = [blend_members(group, path, method) for group, path in zip(member_groups, folders, strict=True)]
         candidates = pd.DataFrame([blend.row for blend in blends]).reset_index(drop=True)
         best = int(candidates["map3"].idxmax())
-        if len(groups) > 1:
+        if announce:
             say(f"blending {candidates['model'][best]}, the best by OOF mAP@3")
         (folder / "artifacts").mkdir()
-        (folder / "blends" / str(best)).rename(folder / "artifacts" / "predictions")
-        result = _Result(member_groups[best], blends[best], folder, data_dir)
-        return result.register(register_as, promote, candidates)
+        folders[best].rename(folder / "artifacts" / "predictions")
+        return _Result(member_groups[best], blends[best], folder, data_dir).register(register_as, promote, candidates)
 
 
 class _Result:
-    """A blend, and all that the open run records of it.
-
-    Args:
-        members: fold runs of the blend.
-        blend: their blend, with arrays in ``artifacts/predictions`` of `folder`.
-        folder: working folder.
-        data_dir: as for `ensemble`.
-    """
+    """The blend of `members`, and all that the open run records of it; its arrays are in `folder`."""
 
     def __init__(self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None) -> None:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
@@ -157,12 +144,10 @@ class _Result:
         runs.set_tags({"registered": f"{name}/{registered.version}", "champion": registered.promoted})
         self._log_page(f"{registered.outcome}.")
         view = self._describe(registered, scores)
-        run_id, weights = runs.active_run_id(), self.blend.weights
-        say(
-            f"ensemble run {run_id} blends {count(len(self.members), 'member')} of "
-            f"{count(len(self.studies), 'study')}: {self.blend.method}"
-            + "".join(f", {study} {weight:.4f}" for study, weight in weights.items())
-        )
+        run_id, n_members, n_studies = runs.active_run_id(), len(self.members), len(self.studies)
+        weights = "".join(f", {study} {weight:.4f}" for study, weight in self.blend.weights.items())
+        members = f"{count(n_members, 'member')} of {count(n_studies, 'study')}"
+        say(f"ensemble run {run_id} blends {members}: {self.blend.method}{weights}")
         return Ensembled(run_id, self.blend.scores, candidates, registered, descriptions.how_to_compare(view))
 
     def _log_facts(self, register_as: str, promote: str) -> None:
@@ -178,7 +163,7 @@ class _Result:
         }
         runs.set_tags(tags)
         options = {"register_as": register_as, "promote": promote, "blend": blend.method}
-        runs.log_params({"n_members": len(self.members), **options})
+        runs.log_params({"n_members": len(self.members)} | options)
         runs.log_metrics(blend.metrics)
         runs.log_table(blend.scores, "scores.csv")
         runs.log_json([member.record.run_id for member in self.members], "members.json")
@@ -190,7 +175,8 @@ class _Result:
         """Write the tables beside ``oof.npy`` and ``test.npy``."""
         folder, clips = self.artifacts / "predictions", self.first.clips
         (folder / "best.npy").unlink()
-        write_parts(folder / "clips.csv", _clips_without_folds(clips))
+        starts = range(0, len(clips), CLIPS_AT_ONCE)
+        write_parts(folder / "clips.csv", (without_fold(clips.iloc[i : i + CLIPS_AT_ONCE]) for i in starts))
         test_names = clips.loc[is_test(clips), "fname"].array
         write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
 
@@ -210,8 +196,8 @@ class _Result:
 
     def _log_page(self, outcome: str) -> None:
         """Write ``report.html`` and log it; `outcome` tells whether the tagger is registered."""
-        members, records = self.members, [member.record for member in self.members]
-        location = _find_clips(members, self.data_dir)
+        records = [member.record for member in self.members]
+        location = self._find_clips(records)
         if location.note:
             say(f"{PAGE}: {location.note}")
         columns = ["study", "model", "fold", "minutes", "selected on", "run"]
@@ -223,7 +209,7 @@ class _Result:
             members=pd.DataFrame(rows, columns=columns),
             scores=self.blend.scores,
             method=self.blend.method,
-            selected_on=selected_on(members),
+            selected_on=selected_on(self.members),
             clips=self.clips,
             analysis=self.analysis,
             curves=[_curve(record) for record in records],
@@ -232,6 +218,12 @@ class _Result:
         )
         write_result_page(result, self.artifacts / PAGE)
         runs.log_file(self.artifacts / PAGE)
+
+    def _find_clips(self, records: Sequence[FoldRun]) -> ClipFolder:
+        """Return where the training clips are on this machine."""
+        clips, began = self.first.clips, min(record.run.info.start_time for record in records) / 1000
+        trained = Trained(clips, is_test(clips), records[0].dataset, began)
+        return find_clips(trained, [record.data_dir for record in records], self.data_dir)
 
     def _facts(self) -> list[tuple[str, str]]:
         """Return the rows of the report's first table."""
@@ -252,19 +244,13 @@ class _Result:
 
     def _describe(self, registered: Registered, scores: dict[str, float]) -> str:
         """Describe run, version, registered model and experiment; return the address of the view of all folds."""
-        tagger = run_descriptions.Tagger(
-            self.models,
-            list(self.studies),
-            len(self.members),
-            len(self.first.labels),
+        counts, data_dir, method = (
+            (len(self.members), len(self.first.labels)),
             self.first.record.data_dir,
             self.blend.method,
-            scores,
-            selected_on(self.members),
-            registered.name,
-            registered.version,
-            registered.outcome,
         )
+        facts = self.models, list(self.studies), *counts, data_dir, method, scores, selected_on(self.members)
+        tagger = run_descriptions.Tagger(*facts, registered.name, registered.version, registered.outcome)
         view, link = descriptions.view_link(), descriptions.run_link(runs.experiment_id(), runs.active_run_id())
         descriptions.describe(run_descriptions.ensemble(tagger, link, view))
         texts = run_descriptions.version(tagger, link), run_descriptions.registered(tagger.name)
@@ -278,45 +264,24 @@ def _digest(members: Sequence[Member], blend: Blend) -> str:
     return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
 
 
-def _clips_without_folds(clips: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield parts of a member's table of clips, with ``split`` train or test."""
-    for start in range(0, len(clips), CLIPS_AT_ONCE):
-        yield without_fold(clips.iloc[start : start + CLIPS_AT_ONCE])
-
-
 def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
     """Return the training clips with a blended prediction; `path` is the file for their rows, if not all have one."""
     covered = blend.covered
     names = member.clips.loc[~is_test(member.clips), "fname"].array
     if covered.all():
         return Predictions(blend.oof, blend.targets, blend.verified, names, member.labels)
-    oof = _rows_where(blend.oof, covered, path)
-    return Predictions(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
-
-
-def _rows_where(scores: np.ndarray, mask: np.ndarray, path: Path) -> np.ndarray:
-    """Copy rows of a memory map to another one in the file `path`."""
-    result = create_rows(path, (int(mask.sum()), scores.shape[1]))
-    done = 0
-    for rows, block in iter_blocks(scores):
-        chosen = block[mask[rows]]
-        result[done : done + len(chosen)] = chosen
-        release(result[done : done + len(chosen)])
+    oof, done = create_rows(path, (int(covered.sum()), blend.oof.shape[1])), 0
+    for rows, block in iter_blocks(blend.oof):
+        chosen = block[covered[rows]]
+        oof[done : done + len(chosen)] = chosen
+        release(oof[done : done + len(chosen)])
         done += len(chosen)
-    return result
-
-
-def _find_clips(members: Sequence[Member], data_dir: str | Path | None) -> ClipFolder:
-    """Return where the training clips are on this machine."""
-    records = [member.record for member in members]
-    began = min(record.run.info.start_time for record in records) / 1000
-    trained = Trained(members[0].clips, is_test(members[0].clips), records[0].dataset, began)
-    return find_clips(trained, [record.data_dir for record in records], data_dir)
+    return Predictions(oof, blend.targets[covered], blend.verified[covered], names[covered], member.labels)
 
 
 def _curve(record: FoldRun) -> FoldCurve:
     """Return the learning curve of a fold."""
     best = record.run.data.metrics.get("best_epoch")
-    best = None if best is None else round(best)
     val_map3, val_loss = (epoch_history(record.run_id, key) for key in ("val_map3", "val_loss"))
-    return FoldCurve(record.study, record.config.model, record.fold, val_map3, val_loss, best)
+    names = record.study, record.config.model, record.fold
+    return FoldCurve(*names, val_map3, val_loss, None if best is None else round(best))

@@ -25,15 +25,19 @@ from fsat.tracking.registry import open_tagger, pinned, run_of
 if TYPE_CHECKING:
     from fsat.export.check import Difference
 
+METRICS = {
+    **{"difference": "greatest", "difference_mean": "mean", "same_best": "same_best"},
+    **{"difference_as_tagged_here": "as_tagged_here", "n_checked": "n_clips"},
+}
+"""Metrics of the run, by fields of `Difference`."""
+
 
 def export(format: str, output: Path, model: str, members: str = "all", check: Path | None = None) -> dict[str, Any]:
     """Write a tagger as ONNX, TensorFlow Lite or Keras, with all steps from the waveform to the scores.
 
     Args:
-        format: one of `fsat.presets.EXPORT_FORMATS`.
         output: path of the file, with the format as suffix; it and ``FILE.json`` are written whole.
-        model: the tagger, as for `fsat.commands.predict.predict`.
-        members: as for `fsat.tagging.Tagger.only`.
+        model, members: the tagger, as for `fsat.commands.predict.predict`.
         check: file or folder of clips to compare scores on; by default generated sounds.
 
     Returns:
@@ -60,21 +64,19 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
         sources = {"source": model, "tagger_run": tagger_run, "export_run": run_id}
-        facts = _write_model(tagger, format, output, check, sources)
+        facts = facts_of(tagger, format) | sources
+        _write_model(tagger, format, output, check, facts)
         _log(facts, format, output, run_id)
     return facts
 
 
-def _write_model(
-    tagger: Tagger, format: str, output: Path, check: Path | None, sources: dict[str, str]
-) -> dict[str, Any]:
-    """Write the model, unless its scores differ from the tagger's, and return the facts about it."""
+def _write_model(tagger: Tagger, format: str, output: Path, check: Path | None, facts: dict[str, Any]) -> None:
+    """Write the model, unless its scores differ from the tagger's, and add facts about the file."""
     from fsat.export.ensemble_model import ensemble_model
     from fsat.export.formats import write_model
 
     original = tagger.in_float32()
     model = ensemble_model(original)
-    facts = facts_of(tagger, format) | sources
 
     def write(path: Path) -> None:
         write_model(model, path, format, facts)
@@ -82,7 +84,6 @@ def _write_model(
         facts.update(file=output.name, bytes=path.stat().st_size, difference=asdict(difference))
 
     write_whole(output, write)
-    return facts
 
 
 def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: Path | None) -> Difference:
@@ -105,24 +106,15 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     """Write ``FILE.json``, and log and report the export."""
     sidecar, difference = output.with_name(f"{output.name}.json"), facts["difference"]
     write_whole(sidecar, lambda path: path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8"))
-    runs.log_metrics(
-        {
-            "difference": difference["greatest"],
-            "difference_mean": difference["mean"],
-            "same_best": difference["same_best"],
-            "difference_as_tagged_here": difference["as_tagged_here"],
-            "n_checked": difference["n_clips"],
-            "megabytes": facts["bytes"] / 1e6,
-        }
-    )
+    metrics = {name: difference[key] for name, key in METRICS.items()}
+    runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
     for path in (output, sidecar):
         runs.log_file(path)
     descriptions.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
-    say(
-        f"export: run {run_id}: {count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB), "
-        f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out; scores are within "
-        f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
-    )
+    content = f"{count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
+    interface = f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out"
+    agreement = f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
+    say(f"export: run {run_id}: {content}, {interface}; scores are within {agreement}")
 
 
 def check_output(format: str, output: Path) -> None:

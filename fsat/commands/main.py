@@ -40,12 +40,9 @@ def main(
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
     Args:
-        source: the dataset.
         configs: settings of each study.
-        register_as, promote: as for `ensemble`.
+        register_as, promote, blend: as for `ensemble`.
         output: table of the tags of the test clips, or of the training clips if the dataset has no test clips.
-        launch: how to start the folds.
-        blend: method that blends studies, as for `ensemble`.
 
     Returns:
         a report in words: scores, registered version, some tagged clips, and how to open the UI.

@@ -46,11 +46,6 @@ class Tagged:
     first: list[Tags | Span] = field(default_factory=list)
     failure: tuple[str, str] = ("", "")
 
-    @property
-    def n_tagged(self) -> int:
-        """Number of files that were tagged."""
-        return self.n_files - self.n_failed
-
     def add(self, name: str, error: str, rows: list[Tags | Span]) -> None:
         """Count a file."""
         self.n_files += 1
@@ -202,12 +197,12 @@ def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Tags 
 
 def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSettings, run_id: str) -> None:
     """Log and report the result."""
-    runs.log_metrics({"n_tagged": result.n_tagged, "n_failed": result.n_failed})
+    n_tagged = result.n_files - result.n_failed
+    runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-    descriptions.describe(
-        partial(run_descriptions.predict, input, model, result.n_files, result.n_failed, output.name, changed)
-    )
-    say(f"predict: run {run_id}: {result.n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
+    facts = input, model, result.n_files, result.n_failed, output.name, changed
+    descriptions.describe(lambda link: run_descriptions.predict(*facts, link))
+    say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
     if result.n_failed:
         name, error = result.failure
         say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")

@@ -58,7 +58,7 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
         source: the dataset options.
         config: the settings.
         fold: a fold that must exist.
-        quiet: do not print a summary.
+        quiet: print no summary.
 
     Raises:
         DataError: the dataset has problems.
@@ -81,12 +81,6 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAULT_LAUNCH) -> str:
     """Train one fold in a run of its own, or resume the run in which it was stopped.
-
-    Args:
-        source: the dataset.
-        config: the settings.
-        fold: number of the fold, from 0.
-        launch: how to start it.
 
     Returns:
         the run's id; that of the FINISHED run, without training, if there is one and ``launch.resume`` is set.
@@ -112,11 +106,6 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
 
     Folds that another launch of the same study trains are waited for.
 
-    Args:
-        source: the dataset.
-        config: the settings.
-        launch: how to start the folds.
-
     Returns:
         a FINISHED run of each fold, in order.
     """
@@ -134,34 +123,33 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
         descriptions.share_view(run_descriptions.experiment(view))
         run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
-        metrics = [record.run.data.metrics for record in records]
-        means = {f"mean_{name}": float(np.mean([row[name] for row in metrics])) for name in ("val_map3", "val_acc")}
+        scores = {name: [record.run.data.metrics[name] for record in records] for name in ("val_map3", "val_acc")}
+        means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items()}
         runs.log_metrics(means)
         descriptions.describe(run_descriptions.study(config, study, source.data_dir, means, view))
-        say(f"study {study} ({config.model}) has all {config.n_folds} folds: mean val_map3 "
-            f"{means['mean_val_map3']:.4f}, mean val_acc {means['mean_val_acc']:.4f}")  # fmt: skip
+        text = ", ".join(f"{name.replace('_', ' ', 1)} {mean:.4f}" for name, mean in means.items())
+        say(f"study {study} ({config.model}) has all {config.n_folds} folds: {text}")
         return records
 
 
 def _train_missing(source: Source, dataset: Dataset, launch: Launch) -> dict[int, str]:
     """Train the folds that no other launch trains, until all are FINISHED; return the run ids by fold."""
     run_ids: dict[int, str] = {}
-    while missing := [fold for fold in range(dataset.config.n_folds) if fold not in run_ids]:
+    while missing := set(range(dataset.config.n_folds)) - run_ids.keys():
         finished = newest_per_fold(finished_folds(dataset.study))
-        for fold in missing:
-            if fold in finished:
-                run_ids[fold] = finished[fold].run_id
-                remove_finished(run_ids[fold])
-                say(f"fold {fold}: run {run_ids[fold]} is FINISHED and is not trained again")
-        missing = [fold for fold in missing if fold not in run_ids]
-        taken = [fold for fold in missing if ownership.running_elsewhere(dataset.study, fold)]
-        if free := [fold for fold in missing if fold not in taken]:
+        for fold in sorted(missing & finished.keys()):
+            run_ids[fold] = finished[fold].run_id
+            remove_finished(run_ids[fold])
+            say(f"fold {fold}: run {run_ids[fold]} is FINISHED and is not trained again")
+        missing -= run_ids.keys()
+        taken = {fold for fold in missing if ownership.running_elsewhere(dataset.study, fold)}
+        if free := sorted(missing - taken):
             trained = _train_folds(source, dataset, free, launch)
             run_ids |= trained
             if not trained:
                 time.sleep(POLL_SECONDS)
         elif taken:
-            _wait_for(dataset.study, taken)
+            _wait_for(dataset.study, sorted(taken))
     return run_ids
 
 
@@ -192,13 +180,8 @@ def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Lau
 def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: int) -> int:
     """Return how many folds are trained at the same time on this machine.
 
-    ``auto`` is one fold for every `n_threads` cores, or one alone if a fold takes less than about a minute.
-
-    Args:
-        parallel_folds: a number, or ``auto``.
-        config: settings of the folds.
-        n_folds: number of folds to train.
-        n_clips: number of training clips of a fold.
+    ``auto`` is one fold for every `n_threads` cores, or one alone if a fold, of `n_clips` training clips, takes less
+    than about a minute.
     """
     samples = n_clips * config.max_epochs * config.audio_length
     if parallel_folds == "auto" and samples < SAMPLES_WORTH_A_PROCESS:
@@ -209,9 +192,8 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
 def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
     """Train a fold in another process, maybe on another machine, whose dataset must be the same."""
     if not source.data_dir.is_dir():
-        raise DataError(
-            f"{source.data_dir}: no such folder there; the dataset must be under the same path on each node"
-        )
+        advice = "the dataset must be under the same path on each node"
+        raise DataError(f"{source.data_dir}: no such folder there; {advice}")
     dataset = _read_once(source, config)
     if dataset.study != study:
         raise DataError(
@@ -242,18 +224,14 @@ def _train_unless_taken(
 def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: bool) -> str:
     """Train a fold in the open run, or in the one in which it was stopped, and upload it; return the run's id.
 
-    Args:
-        dataset, fold, source, launch: as for `train_fold`.
-        repeat: train the fold even if it has a FINISHED run.
+    A fold with a FINISHED run is trained only if `repeat` is set.
     """
     with _claimed_run(dataset, fold, launch.resume, repeat) as folder:
         facts = _log_facts(dataset, fold, source)
+        live = LiveMetrics(folder, launch.checkpoint_to == "server")
         try:
             if not folder.has_results:
-                with (
-                    LiveMetrics(folder, launch.checkpoint_to == "server") as live,
-                    tempfile.TemporaryDirectory(prefix="fsat-") as name,
-                ):
+                with live, tempfile.TemporaryDirectory(prefix="fsat-") as name:
                     result = training.train_fold(dataset, fold, Path(name), live.epoch, folder.checkpoint)
                     _store_results(dataset, fold, result, facts, folder)
             ownership.confirm_owner(folder.run_id)
@@ -272,11 +250,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
 
 @contextmanager
 def _claimed_run(dataset: Dataset, fold: int, resume: bool, repeat: bool) -> Iterator[RunFolder]:
-    """Claim a fold and open the run to train it in: the last stopped one that can be resumed, or the open one.
-
-    Yields:
-        the run's folder.
-    """
+    """Claim a fold, open the run to train it in (the last stopped one, or the open one), and yield its folder."""
     run_id, study = runs.active_run_id(), dataset.study
     key = Fold(address(), runs.experiment_id(), study, fold)
     with ownership.claimed(run_id, key), ExitStack() as stack:
@@ -299,12 +273,8 @@ def _find_resumable(study: str, fold: int) -> str | None:
     """Return the last stopped run of a fold with results or a checkpoint, on this machine or on the server."""
     for run in ownership.stopped_runs(study, fold):
         folder, remote = RunFolder.of(run.info.run_id), ServerCheckpoint.from_tags(run.data.tags)
-        if folder.has_results:
-            return folder.run_id
-        n_epochs = count_epochs(folder.checkpoint)
-        if remote and remote.n_epochs > n_epochs and remote.download(folder):
-            return folder.run_id
-        if n_epochs:
+        n_epochs = 0 if folder.has_results else count_epochs(folder.checkpoint)
+        if folder.has_results or (remote and remote.n_epochs > n_epochs and remote.download(folder)) or n_epochs:
             return folder.run_id
         folder.remove_if_empty()  # killed before its first epoch ended
     return None
@@ -313,22 +283,21 @@ def _find_resumable(study: str, fold: int) -> str | None:
 def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
     config, splits = dataset.config, training.assign_splits(dataset, fold)
-    tags = {
-        "study": dataset.study, "fold": fold, "model": config.model, "folds": config.folds,
-        "precision": config.precision, "selected_on": config.selected_on, "on_bad_clip": source.on_bad_clip,
-    }  # fmt: skip
+    names = ("model", "folds", "precision", "selected_on")
+    tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
+    tags["on_bad_clip"] = source.on_bad_clip
     runs.set_tags(tags)
-    params = {
-        **config.to_dict(), "fold": fold, "dataset_digest": dataset.manifest.digest,
-        "n_train": int((splits == "train").sum()), "n_val": int((dataset.folds == fold).sum()),
-    }  # fmt: skip
+    n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())
+    counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
+    params = {**config.to_dict(), "fold": fold, **counts}
     runs.log_params(params)
     runs.log_dataset(dataset.manifest)
     descriptions.give_colour(dataset.study)
     if missing := training.labels_without_clips(dataset, splits):
-        say(f"warning: fold {fold}: no clip that it trains on is labelled {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}, with labels_run_id={config.labels_run_id}, "
-            f"unverified_weight={config.unverified_weight} and holdout={config.holdout}")  # fmt: skip
+        labels = ", ".join([*missing[:5], "..."] if len(missing) > 5 else missing)
+        settings = f"labels_run_id={config.labels_run_id}, unverified_weight={config.unverified_weight}"
+        reason = f"with {settings} and holdout={config.holdout}"
+        say(f"warning: fold {fold}: no clip that it trains on is labelled {labels}, {reason}")
     tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
     facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
     descriptions.describe(_description(facts, {}))
@@ -353,16 +322,12 @@ def _store_results(
     final = {"best_epoch": result.best_epoch, **result.scores, "train_seconds": result.seconds}
     last = {"step": len(result.history), "timestamp": runs.now()}
     points += [{"key": key, "value": value, **last} for key, value in final.items()]
-    manifest, config = dataset.manifest, dataset.config
-    predictions = Predictions(
-        result.train, result.test, clip_table(manifest.train, result.splits, manifest.test),
-        submission(manifest.test["fname"].tolist(), result.test, dataset.labels),
-    )  # fmt: skip
+    train, test = dataset.manifest.train, dataset.manifest.test
+    table = submission(test["fname"].tolist(), result.test, dataset.labels)
+    predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)
     with folder.new_results(points, _description(facts, final)) as artifacts:
-        write_artifacts(
-            artifacts, config.to_dict(), dataset.labels, predictions, result.folder / training.WEIGHTS, result.summary,
-            result.folder / "tensorboard",
-        )  # fmt: skip
+        files = result.folder / training.WEIGHTS, result.summary, result.folder / "tensorboard"
+        write_artifacts(artifacts, dataset.config.to_dict(), dataset.labels, predictions, *files)
         _plot(dataset, fold, result, artifacts / PLOTS)
         write_checksums(artifacts)
 
@@ -380,9 +345,6 @@ def _summarise(dataset: Dataset, fold: int, folder: RunFolder) -> str:
     """Return the scores of a trained fold in one line."""
     scores = {point["key"]: point["value"] for point in folder.metrics()}
     chosen = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[dataset.config.checkpoint]
-    verified = scores.get("val_map3_verified")
-    return (
-        f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}, "
-        f"val_map3 {scores['val_map3']:.4f}, val_acc {scores['val_acc']:.4f}"
-        + (f", val_map3 on verified clips {verified:.4f}" if verified is not None else "")
-    )
+    names = {"val_map3": "val_map3", "val_acc": "val_acc", "val_map3_verified": "val_map3 on verified clips"}
+    text = "".join(f", {words} {scores[name]:.4f}" for name, words in names.items() if name in scores)
+    return f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}{text}"

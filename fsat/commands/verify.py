@@ -54,10 +54,9 @@ TOO_FEW_VERIFIED = (
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of `verify`.
+    """Result of `verify`; `run_id` is for ``labels_run_id``.
 
     Attributes:
-        run_id: its run, for ``labels_run_id``.
         table: ``fname,label,new_label,score,decision`` of every training clip.
         counts: number of clips by decision.
         wrong_share: estimated share of wrong labels among the unverified ones.
@@ -73,13 +72,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of label noise.
-
-    Attributes:
-        share: share of wrong labels among the unverified ones.
-        power: exponent that sharpens the scores, 1 for unchanged scores.
-        warning: as in `Verified`.
-    """
+    """Estimated share of wrong labels; the scores are to be sharpened to `power`; `warning` as in `Verified`."""
 
     share: float
     power: float = 1.0
@@ -89,9 +82,7 @@ class Estimate:
 def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds: Thresholds | None = None) -> Verified:
     """Accept, replace or drop the labels of unverified clips, and log the decisions.
 
-    Args:
-        run_ids, studies: as for `ensemble`; several studies are blended by geometric mean.
-        thresholds: probabilities that decide.
+    Several studies are blended by geometric mean.
 
     Raises:
         RunError: runs are missing, unfinished, or do not belong together, a clip has no out-of-fold prediction, or
@@ -119,10 +110,10 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     verified = (clips["manually_verified"] == "1").to_numpy()
     if not blend.covered.all():
         missing = clips["fname"].to_numpy()[~blend.covered]
+        n_missing = f"{len(missing)} of {count(len(clips), 'training clip')}"
         raise RunError(
-            f"{len(missing)} of {count(len(clips), 'training clip')} have no out-of-fold prediction of every study, "
-            f"first {missing[0]}; expected complete studies that share their clips: train the missing folds with "
-            "cross_validate"
+            f"{n_missing} have no out-of-fold prediction of every study, first {missing[0]}; expected complete studies "
+            "that share their clips: train the missing folds with cross_validate"
         )
     if verified.all():
         raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
@@ -152,14 +143,12 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
         return Estimate(share, warning=NO_BETTER_THAN_CHANCE)
     differs = guesses.guess != targets
     least, n_verified, n_differs = least_wrong(differs, verified), int(verified.sum()), int(differs[~verified].sum())
-    evidence = (
-        f"the best guess differs from {n_differs} of {count(np.sum(~verified), 'unverified label')} and from "
-        f"{np.sum(differs[verified])} of {n_verified} verified ones"
-    )
+    of_unverified = f"{n_differs} of {count(np.sum(~verified), 'unverified label')}"
+    of_verified = f"{np.sum(differs[verified])} of {n_verified} verified ones"
+    evidence = f"the best guess differs from {of_unverified} and from {of_verified}"
     if least > 2 * share:
-        evidence += (
-            f", so that {least:.0%} or more of the unverified are likely wrong; their probabilities say {share:.0%}"
-        )
+        likely = f"{least:.0%} or more of the unverified are likely wrong"
+        evidence += f", so that {likely}; their probabilities say {share:.0%}"
         if share <= NONE_WRONG and n_verified >= FEWEST_VERIFIED:
             again, power = _sharpened_share(scores, targets, verified)
             if 2 * again >= least:
@@ -207,9 +196,8 @@ def _log(
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
     facts = (round_number, studies, counts, found.share, found.warning, run_id)
     descriptions.describe(lambda run_link: run_descriptions.verify(*facts, run_link))
-    say(
-        f"verify: run {run_id}: round {round_number}, of {count(len(table) - counts['verified'], 'unverified label')}, "
-        f"about {found.share:.0%} of them wrong, {counts['accept']} are accepted, {counts['relabel']} replaced, "
-        f"{counts['drop']} dropped, {counts['keep']} left unchanged"
-    )
+    unverified = f"{count(len(table) - counts['verified'], 'unverified label')}, about {found.share:.0%} of them wrong"
+    words = {"accept": "are accepted", "relabel": "replaced", "drop": "dropped", "keep": "left unchanged"}
+    decisions = ", ".join(f"{counts[name]} {text}" for name, text in words.items())
+    say(f"verify: run {run_id}: round {round_number}, of {unverified}, {decisions}")
     return Verified(run_id, table, counts, found.share, found.warning)
