@@ -94,24 +94,15 @@ EVERYWHERE = {name: value for name, value in OTHER_VALUES.items() if name not in
 """Values that every model takes, all at once."""
 
 
-def test_defaults_are_the_notebooks_first_model() -> None:
+def test_defaults_and_presets_are_the_notebooks() -> None:
     config = Config()
-    assert config.model == "conv1d"
-    assert (config.sampling_rate, config.audio_duration, config.n_folds) == (16000, 2, 10)
+    assert (config.model, config.sampling_rate, config.audio_duration, config.n_folds) == ("conv1d", 16000, 2, 10)
     assert (config.learning_rate, config.max_epochs, config.n_mfcc) == (0.001, 50, 20)
     assert (config.batch_size, config.patience, config.seed) == (64, 5, 1001)
-    assert not config.use_mfcc
-    assert config.audio_length == 32000
-    assert config.dim == (32000, 1)
-
-
-def test_presets_are_the_notebooks_configurations() -> None:
-    assert Config.resolve({}, "conv1d") == Config()
+    assert Config.resolve({}, "conv1d") == config
     assert Config.resolve({}, "conv2d_mfcc") == Config(model="conv2d_mfcc", sampling_rate=44100, n_mfcc=40)
-    quick = Config.resolve({}, "quick")
-    assert (quick.sampling_rate, quick.audio_duration, quick.n_folds, quick.max_epochs) == (100, 1, 2, 1)
-    assert quick.model == "dummy1d"
-    assert quick.dim == (100, 1)
+    quick = Config(model="dummy1d", sampling_rate=100, audio_duration=1, n_folds=2, max_epochs=1)
+    assert Config.resolve({}, "quick") == quick
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -121,61 +112,39 @@ def test_every_preset_makes_a_config(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "duration", "n_mfcc", "dim"),
+    ("model", "rate", "duration", "n_mfcc", "hop", "dim"),
     [
-        (44100, 2.0, 40, (40, 173, 1)),  # the notebook's
-        (16000, 2.0, 20, (20, 63, 1)),
-        (16000, 1.0, 16, (16, 32, 1)),
-        (44100, 0.5, 128, (128, 44, 1)),  # 22050 samples: 43 hops and a bit
-        (512, 16.0, 20, (20, 17, 1)),
+        ("conv1d", 16000, 2.0, 20, 512, (32000, 1)),
+        ("dummy1d", 44100, 0.3, 20, 512, (13230, 1)),
+        ("dummy1d", 100, 0.016, 20, 512, (2, 1)),
+        ("dummy1d", 1, 0.01, 20, 512, (1, 1)),
+        ("conv2d_mfcc", 44100, 2.0, 40, 512, (40, 173, 1)),  # the notebook's
+        ("conv2d_mfcc", 16000, 1.0, 16, 512, (16, 32, 1)),
+        ("conv2d_mfcc", 44100, 0.5, 128, 512, (128, 44, 1)),  # 22050 samples: 43 hops and a bit
+        ("conv2d_mfcc", 512, 16.0, 20, 512, (20, 17, 1)),
+        ("cnn_logmel", 32000, 4.0, 20, 512, (251, 64, 1)),
+        ("cnn_logmel", 8000, 0.5, 20, 128, (32, 64, 1)),
+        ("cnn_logmel", 44100, 1.0, 20, 706, (63, 64, 1)),  # of 705.6
+        ("cnn_logmel", 22050, 1.0, 20, 353, (63, 64, 1)),  # of 352.8
+        ("cnn_logmel", 10, 1.6, 20, 1, (17, 64, 1)),
     ],
 )
-def test_mfcc_shape(rate: int, duration: float, n_mfcc: int, dim: tuple[int, ...]) -> None:
-    config = Config(model="conv2d_mfcc", sampling_rate=rate, audio_duration=duration, n_mfcc=n_mfcc)
-    assert config.use_mfcc
-    assert config.dim == dim
-    assert config.n_frames == dim[1]
-
-
-@pytest.mark.parametrize(
-    ("rate", "duration", "hop", "dim"),
-    [
-        (32000, 4.0, 512, (251, 64, 1)),
-        (8000, 0.5, 128, (32, 64, 1)),
-        (44100, 1.0, 706, (63, 64, 1)),  # of 705.6
-        (22050, 1.0, 353, (63, 64, 1)),  # of 352.8
-        (10, 1.6, 1, (17, 64, 1)),
-    ],
-)
-def test_spectrogram_shape(rate: int, duration: float, hop: int, dim: tuple[int, ...]) -> None:
-    config = Config(model="cnn_logmel", sampling_rate=rate, audio_duration=duration)
-    assert (config.features, config.use_logmel, config.use_mfcc) == ("logmel", True, False)
-    assert config.hop_length == hop
-    assert config.dim == dim
-    assert config.n_frames == dim[0]
-    assert replace(config, n_mels=40).dim == (dim[0], 40, 1)
-
-
-def test_features_follow_from_the_model() -> None:
-    assert Config().features == Config(model="dummy1d").features == "waveform"
-    mfcc = Config(model="conv2d_mfcc")
-    assert (mfcc.features, mfcc.use_logmel, mfcc.hop_length) == ("mfcc", False, 512)
-
-
-@pytest.mark.parametrize(
-    ("rate", "duration", "samples"), [(16000, 2.0, 32000), (44100, 0.3, 13230), (100, 0.016, 2), (1, 0.01, 1)]
-)
-def test_audio_length_is_in_samples(rate: int, duration: float, samples: int) -> None:
-    assert Config(model="dummy1d", sampling_rate=rate, audio_duration=duration).audio_length == samples
-
-
-def test_choosing_a_model_chooses_its_preset() -> None:
-    assert Config.resolve({"model": "conv2d_mfcc"}) == Config.resolve({}, "conv2d_mfcc")
-    assert Config.resolve({"model": "conv1d"}) == Config()
-    assert Config.resolve({}) == Config()
+def test_shape_of_the_input(model: str, rate: int, duration: float, n_mfcc: int, hop: int, dim: tuple) -> None:
+    config = Config(model=model, sampling_rate=rate, audio_duration=duration, n_mfcc=n_mfcc)
+    assert (config.hop_length, config.dim) == (hop, dim)
+    features = {"conv2d_mfcc": "mfcc", "cnn_logmel": "logmel"}.get(model, "waveform")
+    assert (config.features, config.use_mfcc, config.use_logmel) == (features, features == "mfcc", features == "logmel")
+    if features == "waveform":
+        assert config.audio_length == dim[0]
+    else:
+        assert config.n_frames == dim[1 if config.use_mfcc else 0]
+    if config.use_logmel:
+        assert replace(config, n_mels=40).dim == (dim[0], 40, 1)
 
 
 def test_options_go_before_presets() -> None:
+    assert Config.resolve({}) == Config.resolve({"model": "conv1d"}) == Config()
+    assert Config.resolve({"model": "conv2d_mfcc"}) == Config.resolve({}, "conv2d_mfcc")  # the model's preset
     config = Config.resolve({"model": "conv2d_mfcc", "sampling_rate": 22050, "n_mfcc": None, "seed": "3"})
     assert (config.sampling_rate, config.n_mfcc, config.seed) == (22050, 40, 3)
     config = Config.resolve({"max_epochs": 9}, "quick")
@@ -191,20 +160,13 @@ def test_options_go_before_presets() -> None:
         ({}, "slow", f"preset=slow: expected {MODELS_LISTED}, conv1d_fsat, conv2d_mfcc_fsat, quick"),
         ({"model": "quick"}, None, f"model=quick: expected {MODELS_LISTED}"),
         ({"model": "conv9"}, "quick", f"model=conv9: expected {MODELS_LISTED}"),
+        ({"learning_rat": 0.1}, None, f"learning_rat: unknown setting; expected one of {', '.join(FIELDS)}"),
     ],
 )
-def test_unknown_models_and_presets(options: dict, preset: str | None, line: str) -> None:
+def test_unknown_models_presets_and_settings(options: dict, preset: str | None, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.resolve(options, preset)
     assert one_line(caught.value) == line
-
-
-def test_unknown_setting() -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config.from_mapping({"learning_rat": 0.1, "seed": 1})
-    line = one_line(caught.value)
-    assert line.startswith("learning_rat: unknown setting; expected one of model, sampling_rate, ")
-    assert all(spec.name in line for spec in fields(Config))
 
 
 def refusal(**settings: Any) -> str:
@@ -227,38 +189,33 @@ def test_every_field_is_tested() -> None:
     assert [spec.name for spec in fields(Config)] == list(FIELDS)
 
 
-def test_a_value_of_several_lines_is_refused_in_one_line() -> None:
-    assert "conv1d\\nand more" in refusal(model="conv1d\nand more")
+@pytest.mark.parametrize(
+    ("settings", "given", "least", "advice"),
+    [
+        ({"sampling_rate": 100, "audio_duration": 1}, "100 samples (sampling_rate=100 Hz, ", 1616, 16.16),
+        ({"audio_duration": 0.1}, "1600 samples (sampling_rate=16000 Hz, ", 1616, 0.101),
+        ({"model": "conv2d_mfcc", "audio_duration": 0.4}, "6400 samples (sampling_rate=16000 Hz, ", 7680, 0.48),
+        ({"model": "cnn_logmel", "audio_duration": 0.2}, "3200 samples (sampling_rate=16000 Hz, ", 3840, 0.24),
+    ],
+)
+def test_clips_too_short_for_a_model(settings: dict, given: str, least: int, advice: float) -> None:
+    line = f"{settings.get('model', 'conv1d')} cannot take {given}audio_duration={settings['audio_duration']:g} s)"
+    needed = f"it needs at least {least} samples, that is audio_duration={advice:g} at this rate"
+    assert refusal(**settings) == f"{line}: {needed}"
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (
-            {"sampling_rate": 100, "audio_duration": 1},
-            "conv1d cannot take 100 samples (sampling_rate=100 Hz, audio_duration=1 s): it needs at least 1616 "
-            "samples, that is audio_duration=16.16 at this rate",
-        ),
-        (
-            {"audio_duration": 0.1},
-            "conv1d cannot take 1600 samples (sampling_rate=16000 Hz, audio_duration=0.1 s): it needs at least 1616 "
-            "samples, that is audio_duration=0.101 at this rate",
-        ),
-        (
-            {"model": "conv2d_mfcc", "audio_duration": 0.4},
-            "conv2d_mfcc cannot take 6400 samples (sampling_rate=16000 Hz, audio_duration=0.4 s): it needs at least "
-            "7680 samples, that is audio_duration=0.48 at this rate",
-        ),
-        (
-            {"model": "cnn_logmel", "audio_duration": 0.2},
-            "cnn_logmel cannot take 3200 samples (sampling_rate=16000 Hz, audio_duration=0.2 s): it needs at least "
-            "3840 samples, that is audio_duration=0.24 at this rate",
-        ),
         ({"model": "conv2d_mfcc", "n_mfcc": 15}, "n_mfcc=15: conv2d_mfcc needs at least 16 MFCC; raise n_mfcc"),
+        ({"checkpoint": "last", "holdout": 0.2}, "holdout=0.2: checkpoint=last selects no epoch"),
+        ({"checkpoint": "average", "holdout": 0.2}, "holdout=0.2: checkpoint=average selects no epoch"),
+        ({"model": "conv1d\nand more"}, "model=conv1d\\nand more: expected one of"),
+        *(({name: OTHER_VALUES[name]}, "conv1d does not take it, only models on log-mel") for name in SPECTROGRAM_ONLY),
     ],
 )
-def test_what_a_model_cannot_take(settings: dict, line: str) -> None:
-    assert refusal(**settings) == line
+def test_settings_that_do_not_go_together(settings: dict, line: str) -> None:
+    assert line in refusal(**settings)
 
 
 @pytest.mark.parametrize("model", ["conv1d", "conv2d_mfcc", "cnn_logmel"])
@@ -329,6 +286,9 @@ IN_USE = {
 }
 
 
+UNUSED = ("n_mfcc", "n_mels", "average_last", "lq", "bootstrap")
+
+
 @pytest.mark.parametrize("name", list(OTHER_VALUES))
 def test_study_changes_with_every_setting(name: str) -> None:
     config = replace(SETTLED, **IN_USE.get(name, {}))
@@ -340,16 +300,16 @@ def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
         study_id(Config(), "d", ["a"])
 
 
-@pytest.mark.parametrize("model", ["dummy1d", "conv1d"])
-@pytest.mark.parametrize("name", ["n_mfcc", "n_mels", "average_last", "lq", "bootstrap"])
-def test_study_does_not_change_with_a_setting_that_changes_no_prediction(model: str, name: str) -> None:
-    config = Config(model=model, precision="float32")
-    assert study_id(replace(config, **{name: OTHER_VALUES[name]}), "d", ["a"]) == study_id(config, "d", ["a"])
-
-
-def test_patience_is_of_no_importance_where_nothing_is_chosen() -> None:
-    config = replace(SETTLED, checkpoint="last")
-    assert study_id(replace(config, patience=9), "d", ["a"]) == study_id(config, "d", ["a"])
+@pytest.mark.parametrize(
+    ("unused", "settings"),
+    [
+        *((name, {"model": model}) for model in ("dummy1d", "conv1d") for name in UNUSED),
+        ("patience", {"checkpoint": "last"}),
+    ],
+)
+def test_study_does_not_change_with_a_setting_that_changes_no_prediction(unused: str, settings: dict) -> None:
+    config = replace(SETTLED, **settings)
+    assert study_id(replace(config, **{unused: OTHER_VALUES[unused]}), "d", ["a"]) == study_id(config, "d", ["a"])
 
 
 @pytest.mark.parametrize(
@@ -365,9 +325,11 @@ def test_weight_of_unverified_clips_by_epoch(text: str, weights: dict[int, float
     assert {epoch: pytest.approx(config.unverified_weight_at(epoch)) for epoch in weights} == weights
 
 
-def test_the_same_weight_is_the_same_study_however_it_is_written() -> None:
+def test_equal_values_are_equal_however_they_are_written() -> None:
     assert {Config(unverified_weight=text) for text in ("1", "1.0", " 1", "1e0")} == {Config()}
     assert Config(unverified_weight="0:1.0, 30:0.20") == Config(unverified_weight="0:1,30:0.2")
+    assert Config(labels_run_id=" 0123ABCDEF ") == Config(labels_run_id="0123abcdef")
+    assert Config(labels_run_id="None") == Config()
 
 
 @pytest.mark.parametrize("text", ["0.1234567", "0:1,1234567:0.5", "0:1e-07,9:12345678", "0:0.3333333333333333,5:0"])
@@ -379,26 +341,9 @@ def test_weights_of_many_digits_are_kept(text: str) -> None:
     assert config.unverified_weight_at(10**9) == float(last)
 
 
-def test_the_id_of_a_run_is_the_same_however_it_is_written() -> None:
-    assert Config(labels_run_id=" 0123ABCDEF ") == Config(labels_run_id="0123abcdef")
-    assert Config(labels_run_id="None") == Config()
-
-
-@pytest.mark.parametrize("name", SPECTROGRAM_ONLY)
-def test_what_only_models_on_spectrograms_take(name: str) -> None:
-    line = refusal(**{name: OTHER_VALUES[name]})
-    assert "conv1d does not take it, only models on log-mel spectrograms do" in line
-
-
 def test_crops_for_prediction_are_not_shorter_than_those_of_training() -> None:
     frames = [Config(model="cnn_logmel", audio_duration=2, eval_duration=s).eval_frames for s in (0, 1.5, 2, 10)]
     assert frames == [126, 126, 126, 626]
-
-
-@pytest.mark.parametrize("checkpoint", ["last", "average"])
-def test_holdout_is_for_choosing_an_epoch(checkpoint: str) -> None:
-    with pytest.raises(ConfigError, match=f"checkpoint={checkpoint} selects no epoch"):
-        Config(checkpoint=checkpoint, holdout=0.2)
 
 
 def test_what_the_weights_were_chosen_on() -> None:
@@ -418,22 +363,13 @@ def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.Mo
     assert study_id(config, "digest", ["a", "b"]) != study
 
 
-def test_study_is_that_of_the_values_and_not_of_how_they_were_given() -> None:
+def test_study_is_that_of_the_values_and_nothing_heavy_is_imported() -> None:
     study = study_id(SETTLED, "d", ("a", "b"))
     assert re.fullmatch(r"[0-9a-f]{8,16}", study)
-    code = (
-        "from fsat.config import Config; from fsat.study import study_id; "
-        "print(study_id(Config(precision='float32'), 'd', ['a', 'b']))"
-    )
-    assert run_python(code, PYTHONHASHSEED="1").stdout.strip() == study
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    environment["PYTHONPATH"] = ":".join(sys.path)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-
-
-def test_facts_import_nothing_heavy() -> None:
-    code = "import sys, fsat.config, fsat.text, fsat.errors; print(*{m.split('.')[0] for m in sys.modules})"
-    result = run_python(code)
-    assert not {"numpy", "pandas", "tensorflow", "keras", "librosa", "mlflow", "soundfile"} & set(result.stdout.split())
+    code = "import sys, fsat.text, fsat.errors; from fsat.config import Config; from fsat.study import study_id; "
+    code += "print(study_id(Config(precision='float32'), 'd', ['a', 'b']), *{m.split('.')[0] for m in sys.modules})"
+    environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    same, *modules = result.stdout.split()
+    assert same == study
+    assert not {"numpy", "pandas", "tensorflow", "keras", "librosa", "mlflow", "soundfile"} & set(modules)
