@@ -5,7 +5,7 @@ A label is a word without white space, because a submission separates a clip's l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from fsat.errors import printable
@@ -36,21 +36,16 @@ def why_not_a_label(label: str) -> str:
     return ""
 
 
-def join_labels(labels: Sequence[str]) -> str:
-    """Return the labels of one clip, best first, in the form of a submission."""
-    return " ".join(labels)
-
-
 def code(value: object, limit: int = VALUE_LIMIT) -> str:
     """Return a user's value as Markdown code on one line."""
-    text = printable(value).replace("`", "'")
-    return f"`{text if len(text) <= limit else text[: limit - 1] + '…'}`"
+    text = short(value, limit).replace("`", "'")
+    return f"`{text}`"
 
 
-def short(value: object) -> str:
+def short(value: object, limit: int = NAME_LIMIT) -> str:
     """Return a user's value, shortened for the name of a run."""
     text = printable(value)
-    return text if len(text) <= NAME_LIMIT else text[: NAME_LIMIT - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def dataset_name(data_dir: Path | str) -> str:

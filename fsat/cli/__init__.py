@@ -36,9 +36,8 @@ def cli() -> None:
     """Tag sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow."""
 
 
-for command in (main_command, eda, train_fold, cross_validate, ensemble, verify, predict, export, app):
-    cli.add_command(command)
-for command in (sync, score, sample, download, cache):
+STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)
+for command in (*STEPS, predict, export, app, sync, score, sample, download, cache):
     cli.add_command(command)
 
 
@@ -82,10 +81,9 @@ def _run(arguments: list[str]) -> int:
         return _fail(message, error.exit_code)
     except DataError as error:
         lines = listed(error.problems)
-        for line in lines[:PROBLEMS_SHOWN]:
+        rest = [f"... and {len(lines) - PROBLEMS_SHOWN} more"] if len(lines) > PROBLEMS_SHOWN else []
+        for line in [*lines[:PROBLEMS_SHOWN], *rest]:
             print(f"  {line}", file=sys.stderr)
-        if len(lines) > PROBLEMS_SHOWN:
-            print(f"  ... and {len(lines) - PROBLEMS_SHOWN} more", file=sys.stderr)
         return _fail(str(error), 1)
     except FsatError as error:
         return _fail(str(error), 1)

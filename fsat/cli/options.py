@@ -31,8 +31,7 @@ option = partial(click.option, show_default=True)
 
 def options_of(kind: type, without: tuple[str, ...] = ()) -> Callable:
     """Return a decorator that adds an option for each field of a dataclass, except those named in `without`."""
-    specs = [spec for spec in fields(kind) if spec.metadata and spec.name not in without]
-    return _decorator(*(_option(spec, f"[default: {_shown(spec)}]") for spec in specs))
+    return _decorator(*(_option(spec) for spec in fields(kind) if spec.metadata and spec.name not in without))
 
 
 def read_options(kind: Callable[..., Kind], options: dict[str, Any], **others: Any) -> Kind:
@@ -47,19 +46,16 @@ def read_options(kind: Callable[..., Kind], options: dict[str, Any], **others: A
 def config_options(command: Callable) -> Callable:
     """Add an option for each setting, and `--preset`."""
     help = f"Set of defaults, by default that of the model: {', '.join(PRESETS)}."
-    options = [_option(spec, f"[default: {_shown(spec)}, or the preset's]") for spec in fields(Config)]
+    options = [_option(spec, ", or the preset's") for spec in fields(Config)]
     return _decorator(click.option("--preset", metavar="WORD", help=help), *options)(command)
 
 
-def _option(spec: Field[Any], default: str) -> Callable:
+def _option(spec: Field[Any], or_else: str = "") -> Callable:
+    """Return the option of a field; `or_else` follows its default in the help."""
     name, metadata = option_name(spec), spec.metadata
     metavar = metadata["metavar"] or "|".join(metadata["choices"]) or METAVARS[str(spec.type)]
-    return click.option(f"--{name}", name, metavar=metavar, help=f"{metadata['help']} {default}")
-
-
-def _shown(spec: Field[Any]) -> str:
-    default = spec.metadata["shown"] or spec.default
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    default = metadata["shown"] or (str(spec.default).lower() if spec.type == "bool" else spec.default)
+    return click.option(f"--{name}", name, metavar=metavar, help=f"{metadata['help']} [default: {default}{or_else}]")
 
 
 def _decorator(*options: Callable) -> Callable:

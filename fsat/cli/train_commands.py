@@ -7,32 +7,19 @@ from typing import Any
 
 import click
 
-from fsat.cli.options import (
-    blend_options,
-    cluster_options,
-    config_options,
-    option,
-    options_of,
-    read_config,
-    read_launch,
-    read_options,
-    read_source,
-    read_words,
-    run_options,
-    source_options,
-)
+from fsat.cli import options as shared
 from fsat.options import Launch, Thresholds
 from fsat.presets import PRESETS
 
 
 @click.command("main")
-@source_options
+@shared.source_options
 @click.option("--models", metavar="A,B,...", help="Models to train. [default: the preset's, else dummy1d,conv1d]")
-@options_of(Launch)
-@cluster_options
-@blend_options
-@option("--output", default="tags.csv", metavar="FILE", help="Tags of the test clips, as CSV.")
-@config_options
+@shared.options_of(Launch)
+@shared.cluster_options
+@shared.blend_options
+@shared.option("--output", default="tags.csv", metavar="FILE", help="Tags of the test clips, as CSV.")
+@shared.config_options
 def main_command(models: str | None, output: str, **options: Any) -> None:
     """Run all steps: eda, training, ensemble and tags.
 
@@ -40,10 +27,10 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
     """
     if models is None:
         models = options["model"] or PRESETS.get(options["preset"] or "", {}).get("model", "dummy1d,conv1d")
-    names = read_words("models", models)
-    launch = read_launch(options)
-    configs = [read_config(options, model=name) for name in dict.fromkeys(names)]
-    source = read_source(options)
+    names = shared.read_words("models", models)
+    launch = shared.read_launch(options)
+    configs = [shared.read_config(options, model=name) for name in dict.fromkeys(names)]
+    source = shared.read_source(options)
     from fsat.commands.main import main
 
     arguments = options["register_as"], options["promote"], Path(output), launch, options["blend"]
@@ -51,13 +38,13 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
 
 
 @click.command()
-@source_options
+@shared.source_options
 def eda(**options: Any) -> None:
     """Write a page of a dataset's classes, sounds and faults.
 
     Prints the run id; eda.html of the run has waveforms, lengths, and all faults of the clips.
     """
-    source = read_source(options)
+    source = shared.read_source(options)
     from fsat.commands.eda import eda
 
     click.echo(eda(source))
@@ -65,9 +52,9 @@ def eda(**options: Any) -> None:
 
 @click.command("train_fold")
 @click.option("--fold", type=int, required=True, help="Number of the fold, from 0.")
-@source_options
-@options_of(Launch, without=("parallel_folds",))
-@config_options
+@shared.source_options
+@shared.options_of(Launch, without=("parallel_folds",))
+@shared.config_options
 def train_fold(fold: int, **options: Any) -> None:
     """Train one fold, or resume it; print its run id.
 
@@ -75,34 +62,34 @@ def train_fold(fold: int, **options: Any) -> None:
     """
     if fold < 0:
         raise click.UsageError(f"--fold {fold}: expected 0 or more")
-    launch, config = read_launch(options), read_config(options)
-    source = read_source(options)
+    launch, config = shared.read_launch(options), shared.read_config(options)
+    source = shared.read_source(options)
     from fsat.commands.train import train_fold
 
     click.echo(train_fold(source, config, fold, launch))
 
 
 @click.command("cross_validate")
-@source_options
-@options_of(Launch)
-@cluster_options
-@config_options
+@shared.source_options
+@shared.options_of(Launch)
+@shared.cluster_options
+@shared.config_options
 def cross_validate(**options: Any) -> None:
     """Train every fold of a study; print their run ids.
 
     FINISHED folds are not trained again, and interrupted ones are resumed.
     """
-    launch, config = read_launch(options), read_config(options)
-    source = read_source(options)
+    launch, config = shared.read_launch(options), shared.read_config(options)
+    source = shared.read_source(options)
     from fsat.commands.train import cross_validate
 
     click.echo(",".join(record.run_id for record in cross_validate(source, config, launch)))
 
 
 @click.command()
-@run_options
-@blend_options
-@option("--allow_incomplete", type=bool, default=False, help="Blend studies with missing folds.")
+@shared.run_options
+@shared.blend_options
+@shared.option("--allow_incomplete", type=bool, default=False, help="Blend studies with missing folds.")
 @click.option(
     "--data_dir", metavar="DIR", help="Folder of the clips that report.html plays. [default: that of the training]"
 )
@@ -111,7 +98,7 @@ def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
 
     Prints out-of-fold scores; report.html of the run shows the results.
     """
-    words = read_words("run_ids", run_ids), read_words("studies", studies)
+    words = shared.read_words("run_ids", run_ids), shared.read_words("studies", studies)
     from fsat.commands.ensemble import ensemble
 
     result = ensemble(*words, **options)
@@ -123,17 +110,15 @@ def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
 
 
 @click.command()
-@run_options
-@options_of(Thresholds)
+@shared.run_options
+@shared.options_of(Thresholds)
 def verify(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """Accept, replace or drop unverified labels.
 
     Out-of-fold predictions decide. Prints the run id, a value for labels_run_id.
     """
-    words, thresholds = (
-        (read_words("run_ids", run_ids), read_words("studies", studies)),
-        read_options(Thresholds, options),
-    )
+    words = shared.read_words("run_ids", run_ids), shared.read_words("studies", studies)
+    thresholds = shared.read_options(Thresholds, options)
     from fsat.commands.verify import verify
 
     click.echo(verify(*words, thresholds).run_id)

@@ -73,12 +73,10 @@ def predict(
     Args:
         input: a file, folder, glob, list or ``-``, as for `fsat.tagging.inputs.read_input`.
         output: path of the table, whose suffix is the format; written whole at the end.
-        model: an MLflow model URI, an alias of ``models:/fsat``, or ``NAME@ALIAS``.
-        settings: options of tagging.
+        model: as for `uri_of`.
         cluster: machines to tag on; each must find the files at the same path.
         workers: number of processes on this machine, or ``auto`` for one for every `n_threads` cores.
         label_tracks: folder for an Audacity label track of each recording; requires ``settings.window``.
-        resume: whether to resume an interrupted tagging.
 
     Raises:
         DataError: the input has no files, or the output belongs to another tagging.

@@ -54,11 +54,7 @@ DEFAULT_LAUNCH = Launch()
 def prepare_dataset(source: Source, config: Config, fold: int | None = None, quiet: bool = False) -> Dataset:
     """Load a dataset with the labels of ``labels_run_id``, with the precision settled for this machine.
 
-    Args:
-        source: the dataset options.
-        config: the settings.
-        fold: a fold that must exist.
-        quiet: print no summary.
+    A given fold must exist.
 
     Raises:
         DataError: the dataset has problems.
@@ -67,16 +63,18 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
-        digest = dataset.manifest.digest
-        if labels.dataset != digest:
+        if labels.dataset != (digest := dataset.manifest.digest):
+            fault = f"its labels are of another dataset (digest {labels.dataset}) than {source.data_dir}"
             raise RunError(
-                f"labels_run_id={labels.run_id}: its labels are of another dataset (digest {labels.dataset}) than "
-                f"{source.data_dir} (digest {digest}); run verify on a study of this one"
+                f"labels_run_id={labels.run_id}: {fault} (digest {digest}); run verify on a study of this one"
             )
         dataset = dataset.relabelled(labels.new_labels, labels.certainty)
     for line in () if quiet else dataset.summary():
         say(line)
     return dataset
+
+
+_read_once = lru_cache(maxsize=1)(prepare_dataset)
 
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAULT_LAUNCH) -> str:
@@ -154,7 +152,7 @@ def _train_missing(source: Source, dataset: Dataset, launch: Launch) -> dict[int
 
 
 def _wait_for(study: str, folds: list[int]) -> None:
-    """Wait until another launch has ended one of the folds, or until it is time for the next report."""
+    """Wait until another launch has ended one of the folds, or until the next report."""
     say(f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}: trained by another launch; waiting")
     deadline = time.monotonic() + REPORT_SECONDS
     while time.monotonic() < deadline and all(ownership.running_elsewhere(study, fold) for fold in folds):
@@ -194,18 +192,11 @@ def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: run
     if not source.data_dir.is_dir():
         advice = "the dataset must be under the same path on each node"
         raise DataError(f"{source.data_dir}: no such folder there; {advice}")
-    dataset = _read_once(source, config)
+    dataset = _read_once(source, config, quiet=True)
     if dataset.study != study:
-        raise DataError(
-            f"{source.data_dir}: its clips or labels are not those of the machine that started the study (study "
-            f"{dataset.study}, expected {study}); copy the dataset anew"
-        )
+        fault = "its clips or labels are not those of the machine that started the study"
+        raise DataError(f"{source.data_dir}: {fault} (study {dataset.study}, expected {study}); copy the dataset anew")
     return _train_unless_taken(dataset, fold, source, launch, parent)
-
-
-@lru_cache(maxsize=1)
-def _read_once(source: Source, config: Config) -> Dataset:
-    return prepare_dataset(source, config, quiet=True)
 
 
 def _train_unless_taken(
@@ -239,10 +230,9 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
         except ServerUnreachable as error:
             if not folder.has_results:
                 raise
-            raise RunError(
-                f"fold {fold}: it is trained, but {str(error).partition(';')[0]}; its results are stored in "
-                f"{folder.folder}: upload them with `python -m fsat sync` when the server answers again"
-            ) from error
+            fault, place = str(error).partition(";")[0], f"its results are stored in {folder.folder}"
+            advice = "upload them with `python -m fsat sync` when the server answers again"
+            raise RunError(f"fold {fold}: it is trained, but {fault}; {place}: {advice}") from error
         say(_summarise(dataset, fold, folder))
         runs.after_finish(folder.remove)
         return folder.run_id

@@ -12,18 +12,8 @@ import pandas as pd
 
 from fsat.commands.blend_members import blend_members
 from fsat.errors import RunError, count
+from fsat.metrics import label_noise
 from fsat.metrics.blending import FEWEST_VERIFIED, clips_to_fit
-from fsat.metrics.label_noise import (
-    CLEAR,
-    DECISIONS,
-    NONE_WRONG,
-    beliefs,
-    decide,
-    least_wrong,
-    sharpened,
-    sharpness,
-    wrong_share,
-)
 from fsat.metrics.ranking import best_guesses
 from fsat.metrics.row_blocks import iter_blocks
 from fsat.options import Thresholds
@@ -138,23 +128,27 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
         verified: bool (n,), whether the label was checked by hand.
     """
     guesses, n_classes = best_guesses(scores, targets), scores.shape[1]
-    share, clear_by = wrong_share(guesses.p_label[~verified], n_classes)
-    if clear_by < CLEAR:
+    share, clear_by = label_noise.wrong_share(guesses.p_label[~verified], n_classes)
+    if clear_by < label_noise.CLEAR:
         return Estimate(share, warning=NO_BETTER_THAN_CHANCE)
     differs = guesses.guess != targets
-    least, n_verified, n_differs = least_wrong(differs, verified), int(verified.sum()), int(differs[~verified].sum())
+    least, n_verified, n_differs = (
+        label_noise.least_wrong(differs, verified),
+        int(verified.sum()),
+        int(differs[~verified].sum()),
+    )
     of_unverified = f"{n_differs} of {count(np.sum(~verified), 'unverified label')}"
     of_verified = f"{np.sum(differs[verified])} of {n_verified} verified ones"
     evidence = f"the best guess differs from {of_unverified} and from {of_verified}"
     if least > 2 * share:
         likely = f"{least:.0%} or more of the unverified are likely wrong"
         evidence += f", so that {likely}; their probabilities say {share:.0%}"
-        if share <= NONE_WRONG and n_verified >= FEWEST_VERIFIED:
+        if share <= label_noise.NONE_WRONG and n_verified >= FEWEST_VERIFIED:
             again, power = _sharpened_share(scores, targets, verified)
             if 2 * again >= least:
                 return Estimate(again, power, evidence + SHARPENED.format(share=again, power=power))
         return Estimate(share, warning=evidence + LIKELY_WRONG)
-    if share <= NONE_WRONG and n_differs and n_verified < FEWEST_VERIFIED:
+    if share <= label_noise.NONE_WRONG and n_differs and n_verified < FEWEST_VERIFIED:
         return Estimate(share, warning=evidence + TOO_FEW_VERIFIED)
     return Estimate(share)
 
@@ -162,11 +156,11 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
 def _sharpened_share(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> tuple[float, float]:
     """Return the share of wrong labels by scores sharpened to fit the verified labels, and the exponent."""
     fitted = clips_to_fit(verified)
-    power = sharpness(np.array(scores[fitted]), targets[fitted])
+    power = label_noise.sharpness(np.array(scores[fitted]), targets[fitted])
     p_label = np.empty(len(targets))
     for rows, block in iter_blocks(scores):
-        p_label[rows] = sharpened(block, power)[np.arange(len(block)), targets[rows]]
-    return wrong_share(p_label[~verified], scores.shape[1])[0], power
+        p_label[rows] = label_noise.sharpened(block, power)[np.arange(len(block)), targets[rows]]
+    return label_noise.wrong_share(p_label[~verified], scores.shape[1])[0], power
 
 
 def _decide(
@@ -176,8 +170,10 @@ def _decide(
     blocks = []
     for rows, block in iter_blocks(scores):
         labels, checked = targets[rows], verified[rows]
-        believed = beliefs(sharpened(block, found.power), labels, found.share)
-        blocks.append(decide(np.where(checked[:, np.newaxis], block, believed), labels, checked, thresholds))
+        believed = label_noise.beliefs(label_noise.sharpened(block, found.power), labels, found.share)
+        blocks.append(
+            label_noise.decide(np.where(checked[:, np.newaxis], block, believed), labels, checked, thresholds)
+        )
     return [np.concatenate(column) for column in zip(*blocks, strict=True)]
 
 
@@ -192,7 +188,7 @@ def _log(
     runs.log_params({f"{name}_at": value for name, value in vars(thresholds).items()})
     runs.log_json([member.record.run_id for member in members], "members.json")
     runs.log_table(table, TABLE)
-    counts = {name: int((table["decision"] == name).sum()) for name in DECISIONS}
+    counts = {name: int((table["decision"] == name).sum()) for name in label_noise.DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
     facts = (round_number, studies, counts, found.share, found.warning, run_id)
     descriptions.describe(lambda run_link: run_descriptions.verify(*facts, run_link))

@@ -11,7 +11,7 @@ import pandas as pd
 from fsat.data.tables import read_table, write_parts
 from fsat.errors import DataError, Problem, count
 from fsat.metrics.ranking import TOP_K, average_precision_at_k, top_k
-from fsat.text import NO_LABEL, join_labels
+from fsat.text import NO_LABEL
 
 CLIPS_AT_ONCE = 50_000
 """Number of rows of a table that are written at once."""
@@ -80,7 +80,7 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
 
 
 def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    texts = [join_labels([labels[j] for j in row]) for row in best.tolist()]
+    texts = [" ".join(labels[j] for j in row) for row in best.tolist()]
     return pd.DataFrame({"fname": list(fnames), "label": texts})
 
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TextIO
 
 from fsat.errors import ConfigError
 from fsat.files import write_whole
-from fsat.text import join_labels
 
 PARQUET_ROWS = 4096
 """Rows of a row group."""
@@ -101,7 +100,7 @@ def _to_csv(file: TextIO, rows: Rows, over_time: bool) -> None:
 def _cells(row: Tags | Span) -> tuple[str, ...]:
     name = shown(row.fname)
     if isinstance(row, Tags):
-        return name, join_labels(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error
+        return name, " ".join(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error
     start, end = ("" if time is None else f"{time:.3f}" for time in (row.start, row.end))
     return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error
 
