@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -27,9 +28,8 @@ from fsat.parallel.ray_cluster import check_installed, connected
 if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
-SETTINGS = {
-    "model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 3, "patience": 1000,
-}  # fmt: skip
+SETTINGS = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 3}
+SETTINGS["patience"] = 1000
 COUNT = """
 import sys, time, ray
 ray.init(sys.argv[1], logging_level=40)
@@ -51,12 +51,11 @@ class Nodes:
         subprocess.run([sys.executable, "-c", COUNT, self.address], env=environment, check=True, timeout=60)
 
     def _start(self, name: str, options: list[str]) -> subprocess.Popen:
-        environment = {
-            **os.environ, "FSAT_CACHE_DIR": str(self.folder / name), "RAY_health_check_period_ms": "1000",
-            "RAY_health_check_initial_delay_ms": "1000", "PYTHONPATH": "", "RAY_AUTH_MODE": "token",
-        }  # fmt: skip
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1",
-                   "--num-cpus=1", "--disable-usage-stats", *options]  # fmt: skip
+        checks = dict.fromkeys(("RAY_health_check_period_ms", "RAY_health_check_initial_delay_ms"), "1000")
+        variables = {"FSAT_CACHE_DIR": str(self.folder / name), "PYTHONPATH": "", "RAY_AUTH_MODE": "token"}
+        environment = {**os.environ, **checks, **variables}
+        options = ["--block", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats", *options]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
         with open(self.folder / f"{name}.log", "w") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -71,16 +70,13 @@ class Nodes:
 
     def kill(self, which: int) -> None:
         """As if it lost its power."""
-        pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()]
-        root = self.processes[which].pid
-        for pid in pids:
-            try:
-                if self.node_of(pid) == which and pid != root:
+        root = self.processes[which]
+        for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]:
+            with suppress(AssertionError, OSError):
+                if self.node_of(pid) == which and pid != root.pid:
                     os.kill(pid, signal.SIGKILL)
-            except (AssertionError, OSError):
-                continue
-        os.kill(root, signal.SIGKILL)
-        self.processes[which].wait()
+        root.kill()
+        root.wait()
 
     def stop(self) -> None:
         for which, process in enumerate(self.processes):
@@ -111,10 +107,13 @@ def start(folder: Path, *command: object, **options: object) -> FsatProcess:
     return FsatProcess([*command, *words], cwd=folder, env=environment)
 
 
-def run(folder: Path, *command: object, **options: object) -> str:
-    process = start(folder, *command, **options)
+def finish(process: FsatProcess) -> str:
     assert process.wait(timeout=240) == 0, process.stderr
     return process.stdout
+
+
+def run(folder: Path, *command: object, **options: object) -> str:
+    return finish(start(folder, *command, **options))
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +146,7 @@ def owner(fold_run: mlflow.entities.Run) -> dict:
 def test_folds_and_tags_from_both_nodes_equal_those_of_one_machine(nodes, data, alone, tmp_path) -> None:
     options = {"cluster": "ray", "ray_address": nodes.address}
     process = start(tmp_path, "cross_validate", data_dir=data, **SETTINGS, **options)
-    assert process.wait(timeout=240) == 0, process.stderr
-    run_ids = process.stdout.strip().split(",")
+    run_ids = finish(process).strip().split(",")
     assert_same(tmp_path, run_ids, *alone)
     fold_runs = [client(tmp_path).get_run(run_id) for run_id in run_ids]
     assert {fold_run.info.status for fold_run in fold_runs} == {"FINISHED"}
@@ -217,8 +215,7 @@ def test_a_lost_node_loses_no_fold(nodes, data, tmp_path) -> None:
 
     wait_for(is_training_on_second, 120)
     nodes.kill(1)
-    assert process.wait(timeout=240) == 0, process.stderr
-    run_ids = process.stdout.strip().split(",")
+    run_ids = finish(process).strip().split(",")
     others = run(reference, "cross_validate", data_dir=data, **settings).strip().split(",")
     assert_same(tmp_path, run_ids, reference, others)
     fold_runs = store.search_runs(["0"], "tags.`fsat.stage` = 'train_fold'")
@@ -233,18 +230,16 @@ def test_a_lost_node_loses_no_fold(nodes, data, tmp_path) -> None:
 # --- without a cluster ---
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:port", "ray://host:10001"])
-def test_addresses_are_checked(address) -> None:
-    with pytest.raises(ConfigError, match=r"expected auto or HOST:PORT"):
-        Cluster("ray", address)
-
-
-@pytest.mark.parametrize("need", ["-1", "many", "nan", "inf", ""])
-def test_needs_are_checked(need) -> None:
-    with pytest.raises(ConfigError, match="ray_cpus"):
-        Cluster("ray", cpus=need)
-    with pytest.raises(ConfigError, match="ray_gpus"):
-        Cluster("ray", gpus=need)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("address", text) for text in ("somewhere", "host:", ":6379", "host:port", "ray://host:10001")),
+        *((name, text) for name in ("cpus", "gpus") for text in ("-1", "many", "nan", "inf", "")),
+    ],
+)
+def test_addresses_and_needs_are_checked(field, value) -> None:
+    with pytest.raises(ConfigError, match=f"ray_{field}=.*: expected auto or "):
+        Cluster("ray", **{field: value})
 
 
 def connect(address: str = "auto", tracking_uri: str = "http://127.0.0.1:1", is_remote: bool = True) -> None:

@@ -104,20 +104,11 @@ run_options = _decorator(
     click.option("--studies", metavar="A,B,...", help="Studies, by id. [default: the newest complete study]"),
 )
 
-model_option = option(
-    "--model",
-    default="models:/fsat@champion",
-    metavar="URI|ALIAS",
-    help="Tagger: an MLflow URI, NAME@ALIAS, or an alias or version of fsat.",
-)
+CHAMPION, TAGGER = "models:/fsat@champion", "Tagger: an MLflow URI, NAME@ALIAS, or an alias or version of fsat."
+model_option = option("--model", default=CHAMPION, metavar="URI|ALIAS", help=TAGGER)
 
-workers_option = option(
-    "--workers",
-    default="auto",
-    metavar="N|auto",
-    callback=_check_count,
-    help="Number of processes on this machine; auto is one for every four cores.",
-)
+N_PROCESSES = "Number of processes on this machine; auto is one for every four cores."
+workers_option = option("--workers", default="auto", metavar="N|auto", callback=_check_count, help=N_PROCESSES)
 
 
 def read_launch(options: dict[str, Any]) -> Launch:

@@ -16,11 +16,7 @@ from fsat.tracking import descriptions, runs
 
 
 def eda(source: Source) -> str:
-    """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``.
-
-    Returns:
-        the run's id.
-    """
+    """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``; return the run's id."""
     with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
         manifest = read_manifest(source.data_dir, source.on_bad_clip)
         for warning in manifest.warnings:

@@ -234,22 +234,17 @@ class _Result:
             config = members[0].record.config
             folds = f"{len(members)} of {count(config.n_folds, 'fold')}"
             rows.append((f"study {study}", f"{config.model}, {folds}{weight}"))
-        clips = (
-            f"{count(facts.n_train, 'training clip')} of {count(len(self.first.labels), 'class')}, "
-            f"{int(blend.verified.sum())} of them verified; {count(facts.n_test, 'test clip')}"
-        )
+        classes, verified = count(len(self.first.labels), "class"), f"{int(blend.verified.sum())} of them verified"
+        clips = f"{count(facts.n_train, 'training clip')} of {classes}, {verified}; {count(facts.n_test, 'test clip')}"
         scored = f"{count(int(blend.covered.sum()), 'training clip')}, each by models that did not train on it"
         dataset = f"{record.dataset}, in {record.data_dir} when the first fold was trained"
         return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
 
     def _describe(self, registered: Registered, scores: dict[str, float]) -> str:
         """Describe run, version, registered model and experiment; return the address of the view of all folds."""
-        counts, data_dir, method = (
-            (len(self.members), len(self.first.labels)),
-            self.first.record.data_dir,
-            self.blend.method,
-        )
-        facts = self.models, list(self.studies), *counts, data_dir, method, scores, selected_on(self.members)
+        sizes, data_dir = (len(self.members), len(self.first.labels)), self.first.record.data_dir
+        blend = self.blend.method, scores, selected_on(self.members)
+        facts = self.models, list(self.studies), *sizes, data_dir, *blend
         tagger = run_descriptions.Tagger(*facts, registered.name, registered.version, registered.outcome)
         view, link = descriptions.view_link(), descriptions.run_link(runs.experiment_id(), runs.active_run_id())
         descriptions.describe(run_descriptions.ensemble(tagger, link, view))

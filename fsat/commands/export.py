@@ -44,10 +44,8 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         the content of ``FILE.json``.
 
     Raises:
-        ConfigError: the members do not exist, or one model cannot have their sampling rates.
-        DataError: `check` has no clips.
-        FsatError: a package is missing, the file cannot be written, or its scores are not the original's.
-        RunError: the model does not exist.
+        FsatError: tagger, members, clips or a package are missing, one model cannot have the members' sampling rates,
+            the file cannot be written, or its scores are not the original's.
     """
     from fsat.export.check import find_files
     from fsat.export.formats import check_packages

@@ -39,10 +39,7 @@ def main(
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
-    Args:
-        configs: settings of each study.
-        register_as, promote, blend: as for `ensemble`.
-        output: table of the tags of the test clips, or of the training clips if the dataset has no test clips.
+    The table `output` has tags of the training clips if the dataset has no test clips.
 
     Returns:
         a report in words: scores, registered version, some tagged clips, and how to open the UI.

@@ -78,10 +78,9 @@ _read_once = lru_cache(maxsize=1)(prepare_dataset)
 
 
 def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAULT_LAUNCH) -> str:
-    """Train one fold in a run of its own, or resume the run in which it was stopped.
+    """Train one fold in a run of its own, or resume the run in which it was stopped; return the run's id.
 
-    Returns:
-        the run's id; that of the FINISHED run, without training, if there is one and ``launch.resume`` is set.
+    If ``launch.resume`` is set, a fold with a FINISHED run is not trained.
 
     Raises:
         FoldTaken: another process trains the fold.
@@ -100,12 +99,9 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAU
 
 
 def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUNCH) -> list[FoldRun]:
-    """Train every fold of a study that has no FINISHED run yet, each in a run nested in this one.
+    """Train every fold of a study that has no FINISHED run yet, each in a nested run; return a run of each, in order.
 
     Folds that another launch of the same study trains are waited for.
-
-    Returns:
-        a FINISHED run of each fold, in order.
     """
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
