@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, count
 from fsat.options import check_options, option
 from fsat.presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 
@@ -202,8 +202,8 @@ class Config:
                 rate = math.ceil(least / MAX_SECONDS)
                 advice = f"sampling_rate={rate} and audio_duration={MAX_SECONDS}"
         raise ConfigError(
-            f"{self.model} cannot take {self.audio_length} samples (sampling_rate={self.sampling_rate} Hz, "
-            f"audio_duration={self.audio_duration:g} s): it needs at least {least} samples, that is {advice}"
+            f"{self.model} cannot take {count(self.audio_length, 'sample')} (sampling_rate={self.sampling_rate} Hz, "
+            f"audio_duration={self.audio_duration:g} s): it needs at least {count(least, 'sample')}, that is {advice}"
         )
 
     @property

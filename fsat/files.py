@@ -21,29 +21,20 @@ import hashlib
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from fsat import interrupts
 from fsat.errors import FsatError
 from fsat.progress import say
 
-if TYPE_CHECKING:
-    import numpy as np
-
 SAMPLES, INDEX, JOURNAL = "samples.f32", "index.json", "journal.txt"
 MEMOS = "checked"
 UNFINISHED, REMOVED, LOCK = ".unfinished", ".removed", ".lock"
 
-CHECKED_BYTES = 2 << 30
-"""Bytes of a file that are checked when it is opened."""
-
 WAIT_SECONDS = 0.5
-_BLOCK_BYTES = 1 << 20
 
 
 class Damaged(Exception):
@@ -264,51 +255,6 @@ def unreadable(path: Path) -> Iterator[None]:
 def _checksum(name: str, body: bytes) -> bytes:
     """Return a checksum of a file's content and name, so that a file under another's name is found to be wrong."""
     return hashlib.blake2b(name.encode() + b"\n" + body, digest_size=16).hexdigest().encode()
-
-
-def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
-    """Check the size of a file of parts, and the CRC-32 of all parts, or of evenly spaced `CHECKED_BYTES` of them.
-
-    Args:
-        path: the file.
-        sizes, crcs: int64 (n,), bytes of each part, and its CRC-32.
-
-    Raises:
-        Damaged: size or checksum differ, or the file cannot be read.
-    """
-    import numpy as np
-
-    total, n = int(sizes.sum()), len(sizes)
-    starts = np.cumsum(sizes) - sizes
-    n_checked = n if total <= CHECKED_BYTES else max(2, int(n * CHECKED_BYTES / total))
-    checked = np.unique(np.linspace(0, n - 1, n_checked).astype(int)) if n else np.empty(0, int)
-    workers = os.cpu_count() or 1
-
-    def check(parts: np.ndarray) -> None:
-        with open(path, "rb", buffering=0) as file:
-            for part in parts.tolist():
-                interrupts.check()
-                file.seek(int(starts[part]))
-                if read_crc(file, int(sizes[part])) != crcs[part]:
-                    raise Damaged(f"part {part + 1} of {n} of {path.name} does not have its checksum")
-
-    with unreadable(path):
-        if (size := path.stat().st_size) != total:
-            raise Damaged(f"{path.name} has {size} bytes, expected {total}")
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(check, [checked[i::workers] for i in range(workers)]))
-
-
-def read_crc(file: Any, size: int) -> int | None:
-    """Return the CRC-32 of the next `size` bytes of an unbuffered file; None if it ends before."""
-    crc, block = 0, memoryview(bytearray(min(size, _BLOCK_BYTES)))
-    while size:
-        n = file.readinto(block[: min(size, _BLOCK_BYTES)])
-        if not n:
-            return None
-        crc = zlib.crc32(block[:n], crc)
-        size -= n
-    return crc
 
 
 @contextmanager

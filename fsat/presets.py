@@ -1,7 +1,4 @@
-"""The models that a Config can name, and sets of settings that go together.
-
-Nothing here imports TensorFlow.
-"""
+"""Models by name, and presets: sets of settings that go together. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,24 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HOP_LENGTH = 512
-"""Samples between two MFCC frames (librosa's default, as in the notebook)."""
+"""Hop length of MFCC in samples (librosa's default, as in the notebook)."""
 
 LOGMEL_HOP = 0.016
-"""Seconds between two frames of a log-mel spectrogram."""
+"""Hop length of log-mel spectrograms in seconds."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What fsat knows of a model without importing TensorFlow.
+    """Facts about a model.
 
     Attributes:
         builder: ``module:function`` that makes the Keras model.
-        features: ``waveform``, ``mfcc`` or ``logmel``, what the model takes in.
-        min_samples: the shortest input in samples that its layers can take.
-        min_frames: the fewest frames that its layers can take; 0 where it takes none.
-        min_mfcc: the fewest MFCC that its layers can take; 0 where it takes none.
-        bfloat16: whether ``precision=auto`` may choose bfloat16: the model has arithmetic that gains by it.
-        preset: Config values that go with the model unless an option says otherwise.
+        features: ``waveform``, ``mfcc`` or ``logmel``, the input of the model.
+        min_samples: minimum length of the input in samples.
+        min_frames: minimum number of frames; 0 for a model on the waveform.
+        min_mfcc: minimum number of MFCC; 0 for a model without MFCC.
+        bfloat16: whether ``precision=auto`` may select bfloat16, which the model gains by.
+        preset: settings of the model that options override.
     """
 
     builder: str
@@ -57,7 +54,7 @@ LOGMEL: dict[str, Any] = {
     "eval_crops": 2,
     "eval_duration": 10,
 }
-"""The recipe of `cnn_logmel`; the benchmark `recipe` measures what each part of it gives."""
+"""Recipe of `cnn_logmel`; the benchmark `recipe` measures the effect of each part."""
 
 MODELS: dict[str, ModelInfo] = {
     "dummy1d": ModelInfo("fsat.models.notebook:dummy1d", bfloat16=False),
@@ -76,7 +73,7 @@ MODELS: dict[str, ModelInfo] = {
         preset=LOGMEL,
     ),
 }
-"""Every model by name. A new one is a builder function and a line here."""
+"""Models by name. To add one, write a builder function and add a line here."""
 
 PRESETS: dict[str, dict[str, Any]] = {name: {"model": name, **info.preset} for name, info in MODELS.items()}
 NOTEBOOK_NETWORKS: dict[str, Any] = {
@@ -87,7 +84,7 @@ NOTEBOOK_NETWORKS: dict[str, Any] = {
     "checkpoint": "average",
     "eval_crops": 5,
 }
-"""What fsat's recipes for the notebook's networks have in common."""
+"""Common part of fsat's recipes for the notebook's networks."""
 
 PRESETS["conv1d_fsat"] = {**PRESETS["conv1d"], **NOTEBOOK_NETWORKS, "max_epochs": 100, "mixup": 0.2}
 PRESETS["conv2d_mfcc_fsat"] = {
@@ -100,7 +97,7 @@ PRESETS["conv2d_mfcc_fsat"] = {
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
 BLENDS = ("geometric", "arithmetic", "weighted")
-"""How an ensemble may blend its studies; see `fsat.metrics.blending`."""
+"""Methods that blend the studies of an ensemble; see `fsat.metrics.blending`."""
 
 EXPORT_FORMATS = ("onnx", "tflite", "keras")
-"""What a tagger can be exported as; also the suffix of the file."""
+"""Formats of exported taggers, which are also the suffixes of the files."""

@@ -136,6 +136,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "big_endian.wav": (lambda: wav(riff=b"RIFX"), "unreadable audio"),
     "an_aiff.wav": (lambda: encoded("AIFF"), USABLE),
     "an_rf64.wav": (lambda: encoded("RF64"), USABLE),
+    "aiff_of_2_gb.wav": (lambda: b"FORM\x7f\xff\xff\xffAIFFCOMM\x7f\xff\xff\xff" + bytes(100), "unreadable audio"),
     "opus.ogg": (lambda: encoded("OGG", rate=48000, subtype="OPUS"), USABLE),
     "endless_tag.mp3": (lambda: b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + encoded("MP3"), "unreadable audio"),
     "größe – 音.wav": (wav, USABLE),

@@ -1,6 +1,6 @@
-"""Requests that a served tagger must refuse, as data: sounds that are none, and JSON that is not what is asked for.
+"""Requests that a served tagger must refuse: files that are not sounds, and bodies that are not requests.
 
-`MARKER` stands in as many of them as possible: it must not come back.
+No answer may quote `MARKER`, which many of them contain.
 """
 
 from __future__ import annotations
@@ -8,69 +8,44 @@ from __future__ import annotations
 import base64
 import io
 import json
-import struct
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
 from helpers import tone
+from hostile_files import wav as wav_file
 
 MARKER = "hunter2-" * 8
 JSON = {"Content-Type": "application/json"}
 
 
-@dataclass(frozen=True)
-class Hostile:
-    """A request and what must become of it.
-
-    Attributes:
-        name: what it is.
-        body: sent as it is.
-        status: of the answer; 200 for a row that gets an error.
-        words: in the message, or in the row's error.
-        headers: of the request.
-        method, path: of the request.
-    """
+class Hostile(NamedTuple):
+    """A request and its answer: the status, which is 200 for an error of the row, and words of the message."""
 
     name: str
     body: bytes
     status: int = 400
     words: str = ""
-    headers: dict[str, str] = field(default_factory=lambda: dict(JSON))
+    headers: dict[str, str] = JSON
     method: str = "POST"
     path: str = "/invocations"
 
 
 def wav(seconds: float = 0.3, rate: int = 8000, frequency: float = 440.0) -> bytes:
-    """A sine as a WAV file."""
+    """Return a sine as a WAV file."""
     buffer = io.BytesIO()
     sf.write(buffer, tone(frequency, seconds, rate), rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def request(*clips: object, **params: object) -> bytes:
-    """A right request, if the clips are bytes; anything else goes in as it is."""
+    """Return a valid request, if the clips are bytes; other values go in as they are."""
     rows = [{"audio": base64.b64encode(clip).decode() if isinstance(clip, bytes) else clip} for clip in clips]
     return json.dumps({"dataframe_records": rows, **({"params": params} if params else {})}).encode()
 
 
-def header(
-    channels: int = 1, rate: int = 8000, bits: int = 16, kind: int = 1, claim: int = -1, data: bytes = b""
-) -> bytes:
-    """A WAV file whose header says whatever it is told to; `claim` bytes of samples."""
-    size = (len(data) if claim < 0 else claim) % 2**32
-    frame = channels * bits // 8
-    form = struct.pack("<IHHIIHH", 16, kind, channels, rate, rate * frame % 2**32, frame % 2**16, bits)
-    return (
-        struct.pack("<4sI8s", b"RIFF", min(36 + size, 2**32 - 1), b"WAVEfmt ")
-        + form
-        + struct.pack("<4sI", b"data", size)
-        + data
-    )
-
-
 def silence(seconds: float, rate: int = 8000, total: int | None = None) -> bytes:
-    """Silence as FLAC, of which an hour has 90 kB; `total` is how many samples its header says it has."""
+    """Return silence as FLAC (an hour has 90 kB), with `total` as the number of samples in its header."""
     buffer = io.BytesIO()
     with sf.SoundFile(buffer, "w", rate, 1, format="FLAC", subtype="PCM_16") as file:
         for _ in range(round(seconds)):
@@ -83,12 +58,12 @@ def silence(seconds: float, rate: int = 8000, total: int | None = None) -> bytes
 
 
 def of_json(name: str, value: object, words: str = "", status: int = 400) -> Hostile:
-    """A body that is JSON, but not a request."""
+    """Return a body that is JSON, but not a request."""
     return Hostile(name, json.dumps(value).encode(), status, words)
 
 
 def of_row(name: str, clip: object, words: str) -> Hostile:
-    """A clip that gets an error in its row, or, where it is no base64, has the request refused."""
+    """Return a request with a clip that gets an error in its row, or, unless it is bytes, has the request refused."""
     return Hostile(name, request(clip), 200 if isinstance(clip, bytes) else 400, words)
 
 
@@ -100,26 +75,13 @@ NAN = np.full(800, np.nan, "<f4").tobytes()
 SOUNDS = [
     of_row("no bytes", b"", "empty file"),
     of_row("text", MARKER.encode(), "unreadable"),
-    of_row("a playlist", b"#EXTM3U\nfile:///etc/passwd\n", "unreadable"),
-    of_row("an archive", b"PK\3\4" + bytes(200), "unreadable"),
-    of_row("RIFF alone", b"RIFF", "unreadable"),
-    of_row("WAV without samples", header(), "no samples"),
-    of_row("WAV that broke off", header(claim=2**30, data=SAMPLES), "truncated"),
-    of_row("WAV of 65535 channels", header(channels=65535, data=SAMPLES), "channels"),
-    of_row("WAV of no channels", header(channels=0, data=SAMPLES), "unreadable"),
-    of_row("WAV at 4 GHz", header(rate=4_000_000_000, data=SAMPLES), "unreadable"),
-    of_row("WAV at 0 Hz", header(rate=0, data=SAMPLES), "unreadable"),
-    of_row("WAV at 1 Hz", header(rate=1, data=SAMPLES), "longer than"),
-    of_row("WAV of NaN", header(bits=32, kind=3, data=NAN), "NaN"),
+    of_row("WAV without samples", wav_file(b""), "no samples"),
+    of_row("WAV that broke off", wav_file(SAMPLES, claim=2**30), "truncated"),
+    of_row("WAV of NaN", wav_file(NAN, bits=32, kind=3), "NaN"),
     of_row("an hour of silence in 90 kB", silence(3600), "longer than"),
     of_row("FLAC that promises two years", silence(1, total=2**36 - 1), "longer than"),
-    of_row("FLAC that is cut", silence(3)[:60], "unreadable"),
-    of_row("AIFF of 2 GB", b"FORM\x7f\xff\xff\xffAIFFCOMM\x7f\xff\xff\xff" + bytes(100), "unreadable"),
-    of_row("Ogg of nothing", b"OggS" + bytes(500), "unreadable"),
-    of_row("an ID3 tag of 256 MB", b"ID3\4\0\0\x7f\x7f\x7f\x7f" + b"a" * 1000, "unreadable"),
-    of_row("random bytes", np.random.default_rng(1).bytes(5000), "unreadable"),
 ]
-"""Each is the only row of a right request."""
+"""Each is the only row of a valid request. `hostile_files` has more for the decoder."""
 
 TEXTS = [
     of_row("null", None, "row 0: audio is null"),
@@ -128,55 +90,40 @@ TEXTS = [
     of_row("a list", [CLIP], "row 0: audio is a list"),
     of_row("an object", {"path": MARKER}, "row 0: audio is an object"),
     of_row("a path", "/etc/hostname.", "row 0: audio is not base64"),
-    of_row("a path with dots", f"../../{MARKER}.wav", "not base64"),
     of_row("a URL", f"http://127.0.0.1:9/{MARKER}.wav", "not base64"),
-    of_row("a file URL", "file:///etc/passwd", "not base64"),
-    of_row("a data URL", f"data:audio/wav;base64,{CLIP}", "not base64"),
     of_row("base64 for URLs", "_-8=", "not base64"),
     of_row("base64 without padding", CLIP.rstrip("=") + "A" * (5 - len(CLIP.rstrip("=")) % 4), "not base64"),
     of_row("base64 after its end", f"{CLIP}====", "not base64"),
     of_row("letters that are not ASCII", "é" * 40, "not base64"),
-    of_row("half a surrogate", "\ud800" * 4, "not base64"),
     of_row("a NUL", "AAAA\0AAA", "not base64"),
 ]
-"""What may stand for a clip, and must not."""
+"""Values of a clip that are refused."""
 
 BODIES = [
     Hostile("nothing", b"", 400, "empty"),
-    Hostile("blanks", b" \n\t ", 400, "empty"),
     Hostile("half of it", b'{"dataframe_records": [', 400, "not JSON"),
     Hostile("words", MARKER.encode(), 400, "not JSON"),
     Hostile("bytes", bytes(range(128, 256)) * 10, 400, "not UTF-8"),
-    Hostile("UTF-16", request(wav()).decode().encode("utf-16"), 400, "not UTF-8"),
     Hostile("a byte order mark", b"\xef\xbb\xbf" + request(wav()), 400, "not JSON"),
     Hostile("NaN for a clip", b'{"dataframe_records": [{"audio": NaN}]}', 400, "NaN"),
-    Hostile("NaN for top_k", request(wav(), top_k=float("nan")), 400, "NaN"),
-    Hostile("brackets in brackets", b"[" * 40 + b"]" * 40, 400, "a list"),
     Hostile("100,000 brackets", b"[" * 100_000, 413, "more than"),
-    Hostile("objects in objects", b'{"a":' * 90 + b"1" + b"}" * 90, 400, "unknown field"),
     Hostile("a million lists", b'{"dataframe_records": [' + b"[]," * 600_000 + b"[]]}", 413, "more than"),
     Hostile("a number of 100,000 digits", b'{"params": ' + b"9" * 100_000 + b"}", 400, "cannot be read"),
     of_json("null", None, "the body is null"),
     of_json("a text", MARKER, "the body is a text"),
     of_json("a list", [MARKER], "the body is a list"),
     of_json("an empty object", {}, "no table"),
-    of_json("params alone", {"params": {"top_k": 1}}, "no table"),
     of_json("two tables", {"dataframe_records": [], "dataframe_split": {}}, "two tables"),
     of_json("instances", {"instances": [{"audio": CLIP}]}, "instances"),
     of_json("inputs", {"inputs": {"audio": [CLIP]}}, "inputs"),
-    of_json("a chat", {"messages": [{"role": "user", "content": MARKER}]}, "unknown field 'messages'"),
     of_json("another field", {"dataframe_records": [{"audio": CLIP}], MARKER: 1}, "unknown field"),
     of_json("records in a text", {"dataframe_records": CLIP}, "is a text"),
-    of_json("records in an object", {"dataframe_records": {"audio": [CLIP]}}, "is an object"),
     of_json("no records", {"dataframe_records": []}, "no clips"),
     of_json("texts for records", {"dataframe_records": [MARKER]}, "row 0 is a text"),
     of_json("an empty record", {"dataframe_records": [{"audio": CLIP}, {}]}, "row 1 has no audio"),
     of_json("another column", {"dataframe_records": [{"audio": CLIP, "path": MARKER}]}, "unknown column 'path'"),
     of_json("9 clips", {"dataframe_records": [{"audio": CLIP}] * 9}, "FSAT_SERVE_MAX_CLIPS", 413),
-    of_json("split in a list", {"dataframe_split": [[CLIP]]}, "is a list"),
-    of_json("split without columns", {"dataframe_split": {"data": [[CLIP]]}}, EXPECTED),
     of_json("split with others", {"dataframe_split": {"columns": ["path"], "data": [[MARKER]]}}, EXPECTED),
-    of_json("split without data", {"dataframe_split": {"columns": ["audio"]}}, EXPECTED),
     of_json("split, ragged", {"dataframe_split": {"columns": ["audio"], "data": [[CLIP], [CLIP, 1]]}}, "row 1"),
     of_json(
         "split, one index", {"dataframe_split": {"columns": ["audio"], "data": [[CLIP]] * 2, "index": [0]}}, "index"
@@ -185,15 +132,11 @@ BODIES = [
     of_json("params in a list", {"dataframe_records": [{"audio": CLIP}], "params": [3]}, "params is a list"),
     Hostile("another parameter", request(wav(), **{MARKER: 3}), 400, "unknown parameter"),
     Hostile("top_k of 0", request(wav(), top_k=0), 400, "top_k=0"),
-    Hostile("top_k below 0", request(wav(), top_k=-5), 400, "top_k=-5"),
     Hostile("top_k of 10^30", request(wav(), top_k=10**30), 400, "top_k=a huge number"),
     Hostile("top_k of 1e400", request(wav(), top_k=0).replace(b"0}", b"1e400}"), 400, "top_k=inf"),
     Hostile("top_k in a text", request(wav(), top_k="3"), 400, "top_k='3'"),
-    Hostile("top_k of 1.5", request(wav(), top_k=1.5), 400, "top_k=1.5"),
     Hostile("top_k of true", request(wav(), top_k=True), 400, "top_k=true or false"),
-    Hostile("no top_k", request(wav(), top_k=None), 400, "top_k=null"),
     Hostile("min_score in a text", request(wav(), min_score=MARKER), 400, "min_score="),
-    Hostile("min_score below 0", request(wav(), min_score=-0.1), 400, "min_score=-0.1"),
     Hostile("min_score of 2", request(wav(), min_score=2), 400, "min_score=2"),
 ]
 
@@ -203,10 +146,8 @@ HEADERS = [
         "a form", b"audio=" + MARKER.encode(), 415, EXPECTED, {"Content-Type": "application/x-www-form-urlencoded"}
     ),
     Hostile("CSV with a path", b"audio\n/etc/passwd\n", 415, "text/csv", {"Content-Type": "text/csv"}),
-    Hostile("Parquet", b"PAR1" + bytes(50), 415, EXPECTED, {"Content-Type": "application/vnd.apache.parquet"}),
     Hostile("another charset", request(wav()), 415, "UTF-8", {"Content-Type": "application/json; charset=latin-1"}),
     Hostile("another parameter", request(wav()), 415, "UTF-8", {"Content-Type": f"application/json; {MARKER}=1"}),
-    Hostile("an odd type", request(wav()), 415, EXPECTED, {"Content-Type": MARKER * 20}),
     Hostile("gzip", b"\x1f\x8b" + bytes(50), 415, "gzip", {**JSON, "Content-Encoding": "gzip"}),
     Hostile("2 MB and more", b'{"dataframe_records": "' + b"A" * 2_100_000 + b'"}', 413, "FSAT_SERVE_MAX_MB"),
     Hostile("GET", b"", 405, "Not Allowed", {}, "GET"),

@@ -17,7 +17,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -101,30 +100,13 @@ def postgres(folder: Path) -> Iterator[str]:
             _end(server, signal.SIGQUIT)
 
 
-@dataclass(frozen=True)
-class Auth:
-    """MLflow's basic auth.
-
-    Attributes:
-        store: SQLAlchemy's address of the database of users; an SQLite file in the server's folder if not given.
-        password: of the user ``admin``, who is made at the first start.
-        default_permission: what a user may do with what nothing else is said of.
-    """
-
-    store: str = ""
-    password: str = "admins-secret-1"
-    default_permission: str = "READ"
-
-
 class MlflowServer:
     """`mlflow server`, with artifacts that go through it; it can be stopped, killed and started again on its port.
 
     Args:
         folder: of its files: ``log``, and what clients upload in ``artifacts/``.
         store: SQLAlchemy's address of its database; an SQLite file in the folder if not given.
-        options: more of its options.
         environment: more variables.
-        auth: who may do what; without it, everybody may do everything.
         port: of 127.0.0.1, by default one that is free.
         command: to run instead of the usual one; must listen on the port, and keep artifacts where said above.
     """
@@ -133,9 +115,7 @@ class MlflowServer:
         self,
         folder: Path,
         store: str = "",
-        options: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
-        auth: Auth | None = None,
         port: int = 0,
         command: Sequence[str] = (),
     ) -> None:
@@ -146,26 +126,9 @@ class MlflowServer:
         self._command = list(command) or [
             sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port),
             "--backend-store-uri", store or f"sqlite:///{folder}/server.db",
-            "--artifacts-destination", str(self.artifacts), *options,
+            "--artifacts-destination", str(self.artifacts),
         ]  # fmt: skip
-        if auth:
-            ini = folder / "auth.ini"
-            ini.write_text(
-                f"[mlflow]\ndefault_permission = {auth.default_permission}\n"
-                f"database_uri = {auth.store or f'sqlite:///{folder}/users.db'}\nadmin_username = admin\n"
-                "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-            )
-            self._command += ["--app-name", "basic-auth"]
-            self._environment |= {
-                "MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_AUTH_ADMIN_PASSWORD": auth.password,
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": "signs sessions",
-            }  # fmt: skip
         self._process: subprocess.Popen | None = None
-
-    @property
-    def log(self) -> str:
-        """All that it has said since it was first started."""
-        return (self.folder / "log").read_text()
 
     def start(self) -> MlflowServer:
         """Start it, and wait until it answers."""
@@ -183,18 +146,11 @@ class MlflowServer:
             raise
         return self
 
-    def stop(self) -> None:
-        """Stop it as its machine would: what it has begun to answer is answered."""
-        self._end(signal.SIGTERM)
-
     def kill(self) -> None:
-        """Kill it and its workers at once, as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
+        """Kill the server and its workers at once, as a power cut does."""
         if self._process is not None:
             process, self._process = self._process, None
-            _end(process, how)
+            _end(process, signal.SIGKILL)
 
     def _answers(self) -> bool:
         try:

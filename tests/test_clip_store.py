@@ -26,6 +26,7 @@ from fsat import files as fsat_files
 from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import clip_store
+from fsat.data import clips as clips_module
 from fsat.data.audio import decode
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clips import Clips
@@ -206,6 +207,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from fsat import interrupts
 from fsat.data import clip_store
+from fsat.data import clips as clips_module
 
 log, rate, moment, number = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 files = [clip_store.ClipFile(**{**facts, "path": Path(facts["path"]), "stamp": tuple(facts["stamp"])})
@@ -426,7 +428,7 @@ def test_a_damaged_store_is_reported_and_built_again(files, capsys, undisturbed,
 def test_some_clips_of_a_large_store_are_checked(files, monkeypatch, capsys) -> None:
     folder = store_of(open_clips(files, RATE))
     lengths = fsat_files.read_facts(folder / "index.json")["lengths"]
-    monkeypatch.setattr(fsat_files, "CHECKED_BYTES", 4 * sum(lengths) // 3)
+    monkeypatch.setattr(clips_module, "CHECKED_BYTES", 4 * sum(lengths) // 3)
     capsys.readouterr()
     checked = []
     for i in range(N_CLIPS):

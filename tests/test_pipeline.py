@@ -13,7 +13,7 @@ from helpers import make_dataset, one_line
 from scipy.stats import gmean
 from stores import SETTINGS, copy_run
 
-from fsat.commands.ensemble import Ensembled, ensemble
+from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
 from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify import verify
@@ -302,6 +302,19 @@ def test_a_blend_of_two_rates_and_features_and_its_tagger(study, others, data, m
         np.testing.assert_allclose(logged, geometric, rtol=1e-3, atol=1e-6)
     else:
         assert np.abs(logged - geometric).max() > 1e-3
+
+
+def test_the_best_of_the_studies_and_their_blend_is_registered(study, others, source, capsys):
+    result = ensemble_best([study, others], "best", "auto", "geometric", source.data_dir)
+    both = [study[0].study, others[0].study]
+    assert result.candidates["study"].tolist() == [*both, "+".join(both)]
+    best = result.candidates.loc[result.candidates["map3"].idxmax()]
+    run = mlflow.get_run(result.run_id)
+    assert run.data.tags["fsat.studies"] == best["study"].replace("+", ",")
+    assert run.data.metrics["oof_map3"] == best["map3"]
+    assert f"blending {best['model']}, the best by OOF mAP@3" in capsys.readouterr().err
+    assert {"predictions/oof.npy", "predictions/test.npy"} <= set(artifacts(result.run_id))
+    assert "predictions/best.npy" not in artifacts(result.run_id)
 
 
 def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tmp_path):

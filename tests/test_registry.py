@@ -9,6 +9,8 @@ from taggers import write_tagger
 
 from fsat.tracking.registry import Registered, Score, register
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tagger(store, tmp_path_factory) -> Path:

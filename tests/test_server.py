@@ -271,7 +271,7 @@ def test_another_machine_goes_on_from_the_checkpoint_on_the_server(server, store
     assert resumed == run_id != whole
     after = int(re.search(r"resumes after epoch (\d+)", second.said).group(1))
     assert after >= 20
-    assert "is marked KILLED" in second.said
+    assert "is marked as KILLED" in second.said
     run = store.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert "fsat.checkpoint" not in run.data.tags

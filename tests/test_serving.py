@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers import CLASSES
+from hostile_files import wav as wav_file
 from hostile_requests import JSON, MARKER, Hostile, request, silence, wav
 from servers import START_SECONDS, free_port, needs
 from taggers import ONE_OF_EACH, register_tagger, write_tagger
@@ -225,11 +226,11 @@ def test_hostile_requests_are_refused_in_one_line_and_leave_nothing_behind(serve
 
 def test_headers_that_lie_take_no_memory(server) -> None:
     with server.bounded_memory():
-        endless = hostile.header(claim=2**32 - 1, data=hostile.SAMPLES)  # as a recorder writes it into a pipe
-        channels = hostile.header(channels=1000, data=bytes(400_000))
-        fast = hostile.header(rate=2_000_000_000, data=hostile.SAMPLES)
+        endless = wav_file(hostile.SAMPLES, claim=2**32 - 1)  # as a recorder writes it into a pipe
+        channels = wav_file(bytes(400_000), channels=1000)
+        fast = wav_file(hostile.SAMPLES, rate=2_000_000_000)
         short = silence(3600, total=8000)
-        slow = hostile.header(rate=1, data=bytes(58))
+        slow = wav_file(bytes(58), rate=1)
         for clip in (endless, channels, fast, short, slow):
             assert server.tags(request(clip))[0]["error"] == ""
         for _ in range(3):

@@ -58,15 +58,9 @@ class Sound(NamedTuple):
 
 
 class TagHandler:
-    """Tags the sounds of all visitors with one tagger.
+    """Tags the sounds of all visitors with one tagger, `top_k` labels per sound.
 
-    Args:
-        tagger: the tagger.
-        limits: of each sound.
-        top_k: labels per sound.
-
-    Attributes:
-        window: length of the windows for tags over time, in seconds: the longest crop of the tagger's models.
+    Windows for tags over time are as long as the longest crop of the tagger's models: `window` seconds.
     """
 
     def __init__(self, tagger: Tagger, limits: Limits, top_k: int) -> None:
@@ -80,12 +74,7 @@ class TagHandler:
         return self._tagger.labels
 
     def answer(self, sounds: Sequence[Sound], progress: Callable[[int, int], object] = lambda done, total: None) -> str:
-        """Return the page's answer: one sound with pictures, several as a table.
-
-        Args:
-            sounds: any of them may be unusable.
-            progress: is called with the number of sounds done and their total.
-        """
+        """Return the page's answer: one sound with pictures, several as a table; report progress as (done, total)."""
         if not sounds:
             return views.message("No sound yet: choose or record one.")
         tagged: list[Tags] = []

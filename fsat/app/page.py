@@ -53,13 +53,7 @@ def import_gradio() -> ModuleType:
 
 
 def build(handler: TagHandler, limits: Limits, model: str) -> gradio.Blocks:
-    """Return the page.
-
-    Args:
-        handler: answers the requests.
-        limits: shown on the page.
-        model: URI of the tagger, shown on the page.
-    """
+    """Return the page, which shows the limits and the URI of the model; `handler` answers its requests."""
     gr = import_gradio()
 
     def tag(sounds: list[Sound], progress: Any = gr.Progress()) -> str:  # noqa: B008  (Gradio looks for this default)

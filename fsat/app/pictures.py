@@ -42,13 +42,7 @@ WIDE, NARROW = _Shape(8.4, 3.9, 4.8, 110), _Shape(3.7, 3.7, 4.8, 180)
 
 
 def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Segment] | None) -> Picture:
-    """Draw a sound.
-
-    Args:
-        samples: float32 (n_samples,), in about [-1, 1].
-        sampling_rate: in Hz.
-        spans: tags over time; None to leave them out.
-    """
+    """Draw float32 (n_samples,) in about [-1, 1] at a rate in Hz, with tags over time unless `spans` is None."""
     hop = max(1, round(LOGMEL_HOP * sampling_rate))
     levels = _reduced(logmel(samples, sampling_rate, N_MELS, hop))
     levels = levels - (float(levels.max()) or -FLOOR_DB)  # silence is at the floor

@@ -28,13 +28,8 @@ def serve(
 ) -> None:
     """Serve the page until a signal comes.
 
-    Args:
-        model: the tagger, as for `fsat.commands.predict.predict`; an alias is resolved once.
-        host: address to listen on; ``0.0.0.0`` for all of this machine's.
-        port: to listen on; 0 for any free one.
-        limits: of each sound.
-        top_k: labels per sound.
-        ready: is called with the page's address when it answers.
+    The model is given as for `fsat.commands.predict.predict`, and an alias is resolved once. Port 0 selects a free one.
+    `ready` is called with the page's address when it answers.
 
     Raises:
         ConfigError: Gradio is not installed.
@@ -59,11 +54,7 @@ def serve(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a port, before anything slow is done.
-
-    Raises:
-        FsatError: the port cannot be used.
-    """
+    """Return a socket that listens on a port, before anything slow is done; raise `FsatError` if that fails."""
     try:
         family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind)

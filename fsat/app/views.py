@@ -66,9 +66,7 @@ Download as CSV</a></p>
 {% if spans is not none %}
 <div class="fsat-scroll" role="region" aria-label="Tags over time" tabindex="0">
 <table class="fsat-table fsat-times"><caption>Tags over time</caption>
-<thead><tr>
-{%- for column in ("From", "To", "Label", "Score") %}<th scope="col">{{ column }}</th>{% endfor -%}
-</tr></thead>
+<thead><tr>{% for name in ("From", "To", "Label", "Score") %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for span in spans %}
 <tr><td>{{ span.start | clock }}</td><td>{{ span.end | clock }}</td><td>{{ span.label }}</td>
@@ -100,14 +98,7 @@ def answer(
     picture: Picture | None = None,
     spans: Sequence[Segment] | None = None,
 ) -> str:
-    """Return the answer for one sound with its pictures, or for several sounds as a table.
-
-    Args:
-        sounds: at least one.
-        seconds: length of a single sound.
-        picture: its waveform and spectrogram.
-        spans: its tags over time; None for a short sound.
-    """
+    """Return the answer: a table of several sounds, or length, picture and tags over time (if it is long) of one."""
     n_failed = sum(bool(sound.error) for sound in sounds)
     summary = f"{count(len(sounds) - n_failed, 'sound')} tagged" + (f", {n_failed} could not be" if n_failed else "")
     return _template.render(

@@ -43,7 +43,7 @@ def main(
         source: the dataset.
         configs: settings of each study.
         register_as, promote: as for `ensemble`.
-        output: table of the tags of the test clips, or of the training clips where there are no test clips.
+        output: table of the tags of the test clips, or of the training clips if the dataset has no test clips.
         launch: how to start the folds.
         blend: method that blends studies, as for `ensemble`.
 
@@ -79,7 +79,7 @@ def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
     return folder, folder.name in TRAIN_FOLDERS
 
 
-def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare: str) -> str:
+def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, compare: str) -> str:
     """Return the report that the command prints."""
     table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
     table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
@@ -91,4 +91,4 @@ def _report(scores: pd.DataFrame, news: str, tags: Tagged, output: Path, compare
     ]
     heading = f"Tags of all clips are in {output}; the first {len(first)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
-    return "\n".join(["", numbers, "", news, "", heading, *rows, "", compare])
+    return "\n".join(["", numbers, "", outcome, "", heading, *rows, "", compare])

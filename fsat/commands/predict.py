@@ -39,14 +39,7 @@ Results = list[tuple[int, Result]]
 
 @dataclass
 class Tagged:
-    """Summary of a tagging.
-
-    Attributes:
-        n_files: number of files.
-        n_failed: number of files that could not be tagged.
-        first: the rows of the first files that could.
-        failure: name and error of the first that could not.
-    """
+    """Summary of a tagging: the rows of the first files, and name and error of the first that could not be tagged."""
 
     n_files: int = 0
     n_failed: int = 0
@@ -146,13 +139,20 @@ def _add_files(ledger: Ledger, files: Input, input: str) -> None:
 def _in_parallel(task: Any, groups: Iterator[list[File]], cluster: Cluster, workers: str) -> Generator[Results]:
     """Run a task for several groups on a cluster, or for each group in a process of this machine."""
     size = 1 if cluster.kind == "none" else TASK_GROUPS
-    tasks = iter(lambda: list(islice(groups, size)), [])
+    tasks = iter(lambda: _Part(islice(groups, size)), [])
     if cluster.kind == "none":
         advice = "if memory ran out, use workers=1; the same command resumes from there"
-        yield from Processes(n_workers(workers, n_threads()), advice).map(task, tasks, "part")
+        yield from Processes(n_workers(workers, n_threads()), advice).map(task, tasks, "files")
     else:
         ray = RayCluster(cluster, n_threads(), client.absolute_uri(), client.is_remote())
-        yield from ray.map(task, tasks, "part")
+        yield from ray.map(task, tasks, "files")
+
+
+class _Part(list[list[File]]):
+    """Groups of a task, as its errors show them: ``1 to 64``."""
+
+    def __str__(self) -> str:
+        return f"{self[0][0].number} to {self[-1][-1].number}"
 
 
 def _tag_task(model: str, root: Path, settings: TagSettings, groups: Sequence[list[File]]) -> Results:

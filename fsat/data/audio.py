@@ -13,15 +13,15 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsat.errors import AudioError
+from fsat.errors import AudioError, count
 
 if TYPE_CHECKING:
     import soundfile as sf
@@ -133,7 +133,7 @@ def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.
         _check_header(file, max_seconds)
         rate = file.samplerate
         size = max(1, min(BLOCK // file.channels, BLOCK * rate // max(rates)))
-        resample = _resamplers(rate, rates)
+        streams: dict[int, Any] = {}
         seen, mono = 0, _read_mono(file, min(size, file.frames))
         if not len(mono):
             raise AudioError("no samples in it")
@@ -142,31 +142,23 @@ def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.
             _check_length(seen, rate, max_seconds)
             following = _read_mono(file, min(size, file.frames - seen))
             last = not len(following)
-            yield Block(mono, rate, {to: function(mono, last) for to, function in resample.items()}, last)
+            yield Block(mono, rate, {to: _resample(mono, rate, to, last, streams) for to in rates}, last)
             mono = following
         if seen < WHOLE * file.frames < UNKNOWN and (file.format != "MP3" or _counts_frames(source)):
-            raise AudioError(f"truncated: expected {file.frames} samples as in the header, got {seen}")
+            raise AudioError(f"truncated: expected {count(file.frames, 'sample')} as in the header, got {seen}")
 
 
-def _resamplers(rate: int, rates: Sequence[int]) -> dict[int, Callable[[np.ndarray, bool], np.ndarray]]:
-    """Return for each rate a function that resamples the next block; it is told whether that is the last."""
+def _resample(mono: np.ndarray, rate: int, to: int, last: bool, streams: dict[int, Any]) -> np.ndarray:
+    """Return the samples that a block gives at another rate; `streams` has the resampler of each rate."""
     import soxr
 
-    def make(to: int) -> Callable[[np.ndarray, bool], np.ndarray]:
-        stream: soxr.ResampleStream | None = None
-
-        def resample(mono: np.ndarray, last: bool) -> np.ndarray:
-            nonlocal stream
-            if to == rate:
-                return mono
-            if last and stream is None:  # a single block
-                return _finite(soxr.resample(mono, rate, to, quality="HQ"))
-            stream = stream or soxr.ResampleStream(rate, to, 1, dtype="float32", quality="HQ")
-            return _finite(stream.resample_chunk(mono, last=last))
-
-        return resample
-
-    return {to: make(to) for to in rates}
+    if to == rate:
+        return mono
+    if last and to not in streams:  # a single block
+        return _finite(soxr.resample(mono, rate, to, quality="HQ"))
+    if to not in streams:
+        streams[to] = soxr.ResampleStream(rate, to, 1, dtype="float32", quality="HQ")
+    return _finite(streams[to].resample_chunk(mono, last=last))
 
 
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:

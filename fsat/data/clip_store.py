@@ -26,7 +26,7 @@ import numpy as np
 from fsat import interrupts
 from fsat.data.audio import decode
 from fsat.data.clip_checks import stamp_of
-from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.clips import Clips, Decoded, Floats, check_parts, read_crc
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.files import (
     INDEX,
@@ -36,13 +36,11 @@ from fsat.files import (
     Damaged,
     cache_dir,
     cache_errors,
-    check_parts,
     check_space,
     disk_errors,
     hash_file,
     key_of,
     locked,
-    read_crc,
     read_facts,
     remove_store,
     sync_folder,

@@ -7,20 +7,31 @@ they are returned, which happens after every `TOUCHED_BYTES`; pages used again c
 from __future__ import annotations
 
 import mmap
+import os
 import threading
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fsat import interrupts
 from fsat.errors import AudioError
+from fsat.files import Damaged, unreadable
 
 TOUCHED_BYTES = 128 << 20
 """Bytes of a mapped file that may be used before its pages are returned."""
 
-ABSENT = "there is no such clip"
+CHECKED_BYTES = 2 << 30
+"""Bytes of a file that are checked when it is opened."""
+
+_CRC_BYTES = 1 << 20
+
+ABSENT = "the clip is absent"
 """Error of a row that `Clips.take` leaves empty."""
 
 
@@ -184,3 +195,46 @@ def _aligned(n_rows: int, length: int) -> np.ndarray:
 def _read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
+
+
+def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
+    """Check the size of a file of parts, and the CRC-32 of all parts, or of evenly spaced `CHECKED_BYTES` of them.
+
+    Args:
+        path: the file.
+        sizes, crcs: int64 (n,), bytes of each part, and its CRC-32.
+
+    Raises:
+        Damaged: size or checksum differ, or the file cannot be read.
+    """
+    total, n = int(sizes.sum()), len(sizes)
+    starts = np.cumsum(sizes) - sizes
+    n_checked = n if total <= CHECKED_BYTES else max(2, int(n * CHECKED_BYTES / total))
+    checked = np.unique(np.linspace(0, n - 1, n_checked).astype(int)) if n else np.empty(0, int)
+    workers = os.cpu_count() or 1
+
+    def check(parts: np.ndarray) -> None:
+        with open(path, "rb", buffering=0) as file:
+            for part in parts.tolist():
+                interrupts.check()
+                file.seek(int(starts[part]))
+                if read_crc(file, int(sizes[part])) != crcs[part]:
+                    raise Damaged(f"part {part + 1} of {n} of {path.name} does not have its checksum")
+
+    with unreadable(path):
+        if (size := path.stat().st_size) != total:
+            raise Damaged(f"{path.name} has {size} bytes, expected {total}")
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(check, [checked[i::workers] for i in range(workers)]))
+
+
+def read_crc(file: Any, size: int) -> int | None:
+    """Return the CRC-32 of the next `size` bytes of an unbuffered file; None if it ends before."""
+    crc, block = 0, memoryview(bytearray(min(size, _CRC_BYTES)))
+    while size:
+        n = file.readinto(block[: min(size, _CRC_BYTES)])
+        if not n:
+            return None
+        crc = zlib.crc32(block[:n], crc)
+        size -= n
+    return crc

@@ -104,7 +104,7 @@ class Dataset:
         shown = {k: v for k, v in self.config.to_dict().items() if k in SHOWN or v != defaults[k]}
         settings = " ".join(f"{name}={value}" for name, value in shown.items())
         n_train, n_test = count(len(self.train), "training clip"), count(len(self.test), "test clip")
-        lines.append(f"study {self.study}: {n_train}, {n_test}, {len(self.labels)} classes; {settings}")
+        lines.append(f"study {self.study}: {n_train}, {n_test}, {count(len(self.labels), 'class')}; {settings}")
         return lines
 
 

@@ -15,14 +15,13 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.clips import Clips, Decoded, Floats, check_parts
 from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import (
     INDEX,
     UNFINISHED,
     Damaged,
     cache_errors,
-    check_parts,
     check_space,
     key_of,
     locked,
@@ -175,7 +174,7 @@ def fixed_features(clips: Clips, config: Config) -> Features:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected MFCC at {clips.sampling_rate} Hz")
     all_clips = Clips(clips.decoded)
     key = key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
-    n_crops = len(fixed_crops(all_clips.lengths, config).which)
+    n_crops = len(fixed_crops(all_clips.lengths, config).clips)
     stored = stored_features(
         clips.decoded,
         f"features-{key}.f32",
@@ -191,4 +190,4 @@ def _inputs(clips: Clips, config: Config) -> Iterator[np.ndarray]:
     """Compute the fixed crops' MFCC, batch by batch."""
     crops = fixed_crops(clips.lengths, config)
     for batch in crops.batches(_CROPS_PER_BATCH):
-        yield model_input(clips.crops(crops.which[batch], crops.starts[batch], config.audio_length), config)
+        yield model_input(clips.crops(crops.clips[batch], crops.starts[batch], config.audio_length), config)

@@ -38,7 +38,7 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
     if n_folds_given and config.n_folds != n_folds:
         raise ConfigError(
-            f"n_folds={config.n_folds}: the table's fold column has {n_folds} folds; leave n_folds out, "
+            f"n_folds={config.n_folds}: the table's fold column has {count(n_folds, 'fold')}; leave n_folds out, "
             "or use folds=stratified"
         )
     return replace(config, folds="column", n_folds=n_folds)

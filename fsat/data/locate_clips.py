@@ -48,7 +48,7 @@ class ClipFolder:
     """Where a run's training clips are.
 
     Attributes:
-        folder: their folder, resolved; None if it was not found.
+        folder: their folder, resolved; None if it is unknown.
         note: one line that says why, or what is uncertain, and what to do; empty if all clips are unchanged.
         before: seconds since 1970; a file changed later is not the one trained on. None if all are unchanged.
     """

@@ -35,22 +35,22 @@ class FixedCrops:
     """The crops for prediction: shorter ones first, those of one length clip after clip.
 
     Attributes:
-        which: int64 (n_crops,), each crop's clip.
+        clips: int64 (n_crops,), each crop's clip.
         starts: int64 (n_crops,), its first sample or frame.
         lengths: int64 (n_crops,), in samples or frames.
-        places: int64 (n_crops,), its index if all crops came clip after clip.
+        order: int64 (n_crops,), its index if all crops came clip after clip.
         counts: int64 (n_clips,), number of crops of each clip.
     """
 
-    which: np.ndarray
+    clips: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
-    places: np.ndarray
+    order: np.ndarray
     counts: np.ndarray
 
     def batches(self, size: int) -> list[slice]:
         """Return batches of at most `size` crops of one length each, in order."""
-        edges = [0, *(np.flatnonzero(np.diff(self.lengths)) + 1).tolist(), len(self.which)]
+        edges = [0, *(np.flatnonzero(np.diff(self.lengths)) + 1).tolist(), len(self.clips)]
         return [
             slice(first, min(first + size, stop))
             for start, stop in pairwise(edges)
@@ -74,10 +74,10 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
         for n, crop in zip(lengths.tolist(), crops.tolist(), strict=True)
     ]
     counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)
-    which = np.repeat(np.arange(len(lengths)), counts)
-    flat = np.fromiter(chain.from_iterable(starts), np.int64, len(which))
-    order = np.argsort(crops[which], kind="stable")
-    return FixedCrops(which[order], flat[order], crops[which[order]].astype(np.int64), order, counts)
+    clips = np.repeat(np.arange(len(lengths)), counts)
+    flat = np.fromiter(chain.from_iterable(starts), np.int64, len(clips))
+    order = np.argsort(crops[clips], kind="stable")
+    return FixedCrops(clips[order], flat[order], crops[clips[order]].astype(np.int64), order, counts)
 
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:

@@ -184,7 +184,9 @@ def _verify(work: Path, dataset: Dataset) -> None:
         top, _, rest = table.partition("/")
         fnames = [row.get("fname") or "" for row in _rows(tops[top] / rest if rest else tops[top])]
         if len(set(fnames)) != dataset.counts[table]:
-            raise DataError(f"{table}: has {len(set(fnames))} clips, expected {dataset.counts[table]}; {again}")
+            raise DataError(
+                f"{table}: has {count(len(set(fnames)), 'clip')}, expected {dataset.counts[table]}; {again}"
+            )
         if missing := sorted(set(fnames) - set(os.listdir(tops[audio]))):
             lack = f"{count(len(missing), 'clip')} of {len(fnames)} not in {audio}/, such as {missing[0]}"
             raise DataError(f"{table}: {lack}; {again}")

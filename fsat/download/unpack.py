@@ -82,7 +82,7 @@ def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limi
 def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits) -> str:
     """Return the reason why an archive with these entries must not be unpacked; an empty string if it may."""
     if len(infos) > limits.entries:
-        return f"it has {len(infos)} entries, expected {limits.entries} at most"
+        return f"it has {count(len(infos), 'entry')}, expected {limits.entries} at most"
     files: dict[str, str] = {}
     folders: set[str] = set()
     for info in infos:

@@ -20,7 +20,7 @@ import soundfile as sf
 
 from fsat.data.audio import blocks, read_header
 from fsat.data.manifest import Manifest
-from fsat.errors import AudioError, Problem, printable
+from fsat.errors import AudioError, Problem, count, printable
 from fsat.metrics.ranking import TOP_K, top_k
 from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
@@ -255,7 +255,7 @@ def _examples_of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:
         for i in range(CLIPS_PER_LENGTH):
             clip = same.iloc[i * len(same) // CLIPS_PER_LENGTH]
             note = clip["label"] or "test clip"
-            examples.append(_example(clip, f"{length.frames} samples", note, manifest, length.split))
+            examples.append(_example(clip, count(length.frames, "sample"), note, manifest, length.split))
     return examples
 
 

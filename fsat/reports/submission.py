@@ -63,7 +63,7 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     missing = truth.index.difference(guesses.index, sort=False)
     if len(missing):
         raise DataError(
-            f"{submission_path}: {len(missing)} of {len(truth)} clips have no row, first {missing[0]}; "
+            f"{submission_path}: {len(missing)} of {count(len(truth), 'clip')} have no row, first {missing[0]}; "
             "expected a row for every clip of the truth table"
         )
     numbers = {name: i for i, name in enumerate(sorted(set(truth["label"])))}

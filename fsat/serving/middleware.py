@@ -37,12 +37,7 @@ DISCARDED, DISCARD_SECONDS = 8, 30
 
 
 class Guard:
-    """Middleware that checks requests before the application sees them.
-
-    Args:
-        app: the ASGI application.
-        limits: of a request.
-    """
+    """Middleware that checks requests before the application sees them."""
 
     def __init__(self, app: App, limits: Limits) -> None:
         self.app, self.limits = app, limits
@@ -126,12 +121,7 @@ class _Disconnected(Exception):
 
 
 class _Body:
-    """The body of a request as it arrives.
-
-    Attributes:
-        size: bytes received.
-        held: bytes counted by the `Guard`.
-    """
+    """The body of a request as it arrives: `size` bytes received, of which the `Guard` has counted `held`."""
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive, self._max_bytes = receive, max_bytes

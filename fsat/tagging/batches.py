@@ -45,17 +45,9 @@ def tag_groups(
     note: Callable[[str], None],
     groups: Iterable[list[File]],
 ) -> Generator[list[tuple[int, Result]]]:
-    """Tag files.
+    """Tag groups of files, whose names are relative to `root`; yield the number and the result of each file by group.
 
-    Args:
-        tagger: with the members to use.
-        root: the folder that names are relative to.
-        settings: how to tag.
-        note: is called with the position in a long recording.
-        groups: of files, consumed as needed.
-
-    Yields:
-        for each group the number and the result of each file.
+    `note` is called with the position in a long recording.
     """
     if settings.window:
         for group in groups:

@@ -43,14 +43,9 @@ def write(
     blend: str = "geometric",
     study_weights: Mapping[str, float] | None = None,
 ) -> None:
-    """Write a tagger's folder.
+    """Write a tagger to an empty folder, without the members of studies with weight 0.
 
-    Args:
-        folder: an empty folder.
-        members: all members of the ensemble. Members of a study with weight 0 are left out.
-        labels: label order.
-        blend: one of `fsat.presets.BLENDS`.
-        study_weights: weight of each study, for ``weighted``.
+    `blend` is one of `fsat.presets.BLENDS`; ``weighted`` needs the weight of each study.
     """
     weights = dict(study_weights or {})
     entries = []

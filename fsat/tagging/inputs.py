@@ -13,10 +13,9 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from fsat.data.audio import SUFFIXES
 from fsat.errors import DataError, count, printable
@@ -35,15 +34,8 @@ EXPECTED = (
 CHUNK_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
-class Input:
-    """Files to tag.
-
-    Attributes:
-        root: the folder that names are relative to, absolute.
-        names: an iterator over the names.
-        ordered: whether the order of the names is the user's; otherwise it is the file system's.
-    """
+class Input(NamedTuple):
+    """Files to tag: names, relative to the absolute folder `root`, in the user's order if `ordered`."""
 
     root: Path
     names: Iterator[str]
@@ -104,7 +96,7 @@ def walk(root: Path) -> Iterator[str]:
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = os.path.join(folder, entry.name)
-                    if _is_folder(entry):
+                    if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
                         subfolders.append(name)
                     elif entry.name.lower().endswith(SUFFIXES):
                         yield name
@@ -114,21 +106,11 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def _folder_of(names: list[str], list_folder: Path) -> Path:
-    """Return the folder that the names of a list are relative to, by its first name.
-
-    It is the list's own folder, unless the list is the table of a dataset with its clips in another folder.
-    """
+    """Return the folder that a list's names are relative to, by the first: its own, or that of a dataset's clips."""
     from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 
     folders = [list_folder, *(list_folder / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
     return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _files_of(match: str) -> Iterator[str]:
@@ -148,13 +130,7 @@ def _read_list_file(path: Path) -> Iterator[str]:
 
 
 def _read_list(file: BinaryIO, source: str, table: bool = False) -> Iterator[str]:
-    """Yield the names in a list: a CSV table with a column ``fname``, or names separated by line ends or NULs.
-
-    Args:
-        file: the list.
-        source: its name, for errors.
-        table: whether it must be a table.
-    """
+    """Yield the names in a list: a CSV table with a column ``fname``, or names separated by line ends or NULs."""
     start = file.read(CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"input: {source}: wrong encoding: UTF-16; save the list as UTF-8")
@@ -185,7 +161,7 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             elif cells:
                 raise DataError(
                     f"input: {source}: line {reader.line_num}: {count(len(cells), 'cell')} in a table of "
-                    f"{len(header)} columns; fix that line"
+                    f"{count(len(header), 'column')}; fix that line"
                 )
     except csv.Error as error:
         raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error

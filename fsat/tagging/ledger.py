@@ -90,12 +90,8 @@ class Ledger:
 def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Iterator[Ledger]:
     """Open the ledger of an output, a new one or that of an interrupted tagging.
 
-    The file is removed when the block ends without an error, or when no files were added.
-
-    Args:
-        output: the file to be written.
-        facts: the input and the settings; a ledger with other facts is refused.
-        resume: whether to resume; else an older ledger is discarded.
+    Its file is removed when the block ends without an error, or when no files were added. Unless `resume`, an older
+    ledger is discarded.
 
     Raises:
         DataError: the ledger has other facts, or another process uses it.

@@ -39,12 +39,7 @@ class RequestCancelled(FsatError):
 
 
 class PyfuncTagger:
-    """A tagger with the interface that MLflow expects of a Python model.
-
-    Args:
-        tagger: the tagger.
-        max_seconds: length of the longest clip.
-    """
+    """A tagger with the interface that MLflow expects of a Python model, for clips of at most `max_seconds`."""
 
     def __init__(self, tagger: Tagger, max_seconds: float = LONGEST) -> None:
         self.tagger, self.max_seconds = tagger, max_seconds
@@ -106,11 +101,7 @@ class PyfuncTagger:
 
 
 def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
-    """Return the checked `top_k` and `min_score` of a request's parameters.
-
-    Raises:
-        ConfigError: a parameter is unknown or out of bounds.
-    """
+    """Return `top_k` and `min_score` of parameters; raise `ConfigError` if one is unknown or out of bounds."""
     if params is None:
         params = {}
     if not isinstance(params, Mapping):
@@ -131,11 +122,9 @@ def _is_number(value: Any, kind: Any, least: int, most: int) -> bool:
 
 
 def groups(sources: Sequence[Any], max_seconds: float) -> Iterator[slice]:
-    """Split clips into groups of at most `max_seconds` together, by their headers; a longer clip is a group by itself.
+    """Split audio files, as bytes, into groups that last at most `max_seconds` by their headers.
 
-    Args:
-        sources: the bytes of audio files. Anything else counts as 0 s.
-        max_seconds: length of the longest clip that is decoded.
+    No clip is decoded beyond `max_seconds`. Anything but audio counts as 0 s.
     """
     start, total = 0, 0.0
     for i, source in enumerate(sources):

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
 from fsat.errors import ConfigError
-from fsat.files import check_writable, disk_errors, replace_whole
+from fsat.files import write_whole
 from fsat.text import join_labels
 
 PARQUET_ROWS = 4096
@@ -55,28 +55,18 @@ def check_suffix(path: Path) -> None:
 
 
 def write_tags(path: Path, rows: Rows, over_time: bool = False) -> None:
-    """Write a table of tags; a reader sees the old file or the complete new one.
+    """Write a table of `Tags`, or of `Span` if `over_time`, in the format of the suffix; raise `FsatError`.
 
-    Args:
-        path: its suffix is one of `WRITERS`.
-        rows: `Span` if `over_time`, else `Tags`.
-        over_time: whether the rows are those of recordings.
-
-    Raises:
-        FsatError: the file cannot be written.
+    A reader sees the old file or the complete new one.
     """
-    check_writable(path)
-    with disk_errors(path), replace_whole(path) as unfinished:
-        WRITERS[path.suffix.lower()](unfinished, rows, over_time)
+    write_whole(path, lambda unfinished: WRITERS[path.suffix.lower()](unfinished, rows, over_time))
 
 
 def write_label_track(path: Path, rows: Rows) -> None:
     """Write the segments of a recording as a label track for Audacity: start, end and label, separated by tabs."""
     spans = [row for row in rows if isinstance(row, Span) and row.label]
     lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans]
-    check_writable(path)
-    with disk_errors(path), replace_whole(path) as unfinished:
-        unfinished.write_text("".join(lines), encoding="utf-8")
+    write_whole(path, lambda unfinished: unfinished.write_text("".join(lines), encoding="utf-8"))
 
 
 def track_path(folder: Path, fname: str) -> Path:

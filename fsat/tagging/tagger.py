@@ -137,11 +137,7 @@ class Tagger:
         return selected
 
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
-        """Return the blended class probabilities of clips.
-
-        Args:
-            sources: the bytes or paths of audio files.
-            max_seconds: length of the longest clip.
+        """Return the blended class probabilities of clips, given as bytes or paths of audio files.
 
         Returns:
             float32 (n, n_classes), rows sum to 1, NaN for a clip that cannot be used; and for each clip the reason why
@@ -172,13 +168,7 @@ class Tagger:
     def over_time(
         self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
     ) -> Iterator[ScoredWindow]:
-        """Yield the class probabilities of a recording, each window taken as a clip.
-
-        Args:
-            source: the bytes or the path of an audio file.
-            window: length of a window, in seconds.
-            hop: from one window's start to the next's, in seconds; at most `window`.
-            max_seconds: length of the longest recording.
+        """Yield the class probabilities of a recording, each window taken as a clip; see `windows` for the arguments.
 
         Yields:
             start and end of the window, in seconds, and float32 (n_classes,), which sums to 1.

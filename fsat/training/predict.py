@@ -55,7 +55,7 @@ class Predictor:
     def _inputs(self, batch: slice) -> np.ndarray:
         if self._mfcc is not None:
             return self._mfcc.rows(batch.start, batch.stop)
-        indices, starts = self.crops.which[batch], self.crops.starts[batch]
+        indices, starts = self.crops.clips[batch], self.crops.starts[batch]
         length = int(self.crops.lengths[batch.start])
         if self._spectra:
             return self._spectra.crops(indices, starts, length)[..., np.newaxis]
@@ -78,8 +78,8 @@ class Predictor:
         """Average a model's outputs over the crops of each clip."""
         result = np.full((len(self.clips), n_classes), np.nan, dtype=np.float32)
         if parts:
-            predictions = np.empty((len(self.crops.which), n_classes), dtype=np.float32)
-            predictions[self.crops.places] = np.concatenate(parts)
+            predictions = np.empty((len(self.crops.clips), n_classes), dtype=np.float32)
+            predictions[self.crops.order] = np.concatenate(parts)
             result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
         return result
 
