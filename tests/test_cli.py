@@ -15,11 +15,6 @@ import fsat
 from fsat.cli import run
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=4, test_clips=2)
-
-
 @pytest.fixture
 def error_line(signals, tmp_path, monkeypatch, capsys) -> Callable[..., str]:
     """Run a command in an empty folder and return its only line, which is an error."""
@@ -86,13 +81,10 @@ def test_wrong_options(command, status, expected, error_line):
     assert expected in error_line(*shlex.split(command), status=status)
 
 
-def test_fold_out_of_range(data, error_line):
-    line = error_line("train_fold", "--fold", 7, "--n_folds", 3, "--data_dir", data)
-    assert line == "fsat: error: fold=7: there are 3 folds, numbered 0 to 2"
-
-
-def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path, signals, capsys):
+def test_a_fold_out_of_range_and_problems_of_a_dataset(tmp_path, signals, capsys):
     data = make_dataset(tmp_path / "bad", clips_per_class=4, test_clips=0)
+    assert run(["train_fold", "--fold", "7", "--n_folds", "3", "--data_dir", str(data)]) == 1
+    assert capsys.readouterr().err == "fsat: error: fold=7: there are 3 folds, numbered 0 to 2\n"
     names = sorted(path.name for path in (data / "audio_train").iterdir())
     (data / "audio_train" / names[0]).write_bytes(b"")
     (data / "audio_train" / names[1]).unlink()
@@ -101,13 +93,6 @@ def test_problems_are_listed_before_the_line_that_sums_them_up(tmp_path, signals
     assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
     assert any(f"{names[1]}: missing file" in line for line in problems)
-
-
-def test_no_model_is_registered_yet(data, store, signals, capsys):
-    assert run(["predict", "--input", str(data / "audio_train")]) == 1
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "model=models:/fsat@champion: cannot be loaded" in line
-    assert "mlflow run . -e ensemble" in line
 
 
 @pytest.mark.process
