@@ -7,8 +7,10 @@ result of a training. `fsat.cli.options` makes the options of the command line f
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from fsat.errors import ConfigError, printable
@@ -111,29 +113,21 @@ def _truth(value: Any) -> bool:
 CONVERTERS: dict[Any, Callable[[Any], Any]] = {"int": _whole_number, "float": _number, "str": str, "bool": _truth}
 
 
-def auto_or_count(text: str) -> str:
-    """Return ``auto`` or a whole number of at least 1, as text; raise `ValueError` for another text."""
-    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise ValueError
-    return text
+def _auto_or(is_valid: Callable[[str], object], expected: str, metavar: str = "N|auto") -> dict[str, Any]:
+    """Return the metadata of an option that takes ``auto`` or a valid text."""
+
+    def parse(text: str) -> str:
+        if text != "auto" and not is_valid(text):
+            raise ValueError
+        return text
+
+    return {"parse": parse, "expected": f"auto or {expected}", "metavar": metavar}
 
 
-def _auto_or_amount(text: str) -> str:
-    if text != "auto" and not 0 <= float(text) < math.inf:
-        raise ValueError
-    return text
-
-
-def _auto_or_address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if text != "auto" and not (host and port.isdecimal() and "/" not in host):
-        raise ValueError
-    return text
-
-
-AUTO_OR_COUNT = {"parse": auto_or_count, "expected": "auto or a whole number of at least 1", "metavar": "N|auto"}
+AUTO_OR_COUNT = _auto_or(partial(re.fullmatch, "0*[1-9][0-9]*"), "a whole number of at least 1")
+AUTO_OR_AMOUNT = _auto_or(lambda text: 0 <= float(text) < math.inf, "a number of at least 0")
+AUTO_OR_ADDRESS = _auto_or(partial(re.fullmatch, r"[^/]+:\d+"), "HOST:PORT", "auto|HOST:PORT")
 SECONDS = {"least": 0, "metavar": "SECONDS"}
-AUTO_OR_AMOUNT = {"parse": _auto_or_amount, "expected": "auto or a number of at least 0", "metavar": "N|auto"}
 
 
 @dataclass(frozen=True)
@@ -147,9 +141,7 @@ class Cluster(Checked):
         "auto",
         "Address of the Ray cluster; auto is that of this machine's cluster, or else of one started for the command.",
         name="ray_address",
-        parse=_auto_or_address,
-        expected="auto or HOST:PORT",
-        metavar="auto|HOST:PORT",
+        **AUTO_OR_ADDRESS,
     )
     cpus: str = option(
         "auto",

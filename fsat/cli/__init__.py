@@ -79,13 +79,11 @@ def _run(arguments: list[str]) -> int:
         if context := getattr(error, "ctx", None):
             message = f"{context.command_path}: {message}; see `{context.command_path} --help`"
         return _fail(message, error.exit_code)
-    except DataError as error:
-        lines = listed(error.problems)
+    except FsatError as error:
+        lines = listed(error.problems) if isinstance(error, DataError) else []
         rest = [f"... and {len(lines) - PROBLEMS_SHOWN} more"] if len(lines) > PROBLEMS_SHOWN else []
         for line in [*lines[:PROBLEMS_SHOWN], *rest]:
             print(f"  {line}", file=sys.stderr)
-        return _fail(str(error), 1)
-    except FsatError as error:
         return _fail(str(error), 1)
     except ModuleNotFoundError as error:
         advice = "install the dependencies with `make setup`, then `source .venv/bin/activate`"

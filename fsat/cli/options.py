@@ -12,7 +12,7 @@ import click
 
 from fsat.config import Config
 from fsat.errors import ConfigError, DataError
-from fsat.options import AUTO_OR_COUNT, Cluster, Launch, auto_or_count, option_name
+from fsat.options import AUTO_OR_COUNT, Cluster, Launch, option_name
 from fsat.presets import BLENDS, PRESETS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _decorator(*options: Callable) -> Callable:
 
 def _check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
-        return auto_or_count(value)
+        return AUTO_OR_COUNT["parse"](value)
     except ValueError:
         raise click.BadParameter(f"{value!r}: expected {AUTO_OR_COUNT['expected']}") from None
 

@@ -34,18 +34,16 @@ class Blend:
     """Predictions of an ensemble.
 
     Attributes:
-        oof: float32 (n_train, n_classes), for each training clip the blend, over studies, of the member that did not
-            train on it; NaN rows where a fold is missing. A memory map, like `test` and `best`.
+        oof: float32 (n_train, n_classes), for each training clip the blend of the members that did not train on it;
+            NaN rows where a fold is missing. A memory map, like `test` and `best`.
         covered: bool (n_train,), whether the row of `oof` is a prediction.
         test: float32 (n_test, n_classes), the blend over all members of each study.
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
         targets: int64 (n_train,), classes.
         verified: bool (n_train,), whether the label is verified by hand.
         method: one of `fsat.presets.BLENDS`.
-        weights: for ``weighted``, the weight of each study in `test`, in order; empty for other methods. In `oof` a
-            clip's weights are fitted without the clips of its fold.
-        scores: table with `COLUMNS`: a row for each member on its own fold, for each study's out-of-fold predictions,
-            and for the blend by each method.
+        weights: for ``weighted``, the weight of each study in `test`; in `oof` they are fitted without a clip's fold.
+        scores: table with `COLUMNS`: a row for each member, for each study, and for the blend by each method.
     """
 
     oof: np.ndarray
