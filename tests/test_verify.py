@@ -24,7 +24,7 @@ from fsat.commands.verify import Verified, verify
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.errors import RunError
-from fsat.metrics.label_noise import DECISIONS, beliefs, decide, wrong_share
+from fsat.metrics.label_noise import DECISIONS
 from fsat.options import Thresholds
 from fsat.tracking.select_runs import FoldRun, by_run_ids
 from fsat.tracking.verified_labels import fetch_labels, round_of
@@ -100,17 +100,37 @@ def out_of_fold(records: list[FoldRun]) -> np.ndarray:
 
 
 def believed(scores: np.ndarray, given: pd.DataFrame) -> np.ndarray:
-    """Probabilities of the true class for unverified clips; the scores of the others."""
-    targets, unverified = given["label"].map(LABELS.index).to_numpy(), (given["manually_verified"] == 0).to_numpy()
-    share, _ = wrong_share(scores[np.arange(len(given)), targets][unverified], len(LABELS))
-    return np.where(unverified[:, np.newaxis], beliefs(scores, targets, share), scores)
+    """Probabilities of the true class for unverified clips, computed clip by clip; the scores of the others."""
+    unverified = (given["manually_verified"] == 0).to_numpy()
+    rows = scores.astype(np.float64)
+    p = rows[np.arange(len(given)), given["label"].map(LABELS.index)][unverified]
+    share = 0.5  # of wrong labels, by expectation maximisation
+    for _ in range(20_000):
+        share = np.mean(share * (1 - p) / 2 / ((1 - share) * p + share * (1 - p) / 2))
+    for row, clip in zip(rows, given.itertuples(), strict=True):
+        if clip.manually_verified == 0:
+            row *= [1 - share if label == clip.label else share / 2 for label in LABELS]
+            row /= row.sum()
+    return rows
 
 
 def expected_table(scores: np.ndarray, given: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
-    targets, verified = given["label"].map(LABELS.index).to_numpy(), (given["manually_verified"] == 1).to_numpy()
-    decisions, classes, confidence = decide(believed(scores, given), targets, verified, thresholds)
-    new_labels = np.array([*LABELS, ""], dtype=object)[classes]
-    return given[["fname", "label"]].assign(new_label=new_labels, score=confidence, decision=decisions)
+    """The decisions, computed clip by clip without fsat's functions."""
+    rows = []
+    for row, clip in zip(believed(scores, given), given.itertuples(), strict=True):
+        p_label, best = row[LABELS.index(clip.label)], LABELS[int(row.argmax())]
+        if clip.manually_verified == 1:
+            decided = (clip.label, p_label, "verified")
+        elif best == clip.label and p_label >= thresholds.accept:
+            decided = (clip.label, p_label, "accept")
+        elif best != clip.label and row.max() >= thresholds.relabel:
+            decided = (best, row.max(), "relabel")
+        elif p_label < thresholds.drop:
+            decided = ("", 1 - p_label, "drop")
+        else:
+            decided = (clip.label, p_label, "keep")
+        rows.append((clip.fname, clip.label, *decided))
+    return pd.DataFrame(rows, columns=["fname", "label", "new_label", "score", "decision"])
 
 
 def within(values: np.ndarray) -> float:
