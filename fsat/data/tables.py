@@ -28,13 +28,7 @@ class Table:
 
 
 def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), split: str = "train") -> Table:
-    """Read a CSV file as text.
-
-    Args:
-        path: the file.
-        required: columns that must exist.
-        known: columns that may exist; others are left out with a warning.
-        split: the split of this table's problems.
+    """Read a CSV file as text, with the `required` columns, and the `known` ones that it has.
 
     Raises:
         DataError: the file does not exist, is not UTF-8 text or is empty, or required columns are missing.

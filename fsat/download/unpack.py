@@ -29,13 +29,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError,
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an archive.
-
-    Attributes:
-        total_bytes: maximum size of all entries.
-        entries: maximum number of entries.
-        ratio: maximum ratio of the size of all entries to the archive's size.
-    """
+    """Maximum size of all entries, their number, and the ratio of their size to the archive's."""
 
     total_bytes: int
     entries: int = 50_000
@@ -43,20 +37,11 @@ class Limits:
 
 
 def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limits) -> list[str]:
-    """Unpack a zip file into a new folder.
+    """Unpack a zip file into a new folder, which the caller removes after an error.
 
-    Args:
-        archive: the file.
-        folder: is made; the caller removes it after an error.
-        targets: path in `folder` of each folder (with ``/`` at its end) or file of the archive.
-        limits: of the archive.
-
-    Returns:
-        names of files without a target, which were skipped.
-
-    Raises:
-        FsatError: the archive is damaged or refused, or a target has no files; the message says why.
-        OSError: a file cannot be written.
+    `targets` are the paths in `folder` of each folder (with ``/`` at its end) or file of the archive. Returns the names
+    of files without a target, which were skipped. Raises `FsatError` if the archive is damaged or refused, or a target
+    has no files.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -114,34 +99,28 @@ def why_unsafe(name: str) -> str:
     parts = name.removesuffix("/").split("/")
     if not name.isprintable():
         return "has control characters"
-    if not name or name == "/" or "" in parts[1:]:
-        return "has an empty name"
-    if parts[0] == "" or re.match("[A-Za-z]:", name):
-        return "is an absolute path"
-    if "\\" in name or ":" in name:
-        return "has a \\ or : in it"
-    if any(part in (".", "..") for part in parts):
-        return "leads out of the folder"
-    if any(part != part.strip(" ").rstrip(".") for part in parts):
-        return "begins or ends with a blank or dot"
-    if any(len(part.encode()) > 255 for part in parts) or len(name.encode()) > 1000:
-        return "is too long"
-    return ""
+    faults = (
+        (not name or name == "/" or "" in parts[1:], "has an empty name"),
+        (parts[0] == "" or re.match("[A-Za-z]:", name), "is an absolute path"),
+        ("\\" in name or ":" in name, "has a \\ or : in it"),
+        (any(part in (".", "..") for part in parts), "leads out of the folder"),
+        (any(part != part.strip(" ").rstrip(".") for part in parts), "begins or ends with a blank or dot"),
+        (any(len(part.encode()) > 255 for part in parts) or len(name.encode()) > 1000, "is too long"),
+    )
+    return next((reason for fault, reason in faults if fault), "")
 
 
 def _why_special(info: zipfile.ZipInfo) -> str:
-    if info.filename != info.orig_filename:
-        return "has two names"
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG):
-        return "is a link, a device, or not what its name says"
-    if info.flag_bits & 0x41:
-        return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is compressed in an unexpected way (type {info.compress_type})"
-    if info.is_dir() and info.file_size:
-        return "is a folder with content"
-    return ""
+    odd = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG)
+    known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    faults = (
+        (info.filename != info.orig_filename, "has two names"),
+        (odd, "is a link, a device, or not what its name says"),
+        (info.flag_bits & 0x41, "is encrypted"),
+        (not known, f"is compressed in an unexpected way (type {info.compress_type})"),
+        (info.is_dir() and info.file_size, "is a folder with content"),
+    )
+    return next((reason for fault, reason in faults if fault), "")
 
 
 def _same(name: str) -> str:
