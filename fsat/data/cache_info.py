@@ -19,15 +19,16 @@ _STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED
 def list_cache() -> list[str]:
     """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total."""
     with files.cache_errors(files.cache_dir()):
-        sizes = {folder: _size(folder) for folder in [*_stores(), *_generated(), *_memos()]}
-        rows = [_row(folder, sizes[folder]) for folder in _stores()]
+        stores, generated, memos = _contents()
+        sizes = {folder: _size(folder) for folder in [*stores, *generated, *memos]}
+        rows = [_row(folder, sizes[folder]) for folder in stores]
     lines = []
     if rows:
         rows.insert(0, ("rate", "clips", "size", "made", "last used", "folder"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for *cells, last in rows:
             lines.append("  ".join([*(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)), last]))
-    for name, folders in (("generated sounds", _generated()), ("notes of checks", _memos())):
+    for name, folders in (("generated sounds", generated), ("notes of checks", memos)):
         lines += [f"{name}: {files.format_bytes(sizes[folder])} in {folder}" for folder in folders]
     return [*lines, f"total: {files.format_bytes(sum(sizes.values()))} in {files.cache_dir().absolute()}"]
 
@@ -36,8 +37,8 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
     """Remove the clip stores that no process is building, with `everything` generated sounds too; yields the report."""
     freed = 0
     with files.cache_errors(files.cache_dir()):
-        stores, others = _stores(), [*_memos(), *(_generated() if everything else [])]
-    for folder in [*stores, *others]:
+        stores, generated, memos = _contents()
+    for folder in [*stores, *memos, *(generated if everything else [])]:
         lock = files.try_lock(files.lock_path(folder)) if folder in stores else nullcontext(True)
         with files.cache_errors(folder), lock as held:
             if not held:
@@ -49,17 +50,12 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
     yield f"freed: {files.format_bytes(freed)} in {files.cache_dir().absolute()}"
 
 
-def _stores() -> list[Path]:
-    return [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
-
-
-def _generated() -> list[Path]:
-    prefix = SAMPLE.rstrip("0123456789")
-    return [folder for folder in _folders(files.cache_dir().absolute()) if folder.name.startswith(prefix)]
-
-
-def _memos() -> list[Path]:
-    return [folder for folder in _folders(files.cache_dir().absolute()) if folder.name in (MEMOS, MEMOS + REMOVED)]
+def _contents() -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the folders of clip stores, of generated sounds, and of the results of checks."""
+    others, prefix = _folders(files.cache_dir().absolute()), SAMPLE.rstrip("0123456789")
+    stores = [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
+    memos = [folder for folder in others if folder.name in (MEMOS, MEMOS + REMOVED)]
+    return stores, [folder for folder in others if folder.name.startswith(prefix)], memos
 
 
 def _folders(parent: Path) -> list[Path]:

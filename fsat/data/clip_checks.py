@@ -27,14 +27,10 @@ RACY_SECONDS = 2.0  # a file changed within this time may change again without a
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Facts of a clip that need no decoding; all but the reason are 0 or empty for an unusable clip.
+    """Facts of a clip that need no decoding.
 
-    Attributes:
-        frames: length in samples per channel.
-        samplerate: in Hz.
-        digest: hash of the file's bytes.
-        reason: why the clip is unusable; empty for a usable one.
-        stamp: differs if the file was changed since.
+    Length in samples per channel, rate in Hz, hash of the file's bytes, and a stamp that differs if the file was
+    changed since; or the reason why the clip is unusable.
     """
 
     frames: int = 0

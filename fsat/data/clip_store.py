@@ -206,9 +206,6 @@ def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
         return _BYTES_PER_ENTRY
 
 
-# --- the journal -----------------------------------------------------------------------------------
-
-
 def _line(facts: Sequence[Any] | dict[str, Any]) -> bytes:
     body = json.dumps(facts).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
@@ -245,9 +242,6 @@ def _resume(samples: Any, journal: Any, header: dict[str, Any]) -> list[Entry]:
     samples.truncate(4 * sum(entry.length for entry in entries))
     journal.truncate(sum(map(len, lines[: 1 + len(entries)])))
     return entries
-
-
-# --- samples of other stores -----------------------------------------------------------------------
 
 
 class _Location(NamedTuple):

@@ -30,11 +30,7 @@ ABSENT = "the clip is absent"  # error of a row that `Clips.take` leaves empty
 
 
 class Floats:
-    """A flat read-only float32 array, in memory or mapped from a file. Safe to use from several threads.
-
-    Attributes:
-        values: float32 (n,).
-    """
+    """A flat read-only array, float32 (n,), in memory or mapped from a file. Safe to use from several threads."""
 
     def __init__(self, values: np.ndarray, mapped: mmap.mmap | None = None) -> None:
         self.values, self._mapped = values, mapped

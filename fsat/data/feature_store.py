@@ -32,15 +32,8 @@ def stored_features(
 ) -> Floats | None:
     """Return features of all clips of a store from a file beside them, which is written if needed.
 
-    Args:
-        decoded: the clips; its `features` hold the files that were opened before.
-        name: of the file, ending in ``.f32``; it must identify all that the values depend on beside the clips.
-        what: the features in words.
-        n_rows, row_size: number of rows, and of values in a row.
-        batches: computes the rows.
-
-    Returns:
-        float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared meanwhile.
+    The file's name ends in ``.f32`` and must identify all that the values depend on beside the clips; `what` are the
+    features in words. Returns float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared.
     """
     if decoded.folder is None:
         return None
@@ -103,11 +96,7 @@ def _write(path: Path, batches: Iterable[np.ndarray], on_batch: Callable[[np.nda
 
 
 class Features:
-    """Inputs of a model on MFCC for the fixed crops of clips, clip after clip.
-
-    Attributes:
-        n_crops: int64 (n_clips,), the rows of each clip; 0 for an unusable one.
-    """
+    """Inputs of a model on MFCC for the `n_crops` fixed crops of each clip, int64 (n_clips,), clip after clip."""
 
     def __init__(self, clips: Clips, config: Config, stored: Floats | None = None) -> None:
         self.n_crops = fixed_crops(clips.lengths, config).counts

@@ -26,13 +26,7 @@ OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run was trained on.
-
-    Attributes:
-        clips: ``fname,label,manually_verified`` of all clips, in the dataset's order.
-        is_test: bool (n_clips,), true for test clips.
-        began: start of the training, in seconds since 1970.
-    """
+    """What a run was trained on: ``fname,label,manually_verified`` of all clips, and the start in s since 1970."""
 
     clips: pd.DataFrame
     is_test: np.ndarray

@@ -32,11 +32,7 @@ CLIPS_PER_BATCH = 64
 
 
 class Spectra:
-    """Spectrograms of clips, in memory or in a mapped file.
-
-    Attributes:
-        n_frames: int64 (n_clips,), 0 for an unusable clip.
-    """
+    """Spectrograms of clips, in memory or in a mapped file; `n_frames` is int64 (n_clips,), 0 for an unusable clip."""
 
     def __init__(self, values: Clips, n_mels: int) -> None:
         self._values, self._n_mels = values, n_mels
@@ -114,13 +110,7 @@ def _compute(clips: Clips, config: Config) -> Iterator[np.ndarray]:
 
 
 def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int) -> np.ndarray:
-    """Return the log-mel spectrogram of a waveform, zero-padded at both ends.
-
-    Args:
-        samples: float32 (n_samples,), in about [-1, 1].
-        sampling_rate: in Hz.
-        n_mels: number of bands.
-        hop_length: samples from frame to frame.
+    """Return the log-mel spectrogram of a waveform, float32 (n_samples,) in about [-1, 1], zero-padded at both ends.
 
     Returns:
         float32 (1 + n_samples // hop_length, n_mels), in decibels above `FLOOR_DB`, at least 0.

@@ -112,13 +112,8 @@ class Manifest:
 def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config | None = None) -> Manifest:
     """Read and check a dataset's tables and the headers of its clips.
 
-    Args:
-        folder: the data folder.
-        on_bad_clip: ``error`` to refuse a dataset with bad training rows, ``exclude`` to leave them out.
-        config: if given, a class with fewer clips than its folds is an error, whatever `on_bad_clip`.
-
-    Raises `DataError` with all problems if the folder or a table is missing, a table cannot be read, or training rows
-    are bad and `on_bad_clip` is ``error``.
+    Raises `DataError` with all problems if the folder or a table is missing, a table cannot be read, training rows are
+    bad and `on_bad_clip` is ``error`` rather than ``exclude``, or a class has fewer clips than the folds of `config`.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():

@@ -34,12 +34,8 @@ TOP_DB = 80.0
 class FixedCrops:
     """The crops for prediction: shorter ones first, those of one length clip after clip.
 
-    Attributes:
-        clips: int64 (n_crops,), each crop's clip.
-        starts: int64 (n_crops,), its first sample or frame.
-        lengths: int64 (n_crops,), in samples or frames.
-        order: int64 (n_crops,), its index if all crops came clip after clip.
-        counts: int64 (n_clips,), number of crops of each clip.
+    Of each crop, int64 (n_crops,): clip, first sample or frame, length, and index if all crops came clip after clip.
+    Of each clip, int64 (n_clips,): number of crops.
     """
 
     clips: np.ndarray

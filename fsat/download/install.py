@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fsat.download.fetch import fetch, shown
 from fsat.download.published import DATASETS, Archive, Dataset
-from fsat.download.unpack import Limits, unpack
+from fsat.download.unpack import unpack
 from fsat.errors import AudioError, ConfigError, DataError, FsatError, count
 from fsat.files import disk_errors, format_bytes, held_lock, sync_folder
 from fsat.progress import say
@@ -140,8 +140,7 @@ def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
     """Unpack an archive into ``ready/``, whole or not at all."""
     unfinished = work / UNFINISHED
     try:
-        skipped = unpack(work / archive.name, unfinished, archive.targets, Limits(archive.most_bytes))
-        if skipped:
+        if skipped := unpack(work / archive.name, unfinished, archive.targets, archive.most_bytes):
             say(f"{archive.name}: {count(len(skipped), 'file')} not needed, such as {skipped[0]}")
         if dataset.prepare:
             dataset.prepare(unfinished, dataset)

@@ -26,7 +26,6 @@ class Archive:
     """One zip file of a dataset.
 
     Attributes:
-        name: of the file, at the source and here.
         checksum: ``algorithm:hex``.
         targets: entries to unpack: the path in the data folder of each folder (with ``/`` at its end) or file.
         zip_bytes, unpacked_bytes: about the size of the archive, and of the unpacked files.
@@ -46,12 +45,11 @@ class Dataset:
     """A published dataset.
 
     Attributes:
-        base_url: address of the archives, without their names.
+        base_url, query: begin and end of the archives' addresses.
         archives: in the order of downloading.
         tables: for each table of clips, the folder of its clips; the first one makes the folder a dataset, and is put
             in its place last.
         counts: number of clips of each table.
-        query: end of the addresses at the publisher's own server.
         wav: length in samples and rate in Hz of every clip, if all are alike.
         n_folds: number of folds with equally many clips, numbered from 1; 0 for none.
         prepare: called with the folder of an unpacked archive and the dataset, if the archive needs more work.

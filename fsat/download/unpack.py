@@ -14,7 +14,6 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fsat import interrupts
@@ -22,21 +21,13 @@ from fsat.errors import FsatError, count, printable
 from fsat.files import format_bytes, write_all
 from fsat.progress import Progress
 
+MOST_ENTRIES, MOST_RATIO = 50_000, 100.0  # of an archive; ratio of the size of all entries to the archive's
 _BLOCK_BYTES = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """Errors of zipfile for a broken archive."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Maximum size of all entries, their number, and the ratio of their size to the archive's."""
-
-    total_bytes: int
-    entries: int = 50_000
-    ratio: float = 100.0
-
-
-def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limits) -> list[str]:
+def unpack(archive: Path, folder: Path, targets: Mapping[str, str], most_bytes: int) -> list[str]:
     """Unpack a zip file into a new folder, which the caller removes after an error.
 
     `targets` are the paths in `folder` of each folder (with ``/`` at its end) or file of the archive. Returns the names
@@ -46,7 +37,7 @@ def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limi
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = opened.infolist()
-            if reason := why_refused(infos, archive.stat().st_size, limits):
+            if reason := why_refused(infos, archive.stat().st_size, most_bytes):
                 raise FsatError(f"{archive}: is not unpacked: {reason}")
             files = [info for info in infos if not info.is_dir()]
             selected = [(info, target) for info in files if (target := _target(info.orig_filename, targets))]
@@ -64,10 +55,10 @@ def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limi
         raise FsatError(f"{archive}: cannot be unpacked: {printable(error)}; {advice}") from error
 
 
-def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits) -> str:
+def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, most_bytes: int) -> str:
     """Return the reason why an archive with these entries must not be unpacked; an empty string if it may."""
-    if len(infos) > limits.entries:
-        return f"it has {count(len(infos), 'entry')}, expected {limits.entries} at most"
+    if len(infos) > MOST_ENTRIES:
+        return f"it has {count(len(infos), 'entry')}, expected {MOST_ENTRIES} at most"
     files: dict[str, str] = {}
     folders: set[str] = set()
     for info in infos:
@@ -82,11 +73,10 @@ def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits
             return f"its entries {printable(other)!r} and {printable(name)!r} would be the same file"
     if both := files.keys() & folders:
         return f"its entry {printable(files[min(both)])!r} is a file and a folder"
-    total = sum(info.file_size for info in infos)
-    if total > limits.total_bytes or total > limits.ratio * archive_bytes:
+    total, most = sum(info.file_size for info in infos), min(most_bytes, MOST_RATIO * archive_bytes)
+    if total > most:
         unpacked = f"{format_bytes(total)} in {count(len(files), 'file')}"
-        most = format_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))
-        return f"{format_bytes(archive_bytes)} would become {unpacked}, expected {most} at most"
+        return f"{format_bytes(archive_bytes)} would become {unpacked}, expected {format_bytes(most)} at most"
     return ""
 
 

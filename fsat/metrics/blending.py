@@ -193,18 +193,12 @@ class OutOfFold:
 
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the share of each class: float32 (n_classes,), sums to 1."""
-    counts = np.bincount(np.asarray(targets), minlength=n_classes).astype(np.float64)
-    return np.asarray(counts / counts.sum(), dtype=np.float32)
+    return np.asarray(np.bincount(np.asarray(targets), minlength=n_classes) / len(targets), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of studies.
-
-    Attributes:
-        final: float64 (n_studies,), fitted on the clips of all folds.
-        by_fold: float64 (n_folds, n_studies), row f fitted without the clips of fold f.
-    """
+    """Weights of studies, float64: fitted on all clips, and (n_folds, n_studies), row f without the clips of fold f."""
 
     final: np.ndarray
     by_fold: np.ndarray

@@ -19,13 +19,7 @@ COLUMNS = 4  # classes whose scores are copied out of the rows in one pass
 
 
 def top_k(scores: Scores, k: int = TOP_K, out: np.ndarray | None = None) -> np.ndarray:
-    """Return the classes with the highest scores, best first: int (n_clips, min(k, n_classes)).
-
-    Args:
-        scores: (n_clips, n_classes).
-        k: number of classes.
-        out: array to write the result to, possibly a memory map; a new array by default.
-    """
+    """Return the `k` classes with the highest scores, best first: `out`, or a new int (n_clips, min(k, n_classes))."""
     scores = as_rows(scores)
     n_clips, n_classes = scores.shape
     result = np.empty((n_clips, min(k, n_classes)), dtype=np.intp) if out is None else out
@@ -56,13 +50,7 @@ def _best_of_rows(scores: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Guesses:
-    """Best guesses.
-
-    Attributes:
-        guess: int32 (n_clips,), the class with the highest score.
-        p_guess: float32 (n_clips,), its score.
-        p_label: float32 (n_clips,), the label's score.
-    """
+    """Class with the highest score, int32 (n_clips,), its score, and the label's, float32 (n_clips,)."""
 
     guess: np.ndarray
     p_guess: np.ndarray
@@ -88,11 +76,8 @@ def average_precision_at_k(ranking: np.ndarray, targets: np.ndarray) -> np.ndarr
     """Return the average precision of each clip's ranked guesses, float64 (n_clips,), in [0, 1].
 
     With one true label per clip it is 1 / (rank of the first right guess), 0 if no guess is right. This is the measure
-    of the Freesound general-purpose audio tagging challenge (Fonseca et al., DCASE 2018, section 4).
-
-    Args:
-        ranking: int (n_clips, k), guesses best first.
-        targets: int (n_clips,).
+    of the Freesound general-purpose audio tagging challenge (Fonseca et al., DCASE 2018, section 4). `ranking` is int
+    (n_clips, k), best guesses first.
     """
     hits = np.asarray(ranking) == np.asarray(targets)[:, np.newaxis]
     return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
