@@ -288,6 +288,7 @@ def test_a_dataset_has_the_folds_of_its_column(tmp_path: Path) -> None:
         load_dataset(folder, config, n_folds_given=True)
 
 
+@pytest.mark.slow
 def test_the_real_table_splits_into_ten(shared: Path) -> None:
     table = read_table(
         shared / "data" / "fsdkaggle2018" / "train_post_competition.csv",
