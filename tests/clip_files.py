@@ -52,9 +52,8 @@ def in_place_of(path: Path) -> None:
 def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
     """A disk of a given size, such as 2m; skips the test without permission to mount one."""
     folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
-    ).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no permission to mount a small disk: run the tests as root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

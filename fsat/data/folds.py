@@ -55,7 +55,7 @@ def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]
 
 
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
-    """Return the fold that holds out each training clip, int64 (n_clips,), from 0; a `Config` of `resolve_folds`.
+    """Return the fold that holds out each training clip, int64 (n_clips,), from 0; `config` is of `resolve_folds`.
 
     Clips of one ``freesound_id`` share a fold in a stratified split. Raises `DataError` if a fold would be empty, or
     would train without one of the classes, which are those of `targets`, int (n_clips,).
