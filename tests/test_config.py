@@ -24,20 +24,16 @@ SETTLED = Config(precision="float32")
 WHOLE, NUMBER = "a whole number", "a number"
 SCHEDULE = "a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2"
 RUN_ID = "the id of a run of verify, or none"
+LOSSES, PRECISIONS = ["ce", "lq", "soft_bootstrap", "hard_bootstrap"], ["auto", "float32", "mixed_bfloat16"]
+RATES = {"at least 1": [0, -16000], "at most 768000": [768001], WHOLE: [16000.5, "16k", None, True]}
+SECONDS = {"more than 0": [0.0, -2.0], "at most 600": [600.5], NUMBER: ["two", math.nan, math.inf]}
+SCHEDULES = ["-1", "", "much", "nan", "0:1,0:2", "30:1,0:2", "0:1,0.5", "-1:1", "0:1,30:-0.2", "0:1,", "1.5:1"]
 MODELS_LISTED = "one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"
 
 FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "model": ("dummy1d", ["dummy1d", "conv1d"], {MODELS_LISTED: ["conv3d", ""]}),
-    "sampling_rate": (
-        22050,
-        [808, 768000],
-        {"at least 1": [0, -16000], "at most 768000": [768001], WHOLE: [16000.5, "16k", None, True]},
-    ),
-    "audio_duration": (
-        1.5,
-        [0.101, 600.0],
-        {"more than 0": [0.0, -2.0], "at most 600": [600.5], NUMBER: ["two", math.nan, math.inf]},
-    ),
+    "sampling_rate": (22050, [808, 768000], RATES),
+    "audio_duration": (1.5, [0.101, 600.0], SECONDS),
     "n_mfcc": (30, [1, 128], {"at least 1": [0], "at most 128": [129]}),
     "n_mels": (40, [16, 256], {"at least 16": [15], "at most 256": [257]}),
     "n_folds": (5, [2, 1000], {"at least 2": [1], "at most 1000": [1001], WHOLE: ["abc"]}),
@@ -59,25 +55,13 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "time_mask": (0.25, [0.0, 5.0], {"at least 0": [-0.1]}),
     "mel_mask": (8, [0, 64], {"at least 0": [-1]}),
     "label_smoothing": (0.1, [0.0, 0.99], {"at least 0": [-0.1], "less than 1": [1.0]}),
-    "unverified_weight": (
-        "0:1,30:0.2",
-        ["0", "0.25", "1", "10", "0:0,10:1", "5:1,6:0,20:0.5"],
-        {SCHEDULE: ["-1", "", "much", "nan", "0:1,0:2", "30:1,0:2", "0:1,0.5", "-1:1", "0:1,30:-0.2", "0:1,", "1.5:1"]},
-    ),
-    "loss": (
-        "lq",
-        ["ce", "lq", "soft_bootstrap", "hard_bootstrap"],
-        {"one of ce, lq, soft_bootstrap, hard_bootstrap": ["mse"]},
-    ),
+    "unverified_weight": ("0:1,30:0.2", ["0", "0.25", "1", "10", "0:0,10:1", "5:1,6:0,20:0.5"], {SCHEDULE: SCHEDULES}),
+    "loss": ("lq", LOSSES, {f"one of {', '.join(LOSSES)}": ["mse"]}),
     "lq": (0.5, [0.001, 1.0], {"more than 0": [0.0], "at most 1": [1.1]}),
     "bootstrap": (0.8, [0.0, 1.0], {"at least 0": [-0.1], "at most 1": [1.1]}),
     "drop_losses": (0.2, [0.0, 0.99], {"at least 0": [-0.1], "less than 1": [1.0]}),
     "labels_run_id": ("0123456789abcdef", ["none", "a1b2"], {RUN_ID: ["", "newest"]}),
-    "precision": (
-        "mixed_bfloat16",
-        ["auto", "float32", "mixed_bfloat16"],
-        {"one of auto, float32, mixed_bfloat16": ["float16"]},
-    ),
+    "precision": ("mixed_bfloat16", PRECISIONS, {f"one of {', '.join(PRECISIONS)}": ["float16"]}),
     "eval_crops": (1, [1, 100], {"at least 1": [0], "at most 100": [101]}),
     "eval_duration": (5.0, [0.0, 2.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
     "seed": (7, [0, 2**31 - 1], {"at least 0": [-1], "at most 2147483647": [2**31], WHOLE: [""]}),
@@ -103,12 +87,8 @@ def test_defaults_and_presets_are_the_notebooks() -> None:
     assert Config.resolve({}, "conv2d_mfcc") == Config(model="conv2d_mfcc", sampling_rate=44100, n_mfcc=40)
     quick = Config(model="dummy1d", sampling_rate=100, audio_duration=1, n_folds=2, max_epochs=1)
     assert Config.resolve({}, "quick") == quick
-
-
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_preset_makes_a_config(preset: str) -> None:
-    config = Config.resolve({}, preset)
-    assert all(getattr(config, name) == value for name, value in PRESETS[preset].items())
+    for name, preset in PRESETS.items():
+        assert preset.items() <= Config.resolve({}, name).to_dict().items()
 
 
 @pytest.mark.parametrize(
