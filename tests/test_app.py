@@ -21,12 +21,11 @@ from helpers import CLASSES, one_line, read_csv, tone, write_wav
 from servers import START_SECONDS, needs
 from taggers import register_tagger, write_tagger
 
-from fsat.app import views
-from fsat.app.handlers import Limits, Sound, TagHandler
+from fsat.app.handlers import Limits, Sound, TagHandler, clock, render, render_tags
 from fsat.app.middleware import Gate
-from fsat.app.pictures import picture
+from fsat.app.page import CSS
+from fsat.app.pictures import Picture, picture
 from fsat.app.server import serve
-from fsat.app.theme import CSS
 from fsat.commands.predict import predict
 from fsat.errors import ConfigError, FsatError
 from fsat.metrics.segments import Segment, segments
@@ -73,21 +72,21 @@ def expected(tagger: Tagger, path: Path) -> list[tuple[str, str]]:
 
 def test_texts_from_outside_are_escaped() -> None:
     clip, failed = Tags("<b>\n\x00'>.wav", ["<i>L", "M"], [0.75, 0.25]), Tags("<u>", [], [], "<s>")
-    drawn = views.Picture(b"1", b"2")
-    answers = [views.answer([clip], 1.0, drawn, [Segment(0, 1, "<i>L", 0.5)]), views.answer([failed]),
-               views.answer([clip, failed]), views.message("<s>")]  # fmt: skip
+    drawn = Picture(b"1", b"2")
+    answers = [render_tags([clip], 1.0, drawn, [Segment(0, 1, "<i>L", 0.5)]), render_tags([failed]),
+               render_tags([clip, failed]), render("answer.html", message="<s>")]  # fmt: skip
     for html in answers:
         assert not [text for text in ("<b>", "<i>", "<s>", "<u>", "\x00", "'>.wav") if text in html]
 
 
 def test_the_table_is_inside_its_link() -> None:
-    html = views.answer([Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")])
+    html = render_tags([Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")])
     text = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
     assert text == 'fname,label,scores,error\n"a,""b"".wav",X Y,0.500000 0.250000,\nc,,,no samples in it\n'
 
 
 def test_clock() -> None:
-    times = [views.clock(seconds) for seconds in (0, 9.26, 59.94, 59.96, 605.04)]
+    times = [clock(seconds) for seconds in (0, 9.26, 59.94, 59.96, 605.04)]
     assert times == ["0.0 s", "9.3 s", "59.9 s", "1:00.0", "10:05.0"]
 
 
@@ -130,7 +129,7 @@ def test_a_longer_sound_gets_tags_over_time(tagger, clips) -> None:
     html = TagHandler(tagger, Limits(), 3).answer([Sound(str(path), "three.wav")])
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>\n<td><data .*?>(.*?)</data>", html)
     spans = list(segments(tagger.over_time(path, 0.25, 0.125), tagger.labels))
-    assert rows == [(views.clock(s.start), views.clock(s.end), s.label, f"{s.score:.3f}") for s in spans]
+    assert rows == [(clock(s.start), clock(s.end), s.label, f"{s.score:.3f}") for s in spans]
     assert spans[0].start == 0
     assert spans[-1].end == pytest.approx(4.5)
     assert {span.label for span in spans} == set(CLASSES)
@@ -172,7 +171,7 @@ def client(tagger, tmp_path_factory) -> Iterator:
     limits = Limits(MAX_MB, MAX_SECONDS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", folder)
-        app, close_streams = mount(build(TagHandler(tagger, limits, 3), limits, URI), limits)
+        app, close_streams = mount(build(TagHandler(tagger, limits, 3), URI), MAX_MB)
         with TestClient(Gate(app, folder)) as client:
             yield client
             close_streams()
