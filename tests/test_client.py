@@ -101,12 +101,12 @@ def test_passwords_are_not_shown(use) -> None:
 
 
 def test_artifacts_can_be_deleted_although_mlflows_client_cannot(store) -> None:
-    """`delete_artifacts` uses an internal module of MLflow."""
+    """`delete_folder` uses an internal module of MLflow."""
     own = mlflow.MlflowClient()
     run = own.create_run("0")
     for folder in ("checkpoint", "other"):
         own.log_text(run.info.run_id, "x", f"{folder}/file.txt")
-    client.delete_artifacts(run, "checkpoint")
+    client.delete_folder(run, "checkpoint")
     assert [file.path for file in own.list_artifacts(run.info.run_id)] == ["other"]
     assert not hasattr(own, "delete_artifacts"), "use MLflow's own"
 

@@ -62,7 +62,7 @@ def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
     view = json.loads(tags[descriptions.VIEW_TAG])
     assert view["name"] == descriptions.VIEW_NAME
     assert view["state"].startswith("deflate;")
-    assert view["selectedColumns"] == descriptions.COLUMNS
+    assert view["selectedColumns"] == descriptions.VIEW["selectedColumns"]
     mlflow.MlflowClient().set_experiment_tag("0", NOTE, "a person's words")
     calls = []
     monkeypatch.setattr(descriptions, "call", lambda function: calls.append(function) or function())

@@ -140,7 +140,7 @@ def test_the_table_of_the_view_has_only_folds_and_the_columns_to_compare(store, 
     visit.page.goto(store.view.replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
     visit.page.get_by_text("dummy1d fold 1 on", exact=False).first.wait_for()
     table = visit.page.locator(".ag-root").first.inner_text()
-    columns = [column.partition("`")[2].rstrip("`") for column in descriptions.COLUMNS]
+    columns = [column.partition("`")[2].rstrip("`") for column in descriptions.VIEW["selectedColumns"]]
     assert [column for column in ("Duration", *columns) if column not in table] == []
     assert "all folds" not in table
     names = [line for line in table.splitlines() if " fold " in line]

@@ -29,10 +29,8 @@ from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
 from fsat.tracking.client import TAG, UNKNOWN, Refused, address, call
 
-ALIAS = "champion"
-
-LOADER = "fsat.tagging"
-"""Module by which MLflow loads a tagger."""
+ALIAS, LOADER = "champion", "fsat.tagging"
+"""Alias of the version to use, and the module by which MLflow loads a tagger."""
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Packages that a served tagger needs, at the versions that trained it."""
@@ -64,11 +62,9 @@ def register(
     Args:
         name: of the registered model.
         tagger_folder: the folder that `fsat.tagging.write` wrote.
-        labels: label order.
-        score: of the blend.
-        dataset: the dataset's digest.
+        labels, score: label order and score of the blend.
+        dataset, blend: digests of the dataset, and of the members and the method.
         promote: ``auto``, ``always`` or ``never``.
-        blend: digest of the members and the method.
     """
     client = mlflow.MlflowClient()
     champion = call(partial(_aliased, client, name))
@@ -110,11 +106,8 @@ def open_tagger(model_uri: str) -> Any:
     try:
         model = call(lambda: mlflow.pyfunc.load_model(model_uri))
     except Refused as error:
-        cause = " ".join(str(error.__cause__).split())[:200]
-        raise RunError(
-            f"model={model_uri}: cannot be loaded from {address()} ({cause}); register one with "
-            "`mlflow run . -e ensemble`"
-        ) from error
+        cause = f"cannot be loaded from {address()} ({' '.join(str(error.__cause__).split())[:200]})"
+        raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
     sys.path[:] = path  # MLflow adds the code logged with the model, which child processes would import
     if model.loader_module != LOADER:
         raise RunError(f"model={model_uri}: not a tagger of fsat; register one with `mlflow run . -e ensemble`")
@@ -128,16 +121,12 @@ def run_of(model_uri: str) -> str:
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
-    text = DataType.string
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "audio")]),
-        outputs=Schema(
-            [ColSpec(Array(text), "labels"), ColSpec(Array(DataType.double), "scores"), ColSpec(text, "error")]
-        ),
-        params=ParamSchema([ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", DataType.double, 0.0)]),
-    )
+    text, number = DataType.string, DataType.double
+    outputs = [ColSpec(Array(text), "labels"), ColSpec(Array(number), "scores"), ColSpec(text, "error")]
+    params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
+    inputs = Schema([ColSpec(DataType.binary, "audio")])
     return {
-        "signature": signature,
+        "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
         "input_example": pd.DataFrame({"audio": [_example_clip()]}),
         "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],

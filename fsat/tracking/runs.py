@@ -7,7 +7,6 @@ FAILED when an error did. A run that `mlflow run` has created for this process i
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import uuid
@@ -29,27 +28,13 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership
-from fsat.tracking.client import (
-    SESSION,
-    TAG,
-    UNKNOWN,
-    Refused,
-    ServerUnreachable,
-    call,
-    discard,
-    refusal,
-    retried,
-    search_runs,
-)
+from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, retried, search_runs
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
 
-BATCH = 1000
-"""Maximum number of metrics in a request."""
-
-LARGEST = 1e300
-"""Databases store an infinite value as their largest number."""
+BATCH, LARGEST = 1000, 1e300
+"""Maximum number of metrics in a request; a bound on values, as databases store infinity as their largest number."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +47,12 @@ class Parent:
 
 @contextmanager
 def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str]:
-    """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
+    """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED; yield its id.
 
     Args:
         stage: the entry point, for the tag ``fsat.stage``.
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
-
-    Yields:
-        the run's id.
 
     Raises:
         RunError: the tracking server cannot be used.
@@ -167,14 +149,12 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
 
 def _close(run_id: str, status: str) -> None:
     """Set the status of the innermost open run; only FINISHED is retried, as a later launch corrects the others."""
-    popped: list[bool] = []
 
     def end() -> None:
-        if popped:
-            mlflow.MlflowClient().set_terminated(run_id, status)
-        else:
-            popped.append(True)
+        if (active := mlflow.active_run()) and active.info.run_id == run_id:
             mlflow.end_run(status)  # takes the run from MLflow's stack before it calls the server
+        else:
+            mlflow.MlflowClient().set_terminated(run_id, status)
 
     try:
         call(end, wait=None if status == "FINISHED" else 0)
@@ -191,12 +171,6 @@ def close_unopened() -> None:
         mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], "KILLED")
     except (MlflowException, OSError) as error:
         say(f"warning: {refusal(error)}")
-
-
-def as_parent() -> Parent:
-    """Return the open run, to nest runs of other processes in."""
-    info = mlflow.active_run().info
-    return Parent(info.run_id, info.experiment_id)
 
 
 def parent_of_active() -> str | None:
@@ -276,12 +250,10 @@ def log_file(path: Path) -> None:
 def log_dataset(manifest: Manifest) -> None:
     """Log the dataset as the open run's input, and its problems as ``exclusions.csv``, if it has any."""
     columns = [name for name in ("fname", "label", "manually_verified", "fold") if name in manifest.train]
+    source, name = str(manifest.folder.absolute()), manifest.folder.name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of integer columns
-        source = str(manifest.folder.absolute())
-        dataset = mlflow.data.from_pandas(
-            manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
-        )
+        dataset = mlflow.data.from_pandas(manifest.train[columns], source, "label", name, manifest.digest)
         call(lambda: mlflow.log_input(dataset, context="training"))
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
@@ -293,7 +265,7 @@ def get_run(run_id: str, unknown: str) -> Run:
     try:
         return call(lambda: mlflow.MlflowClient().get_run(run_id))
     except Refused as error:
-        if error.code not in UNKNOWN:
+        if not error.is_unknown:
             raise
         raise RunError(unknown) from error
 
@@ -306,21 +278,17 @@ def history(run_id: str, key: str) -> dict[int, float]:
     try:
         points = call(partial(mlflow.MlflowClient().get_metric_history, run_id, key))
     except Refused as error:
-        if error.code not in UNKNOWN:
+        if not error.is_unknown:
             raise
         return {}
     values = {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
-    return {step: value for step, value in values.items() if math.isfinite(value) and abs(value) < LARGEST}
+    return {step: value for step, value in values.items() if abs(value) < LARGEST}
 
 
 def epoch_history(run_id: str, key: str, epochs_of: str = "val_loss") -> dict[int, float]:
     """Return a fold run's metric by epoch, without the last point, which is the score of the selected weights.
 
-    Args:
-        run_id: the fold run.
-        key: the metric, such as ``val_map3``.
-        epochs_of: a metric of the same epochs that has no such point.
+    `epochs_of` is a metric of the same epochs that has no such point.
     """
-    epochs = history(run_id, epochs_of)
-    last = max(epochs, default=-1)
-    return epochs if key == epochs_of else {step: x for step, x in history(run_id, key).items() if step <= last}
+    last = max(history(run_id, epochs_of), default=-1)
+    return {step: value for step, value in history(run_id, key).items() if step <= last}
