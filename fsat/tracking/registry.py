@@ -8,7 +8,6 @@ better than one on more clips.
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -121,13 +119,15 @@ def run_of(model_uri: str) -> str:
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
+    from fsat.tagging.pyfunc import sine
+
     text, number = DataType.string, DataType.double
     outputs = [ColSpec(Array(text), "labels"), ColSpec(Array(number), "scores"), ColSpec(text, "error")]
     params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
     inputs = Schema([ColSpec(DataType.binary, "audio")])
     return {
         "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
-        "input_example": pd.DataFrame({"audio": [_example_clip()]}),
+        "input_example": pd.DataFrame({"audio": [sine(0.1, 16000)]}),
         "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         "metadata": {"labels": list(labels)},
@@ -172,13 +172,3 @@ def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: 
         return False, f"its OOF mAP@3 {score.map3:.4f} is computed on fewer clips than the {before:.4f} of {name}"
     verb = "beats" if score.map3 > before else "does not beat"
     return score.map3 > before, f"its OOF mAP@3 {score.map3:.4f} {verb} the {before:.4f} of {name}"
-
-
-def _example_clip() -> bytes:
-    """Return a WAV file with 0.1 s of a 440 Hz sine."""
-    import soundfile as sf
-
-    buffer = io.BytesIO()
-    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16000)
-    sf.write(buffer, samples, 16000, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
