@@ -320,6 +320,7 @@ AUGMENTED = Config(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
