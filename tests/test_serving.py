@@ -17,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import hostile_requests as hostile
@@ -71,13 +71,10 @@ class Server:
 
     def ask(self, case: Hostile) -> tuple[int, str]:
         """Return the status and the text of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(case.method, case.path, case.body, case.headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
-        finally:
-            connection.close()
 
     def tags(self, body: bytes) -> list[dict]:
         """Return the rows of the answer to a valid request."""
@@ -226,12 +223,11 @@ def test_hostile_requests_are_refused_in_one_line_and_leave_nothing_behind(serve
 
 def test_headers_that_lie_take_no_memory(server) -> None:
     with server.bounded_memory():
-        endless = wav_file(hostile.SAMPLES, claim=2**32 - 1)  # as a recorder writes it into a pipe
-        channels = wav_file(bytes(400_000), channels=1000)
-        fast = wav_file(hostile.SAMPLES, rate=2_000_000_000)
-        short = silence(3600, total=8000)
-        slow = wav_file(bytes(58), rate=1)
-        for clip in (endless, channels, fast, short, slow):
+        for clip in (
+            wav_file(hostile.SAMPLES, claim=2**32 - 1),  # endless, as a recorder writes it into a pipe
+            wav_file(bytes(400_000), channels=1000), wav_file(hostile.SAMPLES, rate=2_000_000_000),
+            silence(3600, total=8000), wav_file(bytes(58), rate=1),
+        ):  # fmt: skip
             assert server.tags(request(clip))[0]["error"] == ""
         for _ in range(3):
             assert all(not row["error"] for row in server.tags(request(*[silence(30)] * 8)))

@@ -23,15 +23,10 @@ CLOSE_SECONDS = 5
 def serve(
     model: str, host: str, port: int, limits: Limits, top_k: int, ready: Callable[[str], object] = lambda address: None
 ) -> None:
-    """Serve the page until a signal comes.
+    """Serve the page until a signal comes; raise `FsatError`.
 
     The model is given as for `fsat.commands.predict.predict`. Port 0 selects a free one. `ready` is called with the
     page's address when it answers.
-
-    Raises:
-        ConfigError: Gradio is not installed.
-        FsatError: the port is taken, or the host is not this machine's.
-        RunError: the model does not exist.
     """
     folder = os.path.realpath(tempfile.mkdtemp(prefix="fsat-app-"))
     os.environ["GRADIO_TEMP_DIR"] = folder

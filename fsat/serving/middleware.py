@@ -128,7 +128,7 @@ class _Body:
         self.size, self.held, self._more = 0, 0, True
 
     async def read(self, hold: Callable[[_Body, int], None]) -> bytes:
-        """Return the whole body, calling `hold` for each part before it is kept."""
+        """Return the whole body; `hold` counts each part."""
         parts = []
         while self._more:
             parts.append(await self._next())

@@ -50,9 +50,7 @@ class PyfuncTagger:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Tag clips, the bytes of an audio file in each row of the column ``audio``; paths are not opened.
 
-        Args:
-            model_input: the table of clips.
-            params: ``top_k``, labels of a clip, 3 by default; ``min_score``, the lowest score of a label, 0 by default.
+        `params` are ``top_k``, labels of a clip, 3 by default, and ``min_score``, the lowest score of a label.
 
         Returns:
             per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip

@@ -33,12 +33,10 @@ def windows(
 
     Args:
         source: a path, or the bytes of an audio file.
-        window: length of a window, in seconds.
-        hop: from one window's start to the next's, in seconds; more than 0, at most `window`.
+        window, hop: length and distance of windows, in seconds, 0 < hop <= window.
 
     Raises:
         AudioError: the recording cannot be used, or not beyond the windows so far.
-        ValueError: `hop` or `window` is out of range.
     """
     if not 0 < hop <= window < math.inf:
         raise ValueError(f"window={window}, hop={hop}: expected 0 < hop <= window")

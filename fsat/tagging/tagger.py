@@ -93,10 +93,7 @@ class Tagger:
         """Return a tagger with some of the members, sharing their models; study weights are scaled to sum to 1.
 
         `names` is ``all``; a number, which takes the first fold of each study, then the second, up to that many
-        members; or names of members, separated by commas.
-
-        Raises:
-            ConfigError: a member does not exist, or the number is out of range.
+        members; or names of members, separated by commas. Raises `ConfigError`.
         """
         if names == "all":
             return self
@@ -124,11 +121,9 @@ class Tagger:
         return selected
 
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
-        """Return the blended class probabilities of clips, given as bytes or paths of audio files.
+        """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
 
-        Returns:
-            float32 (n, n_classes), rows sum to 1, NaN for a clip that cannot be used; and for each clip the reason why
-            it cannot be used, empty if it can.
+        Scores are float32 (n, n_classes); rows sum to 1, or are NaN for a clip that cannot be used: its error says why.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
@@ -155,12 +150,9 @@ class Tagger:
     def over_time(
         self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
     ) -> Iterator[ScoredWindow]:
-        """Yield start and end of each window of a recording, in seconds, and its class probabilities as a clip.
+        """Yield start and end of each window of a recording, in seconds, and its scores, float32 (n_classes,).
 
-        They are float32 (n_classes,) and sum to 1; see `windows` for the arguments.
-
-        Raises:
-            AudioError: the recording cannot be used, or not beyond the windows so far.
+        See `windows` for the arguments, and for the `AudioError` that may end it.
         """
         failure = None
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:

@@ -91,11 +91,7 @@ def write_artifacts(
 ) -> None:  # fmt: skip
     """Write what a trained fold leaves, except its plots, to an empty folder.
 
-    Args:
-        folder, config, labels, predictions: the folder, the settings, the label order, and predictions of every clip.
-        weights: the file of the selected weights.
-        model: the summary of its layers.
-        events: the folder of TensorBoard's event files.
+    `weights` is the file of the selected weights, `model` a summary of its layers, `events` TensorBoard's folder.
     """
     for name in (WEIGHTS, TRAIN_PREDICTIONS):
         (folder / name).parent.mkdir()
@@ -207,11 +203,7 @@ class Member:
 
 
 def download(record: FoldRun, folder: Path) -> Member:
-    """Download the artifacts of a fold run that an ensemble needs into a new folder, named by the run's id.
-
-    Raises:
-        RunError: an artifact is missing, cannot be fetched, or is not as it was logged.
-    """
+    """Download what an ensemble needs into a folder named by the run; raise `RunError` if it is missing or changed."""
     target = folder / record.run_id
     target.mkdir(parents=True)
     advice = f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"

@@ -159,12 +159,7 @@ class ServerCheckpoint:
 
 
 def upload(folder: RunFolder) -> None:
-    """Upload the metrics, artifacts and description of a finished fold; what the server has is not duplicated.
-
-    Raises:
-        RunError: the files are not as they were written, or the server refused them.
-        ServerUnreachable: the server did not answer for too long.
-    """
+    """Upload a finished fold, without duplicating what the server has; raise `RunError` if its files were changed."""
     client, run_id = mlflow.MlflowClient(), folder.run_id
     if not is_intact(folder.artifacts):
         advice = f"remove the folder and train fold {folder.fold.fold} again"
@@ -185,15 +180,9 @@ def _remove_checkpoints(run_id: str) -> None:
 
 
 def sync(count_epochs: Callable[[Path], int]) -> list[str]:
-    """Upload the finished folds that this machine stores for the current tracking server.
+    """Upload the finished folds that this machine stores for the current server; return a line for each run folder.
 
-    `count_epochs` returns the number of epochs in a checkpoint file.
-
-    Returns:
-        a line for each run folder.
-
-    Raises:
-        ServerUnreachable: the server does not answer.
+    `count_epochs` counts the epochs in a checkpoint file. `ServerUnreachable` ends it.
     """
     lines = []
     for folder in run_folders():

@@ -59,8 +59,7 @@ def register(
 
     Args:
         name: of the registered model.
-        tagger_folder: the folder that `fsat.tagging.write` wrote.
-        labels, score: label order and score of the blend.
+        tagger_folder, labels, score: what `fsat.tagging.write` wrote, the label order, and the score of the blend.
         dataset, blend: digests of the dataset, and of the members and the method.
         promote: ``auto``, ``always`` or ``never``.
     """
@@ -95,11 +94,7 @@ def pinned(model_uri: str) -> str:
 
 
 def open_tagger(model_uri: str) -> Any:
-    """Load the `fsat.tagging.Tagger` behind a URI such as ``models:/fsat@champion``.
-
-    Raises:
-        RunError: the model does not exist, or is not a tagger of fsat.
-    """
+    """Load the tagger behind a URI such as ``models:/fsat@champion``; raise `RunError` if it is not one of fsat's."""
     path = list(sys.path)
     try:
         model = call(lambda: mlflow.pyfunc.load_model(model_uri))

@@ -100,9 +100,7 @@ class RunFolder:
     def new_results(self, metrics: Sequence[Mapping[str, Any]], description: str) -> Iterator[Path]:
         """Write the results of a trained fold, all of them or none; yield the folder to write artifacts to.
 
-        Args:
-            metrics: the points to log: ``key``, ``value``, ``step``, and ``timestamp`` in milliseconds since 1970.
-            description: the run's description, Markdown.
+        `metrics` are points to log: ``key``, ``value``, ``step``, and ``timestamp`` in milliseconds since 1970.
         """
         with disk_errors(self.folder, advice=ADVICE), new_folder(self.folder / RESULTS) as unfinished:
             (unfinished / ARTIFACTS).mkdir()

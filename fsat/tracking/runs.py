@@ -53,9 +53,6 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
         stage: the entry point, for the tag ``fsat.stage``.
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
-
-    Raises:
-        RunError: the tracking server cannot be used.
     """
     outermost = mlflow.active_run() is None and parent is None
     with interrupts.deferred():

@@ -91,12 +91,9 @@ def _record(run: Run) -> FoldRun | None:
 
 
 def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool | None) -> Studies:
-    """Return the selected fold runs, by study; `run_ids` and `studies` are as for `ensemble`.
+    """Return the selected fold runs, by study; raise `RunError` if runs or folds are missing, or are not FINISHED.
 
     Folds may be missing if `allow_incomplete`; None is for commands without that option.
-
-    Raises:
-        RunError: runs or folds are missing, or are not FINISHED.
     """
     if run_ids and studies:
         raise RunError("run_ids and studies are both given; expected one of them")

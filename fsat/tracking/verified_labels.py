@@ -20,36 +20,23 @@ COLUMNS = ("fname", "label", "new_label", "score", "decision")
 
 @dataclass(frozen=True)
 class VerifiedLabels:
-    """The decisions of a run of `verify` on the dataset with this digest.
-
-    Attributes:
-        new_labels: by clip, for the clips that were accepted, relabelled or dropped; empty for a dropped clip.
-        certainty: by clip, the probability of that decision.
-    """
+    """The decisions of a run of `verify` on the dataset with this digest."""
 
     run_id: str
     dataset: str
-    new_labels: dict[str, str]
-    certainty: dict[str, float]
+    new_labels: dict[str, str]  # by clip that was accepted, relabelled or dropped; empty for a dropped clip
+    certainty: dict[str, float]  # by clip, the probability of that decision
 
 
 def round_of(run_id: str) -> int:
-    """Return the round of a run of `verify`, from 1; a round is higher by one than that of the labels trained on.
-
-    Raises:
-        RunError: the run does not exist; a deleted run that can be restored does.
-    """
+    """Return the round of a run of `verify`, from 1: one more than that of the labels trained on; raise `RunError`."""
     missing = f"run {run_id} of verify, whose labels a study was trained on, is not on {address()}"
     unknown = f"{missing}, so the round is unknown; name only studies without labels_run_id"
     return int(get_run(run_id, unknown).data.tags.get(TAG + "round", 1))
 
 
 def fetch_labels(run_id: str) -> VerifiedLabels:
-    """Return the labels of a run of `verify`.
-
-    Raises:
-        RunError: the id is unknown, or is not that of a FINISHED run of `verify`, or its table cannot be fetched.
-    """
+    """Return the labels of a FINISHED run of `verify`; raise `RunError` if it is not one, or its table is missing."""
     name = f"labels_run_id={run_id}"
     run = get_run(run_id, f"{name}: no such run on {address()}; expected the id that verify prints at its end")
     stage = run.data.tags.get(TAG + "stage", "no fsat stage")
