@@ -62,7 +62,6 @@ def clips(tmp_path_factory) -> Path:
 
 
 def expected(tagger: Tagger, path: Path) -> list[tuple[str, str]]:
-    """Return the labels and scores of a sound, best first."""
     (row,), errors = tagger.scores([path])
     assert errors == [""]
     return [(tagger.labels[j], f"{row[j]:.6f}") for j in np.argsort(-row, kind="stable")]
@@ -153,7 +152,6 @@ def test_limits_are_checked(text) -> None:
 
 @pytest.fixture(scope="module")
 def client(tagger, tmp_path_factory) -> Iterator:
-    """Starlette's client of the page behind the gate."""
     from starlette.testclient import TestClient
 
     from fsat.app.page import build, mount
@@ -169,7 +167,6 @@ def client(tagger, tmp_path_factory) -> Iterator:
 
 
 def upload(client, path: Path) -> str:
-    """Upload a file; return its path on the server."""
     answer = client.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
     assert answer.status_code == 200, answer.text
     return answer.json()[0]
@@ -293,7 +290,6 @@ def answer(page):
 
 
 def bars(page) -> list[tuple[str, str]]:
-    """Labels and scores that are shown for one sound."""
     rows = answer(page).locator(".fsat-bars tr")
     return [(row.locator("th").inner_text(), row.locator("data").get_attribute("value")) for row in rows.all()]
 

@@ -23,7 +23,6 @@ from fsat.tracking import client, ownership
 
 @pytest.fixture
 def use(monkeypatch):
-    """A function that sets the tracking URI for one test."""
     return lambda uri: monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
 
 
@@ -38,7 +37,6 @@ def tracking(uri: str) -> Iterator[None]:
 
 
 def test_a_database_that_another_process_writes_to_is_retried(tmp_path, monkeypatch, capsys) -> None:
-    """At the first call of a process too."""
     path = tmp_path / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -53,7 +53,6 @@ def predictions(n_clips: int, seed: int) -> np.ndarray:
 
 
 def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n_folds: int) -> Path:
-    """What a fold run leaves, but for the weights."""
     (folder / "predictions").mkdir(parents=True)
     (folder / "labels.json").write_text(json.dumps(LABELS))
     np.save(folder / "predictions" / "train.npy", train)
@@ -180,28 +179,6 @@ def test_a_submission_in_parts_is_the_submission(tmp_path: Path, monkeypatch) ->
         assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
-def test_files_are_blended_in_constant_memory(tmp_path: Path) -> None:
-    n_clips = 300_000
-    block = predictions(n_clips // 10, 0)
-    np.save(tmp_path / "one.npy", np.concatenate([block] * 10))
-    size = block.nbytes * 10  # 49 MB; eight maps of the file count eight times
-    code = """
-import numpy as np
-from fsat.metrics.blending import Blended
-from fsat.metrics.row_blocks import create_rows, open_rows
-folder, before = Path(sys.argv[1]), peak()
-blend = Blended([[open_rows(folder / "one.npy") for _ in range(8)]])
-blend.fill(create_rows(folder / "out.npy", blend.shape), create_rows(folder / "best.npy", (300_000, 3), np.int32))
-print(peak() - before)
-"""
-    assert grown(code, tmp_path) < SLACK < size
-    result = np.load(tmp_path / "out.npy", mmap_mode="r")
-    np.testing.assert_allclose(result[-len(block) :], block, atol=1e-6)  # of eight times the same
-    np.testing.assert_array_equal(np.load(tmp_path / "best.npy")[: len(block)], top_k(block))
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
 @pytest.mark.parametrize("n_studies", [1, 2])
 def test_an_ensemble_is_blended_in_memory_for_one_table(n_studies: int, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_member_is_what_was_written(rows_at_once, tmp_path, monkeypatch) -> No
     assert member.clips["label"].tolist() == ["1", "2", "2", "1", "", ""]
     assert fold_artifacts.is_test(member.clips).tolist() == [False] * 4 + [True] * 2
     assert fold_artifacts.without_fold(member.clips)["split"].tolist() == ["train"] * 4 + ["test"] * 2
-    assert member.held_out.tolist() == [False, True, False, False]
+    assert member.facts.held_out.tolist() == [False, True, False, False]
     assert (member.facts.n_train, member.facts.n_test) == (4, 2)
 
 

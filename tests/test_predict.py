@@ -177,7 +177,6 @@ def many(tmp_path_factory) -> Path:
 
 
 def n_done(output: Path, mode: str = "mode=rw") -> int:
-    """Return how many files have a result in a ledger."""
     with sqlite3.connect(f"file:{output}{ledger.SUFFIX}?{mode}", uri=True) as db:
         return db.execute("SELECT COUNT(*) FROM files WHERE result IS NOT NULL").fetchone()[0]
 
@@ -192,7 +191,6 @@ def has_results(process: FsatProcess, output: Path) -> bool:
 @pytest.mark.process
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_tagging_is_resumed(tagger, many, store, tmp_path, how, capsys):
-    """No file twice, none missing, and the same bits as without interruption."""
     output = tmp_path / "tags.parquet"
     command = ["predict", "--input", many, "--output", output]
     process = FsatProcess(command, cwd=store, env={"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"})

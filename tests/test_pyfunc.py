@@ -24,7 +24,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A tagger's folder, with a model of each kind."""
     return write_tagger(tmp_path_factory.mktemp("taggers") / "tagger", ONE_OF_EACH, n_folds=1)
 
 
@@ -33,7 +32,6 @@ def frame(*values: object) -> pd.DataFrame:
 
 
 def n_compiled(model: PyfuncTagger) -> list[int]:
-    """Return how often each Keras model was compiled."""
     return [member.model.predict_function.experimental_get_tracing_count() for member in model.tagger.members]
 
 

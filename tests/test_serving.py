@@ -48,13 +48,11 @@ def block(text: str, kind: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A tagger's folder, with a model of each kind."""
     return write_tagger(tmp_path_factory.mktemp("taggers") / "tagger", ONE_OF_EACH, n_folds=1)
 
 
 @pytest.fixture(scope="module")
 def alone(folder) -> Tagger:
-    """The tagger in this process."""
     return Tagger(folder)
 
 
@@ -70,14 +68,12 @@ class Server:
         return self._log.read_text()
 
     def ask(self, case: Hostile) -> tuple[int, str]:
-        """Return the status and the text of the answer."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(case.method, case.path, case.body, case.headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
     def tags(self, body: bytes) -> list[dict]:
-        """Return the rows of the answer to a valid request."""
         status, text = self.ask(Hostile("valid", body))
         assert status == 200, text
         return json.loads(text)["predictions"]
@@ -92,7 +88,6 @@ class Server:
             return answer.status, answer.read().decode()
 
     def memory(self, name: str) -> int:
-        """Return VmRSS or VmHWM of the process, in kB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE).group(1))
 
@@ -141,7 +136,6 @@ def running(command: str, folder: Path, store: Path, tls: Path | None = None, **
 
 @pytest.fixture(scope="module")
 def registered(folder, store) -> Path:
-    """The store in which the tagger is champion."""
     register_tagger(folder)
     return store
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -95,8 +95,8 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
 
 
 def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> AxesImage:
-    extent, look = (0, seconds, -0.5, N_MELS - 0.5), {"cmap": "magma", "interpolation": "nearest"}
-    image = axes.imshow(levels.T, origin="lower", aspect="auto", vmin=FLOOR_DB, vmax=0, extent=extent, **look)
+    options: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "vmin": FLOOR_DB, "vmax": 0}
+    image = axes.imshow(levels.T, "magma", origin="lower", extent=(0, seconds, -0.5, N_MELS - 0.5), **options)
     centres = band_centres(sampling_rate, N_MELS)
     ticks = [khz for khz in TICKS_KHZ if centres[0] < 1000 * khz < centres[-1]]
     axes.set_yticks(np.interp([1000 * khz for khz in ticks], centres, np.arange(N_MELS)), [f"{khz:g}" for khz in ticks])

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import mlflow
 from mlflow.entities import Run
@@ -42,7 +42,6 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 TAG = "fsat."
@@ -154,16 +153,6 @@ def call(function: Callable[[], Result], wait: float | None = None) -> Result:
     if deadline:
         say(f"the tracking server {address()} answers again")
     return result
-
-
-def retried(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a function so that it runs through `call`."""
-
-    @wraps(function)
-    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return call(partial(function, *args, **kwargs))
-
-    return wrapper
 
 
 def search_runs(

@@ -75,11 +75,6 @@ def is_test(clips: pd.DataFrame) -> np.ndarray:
     return (clips["split"] == TEST).to_numpy()
 
 
-def is_held_out(clips: pd.DataFrame) -> np.ndarray:
-    """Return bool (n_clips,), true for the fold's own clips, of a table of clips."""
-    return (clips["split"] == VAL).to_numpy()
-
-
 def without_fold(clips: pd.DataFrame) -> pd.DataFrame:
     """Return the table of clips with only ``train`` and ``test`` in its column ``split``."""
     return clips.assign(split=np.where(is_test(clips), TEST, "train"))
@@ -167,7 +162,7 @@ class Member:
         hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED_COLUMNS}
         for part in self._clip_parts():
             mask = is_test(part)
-            held_out.append(is_held_out(part)[~mask])
+            held_out.append((part["split"] == VAL).to_numpy()[~mask])
             for test in counts:
                 rows = part[mask == test]
                 counts[test] += len(rows)
@@ -185,11 +180,6 @@ class Member:
     def test(self) -> np.ndarray:
         """Predictions of the test clips, float32 (n_test, n_classes), a memory map."""
         return open_rows(self.folder / TEST_PREDICTIONS)
-
-    @property
-    def held_out(self) -> np.ndarray:
-        """Bool (n_train,), true for the fold's own clips."""
-        return self.facts.held_out
 
     @property
     def weights(self) -> Path:

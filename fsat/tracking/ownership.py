@@ -151,20 +151,20 @@ def beat_seconds() -> float:
     return seconds_from_environment("FSAT_HEARTBEAT", 20, positive=True)
 
 
-def start_heartbeat(run_id: str) -> None:
-    """Renew the heartbeat of a run from now on."""
+@contextmanager
+def heartbeat(run_id: str) -> Iterator[None]:
+    """Renew the heartbeat of a run."""
     with SESSION.lock:
         SESSION.beating.add(run_id)
         if SESSION.beat_thread is None or not SESSION.beat_thread.is_alive():
             SESSION.beat_thread = threading.Thread(target=_beat, name="heartbeat", daemon=True)
             SESSION.beat_thread.start()
-
-
-def stop_heartbeat(run_id: str) -> None:
-    """Stop renewing the heartbeat of a run."""
-    with SESSION.lock:
-        SESSION.beating.discard(run_id)
-        SESSION.lost.discard(run_id)
+    try:
+        yield
+    finally:
+        with SESSION.lock:
+            SESSION.beating.discard(run_id)
+            SESSION.lost.discard(run_id)
 
 
 def _beat() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,9 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / RUN).write_text(json.dumps(asdict(fold), indent=2) + "\n")
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Hold the lock of the folder's fold; raise `FsatError` if another process holds it."""
-        with held_fold(self.fold, f"run {self.run_id}: another process on this machine is working on it; wait for it"):
-            yield
+        return held_fold(self.fold, f"run {self.run_id}: another process on this machine is working on it; wait for it")
 
     @contextmanager
     def new_results(self, metrics: Sequence[Mapping[str, Any]], description: str) -> Iterator[Path]:

@@ -28,7 +28,7 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership
-from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, retried, search_runs
+from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, search_runs
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
@@ -115,17 +115,16 @@ def _open(parent: Parent | None, outermost: bool) -> str:
 @contextmanager
 def _closing(run_id: str, outermost: bool) -> Iterator[None]:
     """Send heartbeats for the open run, and close it with the right status."""
-    ownership.start_heartbeat(run_id)
     status = "FAILED"
     try:
-        interrupts.check()
-        yield
+        with ownership.heartbeat(run_id):
+            interrupts.check()
+            yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        ownership.stop_heartbeat(run_id)
         with interrupts.deferred():
             if interrupts.received():  # a library may have turned the interruption into another error
                 status = "KILLED"
@@ -185,23 +184,21 @@ def experiment_id() -> str:
     return mlflow.active_run().info.experiment_id
 
 
-@retried
 def rename(name: str) -> None:
     """Give the open run another name."""
-    mlflow.MlflowClient().update_run(active_run_id(), name=name)
+    call(lambda: mlflow.MlflowClient().update_run(active_run_id(), name=name))
 
 
-@retried
 def set_tags(tags: Mapping[str, Any], full_names: Mapping[str, str] | None = None) -> None:
     """Set tags of the open run: `tags` get the prefix ``fsat.``, `full_names` are set as they are."""
-    mlflow.set_tags({TAG + key: value for key, value in tags.items()} | dict(full_names or {}))
+    all_tags = {TAG + key: value for key, value in tags.items()} | dict(full_names or {})
+    call(lambda: mlflow.set_tags(all_tags))
 
 
-@retried
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters of the open run, except those that `mlflow run` has logged as typed."""
-    logged = mlflow.MlflowClient().get_run(active_run_id()).data.params
-    mlflow.log_params({key: value for key, value in params.items() if key not in logged})
+    logged = call(lambda: mlflow.MlflowClient().get_run(active_run_id())).data.params
+    call(lambda: mlflow.log_params({key: value for key, value in params.items() if key not in logged}))
 
 
 def log_metrics(metrics: Mapping[str, float], step: int = 0) -> None:
@@ -220,28 +217,24 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-@retried
 def log_folder(folder: Path) -> None:
     """Upload all files of a folder."""
-    mlflow.log_artifacts(str(folder))
+    call(lambda: mlflow.log_artifacts(str(folder)))
 
 
-@retried
 def log_json(value: Any, artifact_file: str) -> None:
     """Upload a value as a JSON file."""
-    mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
+    call(lambda: mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file))
 
 
-@retried
 def log_table(table: pd.DataFrame, artifact_file: str) -> None:
     """Upload a table as CSV."""
-    mlflow.log_text(table.to_csv(index=False), artifact_file)
+    call(lambda: mlflow.log_text(table.to_csv(index=False), artifact_file))
 
 
-@retried
 def log_file(path: Path) -> None:
     """Upload a file under its own name."""
-    mlflow.log_artifact(str(path))
+    call(lambda: mlflow.log_artifact(str(path)))
 
 
 def log_dataset(manifest: Manifest) -> None:
