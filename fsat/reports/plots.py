@@ -70,11 +70,6 @@ class FoldCurve:
     val_loss: dict[int, float]
     best_epoch: int | None
 
-    @property
-    def has_points(self) -> bool:
-        """Whether there is anything to draw."""
-        return bool(self.val_map3 or self.val_loss)
-
 
 def figure_text(text: str, limit: int = 24) -> str:
     """Return a label for a figure: cut to `limit` characters, with dollar signs that start no formula."""
