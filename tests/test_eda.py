@@ -16,7 +16,7 @@ from fsat.reports import players
 from fsat.reports.eda_facts import measure
 from fsat.reports.eda_page import write_eda
 from fsat.reports.eda_plots import plot_classes
-from fsat.reports.players import Example, choose_examples, encode
+from fsat.reports.players import Example, choose_examples, example_sounds
 from fsat.reports.waveforms import outline, read_waveforms
 
 
@@ -88,8 +88,8 @@ def test_short_clips_leave_their_share_to_longer_ones(monkeypatch):
 def test_clips_without_room_have_a_note_in_place_of_a_player(tmp_path):
     paths = [write_wav(tmp_path / f"{i}.wav", tone(440, 0.5, 8000)) for i in range(3)]
     clips = [Example("A", "verified", path, path.name, "train.csv", 2, "train", 0.5) for path in paths]
-    size = len(next(encode(clips, 10))[0].mp3)
-    sounds = [sound for sound, _ in encode(clips, 10, 2 * size)]
+    size = len(next(example_sounds(clips, 10))[0].mp3)
+    sounds = [sound for sound, _ in example_sounds(clips, 10, 2 * size)]
     assert [sound.mp3 is None for sound in sounds] == [False, False, True]
     assert sounds[2].notes == ["verified · 2.wav · 0.50 s: left out, as the page is full"]
 

@@ -32,13 +32,11 @@ from fsat.reports.study_reports import Analysis, Predictions, rank_suspects
 Clip = TypeVar("Clip")
 
 MP3_RATE = 44100
-"""Sampling rate in Hz, one that MP3 supports."""
-
 MP3_FORMAT = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.6}
-"""libsndfile's compression level is from 0 (large files) to 1 (small files)."""
+"""A rate in Hz that MP3 supports; libsndfile's compression level is from 0 (large files) to 1 (small files)."""
 
-LISTEN_SECONDS = 10.0
-"""Longest beginning of a clip that is played."""
+MIN_SECONDS, LISTEN_SECONDS = 1.0, 10.0
+"""Shortest beginning of a clip by which it can be recognised, and longest one that is played."""
 
 SOUND_SECONDS = 600.0
 """Maximum length of all players of ``eda.html`` together; about 5 to 9 MB of MP3."""
@@ -46,14 +44,8 @@ SOUND_SECONDS = 600.0
 SOUND_BYTES, REPORT_BYTES = 12_000_000, 5_000_000
 """Maximum size of all MP3 files of ``eda.html`` and of ``report.html``; as text they take a third more."""
 
-MIN_SECONDS = 1.0
-"""Shortest beginning of a clip by which it can be recognised."""
-
-LENGTHS_PLAYED, CLIPS_PER_LENGTH = 8, 2
-"""Number of repeated lengths that have players, and of clips of each."""
-
-LIST_LENGTH = 20
-"""Number of clips in a list of ``report.html``."""
+LENGTHS_PLAYED, CLIPS_PER_LENGTH, LIST_LENGTH = 8, 2, 20
+"""Number of repeated lengths that have players, of clips of each, and of clips in a list of ``report.html``."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +73,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Choice:
-    """The clips that ``eda.html`` plays.
+    """The clips that ``eda.html`` plays, the first `seconds` of each.
 
-    Attributes:
-        of_classes, of_lengths: examples of the classes, by label, and of the repeated lengths.
-        seconds: longest beginning of a clip that is played.
-        n_classes: number of classes with an example; the first ones by label.
-        one_per_class: whether there is no room for both a verified and an unverified clip of each class.
+    They are of the first `n_classes` classes by label, and of the repeated lengths; `one_per_class` if there is no room
+    for both a verified and an unverified clip of each class.
     """
 
     of_classes: list[Example]
@@ -212,7 +201,7 @@ class PlayerMaker:
         return sounds
 
     def _player(self, fname: str) -> tuple[list[str], bytes | None]:
-        """Return a clip's name and length, and its MP3 file if there is room for it, or else the reason."""
+        """Return lines with a clip's name, length or error, and its MP3 file if there is room for it."""
         name, result = printable(fname), self._encoded.get(fname)
         if result is None:
             return [name], None

@@ -27,12 +27,11 @@ OUTLINE_POINTS = 1000
 
 @dataclass(frozen=True)
 class Waveform:
-    """A clip to show, in the `role` of ``the shortest``, for example.
+    """A clip to show, in the `role` of ``the shortest``, for example; without samples if there is a `reason`.
 
     Attributes:
         low, high: float32 (n,), lowest and highest sample of each of n <= `OUTLINE_POINTS` parts.
         first: float32, the first `FIRST_SAMPLES` samples.
-        reason: why the clip cannot be shown; it has no samples then.
     """
 
     role: str
@@ -75,22 +74,20 @@ def read_waveforms(manifest: Manifest) -> list[Waveform]:
 
 def describe_waveforms(waveforms: Sequence[Waveform]) -> str:
     """Describe how long `FIRST_SAMPLES` last, how loud the clips are, and which begin in silence."""
-    readable = [waveform for waveform in waveforms if not waveform.reason]
+    readable = [wave for wave in waveforms if not wave.reason]
     if not readable:
         return ""
-    rates = sorted({waveform.samplerate for waveform in readable}, reverse=True)
+    rates = sorted({wave.samplerate for wave in readable}, reverse=True)
     text = f"{FIRST_SAMPLES} samples are {' or '.join(duration(FIRST_SAMPLES / rate) for rate in rates)} of sound."
-    peaks = sorted(waveform.peak for waveform in readable)
+    peaks = sorted(wave.peak for wave in readable)
     low, high = f"{peaks[0]:.2g}", f"{peaks[-1]:.2g}"
     if len(readable) > 1 and peaks[-1] > 2 * peaks[0]:
         text += f" Clips are not equally loud: the peaks of these range from {low} to {high} of 1."
     elif len(readable) > 1:
         text += f" These clips are about equally loud, with peaks of {low if low == high else f'{low} to {high}'} of 1."
-    quiet = [wave.fname for wave in readable if wave.peak > 0 and np.abs(wave.first).max() < 0.02 * wave.peak]
-    if quiet:
+    if quiet := [wave.fname for wave in readable if np.abs(wave.first).max() < 0.02 * wave.peak]:
         text += f" {listed(quiet)} {'begins' if len(quiet) == 1 else 'begin'} with near silence."
-    silent = [wave.fname for wave in readable if wave.peak == 0]
-    if silent:
+    if silent := [wave.fname for wave in readable if wave.peak == 0]:
         text += f" {listed(silent)} {'is' if len(silent) == 1 else 'are'} silent throughout."
     return text
 
@@ -121,11 +118,7 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
 
 
 def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the lowest and highest sample of up to `OUTLINE_POINTS` equal parts of a clip, and its first samples.
-
-    Raises:
-        AudioError: the file cannot be used as a clip.
-    """
+    """Return the lowest and highest sample of up to `OUTLINE_POINTS` equal parts of a clip, and its first samples."""
     size = -(-frames // OUTLINE_POINTS)
     n = -(-frames // size)
     low, high = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32)
@@ -151,5 +144,4 @@ def _read(role: str, clip: pd.Series, path: Path) -> Waveform:
     try:
         return Waveform(*facts, *outline(path, frames, rate))
     except AudioError as error:
-        empty = np.zeros(0, np.float32)
-        return Waveform(*facts, empty, empty, empty, str(error))
+        return Waveform(*facts, *[np.zeros(0, np.float32)] * 3, str(error))
