@@ -65,13 +65,14 @@ def assert_same(found: FoldResult, expected: FoldResult) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     timed = ("epoch_seconds", "clips_per_second")
     histories = [
-        [{name: value for name, value in row.items() if name not in timed} for row in result.history]
+        [{name: value for name, value in row.items() if name not in timed} for row in result.state.history]
         for result in (found, expected)
     ]
     assert histories[0] == histories[1]
-    assert (found.best_epoch, found.scores, found.summary) == (expected.best_epoch, expected.scores, expected.summary)
+    assert found.state.best_epoch == expected.state.best_epoch
+    assert (found.scores, found.summary) == (expected.scores, expected.summary)
     assert events(found.folder) == events(expected.folder)
-    assert len(events(found.folder)) >= 4 * len(found.history)
+    assert len(events(found.folder)) >= 4 * len(found.state.history)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -90,7 +91,7 @@ def test_a_training_in_sittings_leaves_what_one_in_a_single_sitting_does(case, f
     told = []
     result = train_fold(dataset, 1, sitting, lambda *epoch: told.append(epoch), checkpoint)
     assert_same(result, whole)
-    assert told == list(zip(range(len(result.history)), result.history, result.times, strict=True))
+    assert told == list(zip(range(len(result.state.history)), result.state.history, result.state.times, strict=True))
     if case == "early stopping":
         assert len(whole.history) < config.max_epochs
 

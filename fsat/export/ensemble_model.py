@@ -22,31 +22,23 @@ from fsat.tagging import Tagger
 
 
 def ensemble_model(tagger: Tagger) -> keras.Model:
-    """Build one model that scores a clip as a tagger does.
-
-    Args:
-        tagger: its members compute in float32.
-
-    Returns:
-        a model that maps `INPUT` to `OUTPUT`.
+    """Build one model from `INPUT` to `OUTPUT` that scores a clip as a tagger does whose members compute in float32.
 
     Raises:
         ConfigError: the ratio of two members' sampling rates is not supported.
     """
-    rate = tagger.rates[-1]
     waveform = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
     signal = Signal(waveform, length_of(waveform), waveform)
     signals: dict[int, Signal] = {}
     inputs: dict[tuple[Any, ...], Tensor] = {}  # members with the same input share it
     studies: dict[str, list[Tensor]] = {}
     for number, member in enumerate(tagger.members):
-        config = member.config
-        if config.sampling_rate not in signals:
-            signals[config.sampling_rate] = resample(signal, rate, config.sampling_rate)
-        crops = (config.audio_length, config.eval_crops, config.eval_frames)
-        key = (config.sampling_rate, config.features, config.dim, *crops)
+        config, rate = member.config, member.config.sampling_rate
+        if rate not in signals:
+            signals[rate] = resample(signal, tagger.rates[-1], rate)
+        key = (rate, config.features, config.dim, config.audio_length, config.eval_crops, config.eval_frames)
         if key not in inputs:
-            inputs[key] = _model_input(signals[config.sampling_rate], config)
+            inputs[key] = _model_input(signals[rate], config)
         predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
         studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
     scores = _blend(studies, *tagger.blend)
@@ -74,11 +66,7 @@ def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mappin
 
 
 def to_keras(model: keras.Model, name: str) -> keras.Model:
-    """Copy a network with Keras's own layers in place of fsat's, and without dropout.
-
-    Raises:
-        TypeError: a custom layer has no method ``in_keras``.
-    """
+    """Copy a network with Keras's own layers in place of fsat's, and without dropout."""
 
     def call(layer: layers.Layer, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if hasattr(layer, "in_keras"):

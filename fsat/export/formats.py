@@ -26,11 +26,8 @@ from fsat.models import import_keras, quiet_stderr
 INPUT, OUTPUT = "waveform", "scores"
 FACTS = "fsat.json"
 
-OPSET = 17
-"""ONNX operator set; onnxruntime supports it since 1.13 (2022)."""
-
-EXTRA = ("onnx", "onnxruntime", "tf2onnx")
-"""Packages that ONNX needs."""
+OPSET, EXTRA = 17, ("onnx", "onnxruntime", "tf2onnx")
+"""ONNX operator set, supported by onnxruntime since 1.13 (2022); and packages that ONNX needs."""
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Maps a waveform, float32 (n_samples,), to scores, float32 (n_classes,)."""
@@ -46,8 +43,7 @@ def check_packages(format: str) -> None:
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
     """Write a model of `fsat.export.ensemble_model` in one of `fsat.presets.EXPORT_FORMATS`.
 
-    The name of a Keras file must end in ``.keras``. `facts` contain ``labels``, a list of strings, and
-    ``sampling_rate``.
+    A Keras file's name must end in ``.keras``; `facts` contain ``labels``, a list of strings, and ``sampling_rate``.
     """
     if format == "onnx":
         _write_onnx(model, path, facts)

@@ -49,10 +49,8 @@ class Signal:
         p, q = self.ratio
         ends = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # shortest waveform whose p / q, rounded, is n
         stride = next(k for k in range(1, len(ends) + 1) if _are_regular(ends, k))
-        parts = []
-        for subset in (ends[first::stride] for first in range(stride)):
-            step = subset[1] - subset[0] if len(subset) > 1 else 1
-            parts.append(slice_first(self.waveform, subset[0] - 1, subset[-1], step))
+        subsets = [ends[first::stride] for first in range(stride)]
+        parts = [slice_first(self.waveform, s[0] - 1, s[-1], s[1] - s[0] if len(s) > 1 else 1) for s in subsets]
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
 
     def zero(self) -> Tensor:
@@ -84,13 +82,9 @@ def even_starts(n: Tensor, length: int | Tensor, crops: Tensor, n_crops: int) ->
     """Return the starts of crops as `fsat.data.audio.even_starts`, in integers, with ties rounded to even.
 
     Args:
-        n: int32 (), the clip's length.
-        length: the crops' length.
+        n, length: int32 (), lengths of the clip and of the crops.
         crops: int32 (m,), the numbers of the crops, from 0.
         n_crops: number of crops of a clip that is longer than a crop. All crops of other clips have the same start.
-
-    Returns:
-        int32 (m,).
     """
     spare, missing = ops.maximum(n - length, 0), ops.maximum(length - n, 0)
     if n_crops == 1:
@@ -197,8 +191,7 @@ def mel_power(frames: Tensor, window: np.ndarray, filters: np.ndarray) -> Tensor
     Only a from 0 to n1 / 2 is computed: the power at k equals that at n_fft - k. The filters are ordered accordingly.
 
     Args:
-        frames: float32 (n_frames, n).
-        window: float32 (n,).
+        frames, window: float32 (n_frames, n) and (n,).
         filters: float32 (n_mels, 1 + n_fft // 2), n_fft a power of 2 and at least n.
 
     Returns:

@@ -20,11 +20,9 @@ from fsat.export.frontend import Signal, indices_of, multiply, slice_first, with
 MAX_WEIGHTS = 1 << 25
 """Maximum size of a filter, 128 MB. Rates such as 44100 and 44101 Hz, with a large p and q, exceed it."""
 
-REACH = 120
-"""Output samples on both sides that a filter may reach; "HQ" reaches 91."""
-
-THRESHOLD = 1e-6
-"""Weights below this count as 0: soxr's own rounding errors are half of that."""
+REACH, THRESHOLD = 120, 1e-6
+"""Output samples on both sides that a filter may reach ("HQ" reaches 91); and below what a weight counts as 0: soxr's
+own rounding errors are half of that."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,7 @@ class Filter:
 
 
 def resample(signal: Signal, rate: int, new_rate: int) -> Signal:
-    """Resample a signal to a lower rate.
-
-    Raises:
-        ConfigError: the ratio of the rates is not supported.
-    """
+    """Resample a signal to a lower rate; raise `ConfigError` if the ratio of the rates is not supported."""
     if rate == new_rate:
         return signal
     p, q = ratio(rate, new_rate)
@@ -77,11 +71,7 @@ def ratio(rate: int, new_rate: int) -> tuple[int, int]:
 
 
 def measure_filter(rate: int, new_rate: int) -> Filter:
-    """Measure the filter of soxr's "HQ" from a rate to a lower one.
-
-    Raises:
-        ConfigError: it would have more than `MAX_WEIGHTS`.
-    """
+    """Measure the filter of soxr's "HQ" from a rate to a lower one; `ConfigError` if it has more than `MAX_WEIGHTS`."""
     import soxr
 
     p, q = ratio(rate, new_rate)
@@ -91,9 +81,7 @@ def measure_filter(rate: int, new_rate: int) -> Filter:
             f"members at {rate} and {new_rate} Hz: expected sampling rates in a ratio of small whole numbers; export "
             "one member alone (members=STUDY/FOLD)"
         )
-    distance = (
-        2 * reach // q + 2
-    ) * q + 1  # between impulses at every position modulo q, whose responses do not overlap
+    distance = (2 * reach // q + 2) * q + 1  # between impulses at every position modulo q: no responses overlap
     positions = (2 * reach // q + 1) * q + distance * np.arange(q)
     impulses = np.zeros(positions[-1] + 4 * reach + q, np.float32)
     impulses[positions] = 1

@@ -61,7 +61,7 @@ class Facts:
     def metrics(self) -> dict[str, float]:
         """Return the numbers that are logged."""
         clips, seconds = self.classes["clips"], self.seconds("train")
-        numbers = {"n_train": self.n_train, "n_test": self.n_test, "n_classes": len(self.classes)}
+        numbers: dict[str, float] = {"n_train": self.n_train, "n_test": self.n_test, "n_classes": len(self.classes)}
         numbers |= {"fewest_clips": int(clips.min()), "most_clips": int(clips.max()), "n_verified": self.n_verified}
         lengths = {"train": seconds.sum(), "shortest": seconds.min(), "longest": seconds.max()}
         numbers |= {f"{name}_seconds": float(value) for name, value in lengths.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
     for axes, part in panels:
         names = labels.iloc[part]
         groups = [np.log10(by_label[label]) if log else by_label[label] for label in names]
-        options = {"showmedians": True, "showextrema": False, "widths": 0.9, "points": 60}
+        options: dict[str, Any] = {"showmedians": True, "showextrema": False, "widths": 0.9, "points": 60}
         violins = axes.violinplot(groups, range(len(groups)), **options)
         for body in violins["bodies"]:  # type: ignore[attr-defined]  # a list, which its type does not say
             body.set(facecolor=BLUE, alpha=0.5)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -114,7 +115,7 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
         upper.plot([], [], color=colours[study], label=f"{figure_text(model)} {study}")
     for curve in curves:
         for axes, points in ((upper, curve.val_map3), (lower, curve.val_loss)):
-            style = {"color": colours[curve.study], "marker": "." if len(points) == 1 else None}
+            style: dict[str, Any] = {"color": colours[curve.study], "marker": "." if len(points) == 1 else None}
             axes.plot([epoch + 1 for epoch in points], list(points.values()), linewidth=0.8, alpha=0.8, **style)
             if curve.best_epoch in points:
                 style |= {"marker": "o", "markersize": 5, "markeredgecolor": "white", "zorder": 3}
@@ -174,7 +175,7 @@ def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
 
     On the dotted line scores equal accuracy; below it guesses are correct less often than their scores say.
     """
-    options = {"sharex": True, "height_ratios": (3, 1), "layout": "constrained"}
+    options: dict[str, Any] = {"sharex": True, "height_ratios": (3, 1), "layout": "constrained"}
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(5.5, 6.5), **options)
     width, bars = bins.high - bins.low, {"align": "edge", "edgecolor": "white"}
     upper.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")

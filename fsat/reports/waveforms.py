@@ -144,4 +144,5 @@ def _read(role: str, clip: pd.Series, path: Path) -> Waveform:
     try:
         return Waveform(*facts, *outline(path, frames, rate))
     except AudioError as error:
-        return Waveform(*facts, *[np.zeros(0, np.float32)] * 3, str(error))
+        empty = np.zeros(0, np.float32)
+        return Waveform(*facts, empty, empty, empty, str(error))
