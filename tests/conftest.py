@@ -16,9 +16,9 @@ from stores import TrainedStudy, current_store, train_study
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
-    "project", "ray", "server", "label_noise", "export", "pipeline", "resume", "app", "serving", "mlflow_ui",
-    "ownership", "interrupts", "live_metrics", "predict", "hostile", "report_page", "eda_page", "download", "fold",
-    "models",
+    "project", "server", "export", "pipeline", "ray", "predict", "fold", "verify", "resume", "app", "serving",
+    "mlflow_ui", "ownership", "interrupts", "live_metrics", "hostile", "report_page", "eda_page", "download", "pyfunc",
+    "models", "layers", "ensemble_memory", "synth", "logmel",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
 time."""
@@ -38,10 +38,14 @@ def cache(tmp_path_factory):
     os.environ["FSAT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest modules first."""
+    """Put the slowest modules first, and mark the tests that need the trained study as slow."""
     rank = {f"test_{name}": i for i, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    for item in items:
+        if "trained_study" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,10 @@
-"""Downloads a dataset again and again, each time killed a step later, and checks what is there and that it goes on.
+"""Download a dataset many times, each time killed a step later, and check the files and that a new download continues.
 
     kill_steps.py NAME URL FOLDER KNOWN SHARE
 
-Steps are the opening, renaming, linking, making and removing of a file or folder of the dataset's, and each half of
-what is written at once. KNOWN is a pickle of what `zip_server.small_...` returns; SHARE of the steps are tried. Prints
-the number of kills and of steps. Every download is a child of this process, which has imported all that is needed.
+Steps are the opening, renaming, linking, creation and removal of a file or folder of the dataset, and each half of a
+write. KNOWN is a pickle of the result of `zip_server.small_...`; SHARE of the steps are tried. Prints the numbers of
+kills and of steps. Each download is a child of this process, so that it need not import anything.
 """
 
 import os

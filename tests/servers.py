@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, and MLflow's tracking server, on ports of their own, gone with the test.
+"""PostgreSQL and MLflow's tracking server for tests, each on a free port, ended with the test.
 
 They listen on 127.0.0.1 alone. If the tests are killed, the system tells the servers to end (on Linux).
 """
@@ -23,10 +23,10 @@ import pytest
 from stores import new_store
 
 START_SECONDS = 120.0
-"""A server that has not answered by then has failed."""
+"""Time for a server to answer."""
 
 STOP_SECONDS = 30.0
-"""One that is told to end, and has not by then, is killed."""
+"""Time for a server to end before it is killed."""
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -42,7 +42,7 @@ def needs(found: object, what: str, install: str) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

@@ -627,7 +627,7 @@ def test_links_out_of_the_cache_are_left_alone(files, folder: Path, tmp_path: Pa
 def test_all_goes_with_clear() -> None:
     result = CliRunner().invoke(cli, ["cache", "--all"])
     assert result.exit_code == 2
-    assert "--all goes with --clear" in result.output
+    assert "--all requires --clear" in result.output
 
 
 def test_the_command_imports_nothing_heavy() -> None:

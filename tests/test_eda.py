@@ -35,6 +35,7 @@ def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
         assert abs(few_verified[label] - verified[label] / 10) <= 1, label
 
 
+@pytest.mark.slow
 def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
     from benchmarks import fsdkaggle2018
 

@@ -208,6 +208,7 @@ print(peak() - before)
     np.testing.assert_array_equal(np.load(tmp_path / "best.npy")[: len(block)], top_k(block))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
 @pytest.mark.parametrize("n_studies", [1, 2])
 def test_an_ensemble_is_blended_in_memory_for_one_table(n_studies: int, tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ AUGMENTED = Config(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [
     AUGMENTED,
     replace(AUGMENTED, loss="lq", drop_losses=0.3, unverified_weight="0:1,2:0.5", precision="mixed_bfloat16"),

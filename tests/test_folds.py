@@ -308,6 +308,7 @@ def test_a_dataset_keeps_recordings_together(tmp_path: Path) -> None:
     assert_groups_stay_together(dataset.manifest.train, dataset.folds)
 
 
+@pytest.mark.slow
 def test_the_real_table_splits_into_ten(shared: Path) -> None:
     table = read_table(
         shared / "data" / "fsdkaggle2018" / "train_post_competition.csv",

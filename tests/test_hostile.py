@@ -1,4 +1,4 @@
-"""What a folder may have in it besides clips: every file has its line, and none hangs, crashes or fills the memory."""
+"""Files in a folder besides clips: each has a line of its own, and none hangs, crashes or fills the memory."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from fsat.tagging import Tagger
 from fsat.tagging.tables import shown
 
 HANGS_AFTER = 120
-"""Seconds after which a test that waits for a fifo ends."""
+"""Seconds after which a test that waits for a FIFO fails."""
 
 MOST_BYTES = 100_000_000
-"""That decoding any of these may take: less than what their headers claim, by far."""
+"""Memory for decoding any of these files, far less than their headers claim."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def expected() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", [*FILES, *OTHERS], ids=lambda name: shown(name).replace("\n", "_"))
-def test_every_file_is_decoded_or_says_why_not(folder: Path, name: str) -> None:
+def test_every_file_is_decoded_or_has_a_reason(folder: Path, name: str) -> None:
     reason = expected()[name]
     tracemalloc.start()
     try:
@@ -82,14 +82,14 @@ def test_every_file_is_decoded_or_says_why_not(folder: Path, name: str) -> None:
         tracemalloc.stop()
 
 
-def test_training_names_each_of_them_before_anything_is_trained(tmp_path: Path) -> None:
+def test_training_lists_each_problem_before_it_starts(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", clips_per_class=4, test_clips=0)
     names = [name for name in write_all(data / "audio_train") if shown(name) == name]  # tables are UTF-8
     with open(data / "train.csv", "a", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([name, "Bell", 1] for name in names)
     config = Config.resolve({"model": "dummy1d", "sampling_rate": RATE, "audio_duration": 0.25, "n_folds": 2})
     found: dict[str, str] = {}
-    for _ in range(2):  # what the headers do not tell is found when the others are decoded
+    for _ in range(2):  # the first pass reads headers, the second one decodes
         with pytest.raises(DataError) as caught:
             load_dataset(data, config)
         one_line(caught.value)
@@ -118,7 +118,7 @@ def champion(store: Path, tagger: Path) -> int:
 
 
 @pytest.mark.parametrize("window", [0, 0.5])
-def test_predict_has_a_row_for_each_of_them(champion: int, tmp_path: Path, window: float) -> None:
+def test_predict_has_a_row_for_each_file(champion: int, tmp_path: Path, window: float) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
     reasons = write_all(folder)
@@ -146,7 +146,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 
 
 FIELDS = [4, 16, 20, 22, 24, 28, 32, 34, 40]
-"""Where the header's numbers are."""
+"""Offsets of the numbers in the header."""
 
 GOOD = bytearray(wav(np.arange(-400, 400, dtype="<i2").repeat(2)))
 
@@ -154,14 +154,12 @@ GOOD = bytearray(wav(np.arange(-400, 400, dtype="<i2").repeat(2)))
 @settings(max_examples=600, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=6),
-    fields=st.lists(
-        st.tuples(st.sampled_from([4, 16, 20, 22, 24, 28, 32, 34, 40]), st.integers(0, 2**32 - 1)), max_size=3
-    ),
+    fields=st.lists(st.tuples(st.sampled_from(FIELDS), st.integers(0, 2**32 - 1)), max_size=3),
     length=st.integers(0, len(GOOD)),
     target=st.sampled_from([1, 8000, 44100]),
 )
 def test_no_mangled_header_does_harm(changes, fields, length, target) -> None:
-    """What libsndfile takes is finite samples within the limit; all else is one line."""
+    """Decoding gives finite samples within the limit, or one line."""
     data = bytearray(GOOD)
     for place, value in fields:
         struct.pack_into("<I", data, place, value)
@@ -251,7 +249,7 @@ def test_a_tagger_whose_facts_were_tampered_with(tagger: Path, tmp_path: Path, t
     one_line(caught.value)
 
 
-def test_weights_are_not_taken_from_outside_of_the_folder(tagger: Path, tmp_path: Path) -> None:
+def test_weights_outside_the_folder_are_refused(tagger: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tagger, tmp_path / "tagger")
     outside = shutil.copy(folder / "study0-fold0.weights.h5", tmp_path)
     text = (folder / "tagger.json").read_text()

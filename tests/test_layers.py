@@ -180,6 +180,7 @@ def gradients_of(config: Config, batch_size: int):
     return gradients, inputs, targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_no_gradient_of_a_model_is_a_sum_of_three_parts(model: str, precision: str) -> None:
@@ -194,6 +195,7 @@ def test_no_gradient_of_a_loss_is_a_sum_of_three_parts(loss: str, drop_losses: f
     assert not summed_gradients(config)
 
 
+@pytest.mark.slow
 def test_gradients_of_full_batches_are_the_same_every_time() -> None:
     config = Config.resolve({"model": "conv2d_mfcc", "precision": "float32"})
     gradients, inputs, targets = gradients_of(config, config.batch_size)

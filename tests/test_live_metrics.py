@@ -151,6 +151,7 @@ def config(seed: int) -> Config:
     return Config.resolve({**TINY, "seed": seed})
 
 
+@pytest.mark.slow
 def test_lost_answers_duplicate_nothing(source, monkeypatch) -> None:
     before = {run.info.run_id for run in mlflow.search_runs(output_format="list")}
     methods = ("create_run", "log_batch", "log_artifacts", "set_tag", "set_terminated")
@@ -162,6 +163,7 @@ def test_lost_answers_duplicate_nothing(source, monkeypatch) -> None:
     assert_complete(mlflow.MlflowClient(), run_id, artifacts(run_id), 3)
 
 
+@pytest.mark.slow
 def test_a_lost_answer_does_not_register_a_version_twice(source, monkeypatch) -> None:
     cross_validate(source, config(22))
     lost = lose_answers(monkeypatch, mlflow, "register_model")

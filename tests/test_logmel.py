@@ -294,6 +294,7 @@ def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.nd
     return np.stack([whole[start : start + frames] for start in starts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eval_crops", "eval_duration", "longest"), [(1, 0, 32), (3, 0, 32), (3, 1.5, 94), (1, 9, 999)]
 )
@@ -317,6 +318,7 @@ def test_predictions_are_means_over_crops(files, eval_crops: int, eval_duration:
     np.testing.assert_allclose(predictor(model)[0], [stored[4], [np.nan] * 4, stored[0]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tagger_scores_files_as_the_fold_did(files, tmp_path: Path) -> None:
     seed_everything(2)
     model = build(CONFIG, 3)

@@ -235,6 +235,7 @@ def test_training_is_compiled_as_in_the_notebook() -> None:
     assert set(logs) == {"loss", "acc"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["conv1d", "cnn_logmel"])
 def test_weight_decay_is_on_kernels_only(model: str) -> None:
     """Targets of 0 have no gradient, so that nothing else changes the weights."""

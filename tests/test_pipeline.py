@@ -152,7 +152,7 @@ def test_prediction_arrays_fit_their_table(study, data):
     assert held_out.tolist() == [1] * len(table)
 
 
-def test_weights_alone_give_the_predictions_back(study, data):
+def test_weights_alone_reproduce_the_predictions(study, data):
     record = study[0]
     config = Config(**json.loads(fetch(record.run_id, "config.json").read_text()))
     model = build(config, 3)
@@ -168,8 +168,8 @@ def test_finished_folds_are_not_trained_again(study, source):
     assert [record.run_id for record in again] == [record.run_id for record in study]
 
 
-def test_folds_side_by_side_are_the_folds_one_after_the_other(study, source, monkeypatch):
-    """Bit for bit, each in its process and on its share of the cores, nested in the run that asked."""
+def test_parallel_folds_equal_sequential_ones(study, source, monkeypatch):
+    """Bit for bit; each fold runs in its own process, nested in one cross_validate run."""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "side by side")
     both = cross_validate(source, tiny(), Launch(parallel_folds="2"))
     assert [record.fold for record in both] == [0, 1]
@@ -182,7 +182,7 @@ def test_folds_side_by_side_are_the_folds_one_after_the_other(study, source, mon
             np.testing.assert_array_equal(array(record.run_id, name), array(before.run_id, name))
 
 
-def test_same_command_same_bits_and_another_seed_or_fold_not(study, source):
+def test_the_same_command_is_reproducible_to_the_bit_and_seeds_and_folds_differ(study, source):
     alone = train_fold(source, tiny(), 0, Launch(resume=False))
     assert alone != study[0].run_id
     for name in ("train", "test"):
@@ -242,7 +242,7 @@ def test_the_registered_tagger_gives_the_scores_that_were_logged(blended, data):
     assert tags["error"][5] == "empty file"
 
 
-def test_runs_say_what_they_are(study, blended):
+def test_runs_have_names_and_descriptions(study, blended):
     client = mlflow.MlflowClient()
     folds = [client.get_run(record.run_id) for record in study]
     assert [run.info.run_name for run in folds] == ["conv1d fold 0 on tones", "conv1d fold 1 on tones"]
@@ -317,7 +317,7 @@ def test_the_best_of_the_studies_and_their_blend_is_registered(study, others, so
     assert "predictions/best.npy" not in artifacts(result.run_id)
 
 
-def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tmp_path):
+def test_a_study_of_weight_0_is_not_part_of_the_tagger(study, others, data, tmp_path):
     members = [download(record, tmp_path / "members") for record in (*study, *others)]
     files = [MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
     for name, some, how in (
@@ -332,8 +332,8 @@ def test_a_tagger_leaves_out_a_study_that_weighs_nothing(study, others, data, tm
     assert scores[0] == scores[1]
 
 
-def test_members_on_crops_of_other_lengths_keep_their_crops(others, data, tmp_path):
-    """Crops of 0.5 and of 0.505 s have as many frames, 16, and are other crops all the same."""
+def test_members_keep_their_crop_lengths(others, data, tmp_path):
+    """Crops of 0.5 and 0.505 s have the same number of frames, 16, and differ."""
     files = [
         MemberFiles(study, 0, replace(m.record.config, audio_duration=duration), m.weights)
         for m in [download(others[0], tmp_path / "members")]

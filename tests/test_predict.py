@@ -25,6 +25,8 @@ from fsat.options import CLIPS, TagSettings
 from fsat.tagging import Tagger, ledger
 from fsat.tracking.registry import open_tagger
 
+pytestmark = pytest.mark.slow
+
 RATE = 8000
 BAD = {"empty.wav": "empty file", "text.flac": "unreadable audio", "gone.wav": "missing file"}
 OTHER = {**TINY, "model": "conv2d_mfcc", "audio_duration": 1.0, "sampling_rate": 16000}

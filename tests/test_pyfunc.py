@@ -19,6 +19,8 @@ from fsat.errors import ConfigError
 from fsat.tagging import PyfuncTagger, Tagger
 from fsat.tagging.pyfunc import RequestCancelled, cancelled, groups, tag_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -60,43 +60,44 @@ def events(folder: Path) -> list[tuple[str, int, str, float]]:
     ]  # fmt: skip
 
 
-def assert_same(found: FoldResult, expected: FoldResult) -> None:
+def assert_same(result: FoldResult, expected: FoldResult) -> None:
     for name in ("train", "test", "splits"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
     timed = ("epoch_seconds", "clips_per_second")
     histories = [
-        [{name: value for name, value in row.items() if name not in timed} for row in result.state.history]
-        for result in (found, expected)
+        [{name: value for name, value in row.items() if name not in timed} for row in each.state.history]
+        for each in (result, expected)
     ]
     assert histories[0] == histories[1]
-    assert found.state.best_epoch == expected.state.best_epoch
-    assert (found.scores, found.summary) == (expected.scores, expected.summary)
-    assert events(found.folder) == events(expected.folder)
-    assert len(events(found.folder)) >= 4 * len(found.state.history)
+    assert result.state.best_epoch == expected.state.best_epoch
+    assert (result.scores, result.summary) == (expected.scores, expected.summary)
+    assert events(result.folder) == events(expected.folder)
+    assert len(events(result.folder)) >= 4 * len(result.state.history)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_in_sittings_leaves_what_one_in_a_single_sitting_does(case, folder, tmp_path) -> None:
+def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(case, folder, tmp_path) -> None:
     config = Config(**{**SMALL, **CASES[case]})
     dataset = load_dataset(folder, config)
     (tmp_path / "whole").mkdir()
     whole = train_fold(dataset, 1, tmp_path / "whole")
     checkpoint = tmp_path / "checkpoint"
-    after = {len(whole.history) // 2} | ({1, len(whole.history)} if case == "early stopping" else set())
+    after = {whole.state.n_epochs // 2} | ({1, whole.state.n_epochs} if case == "early stopping" else set())
     for epochs in sorted(after):
         sitting = tmp_path / f"sitting {epochs}"
         sitting.mkdir()
         with pytest.raises(Stop):
             train_fold(dataset, 1, sitting, stopped_after(epochs), checkpoint)
-    told = []
-    result = train_fold(dataset, 1, sitting, lambda *epoch: told.append(epoch), checkpoint)
+    epochs_seen = []
+    result = train_fold(dataset, 1, sitting, lambda *epoch: epochs_seen.append(epoch), checkpoint)
     assert_same(result, whole)
-    assert told == list(zip(range(len(result.state.history)), result.state.history, result.state.times, strict=True))
+    state = result.state
+    assert epochs_seen == list(zip(range(state.n_epochs), state.history, state.times, strict=True))
     if case == "early stopping":
-        assert len(whole.history) < config.max_epochs
+        assert whole.state.n_epochs < config.max_epochs
 
 
-def test_no_checkpoint_is_written_unless_asked_for(folder, tmp_path) -> None:
+def test_no_checkpoint_is_written_by_default(folder, tmp_path) -> None:
     config = Config(**{**SMALL, "model": "dummy1d", "max_epochs": 1})
     train_fold(load_dataset(folder, config), 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"best.weights.h5", "tensorboard"}
@@ -126,18 +127,18 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, alter, empty])
-def test_a_damaged_checkpoint_is_never_gone_on_from(damage, stopped, capsys) -> None:
+def test_a_damaged_checkpoint_is_not_used(damage, stopped, capsys) -> None:
     dataset, checkpoint = stopped
     damage(checkpoint)
-    told = []
-    train_fold(dataset, 0, checkpoint.parent, lambda epoch, *_: told.append(epoch), checkpoint)
-    assert told == [0, 1, 2, 3, 4]
-    said = [line for line in capsys.readouterr().err.splitlines() if str(checkpoint) in line]
-    assert len(said) == 1
-    assert "trained from the beginning" in said[0]
+    epochs_seen = []
+    train_fold(dataset, 0, checkpoint.parent, lambda epoch, *_: epochs_seen.append(epoch), checkpoint)
+    assert epochs_seen == [0, 1, 2, 3, 4]
+    messages = [line for line in capsys.readouterr().err.splitlines() if str(checkpoint) in line]
+    assert len(messages) == 1
+    assert "trained from the beginning" in messages[0]
 
 
-def test_nor_is_one_of_another_model(stopped, folder, capsys) -> None:
+def test_a_checkpoint_of_another_model_is_not_used(stopped, folder, capsys) -> None:
     _, checkpoint = stopped
     other = load_dataset(folder, Config(**{**SMALL, "model": "dummy1d", "audio_duration": 0.3}))
     other = replace(other, config=replace(other.config, model="conv1d", max_epochs=1))
@@ -145,16 +146,16 @@ def test_nor_is_one_of_another_model(stopped, folder, capsys) -> None:
     assert "of another model" in capsys.readouterr().err
 
 
-def test_other_versions_are_said(stopped, capsys, monkeypatch) -> None:
+def test_other_versions_are_reported(stopped, capsys, monkeypatch) -> None:
     dataset, checkpoint = stopped
     monkeypatch.setattr("fsat.training.checkpoint.version", lambda name: "9.0.0")
     train_fold(dataset, 0, checkpoint.parent, checkpoint=checkpoint)
-    said = capsys.readouterr().err
-    assert "now 9.0.0; numpy" in said
-    assert "resumes after epoch 2" in said
+    messages = capsys.readouterr().err
+    assert "now 9.0.0; numpy" in messages
+    assert "resumes after epoch 2" in messages
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_one_before_stays(stopped, monkeypatch) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_previous_one(stopped, monkeypatch) -> None:
     dataset, checkpoint = stopped
     before = checkpoint.read_bytes()
 

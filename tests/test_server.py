@@ -1,6 +1,6 @@
-"""As a team runs it: PostgreSQL, artifacts through the server, users; machines that share nothing but the dataset.
+"""A team's server with PostgreSQL, artifacts and users, and machines that share only the dataset.
 
-What is run here is what docs/tracking-server.md says: its blocks, with this machine's ports and folders filled in.
+The tests run the blocks of docs/tracking-server.md, with this machine's ports and folders filled in.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,36 +42,36 @@ FILLED = {
     "SECRET": "signs-sessions", "ANNS_PASSWORD": "anns-secret-12", "BOBS_PASSWORD": "bobs-secret-12",
     "CYS_PASSWORD": "cys-secret-123",
 }  # fmt: skip
-"""What the page leaves to its reader."""
+"""Values for the placeholders of the page."""
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
 TRAIN = "python -m fsat train_fold --fold 0"
 SECONDS = 120
-"""In which a server that is of no use is said to be."""
+"""Time for a command to report a server that it cannot use."""
 
 
 def block(about: str, kind: str = "") -> str:
-    """The one fenced block of the page, of a kind, that has this text."""
+    """Return the only fenced block of the page, in a language, that contains a text."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    (found,) = (text for its_kind, text in blocks if its_kind == kind and about in text)
-    return found
+    (code,) = (text for language, text in blocks if language == kind and about in text)
+    return code
 
 
 def line(start: str) -> str:
-    """The first command of the page that begins so."""
+    """Return the first command of the page with this beginning."""
     return re.search(rf"^{start}\b.*$", PAGE, re.MULTILINE)[0]
 
 
 def filled(text: str, more: Mapping[str, object]) -> str:
-    """A text of the page with what it leaves open."""
+    """Fill in the placeholders of a text of the page."""
     values = {**FILLED, **more}
     words = "|".join(re.escape(word) for word in sorted(values, key=len, reverse=True))
-    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: str(values[found[0]]), text)
+    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda match: str(values[match[0]]), text)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The server that the page sets up, with its users ann and bob, and with cy, who was given no permission."""
+    """Start the server of the page, with its users ann and bob, and with cy, who has no permission."""
     from importlib.util import find_spec
 
     needs(find_spec("psycopg2") and find_spec("flask_wtf"), "what a server needs", "pip install '.[server]'")
@@ -106,16 +107,15 @@ def test_the_simplest_server_keeps_runs_and_their_artifacts(tmp_path) -> None:
         client = mlflow.MlflowClient(server.uri)
         run_id = client.create_run("0").info.run_id
         client.log_text(run_id, "kept by the server", "note.txt")
-        (kept,) = server.artifacts.rglob("note.txt")
-        assert kept.read_text() == "kept by the server"
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        (note,) = server.artifacts.rglob("note.txt")
+        assert note.read_text() == "kept by the server"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("SELECT run_uuid FROM runs").fetchall() == [(run_id,)]
-    database.close()
 
 
 @dataclass
 class Machine:
-    """A working folder and a cache folder with nothing in them, as on another machine, and what the page exports."""
+    """An empty working folder and cache folder, as on another machine, and the variables that the page exports."""
 
     folder: Path
     uri: str
@@ -124,14 +124,14 @@ class Machine:
     more: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.here = self.folder / "here"
-        self.here.mkdir(parents=True)
+        self.working = self.folder / "here"
+        self.working.mkdir(parents=True)
         for name in ("cache", "temporary"):
             (self.folder / name).mkdir()
         self.password = self.password or FILLED[f"{self.user.upper()}S_PASSWORD"]
 
     def start(self, command: str, **options: object) -> subprocess.Popen | FsatProcess:
-        """Begin a command of the page, with more options; fsat itself in a process that need not load so much first."""
+        """Start a command of the page, with more options."""
         values = {"ann": self.user, "ANNS_PASSWORD": self.password, "http://SERVER:5000": self.uri}
         exports = filled(block("export MLFLOW_TRACKING_USERNAME"), values)
         more = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
@@ -142,31 +142,33 @@ class Machine:
         if command.startswith("python -m fsat "):
             exported = subprocess.check_output(["bash", "-ec", f"{exports}exec env -0"], env=environment, text=True)
             environment = dict(pair.split("=", 1) for pair in exported.split("\0") if pair)
-            return FsatProcess(shlex.split(f"{command} {more}")[3:], cwd=self.here, env=environment, new_session=True)
+            return FsatProcess(
+                shlex.split(f"{command} {more}")[3:], cwd=self.working, env=environment, new_session=True
+            )
         command = ["bash", "-ec", f"{exports}exec {command} {more}"]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-        return subprocess.Popen(command, cwd=self.here, env=environment, **streams)
+        return subprocess.Popen(command, cwd=self.working, env=environment, **streams)
 
     def run(self, command: str, **options: object) -> str:
-        """What a command has printed, which must do."""
+        """Return the output of a command that succeeds."""
         process = self.start(command, **options)
-        output, self.said = process.communicate(timeout=240)
-        assert process.returncode == 0, self.said
-        assert_no_secret(output + self.said)
+        output, self.messages = process.communicate(timeout=240)
+        assert process.returncode == 0, self.messages
+        assert_no_secret(output + self.messages)
         return output.strip()
 
     def fails(self, command: str, **options: object) -> str:
-        """The one line of the error."""
+        """Return the error of a command, which is one line."""
         process = self.start(command, **options)
         try:
-            output, said = process.communicate(timeout=SECONDS)
+            output, message = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
-        assert process.returncode == 1, said
-        lines = [line for line in said.splitlines() if line.startswith("fsat: error: ")]
-        assert lines == said.splitlines()[-1:], said
-        assert "Traceback" not in output + said
-        assert_no_secret(output + said)
+        assert process.returncode == 1, message
+        lines = [line for line in message.splitlines() if line.startswith("fsat: error: ")]
+        assert lines == message.splitlines()[-1:], message
+        assert "Traceback" not in output + message
+        assert_no_secret(output + message)
         return lines[0]
 
 
@@ -182,7 +184,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def store(server, monkeypatch):
-    """MLflow's client in this process, as admin."""
+    """Connect this process to the server as admin."""
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", FILLED["NEW_PASSWORD"])
     mlflow.set_tracking_uri(server.uri)
@@ -190,7 +192,7 @@ def store(server, monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
-def test_machines_that_share_the_dataset_alone_do_all_of_it_together(server, store, data, tmp_path) -> None:
+def test_machines_that_share_only_the_dataset_work_together(server, store, data, tmp_path) -> None:
     here = {"DIR": shlex.quote(str(data)), "5001": free_port()}
     first, second = Machine(tmp_path / "first", server.uri), Machine(tmp_path / "second", server.uri, "bob")
     first.run(filled(line("python -m fsat eda"), here))
@@ -199,7 +201,7 @@ def test_machines_that_share_the_dataset_alone_do_all_of_it_together(server, sto
     assert "is now champion" in second.run(line("python -m fsat ensemble"))
     second.uri = server.uri.replace("//", f"//bob:{second.password}@")  # as some write it
     second.run(filled(line("python -m fsat predict"), {"DIR": data / "audio_train"}))
-    tags = read_csv(second.here / "tags.csv")
+    tags = read_csv(second.working / "tags.csv")
     assert len(tags) == 18
     assert not any(row["error"] for row in tags)
 
@@ -207,8 +209,8 @@ def test_machines_that_share_the_dataset_alone_do_all_of_it_together(server, sto
     stages = sorted(run.data.tags["fsat.stage"] for run in every)
     assert stages == ["cross_validate", "eda", "ensemble", "predict", "train_fold", "train_fold"]
     assert {run.info.status for run in every} == {"FINISHED"}
-    assert not list(first.here.iterdir())
-    assert [path.name for path in second.here.iterdir()] == ["tags.csv"]
+    assert not list(first.working.iterdir())
+    assert [path.name for path in second.working.iterdir()] == ["tags.csv"]
     assert not list((tmp_path / "first" / "cache" / "runs").iterdir())
     arrays = list(server.artifacts.glob("0/*/artifacts/predictions/train.npy"))
     assert sorted(path.parts[-4] for path in arrays) == sorted(run_ids)
@@ -235,7 +237,7 @@ def test_machines_that_share_the_dataset_alone_do_all_of_it_together(server, sto
 
 
 def in_the_background(function: Callable[..., str], *arguments: object, **options: object) -> Future[str]:
-    """Begin a call; its result, or its error, when that is asked for."""
+    """Start a call in a thread."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(function, *arguments, **options)
     pool.shutdown(wait=False)
@@ -256,8 +258,8 @@ def ask(port: int, body: dict, process: subprocess.Popen) -> dict:
     raise AssertionError("no answer")
 
 
-def test_another_machine_goes_on_from_the_checkpoint_on_the_server(server, store, data, tmp_path) -> None:
-    """Killed with its power, so that nothing is said to anyone; the other one has never seen the run."""
+def test_another_machine_continues_from_the_checkpoint_on_the_server(server, store, data, tmp_path) -> None:
+    """The first machine is killed, as by a power cut; the second one has never seen the run."""
     options = {"data_dir": data, **TINY, "max_epochs": 100, "patience": 1000, "seed": 7}
     first, second, alone = (Machine(tmp_path / name, server.uri) for name in ("first", "second", "alone"))
     alone.more["MLFLOW_EXPERIMENT_NAME"] = "undisturbed"  # which ann makes by that, and may therefore write to
@@ -269,9 +271,9 @@ def test_another_machine_goes_on_from_the_checkpoint_on_the_server(server, store
     whole = whole.result()
     resumed = second.run(TRAIN, **options)
     assert resumed == run_id != whole
-    after = int(re.search(r"resumes after epoch (\d+)", second.said).group(1))
+    after = int(re.search(r"resumes after epoch (\d+)", second.messages).group(1))
     assert after >= 20
-    assert "is marked as KILLED" in second.said
+    assert "is marked as KILLED" in second.messages
     run = store.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert "fsat.checkpoint" not in run.data.tags
@@ -294,7 +296,7 @@ def wait_for_checkpoint(store: mlflow.MlflowClient, epochs: int) -> str:
     raise AssertionError("no checkpoint on the server")
 
 
-def test_a_server_that_is_of_no_use_is_one_line(server, data, tmp_path) -> None:
+def test_a_server_that_cannot_be_used_is_one_line(server, data, tmp_path) -> None:
     options = {"data_dir": data, **TINY}
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -302,33 +304,32 @@ def test_a_server_that_is_of_no_use_is_one_line(server, data, tmp_path) -> None:
         machine = Machine(tmp_path / "silent", f"http://127.0.0.1:{silent.getsockname()[1]}")
         never = in_the_background(machine.fails, "python -m fsat ensemble")
 
-        said = Machine(tmp_path / "wrong", server.uri, "ann", "wrong").fails(TRAIN, **options)
-        assert "does not know this user or password" in said
-        assert "MLFLOW_TRACKING_PASSWORD" in said
+        message = Machine(tmp_path / "wrong", server.uri, "ann", "wrong").fails(TRAIN, **options)
+        assert "does not know this user or password" in message
+        assert "MLFLOW_TRACKING_PASSWORD" in message
 
-        said = Machine(tmp_path / "denied", server.uri, "cy").fails(TRAIN, **options)
-        assert "does not permit this to cy" in said
-        assert "EDIT" in said
+        message = Machine(tmp_path / "denied", server.uri, "cy").fails(TRAIN, **options)
+        assert "does not permit this to cy" in message
+        assert "EDIT" in message
 
         uri = f"http://ann:{FILLED['ANNS_PASSWORD']}@127.0.0.1:{free_port()}"
-        said = Machine(tmp_path / "closed", uri).fails(TRAIN, **options)
-        assert "http://ann:***@127.0.0.1" in said
-        assert "cannot be reached (connection refused)" in said
-        assert "MLFLOW_TRACKING_URI" in said
+        message = Machine(tmp_path / "closed", uri).fails(TRAIN, **options)
+        assert "http://ann:***@127.0.0.1" in message
+        assert "cannot be reached (connection refused)" in message
+        assert "MLFLOW_TRACKING_URI" in message
 
         assert "cannot be reached (timed out)" in never.result()
 
 
 @pytest.mark.parametrize(("ci", "how"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
-def test_what_is_not_installed_is_skipped_but_not_under_ci(ci, how, monkeypatch) -> None:
+def test_missing_programs_skip_a_test_but_fail_it_under_ci(ci, how, monkeypatch) -> None:
     monkeypatch.setenv("CI", ci)
     needs(True, "PostgreSQL", "apt-get install postgresql")
     with pytest.raises(how, match="PostgreSQL is not installed: apt-get install postgresql"):
         needs(None, "PostgreSQL", "apt-get install postgresql")
 
 
-def test_the_page_names_what_there_is() -> None:
-    """Its commands are fsat's own, and its variables are read."""
+def test_the_page_names_existing_commands_and_variables() -> None:
     code = "\n".join(path.read_text() for path in (ROOT / "fsat").rglob("*.py"))
     for name in set(re.findall(r"FSAT_\w+", PAGE)):
         assert f'"{name}"' in code, name

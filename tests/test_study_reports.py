@@ -266,6 +266,7 @@ def test_hardest_clips_are_verified_and_a_clip_without_player_says_why(tmp_path:
     assert "the page would be too large" in sounds[2].notes[-1]
 
 
+@pytest.mark.slow
 def test_a_page_of_41_classes_and_20_members_is_limited(tmp_path: Path) -> None:
     rng, labels = np.random.default_rng(0), [f"Class_{j}_$x^" for j in range(41)]
     targets = rng.integers(0, 41, 2000)

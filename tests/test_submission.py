@@ -127,6 +127,7 @@ def test_the_real_training_tables(fsdkaggle2018: Path) -> None:
     assert other.frame["freesound_id"].str.isdigit().all()
 
 
+@pytest.mark.slow
 def test_every_missing_clip_of_the_real_table_is_named(fsdkaggle2018: Path) -> None:
     """The folder has the tables and one clip of 9,473."""
     rows = read_csv(fsdkaggle2018 / "train.csv")

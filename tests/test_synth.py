@@ -31,6 +31,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_same_bytes_for_the_same_seed_only(sounds, tmp_path):
     write_dataset(tmp_path / "again", seed=7, **SMALL)
     write_dataset(tmp_path / "other", seed=8, **SMALL)

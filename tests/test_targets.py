@@ -197,8 +197,8 @@ def slow_loss(config: Config, targets: np.ndarray, p: np.ndarray) -> list[float]
 
 
 @pytest.mark.parametrize(("loss", "options"), [
-    ("lq", {"lq": 0.7}), ("lq", {"lq": 1}), ("soft_bootstrap", {"bootstrap": 0}), ("soft_bootstrap", {"bootstrap": 0.8}),
-    ("hard_bootstrap", {"bootstrap": 0.8}), ("hard_bootstrap", {"bootstrap": 1}),
+    ("lq", {"lq": 0.7}), ("lq", {"lq": 1}), ("soft_bootstrap", {"bootstrap": 0}), ("hard_bootstrap", {"bootstrap": 1}),
+    ("soft_bootstrap", {"bootstrap": 0.8}), ("hard_bootstrap", {"bootstrap": 0.8}),
 ])  # fmt: skip
 def test_losses_are_those_of_the_papers(loss: str, options: dict[str, float]) -> None:
     config = replace(CONFIG, loss=loss, **options)

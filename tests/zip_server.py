@@ -1,7 +1,6 @@
-"""A real HTTP server of archives that can break off, lie, stall and go away, and small archives for it.
+"""An HTTP server of archives that can break off, lie, stall and stop, and small archives for it.
 
-Every request takes the next fault of `ZipServer.faults`, if there is one; otherwise it is answered as a good server
-would, with ETag and Range.
+Each request takes the next fault of `ZipServer.faults`; without one the server answers correctly, with ETag and Range.
 """
 
 from __future__ import annotations
