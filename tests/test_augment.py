@@ -9,9 +9,9 @@ import pytest
 
 from fsat.config import Config
 from fsat.data.clips import Clips
-from fsat.data.logmel import Spectra, spectra
+from fsat.data.logmel import spectra
 from fsat.training import batches as batches_module
-from fsat.training.augment import Draws, cut, draw, mask, mix
+from fsat.training.augment import Draws, draw, mask
 from fsat.training.batches import TrainingClips
 from fsat.training.targets import Targets
 
@@ -21,24 +21,8 @@ ALL = replace(PLAIN, mixup=0.4, gain=6, stretch=0.3, mel_shift=3, time_mask=0.08
 WAVEFORM = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)
 
 
-def numbered_spectra(lengths: list[int]) -> tuple[Spectra, list[np.ndarray]]:
-    """Spectrograms whose values are 10000 * (clip + 1) + 100 * frame + band."""
-    bases = [10000.0 * (i + 1) + 100 * np.arange(n)[:, None] for i, n in enumerate(lengths)]
-    arrays = [(base + np.arange(MELS)).astype(np.float32) for base in bases]
-    return Spectra(Clips.from_arrays([array.ravel() for array in arrays], 8000), MELS), arrays
-
-
 def draws_of(config: Config, lengths: list[int], seed: int = 0) -> Draws:
     return draw(np.random.default_rng(seed), np.arange(len(lengths)), np.array(lengths), config.n_frames, config)
-
-
-def fixed_draws(n: int, **parameters: object) -> Draws:
-    """These parameters only: every clip from its first frame."""
-    arrays = {name: np.asarray(values) for name, values in parameters.items()}
-    return Draws(**{"order": np.arange(n), "lengths": np.full(n, FRAMES), "starts": np.zeros(n, int), **arrays})
-
-
-ALL_CLIPS = slice(None)
 
 
 def training_clips(config: Config, count: int = 21) -> TrainingClips:
@@ -113,63 +97,18 @@ def test_masks_have_every_width_and_position() -> None:
 # --- application ----------------------------------------------------------------------------------
 
 
-def test_gain_shifts_by_its_decibels_and_stops_at_the_floor() -> None:
-    rng = np.random.default_rng(0)
-    arrays = [rng.uniform(0, 90, (FRAMES, MELS)).astype(np.float32) for _ in range(3)]
-    source = Spectra(Clips.from_arrays([array.ravel() for array in arrays], 8000), MELS)
-    crops = cut(source, fixed_draws(3, gains=np.float32([6, -20, 0])), ALL_CLIPS, replace(PLAIN, gain=20))
-    np.testing.assert_allclose(crops[0], arrays[0] + 6, rtol=1e-6)
-    np.testing.assert_allclose(crops[1], np.maximum(arrays[1] - 20, 0), rtol=1e-6)
-    assert crops[1].min() == 0
-    np.testing.assert_array_equal(crops[2], arrays[2])
-
-
-def test_a_shift_moves_bands_and_repeats_the_outermost() -> None:
-    source, arrays = numbered_spectra([FRAMES] * 4)
-    crops = cut(source, fixed_draws(4, shifts=[0, 2, -3, MELS + 5]), ALL_CLIPS, replace(PLAIN, mel_shift=64))
-    np.testing.assert_array_equal(crops[0], arrays[0])
-    np.testing.assert_array_equal(crops[1][:, 2:], arrays[1][:, :-2])
-    np.testing.assert_array_equal(crops[1][:, :2], arrays[1][:, :1].repeat(2, axis=1))
-    np.testing.assert_array_equal(crops[2][:, :-3], arrays[2][:, 3:])
-    np.testing.assert_array_equal(crops[2][:, -3:], arrays[2][:, -1:].repeat(3, axis=1))
-    np.testing.assert_array_equal(crops[3], arrays[3][:, :1].repeat(MELS, axis=1))
-
-
-def test_stretched_crops_come_from_the_right_places() -> None:
-    source, arrays = numbered_spectra([40, 40, 40, 10])
-    draws = fixed_draws(4, lengths=[FRAMES // 2, 2 * FRAMES, FRAMES, 20], starts=[7, 8, 24, -4])
-    crops = cut(source, draws, ALL_CLIPS, replace(PLAIN, stretch=1))
-    assert crops.shape == (4, FRAMES, MELS)
-    np.testing.assert_array_equal(crops[0], arrays[0][7 : 7 + FRAMES // 2].repeat(2, axis=0))  # slower
-    np.testing.assert_array_equal(crops[1], arrays[1][8 : 8 + 2 * FRAMES : 2])  # faster
-    np.testing.assert_array_equal(crops[2], arrays[2][24:])
-    padded = np.pad(arrays[3], ((4, 6), (0, 0)))
-    np.testing.assert_array_equal(crops[3], padded[[i * 20 // FRAMES for i in range(FRAMES)]])
-
-
 def test_masks_fill_frames_and_bands_with_levels() -> None:
     rng = np.random.default_rng(0)
     crops = rng.uniform(0, 90, (2, FRAMES, MELS)).astype(np.float32)
     before = crops.copy()
     ranges = [[[2, 5], [9, 9], [0, 1], [14, 16]], [[0, 0], [0, 0], [0, 0], [0, 0]]]
     fill = np.arange(MELS) - 3.5
-    result = mask(crops, fixed_draws(2, masks=ranges), ALL_CLIPS, fill)
+    result = mask(crops, replace(draws_of(PLAIN, [FRAMES] * 2), masks=np.array(ranges)), slice(None), fill)
     hidden = np.zeros((FRAMES, MELS), dtype=bool)
     hidden[2:5] = hidden[:, 0] = hidden[:, 14:16] = True
     np.testing.assert_array_equal(result[0][hidden], np.broadcast_to(fill, (FRAMES, MELS))[hidden])
     np.testing.assert_array_equal(result[0][~hidden], before[0][~hidden])
     np.testing.assert_array_equal(result[1], before[1])
-
-
-@pytest.mark.parametrize("shape", [(FRAMES, MELS), (20, 1), (16, 9, 1)])
-def test_a_mixture_is_of_a_clip_and_its_partner(shape: tuple[int, ...]) -> None:
-    inputs = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
-    draws = fixed_draws(5, shares=np.float32([0, 0, 0.75, 0.5, 1]), partners=[0, 0, 1, 2, 0])
-    result = mix(inputs, draws, slice(2, 5))
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result[0], 0.75 * inputs[0] + 0.25 * inputs[1], atol=1e-6)
-    np.testing.assert_allclose(result[1], 0.5 * inputs[1] + 0.5 * inputs[2], atol=1e-6)
-    np.testing.assert_array_equal(result[2], inputs[2])
 
 
 # --- a whole epoch ---------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """eda's numbers, figures and tables of FSDKaggle2018's real tables with generated sounds; the choice of its clips."""
 
-import csv
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -20,22 +19,6 @@ from fsat.reports.players import Example, choose_examples, example_sounds
 from fsat.reports.waveforms import outline, read_waveforms
 
 
-def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
-    from benchmarks.fsdkaggle2018 import sample_train
-
-    with open(shared / "data" / "fsdkaggle2018" / "train.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def counts(rows) -> tuple[Counter, Counter]:
-        return Counter(row["label"] for row in rows), Counter(r["label"] for r in rows if r["manually_verified"] == "1")
-
-    (clips, verified), (few, few_verified) = counts(rows), counts(sample_train(rows, 0.1))
-    for label in clips:
-        assert abs(few[label] - clips[label] / 10) <= 0.5, label
-        assert abs(few_verified[label] - verified[label] / 10) <= 1, label
-
-
-@pytest.mark.slow
 def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
     from benchmarks import fsdkaggle2018
 

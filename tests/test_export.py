@@ -318,19 +318,6 @@ def test_a_member_in_bfloat16_is_exported_in_float32(example, tmp_path, monkeypa
     np.testing.assert_array_equal(score_all(exact, original.sounds, original.rate), original.scores)
 
 
-def test_the_rest_of_fsat_works_without_export() -> None:
-    """With `test_tiers`, which lists the modules that import the package."""
-    modules = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "fsat"}
-    try:
-        sys.modules["fsat.export"] = None  # an import of it raises ImportError
-        for name in ("fsat.cli", "fsat.commands.export", "fsat.commands.main", "fsat.training.fold", "fsat.tagging"):
-            importlib.import_module(name)
-    finally:
-        for name in [name for name in sys.modules if name.split(".")[0] == "fsat"]:
-            del sys.modules[name]
-        sys.modules.update(modules)
-
-
 def test_unsupported_ratios_of_rates_are_one_line() -> None:
     import_keras()
     from fsat.export.resampling import measure_filter

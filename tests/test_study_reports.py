@@ -43,26 +43,6 @@ def random_scores(n_clips: int, n_classes: int = 4, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).dirichlet(np.ones(n_classes), n_clips).astype(np.float32)
 
 
-# --- guesses and suspects ------------------------------------------------------------------------
-
-
-def test_planted_wrong_labels_come_first() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 4, 400)
-    logits = rng.standard_normal((400, 4))
-    logits[np.arange(400), truth] += 6
-    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    planted = rng.choice(400, 30, replace=False)
-    given = truth.copy()
-    given[planted] = (truth[planted] + rng.integers(1, 4, 30)) % 4
-    first = np.argsort(scores[np.arange(400), given])[:30]
-    tables = pd.concat(suspect_tables(predicted(scores, given), best_guesses(scores, given)))
-    assert tables["fname"].head(25).isin([f"{i}, ©.wav" for i in planted]).all()
-    assert tables["score"].is_monotonic_decreasing
-    right = tables["believed"].head(25).to_numpy() == np.array(LABELS)[truth[first[:25]]]
-    assert right.all()
-
-
 # --- calibration -----------------------------------------------------------------------------------
 
 
@@ -108,10 +88,8 @@ def test_class_table_by_hand() -> None:
 
 def test_confused_pairs_by_hand() -> None:
     pairs = study_reports.confused_pairs(confusion(SCORES, TARGETS), LABELS)
-    assert pairs[["label", "guess", "clips"]].to_numpy().tolist() == [
-        ["Cello", 'Bang,_"loud"', 2],
-        ['Bang,_"loud"', "Cello", 1],
-    ]
+    expected = [["Cello", 'Bang,_"loud"', 2], ['Bang,_"loud"', "Cello", 1]]
+    assert pairs[["label", "guess", "clips"]].to_numpy().tolist() == expected
     np.testing.assert_allclose(pairs["share"], [2 / 3, 1 / 2], atol=1e-6)
     assert study_reports.confused_pairs(np.diag([3, 0, 1]), LABELS[:3]).empty
 

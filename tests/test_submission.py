@@ -67,8 +67,8 @@ def test_parts_by_usage(tmp_path: Path) -> None:
 def test_missing_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         score(tmp_path, [("a.wav", "Bell"), ("c.wav", "Bell")])
-    message = one_line(caught.value)
-    assert message.startswith(f"{tmp_path / 'submission.csv'}: 2 of 4 clips have no row, first b.wav; expected ")
+    words = f"{tmp_path / 'submission.csv'}: 2 of 4 clips have no row, first b.wav; expected "
+    assert one_line(caught.value).startswith(words)
 
 
 @pytest.mark.parametrize("table", ["submission.csv", "truth.csv"])

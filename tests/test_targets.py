@@ -58,17 +58,6 @@ def test_weights_follow_trust_certainty_and_epoch() -> None:
         assert certain.weights(config, epoch).tolist() == [0.5, weight, 0, weight, 0]
 
 
-def test_labels_of_verify_are_weighted_by_certainty_in_the_loss() -> None:
-    config = replace(CONFIG, labels_run_id="0a")
-    targets = Targets(np.array([0, 1]), np.array([True, True]), 3, np.float32([1, 0.5]))
-    rows = encode_targets(targets, targets.weights(config, 0), draws_of([1, 0]), ALL, config)
-    np.testing.assert_array_equal(rows[:, 0], [[0, 0.5, 0], [1, 0, 0]])
-    assert not rows[:, 1:].any()
-    p = np.float32([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
-    losses = robust_loss(config, 10)(tf.constant(rows), tf.constant(p)).numpy()
-    np.testing.assert_allclose(losses, [0.5 * np.log(2), np.log(2)], rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from fsat.config import Config
 from fsat.export.formats import INPUT, OUTPUT
 from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
 from fsat.export.resampling import resample
@@ -37,20 +36,15 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
         if rate not in signals:
             signals[rate] = resample(signal, tagger.rates[-1], rate)
         key = (rate, config.features, config.dim, config.audio_length, config.eval_crops, config.eval_frames)
-        if key not in inputs:
-            inputs[key] = _model_input(signals[rate], config)
+        if key not in inputs and config.use_logmel:
+            inputs[key] = logmel_crops(signals[rate], config)
+        elif key not in inputs:
+            crops = waveform_crops(signals[rate], config)
+            inputs[key] = mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
         predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
         studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
     scores = _blend(studies, *tagger.blend)
     return keras.Model(waveform, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
-
-
-def _model_input(signal: Signal, config: Config) -> Tensor:
-    """Return a member's input for the fixed crops of a signal at its rate."""
-    if config.use_logmel:
-        return logmel_crops(signal, config)
-    crops = waveform_crops(signal, config)
-    return mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
 
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:

@@ -1,9 +1,9 @@
 """Write and open taggers as ONNX, TensorFlow Lite and Keras files.
 
 Conventions: the model has one input, ``waveform``, float32 (n_samples,), and one output, ``scores``, float32
-(n_classes,). Its facts (labels, sampling rate, ...) are a dictionary of JSON values stored in the file as `FACTS`: in
-ONNX's metadata, with ``labels`` and ``sampling_rate`` as entries of their own; in Keras's ZIP archive; and in a ZIP
-archive at the end of a TensorFlow Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
+(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file as `FACTS`: in ONNX's metadata,
+where ``labels`` and ``sampling_rate`` are entries too; in Keras's ZIP archive; and in one at the end of a TensorFlow
+Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
 """
 
 from __future__ import annotations
@@ -99,20 +99,16 @@ def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Sco
     """
     threads = threads or os.cpu_count() or 1
     if format == "onnx":
-        return _open_onnx(path, threads)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+        return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
     score = _open_tflite(path, threads) if format == "tflite" else _open_keras(path)
     with zipfile.ZipFile(path) as archive:
         return score, json.loads(archive.read(FACTS))
-
-
-def _open_onnx(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
-    return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
 
 
 def _open_tflite(path: Path, threads: int) -> Scorer:

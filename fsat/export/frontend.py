@@ -48,8 +48,8 @@ class Signal:
         """Return int32 ones, one for each of the ascending `lengths` that the signal reaches."""
         p, q = self.ratio
         ends = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # shortest waveform whose p / q, rounded, is n
-        stride = next(k for k in range(1, len(ends) + 1) if _are_regular(ends, k))
-        subsets = [ends[first::stride] for first in range(stride)]
+        strided = ([ends[first::stride] for first in range(stride)] for stride in range(1, len(ends) + 1))
+        subsets = next(subsets for subsets in strided if all(map(_is_regular, subsets)))
         parts = [slice_first(self.waveform, s[0] - 1, s[-1], s[1] - s[0] if len(s) > 1 else 1) for s in subsets]
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
 
@@ -58,9 +58,8 @@ class Signal:
         return ops.zeros_like(slice_first(self.waveform, 0, 1), dtype="int32")
 
 
-def _are_regular(values: Sequence[int], stride: int) -> bool:
-    """Return whether each subset ``values[first::stride]`` has equal differences."""
-    return all(len({b - a for a, b in pairwise(values[first::stride])}) < 2 for first in range(stride))
+def _is_regular(values: Sequence[int]) -> bool:
+    return len({b - a for a, b in pairwise(values)}) < 2
 
 
 def slice_first(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:
@@ -99,11 +98,10 @@ def even_starts(n: Tensor, length: int | Tensor, crops: Tensor, n_crops: int) ->
 
 def crop_numbers(signal: Signal, min_length: int, n_crops: int) -> Tensor:
     """Return 0, 1, ... `n_crops` - 1, int32, or 0 for a signal that is shorter than `min_length`."""
-    zero = signal.zero()
     if n_crops == 1:
-        return zero
+        return signal.zero()
     others = ops.expand_dims(signal.ones_for([min_length]), 1) * np.arange(1, n_crops, dtype=np.int32)
-    return ops.concatenate([zero, ops.reshape(others, (-1,))])
+    return ops.concatenate([signal.zero(), ops.reshape(others, (-1,))])
 
 
 def waveform_crops(signal: Signal, config: Config) -> Tensor:

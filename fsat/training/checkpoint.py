@@ -76,11 +76,11 @@ def read_checkpoint(path: Path) -> tuple[TrainingState, list[np.ndarray], dict[s
             if name := arrays.zip.testzip():
                 raise ValueError(f"wrong CRC-32 of {name}")
             facts = json.loads(str(arrays["facts"]))
-            versions = facts.pop("versions")
             weights, variables = (
                 [arrays[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in arrays))]
                 for name in ("weights", "variable")
             )
+        versions = facts.pop("versions")
         return TrainingState(**facts, weights=weights), variables, versions
     except FileNotFoundError:
         return None
@@ -103,17 +103,14 @@ def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
     checkpoint = read_checkpoint(path)
     if checkpoint is None:
         return TrainingState()
-    state, arrays, versions = checkpoint
-    variables = _variables(model)
+    (state, arrays, versions), variables = checkpoint, _variables(model)
     if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
         say(f"warning: {path}: checkpoint of another model; the fold is trained from the beginning")
         return TrainingState()
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    changed = [
-        f"{name} {versions.get(name)}, now {version(name)}" for name in PACKAGES if versions.get(name) != version(name)
-    ]
-    if changed:
+    now = {name: version(name) for name in PACKAGES}
+    if changed := [f"{name} {versions.get(name)}, now {now[name]}" for name in now if versions.get(name) != now[name]]:
         say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")
     say(f"fold {fold} resumes after epoch {state.n_epochs}")
     return state

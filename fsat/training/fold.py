@@ -59,8 +59,7 @@ class FoldResult:
     @property
     def held_out(self) -> np.ndarray:
         """Bool (n_train,): the validation clips of the fold."""
-        mask: np.ndarray = self.splits == "val"
-        return mask
+        return np.asarray(self.splits == "val")
 
 
 def train_fold(
@@ -193,8 +192,8 @@ def write_events(state: TrainingState, folder: Path) -> None:
     for name, keys in curves.items():
         writer = EventFileWriter(str(folder / name))
         for epoch, (metrics, milliseconds) in enumerate(zip(state.history, state.times, strict=True)):
-            points = [(f"epoch_{key.removeprefix('val_')}", metrics[key]) for key in keys if key in metrics]
-            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points]
+            tags = {f"epoch_{key.removeprefix('val_')}": metrics[key] for key in keys if key in metrics}
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()]
             writer.add_event(Event(wall_time=milliseconds / 1000, step=epoch, summary=Summary(value=values)))
         writer.close()
 

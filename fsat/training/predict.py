@@ -60,16 +60,13 @@ class Predictor:
             for model, parts in zip(models, outputs, strict=True):
                 parts.append(np.asarray(model.predict_on_batch(batch)))
                 interrupts.check()
-        return [self._average(parts, model.output_shape[-1]) for model, parts in zip(models, outputs, strict=True)]
-
-    def _average(self, parts: list[np.ndarray], n_classes: int) -> np.ndarray:
-        """Average a model's outputs over the crops of each clip."""
-        result = np.full((len(self.clips), n_classes), np.nan, dtype=np.float32)
-        if parts:
-            predictions = np.empty((len(self.crops.clips), n_classes), dtype=np.float32)
-            predictions[self.crops.order] = np.concatenate(parts)
-            result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
-        return result
+        results = [np.full((len(self.clips), model.output_shape[-1]), np.nan, dtype=np.float32) for model in models]
+        for result, parts in zip(results, outputs, strict=True):
+            if parts:
+                predictions = np.empty((len(self.crops.clips), result.shape[1]), dtype=np.float32)
+                predictions[self.crops.order] = np.concatenate(parts)
+                result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
+        return results
 
 
 def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
