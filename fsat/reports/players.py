@@ -155,11 +155,6 @@ def example_sounds(
             yield Sound(example.title, [note], result[1]), None
 
 
-def median_clip(clips: pd.DataFrame) -> pd.Series:
-    """Return the clip of median length; of clips of equal length the first by name."""
-    return clips.sort_values(["seconds", "fname"]).iloc[len(clips) // 2]
-
-
 def first_suspects(clips: Predictions, analysis: Analysis) -> np.ndarray:
     """Return the indices of the first `LIST_LENGTH` clips of ``suspects.csv``."""
     return rank_suspects(clips, analysis.guesses)[:LIST_LENGTH]

@@ -18,7 +18,6 @@ from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
 from fsat.reports.eda_text import duration, listed
-from fsat.reports.players import median_clip
 from fsat.reports.plots import BLUE, DARK_GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
 
 FIRST_SAMPLES = 500
@@ -59,7 +58,8 @@ def read_waveforms(manifest: Manifest) -> list[Waveform]:
     train = manifest.train.assign(seconds=manifest.train["frames"] / manifest.train["samplerate"])
     train = train.sort_values(["seconds", "fname"])
     verified = train[train["manually_verified"] == 1]
-    median = median_clip(verified if len(verified) else train)
+    candidates = verified if len(verified) else train
+    median = candidates.iloc[len(candidates) // 2]
     chosen = [("of median length", median)]
     for role, clips in (("the shortest", train), ("the longest", train.iloc[::-1])):
         others = clips[~clips["fname"].isin({clip["fname"] for _, clip in chosen})]

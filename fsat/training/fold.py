@@ -88,15 +88,14 @@ def train_fold(
     check_fold(fold, config)
     splits = assign_splits(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
-    clips = _training_clips(dataset, splits == "train")
+    train = splits == "train"
+    classes, trusted, certainty = dataset.target_classes[train], dataset.trusted[train], dataset.certainty[train]
+    targets = Targets(classes, trusted, len(dataset.labels), certainty)
+    clips = TrainingClips(dataset.train.take(train), targets, config)
     n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
     model = build_for_training(config, len(dataset.labels), n_steps)
     adapt_normalization(model, clips)
     limit_momentum(model, clips.n_batches(0))
-    val, holdout = (
-        (dataset.train.take(mask), dataset.targets[mask]) for mask in (splits == "val", splits == "holdout")
-    )
-    validation = Validation(config, val, holdout)
     state = restore(checkpoint, model, fold) if checkpoint else TrainingState()
     earlier_seconds = state.seconds
 
@@ -108,19 +107,19 @@ def train_fold(
 
     for epoch, (metrics, milliseconds) in enumerate(zip(state.history, state.times, strict=True)):
         on_epoch(epoch, metrics, milliseconds)
-    fit(model, clips, fold, validation, state, save_and_report)
+    fit(model, clips, fold, Validation(dataset, splits), state, save_and_report)
     interrupts.check()
 
     model.set_weights(state.weights)
     save_weights(model, folder / WEIGHTS)
     write_events(state, folder / "tensorboard")
-    train = predict_clips(model, dataset.train, config)
+    predictions = predict_clips(model, dataset.train, config)
     test = predict_clips(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
-    scores = _scores(dataset, splits == "val", train, model)
+    scores = _scores(dataset, splits == "val", predictions, model)
     summary = io.StringIO()
     model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
     state.seconds = earlier_seconds + time.monotonic() - started
-    return FoldResult(state, scores, train, test, splits, summary.getvalue(), folder)
+    return FoldResult(state, scores, predictions, test, splits, summary.getvalue(), folder)
 
 
 def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
@@ -196,12 +195,6 @@ def write_events(state: TrainingState, folder: Path) -> None:
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()]
             writer.add_event(Event(wall_time=milliseconds / 1000, step=epoch, summary=Summary(value=values)))
         writer.close()
-
-
-def _training_clips(dataset: Dataset, train: np.ndarray) -> TrainingClips:
-    classes, trusted, certainty = dataset.target_classes[train], dataset.trusted[train], dataset.certainty[train]
-    targets = Targets(classes, trusted, len(dataset.labels), certainty)
-    return TrainingClips(dataset.train.take(train), targets, dataset.config)
 
 
 def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: keras.Model) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.dataset import Dataset
 from fsat.errors import FsatError
 from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.progress import Progress
@@ -103,11 +103,14 @@ def learning_rate(config: Config, step: int, n_steps: int) -> float:
 
 
 class Validation:
-    """Score the validation clips and, if configured, the holdout clips: clips and their classes, int (n_clips,)."""
+    """Score the validation clips and, if configured, the holdout clips of a fold with these splits after an epoch."""
 
-    def __init__(self, config: Config, val: tuple[Clips, np.ndarray], holdout: tuple[Clips, np.ndarray]) -> None:
-        self._val = Predictor(val[0], config), val[1]
-        self._holdout = (Predictor(holdout[0], config), holdout[1]) if config.holdout else None
+    def __init__(self, dataset: Dataset, splits: np.ndarray) -> None:
+        config, val, holdout = dataset.config, splits == "val", splits == "holdout"
+        self._val = Predictor(dataset.train.take(val), config), dataset.targets[val]
+        self._holdout = (
+            (Predictor(dataset.train.take(holdout), config), dataset.targets[holdout]) if config.holdout else None
+        )
         self._last = config.max_epochs - 1
         selects = config.checkpoint == "best" and not config.holdout
         self._interval = 1 if selects else -(-config.max_epochs // VALIDATIONS)
