@@ -1,13 +1,5 @@
 """Write files whole or not at all, hash and lock them, and turn every disk error into one line.
 
-`replace_whole`, `new_folder`, `sha256_of`, `held_lock` and `disk_errors` are for any file. The rest serves the cache.
-
-A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of all clips one after the other, and
-``index.json``, their lengths, checksums and errors. While it is being built it is ``clips/<key>.unfinished/``, and the
-process that builds or removes it holds ``clips/<key>.lock``. Lock files stay: deleting one under a process that waits
-for it would let two processes build at once.
-
-
 The second half serves the cache folder. A clip store is a folder ``clips/<key>/`` with ``samples.f32``, the samples of
 all clips one after the other, and ``index.json``, their lengths, checksums and errors. While it is built it is
 ``clips/<key>.unfinished/``, and the process that builds or removes it holds ``clips/<key>.lock``. Lock files stay:
@@ -33,7 +25,6 @@ from fsat.progress import say
 SAMPLES, INDEX, JOURNAL = "samples.f32", "index.json", "journal.txt"
 MEMOS = "checked"
 UNFINISHED, REMOVED, LOCK = ".unfinished", ".removed", ".lock"
-
 WAIT_SECONDS = 0.5
 
 
@@ -43,20 +34,13 @@ class Damaged(Exception):
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all, in a folder that exists; raises OSError, and then `path` is unchanged.
 
     >>> with replace_whole(path) as unfinished:
     ...     unfinished.write_text("all of it")
 
-    Args:
-        path: the file to make or replace; its folder must exist.
-
     Yields:
-        a path in the same folder and with the same suffix to write to; it replaces `path` when the block ends without
-        an error.
-
-    Raises:
-        OSError: the file cannot be written; the previous file at `path` is unchanged.
+        a path in the same folder and with the same suffix, which replaces `path` when the block ends without an error.
     """
     unfinished = path.with_name(f".{os.getpid()}{UNFINISHED}.{path.name}")
     try:
@@ -71,16 +55,10 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Write a new folder whole or not at all.
-
-    Args:
-        path: the folder to make; it must not exist.
+    """Write a new folder whole or not at all; raises OSError.
 
     Yields:
-        an empty folder beside it to write to, which is renamed to `path` when the block ends without an error.
-
-    Raises:
-        OSError: the folder cannot be written.
+        an empty folder beside it, which is renamed to `path` when the block ends without an error.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -94,22 +72,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the folder of `path`, which is made, then put the file in its place.
-
-    Raises:
-        FsatError: the file cannot be written.
-    """
+    """Call `write` with a temporary path, then put that file at `path`; raises FsatError if it cannot be written."""
     check_writable(path)
     with disk_errors(path), replace_whole(path) as unfinished:
         write(unfinished)
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of a file that will be written.
-
-    Raises:
-        FsatError: the path is a folder, or its folder cannot be made or written to.
-    """
+    """Make the folder of a file that will be written; raise `FsatError` if the file cannot be written."""
     with disk_errors(path, advice="choose another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
@@ -118,11 +88,7 @@ def check_writable(path: Path) -> None:
         raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
 
 
-def _blake2b() -> Any:
-    return hashlib.blake2b(digest_size=16)
-
-
-def hash_file(path: Path, algorithm: Any = _blake2b) -> str:
+def hash_file(path: Path, algorithm: Any = lambda: hashlib.blake2b(digest_size=16)) -> str:
     """Return the hash of a file's bytes in hex digits; the default is BLAKE2b, which is faster than SHA-256."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
@@ -144,13 +110,10 @@ def try_lock(path: Path) -> Iterator[bool]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, timeout=0)
-    try:
+    with suppress(Timeout):
         lock.acquire()
-    except Timeout:
-        yield False
-        return
     try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -171,14 +134,7 @@ def is_full(error: OSError) -> bool:
 
 @contextmanager
 def disk_errors(path: object, what: str = "cannot be written", advice: str = "", full: str = "") -> Iterator[None]:
-    """Turn an `OSError` into an `FsatError` of one line: ``PATH: WHAT: REASON; ADVICE``.
-
-    Args:
-        path: the file or folder concerned.
-        what: what failed.
-        advice: what to do next.
-        full: what to do next if the disk is full.
-    """
+    """Turn an `OSError` into an `FsatError` of one line: ``PATH: WHAT: REASON; ADVICE``; `full` is for a full disk."""
     try:
         yield
     except OSError as error:
@@ -228,19 +184,14 @@ def write_facts(path: Path, facts: dict[str, Any]) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts written by `write_facts`; None if the file does not exist.
-
-    Raises:
-        Damaged: the file cannot be read, or does not have its checksum.
-    """
+    """Return the facts written by `write_facts`, None without the file; raise `Damaged` if its checksum differs."""
     with unreadable(path):
         if not path.exists():
             return None
         checksum, _, body = path.read_bytes().partition(b"\n")
     if checksum != _checksum(path.name, body):
         raise Damaged(f"{path.name} does not have its checksum")
-    facts: dict[str, Any] = json.loads(body)
-    return facts
+    return dict(json.loads(body))
 
 
 @contextmanager
@@ -262,16 +213,15 @@ def locked(folder: Path, work: str) -> Iterator[None]:
     """Hold the lock of a store; wait for another process that does `work`, such as "decoding these clips"."""
     from filelock import FileLock, Timeout
 
-    lock, waiting = FileLock(lock_path(folder)), False
-    while True:
+    lock = FileLock(lock_path(folder))
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        say(f"waiting for another process that is {work}")
+    while not lock.is_locked:
         interrupts.check()
-        try:
-            lock.acquire(timeout=WAIT_SECONDS if waiting else 0, poll_interval=WAIT_SECONDS / 5)
-            break
-        except Timeout:
-            if not waiting:
-                say(f"waiting for another process that is {work}")
-            waiting = True
+        with suppress(Timeout):
+            lock.acquire(timeout=WAIT_SECONDS, poll_interval=WAIT_SECONDS / 5)
     try:
         yield
     finally:

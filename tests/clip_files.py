@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from fsat.cli import cli
@@ -42,6 +46,17 @@ def halve(path: Path) -> None:
 def in_place_of(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+@contextmanager
+def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of a given size, such as 2m; skips the test without permission to mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no permission to mount a small disk: run the tests as root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fsat_cache(*arguments: str) -> list[str]:

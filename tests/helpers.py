@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pytest
 import soundfile as sf
 
 CLASSES = ("Bell", "Cello", "Flute")
@@ -171,6 +172,28 @@ def one_line(error: BaseException) -> str:
     assert message == message.strip()
     assert message.isprintable(), f"not one printable line: {message!r}"
     return message
+
+
+def error_line(kind: type[BaseException], function: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """The message of the error that a call raises; see `one_line`."""
+    with pytest.raises(kind) as caught:
+        function(*args, **kwargs)
+    return one_line(caught.value)
+
+
+def sounds(rate: int, seconds: float) -> dict[str, np.ndarray]:
+    """Noise, a sine, silence and a short tone: float32 (round(rate * seconds),) each."""
+    rng = np.random.default_rng(0)
+    n_samples = round(rate * seconds)
+    short = np.pad(tone(440, seconds / 4, rate), (n_samples // 8, 0))
+    return {
+        "noise": (0.1 * rng.standard_normal(n_samples)).astype(np.float32),
+        "quiet": (1e-4 * rng.standard_normal(n_samples)).astype(np.float32),
+        "sine": tone(440, seconds, rate),
+        "silence": np.zeros(n_samples, np.float32),
+        "short": np.pad(short, (0, n_samples - len(short))),
+        "full scale": np.where(np.arange(n_samples) % 40 < 20, 1, -1).astype(np.float32),
+    }
 
 
 def notebooks_audio_norm(data: np.ndarray) -> np.ndarray:

@@ -156,17 +156,11 @@ def test_crops_do_not_contain_uninitialised_memory(monkeypatch) -> None:
     crops = clips.crops(np.array([0, 1, 2]), np.array([0, 0, 0]), 100)
     assert crops.ctypes.data % 64 == 0, "TensorFlow would copy it"
     empty = np.empty
-    monkeypatch.setattr("fsat.data.clips.np.empty", lambda *args, **kwargs: fill_nan(empty(*args, **kwargs)))
+    monkeypatch.setattr("fsat.data.clips.np.empty", lambda *args, **kw: np.full_like(empty(*args, **kw), np.nan))
     indices, starts = np.array([0, 0, 0, 0, 1, 2]), np.array([0, -30, 60, -120, 0, 150])
     for row, (i, start) in zip(clips.crops(indices, starts, 100), zip(indices, starts, strict=True), strict=True):
         padded = np.pad(clips[i], 200)
         np.testing.assert_array_equal(row, np.pad(padded, (0, 300))[200 + start : 300 + start])
-
-
-def fill_nan(array: np.ndarray) -> np.ndarray:
-    """Memory that was used before."""
-    array.fill(np.nan)
-    return array
 
 
 @pytest.fixture

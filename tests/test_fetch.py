@@ -26,15 +26,8 @@ def server(monkeypatch):
 
 def get_big(server, folder, **options) -> None:
     """Fetch the big file into the folder."""
-    checksum = f"sha256:{hashlib.sha256(BIG_BYTES).hexdigest()}"
-    fetch(
-        f"{server.url}/{BIG}",
-        folder / BIG,
-        checksum,
-        len(BIG_BYTES),
-        2_000_000,
-        **{"retries": 2, "timeout": 5.0, **options},
-    )
+    checksum, options = f"sha256:{hashlib.sha256(BIG_BYTES).hexdigest()}", {"retries": 2, "timeout": 5.0, **options}
+    fetch(f"{server.url}/{BIG}", folder / BIG, checksum, len(BIG_BYTES), 2_000_000, **options)
     assert (folder / BIG).read_bytes() == BIG_BYTES
     assert [path.name for path in folder.iterdir()] == [BIG]
 
@@ -116,10 +109,8 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server, tmp_path):
 
 
 def test_what_is_kept_outlives_an_answer_that_is_no_zip(server, tmp_path):
-    server.faults = [
-        {"cut": 200_000},
-        {"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html"}},
-    ]
+    page = {"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html"}}
+    server.faults = [{"cut": 200_000}, page]
     assert "the server sent a web page" in refusal(server, tmp_path)
     get_big(server, tmp_path)
     assert server.asked[-1].range == "bytes=200000-"
@@ -187,9 +178,8 @@ def test_a_server_that_is_gone_and_comes_back(server, tmp_path):
     server.faults = [{"cut": 100_000}]
     refusal(server, tmp_path, retries=0)
     server.stop()
-    assert "the connection was refused; 100.0 kB are kept; the same command resumes there" in refusal(
-        server, tmp_path, retries=0
-    )
+    line = refusal(server, tmp_path, retries=0)
+    assert "the connection was refused; 100.0 kB are kept; the same command resumes there" in line
     server.start()
     get_big(server, tmp_path)
     assert server.asked[-1].range == "bytes=100000-"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clip_files import flip
-from helpers import one_line
+from helpers import error_line, one_line
 
 from fsat.errors import FsatError
 from fsat.files import (
@@ -46,9 +46,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         (tmp_path, "is a folder; expected the name of a file to write"),
         (tmp_path / "file" / "x.csv", "cannot be written: File exists; choose another file"),
     ):
-        with pytest.raises(FsatError) as caught:
-            write_whole(path, lambda unfinished: unfinished.write_text("x"))
-        assert one_line(caught.value) == f"{path}: {message}"
+        assert error_line(FsatError, write_whole, path, lambda new: new.write_text("x")) == f"{path}: {message}"
 
 
 def test_disk_errors_say_what_to_do() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import one_line
+from helpers import error_line
 
 from fsat.commands.verify import Estimate, estimate
 from fsat.errors import ConfigError
@@ -75,9 +75,7 @@ def test_accepting_comes_before_replacing_and_that_before_dropping(thresholds: T
 @pytest.mark.parametrize("name", ["accept", "relabel", "drop"])
 def test_a_threshold_is_a_probability(name: str) -> None:
     for value in (-0.01, 1.01, float("nan"), float("-inf")):
-        with pytest.raises(ConfigError) as caught:
-            Thresholds(**{name: value})
-        assert one_line(caught.value).startswith(f"{name}_at={value:g}: expected ")
+        assert error_line(ConfigError, Thresholds, **{name: value}).startswith(f"{name}_at={value:g}: expected ")
     assert [getattr(Thresholds(**{name: end}), name) for end in (0, 1)] == [0, 1]
 
 

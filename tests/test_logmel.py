@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from clip_files import clip_files, store_of
 from helpers import make_dataset, tone, write_wav
+from helpers import sounds as sounds_of
 
 from fsat import tagging
 from fsat.config import Config
@@ -48,18 +49,8 @@ def librosas(samples: np.ndarray, rate: int, n_mels: int) -> np.ndarray:
     return (10 * np.log10(np.maximum(power, 1e-8)) + 80).T
 
 
-def sounds(rate: int, seconds: float = 0.7) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    n_samples = round(rate * seconds)
-    short = np.pad(tone(440, seconds / 4, rate), (n_samples // 8, 0))
-    return {
-        "noise": (0.1 * rng.standard_normal(n_samples)).astype(np.float32),
-        "quiet": (1e-4 * rng.standard_normal(n_samples)).astype(np.float32),
-        "sine": tone(440, seconds, rate),
-        "silence": np.zeros(n_samples, np.float32),
-        "short": np.pad(short, (0, n_samples - len(short))),  # a tone with silence on both sides
-        "full scale": np.where(np.arange(n_samples) % 40 < 20, 1, -1).astype(np.float32),
-    }
+def sounds(rate: int) -> dict[str, np.ndarray]:
+    return sounds_of(rate, 0.7)
 
 
 def of_noise(samples: np.ndarray) -> np.ndarray:
@@ -93,13 +84,6 @@ def test_silence_is_the_floor_and_nothing_is_below() -> None:
     for samples in sounds(8000).values():
         assert of_noise(samples).min() >= 0
     assert not of_noise(np.zeros(4000, np.float32)).any()
-
-
-@pytest.mark.parametrize("frequency", [150, 440, 1000, 2500, 3600])
-def test_a_sine_lands_in_its_band(frequency: int) -> None:
-    centres = librosa.mel_frequencies(20 + 2, fmin=20, fmax=4000)[1:-1]
-    middle = of_noise(tone(frequency, 0.5, 8000))[5:-5]
-    assert set(middle.argmax(axis=1).tolist()) == {int(np.abs(centres - frequency).argmin())}
 
 
 @pytest.mark.parametrize("batch", [1, 7, 512, 1000])
@@ -252,9 +236,8 @@ def test_the_file_name_depends_on_the_settings_of_spectrograms(files, computed) 
 def test_spectrograms_of_a_cleared_cache_are_in_memory(files) -> None:
     clips = open_clips(files, CONFIG.sampling_rate)
     shutil.rmtree(store_of(clips).parent.parent)
-    some = np.array([2, -1, 0])
-    arrays = decoded(files)
-    assert_spectra(spectra(clips.take(some), CONFIG), [arrays[2], AudioError("absent"), arrays[0]])
+    arrays, rows = decoded(files), np.array([2, -1, 0])
+    assert_spectra(spectra(clips.take(rows), CONFIG), [arrays[2], AudioError("absent"), arrays[0]])
     assert not store_of(clips).exists()
 
 
@@ -324,9 +307,8 @@ def test_a_tagger_scores_files_as_the_fold_did(files, tmp_path: Path) -> None:
     model = build(CONFIG, 3)
     save_weights(model, tmp_path / "best.weights.h5")
     (tmp_path / "tagger").mkdir()
-    tagging.write(
-        tmp_path / "tagger", [tagging.MemberFiles("s", 0, CONFIG, tmp_path / "best.weights.h5")], ["a", "b", "c"]
-    )
+    member = tagging.MemberFiles("s", 0, CONFIG, tmp_path / "best.weights.h5")
+    tagging.write(tmp_path / "tagger", [member], ["a", "b", "c"])
     scores, errors = tagging.Tagger(tmp_path / "tagger").scores([file.path for file in files])
     expected = predict_clips(model, open_clips(files, CONFIG.sampling_rate), CONFIG)
     np.testing.assert_allclose(scores, expected, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import librosa
 import numpy as np
 import pytest
-from helpers import tone
+from helpers import sounds as sounds_of
 
 from fsat.config import Config
 from fsat.data.mfcc import mfcc, model_input
@@ -14,17 +14,8 @@ from fsat.data.mfcc import mfcc, model_input
 SETTINGS = [(16000, 20), (44100, 40)]
 
 
-def sounds(rate: int, seconds: float = 2.0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    n_samples = round(rate * seconds)
-    short = np.pad(tone(440, seconds / 4, rate), (n_samples // 8, 0))
-    return {
-        "noise": (0.1 * rng.standard_normal(n_samples)).astype(np.float32),
-        "sine": tone(440, seconds, rate),
-        "silence": np.zeros(n_samples, np.float32),
-        "quiet": (1e-4 * rng.standard_normal(n_samples)).astype(np.float32),
-        "short": np.pad(short, (0, n_samples - len(short))),  # a tone with silence on both sides
-    }
+def sounds(rate: int) -> dict[str, np.ndarray]:
+    return sounds_of(rate, 2.0)
 
 
 def librosas(crop: np.ndarray, rate: int, n_mfcc: int) -> np.ndarray:
@@ -51,15 +42,12 @@ def test_a_batch_gives_what_each_crop_gives_by_itself(rate: int, n_mfcc: int) ->
         np.testing.assert_allclose(one, librosas(crop, rate, n_mfcc), atol=1e-3)
 
 
-@pytest.mark.parametrize("length", [7680, 7681, 8191, 8192, 22050])
-def test_frames_of_any_length(length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "n_mfcc"),
+    [(7680, 20), (7681, 20), (8191, 20), (8192, 20), (22050, 20), (8000, 1), (8000, 13), (8000, 128)],
+)
+def test_any_number_of_frames_and_coefficients(length: int, n_mfcc: int) -> None:
     crop = sounds(16000)["noise"][:length]
-    np.testing.assert_allclose(mfcc(crop[np.newaxis], 16000, 20)[0], librosas(crop, 16000, 20), atol=1e-3)
-
-
-@pytest.mark.parametrize("n_mfcc", [1, 13, 128])
-def test_number_of_coefficients(n_mfcc: int) -> None:
-    crop = sounds(16000)["noise"][:8000]
     np.testing.assert_allclose(mfcc(crop[np.newaxis], 16000, n_mfcc)[0], librosas(crop, 16000, n_mfcc), atol=1e-3)
 
 
@@ -81,7 +69,6 @@ def test_model_input_has_the_shape_that_the_config_names(preset: str, batch: int
 
 
 def test_model_input_of_a_waveform_model_is_the_crop() -> None:
-    """The model normalises it."""
     config = Config(model="dummy1d", sampling_rate=4, audio_duration=1)
     inputs = model_input(np.array([[0, 1, -1, 0.5]], np.float32), config)
     np.testing.assert_array_equal(inputs, [[[0.0], [1.0], [-1.0], [0.5]]])

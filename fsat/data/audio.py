@@ -26,23 +26,12 @@ from fsat.errors import AudioError, count
 if TYPE_CHECKING:
     import soundfile as sf
 
-AudioSource = str | PathLike[str] | bytes | bytearray | memoryview
-"""A path, or the bytes of an audio file."""
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-"""Suffixes of the files in a folder that are tagged."""
-
-LONGEST = 3600.0
-"""Maximum length in seconds of a clip to train on; longer files are recordings."""
-
-BLOCK = 1 << 21
-"""Samples of a block, of all channels together or as resampled: 47 s of mono at 44.1 kHz."""
-
-UNKNOWN = 1 << 50
-"""Number of samples, or more, in a header that does not know it."""
-
-WHOLE = 0.98
-"""Share of the samples in the header that a file must have."""
+AudioSource = str | PathLike[str] | bytes | bytearray | memoryview  # a path, or the bytes of an audio file
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # of the files in a folder that are tagged
+LONGEST = 3600.0  # maximum length in seconds of a clip to train on; longer files are recordings
+BLOCK = 1 << 21  # samples of a block, of all channels together or as resampled: 47 s of mono at 44.1 kHz
+UNKNOWN = 1 << 50  # number of samples, or more, in a header that does not know it
+WHOLE = 0.98  # share of the samples in the header that a file must have
 
 
 @dataclass(frozen=True)
@@ -56,8 +45,7 @@ class Header:
 def read_header(path: str | PathLike[str]) -> Header:
     """Read a file's header; decode the samples only to count them, if the header does not.
 
-    Raises:
-        AudioError: the file cannot be opened as audio, has no samples, or is longer than `LONGEST` by its header.
+    Raises `AudioError` if the file cannot be opened as audio, has no samples, or is longer than `LONGEST`.
     """
     with _opened(path) as file:
         _check_header(file, LONGEST)
@@ -68,15 +56,7 @@ def read_header(path: str | PathLike[str]) -> Header:
 
 
 def decode(source: AudioSource, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
-    """Read, mix down and resample one clip.
-
-    Args:
-        source: a path, or the bytes of an audio file.
-        sampling_rate: of the result, in Hz.
-        max_seconds: maximum length of a clip.
-
-    Returns:
-        float32 (n_samples,), n_samples >= 1.
+    """Read, mix down and resample one clip: float32 (n_samples,), n_samples >= 1, at `sampling_rate` in Hz.
 
     Raises:
         AudioError: the audio is unreadable, has no samples, holds NaN or infinite samples, or is too long.
@@ -87,27 +67,18 @@ def decode(source: AudioSource, sampling_rate: int, max_seconds: float = LONGEST
 def decode_at(source: AudioSource, rates: Sequence[int], max_seconds: float = LONGEST) -> dict[int, np.ndarray]:
     """Return the result of `decode` for each of several rates, reading the file once."""
     parts: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
-    first = np.zeros(1, np.float32)
-    for i, block in enumerate(blocks(source, rates, max_seconds)):
-        if not i:
-            first = block.mono[:1].copy()
+    first = np.zeros(0, np.float32)  # for a clip that is shorter than one sample at the new rate
+    for block in blocks(source, rates, max_seconds):
+        first = first if len(first) else block.mono[:1].copy()
         for rate, samples in block.at.items():
             parts[rate].append(samples)
     whole = {rate: part[0] if len(part) == 1 else np.concatenate(part) for rate, part in parts.items()}
-    # a clip may be shorter than one sample at the new rate
     return {rate: np.ascontiguousarray(samples if len(samples) else first) for rate, samples in whole.items()}
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a recording.
-
-    Attributes:
-        mono: float32 (n,), at the file's own rate.
-        samplerate: that rate, in Hz.
-        at: for each requested rate float32 (m,), the samples that the resampler has returned so far.
-        last: whether it is the recording's last block.
-    """
+    """A part of a recording: float32 (n,) at the file's own rate in Hz, and (m,) at each requested rate."""
 
     mono: np.ndarray
     samplerate: int
@@ -116,18 +87,10 @@ class Block:
 
 
 def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.inf) -> Iterator[Block]:
-    """Read a recording of any length in blocks, in memory that does not grow with it.
-
-    Args:
-        source: a path, or the bytes of an audio file.
-        rates: of the samples, in Hz.
-        max_seconds: maximum length of a recording.
+    """Read a recording of any length in blocks, in memory that does not grow with it; raises as `decode`.
 
     Yields:
-        blocks that together have at each rate the samples that `decode` returns.
-
-    Raises:
-        AudioError: as for `decode`.
+        blocks that together have at each of the rates, in Hz, the samples that `decode` returns.
     """
     with _opened(source) as file:
         _check_header(file, max_seconds)
@@ -164,13 +127,7 @@ def _resample(mono: np.ndarray, rate: int, to: int, last: bool, streams: dict[in
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:
     """Return the first samples of the fixed crops for prediction: `count` evenly spaced ones, or the whole clip once.
 
-    Args:
-        n_samples: the clip's length, at least 1.
-        length: a crop's length.
-        count: crops of a clip that is longer than one.
-
-    Returns:
-        first samples; negative for a clip that is shorter than a crop, so that it is centred in zeros.
+    They are negative for a clip that is shorter than a crop, so that it is centred in zeros.
     """
     spare = n_samples - length
     if spare <= 0:
@@ -199,7 +156,8 @@ def _opened(source: AudioSource) -> Iterator[sf.SoundFile]:
         with Stream(handle, closefd=False) as file:
             yield file
     except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise AudioError(f"unreadable audio ({_last_part(error)})") from error
+        reason = " ".join(str(error).split()).rsplit(": ", 1)[-1].rstrip(".")  # without the path
+        raise AudioError(f"unreadable audio ({reason or type(error).__name__})") from error
     finally:
         if isinstance(handle, int):
             os.close(handle)
@@ -260,8 +218,3 @@ def _check_header(file: sf.SoundFile, max_seconds: float) -> None:
 def _check_length(frames: int, samplerate: int, max_seconds: float) -> None:
     if max_seconds * samplerate < frames < UNKNOWN:
         raise AudioError(f"longer than max_seconds={max_seconds:g}: {frames / samplerate:.0f} s")
-
-
-def _last_part(error: Exception) -> str:
-    """Return the last part of a library's message, on one line, without the path that it repeats."""
-    return " ".join(str(error).split()).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__

@@ -5,98 +5,62 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from fsat import files
 from fsat.data.clip_store import clips_dir, read_header
 from fsat.data.synth import SAMPLE
-from fsat.files import (
-    INDEX,
-    JOURNAL,
-    MEMOS,
-    REMOVED,
-    UNFINISHED,
-    Damaged,
-    cache_dir,
-    cache_errors,
-    format_bytes,
-    lock_path,
-    read_facts,
-    remove_store,
-    try_lock,
-)
+from fsat.files import INDEX, JOURNAL, MEMOS, REMOVED, UNFINISHED, Damaged, read_facts
 
 _STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?")
 
 
 def list_cache() -> list[str]:
-    """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total.
-
-    Raises:
-        FsatError: the cache folder cannot be read.
-    """
-    with cache_errors(cache_dir()):
-        sizes = {folder: _size(folder) for folder in [*_stores(), *_generated(), *_memos()]}
-        rows = [_row(folder, sizes[folder]) for folder in _stores()]
+    """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total."""
+    with files.cache_errors(files.cache_dir()):
+        stores, generated, memos = _contents()
+        sizes = {folder: _size(folder) for folder in [*stores, *generated, *memos]}
+        rows = [_row(folder, sizes[folder]) for folder in stores]
     lines = []
     if rows:
         rows.insert(0, ("rate", "clips", "size", "made", "last used", "folder"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for *cells, last in rows:
             lines.append("  ".join([*(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)), last]))
-    for name, folders in (("generated sounds", _generated()), ("notes of checks", _memos())):
-        lines += [f"{name}: {format_bytes(sizes[folder])} in {folder}" for folder in folders]
-    return [*lines, f"total: {format_bytes(sum(sizes.values()))} in {cache_dir().absolute()}"]
+    for name, folders in (("generated sounds", generated), ("notes of checks", memos)):
+        lines += [f"{name}: {files.format_bytes(sizes[folder])} in {folder}" for folder in folders]
+    return [*lines, f"total: {files.format_bytes(sum(sizes.values()))} in {files.cache_dir().absolute()}"]
 
 
 def clear_cache(everything: bool = False) -> Iterator[str]:
-    """Remove the clip stores that no process is building; yields one line per folder.
-
-    Args:
-        everything: remove the generated sounds too.
-
-    Raises:
-        FsatError: a store cannot be removed.
-    """
+    """Remove the clip stores that no process is building, with `everything` generated sounds too; yields the report."""
     freed = 0
-    with cache_errors(cache_dir()):
-        stores, others = _stores(), [*_memos(), *(_generated() if everything else [])]
-    for folder in stores:
-        with cache_errors(folder), try_lock(lock_path(folder)) as held:
+    with files.cache_errors(files.cache_dir()):
+        stores, generated, memos = _contents()
+    for folder in [*stores, *memos, *(generated if everything else [])]:
+        lock = files.try_lock(files.lock_path(folder)) if folder in stores else nullcontext(True)
+        with files.cache_errors(folder), lock as held:
             if not held:
                 yield f"{folder}: kept, because another process is building it"
             elif folder.exists():
-                freed += _remove(folder)
+                freed += _size(folder)
+                files.remove_store(folder)
                 yield f"{folder}: removed"
-    for folder in others:
-        with cache_errors(folder):
-            freed += _remove(folder)
-        yield f"{folder}: removed"
-    yield f"freed: {format_bytes(freed)} in {cache_dir().absolute()}"
+    yield f"freed: {files.format_bytes(freed)} in {files.cache_dir().absolute()}"
 
 
-def _remove(folder: Path) -> int:
-    """Remove a folder and return its size in bytes."""
-    size = _size(folder)
-    remove_store(folder)
-    return size
-
-
-def _stores() -> list[Path]:
-    return [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
-
-
-def _generated() -> list[Path]:
-    prefix = SAMPLE.rstrip("0123456789")
-    return [folder for folder in _folders(cache_dir().absolute()) if folder.name.startswith(prefix)]
-
-
-def _memos() -> list[Path]:
-    return [folder for folder in _folders(cache_dir().absolute()) if folder.name in (MEMOS, MEMOS + REMOVED)]
+def _contents() -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the folders of clip stores, of generated sounds, and of the results of checks."""
+    others, prefix = _folders(files.cache_dir().absolute()), SAMPLE.rstrip("0123456789")
+    stores = [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
+    memos = [folder for folder in others if folder.name in (MEMOS, MEMOS + REMOVED)]
+    return stores, [folder for folder in others if folder.name.startswith(prefix)], memos
 
 
 def _folders(parent: Path) -> list[Path]:
     """Return the folders in `parent`, without links out of the cache."""
-    if not parent.is_dir() or not parent.resolve().is_relative_to(cache_dir().resolve()):
+    if not parent.is_dir() or not parent.resolve().is_relative_to(files.cache_dir().resolve()):
         return []
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
 
@@ -105,7 +69,7 @@ def _row(folder: Path, size: int) -> tuple[str, ...]:
     """Return rate, clips, size, dates and folder of a clip store, with ? for what is not known."""
     unfinished = folder.name.endswith(UNFINISHED)
     rate, clips, made, used, note = 0, 0, 0.0, 0.0, "unfinished" if unfinished else "damaged"
-    try:
+    with suppress(OSError, Damaged):
         if unfinished:
             with open(folder / JOURNAL, "rb") as journal:
                 header, clips = read_header(journal), sum(1 for _ in journal)
@@ -116,19 +80,15 @@ def _row(folder: Path, size: int) -> tuple[str, ...]:
         elif facts := read_facts(folder / INDEX):
             rate, clips, made, note = facts["sampling_rate"], len(facts["digests"]), facts["made"], ""
             used = (folder / INDEX).stat().st_mtime
-    except (OSError, Damaged):
-        pass
     known = (f"{rate} Hz", str(clips)) if rate else ("?", "?")
-    return (*known, format_bytes(size), _date(made), _date(used), f"{folder}{note and f'  ({note})'}")
+    return (*known, files.format_bytes(size), _date(made), _date(used), f"{folder}{note and f'  ({note})'}")
 
 
 def _size(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with suppress(OSError):  # just removed
             total += path.lstat().st_size if not path.is_dir() else 0
-        except OSError:  # just removed
-            continue
     return total
 
 

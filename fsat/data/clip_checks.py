@@ -21,23 +21,16 @@ from fsat.errors import AudioError
 from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
-CHECKS = 1
-"""Raised when files that were usable clips no longer are, or are hashed differently."""
-
-RACY_SECONDS = 2.0
-"""A file changed within this time may change again without a change of its times."""
+CHECKS = 1  # raised when files that were usable clips no longer are, or are hashed differently
+RACY_SECONDS = 2.0  # a file changed within this time may change again without a change of its times
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Facts of a clip that need no decoding; all but the reason are 0 or empty for an unusable clip.
+    """Facts of a clip that need no decoding.
 
-    Attributes:
-        frames: length in samples per channel.
-        samplerate: in Hz.
-        digest: hash of the file's bytes.
-        reason: why the clip is unusable; empty for a usable one.
-        stamp: differs if the file was changed since.
+    Length in samples per channel, rate in Hz, hash of the file's bytes, and a stamp that differs if the file was
+    changed since; or the reason why the clip is unusable.
     """
 
     frames: int = 0
@@ -48,16 +41,9 @@ class ClipFacts:
 
 
 def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[ClipFacts]:
-    """Check every file of a table, in order.
-
-    Args:
-        folder: the folder that the names are relative to.
-        fnames: file names as in the table.
-        description: of the clips in the progress line, such as "training clips".
-    """
-    root = folder.resolve()
+    """Check every file of a table, in order; `description` is that of the progress line, such as "training clips"."""
+    root, facts = folder.resolve(), []
     known, now = _read_memo(root), time.time()
-    facts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"checking {description}", len(fnames)) as progress:
         for result in pool.map(lambda fname: check_clip(root, fname, known), fnames):
             facts.append(result)
@@ -67,13 +53,7 @@ def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[C
 
 
 def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = None) -> ClipFacts:
-    """Check one file.
-
-    Args:
-        root: the folder that the name is relative to; must be resolved.
-        fname: as in the table.
-        known: facts that are returned without reading the file if its stamp is the same.
-    """
+    """Check a file in a resolved folder; `known` facts are returned without reading it if its stamp is the same."""
     if reason := why_outside(root, fname):
         return ClipFacts(reason=reason)
     path = root / fname
@@ -98,16 +78,15 @@ def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = N
 
 def why_outside(root: Path, fname: str) -> str:
     """Return the reason why a file name must not be opened below `root`; an empty string if it may."""
-    if not fname.strip():
-        return "the file name is empty"
-    if "\0" in fname:
-        return "the file name has a NUL in it"
-    if "\r" in fname:
-        return "the file name has a carriage return in it, which tables cannot keep: rename the file"
-    if os.path.isabs(fname):
-        return "leaves the folder (an absolute path)"
-    if ".." in Path(fname).parts:
-        return "leaves the folder (..)"
+    for bad, reason in (
+        (not fname.strip(), "the file name is empty"),
+        ("\0" in fname, "the file name has a NUL in it"),
+        ("\r" in fname, "the file name has a carriage return in it, which tables cannot keep: rename the file"),
+        (os.path.isabs(fname), "leaves the folder (an absolute path)"),
+        (".." in Path(fname).parts, "leaves the folder (..)"),
+    ):
+        if bad:
+            return reason
     try:
         if not (root / fname).resolve().is_relative_to(root):
             return "leaves the folder (a link out of it)"

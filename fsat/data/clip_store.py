@@ -23,51 +23,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from fsat import files as disk
 from fsat import interrupts
 from fsat.data.audio import decode
 from fsat.data.clip_checks import stamp_of
 from fsat.data.clips import Clips, Decoded, Floats, check_parts, read_crc
 from fsat.errors import AudioError, DataError, FsatError
-from fsat.files import (
-    INDEX,
-    JOURNAL,
-    SAMPLES,
-    UNFINISHED,
-    Damaged,
-    cache_dir,
-    cache_errors,
-    check_space,
-    disk_errors,
-    hash_file,
-    key_of,
-    locked,
-    read_facts,
-    remove_store,
-    sync_folder,
-    unreadable,
-    write_all,
-    write_facts,
-)
+from fsat.files import INDEX, JOURNAL, SAMPLES, UNFINISHED, Damaged, write_all
 from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
 
-FORMAT = 1
-"""Raised when the layout of a store changes, or the samples that `decode` makes of the same bytes."""
-
+FORMAT = 1  # raised when the layout of a store changes, or the samples that `decode` makes of the same bytes
 _BYTES_PER_ENTRY = 256  # upper bound for a clip in index and journal
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """A file to decode.
-
-    Attributes:
-        path: its path.
-        digest: hash of its bytes, as `fsat.files.hash_file` makes it.
-        stamp: of the file when it was hashed; empty if not known.
-        frames: length in samples per channel, by its header; 0 if not known.
-        samplerate: in Hz, by its header; 0 if not known.
-    """
+    """A file to decode, and what `ClipFacts` says of it; all but its path and digest may be unknown."""
 
     path: Path
     digest: str
@@ -87,38 +59,32 @@ class Entry(NamedTuple):
 
 def clips_dir() -> Path:
     """Return the folder of the clip stores."""
-    return cache_dir().absolute() / "clips"
+    return disk.cache_dir().absolute() / "clips"
 
 
 def open_clips(files: Sequence[ClipFile], sampling_rate: int) -> Clips:
-    """Return the clips of these files, decoded, mixed down and resampled; from the cache if possible.
+    """Return the clips of these files, in order, mono and at `sampling_rate` in Hz; from the cache if possible.
 
-    If several processes ask for the same clips, one decodes them and the others wait for it.
-
-    Args:
-        files: in the order of the clips.
-        sampling_rate: in Hz.
-
-    Returns:
-        a clip for each file; one that cannot be decoded has length 0 and an error.
+    A clip that cannot be decoded has length 0 and an error. If several processes ask for the same clips, one decodes
+    them and the others wait for it.
 
     Raises:
         DataError: a file was changed since it was hashed.
         FsatError: a file cannot be read, the disk is full, or the cache folder cannot be written.
     """
     digests = [file.digest for file in files]
-    folder = clips_dir() / key_of([FORMAT, sampling_rate, digests])
+    folder = clips_dir() / disk.key_of([FORMAT, sampling_rate, digests])
     with suppress(Damaged):  # another process may be removing it
         if (clips := _open(folder, digests, sampling_rate)) is not None:
             return clips
-    with cache_errors(folder):
+    with disk.cache_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder, "decoding these clips"):
+        with disk.locked(folder, "decoding these clips"):
             try:
                 clips = _open(folder, digests, sampling_rate)
             except Damaged as damage:
                 say(f"{folder}: the decoded clips are damaged ({damage}); decoding them again")
-                remove_store(folder)
+                disk.remove_store(folder)
                 clips = None
             if clips is None:
                 build(folder, files, sampling_rate)
@@ -129,7 +95,7 @@ def open_clips(files: Sequence[ClipFile], sampling_rate: int) -> Clips:
 
 def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
     """Open a finished store; None if it does not exist. Raises `Damaged`."""
-    facts = read_facts(folder / INDEX)
+    facts = disk.read_facts(folder / INDEX)
     if facts is None:
         if folder.exists():
             raise Damaged(f"{INDEX} is missing")
@@ -140,30 +106,26 @@ def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
     check_parts(folder / SAMPLES, 4 * lengths, facts["crcs"])
     with suppress(OSError):  # the time is only shown by `fsat cache`
         os.utime(folder / INDEX)
-    with unreadable(folder / SAMPLES):
+    with disk.unreadable(folder / SAMPLES):
         samples = Floats.of_file(folder / SAMPLES)
     silent = np.array(facts["silent"], dtype=bool)
     return Clips(Decoded(samples, lengths, facts["errors"], silent, sampling_rate, folder))
 
 
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
-    """Decode every file into a store, or continue a build that was stopped; the store's lock must be held.
-
-    Raises:
-        FsatError: a file was changed since it was hashed or cannot be read, or the store cannot be written.
-    """
+    """Decode every file into a store, or continue a build that was stopped; the store's lock must be held."""
     unfinished = folder.with_name(folder.name + UNFINISHED)
     header = {"format": FORMAT, "sampling_rate": sampling_rate, "clips": len(files)}
     sizes = [_expected_bytes(file, sampling_rate) for file in files]
     entries: list[Entry] = []
-    with cache_errors(folder, lambda: sum(sizes[len(entries) :])):
+    with disk.cache_errors(folder, lambda: sum(sizes[len(entries) :])):
         unfinished.mkdir(parents=True, exist_ok=True)
         with (
             open(unfinished / SAMPLES, "ab+", buffering=0) as samples,
             open(unfinished / JOURNAL, "ab+", buffering=0) as journal,
         ):
             entries += _resume(samples, journal, header)
-            check_space(unfinished, sum(sizes[len(entries) :]))
+            disk.check_space(unfinished, sum(sizes[len(entries) :]))
             with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress:
                 progress.advance(len(entries))
                 for clip, error in _decode_all(folder, files[len(entries) :], sampling_rate):
@@ -174,19 +136,13 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
                     entries.append(entry)
                     progress.advance()
             os.fsync(samples.fileno())
-        columns = ("lengths", "crcs", "silent", "errors")
-        write_facts(
-            unfinished / INDEX,
-            {
-                **header,
-                "made": time.time(),
-                "digests": [file.digest for file in files],
-                **{name: [entry[i] for entry in entries] for i, name in enumerate(columns)},
-            },
-        )
-        sync_folder(unfinished)
+        facts = {**header, "made": time.time(), "digests": [file.digest for file in files]}
+        for i, name in enumerate(("lengths", "crcs", "silent", "errors")):
+            facts[name] = [entry[i] for entry in entries]
+        disk.write_facts(unfinished / INDEX, facts)
+        disk.sync_folder(unfinished)
         os.rename(unfinished, folder)
-        sync_folder(folder.parent)
+        disk.sync_folder(folder.parent)
         (folder / JOURNAL).unlink(missing_ok=True)
 
 
@@ -216,7 +172,7 @@ def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location])
 def _decode_again(file: ClipFile, sampling_rate: int) -> tuple[np.ndarray, str]:
     """Decode a second time: a faulty clip is recorded, a failure of the file system or the machine is raised."""
     with _read_errors(file):
-        if hash_file(file.path) != file.digest:
+        if disk.hash_file(file.path) != file.digest:
             raise _changed(file)
     try:
         return decode(file.path, sampling_rate), ""
@@ -229,7 +185,7 @@ def _decode_again(file: ClipFile, sampling_rate: int) -> tuple[np.ndarray, str]:
 @contextmanager
 def _read_errors(file: ClipFile) -> Iterator[None]:
     """Turn an OSError on reading a clip's file into one line."""
-    with disk_errors(file.path, "cannot be read", "fix that and run again"):
+    with disk.disk_errors(file.path, "cannot be read", "fix that and run again"):
         try:
             yield
         except FileNotFoundError as error:
@@ -248,9 +204,6 @@ def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
         return file.path.stat().st_size + _BYTES_PER_ENTRY
     except OSError:
         return _BYTES_PER_ENTRY
-
-
-# --- the journal -----------------------------------------------------------------------------------
 
 
 def _line(facts: Sequence[Any] | dict[str, Any]) -> bytes:
@@ -291,9 +244,6 @@ def _resume(samples: Any, journal: Any, header: dict[str, Any]) -> list[Entry]:
     return entries
 
 
-# --- samples of other stores -----------------------------------------------------------------------
-
-
 class _Location(NamedTuple):
     """Where another store has the samples of a clip."""
 
@@ -316,10 +266,10 @@ def _samples_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> d
     locations: dict[str, _Location] = {}
     for index in sorted(folder.parent.glob(f"*/{INDEX}")):
         try:
-            facts = read_facts(index)
+            facts = disk.read_facts(index)
         except Damaged:
             continue
-        if facts is None or facts.get("format") != FORMAT or facts["sampling_rate"] != sampling_rate:
+        if facts is None or (facts.get("format"), facts.get("sampling_rate")) != (FORMAT, sampling_rate):
             continue
         start = 0
         for digest, length, crc in zip(facts["digests"], facts["lengths"], facts["crcs"], strict=True):

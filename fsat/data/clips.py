@@ -23,24 +23,14 @@ from fsat import interrupts
 from fsat.errors import AudioError
 from fsat.files import Damaged, unreadable
 
-TOUCHED_BYTES = 128 << 20
-"""Bytes of a mapped file that may be used before its pages are returned."""
-
-CHECKED_BYTES = 2 << 30
-"""Bytes of a file that are checked when it is opened."""
-
+TOUCHED_BYTES = 128 << 20  # bytes of a mapped file that may be used before its pages are returned
+CHECKED_BYTES = 2 << 30  # bytes of a file that are checked when it is opened
 _CRC_BYTES = 1 << 20
-
-ABSENT = "the clip is absent"
-"""Error of a row that `Clips.take` leaves empty."""
+ABSENT = "the clip is absent"  # error of a row that `Clips.take` leaves empty
 
 
 class Floats:
-    """A flat read-only float32 array, in memory or mapped from a file. Safe to use from several threads.
-
-    Attributes:
-        values: float32 (n,).
-    """
+    """A flat read-only array, float32 (n,), in memory or mapped from a file. Safe to use from several threads."""
 
     def __init__(self, values: np.ndarray, mapped: mmap.mmap | None = None) -> None:
         self.values, self._mapped = values, mapped
@@ -68,14 +58,10 @@ class Floats:
 
 @dataclass(frozen=True)
 class Decoded:
-    """All clips that were decoded together, of which `Clips` are views.
+    """All clips that were decoded together, of which `Clips` are views; the attributes as there.
 
     Attributes:
         samples: clip after clip.
-        lengths: int64 (n,), in samples.
-        errors: for each clip the reason why it is unusable, '' for usable ones.
-        silent: bool (n,).
-        sampling_rate: in Hz.
         folder: the clip store; None for clips in memory.
         features: features of the clips by file name, those already opened and checked.
     """
@@ -116,12 +102,7 @@ class Clips:
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[np.ndarray | AudioError], sampling_rate: int) -> Clips:
-        """Make clips in memory.
-
-        Args:
-            arrays: for each clip float32 (n_samples,), n_samples >= 1, or the error of an unusable one.
-            sampling_rate: in Hz.
-        """
+        """Make clips in memory of float32 (n_samples,), n_samples >= 1, or the error of an unusable clip."""
         clips = [np.empty(0, np.float32) if isinstance(array, AudioError) else np.asarray(array) for array in arrays]
         for i, clip in enumerate(clips):
             if clip.dtype != np.float32 or clip.ndim != 1 or (not len(clip) and clip is arrays[i]):
@@ -141,11 +122,7 @@ class Clips:
         return self.decoded.samples.values[start : start + length]
 
     def take(self, indices: np.ndarray) -> Clips:
-        """Return a view of some clips, in this order; nothing is copied.
-
-        Args:
-            indices: int (m,) indices into this sequence, -1 for an absent clip of length 0; or bool (n,).
-        """
+        """Return a view of the clips of a mask, bool (n,), or of indices, int (m,), -1 for an absent clip."""
         indices = np.asarray(indices)
         if indices.dtype == bool:
             if indices.shape != (len(self),):
@@ -157,15 +134,12 @@ class Clips:
         return Clips(self.decoded, np.append(self.rows, -1)[indices])
 
     def crops(self, indices: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """Return a piece of each of these clips, with zeros beyond its ends.
+        """Return a piece of each of these clips, float32 (m, length), writable, with zeros beyond the clip's ends.
 
         Args:
             indices: int (m,) indices into this sequence.
             starts: int (m,) first sample of each piece; may be negative.
             length: of a piece, in samples.
-
-        Returns:
-            float32 (m, length), writable.
         """
         indices, starts = np.asarray(indices, np.int64), np.asarray(starts, np.int64)
         result = _aligned(len(indices), length)
@@ -200,12 +174,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def check_parts(path: Path, sizes: np.ndarray, crcs: Sequence[int]) -> None:
     """Check the size of a file of parts, and the CRC-32 of all parts, or of evenly spaced `CHECKED_BYTES` of them.
 
-    Args:
-        path: the file.
-        sizes, crcs: int64 (n,), bytes of each part, and its CRC-32.
-
-    Raises:
-        Damaged: size or checksum differ, or the file cannot be read.
+    `sizes` are the bytes of each part, int64 (n,). Raises `Damaged` if anything differs or cannot be read.
     """
     total, n = int(sizes.sum()), len(sizes)
     starts = np.cumsum(sizes) - sizes

@@ -17,19 +17,12 @@ from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
 from fsat.study import study_id
 
-SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")
-"""Settings that a dataset's summary always shows; others only if they differ from their defaults."""
+SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 
 
 @dataclass(frozen=True)
 class Source:
-    """The dataset options of a command.
-
-    Attributes:
-        data_dir: the data folder.
-        on_bad_clip: ``error`` or ``exclude``.
-        n_folds_given: whether the user set ``n_folds``.
-    """
+    """The dataset options of a command; `on_bad_clip` is ``error`` or ``exclude``."""
 
     data_dir: Path
     on_bad_clip: str = "error"
@@ -41,11 +34,9 @@ class Dataset:
     """The data that all folds of a study share.
 
     Attributes:
-        manifest: clips, labels, problems.
         config: with ``folds`` and ``n_folds`` settled for this dataset.
         targets: int64 (n_train,), class of each training clip.
         folds: int64 (n_train,), the fold that holds the clip out.
-        train: decoded training clips.
         test: decoded test clips, one for every row of the test table; of length 0 if unusable.
         target_classes: int64 (n_train,), the class that each clip is trained on, -1 for one that is left out; scores
             use `targets` only.
@@ -66,9 +57,7 @@ class Dataset:
     def relabelled(self, new_labels: Mapping[str, str], certainty: Mapping[str, float] | None = None) -> Dataset:
         """Return the dataset with other labels to train on, which count as trusted.
 
-        Args:
-            new_labels: by clip; empty to leave a clip out. Other clips keep their labels.
-            certainty: by clip, the probability of its new label, in [0, 1]; 1 by default.
+        Labels and their probabilities, 1 by default, are given by clip; an empty label leaves the clip out.
         """
         index = {label: i for i, label in enumerate(self.labels)} | {"": -1}
         classes, trusted, probabilities = self.targets.copy(), self.verified.copy(), self.certainty.copy()
@@ -95,8 +84,7 @@ class Dataset:
     def summary(self) -> list[str]:
         """Return the warnings and one line about the study."""
         lines = [f"warning: {warning}" for warning in self.manifest.warnings]
-        excluded = [problem for problem in self.manifest.problems if problem.split == "train"]
-        if excluded:
+        if excluded := [problem for problem in self.manifest.problems if problem.split == "train"]:
             ellipsis = ", ..." if len(excluded) > 1 else ""
             rows = count(len(excluded), "training row")
             lines.append(f"warning: {rows} excluded (on_bad_clip=exclude): {excluded[0]}{ellipsis}")
@@ -109,20 +97,9 @@ class Dataset:
 
 
 def load_dataset(
-    folder: str | Path,
-    config: Config,
-    on_bad_clip: str = "error",
-    n_folds_given: bool = False,
-    fold: int | None = None,
+    folder: str | Path, config: Config, on_bad_clip: str = "error", n_folds_given: bool = False, fold: int | None = None
 ) -> Dataset:
-    """Read, check, decode and split a dataset.
-
-    Args:
-        folder: the data folder.
-        config: the settings.
-        on_bad_clip: ``error`` or ``exclude``.
-        n_folds_given: whether the user set ``config.n_folds``.
-        fold: a fold that must exist.
+    """Read, check, decode and split a dataset, which must have the `fold`, if given.
 
     Raises:
         DataError: the dataset has problems; see `read_manifest`.
@@ -133,12 +110,10 @@ def load_dataset(
     if fold is not None:
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)
-    manifest = manifest.without(
-        _decoding_errors(manifest.train, train), _decoding_errors(manifest.test, test), on_bad_clip, config
-    )
+    test_errors = ["" if known else error for known, error in zip(manifest.test["reason"], test.errors, strict=True)]
+    manifest = manifest.without(train.errors, test_errors, on_bad_clip, config)
     train = train.take(train.lengths > 0)
-    silent = [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]
-    if silent:
+    if silent := [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]:
         ellipsis = ", ..." if len(silent) > 5 else ""
         warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{ellipsis}"
         manifest = replace(manifest, warnings=[*manifest.warnings, warning])
@@ -160,9 +135,3 @@ def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:
 def _files(folder: Path, table: pd.DataFrame) -> list[ClipFile]:
     columns = (table[name] for name in ("fname", "digest", "stamp", "frames", "samplerate"))
     return [ClipFile(folder / fname, *facts) for fname, *facts in zip(*columns, strict=True)]
-
-
-def _decoding_errors(table: pd.DataFrame, clips: Clips) -> list[str]:
-    """Return for each row the reason why decoding failed, '' if it did not or the clip was unusable before."""
-    known = table["reason"] if "reason" in table else [""] * len(table)
-    return ["" if reason else error for reason, error in zip(known, clips.errors, strict=True)]

@@ -8,37 +8,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from fsat import interrupts
+from fsat import files, interrupts
 from fsat.config import Config
 from fsat.data.clips import Clips, Decoded, Floats, check_parts
 from fsat.data.mfcc import fixed_crops, model_input
-from fsat.files import (
-    INDEX,
-    UNFINISHED,
-    Damaged,
-    cache_errors,
-    check_space,
-    key_of,
-    locked,
-    read_facts,
-    replace_whole,
-    unreadable,
-    write_all,
-    write_facts,
-)
+from fsat.files import INDEX, UNFINISHED, Damaged
 from fsat.progress import Progress, say
 from fsat.study import RECIPE
 
-FEATURES = 1
-"""Raised when the fixed crops or the MFCC made of the same samples change."""
-
+FEATURES = 1  # raised when the fixed crops or the MFCC made of the same samples change
 _CROPS_PER_BATCH = 64
-
 Batches = Callable[[], Iterable[np.ndarray]]
 """Returns the rows of a file of features, in order, in batches: float32 (rows, ...)."""
 
@@ -48,28 +32,16 @@ def stored_features(
 ) -> Floats | None:
     """Return features of all clips of a store from a file beside them, which is written if needed.
 
-    Args:
-        decoded: the clips; its `features` hold the files that were opened before.
-        name: of the file, ending in ``.f32``; it must identify all that the values depend on beside the clips.
-        what: the features in words.
-        n_rows: number of rows.
-        row_size: values in a row.
-        batches: computes the rows.
-
-    Returns:
-        float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared meanwhile.
-
-    Raises:
-        FsatError: the disk is full, or the cache folder cannot be written.
+    The file's name ends in ``.f32`` and must identify all that the values depend on beside the clips; `what` are the
+    features in words. Returns float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared.
     """
     if decoded.folder is None:
         return None
-    if name not in decoded.features:
-        values = _open_or_write(decoded.folder / name, what, n_rows, row_size, batches)
-        if values is None:
-            return None
+    if name not in decoded.features and (
+        values := _open_or_write(decoded.folder / name, what, n_rows, row_size, batches)
+    ):
         decoded.features[name] = values
-    return decoded.features[name]
+    return decoded.features.get(name)
 
 
 def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: Batches) -> Floats | None:
@@ -77,10 +49,10 @@ def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: B
     with suppress(Damaged):
         if values := _open(path, size):
             return values
-    with cache_errors(path, lambda: size):
+    with files.cache_errors(path, lambda: size):
         if not path.parent.parent.is_dir():  # the whole cache was cleared
             return None
-        with locked(path.parent, f"computing these {what}"):
+        with files.locked(path.parent, f"computing these {what}"):
             if not (path.parent / INDEX).exists():
                 return None
             try:
@@ -89,7 +61,7 @@ def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: B
                 say(f"{path.parent}: the {what} are damaged ({damage}); computing them again")
                 values = None
             if values is None:
-                check_space(path.parent, size)
+                files.check_space(path.parent, size)
                 with Progress(f"computing {what}", n_rows) as progress:
                     _write(path, batches(), lambda batch: progress.advance(batch.size // row_size))
                 values = _open(path, size)
@@ -98,13 +70,13 @@ def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: B
 
 def _open(path: Path, size: int) -> Floats | None:
     """Open a file of features; None if it does not exist. Raises `Damaged`."""
-    facts = read_facts(path.with_suffix(".json"))
+    facts = files.read_facts(path.with_suffix(".json"))
     if facts is None:
         return None
     if sum(facts["sizes"]) != size:
         raise Damaged(f"{path.name} is that of other clips")
     check_parts(path, np.array(facts["sizes"], dtype=np.int64), facts["crcs"])
-    with unreadable(path):
+    with files.unreadable(path):
         return Floats.of_file(path)
 
 
@@ -113,22 +85,18 @@ def _write(path: Path, batches: Iterable[np.ndarray], on_batch: Callable[[np.nda
     for stray in path.parent.glob(f".*{UNFINISHED}.{path.name}"):  # of a process that was killed
         stray.unlink()
     sizes, crcs = [], []
-    with replace_whole(path) as unfinished, open(unfinished, "wb", buffering=0) as file:
+    with files.replace_whole(path) as unfinished, open(unfinished, "wb", buffering=0) as file:
         for batch in batches:
             interrupts.check()
-            write_all(file, batch)
+            files.write_all(file, batch)
             sizes.append(batch.nbytes)
             crcs.append(zlib.crc32(batch.data))
             on_batch(batch)
-    write_facts(path.with_suffix(".json"), {"sizes": sizes, "crcs": crcs})
+    files.write_facts(path.with_suffix(".json"), {"sizes": sizes, "crcs": crcs})
 
 
 class Features:
-    """Inputs of a model on MFCC for the fixed crops of clips, clip after clip.
-
-    Attributes:
-        n_crops: int64 (n_clips,), the rows of each clip; 0 for an unusable one.
-    """
+    """Inputs of a model on MFCC for the `n_crops` fixed crops of each clip, int64 (n_clips,), clip after clip."""
 
     def __init__(self, clips: Clips, config: Config, stored: Floats | None = None) -> None:
         self.n_crops = fixed_crops(clips.lengths, config).counts
@@ -158,32 +126,17 @@ class Features:
 
 
 def fixed_features(clips: Clips, config: Config) -> Features:
-    """Return the MFCC of every clip's fixed crops, computed once and stored beside the clips.
+    """Return the MFCC of every clip's fixed crops, computed once for all clips of the store, and stored beside them.
 
-    Those of all clips that were decoded together are computed at once. For clips in memory they are computed in memory
-    at their first use.
-
-    Args:
-        clips: at ``config.sampling_rate``.
-        config: of a model on MFCC.
-
-    Raises:
-        FsatError: the disk is full, or the cache folder cannot be written.
+    For clips in memory they are computed in memory at their first use.
     """
     if not config.use_mfcc or config.sampling_rate != clips.sampling_rate:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected MFCC at {clips.sampling_rate} Hz")
     all_clips = Clips(clips.decoded)
-    key = key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
-    n_crops = len(fixed_crops(all_clips.lengths, config).clips)
-    stored = stored_features(
-        clips.decoded,
-        f"features-{key}.f32",
-        "MFCC",
-        n_crops,
-        config.dim[0] * config.dim[1],
-        lambda: _inputs(all_clips, config),
-    )
-    return Features(clips, config, stored)
+    key = files.key_of([FEATURES, RECIPE, config.audio_length, config.eval_crops, config.n_mfcc])
+    n_crops, size = len(fixed_crops(all_clips.lengths, config).clips), config.dim[0] * config.dim[1]
+    name, batches = f"features-{key}.f32", partial(_inputs, all_clips, config)
+    return Features(clips, config, stored_features(clips.decoded, name, "MFCC", n_crops, size, batches))
 
 
 def _inputs(clips: Clips, config: Config) -> Iterator[np.ndarray]:

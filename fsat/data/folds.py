@@ -19,15 +19,9 @@ from fsat.errors import ConfigError, DataError, Problem, count
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
-    """Settle ``folds`` and ``n_folds`` for a dataset, so that a study's id depends on the source of its folds.
+    """Settle ``folds``, maybe ``auto``, and ``n_folds``, so that a study's id depends on the source of its folds.
 
-    Args:
-        train: the manifest's training clips.
-        config: the settings; ``folds`` may be ``auto``.
-        n_folds_given: whether the user set ``n_folds``.
-
-    Raises:
-        ConfigError: folds=column without a column, or a column with another number of folds than ``n_folds``.
+    Raises `ConfigError` for folds=column without a column, or a column with another number of folds than the given one.
     """
     if config.folds == "stratified" or (config.folds == "auto" and "fold" not in train):
         return replace(config, folds="stratified")
@@ -61,20 +55,15 @@ def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]
 
 
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
-    """Return the fold that holds out each training clip.
+    """Return the fold that holds out each training clip, int64 (n_clips,), from 0; `config` is of `resolve_folds`.
 
-    Args:
-        train: the manifest's training clips, in order.
-        targets: int (n_clips,), class of each clip.
-        config: with ``folds`` settled by `resolve_folds`.
-
-    Returns:
-        int64 (n_clips,), values 0 to n_folds - 1; clips of one ``freesound_id`` share a fold in a stratified split.
-
-    Raises:
-        DataError: a fold would be empty, or would train without one of the classes.
+    Clips of one ``freesound_id`` share a fold in a stratified split. Raises `DataError` if a fold would be empty, or
+    would train without one of the classes, which are those of `targets`, int (n_clips,).
     """
-    folds = _from_column(train["fold"]) if config.folds == "column" else _stratified(train, targets, config)
+    if config.folds == "column":
+        folds = np.unique(np.array(_fold_keys(train["fold"]), dtype=object), return_inverse=True)[1]
+    else:
+        folds = _stratified(train, targets, config)
     for fold in range(config.n_folds):
         held_out = folds == fold
         if not held_out.any():
@@ -91,17 +80,8 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
 def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: int) -> np.ndarray:
     """Choose clips that select the best epoch: about ``config.holdout`` of them, stratified, whole recordings together.
 
-    Args:
-        train: rows of the manifest that the fold may train on.
-        targets: int (n_clips,), their classes.
-        config: has share and seed.
-        fold: its number.
-
-    Returns:
-        bool (n_clips,).
-
-    Raises:
-        ConfigError: there are too few clips or recordings for that share.
+    Returns a mask of `train`, the rows that the fold may train on: bool (n_clips,). Raises `ConfigError` if there are
+    too few clips or recordings for that share.
     """
     n_splits = max(2, round(1 / config.holdout))
     n_groups = _recordings(train).nunique() if "freesound_id" in train else len(train)
@@ -112,15 +92,7 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
             f"{most} of a class, are too few; raise holdout, or use checkpoint=average"
         )
     _, aside = next(_splits(train, targets, n_splits, (config.seed * 1009 + fold) % 2**32))
-    mask = np.zeros(len(train), dtype=bool)
-    mask[aside] = True
-    return mask
-
-
-def _from_column(column: pd.Series) -> np.ndarray:
-    keys = _fold_keys(column)
-    index = {key: i for i, key in enumerate(sorted(set(keys)))}
-    return np.array([index[key] for key in keys], dtype=np.int64)
+    return np.isin(np.arange(len(train)), aside)
 
 
 def _fold_keys(column: pd.Series) -> list[Any]:

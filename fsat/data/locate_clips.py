@@ -20,22 +20,13 @@ from fsat.data.manifest import OPTIONAL, TEST_FOLDERS, TRAIN_FOLDERS, TRAIN_TABL
 from fsat.data.tables import read_table
 from fsat.errors import AudioError, DataError, FsatError, printable
 
-CLIPS_CHECKED = 50_000
-"""Maximum number of clips that are hashed for the digest."""
-
+CLIPS_CHECKED = 50_000  # maximum number of clips that are hashed for the digest
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run was trained on.
-
-    Attributes:
-        clips: ``fname,label,manually_verified`` of all clips, in the dataset's order.
-        is_test: bool (n_clips,), true for test clips.
-        digest: the dataset's.
-        began: start of the training, in seconds since 1970.
-    """
+    """What a run was trained on: ``fname,label,manually_verified`` of all clips, and the start in s since 1970."""
 
     clips: pd.DataFrame
     is_test: np.ndarray
@@ -58,11 +49,7 @@ class ClipFolder:
     before: float | None = None
 
     def path(self, fname: str) -> Path:
-        """Return a clip's file.
-
-        Raises:
-            AudioError: it may not be played; the message is the reason.
-        """
+        """Return a clip's file; raise `AudioError` with the reason if it may not be played."""
         if self.folder is None:
             raise AudioError("the clips are not on this machine")
         if reason := why_outside(self.folder, fname):
@@ -80,13 +67,7 @@ class ClipFolder:
 
 
 def find_clips(trained: Trained, known: Sequence[str], data_dir: str | Path | None = None) -> ClipFolder:
-    """Find the clips of a finished training; never raises because they are missing.
-
-    Args:
-        trained: what the run was trained on.
-        known: the data folders of the runs.
-        data_dir: another folder to look in instead.
-    """
+    """Find the clips in the data folders of the runs, or in `data_dir`; never raises because they are missing."""
     folders = [Path(name).expanduser() for name in ([data_dir] if data_dir else dict.fromkeys(known))]
     results = [_examine(trained, folder, own=str(folder.absolute()) in known) for folder in folders]
     missing = ClipFolder(None, f"No players: the runs do not say where the clips were: {OPTION}.")
@@ -98,11 +79,10 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
     try:
         if not folder.is_dir():
             return ClipFolder(None, f"No players: this machine has no folder {shown} with the clips: {OPTION}.")
-        train_folder = _first(folder, TRAIN_FOLDERS)
-        if train_folder is None:
+        if (named := _first(folder, TRAIN_FOLDERS)) is None:
             names = " or ".join(TRAIN_FOLDERS)
             return ClipFolder(None, f"No players: {shown} has no {names} with the clips: {OPTION}.")
-        train_folder = train_folder.resolve()
+        train_folder = named.resolve()
         if len(trained.clips) > CLIPS_CHECKED:
             doubt = f"{shown} has too many clips to compare them all with those that were trained on"
         elif (digest := _digest(trained, folder, train_folder)) == trained.digest:
@@ -125,8 +105,7 @@ def _digest(trained: Trained, folder: Path, train_folder: Path) -> str:
     if any(fact.reason for fact in facts):
         return ""
     train = train.assign(digest=[fact.digest for fact in facts])
-    table = _first(folder, TRAIN_TABLES)
-    if table is not None:
+    if table := _first(folder, TRAIN_TABLES):
         try:
             frame = read_table(table, ("fname",), ("label", "manually_verified", *OPTIONAL, "license")).frame
         except DataError:

@@ -23,54 +23,35 @@ from fsat.files import key_of
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-SPECTRA = 1
-"""Raised when the spectrograms of the same samples change."""
-
-FLOOR_DB = -80.0
-"""Decibels of a band's power that count as silence."""
-
-LOWEST = 20.0
-"""Lower edge of the lowest band in Hz."""
-
-STEP = 32
-"""Minimum difference in frames of crops for prediction, which bounds the number of lengths."""
-
+SPECTRA = 1  # raised when the spectrograms of the same samples change
+FLOOR_DB = -80.0  # decibels of a band's power that count as silence
+LOWEST = 20.0  # lower edge of the lowest band in Hz
+STEP = 32  # minimum difference in frames of crops for prediction, which bounds the number of lengths
 FRAMES_PER_BATCH = 512
 CLIPS_PER_BATCH = 64
 
 
 class Spectra:
-    """Spectrograms of clips, in memory or in a mapped file.
-
-    Attributes:
-        n_frames: int64 (n_clips,), 0 for an unusable clip.
-    """
+    """Spectrograms of clips, in memory or in a mapped file; `n_frames` is int64 (n_clips,), 0 for an unusable clip."""
 
     def __init__(self, values: Clips, n_mels: int) -> None:
         self._values, self._n_mels = values, n_mels
         self.n_frames = values.lengths // n_mels
 
     def crops(self, indices: np.ndarray, starts: np.ndarray, n_frames: int) -> np.ndarray:
-        """Return a piece of each of these clips' spectrograms, with zeros beyond its ends.
+        """Return a piece of each spectrogram, float32 (m, n_frames, n_mels), with zeros beyond the clip's ends.
 
         Args:
             indices: int (m,) clips.
             starts: int (m,) first frame of each piece; may be negative.
             n_frames: of a piece.
-
-        Returns:
-            float32 (m, n_frames, n_mels), writable.
         """
         flat = self._values.crops(indices, np.asarray(starts) * self._n_mels, n_frames * self._n_mels)
         return flat.reshape(len(flat), n_frames, self._n_mels)
 
 
 def band_levels(source: Spectra) -> tuple[np.ndarray, float]:
-    """Return the mean of each band over all frames, float64 (n_mels,), and the deviation of all values, in dB.
-
-    Raises:
-        ValueError: there are no frames.
-    """
+    """Return the mean of each band over all frames, float64 (n_mels,), and the deviation of all values, in dB."""
     sums = squares = np.zeros(1)
     for i in np.flatnonzero(source.n_frames).tolist():
         frames = source.crops(np.array([i]), np.array([0]), int(source.n_frames[i]))[0].astype(np.float64)
@@ -85,12 +66,7 @@ def band_levels(source: Spectra) -> tuple[np.ndarray, float]:
 def crop_frames(n_frames: np.ndarray, config: Config) -> np.ndarray:
     """Return the frames of each clip's crops for prediction: nearly the whole clip, within the limits of the config.
 
-    Args:
-        n_frames: int (n_clips,), of the clips.
-        config: its crop is the shortest, its `eval_duration` the longest.
-
-    Returns:
-        int64 (n_clips,), the shortest plus a multiple of `STEP`.
+    The shortest is the config's crop, the longest `eval_duration`: int64 (n_clips,), the shortest plus some `STEP`s.
     """
     spare = np.clip(n_frames, config.n_frames, config.eval_frames) - config.n_frames
     return np.asarray(config.n_frames + spare // STEP * STEP)
@@ -99,12 +75,7 @@ def crop_frames(n_frames: np.ndarray, config: Config) -> np.ndarray:
 def spectra(clips: Clips, config: Config) -> Spectra:
     """Return the spectrograms of clips, computed once for all that were decoded together and stored beside them.
 
-    Args:
-        clips: at ``config.sampling_rate``; for clips in memory the spectrograms are in memory too.
-        config: of a model on log-mel spectrograms.
-
-    Raises:
-        FsatError: the disk is full, or the cache folder cannot be written.
+    For clips in memory the spectrograms are in memory too.
     """
     if not config.use_logmel or config.sampling_rate != clips.sampling_rate:
         raise ValueError(f"{config.model} at {config.sampling_rate} Hz, expected log-mel at {clips.sampling_rate} Hz")
@@ -139,13 +110,7 @@ def _compute(clips: Clips, config: Config) -> Iterator[np.ndarray]:
 
 
 def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int) -> np.ndarray:
-    """Return the log-mel spectrogram of a waveform, zero-padded at both ends.
-
-    Args:
-        samples: float32 (n_samples,), in about [-1, 1].
-        sampling_rate: in Hz.
-        n_mels: number of bands.
-        hop_length: samples from frame to frame.
+    """Return the log-mel spectrogram of a waveform, float32 (n_samples,) in about [-1, 1], zero-padded at both ends.
 
     Returns:
         float32 (1 + n_samples // hop_length, n_mels), in decibels above `FLOOR_DB`, at least 0.

@@ -46,17 +46,13 @@ class Manifest:
     """The clips of one dataset.
 
     Attributes:
-        folder: the data folder.
         train: one row per training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
             ``freesound_id`` (text), ``row`` (line), and ``frames``, ``samplerate``, ``digest`` and ``stamp`` of the
             file, as in `ClipFacts`.
         test: one row per test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
             usable clips. May have no rows.
         train_table, test_table: file names of the tables; the test table's is empty if there is none.
-        train_folder, test_folder: folders of the files.
-        labels: label order.
         problems: excluded training clips and unusable test clips.
-        warnings: one line each.
     """
 
     folder: Path
@@ -92,49 +88,32 @@ class Manifest:
     def without(
         self, train_errors: Sequence[str], test_errors: Sequence[str], on_bad_clip: str, config: Config
     ) -> Manifest:
-        """Return the manifest without the clips that cannot be decoded.
+        """Return the manifest without the clips that cannot be decoded, those with an error.
 
-        Args:
-            train_errors, test_errors: for each row the reason why the clip is unusable; '' for a usable one.
-            on_bad_clip: ``error`` or ``exclude``.
-            config: whose folds the remaining clips must fill.
-
-        Raises:
-            DataError: training clips are unusable and `on_bad_clip` is ``error``, or too few are left.
+        Raises `DataError` if `on_bad_clip` is ``error`` and training clips are unusable, or if too few are left.
         """
         if not any(train_errors) and not any(test_errors):
             return self
         train_problems = _problems_of(self.train, train_errors, self.train_table)
         _refuse(self.folder, train_problems, on_bad_clip)
         test_problems = _problems_of(self.test, test_errors, self.test_table, "test")
-        usable = [not error for error in train_errors]
-        train = self.train[usable].reset_index(drop=True)
+        train = self.train[[not error for error in train_errors]].reset_index(drop=True)
         if train.empty:
             raise _nothing_left(self.folder, train_problems)
         small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table) if train_problems else []
         _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
-        return replace(
-            self,
-            train=train,
-            test=self.test.assign(reason=reasons),
-            labels=label_order(train["label"]),
-            problems=[*self.problems, *train_problems, *test_problems],
-            warnings=[*self.warnings, *_warnings_of(test_problems)],
-        )
+        test, labels = self.test.assign(reason=reasons), label_order(train["label"])
+        problems = [*self.problems, *train_problems, *test_problems]
+        warnings = [*self.warnings, *_warnings_of(test_problems)]
+        return replace(self, train=train, test=test, labels=labels, problems=problems, warnings=warnings)
 
 
 def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config | None = None) -> Manifest:
     """Read and check a dataset's tables and the headers of its clips.
 
-    Args:
-        folder: the data folder.
-        on_bad_clip: ``error`` to refuse a dataset with bad training rows, ``exclude`` to go on without them.
-        config: if given, a class with fewer clips than its folds is an error, whatever `on_bad_clip`.
-
-    Raises:
-        DataError: the folder or a table is missing, a table cannot be read, or training rows are bad and `on_bad_clip`
-            is ``error``; it holds all problems.
+    Raises `DataError` with all problems if the folder or a table is missing, a table cannot be read, training rows are
+    bad and `on_bad_clip` is ``error`` rather than ``exclude``, or a class has fewer clips than the folds of `config`.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -153,14 +132,13 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     problems.sort(key=lambda problem: problem.row)
     broken = []
     try:
-        test = _read_test(folder)
+        test, test_table, test_folder, test_problems, test_warnings = _read_test(folder)
     except DataError as error:
         if not problems:
             raise
         broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
     usable = train[~train["row"].isin({problem.row for problem in problems})]
-    small = []
-    counted = _sound_rows(train) if on_bad_clip == "error" else usable
+    small, counted = [], _sound_rows(train) if on_bad_clip == "error" else usable
     if config is not None and not counted.empty:
         try:
             small = small_classes(counted, resolve_folds(counted, config).n_folds, train_table.name)
@@ -172,18 +150,9 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     if usable.empty:
         raise _nothing_left(train_table, problems)
     train = usable.drop(columns="reason").reset_index(drop=True).astype({"manually_verified": "int64"})
-    return Manifest(
-        folder,
-        train,
-        test.frame,
-        train_table.name,
-        train_folder,
-        test.folder,
-        test.table,
-        label_order(train["label"]),
-        [*problems, *test.problems],
-        [*table.warnings, *test.warnings],
-    )
+    problems, warnings = [*problems, *test_problems], [*table.warnings, *test_warnings]
+    names, labels = (train_table.name, train_folder, test_folder, test_table), label_order(train["label"])
+    return Manifest(folder, train, test, *names, labels, problems, warnings)
 
 
 def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
@@ -213,17 +182,14 @@ def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
     columns = [frame[name] for name in ("row", *REQUIRED)]
     folds = frame["fold"] if "fold" in frame else ["0"] * len(frame)
     for line, fname, label, verified, fold in zip(*columns, folds, strict=True):
-        reasons = []
-        if fname in first_line:
-            reasons.append(f"duplicate row: the clip is in line {first_line[fname]} too")
-        first_line.setdefault(fname, line)
-        if reason := why_not_a_label(label):
-            reasons.append(reason)
-        if verified not in ("0", "1"):
-            reasons.append(f"manually_verified is {verified!r}, expected 0 or 1")
-        if not fold:
-            reasons.append("the fold is empty")
-        problems += [Problem(file, line, fname, reason) for reason in reasons]
+        first = first_line.setdefault(fname, line)
+        reasons = (
+            "" if first == line else f"duplicate row: the clip is in line {first} too",
+            why_not_a_label(label),
+            "" if verified in ("0", "1") else f"manually_verified is {verified!r}, expected 0 or 1",
+            "" if fold else "the fold is empty",
+        )
+        problems += [Problem(file, line, fname, reason) for reason in reasons if reason]
     return problems
 
 
@@ -246,15 +212,7 @@ def _problems_of(frame: pd.DataFrame, reasons: Iterable[str], file: str, split: 
     return [Problem(file, int(line), fname, reason, split) for line, fname, reason in rows if reason]
 
 
-@dataclass(frozen=True)
-class _TestPart:
-    """The test part of a dataset; the attributes as in `Manifest`."""
-
-    frame: pd.DataFrame
-    table: str
-    folder: Path
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+_TestPart = tuple[pd.DataFrame, str, Path, list[Problem], list[str]]  # clips, table, folder, problems, warnings
 
 
 def _read_test(folder: Path) -> _TestPart:
@@ -263,7 +221,7 @@ def _read_test(folder: Path) -> _TestPart:
     test_folder = folders[0] if folders else folder / TEST_FOLDERS[0]
     if not tables:
         warnings = [f"{test_folder.name} is not used, because {TEST_TABLES[0]} is missing"] if folders else []
-        return _TestPart(pd.DataFrame(columns=["row", "fname", *FACTS]), "", test_folder, warnings=warnings)
+        return pd.DataFrame(columns=["row", "fname", *FACTS]), "", test_folder, [], warnings
     name = tables[0].name
     table = _test_table(tables[0])
     duplicate = table.frame["fname"].duplicated()
@@ -275,7 +233,7 @@ def _read_test(folder: Path) -> _TestPart:
     if bad_rows:
         warnings.append(f"{count(len(bad_rows), 'bad row')} in the test table: {bad_rows[0]}")
     problems = sorted([*bad_rows, *unusable], key=lambda problem: problem.row)
-    return _TestPart(frame, name, test_folder, problems, warnings)
+    return frame, name, test_folder, problems, warnings
 
 
 def _warnings_of(unusable: list[Problem]) -> list[str]:

@@ -34,12 +34,8 @@ TOP_DB = 80.0
 class FixedCrops:
     """The crops for prediction: shorter ones first, those of one length clip after clip.
 
-    Attributes:
-        clips: int64 (n_crops,), each crop's clip.
-        starts: int64 (n_crops,), its first sample or frame.
-        lengths: int64 (n_crops,), in samples or frames.
-        order: int64 (n_crops,), its index if all crops came clip after clip.
-        counts: int64 (n_clips,), number of crops of each clip.
+    Of each crop, int64 (n_crops,): clip, first sample or frame, length, and index if all crops came clip after clip.
+    Of each clip, int64 (n_clips,): number of crops.
     """
 
     clips: np.ndarray
@@ -51,11 +47,8 @@ class FixedCrops:
     def batches(self, size: int) -> list[slice]:
         """Return batches of at most `size` crops of one length each, in order."""
         edges = [0, *(np.flatnonzero(np.diff(self.lengths)) + 1).tolist(), len(self.clips)]
-        return [
-            slice(first, min(first + size, stop))
-            for start, stop in pairwise(edges)
-            for first in range(start, stop, size)
-        ]
+        starts = [(first, stop) for start, stop in pairwise(edges) for first in range(start, stop, size)]
+        return [slice(first, min(first + size, stop)) for first, stop in starts]
 
 
 def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None) -> FixedCrops:
@@ -64,15 +57,12 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
     Args:
         lengths: int (n_clips,), in samples; 0 for an unusable clip, which has no crops.
         config: has the crops' number and length.
-        crops: int (n_clips,), the crops' length for each clip if it is not that of the config; in the unit of
-            `lengths`, which need not be samples.
+        crops: int (n_clips,), each clip's length of crops if it is not that of the config; in the unit of `lengths`.
     """
     if crops is None:
         crops = np.full(len(lengths), config.audio_length)
-    starts = [
-        even_starts(n, crop, config.eval_crops) if n else []
-        for n, crop in zip(lengths.tolist(), crops.tolist(), strict=True)
-    ]
+    pairs = zip(lengths.tolist(), crops.tolist(), strict=True)
+    starts = [even_starts(n, crop, config.eval_crops) if n else [] for n, crop in pairs]
     counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)
     clips = np.repeat(np.arange(len(lengths)), counts)
     flat = np.fromiter(chain.from_iterable(starts), np.int64, len(clips))
@@ -81,29 +71,14 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
 
 
 def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
-    """Return the input of `config.model` for a batch of crops: their MFCC, or the crops themselves.
-
-    Models on log-mel spectrograms take crops of a whole clip's spectrogram, see `fsat.data.logmel`.
-
-    Args:
-        crops: float32 (batch, audio_length).
-        config: the settings.
-
-    Returns:
-        float32 (batch, *config.dim).
-    """
+    """Return the input, (batch, *config.dim), of a model on waveforms or MFCC for float32 (batch, audio_length)."""
     if config.use_mfcc:
         return mfcc(crops, config.sampling_rate, config.n_mfcc)[..., np.newaxis]
     return crops[..., np.newaxis]
 
 
 def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
-    """Return the mel-frequency cepstral coefficients of each crop.
-
-    Args:
-        crops: float32 (batch, length).
-        sampling_rate: in Hz.
-        n_mfcc: number of coefficients.
+    """Return the mel-frequency cepstral coefficients of crops, float32 (batch, length) at `sampling_rate` in Hz.
 
     Returns:
         float32 (batch, n_mfcc, 1 + length // 512).
@@ -129,7 +104,7 @@ def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
 def _power_spectrum(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Return the power of each frame, float32 (bins, n_frames), in a buffer that this thread uses again.
 
-    Buffers are used for all crops, because allocating memory of this size costs as much as the arithmetic.
+    Allocating memory of this size costs as much as the arithmetic.
     """
     from scipy.fft import rfft
 
@@ -163,8 +138,7 @@ def threads() -> ThreadPoolExecutor:
 def window_and_filters(sampling_rate: int) -> tuple[np.ndarray, csr_array]:
     """Return the Hann window (n_fft,) and the mel filter bank (n_mels, bins), float32.
 
-    The bank is sparse: a bin has weights in two bands. The product is faster than the dense one, and BLAS starts no
-    threads of its own inside ours.
+    The bank is sparse, as a bin has weights in two bands; its product is faster, and BLAS starts no threads in ours.
     """
     import librosa
     from scipy.sparse import csr_array

@@ -1,9 +1,7 @@
 """Generated sounds: a small stand-in for FSDKaggle2018, so that every command runs without a download.
 
-Twelve of the dataset's classes, each imitated by a formula of a few lines, and a writer with the competition's layout.
-The sounds vary in pitch, timbre, decay, loudness, noise floor and leading silence, but each class has its own register,
-so that a small network learns them in a minute. They exercise the pipeline; a score on them says nothing about real
-recordings.
+Twelve of the dataset's classes, each imitated by a formula of a few lines and in a register of its own, so that a small
+network learns them in a minute. A score on them says nothing about real recordings.
 
 Conventions: mono, float64 while computing, float32 at the end; `t` is time in s, `rate` in Hz, frequencies in Hz,
 amplitudes linear. Every random draw comes from the generator passed in.
@@ -43,22 +41,13 @@ UNVERIFIED = 0.6  # share of the training rows
 WRONG = 1 / 3  # share of the unverified rows
 PUBLIC = 0.2  # share of the test rows scored on the public leaderboard
 
-# Confusions run both ways, so noise leaves the number of rows of every label as it was.
-_PAIRS = [
-    ("Snare_drum", "Bass_drum"),  # struck skins
-    ("Hi-hat", "Cowbell"),  # struck metal
-    ("Flute", "Clarinet"),  # blown
-    ("Cello", "Squeak"),  # rubbed
-    ("Applause", "Tearing"),  # crackling
-    ("Glockenspiel", "Telephone"),  # ringing
-]
-SIBLINGS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
+# Struck skins, struck metal, blown, rubbed, crackling, ringing. Confusions run both ways, so that noise leaves the
+# number of rows of every label as it was.
+_PAIRS = "Snare_drum Bass_drum, Hi-hat Cowbell, Flute Clarinet, Cello Squeak, Applause Tearing, Glockenspiel Telephone"
+SIBLINGS = {a: b for pair in _PAIRS.split(", ") for a, b in (pair.split(), pair.split()[::-1])}
 
 Wave = npt.NDArray[np.float64]
 Synth = Callable[[Wave, int, np.random.Generator], Wave]
-
-
-# --- building blocks -------------------------------------------------------------------------------
 
 
 def _phase(frequency: Wave | float, t: Wave, rate: int) -> Wave:
@@ -230,13 +219,7 @@ CLASSES = list(SYNTHESISERS)
 
 
 def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return one clip of a class.
-
-    Args:
-        label: one of `CLASSES`.
-        seconds: length, at least 0.1.
-        rate: in Hz, at least 8000.
-        rng: source of all random draws.
+    """Return a clip of one of the `CLASSES`, of at least 0.1 `seconds` at a `rate` of at least 8000 Hz.
 
     Returns:
         float32 (round(seconds * rate),) in [-1, 1], with a peak between 0.05 and 0.95. Up to 0.3 s, at most a quarter
@@ -255,9 +238,6 @@ def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) 
     return np.asarray(clip / np.abs(clip).max() * 0.95 * 10 ** rng.uniform(-1.25, 0), dtype=np.float32)
 
 
-# --- the dataset -----------------------------------------------------------------------------------
-
-
 def data_dir_or_default(data_dir: str | None) -> Path:
     """Return the folder, or ``FSAT_DATA_DIR``, or the generated sounds, which are written at first use."""
     if folder := data_dir or os.environ.get("FSAT_DATA_DIR"):
@@ -270,16 +250,7 @@ def data_dir_or_default(data_dir: str | None) -> Path:
 
 
 def write_sample(folder: Path, **options: int) -> None:
-    """Write generated sounds into a new or empty folder, whole or not at all.
-
-    Args:
-        folder: must not exist, or be empty.
-        options: as for `write_dataset`.
-
-    Raises:
-        DataError: the folder has files in it.
-        FsatError: it cannot be written.
-    """
+    """Write generated sounds, as `write_dataset`, into a new or empty folder, whole or not at all."""
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         fault = "is not empty" if folder.is_dir() else "is a file"
@@ -305,8 +276,8 @@ def write_sample(folder: Path, **options: int) -> None:
 def write_dataset(folder: Path, seed: int = 1001, clips_per_class: int = 37, test_clips_per_class: int = 5) -> None:
     """Write ``audio_train/``, ``audio_test/`` and the tables of FSDKaggle2018 into a folder, made if missing.
 
-    Every label gets `clips_per_class` rows in ``train.csv``, right and wrong together. The true labels are in
-    ``train_truth.csv`` and ``test_post_competition.csv``. One extra test clip has no samples, as three have there.
+    Every label, right or wrong, gets `clips_per_class` rows in ``train.csv``; ``train_truth.csv`` and
+    ``test_post_competition.csv`` have the true ones. One extra test clip has no samples, as three have there.
     """
     rng = np.random.default_rng(seed)
     train_rows = _draw_train(clips_per_class, rng)
@@ -344,19 +315,15 @@ def _draw_names(count: int, rng: np.random.Generator) -> list[str]:
     return list(names)
 
 
-def _draw_clip(label: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return a clip of a length drawn for its class, mostly short; no samples for "None"."""
-    if label == "None":
-        return np.zeros(0, np.float32)
-    shortest, longest = STRUCK_SECONDS if label in STRUCK else OTHER_SECONDS
-    return synthesise(label, shortest + (longest - shortest) * rng.random() ** 6, RATE, rng)
-
-
 def _write_clips(folder: Path, clips: list[tuple[str, str]], rng: np.random.Generator) -> None:
-    """Write a WAV file for every (name, label), each from its own generator."""
+    """Write a WAV file for every (name, label), mostly short; no samples for "None"."""
     folder.mkdir(parents=True, exist_ok=True)
     for (name, label), child in zip(clips, rng.spawn(len(clips)), strict=True):
-        soundfile.write(folder / name, _draw_clip(label, child), RATE, subtype="PCM_16")
+        shortest, longest = STRUCK_SECONDS if label in STRUCK else OTHER_SECONDS
+        samples = np.zeros(0, np.float32)
+        if label != "None":
+            samples = synthesise(label, shortest + (longest - shortest) * child.random() ** 6, RATE, child)
+        soundfile.write(folder / name, samples, RATE, subtype="PCM_16")
 
 
 def _write_table(path: Path, header: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -28,13 +28,7 @@ class Table:
 
 
 def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), split: str = "train") -> Table:
-    """Read a CSV file as text.
-
-    Args:
-        path: the file.
-        required: columns that must exist.
-        known: columns that may exist; others are left out with a warning.
-        split: the split of this table's problems.
+    """Read a CSV file as text, with the `required` columns, and the `known` ones that it has.
 
     Raises:
         DataError: the file does not exist, is not UTF-8 text or is empty, or required columns are missing.
@@ -68,14 +62,13 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
 
 def _fault_of(header: Sequence[str], required: Sequence[str]) -> str:
     """Return the reason why a table with this header cannot be used; an empty string if it can."""
-    expected = ",".join(required)
+    expected, got = ",".join(required), ",".join(header)
     if not header:
         return f"the table is empty; expected a header line {expected} and a row for every clip"
-    if any("\0" in name for name in header):
+    if "\0" in got:
         return "wrong encoding: NUL bytes, as in UTF-16; save the table as UTF-8"
     if missing := [name for name in required if name not in header]:
-        got = ",".join(header)[:200]
-        return f"unknown column layout: got {got!r}, expected {expected}; missing {', '.join(missing)}"
+        return f"unknown column layout: got {got[:200]!r}, expected {expected}; missing {', '.join(missing)}"
     if twice := sorted({name for name in header if header.count(name) > 1}):
         return f"column {twice[0]} is there twice; expected {expected} once each"
     return ""

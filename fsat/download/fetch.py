@@ -27,19 +27,9 @@ PART, NOTE = ".part", ".part.json"
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before each new attempt, the last of them repeated; longer if the server asks for it, at most 60."""
 
-SLOWEST = 500
-"""Bytes per second below which a connection counts as stalled."""
-
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-"""Status codes that are worth another attempt."""
-
-STATUS = {
-    401: "asks for a login",
-    403: "refuses it",
-    404: "does not have it",
-    407: "is a proxy that asks for a login",
-}
-
+SLOWEST = 500  # bytes per second below which a connection counts as stalled
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # status codes that are worth another attempt
+STATUS = {401: "asks for a login", 403: "refuses it", 404: "does not have it", 407: "is a proxy that asks for a login"}
 _BLOCK_BYTES = 1 << 18
 
 
@@ -58,14 +48,11 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
         url: its address.
         path: its path; the folder must exist and be used by no other process.
         checksum: ``algorithm:hex``.
-        about: expected size in bytes.
-        most: maximum size in bytes.
+        about, most: expected and maximum size in bytes.
         retries: attempts without progress after the first one.
         timeout: seconds to wait for a connection, and for the next bytes.
 
-    Raises:
-        FsatError: the download failed; what was received is kept unless it is of no use.
-        OSError: the file cannot be written.
+    Raises `FsatError` if the download failed, and OSError; what was received is kept unless it is of no use.
     """
     algorithm, _, expected = checksum.partition(":")
     if path.exists() and hash_file(path, algorithm) == expected:
@@ -83,12 +70,7 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
 
 
 class Download:
-    """A download into a part, which it resumes.
-
-    Args:
-        path: path of the file; the part lies beside it.
-        about, most, retries, timeout: as for `fetch`.
-    """
+    """A download into a part beside `path`, which it resumes; arguments as for `fetch`."""
 
     def __init__(self, path: Path, about: int, most: int, retries: int, timeout: float) -> None:
         self.name, self.about, self.most = path.name, about, most
@@ -222,7 +204,7 @@ class Download:
             return 0
 
     def _read_note(self) -> dict[str, Any]:
-        """Return size and identity of the file that the part is of; remove a part that does not fit them."""
+        """Return size and identity of the part's file; remove a part that does not fit them."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             note = json.loads(self._note_path.read_text())
             note = {"size": int(note["size"]), "same": str(note["same"])}
@@ -252,9 +234,8 @@ def _status_error(url: str, status: int, response: Any) -> Exception:
     if status in TRANSIENT:
         wait = response.headers.get("Retry-After", "")
         return Interrupted(f"the server answered {status}", min(60.0, float(wait)) if wait.isdigit() else 0.0)
-    meaning = STATUS.get(status, "cannot send it")
-    advice = "check --base_url, or whether the address opens in a browser"
-    return FsatError(f"{shown(url)}: the server {meaning} (status {status}); {advice}")
+    refusal = f"the server {STATUS.get(status, 'cannot send it')} (status {status})"
+    return FsatError(f"{shown(url)}: {refusal}; check --base_url, or whether the address opens in a browser")
 
 
 def _reason(error: Exception, timeout: float) -> str:

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from fsat.download.fetch import fetch, shown
 from fsat.download.published import DATASETS, Archive, Dataset
-from fsat.download.unpack import Limits, unpack
+from fsat.download.unpack import unpack
 from fsat.errors import AudioError, ConfigError, DataError, FsatError, count
 from fsat.files import disk_errors, format_bytes, held_lock, sync_folder
 from fsat.progress import say
 
 WORK, READY, UNFINISHED, LOCK, OWNER, NAME = ".downloads", "ready", "unfinished", "lock", "owner", "dataset"
+AGAIN = "and give the same command again"
 
 
 def download(
@@ -39,24 +40,16 @@ def download(
         keep_zips: leave the archives in ``.downloads/``.
         retries, timeout: as for `fsat.download.fetch.fetch`.
 
-    Returns:
-        lines that say what was downloaded, its licence, how to cite it, and what to do next.
-
-    Raises:
-        ConfigError: the address is invalid.
-        DataError: the folder has other files in it, or the archives have unexpected contents.
-        FsatError: the dataset cannot be downloaded or written; what was received is kept.
+    Returns lines that say what was downloaded, its licence, how to cite it, and what to do next. Raises `ConfigError`
+    for the address, `DataError` for other files in the folder or unexpected contents of the archives, and `FsatError`
+    if the dataset cannot be downloaded or written; what was received is kept.
     """
     dataset, folder = DATASETS[name], Path(folder).expanduser().absolute()
     if base_url and not base_url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"base_url={shown(base_url)}: expected an address that begins with http:// or https://")
     work = folder / WORK
-    again = "and give the same command again"
-    with disk_errors(
-        folder,
-        advice=f"fix that, or choose another folder, {again}",
-        full=f"finished archives are kept: make room, {again}",
-    ):
+    advice, full = "fix that, or choose another folder", "finished archives are kept: make room"
+    with disk_errors(folder, advice=f"{advice}, {AGAIN}", full=f"{full}, {AGAIN}"):
         if not (work / NAME).exists() and is_complete(folder, dataset):
             _remove_empty(work)
             return [f"{folder}: {dataset.title} is complete; nothing was downloaded", *_summary(folder, dataset)]
@@ -70,7 +63,8 @@ def download(
                 _check_space(folder, dataset, keep_zips)
                 for archive in dataset.archives:
                     if not (work / READY / archive.name).exists():
-                        url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else _address(dataset, archive)
+                        own = f"{dataset.base_url}/{archive.name}{dataset.query}"
+                        url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else own
                         size, most = archive.zip_bytes, archive.most_bytes
                         fetch(url, work / archive.name, archive.checksum, size, most, retries, timeout)
                         _unpack(work, dataset, archive)
@@ -92,10 +86,6 @@ def is_complete(folder: Path, dataset: Dataset) -> bool:
         )
     except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
         return False
-
-
-def _address(dataset: Dataset, archive: Archive) -> str:
-    return f"{dataset.base_url}/{archive.name}{dataset.query}"
 
 
 def _check_folder(folder: Path, name: str, dataset: Dataset) -> bool:
@@ -150,8 +140,7 @@ def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
     """Unpack an archive into ``ready/``, whole or not at all."""
     unfinished = work / UNFINISHED
     try:
-        skipped = unpack(work / archive.name, unfinished, archive.targets, Limits(archive.most_bytes))
-        if skipped:
+        if skipped := unpack(work / archive.name, unfinished, archive.targets, archive.most_bytes):
             say(f"{archive.name}: {count(len(skipped), 'file')} not needed, such as {skipped[0]}")
         if dataset.prepare:
             dataset.prepare(unfinished, dataset)
@@ -178,15 +167,13 @@ def _top_paths(work: Path) -> dict[str, Path]:
 
 def _verify(work: Path, dataset: Dataset) -> None:
     """Raise `DataError` unless the tables have the expected number of clips, and every clip exists."""
-    again = f"remove {work.parent}, and give the same command again"
-    tops = _top_paths(work)
+    again, tops = f"remove {work.parent}, {AGAIN}", _top_paths(work)
     for table, audio in dataset.tables.items():
         top, _, rest = table.partition("/")
         fnames = [row.get("fname") or "" for row in _rows(tops[top] / rest if rest else tops[top])]
         if len(set(fnames)) != dataset.counts[table]:
-            raise DataError(
-                f"{table}: has {count(len(set(fnames)), 'clip')}, expected {dataset.counts[table]}; {again}"
-            )
+            clips = count(len(set(fnames)), "clip")
+            raise DataError(f"{table}: has {clips}, expected {dataset.counts[table]}; {again}")
         if missing := sorted(set(fnames) - set(os.listdir(tops[audio]))):
             lack = f"{count(len(missing), 'clip')} of {len(fnames)} not in {audio}/, such as {missing[0]}"
             raise DataError(f"{table}: {lack}; {again}")

@@ -26,11 +26,9 @@ class Archive:
     """One zip file of a dataset.
 
     Attributes:
-        name: of the file, at the source and here.
         checksum: ``algorithm:hex``.
         targets: entries to unpack: the path in the data folder of each folder (with ``/`` at its end) or file.
-        zip_bytes: about the size of the archive.
-        unpacked_bytes: about the size of the unpacked files.
+        zip_bytes, unpacked_bytes: about the size of the archive, and of the unpacked files.
         most_bytes: maximum size that is fetched and unpacked.
     """
 
@@ -47,15 +45,11 @@ class Dataset:
     """A published dataset.
 
     Attributes:
-        title: its name.
-        base_url: address of the archives, without their names.
+        base_url, query: begin and end of the archives' addresses.
         archives: in the order of downloading.
         tables: for each table of clips, the folder of its clips; the first one makes the folder a dataset, and is put
             in its place last.
         counts: number of clips of each table.
-        licence: one line.
-        citation: one line.
-        query: end of the addresses at the publisher's own server.
         wav: length in samples and rate in Hz of every clip, if all are alike.
         n_folds: number of folds with equally many clips, numbered from 1; 0 for none.
         prepare: called with the folder of an unpacked archive and the dataset, if the archive needs more work.
@@ -80,18 +74,10 @@ class Dataset:
 
 
 def write_esc50_table(folder: Path, dataset: Dataset) -> None:
-    """Write ``train.csv`` from ESC-50's own table, after checking that.
+    """Write ``train.csv`` from ESC-50's own table; raise `DataError` if that is not as expected.
 
     A clip's name is FOLD-RECORDING-TAKE-CLASS.wav; ``meta/esc50.csv`` has the same columns, with the class in words.
     The published folds keep clips of one recording together except for a few recordings.
-
-    Args:
-        folder: with ``meta/esc50.csv``.
-        dataset: has the expected number of clips and folds.
-
-    Raises:
-        DataError: the table is not as expected.
-        OSError: a file cannot be read or written.
     """
     with open(folder / ESC50_TABLE, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -150,12 +136,8 @@ ESC50 = Dataset(
         Archive(
             f"{ESC50_COMMIT}.zip",
             "sha256:661183a6f53ef04f12c9bd618fed0ddc1713280d6c94a5a5431e844ba6f6a21f",
-            {
-                f"ESC-50-{ESC50_COMMIT}/audio/": "audio_train/",
-                f"ESC-50-{ESC50_COMMIT}/meta/esc50.csv": "meta/esc50.csv",
-                f"ESC-50-{ESC50_COMMIT}/LICENSE": "LICENSE",
-                f"ESC-50-{ESC50_COMMIT}/README.md": "README.md",
-            },
+            {f"ESC-50-{ESC50_COMMIT}/audio/": "audio_train/"}
+            | {f"ESC-50-{ESC50_COMMIT}/{name}": name for name in (ESC50_TABLE, "LICENSE", "README.md")},
             645_832_161,
             883_000_000,
         ),

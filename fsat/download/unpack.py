@@ -14,7 +14,6 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fsat import interrupts
@@ -22,46 +21,23 @@ from fsat.errors import FsatError, count, printable
 from fsat.files import format_bytes, write_all
 from fsat.progress import Progress
 
+MOST_ENTRIES, MOST_RATIO = 50_000, 100.0  # of an archive; ratio of the size of all entries to the archive's
 _BLOCK_BYTES = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """Errors of zipfile for a broken archive."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of an archive.
+def unpack(archive: Path, folder: Path, targets: Mapping[str, str], most_bytes: int) -> list[str]:
+    """Unpack a zip file into a new folder, which the caller removes after an error.
 
-    Attributes:
-        total_bytes: maximum size of all entries.
-        entries: maximum number of entries.
-        ratio: maximum ratio of the size of all entries to the archive's size.
-    """
-
-    total_bytes: int
-    entries: int = 50_000
-    ratio: float = 100.0
-
-
-def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limits) -> list[str]:
-    """Unpack a zip file into a new folder.
-
-    Args:
-        archive: the file.
-        folder: is made; the caller removes it after an error.
-        targets: path in `folder` of each folder (with ``/`` at its end) or file of the archive.
-        limits: of the archive.
-
-    Returns:
-        names of files without a target, which were skipped.
-
-    Raises:
-        FsatError: the archive is damaged or refused, or a target has no files; the message says why.
-        OSError: a file cannot be written.
+    `targets` are the paths in `folder` of each folder (with ``/`` at its end) or file of the archive. Returns the names
+    of files without a target, which were skipped. Raises `FsatError` if the archive is damaged or refused, or a target
+    has no files.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = opened.infolist()
-            if reason := why_refused(infos, archive.stat().st_size, limits):
+            if reason := why_refused(infos, archive.stat().st_size, most_bytes):
                 raise FsatError(f"{archive}: is not unpacked: {reason}")
             files = [info for info in infos if not info.is_dir()]
             selected = [(info, target) for info in files if (target := _target(info.orig_filename, targets))]
@@ -79,10 +55,10 @@ def unpack(archive: Path, folder: Path, targets: Mapping[str, str], limits: Limi
         raise FsatError(f"{archive}: cannot be unpacked: {printable(error)}; {advice}") from error
 
 
-def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits) -> str:
+def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, most_bytes: int) -> str:
     """Return the reason why an archive with these entries must not be unpacked; an empty string if it may."""
-    if len(infos) > limits.entries:
-        return f"it has {count(len(infos), 'entry')}, expected {limits.entries} at most"
+    if len(infos) > MOST_ENTRIES:
+        return f"it has {count(len(infos), 'entry')}, expected {MOST_ENTRIES} at most"
     files: dict[str, str] = {}
     folders: set[str] = set()
     for info in infos:
@@ -97,11 +73,10 @@ def why_refused(infos: list[zipfile.ZipInfo], archive_bytes: int, limits: Limits
             return f"its entries {printable(other)!r} and {printable(name)!r} would be the same file"
     if both := files.keys() & folders:
         return f"its entry {printable(files[min(both)])!r} is a file and a folder"
-    total = sum(info.file_size for info in infos)
-    if total > limits.total_bytes or total > limits.ratio * archive_bytes:
+    total, most = sum(info.file_size for info in infos), min(most_bytes, MOST_RATIO * archive_bytes)
+    if total > most:
         unpacked = f"{format_bytes(total)} in {count(len(files), 'file')}"
-        most = format_bytes(min(limits.total_bytes, limits.ratio * archive_bytes))
-        return f"{format_bytes(archive_bytes)} would become {unpacked}, expected {most} at most"
+        return f"{format_bytes(archive_bytes)} would become {unpacked}, expected {format_bytes(most)} at most"
     return ""
 
 
@@ -114,34 +89,28 @@ def why_unsafe(name: str) -> str:
     parts = name.removesuffix("/").split("/")
     if not name.isprintable():
         return "has control characters"
-    if not name or name == "/" or "" in parts[1:]:
-        return "has an empty name"
-    if parts[0] == "" or re.match("[A-Za-z]:", name):
-        return "is an absolute path"
-    if "\\" in name or ":" in name:
-        return "has a \\ or : in it"
-    if any(part in (".", "..") for part in parts):
-        return "leads out of the folder"
-    if any(part != part.strip(" ").rstrip(".") for part in parts):
-        return "begins or ends with a blank or dot"
-    if any(len(part.encode()) > 255 for part in parts) or len(name.encode()) > 1000:
-        return "is too long"
-    return ""
+    faults = (
+        (not name or name == "/" or "" in parts[1:], "has an empty name"),
+        (parts[0] == "" or re.match("[A-Za-z]:", name), "is an absolute path"),
+        ("\\" in name or ":" in name, "has a \\ or : in it"),
+        (any(part in (".", "..") for part in parts), "leads out of the folder"),
+        (any(part != part.strip(" ").rstrip(".") for part in parts), "begins or ends with a blank or dot"),
+        (any(len(part.encode()) > 255 for part in parts) or len(name.encode()) > 1000, "is too long"),
+    )
+    return next((reason for fault, reason in faults if fault), "")
 
 
 def _why_special(info: zipfile.ZipInfo) -> str:
-    if info.filename != info.orig_filename:
-        return "has two names"
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG):
-        return "is a link, a device, or not what its name says"
-    if info.flag_bits & 0x41:
-        return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is compressed in an unexpected way (type {info.compress_type})"
-    if info.is_dir() and info.file_size:
-        return "is a folder with content"
-    return ""
+    odd = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG)
+    known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    faults = (
+        (info.filename != info.orig_filename, "has two names"),
+        (odd, "is a link, a device, or not what its name says"),
+        (info.flag_bits & 0x41, "is encrypted"),
+        (not known, f"is compressed in an unexpected way (type {info.compress_type})"),
+        (info.is_dir() and info.file_size, "is a folder with content"),
+    )
+    return next((reason for fault, reason in faults if fault), "")
 
 
 def _same(name: str) -> str:

@@ -21,31 +21,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsat.metrics.ranking import top_k
-from fsat.metrics.row_blocks import Ranges, Scores, as_rows, in_threads, iter_blocks, ranges, release
+from fsat.metrics.row_blocks import Ranges, Scores, as_rows, in_threads, iter_blocks, release
 from fsat.presets import BLENDS
 
-TINY = float(np.finfo(np.float32).tiny)
-"""Smallest probability that is used, so that one member alone cannot rule out a class."""
-
-FACTORS = 8
-"""Members that are multiplied before a logarithm is taken: TINY ** 8 is 4e-304, which float64 still holds."""
-
-FEWEST_VERIFIED = 50
-"""Weights are fitted on verified clips alone if every fit has at least this many."""
-
-MOST_CLIPS = 50_000
-"""Maximum number of clips that weights are fitted on, which bounds the memory; of more, evenly spaced ones."""
-
-DIGITS = 4
-"""Decimals of a weight: one of less than 0.00005 is 0."""
+TINY = float(np.finfo(np.float32).tiny)  # smallest probability used, so that one member alone cannot rule out a class
+FACTORS = 8  # members multiplied before a logarithm is taken: TINY ** 8 is 4e-304, which float64 still holds
+FEWEST_VERIFIED = 50  # weights are fitted on verified clips alone if every fit has at least this many
+MOST_CLIPS = 50_000  # maximum number of clips that weights are fitted on, which bounds the memory
+DIGITS = 4  # decimals of a weight
 
 
 def common_shape(members: Sequence[Scores]) -> tuple[int, int]:
-    """Return the members' shape (n_clips, n_classes).
-
-    Raises:
-        ValueError: there are no members or their shapes differ.
-    """
+    """Return the members' shape (n_clips, n_classes); raise ValueError if there are none or their shapes differ."""
     if not members:
         raise ValueError("there is nothing to blend")
     shape = members[0].shape
@@ -64,18 +51,11 @@ class Blended:
     number of folds. ``arithmetic`` is the mean of the studies' means. ``weighted`` is the weighted geometric mean of
     the studies' geometric means, the logarithmic opinion pool of Genest and Zidek (1986).
 
-    Attributes:
-        shape: (n_clips, n_classes).
-        dtype: float32.
-
     Args:
-        studies: for each study its members' (n_clips, n_classes) arrays.
+        studies: for each study its members' (n_clips, n_classes) arrays; ValueError if there are none or they differ.
         method: one of `BLENDS`.
         weights: for ``weighted``: float (n_studies,), at least 0, with sum 1; or, with `fold`, one such row per fold.
         fold: int (n_clips,), the row of `weights` for each clip.
-
-    Raises:
-        ValueError: there are no members, their shapes differ, the method is unknown, or the weights do not fit.
     """
 
     dtype = np.dtype(np.float32)
@@ -106,17 +86,11 @@ class Blended:
         return self._block(start, stop, self._scratch(max(0, stop - start)))
 
     def fill(self, out: np.ndarray | None = None, best: np.ndarray | None = None) -> np.ndarray:
-        """Compute all rows.
+        """Compute all rows, each with sum 1, and return `out`.
 
         Args:
             out: float32 (n_clips, n_classes) to write the rows to, possibly a memory map; a new array by default.
             best: int (n_clips, k), to be filled with the k most likely classes of each clip, as by `top_k`.
-
-        Returns:
-            `out`; rows sum to 1.
-
-        Raises:
-            ValueError: `out` or `best` has another shape.
         """
         result = np.empty(self.shape, dtype=np.float32) if out is None else out
         for name, array, expected in (("out", result, self.shape), ("best", best, self.shape[:1])):
@@ -169,11 +143,9 @@ class Blended:
 
 
 def _divisors(sizes: Sequence[int], weights: np.ndarray | None) -> np.ndarray:
-    """Return the divisor of the sum over each study's members: its number of members by its weight.
+    """Return the number of members by the weight of each study, float64 (n_studies,), or such a row per row of weights.
 
-    Returns:
-        float64 (n_studies,), or a row for each row of `weights`; infinite where a weight is 0, so that finite numbers
-        count for nothing and NaN stays NaN.
+    It is infinite where a weight is 0, so that finite numbers count for nothing and NaN stays NaN.
     """
     if weights is None:  # a whole number, which 1 / weight need not be
         return np.array(sizes, dtype=np.float64) * len(sizes)
@@ -191,16 +163,11 @@ class OutOfFold:
     Rows are NaN for clips that no member held out. The members' arrays are read only when rows are sliced.
 
     Attributes:
-        shape: (n_clips, n_classes).
-        dtype: float32.
         owner: int32 (n_clips,), the index of the member that held the clip out, -1 for none.
 
     Args:
         predictions: for each member (n_clips, n_classes).
-        held_out: for each member bool (n_clips,), true where the member's fold held the clip out.
-
-    Raises:
-        ValueError: two members held out the same clip, or there are no members, or their shapes differ.
+        held_out: for each member bool (n_clips,), its fold held the clip out; ValueError if two hold out the same one.
     """
 
     dtype = np.dtype(np.float32)
@@ -209,9 +176,8 @@ class OutOfFold:
         self.shape = common_shape(predictions)
         self._predictions = list(predictions)
         self.owner = np.full(self.shape[0], -1, dtype=np.int32)
-        for i, (_, mask) in enumerate(zip(predictions, held_out, strict=True)):
-            twice = mask & (self.owner >= 0)
-            if twice.any():
+        for i, mask in enumerate(held_out):
+            if (twice := mask & (self.owner >= 0)).any():
                 raise ValueError(f"clip {int(np.argmax(twice))} was held out by two members")
             self.owner[mask] = i
 
@@ -227,18 +193,12 @@ class OutOfFold:
 
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the share of each class: float32 (n_classes,), sums to 1."""
-    counts = np.bincount(np.asarray(targets), minlength=n_classes).astype(np.float64)
-    return np.asarray(counts / counts.sum(), dtype=np.float32)
+    return np.asarray(np.bincount(np.asarray(targets), minlength=n_classes) / len(targets), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of studies.
-
-    Attributes:
-        final: float64 (n_studies,), fitted on the clips of all folds.
-        by_fold: float64 (n_folds, n_studies), row f fitted without the clips of fold f.
-    """
+    """Weights of studies, float64: fitted on all clips, and (n_folds, n_studies), row f without the clips of fold f."""
 
     final: np.ndarray
     by_fold: np.ndarray
@@ -248,13 +208,8 @@ def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.nd
     """Fit the weights of studies on all clips, and for each fold of the first study on the clips of its other folds.
 
     If only one fold has clips, all weights are equal. Verified clips alone are used if each of these fits has
-    `FEWEST_VERIFIED` of them, else all clips.
-
-    Args:
-        studies: each study's out-of-fold predictions; the first study's owners are the folds.
-        targets: int (n_clips,).
-        verified: bool (n_clips,), the label was verified by hand.
-        covered: bool (n_clips,), the clip has a prediction of every study.
+    `FEWEST_VERIFIED` of them, else all clips. `verified` and `covered` are bool (n_clips,): the label was verified by
+    hand; the clip has a prediction of every study.
     """
     folds = studies[0].owner
     n_folds = int(folds.max(initial=-1)) + 1
@@ -278,15 +233,12 @@ def clips_to_fit(mask: np.ndarray) -> np.ndarray:
 
 
 def fit_weights(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Return the weights with the least log loss on some clips, rounded to `DIGITS`.
+    """Return the weights with the least log loss on `clips`, rounded to `DIGITS`: float64 (n_studies,).
 
     Args:
-        studies: each study's predictions (n_clips, n_classes), rows NaN or summing to 1.
+        studies: each study's predictions (n_clips, n_classes), rows NaN or summing to 1; equal ones get equal weights.
         targets: int (n_clips,).
         clips: int (n,), ascending, with a prediction of every study; at least one.
-
-    Returns:
-        float64 (n_studies,). Studies with the same predictions get equal weights.
     """
     from scipy.optimize import LinearConstraint, minimize
 
@@ -309,7 +261,7 @@ def _log_ratios(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarra
     """Return log(p / p of the label) for each study and clip: float32 (n_studies, n, n_classes)."""
     n_clips, n_classes = studies[0].shape
     logs = np.empty((len(studies), len(clips), n_classes), dtype=np.float32)
-    for start, stop in ranges(n_clips, n_classes):
+    for start, stop in Ranges(n_clips, n_classes):
         first, last = np.searchsorted(clips, (start, stop))
         chosen = clips[first:last]
         for s, study in enumerate(studies if len(chosen) else ()):

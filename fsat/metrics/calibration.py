@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 15
-"""As in Guo et al."""
+BINS = 15  # as in Guo et al.
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,7 @@ class Reliability:
 
 
 def reliability(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """Return the accuracy by score, in `bins` bins.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Return the accuracy by score, in `bins` bins; raises ValueError if the shapes differ."""
     scores, right = np.asarray(scores, dtype=np.float64), np.asarray(right)
     if scores.shape != right.shape or scores.ndim != 1:
         raise ValueError(f"scores have shape {scores.shape} and right {right.shape}, expected (n_clips,) of both")

@@ -22,17 +22,10 @@ DECISIONS = ("verified", "accept", "relabel", "drop", "keep")
 """``verified`` by hand; ``accept`` or ``relabel``, after which the label is trusted; ``drop`` the clip from training;
 ``keep`` the label as it is, undecided."""
 
-LEAST_SHARE = 1e-6
-"""Lower bound of `wrong_share`, so that another class than the label is always possible."""
-
-NONE_WRONG = 1e-3
-"""A `wrong_share` up to this value means that no label is wrong."""
-
-SHARPEST = 10.0
-"""Upper bound of `sharpness`, so that a few verified clips, all predicted right, do not make models infallible."""
-
-CLEAR = 2.0
-"""Nats by which the estimated share must be likelier than random labels for the models to say anything of them."""
+LEAST_SHARE = 1e-6  # lower bound of `wrong_share`, so that another class than the label is always possible
+NONE_WRONG = 1e-3  # a `wrong_share` up to this value means that no label is wrong
+SHARPEST = 10.0  # upper bound of `sharpness`: a few verified clips, all predicted right, prove no certainty
+CLEAR = 2.0  # nats by which the estimated share must be likelier than random labels
 
 
 def wrong_share(p_label: np.ndarray, n_classes: int) -> tuple[float, float]:
@@ -42,8 +35,7 @@ def wrong_share(p_label: np.ndarray, n_classes: int) -> tuple[float, float]:
     concave. At (n_classes - 1) / n_classes labels are random and say nothing of a clip; r is never larger.
 
     Args:
-        p_label: (n,), probability of each clip's label as its true class, by models that did not train on the clip; n
-            at least 1.
+        p_label: (n,), n at least 1: probability of each clip's label, by models that did not train on the clip.
         n_classes: number of classes.
 
     Returns:
@@ -64,7 +56,7 @@ def wrong_share(p_label: np.ndarray, n_classes: int) -> tuple[float, float]:
 
 
 def least_wrong(differs: np.ndarray, verified: np.ndarray) -> float:
-    """Return a lower bound of the share of unverified labels that are wrong, by best guesses alone.
+    """Return a lower bound of the share of unverified labels that are wrong, in [0, 1), by best guesses alone.
 
     Where models guess unverified clips as well as verified ones, whose labels are right, the guesses differ more often
     from the unverified labels only because of wrong labels. Two standard errors are subtracted, each rate with two
@@ -73,9 +65,6 @@ def least_wrong(differs: np.ndarray, verified: np.ndarray) -> float:
     Args:
         differs: bool (n,), the best guess of models that did not train on the clip is not its label.
         verified: bool (n,), the label was verified by hand.
-
-    Returns:
-        the share, in [0, 1); 0 if the guesses show no wrong labels.
     """
     n = np.array([np.sum(~verified), np.sum(verified)]) + 2
     rates = (np.array([np.sum(differs & ~verified), np.sum(differs & verified)]) + 1) / n
@@ -113,15 +102,12 @@ def sharpened(scores: np.ndarray, power: float) -> np.ndarray:
 
 
 def beliefs(scores: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
-    """Return probabilities of the true class, by models and label together.
+    """Return probabilities of the true class, by models and label together: float64 (n, n_classes), rows sum to 1.
 
     Args:
         scores: float (n, n_classes), probabilities by models that did not train on the clips.
         targets: int (n,), the clips' labels.
         share: of wrong labels, in (0, 1).
-
-    Returns:
-        float64 (n, n_classes), rows sum to 1.
     """
     n_clips, n_classes = scores.shape
     weights = np.full((n_clips, n_classes), share / max(1, n_classes - 1))

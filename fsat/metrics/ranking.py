@@ -13,27 +13,13 @@ import numpy as np
 
 from fsat.metrics.row_blocks import Scores, as_rows, iter_blocks, map_blocks, release
 
-TOP_K = 3
-"""Labels per clip, as in the challenge."""
-
-PASSES = 8
-"""Up to this many best classes are found one by one; for more, rows are sorted."""
-
-COLUMNS = 4
-"""Classes whose scores are copied out of the rows in one pass."""
+TOP_K = 3  # labels per clip, as in the challenge
+PASSES = 8  # up to this many best classes are found one by one; for more, rows are sorted
+COLUMNS = 4  # classes whose scores are copied out of the rows in one pass
 
 
 def top_k(scores: Scores, k: int = TOP_K, out: np.ndarray | None = None) -> np.ndarray:
-    """Return the classes with the highest scores, best first.
-
-    Args:
-        scores: (n_clips, n_classes).
-        k: number of classes; all if there are fewer.
-        out: int (n_clips, min(k, n_classes)) to write the result to, possibly a memory map; a new array by default.
-
-    Returns:
-        int (n_clips, min(k, n_classes)).
-    """
+    """Return the `k` classes with the highest scores, best first: `out`, or a new int (n_clips, min(k, n_classes))."""
     scores = as_rows(scores)
     n_clips, n_classes = scores.shape
     result = np.empty((n_clips, min(k, n_classes)), dtype=np.intp) if out is None else out
@@ -64,13 +50,7 @@ def _best_of_rows(scores: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Guesses:
-    """Best guesses.
-
-    Attributes:
-        guess: int32 (n_clips,), the class with the highest score.
-        p_guess: float32 (n_clips,), its score.
-        p_label: float32 (n_clips,), the label's score.
-    """
+    """Class with the highest score, int32 (n_clips,), its score, and the label's, float32 (n_clips,)."""
 
     guess: np.ndarray
     p_guess: np.ndarray
@@ -93,17 +73,11 @@ def best_guesses(scores: Scores, targets: np.ndarray) -> Guesses:
 
 
 def average_precision_at_k(ranking: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the average precision of each clip's ranked guesses.
+    """Return the average precision of each clip's ranked guesses, float64 (n_clips,), in [0, 1].
 
     With one true label per clip it is 1 / (rank of the first right guess), 0 if no guess is right. This is the measure
-    of the Freesound general-purpose audio tagging challenge (Fonseca et al., DCASE 2018, section 4).
-
-    Args:
-        ranking: int (n_clips, k), guesses best first.
-        targets: int (n_clips,).
-
-    Returns:
-        float64 (n_clips,), each in [0, 1].
+    of the Freesound general-purpose audio tagging challenge (Fonseca et al., DCASE 2018, section 4). `ranking` is int
+    (n_clips, k), best guesses first.
     """
     hits = np.asarray(ranking) == np.asarray(targets)[:, np.newaxis]
     return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
@@ -112,16 +86,8 @@ def average_precision_at_k(ranking: np.ndarray, targets: np.ndarray) -> np.ndarr
 def label_ranks(scores: Scores, targets: np.ndarray, k: int = TOP_K) -> np.ndarray:
     """Return the rank of each clip's true label among its `k` best guesses.
 
-    Args:
-        scores: (n_clips, n_classes).
-        targets: int (n_clips,).
-        k: number of guesses.
-
     Returns:
         uint8 (n_clips,), or wider if `k` needs it: 0 for the best guess, `k` for a label outside the `k` best.
-
-    Raises:
-        ValueError: the numbers of targets and of rows of scores differ.
     """
     scores, targets = _pair(scores, targets)
     ranks = np.empty(len(targets), dtype=np.min_scalar_type(k))
@@ -170,23 +136,17 @@ def log_loss(scores: Scores, targets: np.ndarray) -> float:
 
 
 def class_average_precision(scores: Scores, targets: np.ndarray) -> np.ndarray:
-    """Return the average precision of each class as a ranking of all clips.
+    """Return the average precision of each class, float64 (n_classes,), in [0, 1]; NaN for a class without clips.
 
     The mean of the precision at the rank of every clip of the class (Manning, Raghavan and Schütze 2008, section 8.4).
-
-    Returns:
-        float64 (n_classes,), in [0, 1]; NaN for a class without clips.
     """
     scores, targets = _pair(scores, targets)
     n_classes = scores.shape[1]
     result = np.full(n_classes, np.nan)
     for first in range(0, n_classes, COLUMNS):
-        columns = _columns(scores, first, min(first + COLUMNS, n_classes))
-        for j, column in enumerate(columns, first):
-            relevant = targets == j
-            if relevant.any():
-                hits = relevant[np.argsort(-column, kind="stable")]
-                ranks = np.flatnonzero(hits) + 1
+        for j, column in enumerate(_columns(scores, first, min(first + COLUMNS, n_classes)), first):
+            ranks = np.flatnonzero(targets[np.argsort(-column, kind="stable")] == j) + 1
+            if len(ranks):
                 result[j] = (np.arange(1, len(ranks) + 1) / ranks).mean()
     return result
 
@@ -210,7 +170,7 @@ def _pair(scores: Scores, targets: np.ndarray) -> tuple[Scores, np.ndarray]:
 
 
 def _columns(scores: Scores, first: int, last: int) -> np.ndarray:
-    """Return some columns of the scores, (last - first, n_clips), each contiguous."""
+    """Return columns of the scores, (last - first, n_clips), each contiguous."""
     columns = np.empty((last - first, scores.shape[0]), dtype=scores.dtype)
     for rows, block in iter_blocks(scores):
         columns[:, rows] = block[:, first:last].T

@@ -7,7 +7,6 @@ rows when sliced (`Rows`). No result may depend on how the rows are cut or on wh
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import threading
@@ -19,15 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsat.errors import FsatError
+from fsat.files import is_full
 
-CHUNK_ELEMENTS = 1 << 17
-"""Elements of a block: 1 MiB as float64, which stays in a core's cache. 3196 rows of 41."""
-
-THREADS = min(4, os.cpu_count() or 1)
-"""numpy computes outside the interpreter lock; more threads than this wait for memory."""
-
-WINDOW_BYTES = 1 << 21
-"""Touching a mapped page may map its neighbours too, up to a large page of the page cache: 2 MiB."""
+CHUNK_ELEMENTS = 1 << 17  # of a block: 1 MiB as float64, which stays in a core's cache
+THREADS = min(4, os.cpu_count() or 1)  # numpy computes outside the interpreter lock; more would wait for memory
+WINDOW_BYTES = 1 << 21  # touching a mapped page may map its neighbours, up to a large page of the page cache
 
 
 class Rows(Protocol):
@@ -45,16 +40,15 @@ class Rows(Protocol):
         """The array of these rows."""
 
 
-Scores = np.ndarray | Rows
-"""Float (n_clips, n_classes)."""
+Scores = np.ndarray | Rows  # float (n_clips, n_classes)
 
 
 class Ranges:
-    """Hand out ``(start, stop)`` of the next rows to whichever thread asks; each range once."""
+    """Hand out ``(start, stop)`` of the next `CHUNK_ELEMENTS` to whichever thread asks; each range once."""
 
-    def __init__(self, n_rows: int, step: int) -> None:
-        self.n_rows, self.step = n_rows, step
-        self._starts = iter(range(0, n_rows, step))
+    def __init__(self, n_rows: int, n_columns: int) -> None:
+        self.n_rows, self.step = n_rows, max(1, CHUNK_ELEMENTS // max(1, n_columns))
+        self._starts = iter(range(0, n_rows, self.step))
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -71,23 +65,13 @@ class Ranges:
             self._starts = iter(())
 
 
-def ranges(n_rows: int, n_columns: int) -> Ranges:
-    """Return the ranges of rows of an array, `CHUNK_ELEMENTS` elements each."""
-    return Ranges(n_rows, max(1, CHUNK_ELEMENTS // max(1, n_columns)))
-
-
 def in_threads(n_rows: int, n_columns: int, work: Callable[[Ranges], object]) -> None:
     """Call `work` once in each of up to `THREADS` threads; together they loop over all ranges.
 
-    Args:
-        n_rows, n_columns: shape of the arrays.
-        work: loops over the ranges that it is given. It may allocate scratch arrays of ``step`` rows before its loop.
-            The result for one range must not depend on other ranges.
-
-    Raises:
-        BaseException: the first one raised by a thread or a signal; the other threads stop after their current range.
+    `work` may allocate scratch arrays of ``step`` rows before its loop. The first error of a thread, or a signal, is
+    raised; the other threads stop after their current range.
     """
-    remaining = ranges(n_rows, n_columns)
+    remaining = Ranges(n_rows, n_columns)
     threads = min(THREADS, -(-n_rows // remaining.step))
     if threads <= 1:
         work(remaining)
@@ -116,7 +100,7 @@ def map_blocks(scores: Scores, work: Callable[[slice, np.ndarray], object]) -> N
 def iter_blocks(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield each block of rows as ``(rows, scores[rows])``, in order."""
     n_rows, n_columns = scores.shape
-    return _blocks(scores, ranges(n_rows, n_columns))
+    return _blocks(scores, Ranges(n_rows, n_columns))
 
 
 def _blocks(scores: Scores, row_ranges: Ranges) -> Iterator[tuple[slice, np.ndarray]]:
@@ -132,29 +116,20 @@ def as_rows(values: Any) -> Any:
 
 
 def open_rows(path: Path) -> np.ndarray:
-    """Open a .npy file as a read-only memory map.
-
-    Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is not a .npy file, or is shorter than its header says.
-    """
+    """Open a .npy file as a read-only memory map; raises OSError, or ValueError if it is not one or is truncated."""
     array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
 def create_rows(path: Path, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Create a .npy file as a writable memory map.
-
-    Raises:
-        FsatError: the disk has too little space (writing to the map would end the process).
-    """
+    """Create a .npy file as a writable map; raises FsatError if the disk is full, as writing would end the process."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if is_full(error):
                     raise FsatError(
                         f"{path}: cannot be written: {error.strerror}; expected {array.nbytes / 1e6:.0f} MB of free "
                         "space: free some, or name another folder for temporary files with TMPDIR"
@@ -163,16 +138,13 @@ def create_rows(path: Path, shape: tuple[int, ...], dtype: type = np.float32) ->
 
 
 def release(array: np.ndarray) -> None:
-    """Return the memory of some rows of a memory map to the system; their content stays in the file.
-
-    Other arrays are left alone. Rows that are used again are mapped again.
-    """
-    if not isinstance(array, np.memmap) or array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
+    """Return the memory of rows of a memory map to the system; the file keeps their content. Ignore other arrays."""
+    if not isinstance(array, np.memmap) or array.mode == "c" or not array.size or not hasattr(mmap, "MADV_DONTNEED"):
         return  # in mode c, written values are in memory only
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap) or not array.size:
+    if not isinstance(base, mmap.mmap):
         return
     low, high = np.lib.array_utils.byte_bounds(array)
     first = np.frombuffer(base, np.uint8).__array_interface__["data"][0]

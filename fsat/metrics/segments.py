@@ -30,13 +30,7 @@ class Segment(NamedTuple):
 def segments(
     windows: Iterable[Window], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
 ) -> Iterator[Segment]:
-    """Merge the tags of consecutive windows.
-
-    Args:
-        windows: may overlap.
-        labels: label order.
-        top_k: maximum number of tags of a window, at least 1.
-        min_score: minimum score of a tag.
+    """Merge the tags of consecutive windows, which may overlap.
 
     Yields:
         segments, each when it has ended: by end, then by start, then by label order.
