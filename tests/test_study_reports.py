@@ -43,9 +43,6 @@ def random_scores(n_clips: int, n_classes: int = 4, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).dirichlet(np.ones(n_classes), n_clips).astype(np.float32)
 
 
-# --- calibration -----------------------------------------------------------------------------------
-
-
 def test_calibration_error_by_hand() -> None:
     scores = np.array([0.15, 0.1, 0.55, 0.6, 0.95, 1.0, 0.91])
     right = np.array([False, True, True, False, True, True, True])
@@ -70,9 +67,6 @@ def test_calibration_error_of_random_guesses_and_of_none() -> None:
     assert np.isnan(reliability(np.empty(0), np.empty(0, bool)).expected_error)
     with pytest.raises(ValueError, match=r"shape \(3,\) and right \(2,\)"):
         reliability(np.ones(3), np.ones(2, bool))
-
-
-# --- tables ----------------------------------------------------------------------------------------
 
 
 def test_class_table_by_hand() -> None:

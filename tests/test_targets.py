@@ -157,11 +157,8 @@ def test_trusted_labels_are_smoothed_with_any_loss() -> None:
 P = np.float32([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.05, 0.05, 0.9]])
 
 
-def parts(order: list[int], shares: list[float], partners: list[int]) -> np.ndarray:
-    return encode_targets(TARGETS, WEIGHTS, draws_of(order, shares, partners), ALL, LOSSES["lq"])
-
-
-MIXED = parts([2, 3, 0, 4, 1], [0.75, 0.5, 0.625, 1, 0.875], [0, 2, 1, 3, 0])
+DRAWS = draws_of([2, 3, 0, 4, 1], [0.75, 0.5, 0.625, 1, 0.875], [0, 2, 1, 3, 0])
+MIXED = encode_targets(TARGETS, WEIGHTS, DRAWS, ALL, LOSSES["lq"])
 
 
 def slow_loss(config: Config, targets: np.ndarray, p: np.ndarray) -> list[float]:
