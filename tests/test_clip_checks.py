@@ -22,7 +22,6 @@ N_CLIPS = 18
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder for the test."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -43,7 +43,6 @@ MFCC = Config(model="conv2d_mfcc", sampling_rate=44100, audio_duration=0.2, n_mf
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder for the test."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

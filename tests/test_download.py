@@ -61,9 +61,6 @@ def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
     assert sum(FSDKAGGLE2018.counts.values()) == 9473 + 1600
 
 
-# From here on: the whole command.
-
-
 def test_fsdkaggle2018_from_the_first_byte_to_eda(server, small, tmp_path, store, signals, capsys):
     folder = tmp_path / "my data"
     arguments = ["download", "fsdkaggle2018", str(folder), "--base_url", server.url]

@@ -289,6 +289,13 @@ def test_a_dataset_has_the_folds_of_its_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_dataset_keeps_recordings_together(tmp_path: Path) -> None:
+    dataset = load_dataset(
+        make_dataset(tmp_path / "data", freesound_id=True, test_clips=0), Config.resolve({}, "quick")
+    )
+    assert_groups_stay_together(dataset.manifest.train, dataset.folds)
+
+
 def test_the_real_table_splits_into_ten(shared: Path) -> None:
     table = read_table(
         shared / "data" / "fsdkaggle2018" / "train_post_competition.csv",
