@@ -135,6 +135,7 @@ def _run(arguments: list[str], cwd: Path, environment: dict[str, str], output: l
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR may differ
     sys.modules.pop("keras", None)  # `fsat.models.import_keras` sets TensorFlow's threads before the first import
     sys.argv = arguments
     sys.path.insert(0, str(ROOT))

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from helpers import make_dataset
 
 if TYPE_CHECKING:
+    import mlflow
+
     from fsat.commands.ensemble import Ensembled
     from fsat.tracking.select_runs import FoldRun
 
@@ -133,12 +135,18 @@ def copy_run(
     return copy.info.run_id
 
 
+def artifacts(run_id: str, client: mlflow.MlflowClient | None = None) -> Path:
+    """Return the artifact folder of a run."""
+    import mlflow
+
+    return Path((client or mlflow.MlflowClient()).get_run(run_id).info.artifact_uri.removeprefix("file://"))
+
+
 def write_artifact(run_id: str, name: str, data: bytes) -> None:
     """Replace an artifact of a fold run, and its checksum."""
     import mlflow
 
-    client = mlflow.MlflowClient()
-    folder = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    client, folder = mlflow.MlflowClient(), artifacts(run_id)
     (folder / name).write_bytes(data)
     checksums = json.loads((folder / "checksums.json").read_text())
     checksums[name] = hashlib.sha256(data).hexdigest()

@@ -7,7 +7,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import pytest
@@ -20,30 +23,30 @@ from fsat.tracking import client, ownership
 
 @pytest.fixture
 def use(monkeypatch):
-    """A function that sets the tracking URI for one test."""
     return lambda uri: monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
 
 
+@contextmanager
+def tracking(uri: str) -> Iterator[None]:
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 def test_a_database_that_another_process_writes_to_is_retried(tmp_path, monkeypatch, capsys) -> None:
-    """At the first call of a process too."""
     path = tmp_path / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     writer.execute("BEGIN EXCLUSIVE")
-    before, pauses = mlflow.get_tracking_uri(), []
-
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        writer.execute("ROLLBACK")
-
+    pause = mock.Mock(side_effect=lambda seconds: writer.execute("ROLLBACK"))
     monkeypatch.setattr(client, "_pause", pause)
-    mlflow.set_tracking_uri(f"sqlite:///{path}?timeout=0.1")
-    try:
+    with tracking(f"sqlite:///{path}?timeout=0.1"):
         assert client.call(lambda: len(mlflow.MlflowClient().search_experiments())) == 1
-    finally:
-        mlflow.set_tracking_uri(before)
-        writer.close()
-    assert len(pauses) == 1
+    writer.close()
+    assert pause.call_count == 1
     assert "is locked by another process; retrying for up to 600 s" in capsys.readouterr().err
 
 
@@ -61,16 +64,10 @@ def test_an_unreachable_server_is_called_once_with_the_timeouts_of_a_first_call(
         monkeypatch.setenv(name, value)  # a parent process has left its own
     monkeypatch.setenv("FSAT_SERVER_WAIT", "0")
     monkeypatch.setattr(client, "FIRST_CALL", {**client.FIRST_CALL, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
-    before = mlflow.get_tracking_uri()
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        try:
-            with pytest.raises(client.ServerUnreachable, match="timed out"):
-                client.call(lambda: None)
-        finally:
-            mlflow.set_tracking_uri(before)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with tracking(address), pytest.raises(client.ServerUnreachable, match="timed out"):
+            client.call(lambda: None)
         silent.settimeout(10)
         silent.accept()[0].close()
         silent.settimeout(1)
@@ -101,12 +98,12 @@ def test_passwords_are_not_shown(use) -> None:
 
 
 def test_artifacts_can_be_deleted_although_mlflows_client_cannot(store) -> None:
-    """`delete_artifacts` uses an internal module of MLflow."""
+    """`delete_folder` uses an internal module of MLflow."""
     own = mlflow.MlflowClient()
     run = own.create_run("0")
     for folder in ("checkpoint", "other"):
         own.log_text(run.info.run_id, "x", f"{folder}/file.txt")
-    client.delete_artifacts(run, "checkpoint")
+    client.delete_folder(run, "checkpoint")
     assert [file.path for file in own.list_artifacts(run.info.run_id)] == ["other"]
     assert not hasattr(own, "delete_artifacts"), "use MLflow's own"
 

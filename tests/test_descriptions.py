@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import mlflow
 import pytest
@@ -62,7 +63,7 @@ def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
     view = json.loads(tags[descriptions.VIEW_TAG])
     assert view["name"] == descriptions.VIEW_NAME
     assert view["state"].startswith("deflate;")
-    assert view["selectedColumns"] == descriptions.COLUMNS
+    assert view["selectedColumns"] == descriptions.VIEW["selectedColumns"]
     mlflow.MlflowClient().set_experiment_tag("0", NOTE, "a person's words")
     calls = []
     monkeypatch.setattr(descriptions, "call", lambda function: calls.append(function) or function())
@@ -72,23 +73,18 @@ def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
 
 
 def test_without_permission_there_is_one_warning_and_no_error(run_id, monkeypatch, capsys) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
-
+    refuse = mock.Mock(side_effect=MlflowException("Permission denied", error_code=PERMISSION_DENIED))
     session = Session(reached=set(client.SESSION.reached))
     monkeypatch.setattr(descriptions, "SESSION", session)
     with monkeypatch.context() as patch:
         for name in ("get_experiment", "log_batch", "get_model_version", "search_runs"):
             patch.setattr(mlflow.MlflowClient, name, refuse)
-        assert descriptions.share_view("text") == ""
-        assert descriptions.share_view("text") == ""
+        assert [descriptions.share_view("text") for _ in range(2)] == ["", ""]
         describe("anything")
         descriptions.give_colour("ab")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [
-        "warning: cannot store a view on the experiment", "warning: cannot describe runs",
-        "warning: cannot colour runs",
-    ]  # fmt: skip
+    actions = ("store a view on the experiment", "describe runs", "colour runs")
+    assert [line.partition(",")[0] for line in lines] == [f"warning: cannot {action}" for action in actions]
     assert all("does not permit this to" in line for line in lines)
 
 

@@ -53,7 +53,6 @@ def predictions(n_clips: int, seed: int) -> np.ndarray:
 
 
 def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n_folds: int) -> Path:
-    """What a fold run leaves, but for the weights."""
     (folder / "predictions").mkdir(parents=True)
     (folder / "labels.json").write_text(json.dumps(LABELS))
     np.save(folder / "predictions" / "train.npy", train)
@@ -71,11 +70,8 @@ def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n
 
 
 def member(folder: Path, study: str, fold: int) -> Member:
-    config = SimpleNamespace(model=f"model of {study}", selected_on="own fold")
-    record = SimpleNamespace(
-        study=study, fold=fold, run_id=f"{study}{fold}", dataset="d", minutes=1.5, config=config
-    )  # fmt: skip
-    return Member(record, folder)
+    config, facts = SimpleNamespace(model=f"model of {study}", selected_on="own fold"), {"dataset": "d", "minutes": 1.5}
+    return Member(SimpleNamespace(study=study, fold=fold, run_id=f"{study}{fold}", config=config, **facts), folder)
 
 
 @pytest.fixture
@@ -84,7 +80,7 @@ def studies(tmp_path: Path) -> dict[str, list[Member]]:
     made: dict[str, list[Member]] = {}
     for study, folds in {"a": 3, "b": 2}.items():
         for fold in range(folds):
-            folder, seed = tmp_path / f"{study}{fold}", 10 * fold + len(study + "b" * (study == "b"))
+            folder, seed = tmp_path / f"{study}{fold}", 10 * fold + 1 + (study == "b")
             write_member(folder, predictions(307, seed), predictions(100, 100 + seed), fold, 3)
             made.setdefault(study, []).append(member(folder, study, fold))
     return made
@@ -97,14 +93,13 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, na
     monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", 41 * 16)
     monkeypatch.setattr(row_blocks, "THREADS", 3)
     monkeypatch.setattr(fold_artifacts, "CLIPS_AT_ONCE", 50)
-    everyone = [one for folds in studies.values() for one in folds]
     (tmp_path / "blend").mkdir()
-    blend = blend_members(everyone, tmp_path / "blend" if named else None, method)
+    blend = blend_members([*studies["a"], *studies["b"]], tmp_path / "blend" if named else None, method)
 
     monkeypatch.setattr(row_blocks, "CHUNK_ELEMENTS", 10**9)
     fold, targets = np.arange(307) % 3, np.arange(307) * 7 % N_CLASSES
     verified = np.arange(307) % 3 == 0
-    whole = {study: [np.array(one.train) for one in folds] for study, folds in studies.items()}
+    whole = {study: [np.array(member.train) for member in folds] for study, folds in studies.items()}
     lazy = {study: OutOfFold(arrays, [fold == i for i in range(len(arrays))]) for study, arrays in whole.items()}
     parts = {study: part[:] for study, part in lazy.items()}
     covered = fold < 2
@@ -119,7 +114,7 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, na
     np.testing.assert_array_equal(blend.covered, covered)
     np.testing.assert_array_equal(blend.oof[covered], oofs[method][covered])
     assert np.isnan(blend.oof[~covered]).all()
-    tests = [[np.array(one.test) for one in folds] for folds in studies.values()]
+    tests = [[np.array(member.test) for member in folds] for folds in studies.values()]
     test = Blended(tests, method, weights.final).fill()
     np.testing.assert_array_equal(blend.test, test)
     assert blend.weights == (dict(zip("ab", weights.final.tolist(), strict=True)) if method == "weighted" else {})
@@ -130,19 +125,16 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, na
         assert {path.name for path in (tmp_path / "blend").iterdir()} == {"oof.npy", "test.npy", "best.npy"}
 
     def scores(array: np.ndarray, where: np.ndarray) -> list[float]:
-        both = where & verified
-        return [
-            where.sum(), map_at_k(array[where], targets[where]), accuracy(array[where], targets[where]),
-            map_at_k(array[both], targets[both]),
-        ]  # fmt: skip
+        part, both = (array[where], targets[where]), where & verified
+        return [where.sum(), map_at_k(*part), accuracy(*part), map_at_k(array[both], targets[both])]
 
     expected = []
     for study, arrays in whole.items():
         expected += [scores(array, fold == i) for i, array in enumerate(arrays)]
         expected.append(scores(parts[study], fold < len(arrays)))
     expected += [scores(oofs[name], covered) for name in BLENDS]
-    found = blend.scores[["clips", "map3", "accuracy", "map3_verified"]].to_numpy(dtype=float)
-    np.testing.assert_array_equal(found, np.array(expected, dtype=float))
+    actual = blend.scores[["clips", "map3", "accuracy", "map3_verified"]].to_numpy(dtype=float)
+    np.testing.assert_array_equal(actual, np.array(expected, dtype=float))
     assert blend.scores["kind"].tolist() == ["member"] * 3 + ["study"] + ["member"] * 2 + ["study"] + ["blend"] * 3
     assert blend.scores["method"].tolist() == [""] * 7 + list(BLENDS)
     assert blend.metrics["oof_map3"] == expected[7 + BLENDS.index(method)][1] == blend.row["map3"]
@@ -168,14 +160,14 @@ def test_members_that_disagree_are_refused_without_their_tables_in_memory(studie
     elif change == "order":
         table.loc[[405, 406], "fname"] = table.loc[[406, 405], "fname"].to_numpy()
     else:
-        for one in (one for folds in studies.values() for one in folds):
-            path = one.folder / "predictions" / "clips.csv"
+        for member in [*studies["a"], *studies["b"]]:
+            path = member.folder / "predictions" / "clips.csv"
             path.write_text(path.read_text().replace("class_00", "class_99"))
     if change in ("label", "order"):
         table.to_csv(folder / "clips.csv", index=False)
     with pytest.raises(RunError, match=message):
-        blend_members([one for folds in studies.values() for one in folds])
-    assert not any("clips" in vars(one) for one in studies["b"])
+        blend_members([*studies["a"], *studies["b"]])
+    assert not any("clips" in vars(member) for member in studies["b"])
 
 
 def test_a_submission_in_parts_is_the_submission(tmp_path: Path, monkeypatch) -> None:
@@ -187,28 +179,6 @@ def test_a_submission_in_parts_is_the_submission(tmp_path: Path, monkeypatch) ->
         assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
-def test_files_are_blended_in_constant_memory(tmp_path: Path) -> None:
-    n_clips = 300_000
-    block = predictions(n_clips // 10, 0)
-    np.save(tmp_path / "one.npy", np.concatenate([block] * 10))
-    size = block.nbytes * 10  # 49 MB; eight maps of the file count eight times
-    code = """
-import numpy as np
-from fsat.metrics.blending import Blended
-from fsat.metrics.row_blocks import create_rows, open_rows
-folder, before = Path(sys.argv[1]), peak()
-blend = Blended([[open_rows(folder / "one.npy") for _ in range(8)]])
-blend.fill(create_rows(folder / "out.npy", blend.shape), create_rows(folder / "best.npy", (300_000, 3), np.int32))
-print(peak() - before)
-"""
-    assert grown(code, tmp_path) < SLACK < size
-    result = np.load(tmp_path / "out.npy", mmap_mode="r")
-    np.testing.assert_allclose(result[-len(block) :], block, atol=1e-6)  # of eight times the same
-    np.testing.assert_array_equal(np.load(tmp_path / "best.npy")[: len(block)], top_k(block))
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and madvise")
 @pytest.mark.parametrize("n_studies", [1, 2])
 def test_an_ensemble_is_blended_in_memory_for_one_table(n_studies: int, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import one_line
-from stores import copy_run
+from stores import artifacts, copy_run
 
 from fsat.commands.ensemble import ensemble
 from fsat.errors import RunError
@@ -32,20 +33,17 @@ def test_a_member_is_what_was_written(rows_at_once, tmp_path, monkeypatch) -> No
     splits = np.array(["train", "val", "holdout", "unused"])
     train = pd.DataFrame({"fname": list("abcd"), "label": ["1", "2", "2", "1"], "manually_verified": [1, 0, 1, 0]})
     clips = fold_artifacts.clip_table(train, splits, pd.DataFrame({"fname": ["e", "f"], "frames": [1, 2]}))
-    (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "train").write_bytes(b"events")
-    (tmp_path / "h5").write_bytes(b"weights")
-    folder = tmp_path / "artifacts"
+    folder, events = tmp_path / "artifacts", tmp_path / "events"
     folder.mkdir()
+    events.mkdir()
+    (events / "train").write_bytes(b"events")
+    (tmp_path / "h5").write_bytes(b"weights")
     predictions = Predictions(scores[:4], scores[4:], clips, clips[["fname", "label"]])
-    fold_artifacts.write_artifacts(
-        folder, {"model": "dummy1d"}, ["1", "2"], predictions, tmp_path / "h5", "a summary", tmp_path / "events"
-    )
+    fold_artifacts.write_artifacts(folder, {}, ["1", "2"], predictions, tmp_path / "h5", "a summary", events)
     fold_artifacts.write_checksums(folder)
     assert fold_artifacts.is_intact(folder)
-    assert set(json.loads((folder / CHECKSUMS).read_text())) == {
-        *MEMBER_FILES, "config.json", "model.txt", "predictions/submission.csv", "tensorboard/train",
-    }  # fmt: skip
+    others = {"config.json", "model.txt", "predictions/submission.csv", "tensorboard/train"}
+    assert set(json.loads((folder / CHECKSUMS).read_text())) == {*MEMBER_FILES, *others}
     member = Member(None, folder)
     np.testing.assert_array_equal(member.train, scores[:4])
     np.testing.assert_array_equal(member.test, scores[4:])
@@ -54,16 +52,8 @@ def test_a_member_is_what_was_written(rows_at_once, tmp_path, monkeypatch) -> No
     assert member.clips["label"].tolist() == ["1", "2", "2", "1", "", ""]
     assert fold_artifacts.is_test(member.clips).tolist() == [False] * 4 + [True] * 2
     assert fold_artifacts.without_fold(member.clips)["split"].tolist() == ["train"] * 4 + ["test"] * 2
-    assert member.held_out.tolist() == [False, True, False, False]
+    assert member.facts.held_out.tolist() == [False, True, False, False]
     assert (member.facts.n_train, member.facts.n_test) == (4, 2)
-
-
-def artifacts(run_id: str) -> Path:
-    return Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"))
-
-
-def remove(path: Path) -> None:
-    path.unlink()
 
 
 def truncate(path: Path) -> None:
@@ -91,7 +81,7 @@ def damaged(study):
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [remove, truncate, alter])
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, alter])
 @pytest.mark.parametrize("name", [*MEMBER_FILES, CHECKSUMS])
 def test_a_damaged_artifact_is_named(name, damage, study, damaged, tmp_path) -> None:
     damaged(1, name, damage)
@@ -120,9 +110,7 @@ def test_every_file_of_a_fold_has_a_checksum(study) -> None:
 
 
 def test_a_full_disk_is_not_blamed_on_the_run(study, monkeypatch, tmp_path) -> None:
-    def full(**where: object) -> None:
-        raise OSError(28, "No space left on device")
-
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", full)
     with pytest.raises(RunError, match="no space left") as caught:
         download(study[0], tmp_path)

@@ -18,7 +18,7 @@ from hostile_requests import MARKER, request, wav
 from fsat import tagging
 from fsat.serving import server
 from fsat.serving.middleware import Guard
-from fsat.serving.requests import Limits, RequestError, check_body, check_headers
+from fsat.serving.requests import VARIABLES, Limits, RequestError, check_body, check_headers
 from fsat.tagging.pyfunc import cancelled
 
 LIMITS = Limits(max_mb=2, max_seconds=30, max_clips=8)
@@ -31,11 +31,8 @@ def with_headers(**headers: str) -> dict:
 
 def test_limits_come_from_the_environment() -> None:
     assert Limits.from_environment({}) == Limits()
-    limits = Limits.from_environment(
-        {"FSAT_SERVE_MAX_MB": "0.5", "FSAT_SERVE_MAX_SECONDS": "1e3", "FSAT_SERVE_MAX_CLIPS": " 7 "}
-    )
-    assert limits == Limits(0.5, 1000.0, 7)
-    assert limits.max_bytes == 500_000
+    limits = Limits.from_environment(dict(zip(VARIABLES.values(), ("0.5", "1e3", " 7 "), strict=True)))
+    assert (limits, limits.max_bytes) == (Limits(0.5, 1000.0, 7), 500_000)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +53,8 @@ def test_a_wrong_limit_ends_the_server_in_one_line(setting, capfd) -> None:
 def test_a_body_that_is_not_a_request_is_refused(case) -> None:
     with pytest.raises(RequestError) as error:
         check_body(case.body, LIMITS.max_clips)
-    assert case.words in one_line(error.value)
-    assert error.value.status == case.status
-    assert MARKER not in str(error.value)
+    message = one_line(error.value)
+    assert (case.words in message, MARKER in message, error.value.status) == (True, False, case.status)
 
 
 @pytest.mark.parametrize("case", hostile.SOUNDS, ids=lambda case: case.name)
@@ -84,22 +80,18 @@ def test_valid_requests_pass() -> None:
 def test_content_types_of_json_pass(kind) -> None:
     check_headers({"content-type": kind, "content-length": "2000000", "content-encoding": "identity"}, 2_000_000)
     for length in ("2000001", "1" * 5000):
-        with pytest.raises(RequestError) as error:
+        with pytest.raises(RequestError, match="larger than 2 MB"):
             check_headers({"content-type": kind, "content-length": length}, 2_000_000)
-        assert error.value.status == 413
 
 
 class Client:
     """Sends a body in parts and keeps the answer; disconnects after the last part if `hang_up`, else at `gone`."""
 
     def __init__(self, *parts: bytes, hang_up: bool = False) -> None:
-        more = [True] * (len(parts) - 1) + [hang_up]
-        self._parts = [
-            {"type": "http.request", "body": part, "more_body": m} for part, m in zip(parts, more, strict=True)
-        ]
-        self.hang_up, self.gone = hang_up, asyncio.Event()
+        self._parts = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        self._parts[-1]["more_body"] = hang_up
+        self.hang_up, self.gone, self.n_received = hang_up, asyncio.Event(), 0
         self.sent: list[dict] = []
-        self.n_received = 0
 
     async def receive(self) -> dict:
         self.n_received += 1
@@ -125,9 +117,7 @@ class App:
     """Receives a body and answers with a status and a text; keeps scopes and bodies."""
 
     def __init__(self, status: int = 200, text: bytes = b"{}") -> None:
-        self.status, self.text = status, text
-        self.scopes: list[dict] = []
-        self.bodies: list[bytes] = []
+        self.status, self.text, self.scopes, self.bodies = status, text, [], []
 
     async def __call__(self, scope, receive, send) -> None:
         self.scopes.append(scope)
@@ -157,8 +147,7 @@ def test_a_valid_request_reaches_the_application_whole() -> None:
 def test_other_paths_pass_unchecked() -> None:
     app, client = App(404, b"gone"), Client(MARKER.encode())
     serve(client, app, {**SCOPE, "method": "GET", "path": "/ping"})
-    assert app.bodies == [MARKER.encode()]
-    assert client.status == 404
+    assert (app.bodies, client.status) == ([MARKER.encode()], 404)
 
 
 @pytest.mark.parametrize("limits", [Limits(), LIMITS, Limits(0.01, 0.02, 1)])
@@ -187,8 +176,7 @@ def test_the_guard_sends_the_first_request_itself(limits, capfd) -> None:
 def test_a_body_that_is_too_large_is_refused(n_parts, scope, n_received) -> None:
     app, client = App(), Client(*[b"a" * 500_000] * n_parts)
     serve(client, app, scope)
-    assert (client.status, client.n_received) == (413, n_received)
-    assert app.bodies == []
+    assert (client.status, client.n_received, app.bodies) == (413, n_received, [])
 
 
 def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
@@ -217,8 +205,7 @@ def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
     for client in refused:
         assert client.status == 503
         assert (b"retry-after", b"1") in client.sent[0]["headers"]
-    assert guard._held == 0
-    assert app.bodies == []
+    assert (guard._held, app.bodies) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -233,9 +220,8 @@ def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
 def test_errors_of_mlflow_go_to_the_log(status, text, answered, words, capfd) -> None:
     client = Client(request(wav()))
     serve(client, App(status, json.dumps(text, indent=1).encode()))
-    assert client.status == answered
-    assert words in client.answer["message"]
-    assert MARKER not in client.answer["message"]
+    message = client.answer["message"]
+    assert (client.status, words in message, MARKER in message) == (answered, True, False)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"fsat: warning: a request was answered with {status}: ")
     assert (text if isinstance(text, str) else text["message"]) in line
@@ -267,15 +253,8 @@ def test_a_disconnected_client_is_not_served() -> None:
         await asyncio.gather(*(guard({**SCOPE, "client": c}, c.receive, c.send) for c in (served, waiting)))
 
     asyncio.run(serve_both())
-    assert cancellations == [False, True]
-    assert app.bodies == []
+    assert (cancellations, app.bodies) == ([False, True], [])
     assert cancelled.get() is None  # each request has a context of its own
-
-
-class Model:
-    """As much of an MLflow pyfunc model as its scoring server needs to start."""
-
-    metadata = SimpleNamespace(get_input_schema=lambda: None)
 
 
 def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> None:
@@ -288,7 +267,8 @@ def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> N
     assert find_spec(tagging.SCORING_SERVER)
     monkeypatch.setattr(FastAPI, "build_middleware_stack", FastAPI.build_middleware_stack)  # restored afterwards
     server.install(LIMITS)
-    app, client = scoring_server.init(Model()), Client(b"{}")
+    model = SimpleNamespace(metadata=SimpleNamespace(get_input_schema=lambda: None))  # as much as the server needs
+    app, client = scoring_server.init(model), Client(b"{}")
     scope = with_headers(**{"content-length": "5000000"}) | {"query_string": b"", "root_path": ""}
     asyncio.run(app(scope, client.receive, client.send))
     assert isinstance(app.middleware_stack, Guard)

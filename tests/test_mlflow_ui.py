@@ -25,9 +25,7 @@ FOLDS, EPOCHS = 2, 4
 DATA = Path("/data/clips `x` <b>")
 """A name that would be Markdown and HTML if it were not escaped."""
 
-QUIET = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
-"""Hides MLflow's assistant."""
-
+HIDE_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 HARMLESS = ("AG Grid: since v27.1, `", "[.WebGL-", "Failed to load resource: the server responded with a status of 404",
             "null ResizeObserver loop completed")  # fmt: skip
 """Beginnings of console messages of MLflow's own pages, and of Chromium without a graphics card."""
@@ -109,7 +107,7 @@ def visit(store, browser) -> Iterator[Visit]:
     """Open a window on MLflow's UI; check its messages and that no request goes elsewhere."""
     visit, missing = Visit(browser, "about:blank", viewport={"width": 1600, "height": 1000}), set()
     visit.page.on("response", lambda answer: answer.status == 404 and missing.add(urlsplit(answer.url).path))
-    visit.page.add_init_script(QUIET)
+    visit.page.add_init_script(HIDE_ASSISTANT)
     visit.page.set_default_timeout(60_000)
     yield visit
     visit.page.close()
@@ -140,7 +138,7 @@ def test_the_table_of_the_view_has_only_folds_and_the_columns_to_compare(store, 
     visit.page.goto(store.view.replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
     visit.page.get_by_text("dummy1d fold 1 on", exact=False).first.wait_for()
     table = visit.page.locator(".ag-root").first.inner_text()
-    columns = [column.partition("`")[2].rstrip("`") for column in descriptions.COLUMNS]
+    columns = [column.partition("`")[2].rstrip("`") for column in descriptions.VIEW["selectedColumns"]]
     assert [column for column in ("Duration", *columns) if column not in table] == []
     assert "all folds" not in table
     names = [line for line in table.splitlines() if " fold " in line]

@@ -16,8 +16,8 @@ import mlflow
 import numpy as np
 import pytest
 from fsat_process import FsatProcess
-from helpers import make_dataset, one_line
-from stores import new_store
+from helpers import make_dataset, one_line, wait_for
+from stores import artifacts, new_store
 
 from fsat.commands.train import train_fold
 from fsat.config import Config
@@ -53,9 +53,6 @@ class Workspace:
         environment = {"MLFLOW_TRACKING_URI": self.store, "FSAT_CACHE_DIR": str(self.folder / "cache")}
         return FsatProcess([command, "--data_dir", self.data, *words], cwd=self.folder, env=environment)
 
-    def cross_validate(self) -> list[str]:
-        return finish(self.start("cross_validate", **LONG)).split(",")
-
     def pause(self, process: FsatProcess) -> None:
         """Stop a process while it does not use the database, where a stopped process would block all others."""
         while True:
@@ -72,9 +69,11 @@ class Workspace:
     def runs(self, stage: str = "train_fold") -> list:
         return self.client.search_runs(["0"], f"tags.`fsat.stage` = '{stage}'")
 
+    def finished(self) -> list[str]:
+        return [run.info.run_id for run in self.runs() if run.info.status == "FINISHED"]
+
     def array(self, run_id: str, name: str) -> np.ndarray:
-        folder = Path(self.client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
-        return np.load(folder / "predictions" / f"{name}.npy")
+        return np.load(artifacts(run_id, self.client) / "predictions" / f"{name}.npy")
 
     def steps(self, run_id: str) -> list[int]:
         return sorted(metric.step for metric in self.client.get_metric_history(run_id, "loss"))
@@ -102,15 +101,15 @@ def test_a_running_fold_is_refused_and_resumed_when_its_process_has_died(data, t
     (killed,) = [run for run in workspace.runs() if run.info.status == "RUNNING"]
     assert killed.info.run_id in line
 
-    third = workspace.start("cross_validate", **LONG)
+    third, undisturbed = (where.start("cross_validate", **LONG) for where in (workspace, reference))
     run_ids = finish(third).split(",")
     assert run_ids[0] == killed.info.run_id
     assert f"resuming run {killed.info.run_id}, which was stopped" in third.stderr
     assert "(dummy1d all folds on " in third.stderr
-    for run_id, undisturbed in zip(run_ids, reference.cross_validate(), strict=True):
+    for run_id, reference_id in zip(run_ids, finish(undisturbed).split(","), strict=True):
         assert workspace.steps(run_id) == list(range(120))
         for name in ("train", "test"):
-            np.testing.assert_array_equal(workspace.array(run_id, name), reference.array(undisturbed, name))
+            np.testing.assert_array_equal(workspace.array(run_id, name), reference.array(reference_id, name))
     assert sorted(run.info.status for run in workspace.runs()) == ["FAILED", "FINISHED", "FINISHED"]
     parents = {run.info.status: run.info.run_id for run in workspace.runs("cross_validate")}
     assert set(parents) == {"FINISHED", "KILLED"}
@@ -124,9 +123,18 @@ def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
     workspace = Workspace(tmp_path, data)
     outputs = [finish(process) for process in [workspace.start("cross_validate", **LONG) for _ in range(2)]]
     assert outputs[0] == outputs[1]
-    finished = [run.info.run_id for run in workspace.runs() if run.info.status == "FINISHED"]
-    assert sorted(finished) == sorted(outputs[0].split(","))
+    assert sorted(workspace.finished()) == sorted(outputs[0].split(","))
     assert len(workspace.runs()) == 2
+
+
+@pytest.mark.process
+def test_two_launches_of_one_fold_at_once_train_it_once(data, tmp_path) -> None:
+    workspace = Workspace(tmp_path, data)
+    launches = [workspace.start("train_fold", fold=0, **LONG) for _ in range(2)]
+    outputs = sorted((process.wait(timeout=240), *process.communicate()) for process in launches)
+    assert workspace.finished() == [outputs[0][1].strip()]
+    assert outputs[0][0] == 0
+    assert "is being trained by" in outputs[1][2] or "is FINISHED" in outputs[1][2]
 
 
 # --- which run trains a fold -----------------------------------------------------------------------
@@ -143,10 +151,6 @@ class Stop(Exception):
 
 def config(seed: int, max_epochs: int = 1) -> Config:
     return Config.resolve({**TINY, "max_epochs": max_epochs, "seed": seed})
-
-
-def run_ids() -> set[str]:
-    return {run.info.run_id for run in mlflow.search_runs(output_format="list")}
 
 
 @pytest.fixture
@@ -168,8 +172,10 @@ def stopped(source, monkeypatch) -> Callable[[int], str]:
 
 def test_a_stopped_fold_is_trained_anew_if_resume_is_false(source, stopped) -> None:
     before = stopped(11)
+    assert mlflow.get_run(before).data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0** is not finished")
     anew = train_fold(source, config(11, 4), 0, Launch(resume=False))
     assert anew != before
+    assert mlflow.get_run(anew).data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0**: `val_map3` ")
     assert mlflow.get_run(before).info.status == "FAILED"
     assert sorted(runs.history(anew, "loss")) == [0, 1, 2, 3]
 
@@ -187,13 +193,13 @@ def test_a_run_of_mlflow_says_in_which_run_the_fold_was_resumed(source, stopped,
 
 def test_a_finished_fold_is_trained_again_only_if_resume_is_false(source, capsys) -> None:
     finished = train_fold(source, config(12), 0)
-    before = run_ids()
+    n_runs = len(mlflow.search_runs())
     leftover = RunFolder.of(finished)
     leftover.create(Fold(address(), "0", "s", 0))
     assert train_fold(source, config(12), 0) == finished
     assert not leftover.folder.exists()
     assert f"run {finished} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
-    assert run_ids() == before
+    assert len(mlflow.search_runs()) == n_runs
     assert train_fold(source, config(12), 0, Launch(resume=False)) != finished
 
 
@@ -258,7 +264,6 @@ def test_a_claim_respects_a_running_fold_on_another_machine(far) -> None:
 def test_a_claim_marks_the_run_of_a_dead_process_as_killed(store, capsys) -> None:
     dead = create_run("dead", started="another time")
     claim("dead")
-    assert mlflow.get_run(dead).info.status == "KILLED"
     assert f"run {dead} " in capsys.readouterr().err
     assert [run.info.run_id for run in ownership.stopped_runs("dead", 0)] == [dead]
 
@@ -271,18 +276,15 @@ def test_a_sweep_marks_only_runs_of_dead_processes(store, far) -> None:
     mlflow.MlflowClient().set_terminated(unowned)
 
 
-def test_a_stopped_heartbeat_is_watched_before_its_process_counts_as_dead(far, capsys) -> None:
-    assert not ownership.is_alive(mlflow.get_run(far[0]))
-    assert "process 1 on far" in capsys.readouterr().err
-
-
-def test_a_heartbeat_that_moves_is_alive_even_by_a_late_clock(far) -> None:
+@pytest.mark.parametrize("moves", [False, True], ids=["stopped", "moves by a late clock"])
+def test_an_old_heartbeat_is_watched_before_its_process_counts_as_dead(moves, far, capsys) -> None:
     run_id, renew = far
-    run = mlflow.get_run(run_id)
-    timer = threading.Timer(0.1, renew, [500.0])
-    timer.start()
-    assert ownership.is_alive(run)
-    timer.join()
+    run, timer = mlflow.get_run(run_id), threading.Timer(0.1, renew, [500.0])
+    if moves:
+        timer.start()
+    assert ownership.is_alive(run) == moves
+    timer.cancel()
+    assert "process 1 on far" in capsys.readouterr().err
 
 
 def test_a_fresh_heartbeat_is_not_watched(far, monkeypatch) -> None:
@@ -300,19 +302,12 @@ def quick_beats(store, monkeypatch):
     ownership._describe_process.cache_clear()
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("check", [ownership.check_owner, ownership.confirm_owner], ids=["heartbeat", "before upload"])
 def test_a_process_stops_when_another_one_has_taken_its_run_over(check, quick_beats) -> None:
     lost = pytest.raises(RunError, match="taken over by another process")
     with lost as caught, runs.tracked("train_fold", "taken") as run_id:
         mlflow.MlflowClient().set_tag(run_id, "fsat.owner", "{}")
-        eventually(lambda: check(run_id))
+        wait_for(lambda: check(run_id))
     one_line(caught.value)
 
 
@@ -325,7 +320,7 @@ def test_a_run_that_is_slow_to_open_does_not_count_as_taken_over(quick_beats, mo
         return get_run(client, run_id)
 
     def slow(*tags) -> None:
-        eventually(lambda: len(beats) >= 2)
+        wait_for(lambda: len(beats) >= 2)
         set_tags(*tags)
 
     monkeypatch.setattr(mlflow.MlflowClient, "get_run", counted)
@@ -340,6 +335,6 @@ def test_a_run_that_was_marked_killed_too_early_is_running_again(quick_beats) ->
     with runs.tracked("train_fold", "alive") as run_id:
         before = client.get_run(run_id).data.tags["fsat.heartbeat"]
         client.set_terminated(run_id, "KILLED")
-        eventually(lambda: client.get_run(run_id).info.status == "RUNNING")
-        eventually(lambda: client.get_run(run_id).data.tags["fsat.heartbeat"] != before)
+        wait_for(lambda: client.get_run(run_id).info.status == "RUNNING")
+        wait_for(lambda: client.get_run(run_id).data.tags["fsat.heartbeat"] != before)
     assert client.get_run(run_id).info.status == "FINISHED"

@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import sqlite3
-import time
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import numpy as np
@@ -15,7 +16,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from fsat_process import FsatProcess
-from helpers import CLASSES, one_line, tone, write_csv, write_wav
+from helpers import CLASSES, one_line, tone, wait_for, write_csv, write_wav
+from stores import artifacts
 from taggers import TINY, register_tagger, write_tagger
 
 from fsat.cli import cli
@@ -23,6 +25,7 @@ from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError
 from fsat.options import CLIPS, TagSettings
 from fsat.tagging import Tagger, ledger
+from fsat.tagging.batches import GROUP_SIZE
 from fsat.tracking.registry import open_tagger
 
 pytestmark = pytest.mark.slow
@@ -58,8 +61,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def names_below(folder: Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return sorted(name for name in names if name.endswith((".wav", ".flac")))
+    return sorted(path.relative_to(folder).as_posix() for kind in ("wav", "flac") for path in folder.rglob(f"*.{kind}"))
 
 
 def test_every_file_has_a_row_with_the_scores_of_the_tagger(tagger, clips, tmp_path):
@@ -70,10 +72,9 @@ def test_every_file_has_a_row_with_the_scores_of_the_tagger(tagger, clips, tmp_p
     assert table["fname"].tolist() == names_below(clips)
     scores, errors = tagger.scores([clips / name for name in table["fname"]])
     for row, expected, error in zip(table.itertuples(), scores, errors, strict=True):
-        assert row.error == error
         if error:
             assert error.startswith(BAD[row.fname])
-            assert (row.label, row.scores) == ("", "")
+            assert (row.error, row.label, row.scores) == (error, "", "")
             continue
         best = np.argsort(-expected, kind="stable")
         assert row.label.split() == [CLASSES[j] for j in best]
@@ -88,8 +89,7 @@ def test_the_run_has_the_table_and_counts(tagger, clips, tmp_path):
     assert run.info.status == "FINISHED"
     assert (run.data.metrics["n_tagged"], run.data.metrics["n_failed"]) == (150, 3)
     assert (run.data.params["top_k"], run.data.params["min_score"]) == ("1", "0.5")
-    logged = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="tags.csv")
-    assert Path(logged).read_text() == (tmp_path / "tags.csv").read_text()
+    assert (artifacts(run.info.run_id) / "tags.csv").read_text() == (tmp_path / "tags.csv").read_text()
     table = read(tmp_path / "tags.csv")
     scores = [float(text) for text in table["scores"] if text]
     assert min(scores) >= 0.5
@@ -104,10 +104,9 @@ def test_json_lines_and_parquet_hold_the_same(tagger, clips, tmp_path):
     lines = pd.read_json(tmp_path / "tags.jsonl", lines=True, dtype={"fname": str})
     for other in (lines, pd.read_parquet(tmp_path / "tags.parquet")):
         assert list(other) == ["fname", "labels", "scores", "error"]
-        assert other["fname"].tolist() == table["fname"].tolist()
-        assert other["error"].tolist() == table["error"].tolist()
-        assert [" ".join(labels) for labels in other["labels"]] == table["label"].tolist()
-        assert [" ".join(f"{x:.6f}" for x in row) for row in other["scores"]] == table["scores"].tolist()
+        other["label"] = other.pop("labels").map(" ".join)
+        other["scores"] = other["scores"].map(lambda row: " ".join(f"{score:.6f}" for score in row))
+        pd.testing.assert_frame_equal(other[list(table)], table, check_dtype=False)
 
 
 def test_a_list_is_tagged_in_its_order(tagger, clips, tmp_path, monkeypatch, capsys):
@@ -127,8 +126,7 @@ def test_a_list_is_tagged_in_its_order(tagger, clips, tmp_path, monkeypatch, cap
 def test_processes_give_the_same_bits(tagger, clips, tmp_path):
     predict(str(clips), tmp_path / "one.parquet", "champion", workers="1")
     predict(str(clips), tmp_path / "two.parquet", "champion", workers="2")
-    one, two = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("one", "two"))
-    pd.testing.assert_frame_equal(two, one, check_exact=True)
+    pd.testing.assert_frame_equal(*map(pd.read_parquet, tmp_path.glob("*.parquet")), check_exact=True)
 
 
 def test_members_are_selected_by_number_or_name(tagger, clips, tmp_path):
@@ -157,15 +155,10 @@ def test_weights_of_the_selected_studies_sum_to_one(tmp_path):
     np.testing.assert_array_equal(row, plain.only("study1/0").scores([path])[0][0])
 
 
-@pytest.mark.parametrize(
-    ("model", "uri"),
-    [
-        ("champion", "models:/fsat@champion"), ("birds@best", "models:/birds@best"), ("3", "models:/fsat/3"),
-        ("models:/birds/2", "models:/birds/2"), ("runs:/abc/tagger", "runs:/abc/tagger"), ("./m", "./m"),
-    ],
-)  # fmt: skip
-def test_models_by_uri_or_alias(model, uri):
-    assert uri_of(model) == uri
+def test_models_by_uri_or_alias():
+    short = {"champion": "models:/fsat@champion", "birds@best": "models:/birds@best", "3": "models:/fsat/3"}
+    for model in (*short, "models:/birds/2", "runs:/abc/tagger", "./m"):
+        assert uri_of(model) == short.get(model, model)
 
 
 def test_the_error_of_a_long_clip_suggests_windows(tagger, tmp_path):
@@ -185,32 +178,24 @@ def many(tmp_path_factory) -> Path:
 
 
 def n_done(output: Path, mode: str = "mode=rw") -> int:
-    """Return how many files have a result in a ledger."""
     with sqlite3.connect(f"file:{output}{ledger.SUFFIX}?{mode}", uri=True) as db:
         return db.execute("SELECT COUNT(*) FROM files WHERE result IS NOT NULL").fetchone()[0]
 
 
-def wait_for_results(process: FsatProcess, output: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            if n_done(output, "immutable=1"):  # ignores the lock of the process
-                return
-        except sqlite3.Error:  # missing, or being written
-            pass
-        assert process.returncode is None, process.stderr
-        assert time.monotonic() < deadline, "nothing was tagged"
-        time.sleep(0.005)
+def has_results(process: FsatProcess, output: Path) -> bool:
+    assert process.returncode is None, process.stderr
+    with suppress(sqlite3.Error):  # missing, or being written
+        return n_done(output, "immutable=1") > GROUP_SIZE  # ignores locks, so a group may not be committed yet
+    return False
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_tagging_is_resumed(tagger, many, store, tmp_path, how, capsys, monkeypatch):
-    """No file twice, none missing, and the same bits as without interruption."""
+def test_an_interrupted_tagging_is_resumed(tagger, many, store, tmp_path, how, capsys):
     output = tmp_path / "tags.parquet"
     command = ["predict", "--input", many, "--output", output]
     process = FsatProcess(command, cwd=store, env={"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"})
-    wait_for_results(process, output)
+    wait_for(lambda: has_results(process, output), 120)
     process.send_signal(how)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
@@ -224,19 +209,12 @@ def test_an_interrupted_tagging_is_resumed(tagger, many, store, tmp_path, how, c
         predict(str(many), tmp_path / "whole.parquet", "champion")
         with pytest.raises(DataError, match="top_k=0, not top_k=1"):
             predict(str(many), output, "champion", TagSettings(top_k=1))
-    recorded = []
-    record = ledger.Ledger.record
-
-    def count(self: ledger.Ledger, results: list) -> None:
-        recorded.extend(number for number, _ in results)
-        record(self, results)
-
-    monkeypatch.setattr(ledger.Ledger, "record", count)
-    predict(str(many), output, "champion")
+    with mock.patch.object(ledger.Ledger, "record", autospec=True, side_effect=ledger.Ledger.record) as record:
+        predict(str(many), output, "champion")
     assert f"{done} of" in capsys.readouterr().err
+    recorded = [number for call in record.call_args_list for number, _ in call.args[1]]
     assert len(recorded) == len(set(recorded)) == len(list(many.iterdir())) - done
-    statuses = [run.info.status for run in mlflow.search_runs(
-        filter_string="tags.`fsat.stage` = 'predict'", output_format="list")]  # fmt: skip
+    statuses = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'predict'")["status"].tolist()
     assert statuses[:2] == ["FINISHED", "KILLED"] or how == signal.SIGKILL
     assert "RUNNING" not in statuses  # nor the one of the killed process
     assert not output.with_name(output.name + ledger.SUFFIX).exists()
@@ -297,10 +275,9 @@ def test_tags_over_time_and_label_tracks(tagger, tmp_path):
     """Tones one after the other get the tags that each gets by itself, equal neighbours merged."""
     pieces = [tone(frequency, 1, RATE) for frequency in (300, 300, 900, 2500, 2500, 2500, 700, 3500)]
     path = write_wav(tmp_path / "recordings" / "day one.wav", np.concatenate(pieces), RATE)
+    scores, _ = tagger.scores([write_wav(tmp_path / f"{i}.wav", piece, RATE) for i, piece in enumerate(pieces)])
     truth: list[tuple[float, float, str]] = []
-    for i, piece in enumerate(pieces):
-        (row,), _ = tagger.scores([write_wav(tmp_path / "piece.wav", piece, RATE)])
-        label = CLASSES[row.argmax()]
+    for i, label in enumerate(CLASSES[row.argmax()] for row in scores):
         start = truth.pop()[0] if truth and truth[-1][2] == label else i
         truth.append((start, i + 1, label))
     assert len(truth) > 2

@@ -51,30 +51,27 @@ def test_windows_are_pieces_of_the_decoded_recording(tmp_path: Path, small_block
     path = write_wav(tmp_path / "r.wav", noise(round(seconds * 44100)), 44100, "FLOAT")
     rates = [8000, 16000, 44100]
     whole = decode_at(path, rates)
-    found = list(windows(path, rates, window, hop))
-    *regular, last = found
-    assert [round(one.start / hop, 6) for one in regular] == list(range(len(regular)))
+    pieces = list(windows(path, rates, window, hop))
+    *regular, last = pieces
+    assert [round(piece.start / hop, 6) for piece in regular] == list(range(len(regular)))
     assert last.end == pytest.approx(seconds, abs=0.011)
-    assert all(one.end - one.start == pytest.approx(window) for one in found)
-    assert all(a.end >= b.start for a, b in pairwise(found))  # nothing is left out
-    for one in found:
-        for rate in rates:
-            first = round(one.start * rate)
-            expected = whole[rate][first : first + round(window * rate)]
-            assert abs(len(one.samples[rate]) - round(window * rate)) <= 1
-            np.testing.assert_array_equal(one.samples[rate][: len(expected)], expected[: len(one.samples[rate])])
+    assert all(piece.end - piece.start == pytest.approx(window) for piece in pieces)
+    assert all(a.end >= b.start for a, b in pairwise(pieces))  # nothing is left out
+    for piece in pieces:
+        for rate, samples in piece.samples.items():
+            first, length = round(piece.start * rate), round(window * rate)
+            expected = whole[rate][first : first + length]
+            assert abs(len(samples) - length) <= 1
+            np.testing.assert_array_equal(samples[: len(expected)], expected[: len(samples)])
 
 
-def test_a_recording_shorter_than_a_window_is_one(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "r.wav", tone(400, 0.3, RATE), RATE)
-    (one,) = windows(path, [RATE], 2, 1)
-    assert (one.start, one.end, len(one.samples[RATE])) == (0, pytest.approx(0.3), 2400)
-
-
-def test_one_sample_at_a_rate_that_cannot_hold_it(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "r.wav", np.ones(1), 44100)
-    (one,) = windows(path, [100], 2, 1)
-    assert len(one.samples[100]) >= 1
+@pytest.mark.parametrize(("samples", "rate", "n_samples"), [(tone(400, 0.3, RATE), RATE, 2400), (np.ones(1), 100, 1)])
+def test_a_recording_shorter_than_a_window_is_one(tmp_path: Path, samples, rate, n_samples) -> None:
+    """Even one sample at a rate that cannot hold it."""
+    path = write_wav(tmp_path / "r.wav", samples, 44100 if rate == 100 else rate)
+    (window,) = windows(path, [rate], 2, 1)
+    assert (window.start, len(window.samples[rate])) == (0, n_samples)
+    assert window.end == pytest.approx(n_samples / rate, abs=0.01)
 
 
 def test_too_long(tmp_path: Path) -> None:
@@ -98,29 +95,26 @@ def rows(*best: str) -> list[tuple[float, float, np.ndarray]]:
     made = []
     for i, text in enumerate(best):
         row = np.full(4, 0.01)
-        for place, letter in enumerate(text):
-            row["abcd".index(letter)] = 0.9 - 0.2 * place
+        for rank, letter in enumerate(text):
+            row["abcd".index(letter)] = 0.9 - 0.2 * rank
         made.append((float(i), float(i + 2), row))
     return made
 
 
 def test_consecutive_equal_tags_are_one_segment() -> None:
-    found = list(segments(rows("a", "a", "b", "a"), "abcd"))
-    assert [(s.start, s.end, s.label) for s in found] == [(0, 2.5, "a"), (2.5, 3.5, "b"), (3.5, 5, "a")]
-    assert all(s.score == pytest.approx(0.9) for s in found)
+    score = pytest.approx(0.9)
+    expected = [Segment(0, 2.5, "a", score), Segment(2.5, 3.5, "b", score), Segment(3.5, 5, "a", score)]
+    assert list(segments(rows("a", "a", "b", "a"), "abcd")) == expected
 
 
 def test_simultaneous_tags_are_separate_segments() -> None:
-    found = list(segments(rows("ab", "ba", "bc", "cd"), "abcd", top_k=2))
-    assert [(s.start, s.end, s.label) for s in found] == [
-        (0, 2.5, "a"), (0, 3.5, "b"), (2.5, 5, "c"), (3.5, 5, "d"),
-    ]  # fmt: skip
-    assert found[1].score == pytest.approx((0.7 + 0.9 + 0.9) / 3)
+    tags = list(segments(rows("ab", "ba", "bc", "cd"), "abcd", top_k=2))
+    assert [tag[:3] for tag in tags] == [(0, 2.5, "a"), (0, 3.5, "b"), (2.5, 5, "c"), (3.5, 5, "d")]
+    assert tags[1].score == pytest.approx((0.7 + 0.9 + 0.9) / 3)
 
 
 def test_a_score_below_the_minimum_ends_a_segment() -> None:
-    assert list(segments(rows("ab", "b"), "abcd", top_k=2, min_score=0.8)) == [
-        Segment(0, 1.5, "a", pytest.approx(0.9)), Segment(1.5, 3, "b", pytest.approx(0.9)),
-    ]  # fmt: skip
+    expected = [Segment(0, 1.5, "a", pytest.approx(0.9)), Segment(1.5, 3, "b", pytest.approx(0.9))]
+    assert list(segments(rows("ab", "b"), "abcd", top_k=2, min_score=0.8)) == expected
     assert list(segments(rows("a", "b"), "abcd", min_score=0.95)) == []
     assert list(segments([], "abcd")) == []

@@ -31,18 +31,18 @@ def test_champion_moves_only_as_promote_says(tagger):
     assert (first.version, first.promoted) == (1, True)
     worse = registered("worse", 0.7)
     assert not worse.promoted
-    assert "does not beat" in worse.news
-    assert "promote=never" in registered("worse", 0.9, "never").news
+    assert "does not beat" in worse.outcome
+    assert "promote=never" in registered("worse", 0.9, "never").outcome
     assert champion() == 1
     fewer = registered("fewer", 0.9, clips=12)
     assert not fewer.promoted
-    assert "fewer clips" in fewer.news
+    assert "fewer clips" in fewer.outcome
     assert registered("forced", 0.1, "always").promoted
     better = registered("better", 0.2)
-    assert "beats" in better.news
+    assert "beats" in better.outcome
     assert champion() == better.version
     other = registered("other", 0.1, dataset="another")
-    assert "another dataset" in other.news
+    assert "another dataset" in other.outcome
     assert champion() == other.version
 
 
@@ -55,5 +55,5 @@ def test_the_same_blend_is_registered_once(tagger):
     second = registered()
     assert second.version == first.version == 1
     assert second.promoted
-    assert "is this blend already, and stays champion" in registered().news
+    assert "is this blend already, and stays champion" in registered().outcome
     assert len(client.search_model_versions("name = 'once'")) == 1

@@ -17,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import hostile_requests as hostile
@@ -48,13 +48,11 @@ def block(text: str, kind: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A tagger's folder, with a model of each kind."""
     return write_tagger(tmp_path_factory.mktemp("taggers") / "tagger", ONE_OF_EACH, n_folds=1)
 
 
 @pytest.fixture(scope="module")
 def alone(folder) -> Tagger:
-    """The tagger in this process."""
     return Tagger(folder)
 
 
@@ -70,17 +68,12 @@ class Server:
         return self._log.read_text()
 
     def ask(self, case: Hostile) -> tuple[int, str]:
-        """Return the status and the text of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(case.method, case.path, case.body, case.headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
-        finally:
-            connection.close()
 
     def tags(self, body: bytes) -> list[dict]:
-        """Return the rows of the answer to a valid request."""
         status, text = self.ask(Hostile("valid", body))
         assert status == 200, text
         return json.loads(text)["predictions"]
@@ -95,7 +88,6 @@ class Server:
             return answer.status, answer.read().decode()
 
     def memory(self, name: str) -> int:
-        """Return VmRSS or VmHWM of the process, in kB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE).group(1))
 
@@ -144,7 +136,6 @@ def running(command: str, folder: Path, store: Path, tls: Path | None = None, **
 
 @pytest.fixture(scope="module")
 def registered(folder, store) -> Path:
-    """The store in which the tagger is champion."""
     register_tagger(folder)
     return store
 
@@ -226,12 +217,11 @@ def test_hostile_requests_are_refused_in_one_line_and_leave_nothing_behind(serve
 
 def test_headers_that_lie_take_no_memory(server) -> None:
     with server.bounded_memory():
-        endless = wav_file(hostile.SAMPLES, claim=2**32 - 1)  # as a recorder writes it into a pipe
-        channels = wav_file(bytes(400_000), channels=1000)
-        fast = wav_file(hostile.SAMPLES, rate=2_000_000_000)
-        short = silence(3600, total=8000)
-        slow = wav_file(bytes(58), rate=1)
-        for clip in (endless, channels, fast, short, slow):
+        for clip in (
+            wav_file(hostile.SAMPLES, claim=2**32 - 1),  # endless, as a recorder writes it into a pipe
+            wav_file(bytes(400_000), channels=1000), wav_file(hostile.SAMPLES, rate=2_000_000_000),
+            silence(3600, total=8000), wav_file(bytes(58), rate=1),
+        ):  # fmt: skip
             assert server.tags(request(clip))[0]["error"] == ""
         for _ in range(3):
             assert all(not row["error"] for row in server.tags(request(*[silence(30)] * 8)))

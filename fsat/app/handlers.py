@@ -2,26 +2,31 @@
 
 Conventions: `Tagger.scores` tags the sounds, as in `predict`, so labels and scores are the same. One lock guards the
 tagger and the drawing, which are not meant for several threads. It is released between the batches of a long list, so
-that other visitors do not wait for hundreds of files.
+that other visitors do not wait for hundreds of files. jinja2 escapes every text (file names, labels, errors). Scores
+are shown with three digits; ``<data>`` holds six, as the downloaded table does. Times are in seconds.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from jinja2 import Environment, PackageLoader
+
 from fsat import interrupts
-from fsat.app import views
 from fsat.data.audio import LONGEST, decode, read_header
+from fsat.errors import count, printable
 from fsat.metrics.ranking import top_k
 from fsat.metrics.segments import Segment, Window, segments
 from fsat.options import LONGEST_CLIP, check_options, option
-from fsat.tagging.tables import Tags
+from fsat.tagging.tables import Tags, csv_of
 
 if TYPE_CHECKING:
+    from fsat.app.pictures import Picture
     from fsat.tagging import Tagger
 
 BATCH_SIZE = 8
@@ -31,7 +36,7 @@ LONG_SOUND = 2.0
 """Sounds of at least this many crops get tags over time."""
 
 MAX_RATE = 32000
-"""Sampling rate of the pictures at most, in Hz."""
+"""Maximum sampling rate of the pictures, in Hz."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         check_options(self)
-
-    @property
-    def max_bytes(self) -> int:
-        """Size of a file, in bytes."""
-        return int(1e6 * self.max_mb)
 
 
 class Sound(NamedTuple):
@@ -64,32 +64,27 @@ class TagHandler:
     """
 
     def __init__(self, tagger: Tagger, limits: Limits, top_k: int) -> None:
-        self._tagger, self._limits, self.top_k = tagger, limits, top_k
+        self._tagger, self.limits, self.top_k, self.labels = tagger, limits, top_k, tagger.labels
         self._lock = threading.Lock()
         self.window = max(member.config.audio_duration for member in tagger.members)
-
-    @property
-    def labels(self) -> list[str]:
-        """Label order."""
-        return self._tagger.labels
 
     def answer(self, sounds: Sequence[Sound], progress: Callable[[int, int], object] = lambda done, total: None) -> str:
         """Return the page's answer: one sound with pictures, several as a table; report progress as (done, total)."""
         if not sounds:
-            return views.message("No sound yet: choose or record one.")
+            return render("answer.html", message="No sound yet: choose or record one.")
         tagged: list[Tags] = []
         for first in range(0, len(sounds), BATCH_SIZE):
             progress(first, len(sounds))
             tagged += self._tag(sounds[first : first + BATCH_SIZE])
         if len(sounds) > 1 or tagged[0].error:
-            return views.answer(tagged)
+            return render_tags(tagged)
         return self._with_pictures(sounds[0], tagged[0])
 
     def _tag(self, sounds: Sequence[Sound]) -> Iterator[Tags]:
         """Yield the labels and scores of each sound, or why there are none."""
         interrupts.check()
         with self._lock:
-            scores, errors = self._tagger.scores([sound.path for sound in sounds], self._limits.max_seconds)
+            scores, errors = self._tagger.scores([sound.path for sound in sounds], self.limits.max_seconds)
         for sound, row, best, error in zip(sounds, scores, top_k(scores, self.top_k), errors, strict=True):
             if not os.path.exists(sound.path):
                 error = "the page keeps sounds for an hour, and this one is gone; choose it again"
@@ -100,18 +95,44 @@ class TagHandler:
         from fsat.app.pictures import picture
 
         rate = min(read_header(sound.path).samplerate, MAX_RATE)
-        samples = decode(sound.path, rate, self._limits.max_seconds)
+        samples = decode(sound.path, rate, self.limits.max_seconds)
         seconds = len(samples) / rate
         spans = self._spans(sound.path) if seconds >= LONG_SOUND * self.window else None
         with self._lock:
             drawn = picture(samples, rate, spans)
-        return views.answer([tags], seconds, drawn, spans)
+        return render_tags([tags], seconds, drawn, spans)
 
     def _spans(self, path: str) -> list[Segment]:
         """Return the best label over time."""
         windows: list[Window] = []
         with self._lock:
-            for window in self._tagger.over_time(path, self.window, self.window / 2, self._limits.max_seconds):
+            for window in self._tagger.over_time(path, self.window, self.window / 2, self.limits.max_seconds):
                 interrupts.check()
                 windows.append(window)
         return list(segments(windows, self.labels))
+
+
+def render_tags(
+    sounds: Sequence[Tags], seconds: float = 0, picture: Picture | None = None, spans: Sequence[Segment] | None = None
+) -> str:
+    """Return the answer: a table of several sounds, or length, picture and tags over time (if it is long) of one."""
+    n_failed = sum(bool(sound.error) for sound in sounds)
+    summary = f"{count(len(sounds) - n_failed, 'sound')} tagged" + (f", {n_failed} could not be" if n_failed else "")
+    values = {"seconds": seconds, "picture": picture, "spans": spans, "csv": csv_of(sounds).encode()}
+    return render("answer.html", sounds=sounds, summary=summary, **values)
+
+
+def render(template: str, **values: object) -> str:
+    """Return the HTML of a file in ``templates``."""
+    return _environment.get_template(template).render(values)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as ``0.5 s``, ``9.3 s`` or ``1:05.0``."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}" if minutes else f"{tenths / 10:.1f} s"
+
+
+_environment = Environment(loader=PackageLoader("fsat.app"), autoescape=True, trim_blocks=True)
+_environment.filters |= {"printable": printable, "clock": clock, "zip": zip}
+_environment.filters["base64"] = lambda data: base64.b64encode(data).decode()

@@ -19,8 +19,8 @@ OPEN = re.compile(
 """Paths that the page's script requests."""
 
 PROGRESS = "/gradio_api/upload_progress"
-"""Gradio's script requests the progress of every upload, even of one that it has refused itself because of its size.
-The answer 404 becomes 200, so that the browser's console shows no error."""
+"""Requested for every upload, even for one that Gradio's script refused itself as too large: a 404 becomes 200, so that
+the browser's console shows no error."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -35,11 +35,9 @@ HEADERS = {
 
 
 class Gate:
-    """Middleware that answers 404 to paths outside of `OPEN`, and adds `HEADERS`.
+    """Middleware that answers 404 to paths outside of `OPEN` and of the folder of uploaded files, and adds `HEADERS`.
 
-    Args:
-        app: the ASGI application.
-        folder: of the uploaded files, which Gradio serves to clients that know the hash of one.
+    Gradio serves an uploaded file to clients that know its hash.
     """
 
     def __init__(self, app: ASGIApp, folder: str) -> None:

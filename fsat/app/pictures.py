@@ -7,15 +7,15 @@ the colours of Okabe and Ito (2008), distinguishable with any colour vision.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from fsat.app.views import Picture
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
 from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
@@ -27,6 +27,13 @@ MAX_COLUMNS = 1000
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 TICKS_KHZ = (0.1, 0.5, 1, 2, 4, 8, 16)
+
+
+class Picture(NamedTuple):
+    """A picture as PNG, for a wide window and for a phone; the browser shows the one that fits."""
+
+    wide: bytes
+    narrow: bytes
 
 
 class _Shape(NamedTuple):
@@ -44,7 +51,9 @@ WIDE, NARROW = _Shape(8.4, 3.9, 4.8, 110), _Shape(3.7, 3.7, 4.8, 180)
 def picture(samples: np.ndarray, sampling_rate: int, spans: Sequence[Segment] | None) -> Picture:
     """Draw float32 (n_samples,) in about [-1, 1] at a rate in Hz, with tags over time unless `spans` is None."""
     hop = max(1, round(LOGMEL_HOP * sampling_rate))
-    levels = _reduced(logmel(samples, sampling_rate, N_MELS, hop))
+    levels = logmel(samples, sampling_rate, N_MELS, hop)
+    if len(levels) > MAX_COLUMNS:
+        levels = np.maximum.reduceat(levels, _edges(len(levels))[:-1], axis=0)
     levels = levels - (float(levels.max()) or -FLOOR_DB)  # silence is at the floor
     return Picture(*(_draw(samples, sampling_rate, levels, spans, shape) for shape in (WIDE, NARROW)))
 
@@ -76,7 +85,7 @@ def _draw(
 
 def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
     """Draw the lowest and the highest sample of each column."""
-    edges = np.linspace(0, len(samples), min(MAX_COLUMNS, len(samples)) + 1).astype(int)
+    edges = _edges(len(samples))
     low, high = np.minimum.reduceat(samples, edges[:-1]), np.maximum.reduceat(samples, edges[:-1])
     times = (edges[:-1] + edges[1:]) / 2 / len(samples) * seconds
     axes.fill_between(times, low, high, color=BLUE, linewidth=0.6, edgecolor=BLUE)
@@ -86,10 +95,8 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
 
 
 def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, seconds: float) -> AxesImage:
-    image = axes.imshow(
-        levels.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=FLOOR_DB, vmax=0,
-        extent=(0, seconds, -0.5, N_MELS - 0.5),
-    )  # fmt: skip
+    options: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "vmin": FLOOR_DB, "vmax": 0}
+    image = axes.imshow(levels.T, "magma", origin="lower", extent=(0, seconds, -0.5, N_MELS - 0.5), **options)
     centres = band_centres(sampling_rate, N_MELS)
     ticks = [khz for khz in TICKS_KHZ if centres[0] < 1000 * khz < centres[-1]]
     axes.set_yticks(np.interp([1000 * khz for khz in ticks], centres, np.arange(N_MELS)), [f"{khz:g}" for khz in ticks])
@@ -100,9 +107,9 @@ def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, second
 
 def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
     """Draw a bar with a colour for each label; the labels that last shortest share grey."""
-    durations: dict[str, float] = {}
+    durations: defaultdict[str, float] = defaultdict(float)
     for span in spans:
-        durations[span.label] = durations.get(span.label, 0.0) + span.end - span.start
+        durations[span.label] += span.end - span.start
     labels = sorted(durations, key=lambda label: -durations[label])
     colours = dict(zip(labels, COLOURS, strict=False))
     for span in spans:
@@ -116,9 +123,6 @@ def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
 
 
-def _reduced(frames: np.ndarray) -> np.ndarray:
-    """Return a spectrogram (n, bands) with at most `MAX_COLUMNS` frames."""
-    if len(frames) <= MAX_COLUMNS:
-        return frames
-    edges = np.linspace(0, len(frames), MAX_COLUMNS + 1).astype(int)
-    return np.maximum.reduceat(frames, edges[:-1], axis=0)
+def _edges(n_samples: int) -> np.ndarray:
+    """Return the first sample of each column, and the end of the last one."""
+    return np.linspace(0, n_samples, min(MAX_COLUMNS, n_samples) + 1).astype(int)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fsat.app.handlers import Limits, TagHandler
 from fsat.app.middleware import Gate
@@ -16,9 +16,6 @@ from fsat.errors import FsatError
 from fsat.interrupts import Interrupted
 from fsat.progress import say
 
-if TYPE_CHECKING:
-    import gradio
-
 CLOSE_SECONDS = 5
 """Time to finish requests after a signal."""
 
@@ -26,15 +23,10 @@ CLOSE_SECONDS = 5
 def serve(
     model: str, host: str, port: int, limits: Limits, top_k: int, ready: Callable[[str], object] = lambda address: None
 ) -> None:
-    """Serve the page until a signal comes.
+    """Serve the page until a signal comes; raise `FsatError`.
 
-    The model is given as for `fsat.commands.predict.predict`, and an alias is resolved once. Port 0 selects a free one.
-    `ready` is called with the page's address when it answers.
-
-    Raises:
-        ConfigError: Gradio is not installed.
-        FsatError: the port is taken, or the host is not this machine's.
-        RunError: the model does not exist.
+    The model is given as for `fsat.commands.predict.predict`. Port 0 selects a free one. `ready` is called with the
+    page's address when it answers.
     """
     folder = os.path.realpath(tempfile.mkdtemp(prefix="fsat-app-"))
     os.environ["GRADIO_TEMP_DIR"] = folder
@@ -45,8 +37,10 @@ def serve(
             from fsat.tracking.registry import open_tagger, pinned
 
             model = pinned(uri_of(model))
-            page = build(TagHandler(open_tagger(model), limits, top_k), limits, model)
-            _run(page, limits, folder, listener, lambda: ready(_address(host, listener.getsockname()[1])))
+            page = build(TagHandler(open_tagger(model), limits, top_k), model)
+            app, close_streams = mount(page, limits.max_mb)
+            address = _address(host, listener.getsockname()[1])
+            _run(Gate(app, folder), listener, lambda: ready(address), close_streams)
     except Interrupted as stop:
         say(f"app: {stop}")
     finally:
@@ -73,12 +67,8 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _run(
-    page: gradio.Blocks, limits: Limits, folder: str, listener: socket.socket, ready: Callable[[], object]
-) -> None:
+def _run(app: Gate, listener: socket.socket, ready: Callable[[], object], close_streams: Callable[[], None]) -> None:
     import uvicorn
-
-    app, close_streams = mount(page, limits)
 
     class Server(uvicorn.Server):
         async def startup(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +80,7 @@ def _run(
             close_streams()  # every open page has one, which uvicorn would wait for
             await super().shutdown(*args, **kwargs)
 
-    config = uvicorn.Config(Gate(app, folder), log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS)
     Server(config).run(sockets=[listener])
 
 

@@ -132,12 +132,12 @@ def _score_studies(
     """Return rows of the table of scores, predictions by study, and bool (n_train,): all studies predict the clip."""
     rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
     for members in studies.values():
-        oof = OutOfFold([member.train for member in members], [member.held_out for member in members])
+        oof = OutOfFold([member.train for member in members], [member.facts.held_out for member in members])
         ranks, covered = _ranks(oof, targets)
         parts.append(oof)
         everywhere &= covered
         for member in members:  # the rows of its own fold are those of the study
-            rows.append(_row("member", [member], _scores(ranks, verified, member.held_out)))
+            rows.append(_row("member", [member], _scores(ranks, verified, member.facts.held_out)))
         rows.append(_row("study", members, _scores(ranks, verified, covered)))
     return rows, parts, everywhere
 

@@ -21,7 +21,7 @@ from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tagging.inputs import has_clips
+from fsat.tagging.inputs import walk
 from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
@@ -75,7 +75,7 @@ def main(
 def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
     """Return the folder of test clips, or of training clips where there are none, and whether it is the latter."""
     folders = [data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir()]
-    folder = next(filter(has_clips, folders), folders[-1])
+    folder = next((folder for folder in folders if any(walk(folder))), folders[-1])
     return folder, folder.name in TRAIN_FOLDERS
 
 

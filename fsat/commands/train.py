@@ -175,7 +175,7 @@ def _wait_for(study: str, folds: list[int]) -> None:
 
 def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
     """Train folds one after the other, in processes, or on a cluster; return run ids, without folds that were taken."""
-    config, parent = dataset.config, runs.as_parent()
+    config, parent = dataset.config, runs.Parent(runs.active_run_id(), runs.experiment_id())
     absolute = replace(source, data_dir=source.data_dir.absolute())
     train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study)
     if launch.cluster.kind == "ray":

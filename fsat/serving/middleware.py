@@ -29,11 +29,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 PATH = "/invocations"
 JSON = (b"content-type", b"application/json")
 
-HELD = 8
-"""Bytes of all bodies that are held at the same time, in multiples of the size limit."""
-
-DISCARDED, DISCARD_SECONDS = 8, 30
-"""How much of a refused request is still received, in multiples of the size limit, and for how long."""
+HELD, DISCARDED, DISCARD_SECONDS = 8, 8, 30
+"""Bytes of all bodies that are held at the same time, and how much of a refused request is still received, in multiples
+of the size limit; and for how long."""
 
 
 class Guard:
@@ -78,7 +76,9 @@ class Guard:
 
     async def _warm_up(self, lifespan: Message) -> None:
         """Send the first request before a client can: MLflow, FastAPI and pandas take longer for it."""
-        body = _first_request(self.limits)
+        limits = self.limits
+        seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * RATE))  # base64 has 2.7 bytes per sample
+        body = json.dumps({"dataframe_records": [{"audio": base64.b64encode(sine(seconds)).decode()}]}).encode()
         headers = [JSON, (b"content-length", str(len(body)).encode())]
         scope = {
             **lifespan, "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": PATH,
@@ -128,14 +128,13 @@ class _Body:
         self.size, self.held, self._more = 0, 0, True
 
     async def read(self, hold: Callable[[_Body, int], None]) -> bytes:
-        """Return the whole body, calling `hold` for each part before it is kept."""
+        """Return the whole body; `hold` counts each part."""
         parts = []
         while self._more:
-            part = await self._next()
+            parts.append(await self._next())
             if self.size > self._max_bytes:
                 raise too_large(self._max_bytes)
-            hold(self, len(part))
-            parts.append(part)
+            hold(self, len(parts[-1]))
         return b"".join(parts)
 
     async def discard(self) -> None:
@@ -155,10 +154,7 @@ class _Body:
 
 
 class _ErrorSender:
-    """Sends the application's answer, but an error as one line; the original error goes to the server's log.
-
-    Once the request is cancelled, errors are not logged.
-    """
+    """Sends the answer, but an error as one line, with the original in the server's log unless it is cancelled."""
 
     def __init__(self, send: Send, is_cancelled: threading.Event) -> None:
         self._send, self._is_cancelled, self._status, self._text = send, is_cancelled, 0, b""
@@ -185,12 +181,6 @@ class _ErrorSender:
             await _answer(self._send, self._status, "BAD_REQUEST", "MLflow refuses it: see the server's log")
 
 
-def _first_request(limits: Limits) -> bytes:
-    """Return a request with a clip of 5 s, or as long as the limits allow."""
-    seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * RATE))  # base64 has 2.7 bytes per sample
-    return json.dumps({"dataframe_records": [{"audio": base64.b64encode(sine(seconds)).decode()}]}).encode()
-
-
 def _receive(body: bytes, disconnected: asyncio.Event) -> Receive:
     """Return an ASGI `receive` that gives a whole body, then waits for the client to disconnect."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -206,8 +196,7 @@ def _receive(body: bytes, disconnected: asyncio.Event) -> Receive:
 
 async def _answer(send: Send, status: int, code: str, message: str) -> None:
     body = json.dumps({"error_code": code, "message": message}, ensure_ascii=False).encode()
-    headers = [JSON, (b"content-length", str(len(body)).encode())]
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
+    retry = [(b"retry-after", b"1")] if status == 503 else []
+    headers = [JSON, (b"content-length", str(len(body)).encode()), *retry]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -24,11 +24,9 @@ EXPECTED = 'expected {"dataframe_records": [{"audio": "BASE64"}, ...]}, and opti
 RECORD = 'expected {"audio": "BASE64"}'
 SPLIT = 'expected {"columns": ["audio"], "data": [["BASE64"], ...]}'
 
-VARIABLES = {
-    "max_mb": "FSAT_SERVE_MAX_MB",
-    "max_seconds": "FSAT_SERVE_MAX_SECONDS",
-    "max_clips": "FSAT_SERVE_MAX_CLIPS",
-}
+TOO_LARGE, UNSUPPORTED = (413, "REQUEST_TOO_LARGE"), (415, "UNSUPPORTED_MEDIA_TYPE")
+
+VARIABLES = {name: f"FSAT_SERVE_{name.upper()}" for name in ("max_mb", "max_seconds", "max_clips")}
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,15 @@ def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
     kind, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
     if kind != "application/json":
         got = f"Content-Type {quoted(kind)}" if kind else "no Content-Type"
-        raise _unsupported(f"{got}: expected Content-Type: application/json")
+        raise RequestError(f"{got}: expected Content-Type: application/json", *UNSUPPORTED)
     for parameter in filter(None, parameters):
         name, _, value = parameter.partition("=")
         if name.strip() != "charset" or value.strip(' "') not in ("utf-8", "utf8"):
-            raise _unsupported(f"Content-Type with {quoted(parameter)}: expected JSON in UTF-8")
+            raise RequestError(f"Content-Type with {quoted(parameter)}: expected JSON in UTF-8", *UNSUPPORTED)
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise _unsupported(f"Content-Encoding {quoted(encoding)}: expected a body that is not compressed")
+        message = f"Content-Encoding {quoted(encoding)}: expected a body that is not compressed"
+        raise RequestError(message, *UNSUPPORTED)
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length[:20]) > max_bytes:
         raise too_large(max_bytes)
@@ -111,20 +110,12 @@ def check_body(body: bytes, max_clips: int) -> None:
 def too_large(max_bytes: int) -> RequestError:
     """Return the error of a body that is larger than allowed."""
     limit = f"{max_bytes / 1e6:g} MB (FSAT_SERVE_MAX_MB)"
-    return _too_much(f"the request is larger than {limit}: send fewer clips at once, or FLAC")
+    return RequestError(f"the request is larger than {limit}: send fewer clips at once, or FLAC", *TOO_LARGE)
 
 
 def _too_many(max_clips: int) -> RequestError:
     limit = f"{count(max_clips, 'clip')} in the request (FSAT_SERVE_MAX_CLIPS)"
-    return _too_much(f"more than {limit}: send fewer at once")
-
-
-def _too_much(message: str) -> RequestError:
-    return RequestError(message, 413, "REQUEST_TOO_LARGE")
-
-
-def _unsupported(message: str) -> RequestError:
-    return RequestError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
+    return RequestError(f"more than {limit}: send fewer at once", *TOO_LARGE)
 
 
 def _require(condition: bool, message: str) -> None:

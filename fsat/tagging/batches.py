@@ -24,14 +24,11 @@ from fsat.parallel.processes import cores
 from fsat.tagging.ledger import File
 from fsat.tagging.tagger import Decoded, Tagger
 
-GROUP_SIZE = 64
-"""Files in a group."""
+GROUP_SIZE, DECODED_AHEAD = 64, 8
+"""Files in a group; clips per core that are decoded ahead."""
 
 MAX_SAMPLES = 1 << 25
 """Decoded samples after which a part of a group is tagged: half an hour at 16 kHz."""
-
-DECODED_AHEAD = 8
-"""Clips per core that are decoded ahead."""
 
 Result = list[Any]
 """The result for a file, as the ledger stores it: ``[error, tags]``. Tags are ``[label, score]`` of a clip, best first,
@@ -39,11 +36,7 @@ or ``[start, end, label, score]`` of a recording."""
 
 
 def tag_groups(
-    tagger: Tagger,
-    root: Path,
-    settings: TagSettings,
-    note: Callable[[str], None],
-    groups: Iterable[list[File]],
+    tagger: Tagger, root: Path, settings: TagSettings, note: Callable[[str], None], groups: Iterable[list[File]]
 ) -> Generator[list[tuple[int, Result]]]:
     """Tag groups of files, whose names are relative to `root`; yield the number and the result of each file by group.
 

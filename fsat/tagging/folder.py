@@ -37,12 +37,9 @@ class MemberFiles:
 
 
 def write(
-    folder: Path,
-    members: Sequence[MemberFiles],
-    labels: Sequence[str],
-    blend: str = "geometric",
+    folder: Path, members: Sequence[MemberFiles], labels: Sequence[str], blend: str = "geometric",
     study_weights: Mapping[str, float] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write a tagger to an empty folder, without the members of studies with weight 0.
 
     `blend` is one of `fsat.presets.BLENDS`; ``weighted`` needs the weight of each study.
@@ -50,14 +47,11 @@ def write(
     weights = dict(study_weights or {})
     entries = []
     for member in members:
-        if weights.get(member.study) == 0:
-            continue
-        path = folder / f"{member.study}-fold{member.fold}.weights.h5"
-        shutil.copyfile(member.weights, path)
-        entries.append({
-            "study": member.study, "fold": member.fold, "weights": path.name, "sha256": sha256_of(path),
-            "config": member.config.to_dict(),
-        })  # fmt: skip
+        if weights.get(member.study) != 0:
+            path = folder / f"{member.study}-fold{member.fold}.weights.h5"
+            shutil.copyfile(member.weights, path)
+            file = {"weights": path.name, "sha256": sha256_of(path), "config": member.config.to_dict()}
+            entries.append({"study": member.study, "fold": member.fold, **file})
     facts = {"recipe": RECIPE, "labels": list(labels), "blend": blend, "study_weights": weights, "members": entries}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -75,10 +69,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
     if not valid:
-        raise RunError(
-            f"{path}: expected labels, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}; "
-            "register the tagger anew"
-        )
+        expected = f"labels, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
+        raise RunError(f"{path}: expected {expected}; register the tagger anew")
     return facts
 
 

@@ -20,16 +20,10 @@ from typing import Any, BinaryIO, NamedTuple
 from fsat.data.audio import SUFFIXES
 from fsat.errors import DataError, count, printable
 
-LISTS = (".csv", ".txt")
-"""Suffixes of lists: CSV with a column ``fname``, or one name per line."""
+LISTS, STDIN = (".csv", ".txt"), "-"
+"""Suffixes of lists (CSV with a column ``fname``, or one name per line), and the name of one on standard input."""
 
-STDIN = "-"
-"""The input that means a list on standard input."""
-
-EXPECTED = (
-    f"expected a file, a folder or glob of files ending in {' '.join(SUFFIXES)}, a {' or '.join(LISTS)} list, or -"
-)
-"""The kinds of input, for errors."""
+EXPECTED = f"expected a file, a folder or glob of files ending in {' '.join(SUFFIXES)}, a .csv or .txt list, or -"
 
 CHUNK_BYTES = 1 << 16
 
@@ -45,15 +39,12 @@ class Input(NamedTuple):
 def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     """Return the files that an input names.
 
-    Args:
-        text: a file; a folder, searched with its subfolders and links for `SUFFIXES`; a glob; a file with a suffix
-            of `LISTS`, whose names are relative to its folder, or, for the table of a dataset, to the folder of its
-            clips; or `STDIN`.
-        stdin: read instead of standard input.
+    It is a file; a folder, searched with its subfolders and links for `SUFFIXES`; a glob; a file with a suffix of
+    `LISTS`, whose names are relative to its folder, or, for the table of a dataset, to the folder of its clips; or
+    `STDIN`, for which `stdin` may be given.
 
     Raises:
-        DataError: no such file or folder exists, or the list cannot be read. A list may also fail while it is
-            iterated over.
+        DataError: no such file or folder exists, or a list cannot be read; also while it is iterated over.
     """
     if text == STDIN:
         return Input(Path.cwd(), _read_list(stdin or sys.stdin.buffer, "standard input"), ordered=True)
@@ -72,11 +63,6 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
 
 
-def has_clips(folder: Path) -> bool:
-    """Return whether a folder has a file to tag in it or below it."""
-    return next(walk(folder), None) is not None
-
-
 def walk(root: Path) -> Iterator[str]:
     """Yield the names of the files in and below a folder that end in `SUFFIXES`, relative to it.
 
@@ -86,13 +72,12 @@ def walk(root: Path) -> Iterator[str]:
     pending = [""]
     while pending:
         folder = pending.pop()
-        path = os.path.join(root, folder)
+        path, subfolders = os.path.join(root, folder), []
         try:
             status = os.stat(path)
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            subfolders = []
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = os.path.join(folder, entry.name)
@@ -113,12 +98,9 @@ def _folder_of(names: list[str], list_folder: Path) -> Path:
     return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
 
 
-def _files_of(match: str) -> Iterator[str]:
-    """Yield a match of a glob, or the files of a folder that matches."""
-    if os.path.isdir(match):
-        yield from (os.path.join(match, name) for name in walk(Path(match)))
-    else:
-        yield match
+def _files_of(match: str) -> Iterable[str]:
+    """Return a match of a glob, or the files of a folder that matches."""
+    return (os.path.join(match, name) for name in walk(Path(match))) if os.path.isdir(match) else [match]
 
 
 def _read_list_file(path: Path) -> Iterator[str]:
@@ -159,24 +141,19 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             if len(cells) == len(header):
                 yield cells[column]
             elif cells:
-                raise DataError(
-                    f"input: {source}: line {reader.line_num}: {count(len(cells), 'cell')} in a table of "
-                    f"{count(len(header), 'column')}; fix that line"
-                )
+                sizes = f"{count(len(cells), 'cell')} in a table of {count(len(header), 'column')}"
+                raise DataError(f"input: {source}: line {reader.line_num}: {sizes}; fix that line")
     except csv.Error as error:
         raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
 
 
 def _split_at_nuls(file: BinaryIO, start: bytes) -> Iterator[bytes]:
-    rest = start
-    while True:
-        *names, rest = rest.split(b"\0")
+    chunk, rest = start, b""
+    while chunk:
+        *names, rest = (rest + chunk).split(b"\0")
         yield from names
         chunk = file.read(CHUNK_BYTES)
-        if not chunk:
-            yield rest
-            return
-        rest += chunk
+    yield rest
 
 
 class _Rejoined(io.RawIOBase):

@@ -17,11 +17,8 @@ from typing import Any, NamedTuple
 
 from fsat.errors import DataError, FsatError, printable
 
-SUFFIX = ".unfinished"
-"""Added to the output's name."""
-
-LAYOUT = 2
-"""Raised when older ledgers cannot be resumed."""
+SUFFIX, LAYOUT = ".unfinished", 2
+"""Added to the output's name; a number to raise when older ledgers cannot be resumed."""
 
 TABLES = {"facts": "(facts TEXT)", "files": "(number INTEGER PRIMARY KEY, name BLOB UNIQUE, result TEXT)"}
 
@@ -58,7 +55,7 @@ class Ledger:
     @property
     def n_done(self) -> int:
         """Number of files that have a result."""
-        return self._value("SELECT COUNT(*) FROM files WHERE result IS NOT NULL")
+        return self._value("SELECT COUNT(result) FROM files")
 
     def groups(self, size: int) -> Iterator[list[File]]:
         """Yield the files without a result, in groups that end at numbers divisible by `size`."""
@@ -77,10 +74,9 @@ class Ledger:
             self._db.executemany("UPDATE files SET result = ? WHERE number = ?", rows)
 
     def results(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the result of each file that has one, in order."""
-        query = "SELECT name, result FROM files WHERE result IS NOT NULL ORDER BY number"
-        for name, result in self._db.execute(query):
-            yield os.fsdecode(name), json.loads(result)
+        """Return the name and the result of each file that has one, in order."""
+        rows = self._db.execute("SELECT name, result FROM files WHERE result IS NOT NULL ORDER BY number")
+        return ((os.fsdecode(name), json.loads(result)) for name, result in rows)
 
     def _value(self, query: str) -> int:
         return self._db.execute(query).fetchone()[0]
@@ -107,10 +103,8 @@ def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Itera
             finally:
                 empty = not ledger.n_files
     except sqlite3.Error as error:
-        raise FsatError(
-            f"{path}: {error}; free disk space or fix the file and give the command again to resume, or start anew "
-            "with resume=false"
-        ) from error
+        advice = "free disk space or fix the file and give the command again to resume, or start anew with resume=false"
+        raise FsatError(f"{path}: {error}; {advice}") from error
     finally:
         if empty:
             _remove(path)
@@ -158,10 +152,9 @@ def _check_facts(db: sqlite3.Connection, path: Path, facts: dict[str, Any], outp
     stored = json.loads(row[0])
     for name, value in facts.items():
         if stored.get(name) != value:
-            raise DataError(
-                f"{path}: holds results for {name}={printable(stored.get(name))}, not {name}={printable(value)}; "
-                f"give that again, choose another output than {output}, or start anew with resume=false"
-            )
+            others = f"{name}={printable(stored.get(name))}, not {name}={printable(value)}"
+            advice = f"give that again, choose another output than {output}, or start anew with resume=false"
+            raise DataError(f"{path}: holds results for {others}; {advice}")
 
 
 def _remove(path: Path) -> None:

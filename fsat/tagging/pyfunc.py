@@ -28,7 +28,6 @@ MAX_TOP_K = 2**31 - 1
 """MLflow's integers have 32 bits. A `top_k` above the number of labels returns all labels."""
 
 RATE = 44100
-"""Sampling rate of `sine`, in Hz."""
 
 cancelled: ContextVar[threading.Event | None] = ContextVar("fsat_cancelled", default=None)
 """Set once the request of this context needs no answer; None outside of a server."""
@@ -49,11 +48,9 @@ class PyfuncTagger:
         return self.tagger
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Tag clips.
+        """Tag clips, the bytes of an audio file in each row of the column ``audio``; paths are not opened.
 
-        Args:
-            model_input: has a column ``audio`` with the bytes of an audio file in each row. A path is not opened.
-            params: ``top_k``, labels of a clip, 3 by default; ``min_score``, the lowest score of a label, 0 by default.
+        `params` are ``top_k``, labels of a clip, 3 by default, and ``min_score``, the lowest score of a label.
 
         Returns:
             per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
@@ -66,9 +63,7 @@ class PyfuncTagger:
         import pandas as pd
 
         n_labels, min_score = tag_params(params)
-        labels = self.tagger.labels
-        sources = model_input["audio"].tolist()
-        rows = []
+        labels, sources, rows = self.tagger.labels, model_input["audio"].tolist(), []
         for group in groups(sources, self.max_seconds):
             event = cancelled.get()
             if event is not None and event.is_set():
@@ -85,9 +80,8 @@ class PyfuncTagger:
         errors = [f"audio is {type(source).__name__}: expected the bytes of an audio file" for source in sources]
         usable = [i for i, source in enumerate(sources) if isinstance(source, bytes | bytearray | memoryview)]
         scores[usable], usable_errors = self.tagger.scores([sources[i] for i in usable], self.max_seconds)
-        for i, error in zip(usable, usable_errors, strict=True):
-            errors[i] = error
-        return scores, errors
+        by_row = dict(zip(usable, usable_errors, strict=True))
+        return scores, [by_row.get(i, error) for i, error in enumerate(errors)]
 
     def warm_up(self) -> None:
         """Import and compile what the first clips would otherwise wait for."""
@@ -102,13 +96,11 @@ class PyfuncTagger:
 
 def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
     """Return `top_k` and `min_score` of parameters; raise `ConfigError` if one is unknown or out of bounds."""
-    if params is None:
-        params = {}
+    params = {} if params is None else params
     if not isinstance(params, Mapping):
         raise ConfigError(f'params is {json_type(params)}: expected an object, such as {{"top_k": {TOP_K}}}')
-    for name in params:
-        if name not in ("top_k", "min_score"):
-            raise ConfigError(f"unknown parameter {quoted(str(name))}: expected top_k or min_score")
+    if unknown := [name for name in params if name not in ("top_k", "min_score")]:
+        raise ConfigError(f"unknown parameter {quoted(str(unknown[0]))}: expected top_k or min_score")
     n_labels, min_score = params.get("top_k", TOP_K), params.get("min_score", 0.0)
     if not _is_number(n_labels, numbers.Integral, 1, MAX_TOP_K):
         raise ConfigError(f"top_k={_shown(n_labels)}: expected a whole number from 1 to {MAX_TOP_K}")
@@ -148,13 +140,13 @@ def _seconds(source: Any) -> float:
         return 0.0
 
 
-def sine(seconds: float) -> bytes:
-    """Return a 440 Hz sine as a WAV file of 16 bits at `RATE`."""
+def sine(seconds: float, rate: int = RATE) -> bytes:
+    """Return a 440 Hz sine as a WAV file of 16 bits at a sampling rate in Hz."""
     import soundfile as sf
 
     buffer = io.BytesIO()
-    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)
-    sf.write(buffer, samples, RATE, format="WAV", subtype="PCM_16")
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+    sf.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 

@@ -29,18 +29,14 @@ class Window(NamedTuple):
 def windows(
     source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
 ) -> Generator[Window]:
-    """Yield the windows of a recording, each at several rates.
+    """Yield the windows of a recording, each at several rates, in Hz.
 
     Args:
         source: a path, or the bytes of an audio file.
-        rates: in Hz.
-        window: length of a window, in seconds.
-        hop: from one window's start to the next's, in seconds; more than 0, at most `window`.
-        max_seconds: length of the longest recording.
+        window, hop: length and distance of windows, in seconds, 0 < hop <= window.
 
     Raises:
         AudioError: the recording cannot be used, or not beyond the windows so far.
-        ValueError: `hop` or `window` is out of range.
     """
     if not 0 < hop <= window < math.inf:
         raise ValueError(f"window={window}, hop={hop}: expected 0 < hop <= window")
@@ -85,7 +81,5 @@ class _Buffer:
         return samples.copy() if len(samples) else np.zeros(1, np.float32)
 
     def drop_before(self, seconds: float) -> None:
-        n_samples = min(round(seconds * self.rate) - self._first, len(self._samples))
-        if n_samples > 0:
-            self._samples = self._samples[n_samples:]
-            self._first += n_samples
+        n_samples = max(0, min(round(seconds * self.rate) - self._first, len(self._samples)))
+        self._samples, self._first = self._samples[n_samples:], self._first + n_samples

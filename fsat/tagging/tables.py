@@ -55,10 +55,7 @@ def check_suffix(path: Path) -> None:
 
 
 def write_tags(path: Path, rows: Rows, over_time: bool = False) -> None:
-    """Write a table of `Tags`, or of `Span` if `over_time`, in the format of the suffix; raise `FsatError`.
-
-    A reader sees the old file or the complete new one.
-    """
+    """Write a table of `Tags`, or of `Span` if `over_time`, whole, in the format of the suffix; raise `FsatError`."""
     write_whole(path, lambda unfinished: WRITERS[path.suffix.lower()](unfinished, rows, over_time))
 
 
@@ -83,7 +80,7 @@ def shown(fname: str) -> str:
 def csv_of(rows: Iterable[Tags]) -> str:
     """Return the text of the CSV file that `write_tags` writes of clips."""
     text = io.StringIO()
-    _to_csv(text, rows, over_time=False)
+    _to_csv(text, rows)
     return text.getvalue()
 
 
@@ -92,7 +89,7 @@ def _write_csv(path: Path, rows: Rows, over_time: bool) -> None:
         _to_csv(file, rows, over_time)
 
 
-def _to_csv(file: TextIO, rows: Rows, over_time: bool) -> None:
+def _to_csv(file: TextIO, rows: Rows, over_time: bool = False) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
     writer.writerows(_cells(row) for row in rows)
@@ -108,19 +105,16 @@ def _cells(row: Tags | Span) -> tuple[str, ...]:
 
 def _write_jsonl(path: Path, rows: Rows, over_time: bool) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(_as_dict(row)) + "\n")
+        file.writelines(json.dumps(_as_dict(row)) + "\n" for row in rows)
 
 
 def _write_parquet(path: Path, rows: Rows, over_time: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = pa.string()
-    columns: dict[str, Any] = {"labels": pa.list_(text), "scores": pa.list_(pa.float32())}
-    if over_time:
-        columns = {"start": pa.float64(), "end": pa.float64(), "label": text, "score": pa.float32()}
-    schema = pa.schema({"fname": text, **columns, "error": text})
+    text, score, time = pa.string(), pa.float32(), pa.float64()
+    clip, segment = {"labels": pa.list_(text), "scores": pa.list_(score)}, {"start": time, "end": time, "label": text}
+    schema = pa.schema({"fname": text, **({**segment, "score": score} if over_time else clip), "error": text})
     dicts = (_as_dict(row) for row in rows)
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(dicts, PARQUET_ROWS)):

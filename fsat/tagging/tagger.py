@@ -50,14 +50,10 @@ class Member(NamedTuple):
 
 
 class Tagger:
-    """Tags clips with all members of an ensemble. Thread-safe: results do not depend on other threads.
+    """Tags clips with all members of an ensemble, from a folder that `fsat.tagging.write` wrote.
 
-    Args:
-        folder: a folder that `fsat.tagging.write` wrote.
-
-    Attributes:
-        labels: label order.
-        members: the models, study after study.
+    Thread-safe: results do not depend on other threads. `labels` is the label order; `members` go study after study;
+    `blend` is the method, one of `fsat.presets.BLENDS`, and for ``weighted`` the weight of each study.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -65,8 +61,7 @@ class Tagger:
 
         facts = read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
-        self._method: str = facts["blend"]
-        self._study_weights: dict[str, float] = facts["study_weights"]
+        self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]
         self._lock = threading.Lock()  # of the models; decoding runs in parallel
         self.members: list[Member] = []
         for member in facts["members"]:
@@ -83,11 +78,6 @@ class Tagger:
         """Sampling rates of the members, in Hz, ascending."""
         return sorted({member.config.sampling_rate for member in self.members})
 
-    @property
-    def blend(self) -> tuple[str, dict[str, float]]:
-        """Blending method, one of `fsat.presets.BLENDS`, and for ``weighted`` the weight of each study."""
-        return self._method, dict(self._study_weights)
-
     def in_float32(self) -> Tagger:
         """Return a tagger with copies of the members that compute in float32 on any machine."""
         from fsat.models import in_float32
@@ -100,24 +90,19 @@ class Tagger:
         return tagger
 
     def only(self, names: str) -> Tagger:
-        """Return a tagger with some of the members, sharing their models.
+        """Return a tagger with some of the members, sharing their models; study weights are scaled to sum to 1.
 
-        Args:
-            names: ``all``; a number, which takes the first fold of each study, then the second, up to that many
-                members; or names of members, separated by commas. Weights of the studies are scaled to sum to 1.
-
-        Raises:
-            ConfigError: a member does not exist, or the number is out of range.
+        `names` is ``all``; a number, which takes the first fold of each study, then the second, up to that many
+        members; or names of members, separated by commas. Raises `ConfigError`.
         """
         if names == "all":
             return self
-        selected = self._selected(names)
-        tagger = copy.copy(self)
+        selected, tagger = self._selected(names), copy.copy(self)
         tagger.members = [member for member in self.members if member.name in selected]
         studies = {member.study for member in tagger.members}
-        weights = {study: weight for study, weight in self._study_weights.items() if study in studies}
+        weights = {study: weight for study, weight in self.blend[1].items() if study in studies}
         total = sum(weights.values())
-        tagger._study_weights = {study: weight / total for study, weight in weights.items()}
+        tagger.blend = self.blend[0], {study: weight / total for study, weight in weights.items()}
         return tagger
 
     def _selected(self, names: str) -> set[str]:
@@ -131,17 +116,14 @@ class Tagger:
             return {all_names[i] for i in by_turns[: int(names)]}
         selected = {name.strip() for name in names.split(",")}
         if unknown := selected - set(all_names):
-            raise ConfigError(
-                f"members={printable(names)}: no member {printable(min(unknown))}; expected {', '.join(all_names)}"
-            )
+            problem = f"no member {printable(min(unknown))}; expected {', '.join(all_names)}"
+            raise ConfigError(f"members={printable(names)}: {problem}")
         return selected
 
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
-        """Return the blended class probabilities of clips, given as bytes or paths of audio files.
+        """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
 
-        Returns:
-            float32 (n, n_classes), rows sum to 1, NaN for a clip that cannot be used; and for each clip the reason why
-            it cannot be used, empty if it can.
+        Scores are float32 (n, n_classes); rows sum to 1, or are NaN for a clip that cannot be used: its error says why.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
@@ -168,13 +150,9 @@ class Tagger:
     def over_time(
         self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
     ) -> Iterator[ScoredWindow]:
-        """Yield the class probabilities of a recording, each window taken as a clip; see `windows` for the arguments.
+        """Yield start and end of each window of a recording, in seconds, and its scores, float32 (n_classes,).
 
-        Yields:
-            start and end of the window, in seconds, and float32 (n_classes,), which sums to 1.
-
-        Raises:
-            AudioError: the recording cannot be used, or not beyond the windows so far.
+        See `windows` for the arguments, and for the `AudioError` that may end it.
         """
         failure = None
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
@@ -187,8 +165,7 @@ class Tagger:
                 if not batch:
                     break
                 scores, _ = self.scores_of([item.samples for item in batch])
-                for item, row in zip(batch, scores, strict=True):
-                    yield item.start, item.end, row
+                yield from ((item.start, item.end, row) for item, row in zip(batch, scores, strict=True))
         if failure is not None:
             raise failure
 
@@ -207,5 +184,6 @@ class Tagger:
             predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
-        weights = np.array([self._study_weights[study] for study in studies]) if self._method == "weighted" else None
-        return Blended(list(studies.values()), self._method, weights).fill()
+        method, by_study = self.blend
+        weights = np.array([by_study[study] for study in studies]) if method == "weighted" else None
+        return Blended(list(studies.values()), method, weights).fill()

@@ -4,7 +4,8 @@ The first call of a process must succeed within half a minute, so that a wrong a
 are retried for `patience` seconds. Every call can be repeated safely: metrics carry their time, and whatever is created
 carries a mark by which it is found again.
 
-MLflow's internals that have no public equivalent are used in this module and in `fsat.tracking.descriptions` only.
+MLflow's internals that have no public equivalent are used in this module only; `fsat.tracking.descriptions` knows the
+format of its shared views.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import mlflow
 from mlflow.entities import Run
@@ -41,7 +42,6 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 TAG = "fsat."
@@ -50,11 +50,8 @@ TAG = "fsat."
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for an id that does not exist."""
 
-BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-"""MLflow's error codes of an overloaded server."""
-
-BUSY_STATUS = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP status codes of a request that is worth repeating."""
+BUSY, BUSY_STATUS = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"), (408, 425, 429, 500, 502, 503, 504)
+"""MLflow's error codes and the HTTP status codes of a request that is worth repeating."""
 
 NO_ANSWER = re.compile(
     r"failed with exception|Max retries exceeded|Connection (refused|aborted|reset)|RemoteDisconnected|timed out|"
@@ -66,48 +63,34 @@ PAUSES = (1, 2, 4, 8)
 """Seconds between attempts; the last one repeats."""
 
 FIRST_CALL = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""MLflow's settings for the first call, where the environment sets none."""
-
 LATER_CALLS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""MLflow's settings for the calls that follow."""
+"""MLflow's settings for the first call and for those that follow, where the environment sets none."""
 
 
 @dataclass
 class Session:
-    """State of this process: the servers that it has reached and the runs that it has open.
+    """State of this process: the servers that it has reached and the runs that it has open."""
 
-    Attributes:
-        reached: tracking URIs that have answered.
-        denied: actions that the server does not permit and that a warning has named.
-        adopted: runs that `mlflow run` created for this process.
-        redundant: runs to delete when they are closed, because another run took their place.
-        on_finish: by run id, functions to call when the run is marked as FINISHED.
-        beating: runs whose heartbeat a thread renews.
-        lost: runs of this process that another process has taken over.
-        beat_thread: renews the heartbeats.
-        lock: guards `beating` and `beat_thread`.
-    """
-
-    reached: set[str] = field(default_factory=set)
-    denied: set[str] = field(default_factory=set)
-    adopted: set[str] = field(default_factory=set)
-    redundant: set[str] = field(default_factory=set)
-    on_finish: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
-    beating: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)  # tracking URIs that have answered
+    denied: set[str] = field(default_factory=set)  # actions that the server does not permit and a warning has named
+    adopted: set[str] = field(default_factory=set)  # runs that `mlflow run` created for this process
+    redundant: set[str] = field(default_factory=set)  # runs to delete when they are closed, as another has their place
+    on_finish: dict[str, list[Callable[[], None]]] = field(default_factory=dict)  # by run id, called when FINISHED
+    beating: set[str] = field(default_factory=set)  # runs whose heartbeat `beat_thread` renews
+    lost: set[str] = field(default_factory=set)  # runs that another process has taken over
     beat_thread: threading.Thread | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards `beating` and `beat_thread`
 
 
 SESSION = Session()
 
 
 class Refused(RunError):
-    """The server answered with an error; `code` is MLflow's name for the reason."""
+    """The server answered with an error; `is_unknown`: it does not have what an id names."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.is_unknown = code in UNKNOWN
 
 
 class ServerUnreachable(RunError):
@@ -115,11 +98,7 @@ class ServerUnreachable(RunError):
 
 
 def seconds_from_environment(name: str, default: float, positive: bool = False) -> float:
-    """Return a number of seconds that an environment variable sets.
-
-    Raises:
-        ConfigError: the value is not a finite number, or is negative, or is 0 where it must be `positive`.
-    """
+    """Return the seconds that an environment variable sets; raise `ConfigError` unless finite and in range."""
     value = os.environ.get(name, str(default))
     try:
         seconds = float(value)
@@ -154,22 +133,20 @@ def call(function: Callable[[], Result], wait: float | None = None) -> Result:
                 result = function()
             break
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            if not is_unreachable(error):
+            if not (state := outage(error)):
                 raise refusal(error) from error
+            server, reason = f"the tracking server {address()}", _reason(error)
             if not (_is_reached() or _is_locked(error)) or interrupts.received():
-                raise ServerUnreachable(
-                    f"the tracking server {address()} cannot be reached ({_reason(error)}); start it, or check "
-                    "MLFLOW_TRACKING_URI"
-                ) from error
-            now, seconds, state = time.monotonic(), patience() if wait is None else wait, condition(error)
-            if not deadline:
-                deadline = now + seconds
-                if seconds:
-                    say(f"the tracking server {address()} is {state}; retrying for up to {seconds:g} s")
+                message = f"{server} cannot be reached ({reason}); start it, or check MLFLOW_TRACKING_URI"
+                raise ServerUnreachable(message) from error
+            now, seconds = time.monotonic(), patience() if wait is None else wait
+            if not deadline and seconds:
+                say(f"{server} is {state}; retrying for up to {seconds:g} s")
+            deadline = deadline or now + seconds
             if now >= deadline:
                 raise ServerUnreachable(
-                    f"the tracking server {address()} has been {state} for {seconds:g} s ({_reason(error)}); try again "
-                    "when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                    f"{server} has been {state} for {seconds:g} s ({reason}); try again when it answers, or wait "
+                    "longer with FSAT_SERVER_WAIT=SECONDS"
                 ) from error
             _pause(next(pauses))
     SESSION.reached.add(mlflow.get_tracking_uri())
@@ -178,26 +155,12 @@ def call(function: Callable[[], Result], wait: float | None = None) -> Result:
     return result
 
 
-def retried(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a function so that it runs through `call`."""
-
-    @wraps(function)
-    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return call(partial(function, *args, **kwargs))
-
-    return wrapper
-
-
 def search_runs(
     query: str, experiment: str | None = None, order_by: Sequence[str] = (), max_results: int = 100_000
 ) -> list[Run]:
-    """Return the runs that match an MLflow filter string.
+    """Return the runs that match an MLflow filter string, by default the newest first.
 
-    Args:
-        query: the filter string.
-        experiment: its id; by default that of the active run, or else the one in which a run would start.
-        order_by: MLflow's clauses, by default the newest first.
-        max_results: the maximum number of runs.
+    They are of the experiment with this id, by default of that in which a run is open or would be opened.
     """
     if experiment is None and (active := mlflow.active_run()):
         experiment = active.info.experiment_id
@@ -212,27 +175,22 @@ def discard(run_id: str) -> None:
         call(lambda: mlflow.MlflowClient().delete_run(run_id))
 
 
-def delete_artifacts(run: Run, folder: str) -> None:
+def delete_folder(run: Run, folder: str) -> None:
     """Delete an artifact folder of a run, if its artifact store can. MLflow's client has no such call."""
     with suppress(NotImplementedError, MlflowException, OSError):
         get_artifact_repository(run.info.artifact_uri).delete_artifacts(folder)
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Return whether the call may succeed later: no answer came, or one that says to come again."""
+def outage(error: BaseException) -> str:
+    """Return the server's state in words if the call may succeed later; an empty text if the error is an answer."""
     if isinstance(error, HTTPError) and error.response is not None:
-        return error.response.status_code in BUSY_STATUS
-    if isinstance(error, RequestException | ConnectionError):
-        return True
-    if isinstance(error, MlflowException):
-        return error.error_code in BUSY or bool(NO_ANSWER.search(str(error)))
-    return _is_locked(error)
-
-
-def condition(error: BaseException) -> str:
-    """Return in words what an error of `is_unreachable` says of the server."""
-    if _is_locked(error):
-        return "locked by another process"
+        temporary = error.response.status_code in BUSY_STATUS
+    elif isinstance(error, MlflowException):
+        temporary = error.error_code in BUSY or bool(NO_ANSWER.search(str(error)))
+    else:
+        temporary = isinstance(error, RequestException | ConnectionError) or _is_locked(error)
+    if not temporary or _is_locked(error):
+        return "locked by another process" if temporary else ""
     return "out of disk space" if re.search("No space left|disk is full", str(error)) else "unreachable"
 
 
@@ -241,15 +199,12 @@ def refusal(error: BaseException) -> Refused:
     code, reason, server = getattr(error, "error_code", ""), _reason(error), f"the tracking server {address()}"
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or status == 401 or "error code 401" in reason:
-        message = (
-            f"{server} does not know this user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
+        variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        message = f"{server} does not know this user or password; set {variables}"
     elif code == "PERMISSION_DENIED" or status == 403 or "error code 403" in reason:
         user = printable(os.environ.get("MLFLOW_TRACKING_USERNAME", "this user"))
-        message = (
-            f"{server} does not permit this to {user}; ask its administrator for EDIT on the experiment, and on the "
-            "registered model"
-        )
+        advice = "ask its administrator for EDIT on the experiment, and on the registered model"
+        message = f"{server} does not permit this to {user}; {advice}"
     elif isinstance(error, SQLAlchemyError):
         message = f"the database {address()} cannot be used: {reason}; if it is empty or incomplete, remove the file"
     elif isinstance(error, OSError) and not isinstance(error, RequestException):

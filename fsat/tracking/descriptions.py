@@ -4,7 +4,7 @@ Nothing else depends on this: if the server does not permit it, a warning says s
 written or changed is never replaced: the tag ``fsat.note`` of a run has the digest of the text that fsat wrote.
 
 MLflow stores a shared view as the experiment's tag ``mlflow.sharedViewState.KEY``, and a link that names the key opens
-it. Its fields are those of MLflow's UI (``ExperimentPageUIState.ts``, ``runs-charts.types.ts`` and
+it. Its fields, in ``view.json``, are those of MLflow's UI (``ExperimentPageUIState.ts``, ``runs-charts.types.ts`` and
 ``ExperimentPageSearchFacetsState.tsx`` in its sources). The value is an envelope with a name, under which MLflow lists
 the view from 3.17 on; for earlier versions the fields are at its top level too.
 """
@@ -18,18 +18,18 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE as NOTE
 
 from fsat.progress import say
 from fsat.text import cut
 from fsat.tracking.client import SESSION, TAG, Refused, call, search_runs, without_password
 from fsat.tracking.runs import active_run_id, experiment_id, now
 
-DIGEST = TAG + "note"
+NOTE, DIGEST = "mlflow.note.content", TAG + "note"
+"""Tags of a description, as MLflow documents it, and of the digest of the one that fsat wrote."""
 
 PAGE = "http://127.0.0.1:5000/"
 """Address of `mlflow ui`, which shows runs that are stored in files or a database."""
@@ -39,16 +39,7 @@ VIEW_KEY = "fsat-1"
 
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 VIEW_NAME = "fsat: compare studies"
-
-COLUMNS = ["tags.`fsat.model`", "tags.`fsat.fold`", "metrics.`val_map3`", "metrics.`val_acc`", "metrics.`best_epoch`",
-           "metrics.`train_seconds`", "tags.`fsat.study`"]  # fmt: skip
-"""Columns of the view's table, after a run's name, time and duration."""
-
-CHARTS = (("LINE", "val_map3"), ("LINE", "val_loss"), ("BAR", "val_map3"), ("BAR", "train_seconds"))
-"""Charts of the view, in order: kind and metric."""
-
-RUNS_IN_CHARTS = 100
-"""Number of runs that MLflow's UI loads at first."""
+VIEW = json.loads((Path(__file__).parent / "view.json").read_text())
 
 COLOUR_TAG = "mlflow.runColor"
 COLOURS = ("#2a6f97", "#e07a2f", "#3a9d5d", "#8e5bb5", "#c8373e", "#1fa3a3", "#b8931f", "#d65c9c", "#3b4ba0", "#8a5a3c")
@@ -59,11 +50,9 @@ RECENT = 200
 
 
 def describe(text: str | Callable[[str], str], run_id: str | None = None) -> None:
-    """Set the description of a run, unless a person has written one.
+    """Set the description of a run, by default the open one, unless a person has written one.
 
-    Args:
-        text: Markdown, or a function that returns it for the link to the run.
-        run_id: by default the open run.
+    The text is Markdown, or a function that returns it for the link to the run.
     """
     run_id, client = run_id or active_run_id(), mlflow.MlflowClient()
     with permitted("describe runs"):
@@ -86,13 +75,9 @@ def describe_version(name: str, version: int, text: str, model_text: str) -> Non
 
 
 def share_view(text: str) -> str:
-    """Store the view that compares studies on the experiment, and describe the experiment if nobody has.
+    """Store the view that compares studies on the experiment, and describe the experiment in Markdown if nobody has.
 
-    Args:
-        text: the description, Markdown.
-
-    Returns:
-        the view's address; an empty string if the server does not permit a view.
+    Return the view's address; an empty string if the server does not permit a view.
     """
     experiment, client = experiment_id(), mlflow.MlflowClient()
     with permitted("store a view on the experiment"):
@@ -111,21 +96,17 @@ def give_colour(study: str) -> None:
         if COLOUR_TAG in mlflow.active_run().data.tags:
             return
         coloured, newest = f"tags.`{COLOUR_TAG}` LIKE '#%'", ["attributes.start_time DESC"]
-        runs = search_runs(f"{coloured} and tags.`{TAG}study` = '{study}'", order_by=newest, max_results=1)
-        if runs:
-            colour = runs[0].data.tags[COLOUR_TAG]
-        else:
-            runs = search_runs(coloured, order_by=newest, max_results=RECENT)
-            colour = new_colour(study, [run.data.tags[COLOUR_TAG] for run in runs])
+        own = search_runs(f"{coloured} and tags.`{TAG}study` = '{study}'", order_by=newest, max_results=1)
+        runs = own or search_runs(coloured, order_by=newest, max_results=RECENT)
+        colours = [run.data.tags[COLOUR_TAG] for run in runs]
+        colour = colours[0] if own else new_colour(study, colours)
         call(lambda: mlflow.MlflowClient().set_tag(active_run_id(), COLOUR_TAG, colour))
 
 
 def new_colour(study: str, taken: Sequence[str]) -> str:
     """Return a colour for a new study: a free one, or else the one that was used longest ago.
 
-    Args:
-        study: its id, a hexadecimal number; studies that start at the same time search from different colours.
-        taken: colours of other studies, the newest first.
+    `taken` are the colours of other studies, newest first. Studies that start together search from different colours.
     """
     start = int(study, 16) % len(COLOURS)
     free = [colour for colour in COLOURS[start:] + COLOURS[:start] if colour not in taken]
@@ -170,9 +151,8 @@ def view_link(experiment: str | None = None) -> str:
 def page() -> str:
     """Return the address of MLflow's UI, without a user or a password."""
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return PAGE
-    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/"
+    remote = uri.startswith(("http://", "https://"))
+    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/" if remote else PAGE
 
 
 def _clean(text: str) -> str:
@@ -185,42 +165,6 @@ def _digest(text: str) -> str:
 
 def _view_value(milliseconds: int) -> str:
     """Return the value of `VIEW_TAG`, shorter than MLflow's limit of 5000 characters."""
-    view = _view()
-    packed = base64.b64encode(zlib.compress(json.dumps(view).encode(), 9)).decode()
+    packed = base64.b64encode(zlib.compress(json.dumps(VIEW).encode(), 9)).decode()
     envelope = {"name": VIEW_NAME, "createdAt": milliseconds, "updatedAt": milliseconds, "state": f"deflate;{packed}"}
-    return json.dumps(envelope | view, separators=(",", ":"))
-
-
-def _view() -> dict[str, Any]:
-    return {
-        "searchFilter": "tags.`fsat.stage` = 'train_fold'",
-        "orderByKey": "metrics.`val_map3`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": COLUMNS,
-        "runsHiddenMode": "SHOW_ALL",
-        "hideEmptyCharts": True,
-        "isAccordionReordered": False,
-        "compareRunCharts": [_chart(number, *chart) for number, chart in enumerate(CHARTS)],
-        "compareRunSections": [_section("fsat", "Studies", True), _section("rest", "Model metrics", False)],
-    }
-
-
-def _chart(number: int, kind: str, metric: str) -> dict[str, Any]:
-    chart = {
-        "uuid": f"fsat-{number}", "type": kind, "metricKey": metric, "metricSectionId": "fsat",
-        "runsCountToCompare": RUNS_IN_CHARTS, "deleted": False, "isGenerated": False,
-    }  # fmt: skip
-    if kind == "LINE":
-        chart |= {
-            "selectedMetricKeys": [metric], "xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear",
-            "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "range": {},
-        }  # fmt: skip
-    return chart
-
-
-def _section(uuid: str, name: str, is_open: bool) -> dict[str, Any]:
-    return {"uuid": uuid, "name": name, "display": is_open, "isReordered": False, "deleted": False, "isGenerated": True}
+    return json.dumps(envelope | VIEW, separators=(",", ":"))

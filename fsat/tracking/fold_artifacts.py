@@ -43,11 +43,8 @@ MEMBER_FILES = (LABELS, WEIGHTS, TRAIN_PREDICTIONS, TEST_PREDICTIONS, CLIPS)
 
 VAL, TEST = "val", "test"
 
-SHARED_COLUMNS = ("fname", "label", "manually_verified")
-"""Columns of the table of clips that are the same for all members of an ensemble."""
-
-CATEGORIES = ("split", "label", "manually_verified")
-"""Columns of the table of clips with few different values."""
+SHARED_COLUMNS, CATEGORIES = ("fname", "label", "manually_verified"), ("split", "label", "manually_verified")
+"""Columns of the table of clips that are the same for all members of an ensemble; columns with few different values."""
 
 CLIPS_AT_ONCE = 50_000
 """Rows of the table of clips that are read at once."""
@@ -55,28 +52,18 @@ CLIPS_AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a fold, with their clips.
+    """Predictions of a fold, the table of their clips, and the challenge's table for the test clips."""
 
-    Attributes:
-        train: float32 (n_train, n_classes).
-        test: float32 (n_test, n_classes).
-        clips: the table of clips, as `clip_table` makes it.
-        submission: the challenge's table for the test clips.
-    """
-
-    train: np.ndarray
-    test: np.ndarray
-    clips: pd.DataFrame
+    train: np.ndarray  # float32 (n_train, n_classes)
+    test: np.ndarray  # float32 (n_test, n_classes)
+    clips: pd.DataFrame  # as `clip_table` makes it
     submission: pd.DataFrame
 
 
 def clip_table(train: pd.DataFrame, splits: np.ndarray, test: pd.DataFrame) -> pd.DataFrame:
-    """Return ``fname,split,label,manually_verified`` in the order of the predictions.
+    """Return ``fname,split,label,manually_verified`` of a manifest's clips, in the order of the predictions.
 
-    Args:
-        train: the manifest's training clips.
-        splits: str (n_train,), ``train``, ``val``, ``holdout`` or ``unused``.
-        test: the manifest's test clips.
+    `splits` is str (n_train,): ``train``, ``val``, ``holdout`` or ``unused``.
     """
     columns = ["fname", "split", "label", "manually_verified"]
     tests = test[["fname"]].assign(split=TEST, label="", manually_verified="")
@@ -88,11 +75,6 @@ def is_test(clips: pd.DataFrame) -> np.ndarray:
     return (clips["split"] == TEST).to_numpy()
 
 
-def is_held_out(clips: pd.DataFrame) -> np.ndarray:
-    """Return bool (n_clips,), true for the fold's own clips, of a table of clips."""
-    return (clips["split"] == VAL).to_numpy()
-
-
 def without_fold(clips: pd.DataFrame) -> pd.DataFrame:
     """Return the table of clips with only ``train`` and ``test`` in its column ``split``."""
     return clips.assign(split=np.where(is_test(clips), TEST, "train"))
@@ -102,16 +84,9 @@ def write_artifacts(
     folder: Path, config: Mapping[str, Any], labels: Sequence[str], predictions: Predictions, weights: Path, model: str,
     events: Path,
 ) -> None:  # fmt: skip
-    """Write what a trained fold leaves, except its plots.
+    """Write what a trained fold leaves, except its plots, to an empty folder.
 
-    Args:
-        folder: an empty folder.
-        config: the settings.
-        labels: label order.
-        predictions: of every clip.
-        weights: the file of the selected weights.
-        model: the summary of its layers.
-        events: the folder of TensorBoard's event files.
+    `weights` is the file of the selected weights, `model` a summary of its layers, `events` TensorBoard's folder.
     """
     for name in (WEIGHTS, TRAIN_PREDICTIONS):
         (folder / name).parent.mkdir()
@@ -150,17 +125,14 @@ def is_intact(folder: Path) -> bool:
 class ClipFacts:
     """What an ensemble compares between members, without their tables of clips.
 
-    Attributes:
-        n_train, n_test: number of clips.
-        train, test: digests of the clips' names, labels and verification, in order.
-        held_out: bool (n_train,), true for the fold's own clips.
+    `train` and `test` are digests of the clips' names, labels and verification, in order.
     """
 
     n_train: int
     n_test: int
     train: str
     test: str
-    held_out: np.ndarray
+    held_out: np.ndarray  # bool (n_train,), true for the fold's own clips
 
 
 @dataclass(frozen=True)
@@ -190,7 +162,7 @@ class Member:
         hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED_COLUMNS}
         for part in self._clip_parts():
             mask = is_test(part)
-            held_out.append(is_held_out(part)[~mask])
+            held_out.append((part["split"] == VAL).to_numpy()[~mask])
             for test in counts:
                 rows = part[mask == test]
                 counts[test] += len(rows)
@@ -210,38 +182,25 @@ class Member:
         return open_rows(self.folder / TEST_PREDICTIONS)
 
     @property
-    def held_out(self) -> np.ndarray:
-        """Bool (n_train,), true for the fold's own clips."""
-        return self.facts.held_out
-
-    @property
     def weights(self) -> Path:
         """The file of the selected weights."""
         return self.folder / WEIGHTS
 
     def _clip_parts(self) -> Iterator[pd.DataFrame]:
-        reader = pd.read_csv(self.folder / CLIPS, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE)
-        with reader as parts:
+        path = self.folder / CLIPS
+        with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CLIPS_AT_ONCE) as parts:
             yield from parts
 
 
 def download(record: FoldRun, folder: Path) -> Member:
-    """Download the artifacts of a fold run that an ensemble needs.
-
-    Args:
-        record: the fold run.
-        folder: where to make a folder with the run's id.
-
-    Raises:
-        RunError: an artifact is missing, cannot be fetched, or is not as it was logged.
-    """
+    """Download what an ensemble needs into a folder named by the run; raise `RunError` if it is missing or changed."""
     target = folder / record.run_id
     target.mkdir(parents=True)
     advice = f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"
+    fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id, dst_path=str(target))
     for name in (CHECKSUMS, LABELS, "weights", "predictions"):
-        fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id, artifact_path=name)
         try:
-            call(partial(fetch, dst_path=str(target)))
+            call(partial(fetch, artifact_path=name))
         except Refused as error:
             if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
                 raise
@@ -255,8 +214,6 @@ def download(record: FoldRun, folder: Path) -> Member:
         expected |= json.loads((target / CHECKSUMS).read_text())
     for name in (CHECKSUMS, *MEMBER_FILES):
         if actual[name] != expected[name]:
-            raise RunError(
-                f"run {record.run_id}: {name} was changed after it was logged: its SHA-256 begins with "
-                f"{actual[name][:8]}, expected {expected[name][:8]}; {advice}"
-            )
+            digests = f"its SHA-256 begins with {actual[name][:8]}, expected {expected[name][:8]}"
+            raise RunError(f"run {record.run_id}: {name} was changed after it was logged: {digests}; {advice}")
     return Member(record, target)

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import mlflow
 from mlflow.entities import Metric
@@ -26,39 +25,21 @@ from fsat.errors import FsatError, RunError, count
 from fsat.files import sha256_of
 from fsat.progress import say
 from fsat.tracking import descriptions, ownership
-from fsat.tracking.client import (
-    PAUSES,
-    TAG,
-    Refused,
-    ServerUnreachable,
-    address,
-    call,
-    condition,
-    delete_artifacts,
-    is_unreachable,
-    refusal,
-)
+from fsat.tracking.client import PAUSES, TAG, Refused, ServerUnreachable, address, call, delete_folder, outage, refusal
 from fsat.tracking.fold_artifacts import CHECKSUMS, is_intact
 from fsat.tracking.run_folder import RunFolder, run_folders
 from fsat.tracking.runs import BATCH, log_points
 
-CHECKPOINTS = "checkpoint"
-"""Artifact folder of checkpoints; two files take turns, so that one of them is always whole."""
-
-CHECKPOINT_TAG = TAG + "checkpoint"
-"""Tag that says which file is whole: its name, its number of epochs and its SHA-256."""
+CHECKPOINTS, CHECKPOINT_TAG = "checkpoint", TAG + "checkpoint"
+"""Artifact folder of checkpoints, in which two files take turns so that one of them is always whole, and the tag that
+says which: its name, its number of epochs and its SHA-256."""
 
 GRACE_SECONDS = 5.0
 """Seconds for sending the remaining metrics when a signal or an error has stopped the training."""
 
 
 class LiveMetrics:
-    """Sends the metrics of each epoch, and its checkpoint if asked to, in a thread.
-
-    Args:
-        folder: the run's folder.
-        with_checkpoints: whether to store checkpoints on the server too.
-    """
+    """Sends the metrics of each epoch, and its checkpoint if asked to, in a thread."""
 
     def __init__(self, folder: RunFolder, with_checkpoints: bool) -> None:
         self._folder, self._with_checkpoints = folder, with_checkpoints
@@ -73,18 +54,14 @@ class LiveMetrics:
         return self
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], milliseconds: int) -> None:
-        """Queue the metrics of an epoch whose checkpoint is written.
-
-        Raises:
-            RunError: another process has taken the run over.
-        """
+        """Queue the metrics of an epoch whose checkpoint is written; raise `RunError` if the run was taken over."""
         ownership.check_owner(self._folder.run_id)
         with self._changed:
             self._waiting += [Metric(key, float(value), milliseconds, epoch) for key, value in metrics.items()]
             self._n_epochs = epoch + 1
             self._changed.notify()
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, *error: object) -> None:
         """End the thread: at once if training is complete, as `upload` follows, or after sending what it can."""
         with self._changed:
             self._ending = True
@@ -104,11 +81,10 @@ class LiveMetrics:
             try:
                 self._send(batch, n_epochs)
             except (MlflowException, OSError) as error:
-                if not is_unreachable(error):
+                if not (state := outage(error)):
                     say(f"warning: {refusal(error)}; training continues without live metrics, and uploads at its end")
                     return
                 if not failures:
-                    state = condition(error)
                     say(f"the tracking server {address()} is {state}; training continues, and metrics are sent later")
                 with self._changed:
                     if self._changed.wait_for(lambda: self._ending, PAUSES[min(failures, len(PAUSES) - 1)]):
@@ -183,18 +159,11 @@ class ServerCheckpoint:
 
 
 def upload(folder: RunFolder) -> None:
-    """Upload the metrics, artifacts and description of a finished fold; what the server has is not duplicated.
-
-    Raises:
-        RunError: the files are not as they were written, or the server refused them.
-        ServerUnreachable: the server did not answer for too long.
-    """
+    """Upload a finished fold, without duplicating what the server has; raise `RunError` if its files were changed."""
     client, run_id = mlflow.MlflowClient(), folder.run_id
     if not is_intact(folder.artifacts):
-        raise RunError(
-            f"{folder.folder}: the results there were changed or truncated; remove the folder and train fold "
-            f"{folder.fold.fold} again"
-        )
+        advice = f"remove the folder and train fold {folder.fold.fold} again"
+        raise RunError(f"{folder.folder}: the results there were changed or truncated; {advice}")
     log_points(run_id, [Metric(**point) for point in folder.metrics()])
     call(lambda: client.log_artifacts(run_id, str(folder.artifacts)))
     call(lambda: client.set_tag(run_id, TAG + "checksums", sha256_of(folder.artifacts / CHECKSUMS)))
@@ -206,28 +175,20 @@ def _remove_checkpoints(run_id: str) -> None:
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     if CHECKPOINT_TAG in run.data.tags:
-        delete_artifacts(run, CHECKPOINTS)
+        delete_folder(run, CHECKPOINTS)
         client.delete_tag(run_id, CHECKPOINT_TAG)
 
 
 def sync(count_epochs: Callable[[Path], int]) -> list[str]:
-    """Upload the finished folds that this machine stores for the current tracking server.
+    """Upload the finished folds that this machine stores for the current server; return a line for each run folder.
 
-    Args:
-        count_epochs: returns the number of epochs in a checkpoint file.
-
-    Returns:
-        a line for each run folder.
-
-    Raises:
-        ServerUnreachable: the server does not answer.
+    `count_epochs` counts the epochs in a checkpoint file. `ServerUnreachable` ends it.
     """
     lines = []
     for folder in run_folders():
-        fold = folder.fold
-        name = f"run {folder.run_id} (fold {fold.fold} of study {fold.study})"
-        if fold.uri != address():
-            lines.append(f"{name} belongs to {fold.uri}: skipped; set MLFLOW_TRACKING_URI to that address")
+        name = f"run {folder.run_id} (fold {folder.fold.fold} of study {folder.fold.study})"
+        if folder.fold.uri != address():
+            lines.append(f"{name} belongs to {folder.fold.uri}: skipped; set MLFLOW_TRACKING_URI to that address")
             continue
         try:
             with folder.held():

@@ -36,11 +36,8 @@ from fsat.tracking.run_folder import Fold, held_fold
 STAGE = "train_fold"
 OWNER, HEARTBEAT = TAG + "owner", TAG + "heartbeat"
 
-STALE_BEATS = 6
-"""Number of missed heartbeats after which a run is watched."""
-
-WATCHED_BEATS = 2
-"""Number of further heartbeats for which it is watched, as the clocks of two machines may differ."""
+STALE_BEATS, WATCHED_BEATS = 6, 2
+"""Missed heartbeats after which a run is watched, and for how many more, as the clocks of two machines may differ."""
 
 
 class FoldTaken(RunError):
@@ -49,24 +46,19 @@ class FoldTaken(RunError):
 
 @contextmanager
 def claimed(run_id: str, fold: Fold) -> Iterator[None]:
-    """Claim a fold for an open run of this process.
-
-    Raises:
-        FoldTaken: another process trains the fold.
-    """
+    """Claim a fold for an open run of this process; raise `FoldTaken` if another process trains it."""
     with ExitStack() as stack:
         message = f"fold {fold.fold} of study {fold.study} is being trained by "
-        advice = "wait for it, or stop it and try again"
+        advice, busy = "wait for it, or stop it and try again", None
         try:
             stack.enter_context(held_fold(fold, f"{message}another process on this machine; {advice}"))
         except FsatError as error:
-            if not (run := running_elsewhere(fold.study, fold.fold)):
-                raise FoldTaken(str(error)) from error
-        else:
-            run = running_elsewhere(fold.study, fold.fold)
-        if run:
+            busy = error
+        if run := running_elsewhere(fold.study, fold.fold):
             since = datetime.fromtimestamp(run.info.start_time / 1000).isoformat(sep=" ", timespec="seconds")
             raise FoldTaken(f"{message}{owner_of(run)} in run {run.info.run_id} since {since}; {advice}")
+        if busy:
+            raise FoldTaken(str(busy)) from busy
         take_over(run_id, {TAG + "study": fold.study, TAG + "fold": str(fold.fold)})
         yield
 
@@ -96,8 +88,7 @@ def finished_run(study: str, fold: int, experiment: str | None = None) -> str | 
 
 def stopped_runs(study: str, fold: int) -> list[Run]:
     """Return the KILLED and FAILED runs of a fold, the last to end first."""
-    runs = search_runs(f"{_of_fold(study, fold)} and attributes.status != 'FINISHED'")
-    runs = [run for run in runs if run.info.status in ("KILLED", "FAILED")]
+    runs = [run for run in search_runs(_of_fold(study, fold)) if run.info.status in ("KILLED", "FAILED")]
     return sorted(runs, key=lambda run: run.info.end_time or run.info.start_time, reverse=True)
 
 
@@ -111,10 +102,8 @@ def sweep() -> None:
 def check_owner(run_id: str) -> None:
     """Raise `RunError` if another process has taken the run over because it took this one for dead."""
     if run_id in SESSION.lost:
-        raise RunError(
-            f"run {run_id} was taken over by another process, to which this one seemed dead; it continues there, and "
-            "nothing needs to be done"
-        )
+        reason = "to which this one seemed dead; it continues there, and nothing needs to be done"
+        raise RunError(f"run {run_id} was taken over by another process, {reason}")
 
 
 def confirm_owner(run_id: str) -> None:
@@ -126,8 +115,7 @@ def confirm_owner(run_id: str) -> None:
 
 def is_alive(run: Run) -> bool:
     """Return whether the process that owns a RUNNING run is alive; may watch its heartbeat for some seconds."""
-    known = _is_known_alive(run)
-    if known is not None:
+    if (known := _is_known_alive(run)) is not None:
         return known
     last, beat = run.data.tags.get(HEARTBEAT, ""), _facts(run)["beat"]
     say(f"run {run.info.run_id} of {owner_of(run)} has had no heartbeat since {last}; waiting for the next one")
@@ -163,20 +151,20 @@ def beat_seconds() -> float:
     return seconds_from_environment("FSAT_HEARTBEAT", 20, positive=True)
 
 
-def start_heartbeat(run_id: str) -> None:
-    """Renew the heartbeat of a run from now on."""
+@contextmanager
+def heartbeat(run_id: str) -> Iterator[None]:
+    """Renew the heartbeat of a run."""
     with SESSION.lock:
         SESSION.beating.add(run_id)
         if SESSION.beat_thread is None or not SESSION.beat_thread.is_alive():
             SESSION.beat_thread = threading.Thread(target=_beat, name="heartbeat", daemon=True)
             SESSION.beat_thread.start()
-
-
-def stop_heartbeat(run_id: str) -> None:
-    """Stop renewing the heartbeat of a run."""
-    with SESSION.lock:
-        SESSION.beating.discard(run_id)
-        SESSION.lost.discard(run_id)
+    try:
+        yield
+    finally:
+        with SESSION.lock:
+            SESSION.beating.discard(run_id)
+            SESSION.lost.discard(run_id)
 
 
 def _beat() -> None:
@@ -195,10 +183,9 @@ def _beat() -> None:
 def _renew(run_id: str) -> None:
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    tag = run.data.tags.get(OWNER)
-    if run_id not in SESSION.beating or tag is None:  # closed meanwhile, or not yet fully opened
+    if run_id not in SESSION.beating or OWNER not in run.data.tags:  # closed meanwhile, or not yet fully opened
         return
-    if tag != owner():
+    if run.data.tags[OWNER] != owner():
         SESSION.lost.add(run_id)
         return
     client.set_tag(run_id, HEARTBEAT, owner_tags()[HEARTBEAT])
@@ -227,13 +214,14 @@ def _is_known_alive(run: Run) -> bool | None:
     machine = _machine()
     if all(machine.values()) and {name: facts.get(name) for name in machine} == machine:
         return facts["started"] == _start_of(facts["pid"])
-    if "ray_node" in facts and facts["ray_node"] in _lost_ray_nodes():
+    ray = _ray() if "ray_node" in facts else None
+    if ray and any(node["NodeID"] == facts["ray_node"] and not node["Alive"] for node in ray.nodes()):
         return False
-    try:
+    with suppress(KeyError, ValueError):
         last = datetime.fromisoformat(run.data.tags[HEARTBEAT])
-    except (KeyError, ValueError):
-        return None
-    return True if (datetime.now(UTC) - last).total_seconds() < STALE_BEATS * facts["beat"] else None
+        if (datetime.now(UTC) - last).total_seconds() < STALE_BEATS * facts["beat"]:
+            return True
+    return None
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -248,8 +236,8 @@ def _facts(run: Run) -> dict[str, Any]:
 @cache
 def _describe_process(pid: int) -> str:
     facts = {"host": platform.node(), "pid": pid, "started": _start_of(pid), "beat": beat_seconds(), **_machine()}
-    if node := _ray_node():
-        facts["ray_node"] = node
+    if ray := _ray():
+        facts["ray_node"] = ray.get_runtime_context().get_node_id()
     return json.dumps(facts, sort_keys=True)
 
 
@@ -265,18 +253,13 @@ def _machine() -> dict[str, str]:
 
 def _start_of(pid: int) -> str:
     """Return when a process of this machine started, in ticks since the machine did; empty if it does not exist."""
-    try:
+    with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""
 
 
-def _ray_node() -> str:
+def _ray() -> Any:
+    """Return Ray if this process is connected to a cluster."""
     ray = sys.modules.get("ray")
-    return ray.get_runtime_context().get_node_id() if ray and ray.is_initialized() else ""
-
-
-def _lost_ray_nodes() -> set[str]:
-    ray = sys.modules.get("ray")
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]} if ray and ray.is_initialized() else set()
+    return ray if ray and ray.is_initialized() else None

@@ -8,7 +8,6 @@ better than one on more clips.
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -29,10 +27,8 @@ from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
 from fsat.tracking.client import TAG, UNKNOWN, Refused, address, call
 
-ALIAS = "champion"
-
-LOADER = "fsat.tagging"
-"""Module by which MLflow loads a tagger."""
+ALIAS, LOADER = "champion", "fsat.tagging"
+"""Alias of the version to use, and the module by which MLflow loads a tagger."""
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Packages that a served tagger needs, at the versions that trained it."""
@@ -63,12 +59,9 @@ def register(
 
     Args:
         name: of the registered model.
-        tagger_folder: the folder that `fsat.tagging.write` wrote.
-        labels: label order.
-        score: of the blend.
-        dataset: the dataset's digest.
+        tagger_folder, labels, score: what `fsat.tagging.write` wrote, the label order, and the score of the blend.
+        dataset, blend: digests of the dataset, and of the members and the method.
         promote: ``auto``, ``always`` or ``never``.
-        blend: digest of the members and the method.
     """
     client = mlflow.MlflowClient()
     champion = call(partial(_aliased, client, name))
@@ -101,20 +94,13 @@ def pinned(model_uri: str) -> str:
 
 
 def open_tagger(model_uri: str) -> Any:
-    """Load the `fsat.tagging.Tagger` behind a URI such as ``models:/fsat@champion``.
-
-    Raises:
-        RunError: the model does not exist, or is not a tagger of fsat.
-    """
+    """Load the tagger behind a URI such as ``models:/fsat@champion``; raise `RunError` if it is not one of fsat's."""
     path = list(sys.path)
     try:
         model = call(lambda: mlflow.pyfunc.load_model(model_uri))
     except Refused as error:
-        cause = " ".join(str(error.__cause__).split())[:200]
-        raise RunError(
-            f"model={model_uri}: cannot be loaded from {address()} ({cause}); register one with "
-            "`mlflow run . -e ensemble`"
-        ) from error
+        cause = f"cannot be loaded from {address()} ({' '.join(str(error.__cause__).split())[:200]})"
+        raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
     sys.path[:] = path  # MLflow adds the code logged with the model, which child processes would import
     if model.loader_module != LOADER:
         raise RunError(f"model={model_uri}: not a tagger of fsat; register one with `mlflow run . -e ensemble`")
@@ -128,17 +114,15 @@ def run_of(model_uri: str) -> str:
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
-    text = DataType.string
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "audio")]),
-        outputs=Schema(
-            [ColSpec(Array(text), "labels"), ColSpec(Array(DataType.double), "scores"), ColSpec(text, "error")]
-        ),
-        params=ParamSchema([ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", DataType.double, 0.0)]),
-    )
+    from fsat.tagging.pyfunc import sine
+
+    text, number = DataType.string, DataType.double
+    outputs = [ColSpec(Array(text), "labels"), ColSpec(Array(number), "scores"), ColSpec(text, "error")]
+    params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
+    inputs = Schema([ColSpec(DataType.binary, "audio")])
     return {
-        "signature": signature,
-        "input_example": pd.DataFrame({"audio": [_example_clip()]}),
+        "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
+        "input_example": pd.DataFrame({"audio": [sine(0.1, 16000)]}),
         "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         "metadata": {"labels": list(labels)},
@@ -183,13 +167,3 @@ def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: 
         return False, f"its OOF mAP@3 {score.map3:.4f} is computed on fewer clips than the {before:.4f} of {name}"
     verb = "beats" if score.map3 > before else "does not beat"
     return score.map3 > before, f"its OOF mAP@3 {score.map3:.4f} {verb} the {before:.4f} of {name}"
-
-
-def _example_clip() -> bytes:
-    """Return a WAV file with 0.1 s of a 440 Hz sine."""
-    import soundfile as sf
-
-    buffer = io.BytesIO()
-    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16000)
-    sf.write(buffer, samples, 16000, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,13 @@ from fsat.files import cache_dir, disk_errors, held_lock, key_of, new_folder
 RUN, CHECKPOINT, RESULTS = "run.json", "checkpoint", "results"
 ARTIFACTS, METRICS, DESCRIPTION = "artifacts", "metrics.json", "description.md"
 
-ADVICE = (
-    "make room there or set FSAT_CACHE_DIR to another disk, then train the fold again: it resumes from its last "
-    "checkpoint"
-)
+RESUME = "then train the fold again: it resumes from its last checkpoint"
+ADVICE = f"make room there or set FSAT_CACHE_DIR to another disk, {RESUME}"
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold of a study on a tracking server.
-
-    Attributes:
-        uri: the tracking server's address, without its password.
-        experiment_id: of its runs.
-        study: the study's id.
-        fold: number of the fold, from 0.
-    """
+    """A fold of a study, by number from 0, on a tracking server whose address has no password."""
 
     uri: str
     experiment_id: str
@@ -99,23 +90,15 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / RUN).write_text(json.dumps(asdict(fold), indent=2) + "\n")
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Hold the lock of the folder's fold; raise `FsatError` if another process holds it."""
-        busy = f"run {self.run_id}: another process on this machine is working on it; wait for it"
-        with held_fold(self.fold, busy):
-            yield
+        return held_fold(self.fold, f"run {self.run_id}: another process on this machine is working on it; wait for it")
 
     @contextmanager
     def new_results(self, metrics: Sequence[Mapping[str, Any]], description: str) -> Iterator[Path]:
-        """Write the results of a trained fold, all of them or none.
+        """Write the results of a trained fold, all of them or none; yield the folder to write artifacts to.
 
-        Args:
-            metrics: the points to log: ``key``, ``value``, ``step``, and ``timestamp`` in milliseconds since 1970.
-            description: the run's description, Markdown.
-
-        Yields:
-            the folder to write artifacts to.
+        `metrics` are points to log: ``key``, ``value``, ``step``, and ``timestamp`` in milliseconds since 1970.
         """
         with disk_errors(self.folder, advice=ADVICE), new_folder(self.folder / RESULTS) as unfinished:
             (unfinished / ARTIFACTS).mkdir()
@@ -142,9 +125,8 @@ class RunFolder:
 
     def in_words(self, count_epochs: Callable[[Path], int]) -> str:
         """Return one line that says what is stored."""
-        stored = "results, not uploaded yet"
-        if not self.has_results:
-            stored = f"checkpoint after {count(count_epochs(self.checkpoint), 'epoch')}"
+        epochs = "" if self.has_results else count(count_epochs(self.checkpoint), "epoch")
+        stored = f"checkpoint after {epochs}" if epochs else "results, not uploaded yet"
         return f"fold {self.fold.fold} of study {self.fold.study}: {stored}, in {self.folder}"
 
 
@@ -156,8 +138,8 @@ def runs_dir() -> Path:
 def run_folders() -> list[RunFolder]:
     """Return all run folders, the oldest first."""
     with suppress(OSError):
-        folders = [path for path in runs_dir().iterdir() if (path / RUN).is_file()]
-        return [RunFolder(path) for path in sorted(folders, key=lambda path: (path / RUN).stat().st_mtime)]
+        files = sorted(runs_dir().glob(f"*/{RUN}"), key=lambda path: path.stat().st_mtime)
+        return [RunFolder(path.parent) for path in files]
     return []
 
 

@@ -7,7 +7,6 @@ FAILED when an error did. A run that `mlflow run` has created for this process i
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import uuid
@@ -29,27 +28,13 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership
-from fsat.tracking.client import (
-    SESSION,
-    TAG,
-    UNKNOWN,
-    Refused,
-    ServerUnreachable,
-    call,
-    discard,
-    refusal,
-    retried,
-    search_runs,
-)
+from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, search_runs
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
 
-BATCH = 1000
-"""Maximum number of metrics in a request."""
-
-LARGEST = 1e300
-"""Databases store an infinite value as their largest number."""
+BATCH, LARGEST = 1000, 1e300
+"""Maximum number of metrics in a request; a bound on values, as databases store infinity as their largest number."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +47,12 @@ class Parent:
 
 @contextmanager
 def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str]:
-    """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED.
+    """Open a run, nested if one is open already, and close it as FINISHED, FAILED or KILLED; yield its id.
 
     Args:
         stage: the entry point, for the tag ``fsat.stage``.
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
-
-    Yields:
-        the run's id.
-
-    Raises:
-        RunError: the tracking server cannot be used.
     """
     outermost = mlflow.active_run() is None and parent is None
     with interrupts.deferred():
@@ -136,17 +115,16 @@ def _open(parent: Parent | None, outermost: bool) -> str:
 @contextmanager
 def _closing(run_id: str, outermost: bool) -> Iterator[None]:
     """Send heartbeats for the open run, and close it with the right status."""
-    ownership.start_heartbeat(run_id)
     status = "FAILED"
     try:
-        interrupts.check()
-        yield
+        with ownership.heartbeat(run_id):
+            interrupts.check()
+            yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        ownership.stop_heartbeat(run_id)
         with interrupts.deferred():
             if interrupts.received():  # a library may have turned the interruption into another error
                 status = "KILLED"
@@ -167,14 +145,12 @@ def _closing(run_id: str, outermost: bool) -> Iterator[None]:
 
 def _close(run_id: str, status: str) -> None:
     """Set the status of the innermost open run; only FINISHED is retried, as a later launch corrects the others."""
-    popped: list[bool] = []
 
     def end() -> None:
-        if popped:
-            mlflow.MlflowClient().set_terminated(run_id, status)
-        else:
-            popped.append(True)
+        if (active := mlflow.active_run()) and active.info.run_id == run_id:
             mlflow.end_run(status)  # takes the run from MLflow's stack before it calls the server
+        else:
+            mlflow.MlflowClient().set_terminated(run_id, status)
 
     try:
         call(end, wait=None if status == "FINISHED" else 0)
@@ -193,12 +169,6 @@ def close_unopened() -> None:
         say(f"warning: {refusal(error)}")
 
 
-def as_parent() -> Parent:
-    """Return the open run, to nest runs of other processes in."""
-    info = mlflow.active_run().info
-    return Parent(info.run_id, info.experiment_id)
-
-
 def parent_of_active() -> str | None:
     """Return the id of the run that the open one is nested in."""
     return mlflow.active_run().data.tags.get("mlflow.parentRunId")
@@ -214,23 +184,21 @@ def experiment_id() -> str:
     return mlflow.active_run().info.experiment_id
 
 
-@retried
 def rename(name: str) -> None:
     """Give the open run another name."""
-    mlflow.MlflowClient().update_run(active_run_id(), name=name)
+    call(lambda: mlflow.MlflowClient().update_run(active_run_id(), name=name))
 
 
-@retried
 def set_tags(tags: Mapping[str, Any], full_names: Mapping[str, str] | None = None) -> None:
     """Set tags of the open run: `tags` get the prefix ``fsat.``, `full_names` are set as they are."""
-    mlflow.set_tags({TAG + key: value for key, value in tags.items()} | dict(full_names or {}))
+    all_tags = {TAG + key: value for key, value in tags.items()} | dict(full_names or {})
+    call(lambda: mlflow.set_tags(all_tags))
 
 
-@retried
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters of the open run, except those that `mlflow run` has logged as typed."""
-    logged = mlflow.MlflowClient().get_run(active_run_id()).data.params
-    mlflow.log_params({key: value for key, value in params.items() if key not in logged})
+    logged = call(lambda: mlflow.MlflowClient().get_run(active_run_id())).data.params
+    call(lambda: mlflow.log_params({key: value for key, value in params.items() if key not in logged}))
 
 
 def log_metrics(metrics: Mapping[str, float], step: int = 0) -> None:
@@ -249,39 +217,33 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-@retried
 def log_folder(folder: Path) -> None:
     """Upload all files of a folder."""
-    mlflow.log_artifacts(str(folder))
+    call(lambda: mlflow.log_artifacts(str(folder)))
 
 
-@retried
 def log_json(value: Any, artifact_file: str) -> None:
     """Upload a value as a JSON file."""
-    mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file)
+    call(lambda: mlflow.log_text(json.dumps(value, indent=2) + "\n", artifact_file))
 
 
-@retried
 def log_table(table: pd.DataFrame, artifact_file: str) -> None:
     """Upload a table as CSV."""
-    mlflow.log_text(table.to_csv(index=False), artifact_file)
+    call(lambda: mlflow.log_text(table.to_csv(index=False), artifact_file))
 
 
-@retried
 def log_file(path: Path) -> None:
     """Upload a file under its own name."""
-    mlflow.log_artifact(str(path))
+    call(lambda: mlflow.log_artifact(str(path)))
 
 
 def log_dataset(manifest: Manifest) -> None:
     """Log the dataset as the open run's input, and its problems as ``exclusions.csv``, if it has any."""
     columns = [name for name in ("fname", "label", "manually_verified", "fold") if name in manifest.train]
+    source, name = str(manifest.folder.absolute()), manifest.folder.name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of integer columns
-        source = str(manifest.folder.absolute())
-        dataset = mlflow.data.from_pandas(
-            manifest.train[columns], source=source, targets="label", name=manifest.folder.name, digest=manifest.digest
-        )
+        dataset = mlflow.data.from_pandas(manifest.train[columns], source, "label", name, manifest.digest)
         call(lambda: mlflow.log_input(dataset, context="training"))
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
@@ -293,7 +255,7 @@ def get_run(run_id: str, unknown: str) -> Run:
     try:
         return call(lambda: mlflow.MlflowClient().get_run(run_id))
     except Refused as error:
-        if error.code not in UNKNOWN:
+        if not error.is_unknown:
             raise
         raise RunError(unknown) from error
 
@@ -306,21 +268,17 @@ def history(run_id: str, key: str) -> dict[int, float]:
     try:
         points = call(partial(mlflow.MlflowClient().get_metric_history, run_id, key))
     except Refused as error:
-        if error.code not in UNKNOWN:
+        if not error.is_unknown:
             raise
         return {}
     values = {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
-    return {step: value for step, value in values.items() if math.isfinite(value) and abs(value) < LARGEST}
+    return {step: value for step, value in values.items() if abs(value) < LARGEST}
 
 
 def epoch_history(run_id: str, key: str, epochs_of: str = "val_loss") -> dict[int, float]:
     """Return a fold run's metric by epoch, without the last point, which is the score of the selected weights.
 
-    Args:
-        run_id: the fold run.
-        key: the metric, such as ``val_map3``.
-        epochs_of: a metric of the same epochs that has no such point.
+    `epochs_of` is a metric of the same epochs that has no such point.
     """
-    epochs = history(run_id, epochs_of)
-    last = max(epochs, default=-1)
-    return epochs if key == epochs_of else {step: x for step, x in history(run_id, key).items() if step <= last}
+    last = max(history(run_id, epochs_of), default=-1)
+    return {step: value for step, value in history(run_id, key).items() if step <= last}

@@ -20,45 +20,20 @@ from fsat.tracking.runs import get_run
 
 @dataclass(frozen=True)
 class FoldRun:
-    """The record of a fold run.
-
-    Attributes:
-        run: MLflow's record.
-        config: read back from the run's parameters.
-    """
+    """MLflow's record of a fold run, with the Config of its parameters, and what its tags and metrics say."""
 
     run: Run
     config: Config
+    study: str
+    fold: int  # from 0
+    dataset: str  # digest
+    data_dir: str  # when the fold was trained
+    minutes: float  # of training, in all sittings
 
     @property
     def run_id(self) -> str:
         """MLflow's id of the run."""
         return self.run.info.run_id
-
-    @property
-    def study(self) -> str:
-        """The study's id."""
-        return self.run.data.tags[TAG + "study"]
-
-    @property
-    def fold(self) -> int:
-        """Number of the fold, from 0."""
-        return int(self.run.data.tags[TAG + "fold"])
-
-    @property
-    def dataset(self) -> str:
-        """The dataset's digest."""
-        return self.run.data.tags[TAG + "dataset"]
-
-    @property
-    def data_dir(self) -> str:
-        """The dataset's folder when the fold was trained."""
-        return self.run.data.tags[TAG + "data_dir"]
-
-    @property
-    def minutes(self) -> float:
-        """How long the training took, in all sittings."""
-        return self.run.data.metrics["train_seconds"] / 60
 
 
 Studies = dict[str, list[FoldRun]]
@@ -83,18 +58,11 @@ def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
 
 
 def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
-    """Return the fold runs with these ids.
-
-    Raises:
-        RunError: an id is unknown, or is not that of a FINISHED fold run.
-    """
+    """Return the fold runs with these ids; raise `RunError` if one is unknown, or not that of a FINISHED fold run."""
     records = []
     for run_id in map(str.lower, run_ids):
-        run = get_run(
-            run_id,
-            f"run_ids: no run {run_id} on {address()}; expected ids of fold runs, as the MLflow UI and "
-            "`mlflow runs list` show them",
-        )
+        advice = "expected ids of fold runs, as the MLflow UI and `mlflow runs list` show them"
+        run = get_run(run_id, f"run_ids: no run {run_id} on {address()}; {advice}")
         stage, status = run.data.tags.get(TAG + "stage", "no fsat stage"), run.info.status
         if run.info.lifecycle_stage != "active":
             raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
@@ -115,20 +83,17 @@ def _record(run: Run) -> FoldRun | None:
     try:
         # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
         settled = {name: tags[TAG + name] for name in ("folds", "precision")}
-        return FoldRun(run, Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled))
+        config = Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled)
+        study, fold, dataset, data_dir = (tags[TAG + name] for name in ("study", "fold", "dataset", "data_dir"))
+        return FoldRun(run, config, study, int(fold), dataset, data_dir, run.data.metrics["train_seconds"] / 60)
     except (KeyError, ConfigError):
         return None
 
 
 def choose(run_ids: Sequence[str], studies: Sequence[str], allow_incomplete: bool | None) -> Studies:
-    """Return the selected fold runs, by study.
+    """Return the selected fold runs, by study; raise `RunError` if runs or folds are missing, or are not FINISHED.
 
-    Args:
-        run_ids, studies: as for `ensemble`.
-        allow_incomplete: whether folds may be missing; None if they may not and the command has no such option.
-
-    Raises:
-        RunError: runs or folds are missing, or are not FINISHED.
+    Folds may be missing if `allow_incomplete`; None is for commands without that option.
     """
     if run_ids and studies:
         raise RunError("run_ids and studies are both given; expected one of them")
@@ -170,18 +135,21 @@ def _folds_missing(records: Sequence[FoldRun]) -> str:
     return f"fold{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} of {records[0].config.n_folds}"
 
 
-def _by_study(records: Sequence[FoldRun]) -> Studies:
-    chosen: Studies = {}
+def _grouped(records: Sequence[FoldRun]) -> Studies:
+    grouped: Studies = {}
     for record in records:
-        chosen.setdefault(record.study, []).append(record)
+        grouped.setdefault(record.study, []).append(record)
+    return grouped
+
+
+def _by_study(records: Sequence[FoldRun]) -> Studies:
+    chosen = _grouped(records)
     for study, members in chosen.items():
         members.sort(key=lambda record: record.fold)
         for before, after in pairwise(members):
             if before.fold == after.fold:
-                raise RunError(
-                    f"run_ids: runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}; "
-                    "expected one run of each fold"
-                )
+                both = f"runs {before.run_id} and {after.run_id} are both fold {after.fold} of study {study}"
+                raise RunError(f"run_ids: {both}; expected one run of each fold")
     return chosen
 
 
@@ -189,23 +157,18 @@ def _newest(study: str) -> list[FoldRun]:
     records = list(newest_per_fold(finished_folds(study) if study.isalnum() else []).values())
     if not records:
         known = dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds())
+        names = ", ".join(known) or "none so far"
         raise RunError(
-            f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of: "
-            f"{', '.join(known) or 'none so far'}"
+            f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of: {names}"
         )
     return records
 
 
 def _newest_complete(allow_incomplete: bool | None) -> Studies:
-    by_study: Studies = {}
-    for record in finished_folds():
-        by_study.setdefault(record.study, []).append(record)
-    if not by_study:
-        raise RunError(
-            f"this experiment on {address()} has no FINISHED fold runs; train them with "
-            "`mlflow run . -e cross_validate -P data_dir=DIR`"
-        )
-    newest = {study: list(newest_per_fold(records).values()) for study, records in by_study.items()}
+    newest = {study: list(newest_per_fold(records).values()) for study, records in _grouped(finished_folds()).items()}
+    if not newest:
+        advice = "train them with `mlflow run . -e cross_validate -P data_dir=DIR`"
+        raise RunError(f"this experiment on {address()} has no FINISHED fold runs; {advice}")
     skipped: list[str] = []
     for study, records in newest.items():
         name = f"study {study} ({records[0].config.model} on {dataset_name(records[0].data_dir)})"

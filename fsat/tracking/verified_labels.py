@@ -20,62 +20,39 @@ COLUMNS = ("fname", "label", "new_label", "score", "decision")
 
 @dataclass(frozen=True)
 class VerifiedLabels:
-    """The decisions of a run of `verify`.
-
-    Attributes:
-        run_id: of the run.
-        dataset: the dataset's digest.
-        new_labels: by clip, for the clips that were accepted, relabelled or dropped; empty for a dropped clip.
-        certainty: by clip, the probability of that decision.
-    """
+    """The decisions of a run of `verify` on the dataset with this digest."""
 
     run_id: str
     dataset: str
-    new_labels: dict[str, str]
-    certainty: dict[str, float]
+    new_labels: dict[str, str]  # by clip that was accepted, relabelled or dropped; empty for a dropped clip
+    certainty: dict[str, float]  # by clip, the probability of that decision
 
 
 def round_of(run_id: str) -> int:
-    """Return the round of a run of `verify`, from 1; a round is higher by one than that of the labels trained on.
-
-    Raises:
-        RunError: the run does not exist; a deleted run that can be restored does.
-    """
-    run = get_run(
-        run_id,
-        f"run {run_id} of verify, whose labels a study was trained on, is not on {address()}, so the round is unknown; "
-        "name only studies without labels_run_id",
-    )
-    return int(run.data.tags.get(TAG + "round", 1))
+    """Return the round of a run of `verify`, from 1: one more than that of the labels trained on; raise `RunError`."""
+    missing = f"run {run_id} of verify, whose labels a study was trained on, is not on {address()}"
+    unknown = f"{missing}, so the round is unknown; name only studies without labels_run_id"
+    return int(get_run(run_id, unknown).data.tags.get(TAG + "round", 1))
 
 
 def fetch_labels(run_id: str) -> VerifiedLabels:
-    """Return the labels of a run of `verify`.
-
-    Raises:
-        RunError: the id is unknown, or is not that of a FINISHED run of `verify`, or its table cannot be fetched.
-    """
-    run = get_run(
-        run_id,
-        f"labels_run_id={run_id}: no such run on {address()}; expected the id that verify prints at its end",
-    )
+    """Return the labels of a FINISHED run of `verify`; raise `RunError` if it is not one, or its table is missing."""
+    name = f"labels_run_id={run_id}"
+    run = get_run(run_id, f"{name}: no such run on {address()}; expected the id that verify prints at its end")
     stage = run.data.tags.get(TAG + "stage", "no fsat stage")
     if stage != STAGE:
-        raise RunError(f"labels_run_id={run_id}: the run is of stage {stage}; expected a run of verify")
-    if run.info.status != "FINISHED" or run.info.lifecycle_stage != "active":
-        state = run.info.status if run.info.lifecycle_stage == "active" else "deleted"
-        raise RunError(f"labels_run_id={run_id}: the run is {state}; expected a FINISHED one: run verify again")
+        raise RunError(f"{name}: the run is of stage {stage}; expected a run of verify")
+    state = run.info.status if run.info.lifecycle_stage == "active" else "deleted"
+    if state != "FINISHED":
+        raise RunError(f"{name}: the run is {state}; expected a FINISHED one: run verify again")
     with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
         try:
             fetch = partial(mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=TABLE, dst_path=folder)
-            path = call(fetch)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(COLUMNS))
+            table = pd.read_csv(call(fetch), dtype=str, keep_default_na=False, usecols=list(COLUMNS))
             decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
             certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
         except (Refused, OSError, ValueError) as error:
-            raise RunError(
-                f"labels_run_id={run_id}: {TABLE} cannot be fetched ({' '.join(str(error).split())[:200]}); "
-                "run verify again"
-            ) from error
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{name}: {TABLE} cannot be fetched ({reason}); run verify again") from error
     new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
     return VerifiedLabels(run_id, run.data.tags.get(TAG + "dataset", ""), new_labels, certainty)
