@@ -80,5 +80,5 @@ def out_of_fold_scores(data_dir: str, precision: str, seed: int, max_epochs: int
     return {
         "map3": map_at_k(oof, dataset.targets),
         "accuracy": accuracy(oof, dataset.targets),
-        "best_epoch": float(np.mean([result.best_epoch + 1 for result in results])),
+        "best_epoch": float(np.mean([result.state.best_epoch + 1 for result in results])),
     }

@@ -96,7 +96,7 @@ def fsat_fold(data_dir: str, model: str, epochs: int, precision: str) -> dict[st
     n_train = int((dataset.folds != FOLD).sum())
     seconds = [end - start for start, end in pairwise(ends)]
     return {
-        "clips_per_second": statistics.median(epoch["clips_per_second"] for epoch in result.history[1:]),
+        "clips_per_second": statistics.median(epoch["clips_per_second"] for epoch in result.state.history[1:]),
         "clips_per_second_whole": n_train / statistics.median(seconds),
         "precision": dataset.config.precision,
     }

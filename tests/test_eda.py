@@ -1,6 +1,5 @@
 """eda's numbers, figures and tables of FSDKaggle2018's real tables with generated sounds; the choice of its clips."""
 
-import csv
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -16,26 +15,10 @@ from fsat.reports import players
 from fsat.reports.eda_facts import measure
 from fsat.reports.eda_page import write_eda
 from fsat.reports.eda_plots import plot_classes
-from fsat.reports.players import Example, choose_examples, encode
+from fsat.reports.players import Example, choose_examples, example_sounds
 from fsat.reports.waveforms import outline, read_waveforms
 
 
-def test_a_tenth_keeps_the_share_of_every_class_and_of_verified_clips(shared):
-    from benchmarks.fsdkaggle2018 import sample_train
-
-    with open(shared / "data" / "fsdkaggle2018" / "train.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def counts(rows) -> tuple[Counter, Counter]:
-        return Counter(row["label"] for row in rows), Counter(r["label"] for r in rows if r["manually_verified"] == "1")
-
-    (clips, verified), (few, few_verified) = counts(rows), counts(sample_train(rows, 0.1))
-    for label in clips:
-        assert abs(few[label] - clips[label] / 10) <= 0.5, label
-        assert abs(few_verified[label] - verified[label] / 10) <= 1, label
-
-
-@pytest.mark.slow
 def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
     from benchmarks import fsdkaggle2018
 
@@ -89,8 +72,8 @@ def test_short_clips_leave_their_share_to_longer_ones(monkeypatch):
 def test_clips_without_room_have_a_note_in_place_of_a_player(tmp_path):
     paths = [write_wav(tmp_path / f"{i}.wav", tone(440, 0.5, 8000)) for i in range(3)]
     clips = [Example("A", "verified", path, path.name, "train.csv", 2, "train", 0.5) for path in paths]
-    size = len(next(encode(clips, 10))[0].mp3)
-    sounds = [sound for sound, _ in encode(clips, 10, 2 * size)]
+    size = len(next(example_sounds(clips, 10))[0].mp3)
+    sounds = [sound for sound, _ in example_sounds(clips, 10, 2 * size)]
     assert [sound.mp3 is None for sound in sounds] == [False, False, True]
     assert sounds[2].notes == ["verified · 2.wav · 0.50 s: left out, as the page is full"]
 

@@ -72,11 +72,8 @@ def tiny_epoch(rates: list[float]) -> tuple[keras.Model, np.ndarray, dict[str, f
     return model, clips, metrics, received
 
 
-def test_each_step_has_its_learning_rate() -> None:
+def test_steps_have_their_learning_rates_and_metrics_are_means_over_clips() -> None:
     assert tiny_epoch([0.1, 0.25, 0.01])[3] == pytest.approx([0.1, 0.25, 0.01])
-
-
-def test_metrics_of_an_epoch_are_means_over_its_clips() -> None:
     model, clips, metrics, _ = tiny_epoch([1e-12] * 3)  # with no change of the weights to speak of
     scores, classes = model.predict_on_batch(clips), np.arange(7) % 2
     assert metrics["loss"] == pytest.approx(log_loss(scores, classes), rel=1e-5)
@@ -114,7 +111,7 @@ class Trained:
         return model.get_weights()
 
     def column(self, name: str) -> list[float]:
-        return [row[name] for row in self.result.history]
+        return [row[name] for row in self.result.state.history]
 
     def count(self, split: str) -> int:
         return int((self.result.splits == split).sum())
@@ -161,8 +158,8 @@ def test_best_keeps_the_epoch_with_the_smallest_loss(train) -> None:
     trained = train(replace(UNSTABLE, eval_crops=3))
     losses, result = trained.column("val_loss"), trained.result
     assert len(losses) == 12
-    assert result.best_epoch == int(np.argmin(losses)) < 11
-    assert_weights(trained.kept, trained.weights[result.best_epoch])
+    assert result.state.best_epoch == int(np.argmin(losses)) < 11
+    assert_weights(trained.kept, trained.weights[result.state.best_epoch])
     assert result.scores["best_val_loss"] == pytest.approx(min(losses))
     predictions = result.train[result.held_out]
     assert log_loss(predictions, trained.dataset.targets[result.held_out]) == pytest.approx(min(losses))
@@ -179,33 +176,28 @@ def test_best_stops_when_the_loss_has_not_improved_for_some_epochs(train, holdou
 
 def test_last_keeps_the_last_epoch_and_does_not_stop(train) -> None:
     trained = train(replace(UNSTABLE, patience=1, checkpoint="last"))
-    assert (len(trained.result.history), trained.result.best_epoch) == (12, 11)
+    assert (len(trained.result.state.history), trained.result.state.best_epoch) == (12, 11)
     assert_weights(trained.kept, trained.weights[-1])
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.5, 3), (0.01, 1), (1.0, 6), (0.25, 2)])
 def test_average_keeps_the_mean_of_the_last_epochs(train, share: float, n: int) -> None:
     trained = train(replace(QUICK, max_epochs=6, patience=1, checkpoint="average", average_last=share))
-    assert (len(trained.weights), trained.result.best_epoch) == (6, 5)
+    assert (len(trained.weights), trained.result.state.best_epoch) == (6, 5)
     assert_mean_of_weights(trained, n)
     difference = max(np.abs(a - b).max() for a, b in zip(trained.kept, trained.weights[-1], strict=True))
     assert difference > 1e-4 if n > 1 else difference == 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"checkpoint": "last", "max_epochs": 10}, [0, 3, 6, 9]),
-        ({"checkpoint": "average", "max_epochs": 9}, [0, 3, 6, 8]),
-        ({"checkpoint": "last", "max_epochs": 4}, [0, 1, 2, 3]),
-        ({"checkpoint": "best", "max_epochs": 8}, list(range(8))),
-        ({"checkpoint": "best", "max_epochs": 8, "holdout": 0.2}, [0, 2, 4, 6, 7]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "expected"), [
+    ({"checkpoint": "last", "max_epochs": 10}, [0, 3, 6, 9]), ({"checkpoint": "last", "max_epochs": 4}, [0, 1, 2, 3]),
+    ({"checkpoint": "average", "max_epochs": 9}, [0, 3, 6, 8]), ({"checkpoint": "best", "max_epochs": 8}, [*range(8)]),
+    ({"checkpoint": "best", "max_epochs": 8, "holdout": 0.2}, [0, 2, 4, 6, 7]),
+])  # fmt: skip
 def test_which_epochs_are_validated(train, settings: dict, expected: list[int], monkeypatch) -> None:
     assert loop.VALIDATIONS >= 10  # enough for a curve
     monkeypatch.setattr(loop, "VALIDATIONS", 4)
-    history = train(replace(QUICK, patience=9, **settings)).result.history
+    history = train(replace(QUICK, patience=9, **settings)).result.state.history
     assert all(("val_loss" in row) == ("val_acc" in row) == ("val_map3" in row) for row in history)
     assert [epoch for epoch, row in enumerate(history) if "val_loss" in row] == expected
     assert all(("holdout_loss" in row) == ("holdout" in settings) for row in history)
@@ -228,8 +220,8 @@ def test_the_best_epoch_is_selected_on_holdout_clips(train) -> None:
     assert [trained.count(split) for split in ("val", "train", "holdout", "unused")] == [12, 18, 6, 0]
     np.testing.assert_array_equal(result.held_out, dataset.folds == 0)
     losses = trained.column("holdout_loss")
-    assert result.best_epoch == int(np.argmin(losses))
-    assert_weights(trained.kept, trained.weights[result.best_epoch])
+    assert result.state.best_epoch == int(np.argmin(losses))
+    assert_weights(trained.kept, trained.weights[result.state.best_epoch])
     holdout = result.splits == "holdout"
     assert log_loss(result.train[holdout], dataset.targets[holdout]) == pytest.approx(min(losses))
     np.testing.assert_array_equal(np.bincount(dataset.targets[holdout]), [2, 2, 2])
@@ -283,16 +275,13 @@ def test_training_is_on_new_labels_and_scores_on_the_given_ones(train, folder: P
     assert np.abs(trained.result.train - train(QUICK).result.train).max() > 1e-5
 
 
-@pytest.mark.parametrize(
-    ("settings", "all_trusted", "words"),
-    [
-        ({"unverified_weight": "0"}, False, "fold=1: no training clips with unverified_weight=0 and labels_run_id="),
-        ({"unverified_weight": "0:0,2:1"}, False, "no training clips with unverified_weight=0:0,2:1"),
-        ({"holdout": 0.05}, True, "holdout=0.05: 24 clips of 24 recordings"),
-        ({"holdout": 0.2, "unverified_weight": "0"}, False, "holdout=0.2: 0 clips of 0 recordings"),
-        ({}, True, "labels_run_id=none"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "all_trusted", "words"), [
+    ({"unverified_weight": "0"}, False, "fold=1: no training clips with unverified_weight=0 and labels_run_id="),
+    ({"unverified_weight": "0:0,2:1"}, False, "no training clips with unverified_weight=0:0,2:1"),
+    ({"holdout": 0.05}, True, "holdout=0.05: 24 clips of 24 recordings"),
+    ({"holdout": 0.2, "unverified_weight": "0"}, False, "holdout=0.2: 0 clips of 0 recordings"),
+    ({}, True, "labels_run_id=none"),
+])  # fmt: skip
 def test_no_training_clips_are_one_line(settings: dict, all_trusted: bool, words: str, folder: Path) -> None:
     dataset = load_dataset(folder, replace(QUICK, **settings))
     if not settings:
@@ -321,15 +310,11 @@ AUGMENTED = Config(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "config",
-    [
-        AUGMENTED,
-        replace(AUGMENTED, loss="lq", drop_losses=0.3, unverified_weight="0:1,2:0.5", precision="mixed_bfloat16"),
-        replace(QUICK, loss="soft_bootstrap", drop_losses=0.3, mixup=0.3, holdout=0.25),
-    ],
-    ids=["augmented", "lq and drop", "waveform"],
-)
+@pytest.mark.parametrize("config", [
+    AUGMENTED,
+    replace(AUGMENTED, loss="lq", drop_losses=0.3, unverified_weight="0:1,2:0.5", precision="mixed_bfloat16"),
+    replace(QUICK, loss="soft_bootstrap", drop_losses=0.3, mixup=0.3, holdout=0.25),
+], ids=["augmented", "lq and drop", "waveform"])  # fmt: skip
 def test_the_same_config_gives_the_same_bits(train, config: Config) -> None:
     first, second = train(config), train(config)
     for name in ("train", "test"):

@@ -45,12 +45,11 @@ def features_of(crops: np.ndarray, config: Config) -> np.ndarray:
 
 def randomize(model: keras.Model) -> None:
     """Change every weight, moving statistics included."""
-    rng = np.random.default_rng(5)
-    weights = [
-        (rng.uniform(0.5, 1.5, weight.shape) * (0.05 if weight.ndim > 1 else 1)).astype(weight.dtype)
-        for weight in model.get_weights()
-    ]
-    model.set_weights(weights)
+    rng, weights = np.random.default_rng(5), model.get_weights()
+    factors = [0.05 if weight.ndim > 1 else 1 for weight in weights]
+    model.set_weights(
+        [(rng.uniform(0.5, 1.5, w.shape) * f).astype(w.dtype) for w, f in zip(weights, factors, strict=True)]
+    )
 
 
 # --- the notebook's --------------------------------------------------------------------------------
@@ -204,9 +203,8 @@ def test_cnn_logmel_is_compact() -> None:
     config = Config.resolve({}, "cnn_logmel")
     model = build(config, 10)
     assert model.count_params() < 1_000_000
-    called = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *config.dim), tf.float32)
-    )
+    signature = tf.TensorSpec((1, *config.dim), tf.float32)
+    called = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(signature)
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     cost = tf.compat.v1.profiler.profile(called.graph, options={**options, "output": "none"})
     assert 50e6 < cost.total_float_ops < 100e6
@@ -231,13 +229,8 @@ def test_training_is_compiled_as_in_the_notebook() -> None:
     assert isinstance(model.optimizer, keras.optimizers.Adam)
     assert float(model.optimizer.learning_rate) == 0.25
     assert model.loss == "categorical_crossentropy"
-    targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    inputs = np.linspace(-0.5, 0.5, 4 * 32000, dtype=np.float32).reshape(4, 32000, 1)
-    logs = model.train_on_batch(inputs, targets, return_dict=True)
-    assert set(logs) == {"loss", "acc"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["conv1d", "cnn_logmel"])
 def test_weight_decay_is_on_kernels_only(model: str) -> None:
     """Targets of 0 have no gradient, so that nothing else changes the weights."""
@@ -258,23 +251,17 @@ def test_weight_decay_is_on_kernels_only(model: str) -> None:
 @pytest.mark.parametrize("model", list(SMALL))
 def test_weights_are_saved_and_loaded(model: str, tmp_path: Path) -> None:
     config = SMALL[model]
-    trained = build_for_training(config, 4)
+    trained, inputs = build_for_training(config, 4), inputs_for(config)
+    trained.train_on_batch(inputs[:2], np.eye(4, dtype=np.float32)[[0, 1]])
     randomize(trained)
-    inputs = inputs_for(config)
     expected = trained.predict_on_batch(inputs)
     save_weights(trained, tmp_path / "best.weights.h5")
-
+    size = (tmp_path / "best.weights.h5").stat().st_size
+    assert model != "conv1d" or size < 2 * 4 * trained.count_params()  # without Adam's two values per weight
     other = build(config, 4)
     assert np.abs(other.predict_on_batch(inputs) - expected).max() > 1e-4
     other.load_weights(tmp_path / "best.weights.h5")
     np.testing.assert_array_equal(other.predict_on_batch(inputs), expected)
-
-
-def test_weights_are_saved_without_optimizer_state(tmp_path: Path) -> None:
-    model = build_for_training(SMALL["conv1d"], 4)
-    model.train_on_batch(inputs_for(SMALL["conv1d"], 2), np.eye(4, dtype=np.float32)[[0, 1]])
-    save_weights(model, tmp_path / "best.weights.h5")
-    assert (tmp_path / "best.weights.h5").stat().st_size < 2 * 4 * model.count_params()  # Adam has two per weight
 
 
 # --- seeds -----------------------------------------------------------------------------------------

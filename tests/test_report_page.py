@@ -126,8 +126,7 @@ def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, t
 def test_a_tagger_that_cannot_be_registered_has_a_page(study):
     with pytest.raises(RunError, match="refused"):
         blend(study, "a/b")
-    query = "tags.`fsat.stage` = 'ensemble'"
-    (run,) = mlflow.search_runs(filter_string=query, max_results=1, output_format="list")
+    (run,) = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
     assert run.info.status == "FAILED"
     assert "The tagger is not registered: " in fetch(run.info.run_id, "report.html").read_text()
 
@@ -179,13 +178,11 @@ def test_histories_are_those_of_the_epochs(study):
     record = study[0]
     losses, scores = (epoch_history(record.run_id, key) for key in ("val_loss", "val_map3"))
     assert list(losses) == list(scores) == list(range(len(losses)))
-    assert losses[round(record.run.data.metrics["best_epoch"])] == pytest.approx(
-        record.run.data.metrics["best_val_loss"]
-    )
+    metrics = record.run.data.metrics
+    assert losses[round(metrics["best_epoch"])] == pytest.approx(metrics["best_val_loss"])
     assert len(history(record.run_id, "val_map3")) == len(scores) + 1  # the last is that of the weights kept
     with mlflow.start_run() as old:
-        mlflow.log_metric("val_loss", float("nan"), step=0)
-        mlflow.log_metric("val_loss", float("inf"), step=1)
-        mlflow.log_metric("val_loss", 2.5, step=2)
+        for step, value in enumerate((float("nan"), float("inf"), 2.5)):
+            mlflow.log_metric("val_loss", value, step=step)
     assert history(old.info.run_id, "val_loss") == {2: 2.5}
     assert history(old.info.run_id, "val_map3") == {}

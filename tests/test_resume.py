@@ -65,17 +65,14 @@ def assert_same(result: FoldResult, expected: FoldResult) -> None:
         np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
     timed = ("epoch_seconds", "clips_per_second")
     histories = [
-        [{name: value for name, value in row.items() if name not in timed} for row in each.history]
+        [{name: value for name, value in row.items() if name not in timed} for row in each.state.history]
         for each in (result, expected)
     ]
     assert histories[0] == histories[1]
-    assert (result.best_epoch, result.scores, result.summary) == (
-        expected.best_epoch,
-        expected.scores,
-        expected.summary,
-    )
+    assert result.state.best_epoch == expected.state.best_epoch
+    assert (result.scores, result.summary) == (expected.scores, expected.summary)
     assert events(result.folder) == events(expected.folder)
-    assert len(events(result.folder)) >= 4 * len(result.history)
+    assert len(events(result.folder)) >= 4 * len(result.state.history)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -85,7 +82,7 @@ def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(case, folder
     (tmp_path / "whole").mkdir()
     whole = train_fold(dataset, 1, tmp_path / "whole")
     checkpoint = tmp_path / "checkpoint"
-    after = {len(whole.history) // 2} | ({1, len(whole.history)} if case == "early stopping" else set())
+    after = {whole.state.n_epochs // 2} | ({1, whole.state.n_epochs} if case == "early stopping" else set())
     for epochs in sorted(after):
         sitting = tmp_path / f"sitting {epochs}"
         sitting.mkdir()
@@ -94,9 +91,10 @@ def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(case, folder
     epochs_seen = []
     result = train_fold(dataset, 1, sitting, lambda *epoch: epochs_seen.append(epoch), checkpoint)
     assert_same(result, whole)
-    assert epochs_seen == list(zip(range(len(result.history)), result.history, result.times, strict=True))
+    state = result.state
+    assert epochs_seen == list(zip(range(state.n_epochs), state.history, state.times, strict=True))
     if case == "early stopping":
-        assert len(whole.history) < config.max_epochs
+        assert whole.state.n_epochs < config.max_epochs
 
 
 def test_no_checkpoint_is_written_by_default(folder, tmp_path) -> None:

@@ -58,17 +58,6 @@ def test_weights_follow_trust_certainty_and_epoch() -> None:
         assert certain.weights(config, epoch).tolist() == [0.5, weight, 0, weight, 0]
 
 
-def test_labels_of_verify_are_weighted_by_certainty_in_the_loss() -> None:
-    config = replace(CONFIG, labels_run_id="0a")
-    targets = Targets(np.array([0, 1]), np.array([True, True]), 3, np.float32([1, 0.5]))
-    rows = encode_targets(targets, targets.weights(config, 0), draws_of([1, 0]), ALL, config)
-    np.testing.assert_array_equal(rows[:, 0], [[0, 0.5, 0], [1, 0, 0]])
-    assert not rows[:, 1:].any()
-    p = np.float32([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
-    losses = robust_loss(config, 10)(tf.constant(rows), tf.constant(p)).numpy()
-    np.testing.assert_allclose(losses, [0.5 * np.log(2), np.log(2)], rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -105,9 +94,8 @@ def test_clips_without_weight_or_class_are_not_in_an_epoch() -> None:
     assert clips_of(clips, 0) == [0, 2, 4]
 
 
-@pytest.mark.parametrize("config", [CONFIG, LOSSES["lq"]], ids=["ce", "lq"])
-def test_weights_reach_the_batches(config: Config) -> None:
-    clips = training_clips(replace(config, unverified_weight="0:1,4:0"), [True, False] * 4)
+def test_weights_reach_the_batches() -> None:
+    clips = training_clips(replace(CONFIG, unverified_weight="0:1,4:0"), [True, False] * 4)
     for inputs, targets in clips.batches(0, 1):
         numbers = inputs[:, 0, 0].astype(int)
         expected = np.eye(8)[numbers] * np.where(numbers % 2, 0.75, 1)[:, np.newaxis]
@@ -145,16 +133,15 @@ def test_targets_of_mixtures() -> None:
 def test_other_losses_have_separate_parts(loss: str) -> None:
     plain = encode_targets(TARGETS, WEIGHTS, draws_of([0, 2, 3]), ALL, LOSSES[loss])
     assert (plain.shape, plain.dtype) == ((3, 3, 3), np.float32)
-    assert plain[0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
-    assert plain[1].tolist() == [[0, 0, 0], [0, 0, 0.25], [0, 0, 0]]
-    assert plain[2].tolist() == [[0, 0, 0], [0, 0.25, 0], [0, 0, 0]]
+    none = [0, 0, 0]
+    assert plain.tolist() == [[[1, 0, 0], none, none], [none, [0, 0, 0.25], none], [none, [0, 0.25, 0], none]]
     # clip and partner: both trusted; partner trusted; none; clip trusted
     draws = draws_of([0, 2, 3, 1], [0.75, 0.5, 0.625, 0.875], [3, 0, 1, 2])
     mixed = encode_targets(TARGETS, WEIGHTS, draws, ALL, LOSSES[loss])
-    assert mixed[0].tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 0]]
-    assert mixed[1].tolist() == [[0.5, 0, 0], [0, 0, 0.125], [0, 0, 0]]
-    assert mixed[2].tolist() == [[0, 0, 0], [0, 0.15625, 0], [0, 0, 0.09375]]
-    assert mixed[3].tolist() == [[0, 0.875, 0], [0, 0, 0], [0, 0.03125, 0]]
+    assert mixed.tolist() == [
+        [[0.75, 0.25, 0], none, none], [[0.5, 0, 0], [0, 0, 0.125], none],
+        [none, [0, 0.15625, 0], [0, 0, 0.09375]], [[0, 0.875, 0], none, [0, 0.03125, 0]],
+    ]  # fmt: skip
     np.testing.assert_allclose(mixed.sum(axis=1), encode_targets(TARGETS, WEIGHTS, draws, ALL, CONFIG), rtol=1e-6)
 
 
@@ -170,11 +157,8 @@ def test_trusted_labels_are_smoothed_with_any_loss() -> None:
 P = np.float32([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.05, 0.05, 0.9]])
 
 
-def parts(order: list[int], shares: list[float], partners: list[int]) -> np.ndarray:
-    return encode_targets(TARGETS, WEIGHTS, draws_of(order, shares, partners), ALL, LOSSES["lq"])
-
-
-MIXED = parts([2, 3, 0, 4, 1], [0.75, 0.5, 0.625, 1, 0.875], [0, 2, 1, 3, 0])
+DRAWS = draws_of([2, 3, 0, 4, 1], [0.75, 0.5, 0.625, 1, 0.875], [0, 2, 1, 3, 0])
+MIXED = encode_targets(TARGETS, WEIGHTS, DRAWS, ALL, LOSSES["lq"])
 
 
 def slow_loss(config: Config, targets: np.ndarray, p: np.ndarray) -> list[float]:
@@ -198,39 +182,16 @@ def slow_loss(config: Config, targets: np.ndarray, p: np.ndarray) -> list[float]
     return result
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        LOSSES["lq"],
-        replace(CONFIG, loss="lq", lq=1),
-        LOSSES["soft"],
-        LOSSES["hard"],
-        replace(CONFIG, loss="soft_bootstrap", bootstrap=0),
-        replace(CONFIG, loss="hard_bootstrap", bootstrap=1),
-    ],
-    ids=lambda config: f"{config.loss} {config.lq if config.loss == 'lq' else config.bootstrap:g}",
-)
-def test_losses_are_those_of_the_papers(config: Config) -> None:
+@pytest.mark.parametrize(("loss", "options"), [
+    ("lq", {"lq": 0.7}), ("lq", {"lq": 1}), ("soft_bootstrap", {"bootstrap": 0}), ("hard_bootstrap", {"bootstrap": 1}),
+    ("soft_bootstrap", {"bootstrap": 0.8}), ("hard_bootstrap", {"bootstrap": 0.8}),
+])  # fmt: skip
+def test_losses_are_those_of_the_papers(loss: str, options: dict[str, float]) -> None:
+    config = replace(CONFIG, loss=loss, **options)
     assert [(MIXED[:, i].sum(axis=1) > 0).sum() for i in range(3)] == [4, 2, 3]  # all combinations
     result = robust_loss(config, 10)(tf.constant(MIXED), tf.constant(P))
     assert result.dtype == tf.float32
     np.testing.assert_allclose(result, slow_loss(config, MIXED, P), rtol=1e-5)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_trusted_clips_have_cross_entropy_with_any_loss(loss: str) -> None:
-    config = replace(LOSSES[loss], label_smoothing=0.1)
-    targets = Targets(np.array([0, 1, 2, 1, 0]), np.ones(5, dtype=bool), 3)
-    arguments = (
-        targets,
-        np.ones(5, np.float32),
-        draws_of([0, 1, 2, 3, 4], [0.75, 0.5, 0.625, 1, 0.875], [0, 2, 1, 3, 0]),
-    )
-    linear = encode_targets(*arguments, ALL, replace(CONFIG, label_smoothing=0.1))
-    loss = robust_loss(config, 1)
-    for _ in range(3):  # there is nothing to drop
-        losses = loss(encode_targets(*arguments, ALL, config), P)
-        np.testing.assert_allclose(losses, keras.losses.categorical_crossentropy(linear, P), rtol=1e-5)
 
 
 @pytest.mark.parametrize("q", [1e-2, 1e-4, 1e-7, 1e-12])
@@ -248,8 +209,7 @@ def test_gradients_are_finite_for_probabilities_of_0_and_1(loss: str) -> None:
             result = robust_loss(LOSSES[loss], 1)(tf.constant(MIXED), p)
         gradient = tape.gradient(result, p)
         assert np.isfinite(result).all()
-        assert np.isfinite(gradient).all()
-        assert np.abs(gradient).max() > 0
+        assert 0 < np.abs(gradient).max() < np.inf
 
 
 # --- small losses ----------------------------------------------------------------------------------
@@ -311,24 +271,6 @@ def test_losses_to_drop_are_ranked_by_the_configured_loss(name: str) -> None:
 
 
 # --- a model ---------------------------------------------------------------------------------------
-
-
-def test_weights_in_the_targets_are_keras_sample_weights() -> None:
-    inputs = np.random.default_rng(0).uniform(-1, 1, (6, 20, 1)).astype(np.float32)
-    one_hot = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
-    clip_weights = np.float32([1, 0.25, 0.5, 1, 0.25, 0.1])
-    separate = np.zeros((6, 3, 3), np.float32)
-    separate[:, 1] = one_hot * clip_weights[:, np.newaxis]
-    results = []
-    for weight, targets, weights in (("0.25", separate, None), ("1", one_hot, clip_weights)):
-        seed_everything(3)
-        config = replace(CONFIG, learning_rate=0.1, precision="float32", unverified_weight=weight)
-        model = build_for_training(config, 3)
-        for _ in range(3):
-            logs = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
-        results.append([logs["loss"], *model.get_weights()])
-    for received, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_model_counts_its_steps_once() -> None:

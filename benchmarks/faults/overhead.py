@@ -74,7 +74,7 @@ def plain(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:
 
     config = Config.resolve(settings)
     with tempfile.TemporaryDirectory(prefix="fsat-bench-") as name:
-        return {"epoch": _epoch(train_fold(load_dataset(Path(data_dir), config), 0, Path(name)).times)}
+        return {"epoch": _epoch(train_fold(load_dataset(Path(data_dir), config), 0, Path(name)).state.times)}
 
 
 def tracked(data_dir: str, settings: dict[str, Any]) -> dict[str, float]:

@@ -302,11 +302,11 @@ def _store_results(
     """Write metrics, description and artifacts of a trained fold into its run folder."""
     points = [
         {"key": key, "value": value, "step": epoch, "timestamp": milliseconds}
-        for epoch, (metrics, milliseconds) in enumerate(zip(result.history, result.times, strict=True))
+        for epoch, (metrics, milliseconds) in enumerate(zip(result.state.history, result.state.times, strict=True))
         for key, value in metrics.items()
     ]
-    final = {"best_epoch": result.best_epoch, **result.scores, "train_seconds": result.seconds}
-    last = {"step": len(result.history), "timestamp": runs.now()}
+    final = {"best_epoch": result.state.best_epoch, **result.scores, "train_seconds": result.state.seconds}
+    last = {"step": len(result.state.history), "timestamp": runs.now()}
     points += [{"key": key, "value": value, **last} for key, value in final.items()]
     train, test = dataset.manifest.train, dataset.manifest.test
     table = submission(test["fname"].tolist(), result.test, dataset.labels)
@@ -321,7 +321,7 @@ def _store_results(
 def _plot(dataset: Dataset, fold: int, result: training.FoldResult, folder: Path) -> None:
     held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
     title = f"{dataset.config.model}, fold {fold}"
-    plot_learning_curves(result.history, result.best_epoch, title, folder / "learning_curves.png")
+    plot_learning_curves(result.state.history, result.state.best_epoch, title, folder / "learning_curves.png")
     title += ": validation clips"
     plot_confusion(held_out, targets, dataset.labels, title, folder / "confusion.png")
     plot_class_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")

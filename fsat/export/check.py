@@ -25,14 +25,8 @@ from fsat.tagging.inputs import walk
 if TYPE_CHECKING:
     from fsat.export.formats import Scorer
 
-LIMIT = 1e-3
-"""Maximum difference of a score."""
-
-MAX_FILES = 200
-"""Maximum number of files of a folder; of larger folders, evenly spaced files are taken."""
-
-MAX_SECONDS = 30.0
-"""Maximum length of a generated clip."""
+LIMIT, MAX_FILES, MAX_SECONDS = 1e-3, 200, 30.0
+"""Maximum difference of a score; number of files of a folder, evenly spaced in larger ones; length of a clip."""
 
 Clip = tuple[str, np.ndarray]
 """A clip's name and its samples, float32 (n_samples,)."""
@@ -43,11 +37,9 @@ class Difference:
     """Differences between the scores of an export and of its tagger.
 
     Attributes:
-        greatest, mean: absolute difference of a score.
-        clip: name of the clip with the greatest one.
+        greatest, mean, clip: absolute difference of a score, and name of the clip with the greatest one.
         same_best: share of clips with the same top label.
         as_tagged_here: greatest difference between the tagger on this machine, possibly in bfloat16, and in float32.
-        n_clips: number of clips.
     """
 
     greatest: float
@@ -62,9 +54,7 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
     """Generate noise, tones, sounds and silence, of lengths around those of the members' crops, at `rate` Hz."""
     longest = round(MAX_SECONDS * rate)
     lengths = {1, rate // 2 + 1, min(12 * rate + 7, longest)}
-    durations = {max(config.audio_duration, config.eval_duration) for config in configs}
-    for seconds in durations | {config.audio_duration for config in configs}:
-        crop = round(seconds * rate)
+    for crop in {round(s * rate) for c in configs for s in (c.audio_duration, max(c.audio_duration, c.eval_duration))}:
         lengths |= {crop // 3, crop - 1, crop, crop + 1, 2 * crop + 1, round(3.7 * crop)}
     rng = np.random.default_rng(1001)
     kinds = cycle(["noise", "tone", *(SYNTHESISERS if rate >= 8000 else ())])
@@ -81,11 +71,7 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
 
 
 def find_files(path: Path) -> list[Path]:
-    """Return a file, or at most `MAX_FILES` audio files of a folder and its subfolders.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Return a file, or at most `MAX_FILES` audio files of a folder and its subfolders; raise `DataError` if none."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -97,13 +83,8 @@ def find_files(path: Path) -> list[Path]:
 
 
 def read_clips(path: Path, rate: int) -> Iterator[Clip]:
-    """Decode the clips of `find_files` at `rate` Hz, without unusable ones.
-
-    Raises:
-        DataError: there are no usable clips.
-    """
-    errors: list[str] = []
-    files = find_files(path)
+    """Decode the clips of `find_files` at `rate` Hz, without unusable ones; raise `DataError` if none is usable."""
+    errors, files = list[str](), find_files(path)
     for file in files:
         try:
             yield printable(file.name), decode(file, rate)
@@ -118,24 +99,23 @@ def compare(score: Scorer, exact: Tagger, tagger: Tagger, clips: Iterable[Clip],
 
     `clips` has at least one clip; their rate is in Hz.
     """
-    rows = []
+    import soundfile as sf
+
+    rows, names = [], []
     for name, clip in clips:
-        wav = _encode_wav(clip, rate)
-        expected, received = _score(exact, wav), score(clip)
+        wav = io.BytesIO()
+        sf.write(wav, clip, rate, format="WAV", subtype="FLOAT")
+        expected, here = _score(exact, wav.getvalue()), _score(tagger, wav.getvalue())
+        received = score(clip)
         errors = np.abs(received.astype(np.float64) - expected)
         greatest = np.inf if np.isnan(errors).any() else errors.max()
         same_best = received.argmax() == expected.argmax()
-        rows.append((greatest, errors.mean(), same_best, np.abs(_score(tagger, wav) - expected).max(), name))
-    greatest, mean, same_best, here, names = zip(*rows, strict=True)
-    worst = int(np.argmax(greatest))
-    return Difference(
-        float(greatest[worst]),
-        float(np.mean(mean)),
-        names[worst],
-        float(np.mean(same_best)),
-        float(max(here)),
-        len(rows),
-    )
+        rows.append((greatest, errors.mean(), same_best, np.abs(here - expected).max()))
+        names.append(name)
+    greatest, means, best, heres = np.array(rows, dtype=np.float64).T
+    worst = int(greatest.argmax())
+    facts = float(means.mean()), names[worst], float(best.mean()), float(heres.max()), len(rows)
+    return Difference(float(greatest[worst]), *facts)
 
 
 def _score(tagger: Tagger, wav: bytes) -> np.ndarray:
@@ -143,12 +123,3 @@ def _score(tagger: Tagger, wav: bytes) -> np.ndarray:
     if error:
         raise ValueError(f"the tagger cannot score a decoded clip: {error}")
     return scores
-
-
-def _encode_wav(clip: np.ndarray, rate: int) -> bytes:
-    """Encode samples losslessly."""
-    import soundfile as sf
-
-    file = io.BytesIO()
-    sf.write(file, clip, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()

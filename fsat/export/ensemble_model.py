@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from fsat.config import Config
 from fsat.export.formats import INPUT, OUTPUT
 from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
 from fsat.export.resampling import resample
@@ -22,43 +21,30 @@ from fsat.tagging import Tagger
 
 
 def ensemble_model(tagger: Tagger) -> keras.Model:
-    """Build one model that scores a clip as a tagger does.
-
-    Args:
-        tagger: its members compute in float32.
-
-    Returns:
-        a model that maps `INPUT` to `OUTPUT`.
+    """Build one model from `INPUT` to `OUTPUT` that scores a clip as a tagger does whose members compute in float32.
 
     Raises:
         ConfigError: the ratio of two members' sampling rates is not supported.
     """
-    rate = tagger.rates[-1]
     waveform = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
     signal = Signal(waveform, length_of(waveform), waveform)
     signals: dict[int, Signal] = {}
     inputs: dict[tuple[Any, ...], Tensor] = {}  # members with the same input share it
     studies: dict[str, list[Tensor]] = {}
     for number, member in enumerate(tagger.members):
-        config = member.config
-        if config.sampling_rate not in signals:
-            signals[config.sampling_rate] = resample(signal, rate, config.sampling_rate)
-        crops = (config.audio_length, config.eval_crops, config.eval_frames)
-        key = (config.sampling_rate, config.features, config.dim, *crops)
-        if key not in inputs:
-            inputs[key] = _model_input(signals[config.sampling_rate], config)
+        config, rate = member.config, member.config.sampling_rate
+        if rate not in signals:
+            signals[rate] = resample(signal, tagger.rates[-1], rate)
+        key = (rate, config.features, config.dim, config.audio_length, config.eval_crops, config.eval_frames)
+        if key not in inputs and config.use_logmel:
+            inputs[key] = logmel_crops(signals[rate], config)
+        elif key not in inputs:
+            crops = waveform_crops(signals[rate], config)
+            inputs[key] = mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
         predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
         studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
     scores = _blend(studies, *tagger.blend)
     return keras.Model(waveform, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
-
-
-def _model_input(signal: Signal, config: Config) -> Tensor:
-    """Return a member's input for the fixed crops of a signal at its rate."""
-    if config.use_logmel:
-        return logmel_crops(signal, config)
-    crops = waveform_crops(signal, config)
-    return mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
 
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:
@@ -74,11 +60,7 @@ def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mappin
 
 
 def to_keras(model: keras.Model, name: str) -> keras.Model:
-    """Copy a network with Keras's own layers in place of fsat's, and without dropout.
-
-    Raises:
-        TypeError: a custom layer has no method ``in_keras``.
-    """
+    """Copy a network with Keras's own layers in place of fsat's, and without dropout."""
 
     def call(layer: layers.Layer, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if hasattr(layer, "in_keras"):

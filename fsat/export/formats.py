@@ -1,9 +1,9 @@
 """Write and open taggers as ONNX, TensorFlow Lite and Keras files.
 
 Conventions: the model has one input, ``waveform``, float32 (n_samples,), and one output, ``scores``, float32
-(n_classes,). Its facts (labels, sampling rate, ...) are a dictionary of JSON values stored in the file as `FACTS`: in
-ONNX's metadata, with ``labels`` and ``sampling_rate`` as entries of their own; in Keras's ZIP archive; and in a ZIP
-archive at the end of a TensorFlow Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
+(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file as `FACTS`: in ONNX's metadata,
+where ``labels`` and ``sampling_rate`` are entries too; in Keras's ZIP archive; and in one at the end of a TensorFlow
+Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ from fsat.models import import_keras, quiet_stderr
 INPUT, OUTPUT = "waveform", "scores"
 FACTS = "fsat.json"
 
-OPSET = 17
-"""ONNX operator set; onnxruntime supports it since 1.13 (2022)."""
-
-EXTRA = ("onnx", "onnxruntime", "tf2onnx")
-"""Packages that ONNX needs."""
+OPSET, EXTRA = 17, ("onnx", "onnxruntime", "tf2onnx")
+"""ONNX operator set, supported by onnxruntime since 1.13 (2022); and packages that ONNX needs."""
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Maps a waveform, float32 (n_samples,), to scores, float32 (n_classes,)."""
@@ -46,8 +43,7 @@ def check_packages(format: str) -> None:
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
     """Write a model of `fsat.export.ensemble_model` in one of `fsat.presets.EXPORT_FORMATS`.
 
-    The name of a Keras file must end in ``.keras``. `facts` contain ``labels``, a list of strings, and
-    ``sampling_rate``.
+    A Keras file's name must end in ``.keras``; `facts` contain ``labels``, a list of strings, and ``sampling_rate``.
     """
     if format == "onnx":
         _write_onnx(model, path, facts)
@@ -103,20 +99,16 @@ def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Sco
     """
     threads = threads or os.cpu_count() or 1
     if format == "onnx":
-        return _open_onnx(path, threads)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+        return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
     score = _open_tflite(path, threads) if format == "tflite" else _open_keras(path)
     with zipfile.ZipFile(path) as archive:
         return score, json.loads(archive.read(FACTS))
-
-
-def _open_onnx(path: Path, threads: int) -> tuple[Scorer, dict[str, Any]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
-    return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
 
 
 def _open_tflite(path: Path, threads: int) -> Scorer:

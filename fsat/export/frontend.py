@@ -48,11 +48,9 @@ class Signal:
         """Return int32 ones, one for each of the ascending `lengths` that the signal reaches."""
         p, q = self.ratio
         ends = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # shortest waveform whose p / q, rounded, is n
-        stride = next(k for k in range(1, len(ends) + 1) if _are_regular(ends, k))
-        parts = []
-        for subset in (ends[first::stride] for first in range(stride)):
-            step = subset[1] - subset[0] if len(subset) > 1 else 1
-            parts.append(slice_first(self.waveform, subset[0] - 1, subset[-1], step))
+        strided = ([ends[first::stride] for first in range(stride)] for stride in range(1, len(ends) + 1))
+        subsets = next(subsets for subsets in strided if all(map(_is_regular, subsets)))
+        parts = [slice_first(self.waveform, s[0] - 1, s[-1], s[1] - s[0] if len(s) > 1 else 1) for s in subsets]
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
 
     def zero(self) -> Tensor:
@@ -60,9 +58,8 @@ class Signal:
         return ops.zeros_like(slice_first(self.waveform, 0, 1), dtype="int32")
 
 
-def _are_regular(values: Sequence[int], stride: int) -> bool:
-    """Return whether each subset ``values[first::stride]`` has equal differences."""
-    return all(len({b - a for a, b in pairwise(values[first::stride])}) < 2 for first in range(stride))
+def _is_regular(values: Sequence[int]) -> bool:
+    return len({b - a for a, b in pairwise(values)}) < 2
 
 
 def slice_first(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:
@@ -84,13 +81,9 @@ def even_starts(n: Tensor, length: int | Tensor, crops: Tensor, n_crops: int) ->
     """Return the starts of crops as `fsat.data.audio.even_starts`, in integers, with ties rounded to even.
 
     Args:
-        n: int32 (), the clip's length.
-        length: the crops' length.
+        n, length: int32 (), lengths of the clip and of the crops.
         crops: int32 (m,), the numbers of the crops, from 0.
         n_crops: number of crops of a clip that is longer than a crop. All crops of other clips have the same start.
-
-    Returns:
-        int32 (m,).
     """
     spare, missing = ops.maximum(n - length, 0), ops.maximum(length - n, 0)
     if n_crops == 1:
@@ -105,11 +98,10 @@ def even_starts(n: Tensor, length: int | Tensor, crops: Tensor, n_crops: int) ->
 
 def crop_numbers(signal: Signal, min_length: int, n_crops: int) -> Tensor:
     """Return 0, 1, ... `n_crops` - 1, int32, or 0 for a signal that is shorter than `min_length`."""
-    zero = signal.zero()
     if n_crops == 1:
-        return zero
+        return signal.zero()
     others = ops.expand_dims(signal.ones_for([min_length]), 1) * np.arange(1, n_crops, dtype=np.int32)
-    return ops.concatenate([zero, ops.reshape(others, (-1,))])
+    return ops.concatenate([signal.zero(), ops.reshape(others, (-1,))])
 
 
 def waveform_crops(signal: Signal, config: Config) -> Tensor:
@@ -197,8 +189,7 @@ def mel_power(frames: Tensor, window: np.ndarray, filters: np.ndarray) -> Tensor
     Only a from 0 to n1 / 2 is computed: the power at k equals that at n_fft - k. The filters are ordered accordingly.
 
     Args:
-        frames: float32 (n_frames, n).
-        window: float32 (n,).
+        frames, window: float32 (n_frames, n) and (n,).
         filters: float32 (n_mels, 1 + n_fft // 2), n_fft a power of 2 and at least n.
 
     Returns:

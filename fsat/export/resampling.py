@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from keras import layers, ops
@@ -20,11 +21,9 @@ from fsat.export.frontend import Signal, indices_of, multiply, slice_first, with
 MAX_WEIGHTS = 1 << 25
 """Maximum size of a filter, 128 MB. Rates such as 44100 and 44101 Hz, with a large p and q, exceed it."""
 
-REACH = 120
-"""Output samples on both sides that a filter may reach; "HQ" reaches 91."""
-
-THRESHOLD = 1e-6
-"""Weights below this count as 0: soxr's own rounding errors are half of that."""
+REACH, THRESHOLD = 120, 1e-6
+"""Output samples on both sides that a filter may reach ("HQ" reaches 91); and below what a weight counts as 0: soxr's
+own rounding errors are half of that."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,18 @@ class Filter:
 
 
 def resample(signal: Signal, rate: int, new_rate: int) -> Signal:
-    """Resample a signal to a lower rate.
-
-    Raises:
-        ConfigError: the ratio of the rates is not supported.
-    """
+    """Resample a signal to a lower rate; raise `ConfigError` if the ratio of the rates is not supported."""
     if rate == new_rate:
         return signal
-    p, q = ratio(rate, new_rate)
-    filter = measure_filter(rate, new_rate)
-    length, before = len(filter.kernel), filter.before
-    padded = ops.pad(signal.samples, (before, length + len(filter.start)))
+    (p, q), filter = Fraction(new_rate, rate).as_integer_ratio(), measure_filter(rate, new_rate)
+    length = len(filter.kernel)
+    padded = ops.pad(signal.samples, (filter.before, length + len(filter.start)))
     convolution = layers.Conv1D(p, length, strides=q, use_bias=False, dtype="float32", trainable=False)
     blocks = with_kernel(convolution, ops.reshape(padded, (1, -1, 1)), filter.kernel[:, np.newaxis])  # 1, blocks, p
     samples = ops.reshape(blocks, (-1,))
     n_first, n_changed = filter.start.shape
     if n_changed:
-        first = ops.reshape(slice_first(padded, before, before + n_first), (1, n_first))
+        first = ops.reshape(slice_first(padded, filter.before, filter.before + n_first), (1, n_first))
         changed = slice_first(samples, 0, n_changed) + ops.reshape(multiply(first, filter.start), (-1,))
         samples = ops.concatenate([changed, slice_first(samples, n_changed)])
     n = signal.n // q * p + (2 * p * (signal.n % q) + q) // (2 * q)  # n * p / q, rounded as soxr does
@@ -70,30 +64,18 @@ def resample(signal: Signal, rate: int, new_rate: int) -> Signal:
     return Signal(samples, ops.maximum(n, 1), signal.waveform, (p, q))
 
 
-def ratio(rate: int, new_rate: int) -> tuple[int, int]:
-    """Return ``new_rate / rate`` in lowest terms."""
-    common = math.gcd(rate, new_rate)
-    return new_rate // common, rate // common
-
-
 def measure_filter(rate: int, new_rate: int) -> Filter:
-    """Measure the filter of soxr's "HQ" from a rate to a lower one.
-
-    Raises:
-        ConfigError: it would have more than `MAX_WEIGHTS`.
-    """
+    """Measure the filter of soxr's "HQ" from a rate to a lower one; `ConfigError` if it has more than `MAX_WEIGHTS`."""
     import soxr
 
-    p, q = ratio(rate, new_rate)
+    p, q = Fraction(new_rate, rate).as_integer_ratio()
     reach = math.ceil(REACH * rate / new_rate) + 2  # in input samples
     if (q + 2 * reach) * p > MAX_WEIGHTS or 2 * p * q > np.iinfo(np.int32).max:
-        raise ConfigError(
-            f"members at {rate} and {new_rate} Hz: expected sampling rates in a ratio of small whole numbers; export "
-            "one member alone (members=STUDY/FOLD)"
+        advice = (
+            "expected sampling rates in a ratio of small whole numbers; export one member alone (members=STUDY/FOLD)"
         )
-    distance = (
-        2 * reach // q + 2
-    ) * q + 1  # between impulses at every position modulo q, whose responses do not overlap
+        raise ConfigError(f"members at {rate} and {new_rate} Hz: {advice}")
+    distance = (2 * reach // q + 2) * q + 1  # between impulses at every position modulo q: no responses overlap
     positions = (2 * reach // q + 1) * q + distance * np.arange(q)
     impulses = np.zeros(positions[-1] + 4 * reach + q, np.float32)
     impulses[positions] = 1
@@ -111,7 +93,7 @@ def _measure_start(kernel: np.ndarray, rate: int, new_rate: int, reach: int) -> 
     """Return soxr's responses to impulses at the start of a clip minus those of the kernel; see `Filter`."""
     import soxr
 
-    p, q = ratio(rate, new_rate)
+    p, q = Fraction(new_rate, rate).as_integer_ratio()
     i, m = np.arange(reach)[:, np.newaxis], np.arange(2 * REACH)  # input, output
     row = i - m // p * q + reach
     regular = np.where((row >= 0) & (row < len(kernel)), kernel[row.clip(0, len(kernel) - 1), m % p], 0)

@@ -26,17 +26,9 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "build",
-    "build_for_training",
-    "compile_predictions",
-    "import_keras",
-    "in_float32",
-    "n_threads",
-    "quiet_stderr",
-    "save_weights",
-    "seed_everything",
-    "settle_precision",
-]
+    "build", "build_for_training", "compile_predictions", "import_keras", "in_float32", "n_threads", "quiet_stderr",
+    "save_weights", "seed_everything", "settle_precision",
+]  # fmt: skip
 
 
 def build(config: Config, n_classes: int) -> keras.Model:
@@ -55,21 +47,15 @@ def build(config: Config, n_classes: int) -> keras.Model:
 
 def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
     """Build a model compiled with the configured loss and optimizer, for a training of `n_steps` batches."""
-    model = build(config, n_classes)
+    keras, model = import_keras(), build(config, n_classes)
     from fsat.models.losses import compile_arguments
 
-    model.compile(optimizer=_optimizer(config, model), jit_compile=False, **compile_arguments(config, n_steps))
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    if config.weight_decay:
+        optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+        optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    model.compile(optimizer=optimizer, jit_compile=False, **compile_arguments(config, n_steps))
     return model
-
-
-def _optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
-    """Return Adam, or AdamW with decay of the kernels alone."""
-    keras = import_keras()
-    if not config.weight_decay:
-        return keras.optimizers.Adam(config.learning_rate)
-    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
-    return optimizer
 
 
 def compile_predictions(model: keras.Model) -> None:
@@ -80,10 +66,9 @@ def compile_predictions(model: keras.Model) -> None:
     """
     import tensorflow as tf
 
-    batch = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
-    model.predict_function = tf.function(
-        lambda data: model.predict_step(data[0]), input_signature=[[(batch,)]], autograph=False
-    )
+    signature = [[(tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32),)]]
+    predict = tf.function(lambda data: model.predict_step(data[0]), input_signature=signature, autograph=False)
+    model.predict_function = predict
 
 
 def in_float32(model: keras.Model, config: Config) -> keras.Model:

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,24 +20,18 @@ from fsat.config import Config
 from fsat.errors import ConfigError, printable
 from fsat.presets import MODELS
 
-CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""Flags in ``/proc/cpuinfo`` of processors with bfloat16 multiplication."""
-
-GPU_CAPABILITY = (8, 0)
-"""Lowest CUDA compute capability with bfloat16 (Ampere)."""
+CPU_FLAGS, GPU_CAPABILITY = {"avx512_bf16", "amx_bf16"}, (8, 0)
+"""Flags in ``/proc/cpuinfo``, and lowest CUDA compute capability (Ampere), of processors that multiply in bfloat16."""
 
 INTER_OP_THREADS = 2
 """Operations that run at the same time; it does not affect results."""
 
 
 def n_threads() -> int:
-    """Return the number of threads of one operation: ``FSAT_THREADS``, 4 by default.
+    """Return the number of threads of one operation: ``FSAT_THREADS``, 4 by default, or raise `ConfigError`.
 
-    It determines the order of sums and so their last bits. It does not depend on the number of cores, nor on how many
+    It determines the order of sums and so their last bits; it does not depend on the number of cores, nor on how many
     folds share them.
-
-    Raises:
-        ConfigError: the variable is not an integer of at least 1.
     """
     value = os.environ.get("FSAT_THREADS", "4")
     if not value.isdecimal() or int(value) < 1:
@@ -114,8 +108,7 @@ def machine_has_bfloat16() -> bool:
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     """Return the flags of the first processor; empty on systems without this file."""
-    try:
+    lines: list[str] = []
+    with suppress(OSError):
         lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

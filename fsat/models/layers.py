@@ -27,8 +27,7 @@ class AudioNorm(layers.Layer):
 
     def call(self, crops: tf.Tensor) -> tf.Tensor:
         """Normalize a batch of crops."""
-        low = ops.min(crops, axis=1, keepdims=True)
-        high = ops.max(crops, axis=1, keepdims=True)
+        low, high = (find(crops, axis=1, keepdims=True) for find in (ops.min, ops.max))
         return (crops - low) / (high - low + 1e-6) - 0.5
 
     in_keras = call
@@ -97,9 +96,7 @@ class ConvReLU1D(layers.Conv1D):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the output's shape."""
         batch, steps, filters = super().compute_output_shape(input_shape)
-        if self.pool_size < 0:
-            return batch, filters
-        return batch, steps and steps // (self.pool_size or 1), filters
+        return (batch, filters) if self.pool_size < 0 else (batch, steps and steps // (self.pool_size or 1), filters)
 
     def in_keras(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Apply Conv1D and max pooling."""
@@ -151,12 +148,7 @@ class BatchNorm(layers.BatchNormalization):
 
 @tf.custom_gradient
 def bias_add(values: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
-    """Add a bias along the last axis, with a bias gradient that is summed in float32.
-
-    Args:
-        values: (..., steps, channels), the last two known.
-        bias: (channels,).
-    """
+    """Add a bias to values (..., steps, channels), with a bias gradient that is summed in float32."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps, channels = upstream.shape[-2:]

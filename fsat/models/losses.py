@@ -49,12 +49,7 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
     prediction or its top class, weight 1 - b (Reed et al. 2015). ``drop_losses`` ignores the unverified clips with the
     largest losses of a batch (small-loss selection; Han et al. 2018); their share grows during the warm-up.
 
-    Args:
-        config: the settings.
-        n_steps: number of batches of the whole training.
-
-    Returns:
-        The loss; its attribute ``step``, a variable, counts the batches. A checkpoint must contain it.
+    The loss's attribute ``step``, a variable, counts the batches; `n_steps` is their number in the whole training.
     """
     import tensorflow as tf
 
@@ -87,13 +82,7 @@ def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
 
 
 def small_losses(losses: tf.Tensor, valid: tf.Tensor, drop: tf.Tensor) -> tf.Tensor:
-    """Return a float32 mask: 0 for the share `drop` of the valid elements with the largest losses, 1 elsewhere.
-
-    Args:
-        losses: float32, at least 0, any shape.
-        valid: bool, the elements to choose from.
-        drop: scalar in [0, 1).
-    """
+    """Return a float32 mask: 0 for the share `drop` of the valid elements with the largest losses, 1 elsewhere."""
     import tensorflow as tf
 
     flat = tf.where(valid, losses, -1.0)  # invalid elements sort last

@@ -15,11 +15,9 @@ from fsat.data.manifest import Manifest
 from fsat.data.tables import write_table
 from fsat.errors import Problem
 
-MIN_REPEATS = 3
-"""Smallest number of clips of one exact length that is reported."""
-
-MIN_REPEATS_SHARE = 1 / 200
-"""Smallest share of a split's clips that is reported as well: in a large set a few share a length by chance."""
+MIN_REPEATS, MIN_REPEATS_SHARE = 3, 1 / 200
+"""Smallest number of clips of one exact length, and share of the split's clips, that is reported: in a large set a few
+clips share a length by chance."""
 
 LENGTH_COLUMNS = ["split", "fname", "label", "frames", "samplerate", "seconds"]
 
@@ -33,10 +31,9 @@ class Facts:
         classes: one row per label, fewest clips first: ``label, clips, verified, unverified, verified_share,
             median_seconds, p10_seconds, p90_seconds``; the last two are the 10th and 90th percentile.
         lengths: one row per usable clip: ``split`` (train or test), ``fname, label, frames, samplerate, seconds``.
-        repeated: exact lengths that many clips share; see `repeated_lengths`.
+        repeated: see `repeated_lengths`.
         problems: excluded training clips, unusable test clips and doubtful rows.
-        n_test: number of rows of the test table.
-        n_unusable: number of those whose clip cannot be used.
+        n_test, n_unusable: number of rows of the test table, and of those whose clip cannot be used.
     """
 
     name: str
@@ -63,19 +60,12 @@ class Facts:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers that are logged."""
-        seconds = self.seconds("train")
-        return {
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_classes": len(self.classes),
-            "fewest_clips": int(self.classes["clips"].min()),
-            "most_clips": int(self.classes["clips"].max()),
-            "n_verified": self.n_verified,
-            "train_seconds": float(seconds.sum()),
-            "shortest_seconds": float(seconds.min()),
-            "longest_seconds": float(seconds.max()),
-            "n_problems": len(self.problems),
-        }
+        clips, seconds = self.classes["clips"], self.seconds("train")
+        numbers: dict[str, float] = {"n_train": self.n_train, "n_test": self.n_test, "n_classes": len(self.classes)}
+        numbers |= {"fewest_clips": int(clips.min()), "most_clips": int(clips.max()), "n_verified": self.n_verified}
+        lengths = {"train": seconds.sum(), "shortest": seconds.min(), "longest": seconds.max()}
+        numbers |= {f"{name}_seconds": float(value) for name, value in lengths.items()}
+        return numbers | {"n_problems": len(self.problems)}
 
     def write(self, folder: Path) -> None:
         """Write the tables as CSV, making the folder."""
@@ -103,14 +93,9 @@ def measure(manifest: Manifest) -> Facts:
 
 
 def repeated_lengths(lengths: pd.DataFrame) -> pd.DataFrame:
-    """Return the exact lengths that several clips of one split share, most frequent first.
+    """Return ``split, frames, samplerate, seconds, clips`` of exact lengths that clips share, most frequent first.
 
-    Args:
-        lengths: has columns ``split``, ``frames``, ``samplerate``.
-
-    Returns:
-        ``split, frames, samplerate, seconds, clips`` of lengths of at least `MIN_REPEATS` clips and
-        `MIN_REPEATS_SHARE` of the split.
+    They have at least `MIN_REPEATS` clips and `MIN_REPEATS_SHARE` of the split.
     """
     groups = lengths.groupby(["split", "frames", "samplerate"]).size().rename("clips").reset_index()
     split_size = groups.groupby("split")["clips"].transform("sum")

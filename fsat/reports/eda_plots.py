@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
-from fsat.reports.eda_text import count
+from fsat.reports.eda_text import clips_of, count
 from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, integer_ticks, plt, save
 
 PER_PANEL, MAX_PANELS = 45, 12
@@ -50,15 +51,14 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
     by_label = {label: clips.to_numpy(dtype="float64") for label, clips in train.groupby("label")["seconds"]}
     labels = facts.classes.sort_values(["median_seconds", "label"])["label"]
     seconds = facts.seconds("train")
-    low, median, high = seconds.min(), np.median(seconds), seconds.max()
+    low, median, high = np.quantile(seconds, [0, 0.5, 1])
     log = bool(high > LOG_RATIO * median or low * LOG_RATIO < median)
     figure, panels = _panels(len(labels), 4.2)
     for axes, part in panels:
         names = labels.iloc[part]
         groups = [np.log10(by_label[label]) if log else by_label[label] for label in names]
-        violins = axes.violinplot(
-            groups, range(len(groups)), showmedians=True, showextrema=False, widths=0.9, points=60
-        )
+        options: dict[str, Any] = {"showmedians": True, "showextrema": False, "widths": 0.9, "points": 60}
+        violins = axes.violinplot(groups, range(len(groups)), **options)
         for body in violins["bodies"]:  # type: ignore[attr-defined]  # a list, which its type does not say
             body.set(facecolor=BLUE, alpha=0.5)
         violins["cmedians"].set(color=ORANGE, linewidth=2)
@@ -101,9 +101,7 @@ def plot_repeated(facts: Facts, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, max(1.6, 0.3 * len(rows) + 0.9)), layout="constrained")
     colours = [BLUE if row.split == "train" else ORANGE for row in rows]
     bars = axes.barh(range(len(rows)), [row.clips for row in rows], color=colours, height=0.7)
-    axes.bar_label(
-        bars, [f"{row.clips:,} {'training' if row.split == 'train' else 'test'} clips" for row in rows], padding=4
-    )
+    axes.bar_label(bars, [f"{row.clips:,} {clips_of(row.split)}" for row in rows], padding=4)
     axes.set_yticks(range(len(rows)), [f"{row.frames} samples, {row.seconds:.2f} s" for row in rows])
     axes.margins(x=0.22)
     axes.set_xlabel("clips of exactly this length")
@@ -121,8 +119,8 @@ def _panels(n_classes: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes,
     """Return a figure, and its panels with the slices of the classes that they show."""
     n_panels = min(MAX_PANELS, -(-n_classes // PER_PANEL))
     size = min(PER_PANEL, -(-n_classes // n_panels))
-    height = inches * n_panels
-    figure, axes = plt.subplots(n_panels, 1, figsize=(PAGE_WIDTH, height), squeeze=False, layout="constrained")
+    shape = (PAGE_WIDTH, inches * n_panels)
+    figure, axes = plt.subplots(n_panels, 1, figsize=shape, squeeze=False, layout="constrained")
     slices = (slice(start, min(n_classes, start + size)) for start in range(0, n_panels * size, size))
     return figure, zip(axes[:, 0], slices, strict=True)
 
@@ -137,9 +135,9 @@ def _label_classes(axes: Axes, labels: Sequence[str] | pd.Series, n_classes: int
 
 
 def _title(figure: Figure, text: str, n_classes: int) -> None:
-    limit = PER_PANEL * MAX_PANELS
-    cut = f" (the first {limit:,} of {n_classes:,})" if n_classes > limit else ""
-    figure.axes[0].set_title(text + cut, loc="left")
+    if n_classes > PER_PANEL * MAX_PANELS:
+        text += f" (the first {PER_PANEL * MAX_PANELS:,} of {n_classes:,})"
+    figure.axes[0].set_title(text, loc="left")
 
 
 def _log_ticks(axes: Axes, low: float, high: float) -> None:

@@ -14,12 +14,9 @@ import pandas as pd
 from fsat.errors import plural
 from fsat.reports.eda_facts import MIN_REPEATS, MIN_REPEATS_SHARE, Facts
 
-SMIRNOV = 1.95
-"""Two samples of n and m clips differ beyond chance (p = 0.001) if their cumulative shares differ by more than this
-times sqrt((n + m) / (n m)); Smirnov 1948."""
-
-MIN_DIFFERENCE = 0.05
-"""Cumulative shares that differ by less are called similar, however many clips there are."""
+SMIRNOV, MIN_DIFFERENCE = 1.95, 0.05
+"""Two samples of n and m clips differ beyond chance (p = 0.001) if their cumulative shares differ by more than SMIRNOV
+times sqrt((n + m) / (n m)) (Smirnov 1948); shares that differ by less than MIN_DIFFERENCE are called similar."""
 
 
 def describe_classes(facts: Facts) -> str:
@@ -31,11 +28,9 @@ def describe_classes(facts: Facts) -> str:
     elif fewest == most:
         text = f"Each of the {n_classes:,} classes has {count(most, 'clip')}."
     else:
-        smallest, largest = _labels_with(table, "clips", fewest), _labels_with(table, "clips", most)
-        text = (
-            f"{n_classes:,} classes with {fewest:,} to {most:,} clips per class; {listed(smallest)} {_has(smallest)} "
-            f"the fewest, {listed(largest)} {_has(largest)} the most."
-        )
+        smallest, largest = (_having(_labels_with(table, "clips", number)) for number in (fewest, most))
+        text = f"{n_classes:,} classes with {fewest:,} to {most:,} clips per class; {smallest} the fewest, "
+        text += f"{largest} the most."
     if n_classes > 1 and most > facts.n_train / 2:
         text += f" {table['label'].iloc[-1]} alone has {percent(most, facts.n_train)} of all clips."
     return f"{text} {_describe_verified(facts)}"
@@ -59,13 +54,10 @@ def describe_lengths_per_label(facts: Facts) -> str:
         return f"All training clips have the same length, {duration(seconds[0])}."
     if len(table) == 1:
         return f"The median clip of {first['label']} is {medians[0]} long; {_spread(first)}."
-    if medians[0] == medians[1]:
-        text = f"The median length is the same for every label, {medians[0]}."
-    else:
-        text = (
-            f"The median length of a label's clips ranges from {medians[0]} ({first['label']}) to {medians[1]} "
-            f"({last['label']})."
-        )
+    text = f"The median length is the same for every label, {medians[0]}."
+    if medians[0] != medians[1]:
+        labels = f"{medians[0]} ({first['label']}) to {medians[1]} ({last['label']})"
+        text = f"The median length of a label's clips ranges from {labels}."
     spread = table.assign(spread=table["p90_seconds"] - table["p10_seconds"]).sort_values(["spread", "label"])
     least, most = spread.iloc[0], spread.iloc[-1]
     if duration(most["p10_seconds"]) == duration(most["p90_seconds"]):
@@ -74,9 +66,8 @@ def describe_lengths_per_label(facts: Facts) -> str:
         return text
     low, high = duration(least["p10_seconds"]), duration(least["p90_seconds"])
     narrow = f"all about {low}" if low == high else f"{low} to {high}"
-    return (
-        f"{text} Lengths vary most in {most['label']}, where {_spread(most)}, and least in {least['label']} ({narrow})."
-    )
+    text += f" Lengths vary most in {most['label']}, where {_spread(most)}"
+    return f"{text}, and least in {least['label']} ({narrow})."
 
 
 def describe_lengths(facts: Facts) -> str:
@@ -100,50 +91,39 @@ def describe_repeated(facts: Facts) -> str:
     """Describe which exact lengths many clips share."""
     table, sizes = facts.repeated, facts.lengths["split"].value_counts()
     if table.empty:
-        return (
-            f"No exact length is shared by many clips ({MIN_REPEATS} or more, and at least "
-            f"{100 * MIN_REPEATS_SHARE:g} % of the training or of the test clips)."
-        )
+        share = f"{100 * MIN_REPEATS_SHARE:g} % of the training or of the test clips"
+        return f"No exact length is shared by many clips ({MIN_REPEATS} or more, and at least {share})."
     rows = list(table.itertuples())
     if all(row.clips == sizes[row.split] for row in rows):
-        texts = [f"{_clips_of(row.split)} are {row.frames} samples ({duration(row.seconds)}) long" for row in rows]
+        texts = [f"{clips_of(row.split)} are {row.frames} samples ({duration(row.seconds)}) long" for row in rows]
         return f"All {' and all '.join(texts)}, exactly."
     mixed_rates = facts.lengths["samplerate"].nunique() > 1
     texts = [
         f"{frames} samples ({duration(seconds)}{f' at {rate:,} Hz' if mixed_rates else ''}) by "
-        + " and ".join(f"{row.clips:,} {_clips_of(row.split)}" for row in same.itertuples())
+        + " and ".join(f"{row.clips:,} {clips_of(row.split)}" for row in same.itertuples())
         for (frames, rate, seconds), same in table.groupby(["frames", "samplerate", "seconds"], sort=False)
     ]
     totals = table.groupby("split")["clips"].sum()
-    shares = " and ".join(f"{percent(n, sizes[split])} of the {_clips_of(split)}" for split, n in totals.items())
+    shares = " and ".join(f"{percent(n, sizes[split])} of the {clips_of(split)}" for split, n in totals.items())
     if len(texts) == 1:
         return f"1 exact length is shared by many clips: {texts[0]}. It makes up {shares}."
-    where = f", all of them among the {_clips_of(rows[0].split)}" if len(totals) == 1 and sizes.size > 1 else ""
-    return (
-        f"{len(texts):,} exact lengths are each shared by many clips{where}: {listed(texts, 6)}. Together they make up "
-        f"{shares}."
-    )
+    where = f", all of them among the {clips_of(rows[0].split)}" if len(totals) == 1 and sizes.size > 1 else ""
+    text = f"{len(texts):,} exact lengths are each shared by many clips{where}: {listed(texts, 6)}."
+    return f"{text} Together they make up {shares}."
 
 
 def describe_problems(facts: Facts, n_unreadable: int) -> str:
-    """Describe what is wrong with the dataset.
-
-    Args:
-        facts: of the dataset.
-        n_unreadable: number of clips whose header is valid but whose samples could not be read for the page.
-    """
+    """Describe what is wrong with the dataset; `n_unreadable` clips could not be read for the page."""
     n_excluded = len({(problem.file, problem.row) for problem in facts.problems if problem.split == "train"})
-    n_doubtful = len([problem for problem in facts.problems if problem.split == "test"]) - facts.n_unusable
-    sentences = []
-    if n_excluded:
-        sentences.append(f"{count(n_excluded, 'training row')} {_is(n_excluded)} excluded.")
-    if facts.n_unusable:
-        sentences.append(f"{count(facts.n_unusable, 'test clip')} of {facts.n_test:,} cannot be used.")
-    if n_doubtful > 0:
-        sentences.append(f"{count(n_doubtful, 'row')} of the test table {_is(n_doubtful)} doubtful.")
-    if n_unreadable:
-        sentences.append(f"{count(n_unreadable, 'clip')} could not be read for this page, though the header is valid.")
-    return " ".join(sentences) or "No problems: every row of the tables and every clip's header is valid."
+    n_doubtful = sum(problem.split == "test" for problem in facts.problems) - facts.n_unusable
+    sentences = [
+        (n_excluded, f"{count(n_excluded, 'training row')} {_is(n_excluded)} excluded."),
+        (facts.n_unusable, f"{count(facts.n_unusable, 'test clip')} of {facts.n_test:,} cannot be used."),
+        (n_doubtful, f"{count(n_doubtful, 'row')} of the test table {_is(n_doubtful)} doubtful."),
+        (n_unreadable, f"{count(n_unreadable, 'clip')} could not be read for this page, though the header is valid."),
+    ]
+    text = " ".join(sentence for number, sentence in sentences if number > 0)
+    return text or "No problems: every row of the tables and every clip's header is valid."
 
 
 def count(number: int, noun: str) -> str:
@@ -165,10 +145,8 @@ def duration(seconds: float) -> str:
     """Return a length of time with its unit: ``12 ms``, ``0.35 s``, ``6.1 s``, ``3.5 min``, ``18.0 h``."""
     if seconds < 0.0995:
         return f"{1000 * seconds:.2g} ms"
-    if seconds < 0.995:
-        return f"{seconds:.2f} s"
     if seconds < 119.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.{2 if seconds < 0.995 else 1}f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7197 else f"{seconds / 3600:.1f} h"
 
 
@@ -178,6 +156,11 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
     if len(words) > limit:
         words = [*words[: limit - 1], f"{len(words) - limit + 1:,} others"]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def clips_of(split: str) -> str:
+    """Name the clips of a split."""
+    return "test clips" if split == "test" else "training clips"
 
 
 def _describe_verified(facts: Facts) -> str:
@@ -193,11 +176,8 @@ def _describe_verified(facts: Facts) -> str:
         return f"{text}."
     if percent(low, 1) == percent(high, 1):
         return f"{text}, about the same share in every class."
-    return (
-        f"{text}; the share of verified labels ranges from {percent(low, 1)} "
-        f"({listed(_labels_with(table, 'share', low))}) to {percent(high, 1)} "
-        f"({listed(_labels_with(table, 'share', high))})."
-    )
+    lowest, highest = (f"{percent(share, 1)} ({listed(_labels_with(table, 'share', share))})" for share in (low, high))
+    return f"{text}; the share of verified labels ranges from {lowest} to {highest}."
 
 
 def _compare_lengths(train: np.ndarray, test: np.ndarray) -> str:
@@ -207,7 +187,7 @@ def _compare_lengths(train: np.ndarray, test: np.ndarray) -> str:
     k = int(np.argmax(np.abs(of_test - of_train)))
     difference = of_test[k] - of_train[k]
     median, other = duration(np.median(test)), duration(np.median(train))
-    medians = f"median {median} against {other}" if median != other else f"median {median} in both"
+    medians = f"median {median} {'in both' if median == other else f'against {other}'}"
     threshold = max(MIN_DIFFERENCE, SMIRNOV * np.sqrt((len(train) + len(test)) / (len(train) * len(test))))
     clips = count(len(test), "test clip")
     if abs(difference) < threshold:
@@ -225,8 +205,8 @@ def _labels_with(table: pd.DataFrame, column: str, value: float) -> list[str]:
     return labels if len(labels) <= 3 else [f"{len(labels):,} classes"]
 
 
-def _has(labels: list[str]) -> str:
-    return "has" if len(labels) == 1 and not labels[0].endswith(" classes") else "have"
+def _having(labels: list[str]) -> str:
+    return f"{listed(labels)} {'has' if len(labels) == 1 and not labels[0].endswith(' classes') else 'have'}"
 
 
 def _is(number: int) -> str:
@@ -235,7 +215,3 @@ def _is(number: int) -> str:
 
 def _spread(row: pd.Series) -> str:
     return f"four clips in five last {duration(row['p10_seconds'])} to {duration(row['p90_seconds'])}"
-
-
-def _clips_of(split: str) -> str:
-    return "test clips" if split == "test" else "training clips"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,40 +28,28 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-DPI = 110
-PAGE_WIDTH = 9.0
-"""Width in inches of figures that are as wide as a page."""
+DPI, PAGE_WIDTH = 110, 9.0
+"""Pixels per inch, and width in inches of figures that are as wide as a page."""
 
 BLUE, ORANGE, GREY, DARK_GREY = "#2a6f97", "#e07a2f", "#b8bfc6", "#55606a"
 STUDY_COLOURS = (BLUE, ORANGE, "#4b8b3b", "#8b3a62", "#b8860b", "#5c5c9a", "#00868b", "#a0522d", "#c2509a", DARK_GREY)
 """Colours of studies, in order; used again from the first if there are more studies."""
 
-MAX_MARKED = 30
-"""Longest curve whose points get markers."""
-
-MIN_CELL = 0.205
-"""Smallest cell of a confusion matrix in inches: room for a label's letters and two digits."""
+MAX_MARKED, MIN_CELL = 30, 0.205
+"""Longest curve whose points get markers; and smallest cell of a confusion matrix in inches: room for a label's letters
+and two digits."""
 
 plt.rcParams.update({
-    "axes.grid": True,
-    "grid.color": "#e3e6e8",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a9299",
-    "font.size": 10,
-    "axes.titlesize": 12,
+    "axes.grid": True, "grid.color": "#e3e6e8", "axes.axisbelow": True, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": "#8a9299", "axes.titlesize": 12, "font.size": 10,
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FoldCurve:
-    """Learning curves of one fold.
+    """Learning curves of one fold: values by epoch, from 0; empty if the tracking server has none.
 
-    Attributes:
-        study, model, fold: the fold run.
-        val_map3, val_loss: values by epoch, from 0; empty if the tracking server has none.
-        best_epoch: epoch of the weights in use; None if unknown.
+    `best_epoch` is that of the weights in use; None if unknown.
     """
 
     study: str
@@ -69,11 +58,6 @@ class FoldCurve:
     val_map3: dict[int, float]
     val_loss: dict[int, float]
     best_epoch: int | None
-
-    @property
-    def has_points(self) -> bool:
-        """Whether there is anything to draw."""
-        return bool(self.val_map3 or self.val_loss)
 
 
 def figure_text(text: str, limit: int = 24) -> str:
@@ -116,18 +100,14 @@ def plot_learning_curves(history: Sequence[dict[str, float]], best_epoch: int, t
         axes.axvline(best_epoch + 1, color="black", linewidth=1, linestyle=":", label="weights kept")
         _legend_above(axes, fontsize=10, ncols=4, handlelength=1.2, columnspacing=1.2)
     upper.set_ylabel("cross-entropy (nats)")
-    lower.set_ylabel("score")
-    lower.set_ylim(0, 1)
+    lower.set(ylabel="score", ylim=(0, 1))
     _epoch_axis(lower, len(history))
     figure.suptitle(title)
     save(figure, path)
 
 
 def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
-    """Plot validation mAP@3 and loss of several folds: a colour per study, a line per fold, a dot at the best epoch.
-
-    At least one of the curves has points.
-    """
+    """Plot validation mAP@3 and loss of several folds: a colour per study, a line per fold, a dot at the best epoch."""
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(6.6, 6), sharex=True, gridspec_kw={"hspace": 0.08})
     studies = {curve.study: curve.model for curve in curves}
     colours = {study: STUDY_COLOURS[i % len(STUDY_COLOURS)] for i, study in enumerate(studies)}
@@ -135,15 +115,12 @@ def plot_curves(curves: Sequence[FoldCurve], path: Path) -> None:
         upper.plot([], [], color=colours[study], label=f"{figure_text(model)} {study}")
     for curve in curves:
         for axes, points in ((upper, curve.val_map3), (lower, curve.val_loss)):
-            marker = "." if len(points) == 1 else None
-            colour = colours[curve.study]
-            epochs = [epoch + 1 for epoch in points]
-            axes.plot(epochs, list(points.values()), color=colour, linewidth=0.8, alpha=0.8, marker=marker)
+            style: dict[str, Any] = {"color": colours[curve.study], "marker": "." if len(points) == 1 else None}
+            axes.plot([epoch + 1 for epoch in points], list(points.values()), linewidth=0.8, alpha=0.8, **style)
             if curve.best_epoch in points:
-                best = curve.best_epoch + 1, points[curve.best_epoch]
-                axes.plot(*best, "o", color=colour, markersize=5, markeredgecolor="white", zorder=3)
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("mAP@3 on the fold's clips")
+                style |= {"marker": "o", "markersize": 5, "markeredgecolor": "white", "zorder": 3}
+                axes.plot(curve.best_epoch + 1, points[curve.best_epoch], **style)
+    upper.set(ylabel="mAP@3 on the fold's clips", ylim=(0, 1))
     lower.set_ylabel("loss on the fold's clips (nats)")
     _epoch_axis(lower, max(max([*curve.val_map3, *curve.val_loss], default=0) + 1 for curve in curves))
     _legend_above(upper, ncols=2)
@@ -161,8 +138,8 @@ def plot_confusion(scores: np.ndarray, targets: np.ndarray, labels: Sequence[str
     names, size = [figure_text(label) for label in labels], min(11.0, 0.8 * 72 * cell)
     axes.set_xticks(range(n_labels), names, rotation=90, fontsize=size)
     axes.set_yticks(range(n_labels), names, fontsize=size)
-    axes.set_xticks(np.arange(n_labels) - 0.5, minor=True)
-    axes.set_yticks(np.arange(n_labels) - 0.5, minor=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(np.arange(n_labels) - 0.5, minor=True)
     axes.tick_params(which="both", length=0)
     axes.grid(False)
     axes.grid(which="minor", linewidth=0.5)  # lines between the cells, to follow rows and columns
@@ -188,9 +165,7 @@ def plot_class_precision(
     axes.barh(range(len(labels)), np.nan_to_num(precision[order]), color=BLUE)
     axes.set_yticks(range(len(labels)), [f"{figure_text(labels[j])} ({counts[j]})" for j in order])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_xlabel("average precision (clips in brackets)")
+    axes.set(xlabel="average precision (clips in brackets)", xlim=(0, 1), ylim=(len(labels) - 0.4, -0.6))
     figure.suptitle(title, fontsize=12, y=1 + 0.1 / figure.get_figheight(), va="bottom")
     save(figure, path)
 
@@ -200,21 +175,17 @@ def plot_calibration(bins: Reliability, title: str, path: Path) -> None:
 
     On the dotted line scores equal accuracy; below it guesses are correct less often than their scores say.
     """
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(5.5, 6.5), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
+    options: dict[str, Any] = {"sharex": True, "height_ratios": (3, 1), "layout": "constrained"}
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(5.5, 6.5), **options)
     width, bars = bins.high - bins.low, {"align": "edge", "edgecolor": "white"}
     upper.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
     upper.bar(bins.low, np.nan_to_num(bins.accuracy), width, color=BLUE, label="accuracy", **bars)
     upper.plot(bins.mean_score, bins.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
-    upper.set_xlim(0, 1)
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("share of best guesses that are right")
+    upper.set(ylabel="share of best guesses that are right", xlim=(0, 1), ylim=(0, 1))
     upper.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(f"{title}: expected calibration error {bins.expected_error:.3f}", fontsize=12)
     lower.bar(bins.low, bins.clips, width, color=GREY, **bars)
-    lower.set_ylabel("clips")
-    lower.set_xlabel("score of the best guess")
+    lower.set(xlabel="score of the best guess", ylabel="clips")
     save(figure, path)
 
 

@@ -15,11 +15,9 @@ from fsat.errors import count
 from fsat.reports.plots import FoldCurve
 from fsat.reports.study_reports import Analysis, Predictions
 
-CALIBRATED = 0.02
-"""Largest difference between mean score and accuracy for scores to be called right on the whole."""
-
-RISE = 0.01
-"""Smallest relative rise of a loss after its best epoch that is reported."""
+CALIBRATED, RISE = 0.02, 0.01
+"""Largest difference between mean score and accuracy for scores to be called right on the whole, and smallest relative
+rise of a loss after its best epoch that is reported."""
 
 METHODS = {
     "geometric": "the geometric mean of the studies, with equal weights",
@@ -48,10 +46,8 @@ def describe_alternatives(scores: pd.DataFrame, method: str) -> str:
     """Describe the best member, the blend on verified clips, and a better way to blend if there is one."""
     blend, members = scores[scores["method"] == method].iloc[0], scores[scores["kind"] == "member"]
     member = members.loc[members["map3"].idxmax()]
-    text = (
-        f"The best member is fold {member['fold']} of {member['model']} ({member['study']}), with "
-        f"{member['map3']:.4f} on its own fold."
-    )
+    text = f"The best member is fold {member['fold']} of {member['model']} ({member['study']})"
+    text += f", with {member['map3']:.4f} on its own fold."
     if pd.notna(blend["map3_verified"]):
         text += f" On verified clips alone the blend has {blend['map3_verified']:.4f}."
     better = scores[(scores["kind"] == "blend") & (scores["map3"] > blend["map3"])]
@@ -64,15 +60,13 @@ def describe_alternatives(scores: pd.DataFrame, method: str) -> str:
 def selection_warning(selected_on: str) -> str:
     """Return a warning if weights or labels were chosen by the scored clips, which makes scores optimistic; else ""."""
     sources = {word.strip() for part in selected_on.split("+") for word in part.split(",")}
-    reasons = []
-    if "own fold" in sources:
-        reasons.append(
-            "the epoch whose weights are used was chosen on the very clips that are scored "
-            "(checkpoint=last, checkpoint=average and holdout=0.1 avoid this)"
-        )
-    if "labels" in sources:
-        reasons.append("labels that were trained on were chosen by models that had seen the clips of other folds")
-    return f"These scores are slightly optimistic: {'; and '.join(reasons)}." if reasons else ""
+    reasons = {
+        "own fold": "the epoch whose weights are used was chosen on the very clips that are scored "
+        "(checkpoint=last, checkpoint=average and holdout=0.1 avoid this)",
+        "labels": "labels that were trained on were chosen by models that had seen the clips of other folds",
+    }
+    text = "; and ".join(reason for source, reason in reasons.items() if source in sources)
+    return text and f"These scores are slightly optimistic: {text}."
 
 
 def describe_curves(curves: Sequence[FoldCurve]) -> list[str]:
@@ -84,11 +78,8 @@ def describe_curves(curves: Sequence[FoldCurve]) -> list[str]:
             continue
         lengths = [max(loss) + 1 for loss in losses]
         best = [min(loss, key=loss.__getitem__) + 1 for loss in losses]
-        epochs = "epoch" if max(lengths) == 1 else "epochs"
-        text = (
-            f"{model} ({study}): {count(len(losses), 'fold')} of {_range(lengths)} {epochs}; the loss is lowest at "
-            f"epoch {_range(best)}"
-        )
+        text = f"{model} ({study}): {count(len(losses), 'fold')} of {_range(lengths)} epoch{'s' * (max(lengths) > 1)}"
+        text += f"; the loss is lowest at epoch {_range(best)}"
         rising = sum(_rise(loss) > RISE for loss in losses)
         if best == lengths and max(lengths) > 1:
             text += ", the last one: more epochs might help"
@@ -112,14 +103,13 @@ def describe_classes(analysis: Analysis) -> str:
 def class_rows(analysis: Analysis) -> pd.DataFrame:
     """Return the table of classes, worst first, with each class's most frequent wrong guess in words."""
     worst = analysis.pairs.drop_duplicates("label").set_index("label")
-    guesses = [
-        f"{worst.at[row.label, 'guess']}, {worst.at[row.label, 'clips']} of {count(row.clips, 'clip')}"
-        if row.label in worst.index
-        else ""
-        for row in analysis.classes.itertuples(index=False)
-    ]
-    table = analysis.classes.rename(columns={"ap": "average precision"})
-    return table.assign(**{"most often taken for": guesses})
+
+    def guess(label: str, n_clips: int) -> str:
+        wrong = worst.loc[label] if label in worst.index else None
+        return "" if wrong is None else f"{wrong['guess']}, {wrong['clips']} of {count(n_clips, 'clip')}"
+
+    guesses = list(map(guess, analysis.classes["label"], analysis.classes["clips"]))
+    return analysis.classes.rename(columns={"ap": "average precision"}).assign(**{"most often taken for": guesses})
 
 
 def describe_confusion(analysis: Analysis, labels: Sequence[str]) -> str:
@@ -145,10 +135,9 @@ def describe_calibration(analysis: Analysis, clips: Predictions) -> str:
     """Describe whether best guesses are correct as often as their scores say."""
     accuracy = float((analysis.guesses.guess == clips.targets).mean())
     score = float(analysis.guesses.p_guess.mean(dtype=np.float64))
+    verdict = f"the scores are too {'high' if score > accuracy else 'low'}, by {abs(score - accuracy):.3f}"
     if abs(score - accuracy) <= CALIBRATED:
         verdict = "on the whole the scores are right"
-    else:
-        verdict = f"the scores are too {'high' if score > accuracy else 'low'}, by {abs(score - accuracy):.3f}"
     return (
         f"Best guesses have a mean score of {score:.3f}, and {accuracy:.1%} of them are correct: {verdict}. The "
         f"expected calibration error, the mean difference over bins of scores, is {analysis.bins.expected_error:.3f}."

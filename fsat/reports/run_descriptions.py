@@ -21,38 +21,21 @@ from fsat.config import Config
 from fsat.errors import count
 from fsat.text import code, cut
 
-MAP3 = "mAP@3: 1 for a clip whose label is the first guess, 1/2 for the second, 1/3 for the third, averaged"
 SELECTION = {
     "own fold": "The best epoch was chosen on these very clips, so the scores are slightly optimistic.",
     "holdout": "The best epoch was chosen on other clips, set aside for it, so the scores are fair.",
     "nothing": "No score influenced the choice of the weights, so the scores are fair.",
+    "labels": "Its labels come from models that have seen these clips, so the scores are slightly optimistic.",
 }
 """How far the scores can be trusted, by what the weights were selected on."""
-
-MEANINGS = {
-    "val_map3": f"on the clips that the fold did not train on ({MAP3})",
-    "val_acc": "of these clips have the correct first guess",
-    "val_map3_verified": "mAP@3 on those of them whose label a person has verified",
-    "oof_map3": f"out of fold: each clip is tagged only by models that did not train on it ({MAP3})",
-    "oof_acc": "of the clips have the correct first guess, out of fold",
-    "oof_map3_verified": "mAP@3 on clips whose label a person has verified, out of fold",
-    "oof_ece": "expected calibration error: the mean gap between a score and the share of guesses that are correct",
-}
 
 
 @dataclass(frozen=True)
 class Tagger:
     """A registered tagger.
 
-    Attributes:
-        models, studies: in the order of the blend.
-        n_members, n_labels: numbers of fold models and of labels.
-        data_dir: folder of the training clips.
-        blend: one of `fsat.presets.BLENDS`.
-        scores: metrics of the ensemble's run.
-        selected_on: as `Config.selected_on`, joined by + where members differ.
-        name, version: of the registered model.
-        outcome: whether it is the champion now, and why.
+    Models and studies are in the order of the blend; `scores` are metrics of the ensemble's run; `selected_on` is as
+    `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why.
     """
 
     models: Sequence[str]
@@ -79,11 +62,11 @@ def fold(
 def settings(params: Mapping[str, Any]) -> str:
     """Name the settings that differ from the model's preset, without folds, which come from the dataset."""
     config = Config.from_mapping({field.name: params[field.name] for field in fields(Config)})
-    changed = {name: value for name, value in config.options().items() if name not in ("model", "folds", "precision")}
-    if not changed:
+    ignored = "model", "folds", "precision"
+    options = [code(f"{name}={value}") for name, value in config.options().items() if name not in ignored]
+    if not options:
         return f"All settings are those of {config.model}'s preset."
-    options = ", ".join(code(f"{name}={value}") for name, value in changed.items())
-    return f"Settings that differ from the preset: {options}."
+    return f"Settings that differ from the preset: {', '.join(options)}."
 
 
 def study(config: Config, study: str, data_dir: Path, means: Mapping[str, float], view_link: str) -> str:
@@ -107,14 +90,9 @@ def ensemble(tagger: Tagger, run_link: str, view_link: str) -> str:
 
 
 def verify(
-    round_number: int,
-    studies: Sequence[str],
-    counts: Mapping[str, int],
-    wrong_share: float,
-    warning: str,
-    run_id: str,
+    round_number: int, studies: Sequence[str], counts: Mapping[str, int], wrong_share: float, warning: str, run_id: str,
     run_link: str,
-) -> str:
+) -> str:  # fmt: skip
     """Describe a run of ``verify``; `counts` are numbers of clips by decision, `warning` may be empty."""
     return _render("verify", round_number, studies, counts, wrong_share, warning, run_id, run_link)
 
@@ -158,14 +136,11 @@ def _environment() -> Environment:
     loader = PackageLoader("fsat.reports")  # without autoescape, which is for HTML
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"code": code, "count": count}
-    environment.globals["meanings"] = MEANINGS
     return environment
 
 
 def _selection(selected_on: str) -> str:
     """Say how far scores can be trusted; for a blend, by every way in which its members were selected."""
     ways = dict.fromkeys(part.partition(",")[0] for part in selected_on.split("+"))
-    texts = [SELECTION[way] for way in ways if way in SELECTION]
-    if "labels" in selected_on:
-        texts.append("Its labels come from models that have seen these clips, so the scores are slightly optimistic.")
-    return " ".join(texts)
+    labels = ["labels"] if "labels" in selected_on else []
+    return " ".join(SELECTION[way] for way in [*ways, *labels] if way in SELECTION)

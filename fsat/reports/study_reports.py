@@ -30,9 +30,8 @@ class Predictions:
 
     Attributes:
         scores: float32 (n_clips, n_classes), without NaN.
-        targets: int (n_clips,), the labels.
-        verified: bool (n_clips,), whether a person has verified the label.
-        fnames: (n_clips,), the clips' names, a pandas or numpy array.
+        targets, verified: int and bool (n_clips,), the labels, and whether a person has verified them.
+        fnames: (n_clips,), a pandas or numpy array.
         labels: label order.
     """
 
@@ -45,15 +44,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Results of `analyse`.
-
-    Attributes:
-        guesses: each clip's best guess.
-        counts: int (n_classes, n_classes), the confusion matrix.
-        classes: see `class_table`.
-        pairs: see `confused_pairs`.
-        bins: calibration of the best guesses.
-    """
+    """Each clip's best guess, their confusion matrix int (n_classes, n_classes) and calibration, and two tables."""
 
     guesses: Guesses
     counts: np.ndarray
@@ -77,7 +68,9 @@ def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[
     """
     tables, plots = folder / "reports", folder / "plots"
     write_table(analysis.classes, tables / "classes.csv")
-    write_table(confusion_table(analysis.counts, clips.labels), tables / "confusion.csv")
+    counts = pd.DataFrame(analysis.counts, columns=list(clips.labels))
+    counts.insert(0, "label", clips.labels, allow_duplicates=True)
+    write_table(counts, tables / "confusion.csv")
     write_table(analysis.pairs, tables / "confused_pairs.csv")
     write_parts(tables / "suspects.csv", suspect_tables(clips, analysis.guesses))
     write_table(pd.DataFrame(vars(analysis.bins)).round(DECIMALS), tables / "calibration.csv")
@@ -85,11 +78,10 @@ def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[
     plot_confusion(clips.scores, clips.targets, clips.labels, TITLE, plots / "confusion.png")
     plot_class_precision(clips.scores, clips.targets, clips.labels, TITLE, plots / "class_precision.png")
     plot_calibration(analysis.bins, TITLE, plots / "calibration.png")
-    metrics = {"oof_ece": analysis.bins.expected_error}
-    if clips.verified.any():
-        guesses = analysis.guesses
-        correct = (guesses.guess == clips.targets)[clips.verified]
-        metrics["oof_ece_verified"] = reliability(guesses.p_guess[clips.verified], correct).expected_error
+    metrics, guesses, verified = {"oof_ece": analysis.bins.expected_error}, analysis.guesses, clips.verified
+    if verified.any():
+        correct = (guesses.guess == clips.targets)[verified]
+        metrics["oof_ece_verified"] = reliability(guesses.p_guess[verified], correct).expected_error
     return metrics
 
 
@@ -98,11 +90,7 @@ def class_table(clips: Predictions, counts: np.ndarray) -> pd.DataFrame:
 
     The worst average precision is first, classes without clips last. `ap` ranks all clips by the class's score,
     `recall` is the share of the class's clips whose best guess is correct, `precision` the share of correct guesses
-    among all best guesses of the class.
-
-    Args:
-        clips: all clips.
-        counts: their confusion matrix.
+    among all best guesses of the class; `counts` is the confusion matrix.
     """
     correct, per_label, per_guess = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
@@ -115,13 +103,6 @@ def class_table(clips: Predictions, counts: np.ndarray) -> pd.DataFrame:
             "precision": correct / per_guess,
         })  # fmt: skip
     return table.sort_values("ap", kind="stable", na_position="last").round(DECIMALS)
-
-
-def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Return the confusion matrix with a row per label, a column per guess, and the label's name first."""
-    table = pd.DataFrame(counts, columns=list(labels))
-    table.insert(0, "label", labels, allow_duplicates=True)
-    return table
 
 
 def confused_pairs(counts: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
@@ -141,16 +122,12 @@ def rank_suspects(clips: Predictions, guesses: Guesses) -> np.ndarray:
 
 
 def suspect_tables(clips: Predictions, guesses: Guesses) -> Iterator[pd.DataFrame]:
-    """Yield the table of the clips whose best guess is not their label, in parts.
+    """Yield the table of the clips whose best guess is not their label, in parts, most probably wrong labels first.
 
-    Yields:
-        ``fname, label, manually_verified, believed, score, p_believed``, most probably wrong labels first: `believed`
-        is the best guess, `p_believed` its probability, and `score` one minus the probability of the label. If wrong
-        labels are drawn uniformly from all other classes, how likely a label is to be wrong rises with that alone.
+    ``believed`` is the best guess, ``p_believed`` its probability, and ``score`` one minus the probability of the
+    label: if wrong labels are drawn uniformly from all other classes, their probability rises with that alone.
     """
-    score = 1 - guesses.p_label.astype(np.float64)
-    suspects = rank_suspects(clips, guesses)
-    names = np.array(clips.labels, dtype=object)
+    suspects, names = rank_suspects(clips, guesses), np.array(clips.labels, dtype=object)
     for start in range(0, max(1, len(suspects)), CLIPS_AT_ONCE):
         rows = suspects[start : start + CLIPS_AT_ONCE]
         yield pd.DataFrame({
@@ -158,6 +135,6 @@ def suspect_tables(clips: Predictions, guesses: Guesses) -> Iterator[pd.DataFram
             "label": names[clips.targets[rows]],
             "manually_verified": clips.verified[rows].astype(int),
             "believed": names[guesses.guess[rows]],
-            "score": score[rows],
+            "score": 1 - guesses.p_label[rows].astype(np.float64),
             "p_believed": guesses.p_guess[rows].astype(float),
         }).round(DECIMALS)  # fmt: skip

@@ -18,24 +18,14 @@ CLIPS_AT_ONCE = 50_000
 
 
 def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Return ``fname,label`` with the three best labels of each clip, separated by spaces.
-
-    Args:
-        fnames: (n_clips,).
-        scores: (n_clips, n_classes).
-        labels: label order.
-    """
+    """Return ``fname,label`` with the three best labels of each clip by `scores` (n_clips, n_classes)."""
     return _table(fnames, top_k(scores), labels)
 
 
 def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> None:
     """Write the table of `submission` in parts, so that it need not fit in memory.
 
-    Args:
-        path: the CSV file; replaced whole.
-        fnames: (n_clips,), a list or an array.
-        best: int (n_clips, 3), classes as `top_k` returns them; may be a memory map.
-        labels: label order.
+    `best` is int (n_clips, 3), classes as `top_k` returns them; it may be a memory map.
     """
     starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
     slices = (slice(start, start + CLIPS_AT_ONCE) for start in starts)
@@ -73,7 +63,9 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
         ranking[i, : len(best)] = best
     targets = truth["label"].map(numbers).to_numpy()
     precision, correct = average_precision_at_k(ranking, targets), ranking[:, 0] == targets
-    parts = [(name, (truth["usage"] == name).to_numpy()) for name in _usages(truth)]
+    order = {"Public": 0, "Private": 1}
+    usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
+    parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]
     parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
     rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
@@ -86,16 +78,8 @@ def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd
 
 def _read_by_fname(path: Path) -> pd.DataFrame:
     table = read_table(path, ("fname", "label"), ("usage",))
-    frame, problems = table.frame, list(table.problems)
-    for row in frame[frame["fname"].duplicated()].itertuples():
-        problems.append(Problem(path.name, row.row, row.fname, "duplicate row"))
-    if problems:
+    frame = table.frame
+    again = frame[frame["fname"].duplicated()].itertuples()
+    if problems := [*table.problems, *(Problem(path.name, row.row, row.fname, "duplicate row") for row in again)]:
         raise DataError(f"{path}: {count(len(problems), 'bad row')}; expected one row per clip", problems)
     return frame.set_index("fname")
-
-
-def _usages(truth: pd.DataFrame) -> list[str]:
-    if "usage" not in truth:
-        return []
-    order = {"Public": 0, "Private": 1}
-    return sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name))

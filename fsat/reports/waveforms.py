@@ -18,7 +18,6 @@ from fsat.data.audio import blocks
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
 from fsat.reports.eda_text import duration, listed
-from fsat.reports.players import median_clip
 from fsat.reports.plots import BLUE, DARK_GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
 
 FIRST_SAMPLES = 500
@@ -27,12 +26,11 @@ OUTLINE_POINTS = 1000
 
 @dataclass(frozen=True)
 class Waveform:
-    """A clip to show, in the `role` of ``the shortest``, for example.
+    """A clip to show, in the `role` of ``the shortest``, for example; without samples if there is a `reason`.
 
     Attributes:
         low, high: float32 (n,), lowest and highest sample of each of n <= `OUTLINE_POINTS` parts.
         first: float32, the first `FIRST_SAMPLES` samples.
-        reason: why the clip cannot be shown; it has no samples then.
     """
 
     role: str
@@ -60,7 +58,8 @@ def read_waveforms(manifest: Manifest) -> list[Waveform]:
     train = manifest.train.assign(seconds=manifest.train["frames"] / manifest.train["samplerate"])
     train = train.sort_values(["seconds", "fname"])
     verified = train[train["manually_verified"] == 1]
-    median = median_clip(verified if len(verified) else train)
+    candidates = verified if len(verified) else train
+    median = candidates.iloc[len(candidates) // 2]
     chosen = [("of median length", median)]
     for role, clips in (("the shortest", train), ("the longest", train.iloc[::-1])):
         others = clips[~clips["fname"].isin({clip["fname"] for _, clip in chosen})]
@@ -75,22 +74,20 @@ def read_waveforms(manifest: Manifest) -> list[Waveform]:
 
 def describe_waveforms(waveforms: Sequence[Waveform]) -> str:
     """Describe how long `FIRST_SAMPLES` last, how loud the clips are, and which begin in silence."""
-    readable = [waveform for waveform in waveforms if not waveform.reason]
+    readable = [wave for wave in waveforms if not wave.reason]
     if not readable:
         return ""
-    rates = sorted({waveform.samplerate for waveform in readable}, reverse=True)
+    rates = sorted({wave.samplerate for wave in readable}, reverse=True)
     text = f"{FIRST_SAMPLES} samples are {' or '.join(duration(FIRST_SAMPLES / rate) for rate in rates)} of sound."
-    peaks = sorted(waveform.peak for waveform in readable)
+    peaks = sorted(wave.peak for wave in readable)
     low, high = f"{peaks[0]:.2g}", f"{peaks[-1]:.2g}"
     if len(readable) > 1 and peaks[-1] > 2 * peaks[0]:
         text += f" Clips are not equally loud: the peaks of these range from {low} to {high} of 1."
     elif len(readable) > 1:
         text += f" These clips are about equally loud, with peaks of {low if low == high else f'{low} to {high}'} of 1."
-    quiet = [wave.fname for wave in readable if wave.peak > 0 and np.abs(wave.first).max() < 0.02 * wave.peak]
-    if quiet:
+    if quiet := [wave.fname for wave in readable if np.abs(wave.first).max() < 0.02 * wave.peak]:
         text += f" {listed(quiet)} {'begins' if len(quiet) == 1 else 'begin'} with near silence."
-    silent = [wave.fname for wave in readable if wave.peak == 0]
-    if silent:
+    if silent := [wave.fname for wave in readable if wave.peak == 0]:
         text += f" {listed(silent)} {'is' if len(silent) == 1 else 'are'} silent throughout."
     return text
 
@@ -121,11 +118,7 @@ def plot_waveforms(waveforms: Sequence[Waveform], path: Path) -> None:
 
 
 def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the lowest and highest sample of up to `OUTLINE_POINTS` equal parts of a clip, and its first samples.
-
-    Raises:
-        AudioError: the file cannot be used as a clip.
-    """
+    """Return the lowest and highest sample of up to `OUTLINE_POINTS` equal parts of a clip, and its first samples."""
     size = -(-frames // OUTLINE_POINTS)
     n = -(-frames // size)
     low, high = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32)

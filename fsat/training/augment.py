@@ -43,13 +43,12 @@ class Draws:
 
 
 def draw(rng: np.random.Generator, candidates: np.ndarray, lengths: np.ndarray, crop: int, config: Config) -> Draws:
-    """Draw the random parameters of one epoch.
+    """Draw the random parameters of one epoch; the order of draws is part of a study's results.
 
     Args:
-        rng: the only source of randomness. The order of draws is part of a study's results.
+        rng: the only source of randomness.
         candidates: int (n,), the clips of this epoch.
-        lengths: int, of every clip, in samples or frames.
-        crop: length of the model's input, in the same unit.
+        lengths, crop: int, of every clip, and of the model's input, in samples or frames.
         config: the settings.
     """
     n = len(candidates)
@@ -84,11 +83,7 @@ def _draw_masks(rng: np.random.Generator, n: int, config: Config) -> np.ndarray:
 
 
 def cut(spectra: Spectra, draws: Draws, batch: slice, config: Config) -> np.ndarray:
-    """Cut the crops of a batch from spectrograms, and apply stretch, gain and mel shift.
-
-    Returns:
-        float32 (n, config.n_frames, config.n_mels).
-    """
+    """Cut the crops of a batch, float32 (n, config.n_frames, config.n_mels), and apply stretch, gain and mel shift."""
     lengths = draws.lengths[batch]
     crops = spectra.crops(draws.order[batch], draws.starts[batch], int(lengths.max()))
     if config.stretch:  # the nearest frame

@@ -18,21 +18,12 @@ from fsat.parallel.executor import Threads
 from fsat.training.augment import Draws, cut, draw, mask, mix
 from fsat.training.targets import Targets, encode_targets
 
-WORKERS = 2
-"""Threads that make batches while the model trains."""
-
-AHEAD = 3
-"""Maximum number of batches that wait for the model."""
+WORKERS, AHEAD = 2, 3
+"""Threads that make batches while the model trains, and maximum number of batches that wait for it."""
 
 
 class TrainingClips:
-    """The training clips of a fold with their targets.
-
-    Args:
-        clips: decoded clips of the training split.
-        targets: of these clips.
-        config: gives batch size, crops, features and augmentation.
-    """
+    """The training clips of a fold with their targets."""
 
     def __init__(self, clips: Clips, targets: Targets, config: Config) -> None:
         self.clips, self.targets, self.config = clips, targets, config
@@ -50,17 +41,12 @@ class TrainingClips:
         A clip that is shorter than a crop is placed at a random position in zeros, as in the notebook.
 
         Yields:
-            inputs float32 (batch, *config.dim), and targets as from `fsat.training.targets.encode_targets`; the last
-            batch may be smaller.
+            inputs float32 (batch, *config.dim), and targets as from `fsat.training.targets.encode_targets`.
         """
-        config = self.config
-        weights = self.targets.weights(config, epoch)
+        config, weights = self.config, self.targets.weights(self.config, epoch)
         rng = np.random.default_rng([config.seed, fold, epoch])
-        if self.spectra:
-            lengths, crop = self.spectra.n_frames, config.n_frames
-        else:
-            lengths, crop = self.clips.lengths, config.audio_length
-        draws = draw(rng, np.flatnonzero(weights), lengths, crop, config)
+        sizes = (self.spectra.n_frames, config.n_frames) if self.spectra else (self.clips.lengths, config.audio_length)
+        draws = draw(rng, np.flatnonzero(weights), *sizes, config)
         n = len(draws.order)
 
         def make_batch(first: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,9 +30,10 @@ class TrainingState:
     """State of a training after an epoch.
 
     Attributes:
-        history: metrics of each epoch.
+        history: metrics of each epoch: ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc
+            val_map3`` in epochs that were validated, and ``holdout_loss`` if there are holdout clips.
         times: end of each epoch, in milliseconds since 1970.
-        best_epoch: the epoch whose weights are kept; the last one if these are an average.
+        best_epoch: the epoch, from 0, whose weights are kept; the last one if these are an average.
         n_averaged: number of epochs that `weights` is the mean of, if they are averaged.
         seconds: training time so far, without interruptions.
         weights: the kept weights.
@@ -52,25 +53,19 @@ class TrainingState:
 
 
 def write_checkpoint(path: Path, state: TrainingState, model: keras.Model) -> None:
-    """Replace the checkpoint at `path`.
-
-    Raises:
-        FsatError: the file cannot be written; the previous checkpoint is still there.
-    """
+    """Replace the checkpoint at `path`, or raise `FsatError`; the previous checkpoint is still there then."""
     facts = {name: value for name, value in vars(state).items() if name != "weights"}
     facts["versions"] = {name: version(name) for name in PACKAGES}
     arrays: dict[str, Any] = {f"weights_{i}": array for i, array in enumerate(state.weights)}
     arrays |= {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    with (
-        disk_errors(
-            path,
-            f"the checkpoint of epoch {state.n_epochs} cannot be written",
+    what, advice = (
+        f"the checkpoint of epoch {state.n_epochs} cannot be written",
+        (
             "free some space or set FSAT_CACHE_DIR to another disk, then repeat the command: training resumes from the "
-            "previous checkpoint",
+            "previous checkpoint"
         ),
-        replace_whole(path) as unfinished,
-        open(unfinished, "wb") as file,
-    ):
+    )
+    with disk_errors(path, what, advice), replace_whole(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
 
@@ -81,11 +76,11 @@ def read_checkpoint(path: Path) -> tuple[TrainingState, list[np.ndarray], dict[s
             if name := arrays.zip.testzip():
                 raise ValueError(f"wrong CRC-32 of {name}")
             facts = json.loads(str(arrays["facts"]))
-            versions = facts.pop("versions")
             weights, variables = (
                 [arrays[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in arrays))]
                 for name in ("weights", "variable")
             )
+        versions = facts.pop("versions")
         return TrainingState(**facts, weights=weights), variables, versions
     except FileNotFoundError:
         return None
@@ -108,30 +103,22 @@ def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
     checkpoint = read_checkpoint(path)
     if checkpoint is None:
         return TrainingState()
-    state, arrays, versions = checkpoint
-    variables = _variables(model)
+    (state, arrays, versions), variables = checkpoint, _variables(model)
     if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
         say(f"warning: {path}: checkpoint of another model; the fold is trained from the beginning")
         return TrainingState()
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    _check_versions(versions)
+    now = {name: version(name) for name in PACKAGES}
+    if changed := [f"{name} {versions.get(name)}, now {now[name]}" for name in now if versions.get(name) != now[name]]:
+        say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")
     say(f"fold {fold} resumes after epoch {state.n_epochs}")
     return state
-
-
-def _check_versions(versions: dict[str, str]) -> None:
-    """Warn if the checkpoint was written with other versions of `PACKAGES`."""
-    changed = [
-        f"{name} {versions.get(name)}, now {version(name)}" for name in PACKAGES if versions.get(name) != version(name)
-    ]
-    if changed:
-        say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")
 
 
 def _variables(model: keras.Model) -> list[Any]:
     """Return everything that training changes, in a fixed order: weights, random generators, optimizer, loss."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    step = getattr(model.loss, "step", None)
-    return [*model.variables, *model.optimizer.variables, *([] if step is None else [step])]
+    steps = [model.loss.step] if hasattr(model.loss, "step") else []
+    return [*model.variables, *model.optimizer.variables, *steps]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsat import interrupts
-from fsat.data.clips import Clips
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
 from fsat.errors import ConfigError
@@ -40,36 +39,27 @@ class FoldResult:
     """Results of a trained fold.
 
     Attributes:
-        history: metrics of each epoch: ``loss acc learning_rate epoch_seconds clips_per_second``, ``val_loss val_acc
-            val_map3`` in epochs that were validated, and ``holdout_loss`` if there are holdout clips.
-        times: end of each epoch, in milliseconds since 1970.
-        best_epoch: the epoch, from 0, whose weights are kept: the one with the smallest loss, or the last.
+        state: epochs, kept weights and time of the training.
         scores: of the kept weights on the validation clips: ``best_val_loss val_map3 val_acc``, ``val_map3_verified
             val_acc_verified`` on the verified ones among them, and ``val_map3_single_crop``.
-        train: float32 (n_train, n_classes), predictions of the training clips in manifest order.
-        test: float32 (n_test, n_classes), predictions of the test clips in the test table's order.
+        train, test: float32 (n_clips, n_classes), predictions of the training and test clips in the tables' order.
         splits: str (n_train,), see `assign_splits`.
         summary: the model, layer by layer.
         folder: contains ``best.weights.h5`` and ``tensorboard/``.
-        seconds: training time without interruptions.
     """
 
-    history: list[dict[str, float]]
-    times: list[int]
-    best_epoch: int
+    state: TrainingState
     scores: dict[str, float]
     train: np.ndarray
     test: np.ndarray
     splits: np.ndarray
     summary: str
     folder: Path
-    seconds: float
 
     @property
     def held_out(self) -> np.ndarray:
         """Bool (n_train,): the validation clips of the fold."""
-        mask: np.ndarray = self.splits == "val"
-        return mask
+        return np.asarray(self.splits == "val")
 
 
 def train_fold(
@@ -85,10 +75,9 @@ def train_fold(
         dataset: decoded clips and folds.
         fold: from 0.
         folder: an existing folder for weights and event files.
-        on_epoch: called after every epoch with its number, its metrics, and its end in milliseconds since 1970. If
-            training resumes, it is called for the earlier epochs first.
-        checkpoint: a file that is written after every epoch, before `on_epoch` is called. If it exists, training
-            resumes from it.
+        on_epoch: called after every epoch with its number, its metrics, and its end in milliseconds since 1970; first
+            for the epochs before a resumed training.
+        checkpoint: a file to resume from if it exists; it is written after every epoch, before `on_epoch` is called.
 
     Raises:
         ConfigError: there is no such fold, or it has no training clips.
@@ -99,53 +88,47 @@ def train_fold(
     check_fold(fold, config)
     splits = assign_splits(dataset, fold)
     seed_everything((config.seed * 1009 + fold) % 2**32)
-    clips = _training_clips(dataset, splits == "train")
-    model = build_for_training(
-        config, len(dataset.labels), sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
-    )
+    train = splits == "train"
+    classes, trusted, certainty = dataset.target_classes[train], dataset.trusted[train], dataset.certainty[train]
+    targets = Targets(classes, trusted, len(dataset.labels), certainty)
+    clips = TrainingClips(dataset.train.take(train), targets, config)
+    n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
+    model = build_for_training(config, len(dataset.labels), n_steps)
     adapt_normalization(model, clips)
     limit_momentum(model, clips.n_batches(0))
-    validation = Validation(config, _labelled(dataset, splits == "val"), _labelled(dataset, splits == "holdout"))
     state = restore(checkpoint, model, fold) if checkpoint else TrainingState()
     earlier_seconds = state.seconds
-
-    def report(epoch: int) -> None:
-        on_epoch(epoch, state.history[epoch], state.times[epoch])
 
     def save_and_report() -> None:
         state.seconds = earlier_seconds + time.monotonic() - started
         if checkpoint:
             write_checkpoint(checkpoint, state, model)
-        report(state.n_epochs - 1)
+        on_epoch(state.n_epochs - 1, state.history[-1], state.times[-1])
 
-    for epoch in range(state.n_epochs):
-        report(epoch)
-    fit(model, clips, fold, validation, state, save_and_report)
+    for epoch, (metrics, milliseconds) in enumerate(zip(state.history, state.times, strict=True)):
+        on_epoch(epoch, metrics, milliseconds)
+    fit(model, clips, fold, Validation(dataset, splits), state, save_and_report)
     interrupts.check()
 
     model.set_weights(state.weights)
     save_weights(model, folder / WEIGHTS)
-    write_events(state.history, state.times, folder / "tensorboard")
-    train = predict_clips(model, dataset.train, config)
+    write_events(state, folder / "tensorboard")
+    predictions = predict_clips(model, dataset.train, config)
     test = predict_clips(model, dataset.test, config, label_prior(dataset.targets, len(dataset.labels)))
-    scores = _scores(dataset, splits == "val", train, model)
+    scores = _scores(dataset, splits == "val", predictions, model)
     summary = io.StringIO()
     model.summary(print_fn=lambda line: summary.write(line + "\n"), line_length=80)
-    seconds = earlier_seconds + time.monotonic() - started
-    return FoldResult(
-        state.history, state.times, state.best_epoch, scores, train, test, splits, summary.getvalue(), folder, seconds
-    )
+    state.seconds = earlier_seconds + time.monotonic() - started
+    return FoldResult(state, scores, predictions, test, splits, summary.getvalue(), folder)
 
 
 def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
-    """Assign each training clip to a split of a fold.
+    """Return the split of each training clip, str (n_train,).
 
-    Returns:
-        str (n_train,): ``val`` for the fold's validation clips, ``train``, ``holdout`` for clips that only select the
-        best epoch, and ``unused`` for clips without target class or weight.
+    It is ``val`` for the fold's validation clips, ``train``, ``holdout`` for clips that only select the best epoch, or
+    ``unused`` for clips without target class or weight.
 
-    Raises:
-        ConfigError: there are no training clips.
+    Raises `ConfigError` if there are no training clips.
     """
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
@@ -158,17 +141,16 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
         splits[candidates[holdout]] = "holdout"
     train = splits == "train"
     if not train.any() or (min(weights) == 0 and not dataset.trusted[train].any()):
-        raise ConfigError(
-            f"fold={fold}: no training clips with unverified_weight={config.unverified_weight} and "
-            f"labels_run_id={config.labels_run_id}; give unverified clips a weight above 0"
-        )
+        settings = f"unverified_weight={config.unverified_weight} and labels_run_id={config.labels_run_id}"
+        advice = "give unverified clips a weight above 0"
+        raise ConfigError(f"fold={fold}: no training clips with {settings}; {advice}")
     return splits
 
 
 def labels_without_clips(dataset: Dataset, splits: np.ndarray) -> list[str]:
     """Return the labels that no clip of the split ``train`` has as target class."""
-    classes = set(dataset.target_classes[splits == "train"].tolist())
-    return [label for i, label in enumerate(dataset.labels) if i not in classes]
+    missing = np.setdiff1d(np.arange(len(dataset.labels)), dataset.target_classes[splits == "train"])
+    return [dataset.labels[i] for i in missing]
 
 
 def adapt_normalization(model: keras.Model, clips: TrainingClips) -> None:
@@ -190,8 +172,8 @@ def adapt_normalization(model: keras.Model, clips: TrainingClips) -> None:
 def limit_momentum(model: keras.Model, n_batches: int) -> None:
     """Limit the moving averages of batch normalization to about one epoch of `n_batches`.
 
-    Keras's momentum of 0.99 averages over a hundred batches. A small dataset has two batches per epoch, so validation
-    would use statistics of fifty epochs, and early stopping would end the training too soon.
+    Keras's momentum of 0.99 averages over a hundred batches, which can be fifty epochs of a small dataset: early
+    stopping would end the training too soon.
     """
     keras = import_keras()
     for layer in model.layers:
@@ -199,14 +181,8 @@ def limit_momentum(model: keras.Model, n_batches: int) -> None:
             layer.momentum = float(min(layer.momentum, 1 - 1 / max(2, n_batches)))
 
 
-def write_events(history: Sequence[dict[str, float]], times: Sequence[int], folder: Path) -> None:
-    """Write TensorBoard event files, with Keras's names, in ``train/`` and ``validation/``.
-
-    Args:
-        history: metrics of each epoch.
-        times: end of each epoch, in milliseconds since 1970.
-        folder: made if missing.
-    """
+def write_events(state: TrainingState, folder: Path) -> None:
+    """Write TensorBoard event files, with Keras's names, in ``train/`` and ``validation/`` of a folder."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -214,25 +190,11 @@ def write_events(history: Sequence[dict[str, float]], times: Sequence[int], fold
     curves = {"train": ("loss", "acc", "learning_rate"), "validation": ("val_loss", "val_acc", "val_map3")}
     for name, keys in curves.items():
         writer = EventFileWriter(str(folder / name))
-        for epoch, (metrics, milliseconds) in enumerate(zip(history, times, strict=True)):
-            values = [
-                Summary.Value(tag=f"epoch_{key.removeprefix('val_')}", simple_value=metrics[key])
-                for key in keys
-                if key in metrics
-            ]
+        for epoch, (metrics, milliseconds) in enumerate(zip(state.history, state.times, strict=True)):
+            tags = {f"epoch_{key.removeprefix('val_')}": metrics[key] for key in keys if key in metrics}
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()]
             writer.add_event(Event(wall_time=milliseconds / 1000, step=epoch, summary=Summary(value=values)))
         writer.close()
-
-
-def _training_clips(dataset: Dataset, train: np.ndarray) -> TrainingClips:
-    targets = Targets(
-        dataset.target_classes[train], dataset.trusted[train], len(dataset.labels), dataset.certainty[train]
-    )
-    return TrainingClips(dataset.train.take(train), targets, dataset.config)
-
-
-def _labelled(dataset: Dataset, mask: np.ndarray) -> tuple[Clips, np.ndarray]:
-    return dataset.train.take(mask), dataset.targets[mask]
 
 
 def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: keras.Model) -> dict[str, float]:
@@ -243,7 +205,6 @@ def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: k
             scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
             scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
     if dataset.config.eval_crops > 1:
-        clips, classes = _labelled(dataset, val)
-        single_crop = Predictor(clips, replace(dataset.config, eval_crops=1), keep=False)
-        scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], classes)
+        single_crop = Predictor(dataset.train.take(val), replace(dataset.config, eval_crops=1), keep=False)
+        scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], dataset.targets[val])
     return scores

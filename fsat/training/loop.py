@@ -13,7 +13,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.dataset import Dataset
 from fsat.errors import FsatError
 from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.progress import Progress
@@ -38,17 +38,17 @@ def fit(
 ) -> None:
     """Train a compiled model until the last epoch or until the loss no longer improves.
 
-    Training starts after the epochs of `state`, which is updated after each epoch; then `on_epoch` is called.
-
-    Raises:
-        FsatError: the loss is not finite.
+    Training starts after the epochs of `state`, which is updated after each epoch; then `on_epoch` is called. Raises
+    `FsatError` if the loss is not finite.
     """
     config = clips.config
     steps = [clips.n_batches(epoch) for epoch in range(config.max_epochs)]
     n_steps, step = sum(steps), sum(steps[: state.n_epochs])
     with Progress(f"fold {fold} of {config.n_folds}", n_steps, step) as progress:
-        while state.n_epochs < config.max_epochs and not stops_early(state, config):
-            epoch, started = state.n_epochs, time.perf_counter()
+        while (epoch := state.n_epochs) < config.max_epochs:
+            if config.checkpoint == "best" and epoch - 1 - state.best_epoch >= config.patience:
+                break
+            started = time.perf_counter()
             rates = [learning_rate(config, step + i, n_steps) for i in range(steps[epoch])]
             with closing(clips.batches(fold, epoch)) as batches:
                 metrics = train_epoch(model, batches, rates, progress.advance)
@@ -63,7 +63,10 @@ def fit(
             state.history.append(metrics)
             state.times.append(time.time_ns() // 1_000_000)
             note = keep_weights(state, model, config)
-            progress.say(f"fold {fold}  epoch {epoch + 1}/{config.max_epochs}{_format_scores(metrics)}{note}")
+            names = [name for name in ("loss", "val_loss", "val_map3", "holdout_loss") if name in metrics]
+            scores = "".join(f"  {name} {metrics[name]:.3f}" for name in names)
+            rate = f"  {metrics['clips_per_second']:.0f} clips/s"
+            progress.say(f"fold {fold}  epoch {epoch + 1}/{config.max_epochs}{scores}{rate}{note}")
             on_epoch()
 
 
@@ -73,13 +76,8 @@ def train_epoch(
     rates: Sequence[float],
     on_step: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Take a gradient step for each batch of inputs and targets, with the learning rate of that step.
-
-    Returns:
-        ``loss`` and ``acc``, means over the clips.
-    """
-    sums: Counter[str] = Counter()
-    n_clips = 0
+    """Take a gradient step for each batch, with the learning rate of that step; return the clips' mean loss and acc."""
+    sums, n_clips = Counter[str](), 0
     for rate, (inputs, targets) in zip(rates, batches, strict=True):
         model.optimizer.learning_rate = rate
         metrics = model.train_on_batch(inputs, targets, return_dict=True)
@@ -105,22 +103,22 @@ def learning_rate(config: Config, step: int, n_steps: int) -> float:
 
 
 class Validation:
-    """Score the validation clips and, if configured, the holdout clips after an epoch.
+    """Score the validation clips and, if configured, the holdout clips of a fold with these splits after an epoch."""
 
-    Args:
-        config: the settings.
-        val, holdout: clips and their classes, int (n_clips,).
-    """
-
-    def __init__(self, config: Config, val: tuple[Clips, np.ndarray], holdout: tuple[Clips, np.ndarray]) -> None:
-        self.config = config
-        self._val = Predictor(val[0], config), val[1]
-        self._holdout = (Predictor(holdout[0], config), holdout[1]) if config.holdout else None
+    def __init__(self, dataset: Dataset, splits: np.ndarray) -> None:
+        config, val, holdout = dataset.config, splits == "val", splits == "holdout"
+        self._val = Predictor(dataset.train.take(val), config), dataset.targets[val]
+        self._holdout = (
+            (Predictor(dataset.train.take(holdout), config), dataset.targets[holdout]) if config.holdout else None
+        )
+        self._last = config.max_epochs - 1
+        selects = config.checkpoint == "best" and not config.holdout
+        self._interval = 1 if selects else -(-config.max_epochs // VALIDATIONS)
 
     def __call__(self, model: keras.Model, epoch: int) -> dict[str, float]:
         """Return ``val_loss``, ``val_acc`` and ``val_map3`` in epochs that are validated, and ``holdout_loss``."""
         metrics = {}
-        if self._is_validated(epoch):
+        if epoch == self._last or epoch % self._interval == 0:
             predictor, classes = self._val
             (scores,) = predictor(model)
             metrics["val_loss"] = log_loss(scores, classes)
@@ -131,26 +129,13 @@ class Validation:
             metrics["holdout_loss"] = log_loss(predictor(model)[0], classes)
         return metrics
 
-    def _is_validated(self, epoch: int) -> bool:
-        config = self.config
-        if config.checkpoint == "best" and not config.holdout:
-            return True
-        return epoch == config.max_epochs - 1 or epoch % -(-config.max_epochs // VALIDATIONS) == 0
-
 
 def check_finite(metrics: dict[str, float], epoch: int, config: Config) -> None:
     """Raise `FsatError` if a metric is not finite."""
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise FsatError(
-                f"epoch {epoch + 1}: {name} is {value}, expected a finite number; lower learning_rate "
-                f"(it is {config.learning_rate:g})"
-            )
-
-
-def stops_early(state: TrainingState, config: Config) -> bool:
-    """Return whether the loss has not improved for `config.patience` epochs."""
-    return config.checkpoint == "best" and state.n_epochs - 1 - state.best_epoch >= config.patience
+            advice = f"lower learning_rate (it is {config.learning_rate:g})"
+            raise FsatError(f"epoch {epoch + 1}: {name} is {value}, expected a finite number; {advice}")
 
 
 def keep_weights(state: TrainingState, model: keras.Model, config: Config) -> str:
@@ -163,27 +148,14 @@ def keep_weights(state: TrainingState, model: keras.Model, config: Config) -> st
         state.best_epoch, state.weights = epoch, model.get_weights()
         return "  best so far"
     state.best_epoch = epoch
-    if config.checkpoint == "average":
-        return _average_weights(state, model, config)
-    if epoch == config.max_epochs - 1:
+    n_averaged = max(1, round(config.average_last * config.max_epochs)) if config.checkpoint == "average" else 1
+    if epoch < config.max_epochs - n_averaged:
+        return ""
+    if config.checkpoint == "last":
         state.weights = model.get_weights()
-    return ""
-
-
-def _average_weights(state: TrainingState, model: keras.Model, config: Config) -> str:
-    """Update the mean of the weights of the last epochs."""
-    n_averaged = max(1, round(config.average_last * config.max_epochs))
-    if state.best_epoch < config.max_epochs - n_averaged:
         return ""
     state.n_averaged += 1
     weights = model.get_weights()
-    state.weights = [
-        mean + (new - mean) / state.n_averaged if new.dtype.kind == "f" else new
-        for mean, new in zip(state.weights or weights, weights, strict=True)
-    ]
+    pairs = zip(state.weights or weights, weights, strict=True)
+    state.weights = [old + (new - old) / state.n_averaged if new.dtype.kind == "f" else new for old, new in pairs]
     return f"  averaged {state.n_averaged}/{n_averaged}"
-
-
-def _format_scores(metrics: dict[str, float]) -> str:
-    names = [name for name in ("loss", "val_loss", "val_map3", "holdout_loss") if name in metrics]
-    return "".join(f"  {name} {metrics[name]:.3f}" for name in names) + f"  {metrics['clips_per_second']:.0f} clips/s"

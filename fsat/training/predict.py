@@ -25,12 +25,8 @@ CROPS_PER_BATCH = 64
 class Predictor:
     """Predict the same clips repeatedly: by one model after every epoch, or by several that share their features.
 
-    MFCC and spectrograms are computed once and cached with the clips.
-
-    Args:
-        clips: decoded clips; those of length 0 are unusable.
-        config: of the model, or of all models, which share crops and features.
-        keep: whether to cache MFCC.
+    MFCC (unless `keep` is False) and spectrograms are computed once and cached with the clips. Clips of length 0 are
+    unusable.
     """
 
     def __init__(self, clips: Clips, config: Config, keep: bool = True) -> None:
@@ -38,17 +34,13 @@ class Predictor:
         self.usable = clips.lengths > 0
         self._mfcc = fixed_features(clips, config) if config.use_mfcc and keep else None
         self._spectra = spectra(clips, config) if config.use_logmel else None
-        if self._spectra:
-            n_frames = self._spectra.n_frames
-            self.crops = fixed_crops(n_frames, config, crop_frames(n_frames, config))
-        else:
-            self.crops = fixed_crops(clips.lengths, config)
+        lengths = self._spectra.n_frames if self._spectra else clips.lengths
+        self.crops = fixed_crops(lengths, config, crop_frames(lengths, config) if self._spectra else None)
 
     def batches(self, batch_size: int = CROPS_PER_BATCH) -> Generator[np.ndarray]:
-        """Iterate over the models' inputs for all fixed crops, in the order of `crops`.
+        """Iterate over the models' inputs for all fixed crops, in the order of `crops`: float32 (batch, *config.dim).
 
-        Yields:
-            float32 (batch, *config.dim); log-mel spectrograms have more frames where `eval_duration` allows it.
+        Log-mel spectrograms have more frames where `eval_duration` allows it.
         """
         return Threads(WORKERS, AHEAD).map(self._inputs, self.crops.batches(batch_size))
 
@@ -62,38 +54,23 @@ class Predictor:
         return model_input(self.clips.crops(indices, starts, length), self.config)
 
     def __call__(self, *models: keras.Model) -> list[np.ndarray]:
-        """Predict by each model; every batch of inputs is made once for all of them.
-
-        Returns:
-            for each model float32 (n_clips, n_classes); rows sum to 1, rows of unusable clips are NaN.
-        """
+        """Return each model's predictions, float32 (n_clips, n_classes); rows of unusable clips are NaN."""
         outputs: list[list[np.ndarray]] = [[] for _ in models]
         for batch in self.batches():
             for model, parts in zip(models, outputs, strict=True):
                 parts.append(np.asarray(model.predict_on_batch(batch)))
                 interrupts.check()
-        return [self._average(parts, model.output_shape[-1]) for model, parts in zip(models, outputs, strict=True)]
-
-    def _average(self, parts: list[np.ndarray], n_classes: int) -> np.ndarray:
-        """Average a model's outputs over the crops of each clip."""
-        result = np.full((len(self.clips), n_classes), np.nan, dtype=np.float32)
-        if parts:
-            predictions = np.empty((len(self.crops.clips), n_classes), dtype=np.float32)
-            predictions[self.crops.order] = np.concatenate(parts)
-            result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
-        return result
+        results = [np.full((len(self.clips), model.output_shape[-1]), np.nan, dtype=np.float32) for model in models]
+        for result, parts in zip(results, outputs, strict=True):
+            if parts:
+                predictions = np.empty((len(self.crops.clips), result.shape[1]), dtype=np.float32)
+                predictions[self.crops.order] = np.concatenate(parts)
+                result[self.usable] = average_crops(predictions, self.crops.counts[self.usable])
+        return results
 
 
 def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Average predictions over the fixed crops of each clip.
-
-    Args:
-        predictions: (n_crops, n_classes), clip after clip.
-        counts: int (n_clips,), number of crops of each clip, at least 1.
-
-    Returns:
-        float32 (n_clips, n_classes).
-    """
+    """Average predictions (n_crops, n_classes) over the crops of each clip; `counts` (n_clips,) are at least 1."""
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     sums = np.add.reduceat(predictions.astype(np.float64), starts, axis=0)
     mean: np.ndarray = (sums / counts[:, np.newaxis]).astype(np.float32)

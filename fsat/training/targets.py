@@ -39,14 +39,7 @@ class Targets:
 
 
 def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
-    """Encode the targets of a batch: one-hot rows times weight, mixed and smoothed.
-
-    Args:
-        targets: of all training clips.
-        weights: float32, of all training clips in this epoch.
-        draws: the random parameters of the epoch.
-        batch: the batch's range within the epoch.
-        config: gives loss and label smoothing.
+    """Encode the targets of a batch of the epoch: one-hot rows times weight, mixed and smoothed.
 
     Returns:
         float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`.
