@@ -7,8 +7,10 @@ to Audio Data* notebook; those of later additions leave its results unchanged.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -284,3 +286,28 @@ class Config:
         preset = Config.resolve({}, preset=self.model)
         changes = {name: value for name, value in self.to_dict().items() if value != getattr(preset, name)}
         return {"model": self.model} | changes
+
+
+RECIPE = 3
+"""Number that increases whenever results change for the same Config and dataset."""
+
+
+def study_id(config: Config, dataset_digest: str, labels: Sequence[str]) -> str:
+    """Return the hash that the folds of one study share: of settings, dataset, label order and recipe.
+
+    Raises:
+        ConfigError: the precision is ``auto``, which depends on the machine.
+    """
+    if config.precision == "auto":
+        raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
+    is_used = {  # settings that have no effect without others
+        "n_mfcc": config.use_mfcc,
+        "n_mels": config.use_logmel,
+        "patience": config.checkpoint == "best",
+        "average_last": config.checkpoint == "average",
+        "lq": config.loss == "lq",
+        "bootstrap": config.loss.endswith("bootstrap"),
+    }
+    settings = {name: value for name, value in config.to_dict().items() if is_used.get(name, True)}
+    facts = [settings, dataset_digest, list(labels), RECIPE]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]

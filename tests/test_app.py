@@ -21,13 +21,12 @@ from servers import START_SECONDS, needs
 from taggers import register_tagger, write_tagger
 
 from fsat.app.handlers import Limits, Sound, TagHandler, clock, render, render_tags
-from fsat.app.middleware import Gate
 from fsat.app.pictures import Picture, picture
-from fsat.app.server import serve
+from fsat.app.server import Gate, serve
 from fsat.commands.predict import predict
 from fsat.errors import ConfigError, FsatError
-from fsat.metrics.segments import Segment, segments
 from fsat.tagging import Tagger
+from fsat.tagging.recordings import Segment, segments
 from fsat.tagging.tables import Tags
 from fsat.tracking.registry import open_tagger
 

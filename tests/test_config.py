@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from helpers import one_line
 
-import fsat.study
-from fsat.config import MODELS, PRESETS, SPECTROGRAM_ONLY, Config
+import fsat.config
+from fsat.config import MODELS, PRESETS, SPECTROGRAM_ONLY, Config, study_id
 from fsat.errors import ConfigError
-from fsat.study import study_id
 
 SETTLED = Config(precision="float32")
 
@@ -336,14 +335,14 @@ def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.Mo
     assert study_id(config, "digest", ["a", "b"]) == study
     facts = [("other", ["a", "b"]), ("digest", ["b", "a"]), ("digest", ["a"]), ("digest", ["ab"])]
     assert len({study, *(study_id(config, digest, labels) for digest, labels in facts)}) == 5
-    monkeypatch.setattr(fsat.study, "RECIPE", fsat.study.RECIPE + 1)
+    monkeypatch.setattr(fsat.config, "RECIPE", fsat.config.RECIPE + 1)
     assert study_id(config, "digest", ["a", "b"]) != study
 
 
 def test_study_is_that_of_the_values_and_nothing_heavy_is_imported() -> None:
     study = study_id(SETTLED, "d", ("a", "b"))
     assert re.fullmatch(r"[0-9a-f]{8,16}", study)
-    code = "import sys, fsat.text, fsat.errors; from fsat.config import Config; from fsat.study import study_id; "
+    code = "import sys, fsat.text, fsat.errors; from fsat.config import Config; from fsat.config import study_id; "
     code += "print(study_id(Config(precision='float32'), 'd', ['a', 'b']), *{m.split('.')[0] for m in sys.modules})"
     environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "1"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -16,7 +16,7 @@ from helpers import one_line
 from hostile_requests import MARKER, request, wav
 
 from fsat import tagging
-from fsat.serving import server
+from fsat.serving import middleware
 from fsat.serving.middleware import Guard
 from fsat.serving.requests import VARIABLES, Limits, RequestError, check_body, check_headers
 from fsat.tagging.pyfunc import cancelled
@@ -41,7 +41,7 @@ def test_limits_come_from_the_environment() -> None:
 )
 def test_a_wrong_limit_ends_the_server_in_one_line(setting, capfd) -> None:
     name, _, text = f"FSAT_SERVE_{setting}".partition("=")
-    with pytest.raises(SystemExit) as stopped, server.exit_on_error():
+    with pytest.raises(SystemExit) as stopped, middleware.exit_on_error():
         Limits.from_environment({name: text})
     assert stopped.value.code == 3
     (line,) = capfd.readouterr().err.splitlines()
@@ -266,7 +266,7 @@ def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> N
 
     assert find_spec(tagging.SCORING_SERVER)
     monkeypatch.setattr(FastAPI, "build_middleware_stack", FastAPI.build_middleware_stack)  # restored afterwards
-    server.install(LIMITS)
+    middleware.install(LIMITS)
     model = SimpleNamespace(metadata=SimpleNamespace(get_input_schema=lambda: None))  # as much as the server needs
     app, client = scoring_server.init(model), Client(b"{}")
     scope = with_headers(**{"content-length": "5000000"}) | {"query_string": b"", "root_path": ""}
@@ -275,6 +275,6 @@ def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> N
     assert (client.status, client.answer["error_code"]) == (413, "REQUEST_TOO_LARGE")
 
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    server.install(LIMITS)
+    middleware.install(LIMITS)
     (line,) = capfd.readouterr().err.splitlines()
     assert "FSAT_SERVE_MAX_MB" in line

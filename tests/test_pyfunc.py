@@ -92,7 +92,7 @@ def test_the_scoring_server_gets_a_compiled_tagger_with_its_limits(folder, monke
     monkeypatch.setenv("FSAT_SERVE_MAX_SECONDS", "5")
     model = tagging._load_pyfunc(str(folder))
     assert model.max_seconds == 5
-    assert FastAPI.build_middleware_stack.__module__ == "fsat.serving.server"
+    assert FastAPI.build_middleware_stack.__module__ == "fsat.serving.middleware"
     assert n_compiled(model) == [1, 1, 1]
     for clips in ([wav(0.01)], [wav(0.25)], [wav(3)], [wav(0.4)] * 5, [wav(0.1 + 0.3 * i) for i in range(9)]):
         model.predict(frame(*clips))

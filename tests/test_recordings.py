@@ -13,8 +13,7 @@ from helpers import tone, write_wav
 from fsat.data import audio
 from fsat.data.audio import blocks, decode, decode_at
 from fsat.errors import AudioError
-from fsat.metrics.segments import Segment, segments, without_overlap
-from fsat.tagging.recordings import windows
+from fsat.tagging.recordings import Segment, segments, windows, without_overlap
 
 RATE = 8000
 

@@ -21,8 +21,8 @@ from fsat import interrupts
 from fsat.data.audio import LONGEST, decode, read_header
 from fsat.errors import count, printable
 from fsat.metrics.ranking import top_k
-from fsat.metrics.segments import Segment, Window, segments
 from fsat.options import LONGEST_CLIP, check_options, option
+from fsat.tagging.recordings import ScoredWindow, Segment, segments
 from fsat.tagging.tables import Tags, csv_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class TagHandler:
 
     def _spans(self, path: str) -> list[Segment]:
         """Return the best label over time."""
-        windows: list[Window] = []
+        windows: list[ScoredWindow] = []
         with self._lock:
             for window in self._tagger.over_time(path, self.window, self.window / 2, self.limits.max_seconds):
                 interrupts.check()

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
-from fsat.metrics.segments import Segment
 from fsat.presets import LOGMEL_HOP
 from fsat.reports.plots import BLUE, GREY, ignore_missing_glyphs
+from fsat.tagging.recordings import Segment
 
 N_MELS = 96
 MAX_COLUMNS = 1000

@@ -14,6 +14,7 @@ import pandas as pd
 
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
+from fsat.config import RECIPE
 from fsat.data.locate_clips import ClipFolder, Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
@@ -25,7 +26,6 @@ from fsat.reports.result_page import Result, write_result_page
 from fsat.reports.results_text import METHODS
 from fsat.reports.study_reports import Predictions, analyse, write_reports
 from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
-from fsat.study import RECIPE
 from fsat.text import dataset_name
 from fsat.tracking import descriptions, runs
 from fsat.tracking.client import Refused

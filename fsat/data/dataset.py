@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.config import Config
+from fsat.config import Config, study_id
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
-from fsat.study import study_id
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 

@@ -3,6 +3,9 @@
 MLflow (3.17) holds a request's body in memory however large it is, answers some mistakes with a traceback, and repeats
 the request in others. `Guard` handles ``POST /invocations`` only. It refuses requests by their headers, while the body
 arrives, and by the content of the body; MLflow answers the others.
+
+MLflow builds its FastAPI application after it has loaded the model and offers no hook to add middleware. So `install`
+wraps `FastAPI.build_middleware_stack`, the one private interface that `fsat.serving` depends on.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ import asyncio
 import base64
 import json
 import os
+import sys
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from fsat.errors import printable
+from fsat.errors import FsatError, printable
 from fsat.progress import say
 from fsat.serving.requests import Limits, RequestError, check_body, check_headers, too_large
+from fsat.tagging import PyfuncTagger, Tagger
 from fsat.tagging.pyfunc import RATE, cancelled, sine
 
 Message = MutableMapping[str, Any]
@@ -200,3 +205,38 @@ async def _answer(send: Send, status: int, code: str, message: str) -> None:
     headers = [JSON, (b"content-length", str(len(body)).encode()), *retry]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+STARTUP_FAILURE = 3
+"""Exit code of uvicorn's workers that are not worth restarting."""
+
+
+def load_served(data_path: str) -> PyfuncTagger:
+    """Load a tagger for the scoring server, compile it, and install the `Guard`."""
+    with exit_on_error():
+        limits = Limits.from_environment()
+        model = PyfuncTagger(Tagger(data_path), limits.max_seconds)
+        model.warm_up()
+    install(limits)
+    return model
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn an `FsatError` into one line and the exit code `STARTUP_FAILURE`."""
+    try:
+        yield
+    except FsatError as error:
+        say(f"fsat: error: {error}")
+        sys.exit(STARTUP_FAILURE)
+
+
+def install(limits: Limits) -> None:
+    """Make a `Guard` the outermost middleware of the application that this process is about to build."""
+    try:
+        from fastapi import FastAPI
+    except ImportError:
+        say("fsat: warning: this MLflow does not serve with FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS have no effect")
+        return
+    build = FastAPI.build_middleware_stack
+    FastAPI.build_middleware_stack = lambda app: Guard(build(app), limits)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from fsat.tagging.folder import MemberFiles, write
 from fsat.tagging.pyfunc import PyfuncTagger
-from fsat.tagging.tagger import Member, Tagger
+from fsat.tagging.tagger import Member, MemberFiles, Tagger, write
 
 __all__ = ["Member", "MemberFiles", "PyfuncTagger", "Tagger", "write"]
 
@@ -21,7 +20,7 @@ SCORING_SERVER = "mlflow.pyfunc.scoring_server.app"
 def _load_pyfunc(data_path: str) -> PyfuncTagger:
     """Load a tagger for `mlflow.pyfunc.load_model`; in `mlflow models serve`, set up `fsat.serving` as well."""
     if SCORING_SERVER in sys.modules:
-        from fsat.serving.server import load_served
+        from fsat.serving.middleware import load_served
 
         return load_served(data_path)
     return PyfuncTagger(Tagger(data_path))

@@ -17,11 +17,11 @@ import numpy as np
 from fsat import interrupts
 from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
-from fsat.metrics.segments import segments
 from fsat.options import TagSettings
 from fsat.parallel.executor import Threads
 from fsat.parallel.processes import cores
 from fsat.tagging.ledger import File
+from fsat.tagging.recordings import segments
 from fsat.tagging.tagger import Decoded, Tagger
 
 GROUP_SIZE, DECODED_AHEAD = 64, 8

@@ -1,18 +1,21 @@
-"""Long recordings, window by window, in memory that does not grow with their length.
+"""Long recordings: cut into windows at bounded memory, and the scores of windows merged into tags over time.
 
-Conventions: windows start every `hop` seconds and are `window` long. The last window ends with the recording and has
-the same length, unless the recording is shorter. Times are in seconds from the start of the recording.
+Conventions: windows start every `hop` seconds and are `window` seconds long; the last one ends with the recording. Times
+are in seconds from the start of the recording. Where windows overlap, each counts for the time that is nearest to its
+middle. The tags of a window are its `top_k` best labels that score at least `min_score`; consecutive windows with the
+same tag make one segment, whose score is their mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fsat.data.audio import AudioSource, blocks
+from fsat.metrics.ranking import top_k as best_classes
 
 ROUNDING_SECONDS = 0.01
 """A rest this short at the end gets no window of its own: it is rounding, not sound."""
@@ -83,3 +86,55 @@ class _Buffer:
     def drop_before(self, seconds: float) -> None:
         n_samples = max(0, min(round(seconds * self.rate) - self._first, len(self._samples)))
         self._samples, self._first = self._samples[n_samples:], self._first + n_samples
+
+
+ScoredWindow = tuple[float, float, np.ndarray]
+"""Start and end in seconds, and float (n_classes,)."""
+
+
+class Segment(NamedTuple):
+    """A tag with its start and end in seconds."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+def segments(
+    windows: Iterable[ScoredWindow], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
+) -> Iterator[Segment]:
+    """Merge the tags of consecutive windows, which may overlap.
+
+    Yields:
+        segments, each when it has ended: by end, then by start, then by label order.
+    """
+    open_tags: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
+
+    def close(classes: Iterable[int]) -> Iterator[Segment]:
+        for j in sorted(classes, key=lambda j: (open_tags[j][0], j)):
+            start, end, total, count = open_tags.pop(j)
+            yield Segment(start, end, labels[j], total / count)
+
+    for start, end, row in without_overlap(windows):
+        tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
+        yield from close(set(open_tags) - set(tags))
+        for j in tags:
+            first, _, total, count = open_tags.get(j, (start, end, 0.0, 0))
+            open_tags[j] = (first, end, total + float(row[j]), count + 1)
+    yield from close(list(open_tags))
+
+
+def without_overlap(windows: Iterable[ScoredWindow]) -> Iterator[ScoredWindow]:
+    """Yield the windows cut to the time that each counts for: it ends halfway between its middle and the next one's."""
+    previous: ScoredWindow | None = None
+    edge = 0.0
+    for window in windows:
+        if previous is None:
+            edge = window[0]
+        else:
+            start, edge = edge, (previous[0] + previous[1] + window[0] + window[1]) / 4
+            yield start, edge, previous[2]
+        previous = window
+    if previous is not None:
+        yield edge, previous[1], previous[2]
