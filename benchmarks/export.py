@@ -149,8 +149,8 @@ def _scale_last_layer(model: Any, config: Any, clips: list[Any], seed: int) -> N
     import keras
     import numpy as np
 
-    from fsat.data.clips import Clips
-    from fsat.training.predict import Predictor
+    from fsat.data.decoded_clips import Clips
+    from fsat.training.predict_clips import Predictor
 
     inputs = list(Predictor(Clips.from_arrays(clips, config.sampling_rate), config, keep=False).batches())
     rng = np.random.default_rng(seed)

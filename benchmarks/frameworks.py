@@ -116,7 +116,7 @@ class _InMemory:
 
         from fsat.models import build_for_training, seed_everything
         from fsat.training.batches import TrainingClips
-        from fsat.training.predict import Predictor
+        from fsat.training.predict_clips import Predictor
         from fsat.training.targets import Targets
 
         config, n_classes, held_out = dataset.config, len(dataset.labels), dataset.folds == FOLD

@@ -142,7 +142,7 @@ def study(
     from fsat.metrics.ranking import accuracy, map_at_k
     from fsat.models import build
     from fsat.training.fold import WEIGHTS, train_fold
-    from fsat.training.predict import predict_clips
+    from fsat.training.predict_clips import predict_clips
 
     preset = options.pop("preset")
     dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve(options, preset))

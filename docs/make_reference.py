@@ -15,7 +15,7 @@ import click
 
 from fsat.cli import cli
 from fsat.config import Config
-from fsat.presets import MODELS, PRESETS
+from fsat.model_presets import MODELS, PRESETS
 
 CONFIGURATION = Path(__file__).with_name("configuration.md")
 COMMANDS = Path(__file__).with_name("commands.md")

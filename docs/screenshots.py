@@ -29,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from fsat.data.synth import RATE, synthesise
-from fsat.tracking.descriptions import view_link
+from fsat.tracking.mlflow_ui import view_link
 
 IMAGES = Path(__file__).parent / "images"
 COLOURS = 192

@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import Any
 
 from fsat.errors import ConfigError, count
+from fsat.model_presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 from fsat.options import check_options, option
-from fsat.presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Maximum of sampling_rate in Hz and of audio_duration in s."""

@@ -1,7 +1,7 @@
 """Options as dataclasses: each field has a help text and limits, and is checked when the dataclass is made.
 
 `fsat.config.Config` has the settings that define a study. The dataclasses here say where and how to work, and change no
-result of a training. `fsat.cli.options` makes the options of the command line from the same fields.
+result of a training. `fsat.cli.shared_options` makes the options of the command line from the same fields.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from fsat.cli import cli
 from fsat.data.clip_checks import check_clip
 from fsat.data.clip_store import ClipFile
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 
 
 def clip_files(folder: Path) -> list[ClipFile]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.logmel import spectra
 from fsat.training import batches as batches_module
 from fsat.training.augment import Draws, draw, mask

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.errors import AudioError
 from fsat.parallel.executor import Threads
-from fsat.training import predict as predict_module
+from fsat.training import predict_clips as predict_module
 from fsat.training.batches import TrainingClips
-from fsat.training.predict import Predictor, average_crops, predict_clips
+from fsat.training.predict_clips import Predictor, average_crops, predict_clips
 from fsat.training.targets import Targets
 
 CONFIG = Config(model="dummy1d", sampling_rate=20, audio_duration=1, batch_size=8)

@@ -26,11 +26,11 @@ from fsat import files as fsat_files
 from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import clip_store
-from fsat.data import clips as clips_module
+from fsat.data import decoded_clips as clips_module
 from fsat.data.audio import decode
 from fsat.data.clip_store import ClipFile, open_clips
-from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
+from fsat.data.decoded_clips import Clips
 from fsat.data.feature_store import fixed_features
 from fsat.data.synth import SAMPLE
 from fsat.errors import AudioError, DataError, FsatError

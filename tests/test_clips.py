@@ -15,7 +15,7 @@ from helpers import make_dataset, tone, write_wav
 from fsat.config import Config
 from fsat.data import feature_store
 from fsat.data.clip_store import ClipFile, open_clips
-from fsat.data.clips import ABSENT, Clips, Decoded, Floats
+from fsat.data.decoded_clips import ABSENT, Clips, Decoded, Floats
 from fsat.data.feature_store import fixed_features
 from fsat.data.mfcc import model_input
 from fsat.errors import AudioError
@@ -107,7 +107,7 @@ def test_crops_are_padded_with_zeros(length: int) -> None:
 
 def test_memory_stays_flat(tmp_path: Path, monkeypatch) -> None:
     """A file of 400 MB is read repeatedly with 32 MB of it in memory."""
-    monkeypatch.setattr("fsat.data.clips.TOUCHED_BYTES", 32 << 20)
+    monkeypatch.setattr("fsat.data.decoded_clips.TOUCHED_BYTES", 32 << 20)
     lengths = np.full(100, 1_000_000)
     with open(tmp_path / "samples.f32", "wb") as file:
         file.truncate(4 * int(lengths.sum()))
@@ -155,7 +155,9 @@ def test_crops_do_not_contain_uninitialised_memory(monkeypatch) -> None:
     crops = clips.crops(np.array([0, 1, 2]), np.array([0, 0, 0]), 100)
     assert crops.ctypes.data % 64 == 0, "TensorFlow would copy it"
     empty = np.empty
-    monkeypatch.setattr("fsat.data.clips.np.empty", lambda *args, **kw: np.full_like(empty(*args, **kw), np.nan))
+    monkeypatch.setattr(
+        "fsat.data.decoded_clips.np.empty", lambda *args, **kw: np.full_like(empty(*args, **kw), np.nan)
+    )
     indices, starts = np.array([0, 0, 0, 0, 1, 2]), np.array([0, -30, 60, -120, 0, 150])
     for row, (i, start) in zip(clips.crops(indices, starts, 100), zip(indices, starts, strict=True), strict=True):
         padded = np.pad(clips[i], 200)

@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from fsat.text import LIMIT
-from fsat.tracking import client, descriptions, runs
+from fsat.tracking import client, mlflow_ui, runs
 from fsat.tracking.client import Session
-from fsat.tracking.descriptions import NOTE, describe
+from fsat.tracking.mlflow_ui import NOTE, describe
 
 
 @pytest.fixture
@@ -48,26 +48,26 @@ def test_a_version_and_its_model_are_described_once(run_id) -> None:
     own.create_registered_model("described")
     mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
     own.create_model_version("described", mlflow.get_artifact_uri("tagger"), run_id)
-    descriptions.describe_version("described", 1, "a version", "a model")
-    descriptions.describe_version("described", 1, "another", "another")
+    mlflow_ui.describe_version("described", 1, "a version", "a model")
+    mlflow_ui.describe_version("described", 1, "another", "another")
     assert own.get_model_version("described", "1").description == "a version"
     assert own.get_registered_model("described").description == "a model"
 
 
 def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
-    link = descriptions.share_view("an experiment")
-    assert link == f"http://127.0.0.1:5000/{descriptions.view_link()}"
+    link = mlflow_ui.share_view("an experiment")
+    assert link == f"http://127.0.0.1:5000/{mlflow_ui.view_link()}"
     tags = mlflow.get_experiment("0").tags
     assert tags[NOTE] == "an experiment"
-    assert len(tags[descriptions.VIEW_TAG]) < 5000
-    view = json.loads(tags[descriptions.VIEW_TAG])
-    assert view["name"] == descriptions.VIEW_NAME
+    assert len(tags[mlflow_ui.VIEW_TAG]) < 5000
+    view = json.loads(tags[mlflow_ui.VIEW_TAG])
+    assert view["name"] == mlflow_ui.VIEW_NAME
     assert view["state"].startswith("deflate;")
-    assert view["selectedColumns"] == descriptions.VIEW["selectedColumns"]
+    assert view["selectedColumns"] == mlflow_ui.VIEW["selectedColumns"]
     mlflow.MlflowClient().set_experiment_tag("0", NOTE, "a person's words")
     calls = []
-    monkeypatch.setattr(descriptions, "call", lambda function: calls.append(function) or function())
-    assert descriptions.share_view("another") == link
+    monkeypatch.setattr(mlflow_ui, "call", lambda function: calls.append(function) or function())
+    assert mlflow_ui.share_view("another") == link
     assert len(calls) == 1
     assert mlflow.get_experiment("0").tags[NOTE] == "a person's words"
 
@@ -75,13 +75,13 @@ def test_a_view_is_stored_once_and_fits_into_a_tag(run_id, monkeypatch) -> None:
 def test_without_permission_there_is_one_warning_and_no_error(run_id, monkeypatch, capsys) -> None:
     refuse = mock.Mock(side_effect=MlflowException("Permission denied", error_code=PERMISSION_DENIED))
     session = Session(reached=set(client.SESSION.reached))
-    monkeypatch.setattr(descriptions, "SESSION", session)
+    monkeypatch.setattr(mlflow_ui, "SESSION", session)
     with monkeypatch.context() as patch:
         for name in ("get_experiment", "log_batch", "get_model_version", "search_runs"):
             patch.setattr(mlflow.MlflowClient, name, refuse)
-        assert [descriptions.share_view("text") for _ in range(2)] == ["", ""]
+        assert [mlflow_ui.share_view("text") for _ in range(2)] == ["", ""]
         describe("anything")
-        descriptions.give_colour("ab")
+        mlflow_ui.give_colour("ab")
     lines = capsys.readouterr().err.splitlines()
     actions = ("store a view on the experiment", "describe runs", "colour runs")
     assert [line.partition(",")[0] for line in lines] == [f"warning: cannot {action}" for action in actions]
@@ -97,12 +97,12 @@ def test_without_permission_there_is_one_warning_and_no_error(run_id, monkeypatc
 )
 def test_the_address_of_the_view_has_no_password(uri, line, monkeypatch) -> None:
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
-    assert descriptions.how_to_compare(f"{descriptions.page()}#/x") == line
+    assert mlflow_ui.how_to_compare(f"{mlflow_ui.page()}#/x") == line
 
 
 def test_studies_share_a_colour_only_if_there_are_more_than_colours() -> None:
     taken: list[str] = []
-    for study in range(len(descriptions.COLOURS)):
-        taken.insert(0, descriptions.new_colour(f"{study % 3:x}", taken))
-    assert sorted(taken) == sorted(descriptions.COLOURS)
-    assert descriptions.new_colour("ff", taken) == taken[-1]
+    for study in range(len(mlflow_ui.COLOURS)):
+        taken.insert(0, mlflow_ui.new_colour(f"{study % 3:x}", taken))
+    assert sorted(taken) == sorted(mlflow_ui.COLOURS)
+    assert mlflow_ui.new_colour("ff", taken) == taken[-1]

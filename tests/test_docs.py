@@ -23,7 +23,7 @@ from fsat.cli import cli
 from fsat.config import Config
 from fsat.data.audio import SUFFIXES
 from fsat.data.manifest import read_manifest
-from fsat.presets import MODELS, PRESETS
+from fsat.model_presets import MODELS, PRESETS
 
 TEXTS = {path.name: path.read_text() for path in PAGES}
 README = TEXTS["README.md"]

@@ -21,8 +21,8 @@ from fsat.errors import RunError
 from fsat.metrics import row_blocks
 from fsat.metrics.blending import Blended, OutOfFold, cross_fit
 from fsat.metrics.ranking import accuracy, map_at_k, top_k
-from fsat.presets import BLENDS
-from fsat.reports.submission import submission, write_submission
+from fsat.model_presets import BLENDS
+from fsat.reports.prediction_tables import submission, write_submission
 from fsat.tracking import fold_artifacts
 from fsat.tracking.fold_artifacts import Member
 
@@ -171,7 +171,7 @@ def test_members_that_disagree_are_refused_without_their_tables_in_memory(studie
 
 
 def test_a_submission_in_parts_is_the_submission(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fsat.reports.submission.CLIPS_AT_ONCE", 7)
+    monkeypatch.setattr("fsat.reports.prediction_tables.CLIPS_AT_ONCE", 7)
     for n_clips in (0, 7, 30):
         scores, names = predictions(n_clips, 1), [f'a, "{i}".wav' for i in range(n_clips)]
         write_submission(tmp_path / "out.csv", names, top_k(scores), LABELS)

@@ -29,15 +29,15 @@ from fsat.cli import run
 from fsat.commands.export import check_output, facts_of
 from fsat.config import Config
 from fsat.data import audio
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.synth import synthesise
 from fsat.errors import ConfigError, FsatError
 from fsat.export.formats import EXTRA, check_packages, open_model, write_model
+from fsat.model_presets import EXPORT_FORMATS, MODELS
 from fsat.models import build, import_keras, save_weights
-from fsat.presets import EXPORT_FORMATS, MODELS
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
-from fsat.training.predict import Predictor
+from fsat.training.predict_clips import Predictor
 
 LABELS = ["Applause", "Bark", "Cello", "Clock tick", "Crackle", "Rain"]
 LIMIT = 1e-3
@@ -274,8 +274,7 @@ def test_resampling_is_soxrs(rate, new_rate) -> None:
     keras = import_keras()
     import soxr
 
-    from fsat.export.frontend import Signal, length_of
-    from fsat.export.resampling import resample
+    from fsat.export.frontend import Signal, length_of, resample
 
     waveform = keras.Input(batch_shape=(None,))
     signal = resample(Signal(waveform, length_of(waveform), waveform), rate, new_rate)
@@ -320,7 +319,7 @@ def test_a_member_in_bfloat16_is_exported_in_float32(example, tmp_path, monkeypa
 
 def test_unsupported_ratios_of_rates_are_one_line() -> None:
     import_keras()
-    from fsat.export.resampling import measure_filter
+    from fsat.export.frontend import measure_filter
 
     with pytest.raises(ConfigError) as error:
         measure_filter(44101, 44100)

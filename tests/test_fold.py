@@ -20,7 +20,7 @@ from fsat.training import fold as fold_module
 from fsat.training import loop
 from fsat.training.fold import FoldResult, assign_splits, labels_without_clips, train_fold
 from fsat.training.loop import learning_rate, train_epoch
-from fsat.training.predict import predict_clips
+from fsat.training.predict_clips import predict_clips
 
 keras = import_keras()
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import one_line
 
 from fsat.errors import DataError
-from fsat.tagging.inputs import read_input, walk
+from fsat.tagging.input_files import read_input, walk
 
 
 def listed(data: bytes) -> list[str]:

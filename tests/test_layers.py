@@ -9,8 +9,8 @@ import pytest
 from helpers import notebooks_audio_norm, tone
 
 from fsat.config import Config
+from fsat.model_presets import MODELS
 from fsat.models import build_for_training, import_keras, seed_everything
-from fsat.presets import MODELS
 
 keras = import_keras()
 layers = keras.layers

@@ -19,11 +19,11 @@ from fsat.config import Config
 from fsat.data import logmel as spectra_module
 from fsat.data.audio import decode
 from fsat.data.clip_store import open_clips
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.logmel import band_levels, logmel, spectra
 from fsat.errors import AudioError
 from fsat.models import build, save_weights, seed_everything
-from fsat.training.predict import Predictor, predict_clips
+from fsat.training.predict_clips import Predictor, predict_clips
 
 CONFIG = Config(model="cnn_logmel", sampling_rate=8000, audio_duration=0.5, n_mels=20, precision="float32")
 HOP, FRAMES = CONFIG.hop_length, CONFIG.n_frames

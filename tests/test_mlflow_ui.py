@@ -16,7 +16,7 @@ from servers import MlflowServer
 from fsat.config import Config
 from fsat.reports import run_descriptions
 from fsat.text import dataset_name, fold_name
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 
 pytestmark = pytest.mark.browser
 
@@ -52,7 +52,7 @@ def store(tmp_path_factory) -> Iterator[SimpleNamespace]:
         with MlflowServer(folder, environment={"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:
             mlflow.set_tracking_uri(server.uri)
             with runs.tracked("main", f"main on {dataset_name(DATA)}"):
-                view = descriptions.share_view(run_descriptions.experiment(descriptions.view_link()))
+                view = mlflow_ui.share_view(run_descriptions.experiment(mlflow_ui.view_link()))
             yield SimpleNamespace(uri=server.uri, view=view, folds=folds, ensemble=ensemble)
         mlflow.set_tracking_uri(None)
 
@@ -63,7 +63,7 @@ def cross_validation(model: str, study: str) -> list[str]:
     score = 0.9 if model == "conv1d" else 0.18
     with runs.tracked("cross_validate", f"{model} all folds on {dataset_name(DATA)}"):
         runs.set_tags({"study": study, "model": model})
-        descriptions.give_colour(study)
+        mlflow_ui.give_colour(study)
         for fold in range(FOLDS):
             with runs.tracked("train_fold", fold_name(model, fold, DATA)) as run_id:
                 tags = {"study": study, "fold": fold, "model": model, "data_dir": DATA, "selected_on": "own fold"}
@@ -71,13 +71,13 @@ def cross_validation(model: str, study: str) -> list[str]:
                 final = {"val_map3": score, "val_acc": 0.1, "best_epoch": 3, "train_seconds": 61.5}
                 runs.set_tags(tags)
                 runs.log_params(params)
-                descriptions.give_colour(study)
+                mlflow_ui.give_colour(study)
                 for epoch in range(EPOCHS):
                     runs.log_metrics({"val_map3": score * (epoch + 1) / EPOCHS, "val_loss": 2.0 - score}, epoch)
                 runs.log_metrics(final, EPOCHS)
                 tags = {f"fsat.{name}": str(value) for name, value in tags.items()}
-                links = descriptions.run_link("0", run_id), descriptions.view_link()
-                descriptions.describe(run_descriptions.fold(params, tags, final, *links))
+                links = mlflow_ui.run_link("0", run_id), mlflow_ui.view_link()
+                mlflow_ui.describe(run_descriptions.fold(params, tags, final, *links))
                 run_ids.append(run_id)
     return run_ids
 
@@ -89,10 +89,10 @@ def register() -> str:
         client.create_registered_model("fsat")
         mlflow.log_text(f"run_id: {run_id}\nflavors: {{}}\n", "tagger/MLmodel")
         client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
-        link = descriptions.run_link("0", run_id)
-        descriptions.describe(run_descriptions.ensemble(TAGGER, link, descriptions.view_link()))
+        link = mlflow_ui.run_link("0", run_id)
+        mlflow_ui.describe(run_descriptions.ensemble(TAGGER, link, mlflow_ui.view_link()))
         texts = run_descriptions.version(TAGGER, link), run_descriptions.registered("fsat")
-        descriptions.describe_version("fsat", 1, *texts)
+        mlflow_ui.describe_version("fsat", 1, *texts)
     return run_id
 
 
@@ -121,7 +121,7 @@ def test_the_view_shows_curves_and_bars_in_one_colour_per_study(store, visit):
     visit.page.goto(store.view)
     charts = visit.page.locator(".js-plotly-plot")
     charts.nth(2).locator(".barlayer .point").nth(3).wait_for()
-    colour = descriptions.COLOUR_TAG
+    colour = mlflow_ui.COLOUR_TAG
     by_study = [{mlflow.get_run(run_id).data.tags[colour] for run_id in run_ids} for run_ids in store.folds.values()]
     assert [len(colours) for colours in by_study] == [1, 1]
     expected = set.union(*by_study)
@@ -138,7 +138,7 @@ def test_the_table_of_the_view_has_only_folds_and_the_columns_to_compare(store, 
     visit.page.goto(store.view.replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
     visit.page.get_by_text("dummy1d fold 1 on", exact=False).first.wait_for()
     table = visit.page.locator(".ag-root").first.inner_text()
-    columns = [column.partition("`")[2].rstrip("`") for column in descriptions.VIEW["selectedColumns"]]
+    columns = [column.partition("`")[2].rstrip("`") for column in mlflow_ui.VIEW["selectedColumns"]]
     assert [column for column in ("Duration", *columns) if column not in table] == []
     assert "all folds" not in table
     names = [line for line in table.splitlines() if " fold " in line]
@@ -151,7 +151,7 @@ def test_the_page_of_the_experiment_links_to_the_view(store, visit):
     visit.page.get_by_role("button", name="Views").wait_for()
     with visit.page.context.expect_page() as opened:  # MLflow opens links of descriptions in a new tab
         visit.page.get_by_role("link", name="Compare all folds").click()
-    opened.value.get_by_role("button", name=descriptions.VIEW_NAME).wait_for()  # listed and selected
+    opened.value.get_by_role("button", name=mlflow_ui.VIEW_NAME).wait_for()  # listed and selected
     opened.value.locator(".js-plotly-plot").first.wait_for()
     opened.value.close()
 

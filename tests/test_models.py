@@ -11,12 +11,12 @@ import pytest
 from helpers import make_dataset, notebooks_audio_norm, one_line
 
 from fsat.config import Config
-from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
+from fsat.data.decoded_clips import Clips
 from fsat.errors import ConfigError
+from fsat.model_presets import HOP_LENGTH, MODELS
 from fsat.models import build, build_for_training, import_keras, keras_setup, n_threads, save_weights, seed_everything
-from fsat.presets import HOP_LENGTH, MODELS
-from fsat.training.predict import Predictor
+from fsat.training.predict_clips import Predictor
 
 keras = import_keras()
 layers = keras.layers

@@ -19,17 +19,17 @@ from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify import verify
 from fsat.config import Config
 from fsat.data.audio import decode
-from fsat.data.clips import Clips
 from fsat.data.dataset import Source
+from fsat.data.decoded_clips import Clips
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
+from fsat.model_presets import BLENDS
 from fsat.models import build
 from fsat.options import Launch
-from fsat.presets import BLENDS
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import download
 from fsat.tracking.select_runs import FoldRun, by_run_ids
-from fsat.training.predict import predict_clips
+from fsat.training.predict_clips import predict_clips
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, DataError, FsatError
 from fsat.options import CLIPS, TagSettings
 from fsat.tagging import Tagger, ledger
-from fsat.tagging.batches import GROUP_SIZE
+from fsat.tagging.tag_groups import GROUP_SIZE
 from fsat.tracking.registry import open_tagger
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from helpers import one_line, read_csv, write_csv
 from fsat.data.manifest import KNOWN, REQUIRED, read_manifest
 from fsat.data.tables import read_table
 from fsat.errors import DataError
-from fsat.reports.submission import score_submission, submission
+from fsat.reports.prediction_tables import score_submission, submission
 from fsat.text import label_order, why_not_a_label
 
 TRUTH = [("a.wav", "Bell"), ("b.wav", "Cello"), ("c.wav", "Flute"), ("d.wav", "Bell")]

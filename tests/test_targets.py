@@ -11,8 +11,8 @@ import pytest
 from helpers import make_dataset
 
 from fsat.config import Config
-from fsat.data.clips import Clips
 from fsat.data.dataset import load_dataset
+from fsat.data.decoded_clips import Clips
 from fsat.models import build_for_training, import_keras, seed_everything
 from fsat.training.augment import Draws
 from fsat.training.batches import TrainingClips

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
-from fsat.presets import LOGMEL_HOP
+from fsat.model_presets import LOGMEL_HOP
 from fsat.reports.plots import BLUE, GREY, ignore_missing_glyphs
 from fsat.tagging.recordings import Segment
 

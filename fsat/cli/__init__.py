@@ -16,7 +16,7 @@ import click
 
 from fsat import __version__, interrupts
 from fsat.cli.data_commands import cache, download, sample, score, sync
-from fsat.cli.options import DEBUG, Commands, debug_option
+from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
 from fsat.errors import DataError, FsatError, listed

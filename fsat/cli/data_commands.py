@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fsat.cli.options import option
+from fsat.cli.shared_options import option
 from fsat.download.published import DATASETS
 
 
@@ -31,7 +31,7 @@ def score(submission: Path, truth: Path) -> None:
 
     Both are tables with columns fname and label.
     """
-    from fsat.reports.submission import score_submission
+    from fsat.reports.prediction_tables import score_submission
 
     table = score_submission(submission, truth)
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
@@ -91,7 +91,7 @@ def cache(clear: bool, everything: bool) -> None:
     """
     if everything and not clear:
         raise click.UsageError("--all requires --clear")
-    from fsat.data.cache_info import clear_cache, list_cache
+    from fsat.data.cache_folder import clear_cache, list_cache
     from fsat.tracking.run_folder import clear_checkpoints, run_folders
     from fsat.training.checkpoint import count_epochs
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from fsat.cli.options import cluster_options, model_option, option, options_of, read_options, workers_option
+from fsat.cli.shared_options import cluster_options, model_option, option, options_of, read_options, workers_option
 from fsat.errors import DataError, count, printable
+from fsat.model_presets import EXPORT_FORMATS
 from fsat.options import Cluster, TagSettings
-from fsat.presets import EXPORT_FORMATS
 
 
 @click.command()
@@ -41,7 +41,7 @@ def predict(input: str, output: str, label_tracks: Path | None, **options: Any) 
     cluster, settings = read_options(Cluster, options), read_options(TagSettings, options)
     if label_tracks is not None and not settings.window:
         raise click.UsageError("--label_tracks requires --window")
-    from fsat.tagging.inputs import read_input
+    from fsat.tagging.input_files import read_input
 
     if input != "-":
         read_input(input)  # a missing input is an error before anything heavy is imported

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from fsat.cli import options as shared
+from fsat.cli import shared_options as shared
+from fsat.model_presets import PRESETS
 from fsat.options import Launch, Thresholds
-from fsat.presets import PRESETS
 
 
 @click.command("main")

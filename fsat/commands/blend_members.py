@@ -18,7 +18,7 @@ from fsat.errors import ConfigError, RunError, printable
 from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
 from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
 from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
-from fsat.presets import BLENDS
+from fsat.model_presets import BLENDS
 from fsat.tracking.fold_artifacts import Member, is_test
 
 COLUMNS = (
@@ -41,7 +41,7 @@ class Blend:
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
         targets: int64 (n_train,), classes.
         verified: bool (n_train,), whether the label is verified by hand.
-        method: one of `fsat.presets.BLENDS`.
+        method: one of `fsat.model_presets.BLENDS`.
         weights: for ``weighted``, the weight of each study in `test`; in `oof` they are fitted without a clip's fold.
         scores: table with `COLUMNS`: a row for each member, for each study, and for the blend by each method.
     """
@@ -83,7 +83,7 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
         members: at least one; those of one study differ in fold.
         folder: new folder for ``oof.npy``, ``test.npy`` and ``best.npy``; by default unnamed files, which are freed
             with the blend.
-        method: one of `fsat.presets.BLENDS`.
+        method: one of `fsat.model_presets.BLENDS`.
 
     Raises:
         ConfigError: the method is unknown.

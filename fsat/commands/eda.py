@@ -12,7 +12,7 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.eda_page import PAGE, write_eda
 from fsat.text import dataset_name
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 
 
 def eda(source: Source) -> str:
@@ -28,12 +28,12 @@ def eda(source: Source) -> str:
         runs.log_metrics(metrics)
         for problem in unreadable:
             say(f"warning: {problem}")
-        descriptions.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
+        mlflow_ui.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
         n_train, n_classes, n_test = (int(metrics[f"n_{name}"]) for name in ("train", "classes", "test"))
         clips = f"{count(n_train, 'training clip')} ({metrics['n_verified']} verified by hand)"
         classes = f"{count(n_classes, 'class')}, {metrics['fewest_clips']} to {metrics['most_clips']} per class"
         lengths = f"{metrics['shortest_seconds']:.2f} to {metrics['longest_seconds']:.2f} s"
         total = f"{metrics['train_seconds'] / 60:.1f} min in total"
         say(f"eda: run {run_id}: {clips} of {classes}, {lengths}, {total}; {count(n_test, 'test clip')}")
-        say(f"eda: {PAGE} shows it in text, figures and sounds: {descriptions.how_to_open(run_id, PAGE)}")
+        say(f"eda: {PAGE} shows it in text, figures and sounds: {mlflow_ui.how_to_open(run_id, PAGE)}")
         return run_id

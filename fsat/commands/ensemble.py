@@ -15,19 +15,18 @@ import pandas as pd
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
 from fsat.config import RECIPE
-from fsat.data.locate_clips import ClipFolder, Trained, find_clips
+from fsat.data.find_trained_clips import ClipFolder, Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, iter_blocks, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import FoldCurve
-from fsat.reports.result_page import Result, write_result_page
-from fsat.reports.results_text import METHODS
-from fsat.reports.study_reports import Predictions, analyse, write_reports
-from fsat.reports.submission import CLIPS_AT_ONCE, write_submission
+from fsat.reports.prediction_tables import CLIPS_AT_ONCE, Predictions, analyse, write_reports, write_submission
+from fsat.reports.report_page import Result, write_result_page
+from fsat.reports.report_text import METHODS
 from fsat.text import dataset_name
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.client import Refused
 from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
 from fsat.tracking.registry import Registered, Score, register
@@ -71,7 +70,7 @@ def ensemble(
         register_as: name of the registered model.
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies with missing folds.
-        blend: method, one of `fsat.presets.BLENDS`.
+        blend: method, one of `fsat.model_presets.BLENDS`.
         data_dir: folder of the clips that ``report.html`` plays, by default that of the training; without the clips,
             the page says so in place of players.
 
@@ -148,7 +147,7 @@ class _Result:
         weights = "".join(f", {study} {weight:.4f}" for study, weight in self.blend.weights.items())
         members = f"{count(n_members, 'member')} of {count(n_studies, 'study')}"
         say(f"ensemble run {run_id} blends {members}: {self.blend.method}{weights}")
-        return Ensembled(run_id, self.blend.scores, candidates, registered, descriptions.how_to_compare(view))
+        return Ensembled(run_id, self.blend.scores, candidates, registered, mlflow_ui.how_to_compare(view))
 
     def _log_facts(self, register_as: str, promote: str) -> None:
         record, blend = self.first.record, self.blend
@@ -246,11 +245,11 @@ class _Result:
         blend = self.blend.method, scores, selected_on(self.members)
         facts = self.models, list(self.studies), *sizes, data_dir, *blend
         tagger = run_descriptions.Tagger(*facts, registered.name, registered.version, registered.outcome)
-        view, link = descriptions.view_link(), descriptions.run_link(runs.experiment_id(), runs.active_run_id())
-        descriptions.describe(run_descriptions.ensemble(tagger, link, view))
+        view, link = mlflow_ui.view_link(), mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id())
+        mlflow_ui.describe(run_descriptions.ensemble(tagger, link, view))
         texts = run_descriptions.version(tagger, link), run_descriptions.registered(tagger.name)
-        descriptions.describe_version(tagger.name, tagger.version, *texts)
-        return descriptions.share_view(run_descriptions.experiment(view))
+        mlflow_ui.describe_version(tagger.name, tagger.version, *texts)
+        return mlflow_ui.share_view(run_descriptions.experiment(view))
 
 
 def _digest(members: Sequence[Member], blend: Blend) -> str:

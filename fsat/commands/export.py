@@ -14,16 +14,16 @@ from fsat import __version__
 from fsat.commands.predict import uri_of
 from fsat.errors import FsatError, count
 from fsat.files import check_writable, write_whole
-from fsat.presets import EXPORT_FORMATS
+from fsat.model_presets import EXPORT_FORMATS
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.text import short
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.registry import open_tagger, pinned, run_of
 
 if TYPE_CHECKING:
-    from fsat.export.check import Difference
+    from fsat.export.formats import Difference
 
 METRICS = {
     **{"difference": "greatest", "difference_mean": "mean", "same_best": "same_best"},
@@ -47,8 +47,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         FsatError: tagger, members, clips or a package are missing, one model cannot have the members' sampling rates,
             the file cannot be written, or its scores are not the original's.
     """
-    from fsat.export.check import find_files
-    from fsat.export.formats import check_packages
+    from fsat.export.formats import check_packages, find_files
 
     check_output(format, output)
     check_packages(format)
@@ -86,8 +85,7 @@ def _write_model(tagger: Tagger, format: str, output: Path, check: Path | None, 
 
 def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: Path | None) -> Difference:
     """Compare the scores of an exported model with the tagger's; raise `FsatError` if they are too different."""
-    from fsat.export.check import LIMIT, compare, generate_clips, read_clips
-    from fsat.export.formats import open_model
+    from fsat.export.formats import LIMIT, compare, generate_clips, open_model, read_clips
 
     rate = original.rates[-1]
     clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
@@ -108,7 +106,7 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
     for path in (output, sidecar):
         runs.log_file(path)
-    descriptions.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
+    mlflow_ui.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
     content = f"{count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
     interface = f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out"
     agreement = f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"

@@ -21,10 +21,10 @@ from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tagging.inputs import walk
+from fsat.tagging.input_files import walk
 from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.registry import ALIAS
 
 
@@ -49,10 +49,10 @@ def main(
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
-        link = descriptions.view_link()
+        link = mlflow_ui.view_link()
         describe = partial(run_descriptions.main, source.data_dir, models, view_link=link)
-        descriptions.describe(describe([], ""))
-        view = descriptions.share_view(run_descriptions.experiment(link))
+        mlflow_ui.describe(describe([], ""))
+        view = mlflow_ui.share_view(run_descriptions.experiment(link))
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
@@ -62,8 +62,8 @@ def main(
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
         tags = predict(str(folder), output, f"models:/{register_as}{separator}{version}", cluster=launch.cluster)
-        descriptions.describe(describe(result.candidates.to_dict("records"), result.registered.outcome))
-    return _report(result.candidates, result.registered.outcome, tags, output, descriptions.how_to_compare(view))
+        mlflow_ui.describe(describe(result.candidates.to_dict("records"), result.registered.outcome))
+    return _report(result.candidates, result.registered.outcome, tags, output, mlflow_ui.how_to_compare(view))
 
 
 def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:

@@ -20,12 +20,12 @@ from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.tagging import ledger as ledgers
-from fsat.tagging.batches import GROUP_SIZE, Result, tag_groups
-from fsat.tagging.inputs import EXPECTED, Input, read_input
+from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
+from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.text import short
-from fsat.tracking import client, descriptions, ownership, runs
+from fsat.tracking import client, mlflow_ui, ownership, runs
 from fsat.tracking.registry import open_tagger, pinned
 
 TASK_GROUPS = 8
@@ -71,7 +71,7 @@ def predict(
     Results are recorded beside the output until all files are tagged, so that the same command resumes there.
 
     Args:
-        input: a file, folder, glob, list or ``-``, as for `fsat.tagging.inputs.read_input`.
+        input: a file, folder, glob, list or ``-``, as for `fsat.tagging.input_files.read_input`.
         output: path of the table, whose suffix is the format; written whole at the end.
         model: as for `uri_of`.
         cluster: machines to tag on; each must find the files at the same path.
@@ -199,7 +199,7 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
     facts = input, model, result.n_files, result.n_failed, output.name, changed
-    descriptions.describe(lambda link: run_descriptions.predict(*facts, link))
+    mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
     say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
     if result.n_failed:
         name, error = result.failure

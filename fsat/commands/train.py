@@ -27,9 +27,9 @@ from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
-from fsat.reports.submission import submission
+from fsat.reports.prediction_tables import submission
 from fsat.text import dataset_name, fold_name
-from fsat.tracking import descriptions, ownership, runs
+from fsat.tracking import mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable, absolute_uri, address, discard, is_remote
 from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
@@ -109,18 +109,18 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
         dataset = prepare_dataset(source, config)
         config, study = dataset.config, dataset.study
         runs.set_tags({"study": study, "model": config.model})
-        descriptions.give_colour(study)
+        mlflow_ui.give_colour(study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
-        view = descriptions.view_link()
-        descriptions.describe(run_descriptions.study(config, study, source.data_dir, {}, view))
-        descriptions.share_view(run_descriptions.experiment(view))
+        view = mlflow_ui.view_link()
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, {}, view))
+        mlflow_ui.share_view(run_descriptions.experiment(view))
         run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         scores = {name: [record.run.data.metrics[name] for record in records] for name in ("val_map3", "val_acc")}
         means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items()}
         runs.log_metrics(means)
-        descriptions.describe(run_descriptions.study(config, study, source.data_dir, means, view))
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, view))
         text = ", ".join(f"{name.replace('_', ' ', 1)} {mean:.4f}" for name, mean in means.items())
         say(f"study {study} ({config.model}) has all {config.n_folds} folds: {text}")
         return records
@@ -278,7 +278,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     params = {**config.to_dict(), "fold": fold, **counts}
     runs.log_params(params)
     runs.log_dataset(dataset.manifest)
-    descriptions.give_colour(dataset.study)
+    mlflow_ui.give_colour(dataset.study)
     if missing := training.labels_without_clips(dataset, splits):
         labels = ", ".join([*missing[:5], "..."] if len(missing) > 5 else missing)
         settings = f"labels_run_id={config.labels_run_id}, unverified_weight={config.unverified_weight}"
@@ -286,13 +286,13 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
         say(f"warning: fold {fold}: no clip that it trains on is labelled {labels}, {reason}")
     tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
     facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
-    descriptions.describe(_description(facts, {}))
+    mlflow_ui.describe(_description(facts, {}))
     return facts
 
 
 def _description(facts: dict[str, Any], scores: dict[str, float]) -> str:
     """Return the description of the open run; `scores` are empty while it trains."""
-    links = descriptions.run_link(runs.experiment_id(), runs.active_run_id()), descriptions.view_link()
+    links = mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id()), mlflow_ui.view_link()
     return run_descriptions.fold(facts["params"], facts["tags"], scores, *links)
 
 

@@ -19,7 +19,7 @@ from fsat.metrics.row_blocks import iter_blocks
 from fsat.options import Thresholds
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tracking import descriptions, runs
+from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.fold_artifacts import Member, download, is_test
 from fsat.tracking.select_runs import choose
 from fsat.tracking.verified_labels import COLUMNS, STAGE, TABLE, round_of
@@ -191,7 +191,7 @@ def _log(
     counts = {name: int((table["decision"] == name).sum()) for name in label_noise.DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
     facts = (round_number, studies, counts, found.share, found.warning, run_id)
-    descriptions.describe(lambda run_link: run_descriptions.verify(*facts, run_link))
+    mlflow_ui.describe(lambda run_link: run_descriptions.verify(*facts, run_link))
     unverified = f"{count(len(table) - counts['verified'], 'unverified label')}, about {found.share:.0%} of them wrong"
     words = {"accept": "are accepted", "relabel": "replaced", "drop": "dropped", "keep": "left unchanged"}
     decisions = ", ".join(f"{counts[name]} {text}" for name, text in words.items())

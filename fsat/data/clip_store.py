@@ -27,7 +27,7 @@ from fsat import files as disk
 from fsat import interrupts
 from fsat.data.audio import decode
 from fsat.data.clip_checks import stamp_of
-from fsat.data.clips import Clips, Decoded, Floats, check_parts, read_crc
+from fsat.data.decoded_clips import Clips, Decoded, Floats, check_parts, read_crc
 from fsat.errors import AudioError, DataError, FsatError
 from fsat.files import INDEX, JOURNAL, SAMPLES, UNFINISHED, Damaged, write_all
 from fsat.parallel.executor import Threads

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fsat.config import Config, study_id
 from fsat.data.clip_store import ClipFile, open_clips
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count

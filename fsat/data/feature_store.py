@@ -15,7 +15,7 @@ import numpy as np
 
 from fsat import files, interrupts
 from fsat.config import RECIPE, Config
-from fsat.data.clips import Clips, Decoded, Floats, check_parts
+from fsat.data.decoded_clips import Clips, Decoded, Floats, check_parts
 from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import INDEX, UNFINISHED, Damaged
 from fsat.progress import Progress, say

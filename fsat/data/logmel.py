@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.clips import Clips, Decoded, Floats
+from fsat.data.decoded_clips import Clips, Decoded, Floats
 from fsat.data.feature_store import stored_features
 from fsat.data.mfcc import threads
 from fsat.files import key_of

@@ -20,7 +20,7 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.audio import even_starts
-from fsat.presets import HOP_LENGTH
+from fsat.model_presets import HOP_LENGTH
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -14,8 +14,7 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.export.formats import INPUT, OUTPUT
-from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, waveform_crops
-from fsat.export.resampling import resample
+from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, resample, waveform_crops
 from fsat.metrics.blending import TINY
 from fsat.tagging import Tagger
 

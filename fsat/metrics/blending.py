@@ -1,8 +1,8 @@
 """Blend the predictions of several members, and fit the weights of a blend.
 
 Conventions: a prediction is float32 (n_clips, n_classes), its rows sum to 1. A blend is made of studies, each a list of
-members; `fsat.presets.BLENDS` names the methods. Geometric means are taken in log space, because the product of ten
-float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever the member's
+members; `fsat.model_presets.BLENDS` names the methods. Geometric means are taken in log space, because the product of
+ten float32 probabilities underflows to 0. A row that is NaN for one member is NaN in the blend, whatever the member's
 weight. Predictions are read in blocks of rows (`fsat.metrics.row_blocks`), so that members that are memory maps are
 blended in memory that does not grow with the clips.
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from fsat.metrics.ranking import top_k
 from fsat.metrics.row_blocks import Ranges, Scores, as_rows, in_threads, iter_blocks, release
-from fsat.presets import BLENDS
+from fsat.model_presets import BLENDS
 
 TINY = float(np.finfo(np.float32).tiny)  # smallest probability used, so that one member alone cannot rule out a class
 FACTORS = 8  # members multiplied before a logarithm is taken: TINY ** 8 is 4e-304, which float64 still holds

@@ -4,7 +4,8 @@ To add a model:
 
 1. Write a function ``(config, n_classes) -> keras.Model`` in a module of this package; `fsat.models.notebook` and
    `fsat.models.logmel` are examples. Its input is float32 (batch, *config.dim), its output a softmax.
-2. Add a line to `fsat.presets.MODELS`: the function's path, its features, its minimum input and its default settings.
+2. Add a line to `fsat.model_presets.MODELS`: the function's path, its features, its minimum input and its default
+   settings.
 
 Training, prediction, help texts and checks use that line. A normalization layer (`fsat.models.layers.BandNorm` or
 `keras.layers.Normalization`) is adapted to the training clips before training. A custom layer needs a method
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsat.config import Config
+from fsat.model_presets import MODELS
 from fsat.models.keras_setup import import_keras, n_threads, quiet_stderr, seed_everything, settle_precision
-from fsat.presets import MODELS
 
 if TYPE_CHECKING:
     import keras

@@ -18,7 +18,7 @@ from types import ModuleType
 
 from fsat.config import Config
 from fsat.errors import ConfigError, printable
-from fsat.presets import MODELS
+from fsat.model_presets import MODELS
 
 CPU_FLAGS, GPU_CAPABILITY = {"avx512_bf16", "amx_bf16"}, (8, 0)
 """Flags in ``/proc/cpuinfo``, and lowest CUDA compute capability (Ampere), of processors that multiply in bfloat16."""

@@ -27,7 +27,7 @@ from fsat.metrics.ranking import TOP_K, top_k
 from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import duration
-from fsat.reports.study_reports import Analysis, Predictions, rank_suspects
+from fsat.reports.prediction_tables import Analysis, Predictions, rank_suspects
 
 Clip = TypeVar("Clip")
 

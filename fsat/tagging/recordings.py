@@ -1,6 +1,6 @@
 """Long recordings: cut into windows at bounded memory, and the scores of windows merged into tags over time.
 
-Conventions: windows start every `hop` seconds and are `window` seconds long; the last one ends with the recording. Times
+Conventions: windows start every `hop` seconds and are `window` seconds long; the last ends with the recording. Times
 are in seconds from the start of the recording. Where windows overlap, each counts for the time that is nearest to its
 middle. The tags of a window are its `top_k` best labels that score at least `min_score`; consecutive windows with the
 same tag make one segment, whose score is their mean.

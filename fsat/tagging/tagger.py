@@ -24,7 +24,7 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.audio import LONGEST, AudioSource, decode_at
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.errors import AudioError, ConfigError, printable
 from fsat.metrics.blending import Blended
 from fsat.tagging.recordings import ScoredWindow, Window, windows
@@ -62,7 +62,7 @@ def write(
 ) -> None:  # fmt: skip
     """Write a tagger to an empty folder, without the members of studies with weight 0.
 
-    `blend` is one of `fsat.presets.BLENDS`; ``weighted`` needs the weight of each study.
+    `blend` is one of `fsat.model_presets.BLENDS`; ``weighted`` needs the weight of each study.
     """
     weights = dict(study_weights or {})
     entries = []
@@ -134,7 +134,7 @@ class Tagger:
     """Tags clips with all members of an ensemble, from a folder that `fsat.tagging.write` wrote.
 
     Thread-safe: results do not depend on other threads. `labels` is the label order; `members` go study after study;
-    `blend` is the method, one of `fsat.presets.BLENDS`, and for ``weighted`` the weight of each study.
+    `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -252,7 +252,7 @@ class Tagger:
 
     def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
         """Return the blended class probabilities of clips by rate, float32 (n, n_classes)."""
-        from fsat.training.predict import Predictor
+        from fsat.training.predict_clips import Predictor
 
         same_input: dict[tuple, list[Member]] = {}
         for member in self.members:

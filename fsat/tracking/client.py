@@ -4,7 +4,7 @@ The first call of a process must succeed within half a minute, so that a wrong a
 are retried for `patience` seconds. Every call can be repeated safely: metrics carry their time, and whatever is created
 carries a mark by which it is found again.
 
-MLflow's internals that have no public equivalent are used in this module only; `fsat.tracking.descriptions` knows the
+MLflow's internals that have no public equivalent are used in this module only; `fsat.tracking.mlflow_ui` knows the
 format of its shared views.
 """
 

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from fsat.errors import FsatError, RunError, count
 from fsat.files import sha256_of
 from fsat.progress import say
-from fsat.tracking import descriptions, ownership
+from fsat.tracking import mlflow_ui, ownership
 from fsat.tracking.client import PAUSES, TAG, Refused, ServerUnreachable, address, call, delete_folder, outage, refusal
 from fsat.tracking.fold_artifacts import CHECKSUMS, is_intact
 from fsat.tracking.run_folder import RunFolder, run_folders
@@ -167,7 +167,7 @@ def upload(folder: RunFolder) -> None:
     log_points(run_id, [Metric(**point) for point in folder.metrics()])
     call(lambda: client.log_artifacts(run_id, str(folder.artifacts)))
     call(lambda: client.set_tag(run_id, TAG + "checksums", sha256_of(folder.artifacts / CHECKSUMS)))
-    descriptions.describe(folder.description(), run_id)
+    mlflow_ui.describe(folder.description(), run_id)
     call(lambda: _remove_checkpoints(run_id))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Generator
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.logmel import band_levels, spectra
 from fsat.data.mfcc import model_input
 from fsat.parallel.executor import Threads

@@ -25,7 +25,7 @@ from fsat.models import build_for_training, import_keras, save_weights, seed_eve
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import TrainingState, restore, write_checkpoint
 from fsat.training.loop import Validation, fit
-from fsat.training.predict import Predictor, predict_clips
+from fsat.training.predict_clips import Predictor, predict_clips
 from fsat.training.targets import Targets
 
 if TYPE_CHECKING:

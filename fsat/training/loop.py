@@ -19,7 +19,7 @@ from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.progress import Progress
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import TrainingState
-from fsat.training.predict import Predictor
+from fsat.training.predict_clips import Predictor
 
 if TYPE_CHECKING:
     import keras

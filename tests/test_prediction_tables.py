@@ -12,14 +12,14 @@ import pytest
 from helpers import read_csv, write_wav
 from html_page import Page
 
-from fsat.data.locate_clips import ClipFolder
+from fsat.data.find_trained_clips import ClipFolder
 from fsat.metrics.calibration import reliability
 from fsat.metrics.ranking import best_guesses, confusion
-from fsat.reports import results_text, study_reports
+from fsat.reports import prediction_tables, report_text
 from fsat.reports.players import REPORT_BYTES, PlayerMaker, first_suspects, hardest_clips
 from fsat.reports.plots import FoldCurve
-from fsat.reports.result_page import Result, write_result_page
-from fsat.reports.study_reports import Analysis, Predictions, analyse, suspect_tables, write_reports
+from fsat.reports.prediction_tables import Analysis, Predictions, analyse, suspect_tables, write_reports
+from fsat.reports.report_page import Result, write_result_page
 
 LABELS = ['Bang,_"loud"', "Cello", "None_here", "label"]
 SCORES = np.array([
@@ -70,7 +70,7 @@ def test_calibration_error_of_random_guesses_and_of_none() -> None:
 
 
 def test_class_table_by_hand() -> None:
-    table = study_reports.class_table(predicted(), confusion(SCORES, TARGETS))
+    table = prediction_tables.class_table(predicted(), confusion(SCORES, TARGETS))
     # as rankings: class 0's clips are 2nd and 4th, class 1's 1st, 3rd and 6th (a tie, in order), class 3's is 1st
     assert table["label"].tolist() == ['Bang,_"loud"', "Cello", "label", "None_here"]
     assert table["clips"].tolist() == [2, 3, 1, 0]
@@ -81,11 +81,11 @@ def test_class_table_by_hand() -> None:
 
 
 def test_confused_pairs_by_hand() -> None:
-    pairs = study_reports.confused_pairs(confusion(SCORES, TARGETS), LABELS)
+    pairs = prediction_tables.confused_pairs(confusion(SCORES, TARGETS), LABELS)
     expected = [["Cello", 'Bang,_"loud"', 2], ['Bang,_"loud"', "Cello", 1]]
     assert pairs[["label", "guess", "clips"]].to_numpy().tolist() == expected
     np.testing.assert_allclose(pairs["share"], [2 / 3, 1 / 2], atol=1e-6)
-    assert study_reports.confused_pairs(np.diag([3, 0, 1]), LABELS[:3]).empty
+    assert prediction_tables.confused_pairs(np.diag([3, 0, 1]), LABELS[:3]).empty
 
 
 def write(clips: Predictions, folder: Path) -> dict[str, float]:
@@ -140,7 +140,7 @@ def test_suspects_in_parts_are_the_suspects(monkeypatch: pytest.MonkeyPatch) -> 
     clips = predicted(random_scores(100), np.arange(100) % 4)
     guesses = best_guesses(clips.scores, clips.targets)
     (whole,) = suspect_tables(clips, guesses)
-    monkeypatch.setattr(study_reports, "CLIPS_AT_ONCE", 7)
+    monkeypatch.setattr(prediction_tables, "CLIPS_AT_ONCE", 7)
     parts = list(suspect_tables(clips, guesses))
     assert len(parts) > 5
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
@@ -176,49 +176,49 @@ def write_page(clips: Predictions, folder: Path, analysis: Analysis | None = Non
 
 def test_sentences_about_scores() -> None:
     table = scores_of({"a": [0.5, 0.7, 0.6], "b": [0.2, 0.4, 0.3]}, (0.65, 0.55, 0.7))
-    assert results_text.describe_blend(table, "geometric") == (
+    assert report_text.describe_blend(table, "geometric") == (
         "The blend has an out-of-fold mAP@3 of 0.6500 on 10 clips, 0.0500 more than the best study, m_a (a), with "
         "0.6000."
     )
-    assert "0.0500 less than the best study" in results_text.describe_blend(table, "arithmetic")
-    assert results_text.describe_alternatives(table, "geometric") == (
+    assert "0.0500 less than the best study" in report_text.describe_blend(table, "arithmetic")
+    assert report_text.describe_alternatives(table, "geometric") == (
         "The best member is fold 1 of m_a (a), with 0.7000 on its own fold. Blended with blend=weighted it would have "
         "0.7000."
     )
-    assert "Blended with" not in results_text.describe_alternatives(table, "weighted")
-    assert results_text.selection_warning("holdout+nothing") == ""
-    both = results_text.selection_warning("holdout+own fold, labels")
+    assert "Blended with" not in report_text.describe_alternatives(table, "weighted")
+    assert report_text.selection_warning("holdout+nothing") == ""
+    both = report_text.selection_warning("holdout+own fold, labels")
     assert "was chosen on the very clips that are scored" in both
     assert "labels that were trained on were chosen by models" in both
 
 
 def test_sentences_about_classes_confusions_and_calibration() -> None:
     clips, analysis = predicted(), analyse(predicted())
-    text = results_text.describe_classes(analysis)
+    text = report_text.describe_classes(analysis)
     assert text.startswith('Bang,_"loud" is recognised worst (average precision 0.500 on 2 clips), label best (1.000).')
-    assert results_text.class_rows(analysis)["most often taken for"].tolist() == [
+    assert report_text.class_rows(analysis)["most often taken for"].tolist() == [
         "Cello, 1 of 2 clips", 'Bang,_"loud", 2 of 3 clips', "", ""
     ]  # fmt: skip
-    assert results_text.describe_confusion(analysis, LABELS) == (
+    assert report_text.describe_confusion(analysis, LABELS) == (
         'The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for Bang,_"loud": 2 of its 3 clips. '
         'In both directions together Bang,_"loud" and Cello are confused most, 3 times.'
     )
-    text = results_text.describe_calibration(analysis, clips)
+    text = report_text.describe_calibration(analysis, clips)
     assert "0.650, and 50.0% of them are correct: the scores are too high, by 0.150." in text
     perfect = predicted(np.eye(4, dtype=np.float32)[[0, 1]], np.array([0, 1]))
-    assert results_text.describe_confusion(analyse(perfect), LABELS) == "All best guesses are correct (2 clips)."
-    assert "on the whole the scores are right" in results_text.describe_calibration(analyse(perfect), perfect)
+    assert report_text.describe_confusion(analyse(perfect), LABELS) == "All best guesses are correct (2 clips)."
+    assert "on the whole the scores are right" in report_text.describe_calibration(analyse(perfect), perfect)
 
 
 def test_sentences_about_curves() -> None:
     falling = FoldCurve("a", "m", 0, {}, {0: 2.0, 1: 1.0, 2: 0.5}, 2)
     rising = FoldCurve("a", "m", 1, {}, {0: 2.0, 1: 1.0, 2: 3.0}, 1)
-    assert results_text.describe_curves([falling]) == [
+    assert report_text.describe_curves([falling]) == [
         "m (a): 1 fold of 3 epochs; the loss is lowest at epoch 3, the last one: more epochs might help."
     ]
-    (both,) = results_text.describe_curves([falling, rising])
+    (both,) = report_text.describe_curves([falling, rising])
     assert both.endswith("the loss is lowest at epoch 2 to 3, and rises after that in 1 of 2.")
-    assert results_text.describe_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
+    assert report_text.describe_curves([FoldCurve("a", "m", 0, {}, {}, None)]) == []
 
 
 def test_hardest_clips_are_verified_and_a_clip_without_player_says_why(tmp_path: Path) -> None:

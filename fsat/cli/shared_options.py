@@ -12,8 +12,8 @@ import click
 
 from fsat.config import Config
 from fsat.errors import ConfigError, DataError
+from fsat.model_presets import BLENDS, PRESETS
 from fsat.options import AUTO_OR_COUNT, Cluster, Launch, option_name
-from fsat.presets import BLENDS, PRESETS
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source

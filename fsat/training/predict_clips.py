@@ -9,7 +9,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.config import Config
-from fsat.data.clips import Clips
+from fsat.data.decoded_clips import Clips
 from fsat.data.feature_store import fixed_features
 from fsat.data.logmel import crop_frames, spectra
 from fsat.data.mfcc import fixed_crops, model_input

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.locate_clips import ClipFolder
+from fsat.data.find_trained_clips import ClipFolder
 from fsat.errors import count
-from fsat.reports import results_text
+from fsat.reports import report_text
 from fsat.reports.html import Table, table, write_page
 from fsat.reports.players import LIST_LENGTH, PlayerMaker, first_suspects, hardest_clips
 from fsat.reports.plots import FoldCurve, plot_curves, plot_scores
-from fsat.reports.study_reports import Analysis, Predictions
+from fsat.reports.prediction_tables import Analysis, Predictions
 
 PAIRS_SHOWN = 15
 
@@ -72,7 +72,7 @@ def write_result_page(result: Result, path: Path) -> None:
         title=result.title,
         subtitle="Results of the blend of these models on clips that they did not train on.",
         page=result,
-        text=results_text,
+        text=report_text,
         facts=table(facts, "The ensemble"),
         members=table(result.members, count(len(result.members), "member"), {"minutes": ".1f"}),
         score_table=_score_table(result.scores),
@@ -95,7 +95,7 @@ def _score_table(scores: pd.DataFrame) -> Table:
 def _class_table(analysis: Analysis) -> Table:
     formats = {"average precision": ".3f", "recall": ".3f", "precision": ".3f"}
     caption = "All classes, worst first, as in reports/classes.csv"
-    return table(results_text.class_rows(analysis), caption, formats)
+    return table(report_text.class_rows(analysis), caption, formats)
 
 
 def _pair_table(pairs: pd.DataFrame) -> Table:

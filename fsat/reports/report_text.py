@@ -13,7 +13,7 @@ import pandas as pd
 
 from fsat.errors import count
 from fsat.reports.plots import FoldCurve
-from fsat.reports.study_reports import Analysis, Predictions
+from fsat.reports.prediction_tables import Analysis, Predictions
 
 CALIBRATED, RISE = 0.02, 0.01
 """Largest difference between mean score and accuracy for scores to be called right on the whole, and smallest relative
