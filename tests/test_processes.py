@@ -18,8 +18,8 @@ from helpers import one_line, wait_for
 from fsat import interrupts
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
-from fsat.parallel import processes
-from fsat.parallel.processes import Processes, cores
+from fsat.parallel import executor
+from fsat.parallel.executor import Processes, cores
 
 pytestmark = pytest.mark.process
 
@@ -127,7 +127,7 @@ def test_folds_at_once(n_cores: int, expected: int, monkeypatch: pytest.MonkeyPa
     assert {text: folds_at_once(text, Config(), 10, 100) for text in requests} == requests
     assert folds_at_once("2", Config(), 0, 100) == 1  # every fold is finished
     monkeypatch.delenv("FSAT_THREADS", raising=False)
-    monkeypatch.setattr(processes, "cores", lambda: list(range(n_cores)))
+    monkeypatch.setattr(executor, "cores", lambda: list(range(n_cores)))
     assert folds_at_once("auto", Config(), 10, 9000) == expected  # each has the cores that it fills
     assert folds_at_once("auto", Config(), 10, 100) == 1  # not worth a process
     monkeypatch.setenv("FSAT_THREADS", "16")

@@ -26,8 +26,7 @@ from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.metrics.label_noise import DECISIONS
 from fsat.options import Thresholds
-from fsat.tracking.select_runs import FoldRun, by_run_ids
-from fsat.tracking.verified_labels import fetch_labels, round_of
+from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, round_of
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from fsat.errors import DataError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
-from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.executor import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions

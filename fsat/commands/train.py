@@ -22,7 +22,7 @@ from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
-from fsat.parallel.processes import Processes, n_workers
+from fsat.parallel.executor import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -34,8 +34,7 @@ from fsat.tracking.client import ServerUnreachable, absolute_uri, address, disca
 from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
-from fsat.tracking.select_runs import FoldRun, by_run_ids, finished_folds, newest_per_fold
-from fsat.tracking.verified_labels import fetch_labels
+from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
 from fsat.training import fold as training
 from fsat.training.checkpoint import count_epochs
 

@@ -21,8 +21,7 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.fold_artifacts import Member, download, is_test
-from fsat.tracking.select_runs import choose
-from fsat.tracking.verified_labels import COLUMNS, STAGE, TABLE, round_of
+from fsat.tracking.select_runs import LABELS_COLUMNS, LABELS_TABLE, VERIFY_STAGE, choose, round_of
 
 NO_BETTER_THAN_CHANCE = (
     "its models hardly know more of the unverified labels than a draw would; train a better study before you train on "
@@ -79,7 +78,7 @@ def verify(run_ids: Sequence[str] = (), studies: Sequence[str] = (), thresholds:
             every clip is verified.
     """
     thresholds = thresholds or Thresholds()
-    with runs.tracked(STAGE, "verify"):
+    with runs.tracked(VERIFY_STAGE, "verify"):
         chosen = choose(run_ids, studies, allow_incomplete=None)
         records = [record for study in chosen.values() for record in study]
         before = sorted({record.config.labels_run_id for record in records} - {"none"})
@@ -113,7 +112,7 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     decisions, classes, confidence = _decide(blend.oof, blend.targets, verified, found, thresholds)
     names = np.array([*first.labels, ""], dtype=object)
     columns = (clips["fname"].to_numpy(), clips["label"].astype(str).to_numpy(), names[classes], confidence, decisions)
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))).round({"score": 6}), found
+    return pd.DataFrame(dict(zip(LABELS_COLUMNS, columns, strict=True))).round({"score": 6}), found
 
 
 def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> Estimate:
@@ -187,7 +186,7 @@ def _log(
     runs.set_tags(tags | ({"warning": found.warning} if found.warning else {}))
     runs.log_params({f"{name}_at": value for name, value in vars(thresholds).items()})
     runs.log_json([member.record.run_id for member in members], "members.json")
-    runs.log_table(table, TABLE)
+    runs.log_table(table, LABELS_TABLE)
     counts = {name: int((table["decision"] == name).sum()) for name in label_noise.DECISIONS}
     runs.log_metrics({f"n_{name}": number for name, number in counts.items()} | {"wrong_share": found.share})
     facts = (round_number, studies, counts, found.share, found.warning, run_id)

@@ -18,8 +18,7 @@ from fsat import interrupts
 from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
-from fsat.parallel.executor import Threads
-from fsat.parallel.processes import cores
+from fsat.parallel.executor import Threads, cores
 from fsat.tagging.ledger import File
 from fsat.tagging.recordings import segments
 from fsat.tagging.tagger import Decoded, Tagger

@@ -1,19 +1,23 @@
-"""Fold runs on the tracking server, selected by run id, by study, or as the newest complete study."""
+"""Runs on the tracking server: fold runs by run id, by study, or of the newest complete study; labels of `verify`."""
 
 from __future__ import annotations
 
 import shlex
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import pairwise
 
+import mlflow
+import pandas as pd
 from mlflow.entities import Run
 
 from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.progress import say
 from fsat.text import dataset_name
-from fsat.tracking.client import TAG, address, search_runs
+from fsat.tracking.client import TAG, Refused, address, call, search_runs
 from fsat.tracking.ownership import STAGE
 from fsat.tracking.runs import get_run
 
@@ -178,3 +182,50 @@ def _newest_complete(allow_incomplete: bool | None) -> Studies:
             return {study: records}
         skipped.append(f"newer is {name}, which lacks {_folds_missing(records)}")
     raise RunError(_describe_missing(next(iter(newest.values())), allow_incomplete is not None))
+
+
+VERIFY_STAGE = "verify"
+LABELS_TABLE = "labels.csv"
+LABELS_COLUMNS = ("fname", "label", "new_label", "score", "decision")
+
+
+@dataclass(frozen=True)
+class VerifiedLabels:
+    """The decisions of a run of `verify` on the dataset with this digest."""
+
+    run_id: str
+    dataset: str
+    new_labels: dict[str, str]  # by clip that was accepted, relabelled or dropped; empty for a dropped clip
+    certainty: dict[str, float]  # by clip, the probability of that decision
+
+
+def round_of(run_id: str) -> int:
+    """Return the round of a run of `verify`, from 1: one more than that of the labels trained on; raise `RunError`."""
+    missing = f"run {run_id} of verify, whose labels a study was trained on, is not on {address()}"
+    unknown = f"{missing}, so the round is unknown; name only studies without labels_run_id"
+    return int(get_run(run_id, unknown).data.tags.get(TAG + "round", 1))
+
+
+def fetch_labels(run_id: str) -> VerifiedLabels:
+    """Return the labels of a FINISHED run of `verify`; raise `RunError` if it is not one, or its table is missing."""
+    name = f"labels_run_id={run_id}"
+    run = get_run(run_id, f"{name}: no such run on {address()}; expected the id that verify prints at its end")
+    stage = run.data.tags.get(TAG + "stage", "no fsat stage")
+    if stage != VERIFY_STAGE:
+        raise RunError(f"{name}: the run is of stage {stage}; expected a run of verify")
+    state = run.info.status if run.info.lifecycle_stage == "active" else "deleted"
+    if state != "FINISHED":
+        raise RunError(f"{name}: the run is {state}; expected a FINISHED one: run verify again")
+    with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
+        try:
+            fetch = partial(
+                mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=LABELS_TABLE, dst_path=folder
+            )
+            table = pd.read_csv(call(fetch), dtype=str, keep_default_na=False, usecols=list(LABELS_COLUMNS))
+            decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
+            certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
+        except (Refused, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{name}: {LABELS_TABLE} cannot be fetched ({reason}); run verify again") from error
+    new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
+    return VerifiedLabels(run_id, run.data.tags.get(TAG + "dataset", ""), new_labels, certainty)
