@@ -109,7 +109,7 @@ def results_of(checkout: Path, folder: Path, ids: bool) -> dict[str, Any]:
     settings = [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
     for model in MODELS:
         fsat("cross_validate", "--data_dir", data, "--model", model, *settings)
-    studies = ",".join(dict.fromkeys(run.data.tags["fsat.config"] for run in runs_in(folder, "train_fold")))
+    studies = ",".join(dict.fromkeys(run.data.tags["fsat.study"] for run in runs_in(folder, "train_fold")))
     fsat("verify", "--studies", studies)
     fsat("ensemble", "--studies", studies, "--blend", "weighted")
     fsat("predict", "--input", data / "audio_test", "--output", "clips.csv")
@@ -137,7 +137,7 @@ def run_facts(folder: Path, ids: bool) -> Iterator[tuple[str, Any]]:
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     replaced = {run.info.run_id: "RUN" for run in runs_in(folder)}
     for run in runs_in(folder, "train_fold"):
-        replaced[run.data.tags["fsat.config"]] = run.data.tags["fsat.config" if ids else "fsat.model"]
+        replaced[run.data.tags["fsat.study"]] = run.data.tags["fsat.study" if ids else "fsat.model"]
 
     def stable(text: str) -> str:
         for old, new in replaced.items():

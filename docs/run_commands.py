@@ -180,7 +180,7 @@ class Clone:
         studies: dict[str, list[dict[str, Any]]] = {}
         for run in folds:
             if run["fsat.dataset"] == folds[0]["fsat.dataset"]:
-                studies.setdefault(run["fsat.config"], []).append(run)
+                studies.setdefault(run["fsat.study"], []).append(run)
         complete = {study: runs for study, runs in studies.items() if len(runs) == int(runs[0]["n_folds"])}
         run_ids = [run["id"] for run in next(iter(complete.values()))]
         newest = {run["fsat.stage"]: run["id"] for run in reversed(runs) if "fsat.stage" in run}

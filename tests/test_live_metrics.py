@@ -234,7 +234,7 @@ def test_a_checkpoint_is_downloaded_only_as_it_was_uploaded(damage, source, monk
 @pytest.fixture
 def stored(source) -> RunFolder:
     """The folder of a FAILED run whose results are not uploaded."""
-    tags = {"fsat.config": "stored", "fsat.fold": "0", "fsat.stage": "train_fold"}
+    tags = {"fsat.study": "stored", "fsat.fold": "0", "fsat.stage": "train_fold"}
     run_id = mlflow.MlflowClient().create_run("0", tags=tags).info.run_id
     mlflow.MlflowClient().set_terminated(run_id, "FAILED")
     folder = RunFolder.of(run_id)

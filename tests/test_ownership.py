@@ -220,7 +220,7 @@ def test_a_fold_that_was_finished_during_the_claim_is_not_trained_again(source, 
 
 def create_run(study: str, **facts: object) -> str:
     """A RUNNING run of fold 0 whose owner differs from this process in `facts`, with a heartbeat 600 s ago."""
-    tags = {"fsat.stage": "train_fold", "fsat.config": study, "fsat.fold": "0", "fsat.heartbeat": heartbeat(600)}
+    tags = {"fsat.stage": "train_fold", "fsat.study": study, "fsat.fold": "0", "fsat.heartbeat": heartbeat(600)}
     tags["fsat.owner"] = json.dumps({**json.loads(ownership.owner()), **facts})
     return mlflow.MlflowClient().create_run("0", tags=tags).info.run_id
 
@@ -240,7 +240,7 @@ def far(store, monkeypatch):
 
 def claim(study: str) -> str:
     with runs.tracked("train_fold", "claim") as run_id, ownership.claimed(run_id, Fold(address(), "0", study, 0)):
-        assert mlflow.get_run(run_id).data.tags["fsat.config"] == study
+        assert mlflow.get_run(run_id).data.tags["fsat.study"] == study
     return run_id
 
 

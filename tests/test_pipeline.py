@@ -188,7 +188,7 @@ def test_the_same_command_is_reproducible_to_the_bit_and_seeds_and_folds_differ(
         assert array(alone, name).tobytes() != array(study[1].run_id, name).tobytes()
     other = train_fold(source, tiny(seed=2), 0)
     assert array(other, "test").tobytes() != array(alone, "test").tobytes()
-    assert mlflow.get_run(other).data.tags["fsat.config"] != mlflow.get_run(alone).data.tags["fsat.config"]
+    assert mlflow.get_run(other).data.tags["fsat.study"] != mlflow.get_run(alone).data.tags["fsat.study"]
 
 
 def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
@@ -336,7 +336,7 @@ def test_members_keep_their_crop_lengths(others, data, tmp_path):
 
 def copy_of(record: FoldRun, study: str, **changes) -> str:
     """Copy a fold run as one of another study."""
-    return copy_run(record.run_id, tags={"fsat.config": study, **changes.pop("tags", {})}, **changes)
+    return copy_run(record.run_id, tags={"fsat.study": study, **changes.pop("tags", {})}, **changes)
 
 
 def test_newest_complete_study_is_the_default(study, blended, capsys):

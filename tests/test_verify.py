@@ -69,7 +69,7 @@ def study(plain, given) -> list[FoldRun]:
 
 def copies(records: list[FoldRun], study: str, artifacts: dict[str, bytes], **tags: str) -> list[FoldRun]:
     """Copy fold runs as those of another study, with other artifacts."""
-    run_ids = [copy_run(record.run_id, tags={"fsat.config": study, **tags}) for record in records]
+    run_ids = [copy_run(record.run_id, tags={"fsat.study": study, **tags}) for record in records]
     for run_id in run_ids:
         for name, data in artifacts.items():
             write_artifact(run_id, name, data)

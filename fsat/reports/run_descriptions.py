@@ -56,7 +56,7 @@ def fold(
 ) -> str:
     """Describe a fold run; `scores` are its final metrics, empty while it trains."""
     data, selection = Path(tags["fsat.data_dir"]).name, _selection(tags.get("fsat.selected_on", ""))
-    return _render("fold", params, data, tags["fsat.config"], settings(params), scores, selection, run_link, view_link)
+    return _render("fold", params, data, tags["fsat.study"], settings(params), scores, selection, run_link, view_link)
 
 
 def settings(params: Mapping[str, Any]) -> str:

@@ -26,7 +26,9 @@ SPLIT = 'expected {"columns": ["audio"], "data": [["BASE64"], ...]}'
 
 TOO_LARGE, UNSUPPORTED = (413, "REQUEST_TOO_LARGE"), (415, "UNSUPPORTED_MEDIA_TYPE")
 
-VARIABLES = {name: f"FSAT_SERVE_{name.upper()}" for name in ("max_mb", "max_seconds", "max_clips")}
+VARIABLES = {
+    "max_mb": "FSAT_SERVE_MAX_MB", "max_seconds": "FSAT_SERVE_MAX_SECONDS", "max_clips": "FSAT_SERVE_MAX_CLIPS",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
