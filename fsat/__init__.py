@@ -2,7 +2,7 @@
 
 Each package imports only from those above it:
 
-    errors, text, files, config, study ...  settings and helpers without heavy imports
+    errors, files, config, options ...      settings and helpers without heavy imports
     parallel                                threads, processes, Ray
     metrics                                 ranking, blending, calibration, label noise
     data                                    tables, folds, audio, decoded clips, features
