@@ -457,7 +457,7 @@ def test_exclusions_are_logged_as_a_table(trained_store, tmp_path):
     sf.write(folder / "audio_train" / names[7], samples, 8000, subtype="FLOAT")
     with pytest.raises(DataError) as caught:
         train_fold(Source(folder), dummy, 0)
-    assert "1 problem" in str(caught.value)  # headers first: what only decoding finds comes when they are mended
+    assert "1 problem" in str(caught.value)  # headers first: what only decoding finds comes when they are fixed
     run_id = train_fold(Source(folder, on_bad_clip="exclude"), dummy, 0)
     excluded = table(run_id, "exclusions.csv")[["row", "fname", "split", "reason"]].to_numpy().tolist()
     reasons = {6: "empty file", 9: "NaN or infinite samples"}

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import CLASSES
+from helpers import CLASSES, one_line
 from taggers import write_tagger
 
-from fsat.tracking.registry import Registered, Score, register
+from fsat.errors import RunError
+from fsat.tracking.registry import Registered, Score, open_tagger, register
 
 pytestmark = pytest.mark.slow
 
@@ -57,3 +58,10 @@ def test_the_same_blend_is_registered_once(tagger):
     assert second.promoted
     assert "is this blend already, and stays champion" in registered().outcome
     assert len(client.search_model_versions("name = 'once'")) == 1
+
+
+def test_a_tagger_whose_loader_is_gone_is_one_line(store, tmp_path):
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: fsat.tagger\n")
+    with pytest.raises(RunError, match="another version of fsat") as caught:
+        open_tagger(str(tmp_path))
+    assert "mlflow run . -e ensemble" in one_line(caught.value)

@@ -101,6 +101,9 @@ def open_tagger(model_uri: str) -> Any:
     except Refused as error:
         cause = f"cannot be loaded from {address()} ({' '.join(str(error.__cause__).split())[:200]})"
         raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
+    except (ModuleNotFoundError, AttributeError) as error:  # the loader of a tagger of 0.1.0, for one
+        cause = f"registered by another version of fsat or needs a missing package ({error})"
+        raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
     sys.path[:] = path  # MLflow adds the code logged with the model, which child processes would import
     if model.loader_module != LOADER:
         raise RunError(f"model={model_uri}: not a tagger of fsat; register one with `mlflow run . -e ensemble`")
