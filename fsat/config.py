@@ -67,23 +67,15 @@ class Config:
 
     model: str = option("conv1d", "Model to train.", choices=tuple(MODELS))
     sampling_rate: int = option(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
-    audio_duration: float = option(
-        2.0, "Length of the crop that the model takes, in seconds.", above=0, most=MAX_SECONDS
-    )
+    audio_duration: float = option(2.0, "Length of the model's crop, in seconds.", above=0, most=MAX_SECONDS)
     n_mfcc: int = option(20, "Number of MFCC; for models on MFCC.", least=1, most=128)
     n_mels: int = option(64, "Number of mel bands; for models on log-mel spectrograms.", least=16, most=256)
     n_folds: int = option(10, "Number of folds.", least=2, most=1000)
     folds: str = option(
-        "auto",
-        "Source of the folds: the table's fold column, a stratified split, or auto (the column if the table has one).",
-        choices=("auto", "column", "stratified"),
+        "auto", "Source of folds; auto is the table's column, if it has one.", choices=("auto", "column", "stratified")
     )
     learning_rate: float = option(0.001, "Learning rate of Adam; the peak of a schedule.", above=0)
-    schedule: str = option(
-        "constant",
-        "Learning rate schedule: constant, or cosine, which falls to 0 over max_epochs.",
-        choices=("constant", "cosine"),
-    )
+    schedule: str = option("constant", "Learning rate schedule; cosine falls to 0.", choices=("constant", "cosine"))
     warmup: float = option(0.0, "Share of the training in which the learning rate rises from 0.", least=0, below=1)
     weight_decay: float = option(0.0, "Weight decay of kernels, decoupled from the loss (AdamW).", least=0, most=1)
     batch_size: int = option(64, "Batch size, in clips.", least=1)
@@ -93,25 +85,14 @@ class Config:
         "Weights to keep: best (of the epoch with the least validation loss), last, or average (of the last epochs).",
         choices=("best", "last", "average"),
     )
-    patience: int = option(
-        5, "Number of epochs without a lower validation loss after which training stops; for checkpoint=best.", least=1
-    )
+    patience: int = option(5, "Epochs without lower validation loss before training stops (checkpoint=best).", least=1)
     holdout: float = option(
-        0.0,
-        "Share of the training clips held out to select the best epoch; 0 selects on the fold's own clips.",
-        least=0,
-        most=0.5,
+        0.0, "Share of training clips that select the epoch; 0 selects on the fold's own clips.", least=0, most=0.5
     )
-    average_last: float = option(
-        0.25, "Share of the epochs, at the end, whose weights checkpoint=average averages.", above=0, most=1
-    )
-    mixup: float = option(
-        0.0, "Mix pairs of clips with a share drawn from Beta(mixup, mixup); 0 mixes none.", least=0, most=100
-    )
+    average_last: float = option(0.25, "Share of the last epochs that checkpoint=average averages.", above=0, most=1)
+    mixup: float = option(0.0, "Mix pairs of clips by shares from Beta(mixup, mixup); 0 for none.", least=0, most=100)
     gain: float = option(0.0, "Maximum random gain, up or down, in dB.", least=0, most=60)
-    stretch: float = option(
-        0.0, "Maximum random time stretch: crops up to 1 + stretch times as long or as short.", least=0, most=1
-    )
+    stretch: float = option(0.0, "Maximum random time stretch: 1 + stretch times as long or short.", least=0, most=1)
     mel_shift: int = option(0, "Maximum random pitch shift, in mel bands.", least=0, most=64)
     time_mask: float = option(0.0, "Maximum length of each of two masked time ranges, in seconds.", least=0)
     mel_mask: int = option(0, "Maximum width of each of two masked ranges, in mel bands.", least=0)
@@ -128,19 +109,12 @@ class Config:
         expected="a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2",
     )
     loss: str = option(
-        "ce",
-        "Loss on unverified clips: ce (cross-entropy), lq, soft_bootstrap or hard_bootstrap.",
-        choices=("ce", "lq", "soft_bootstrap", "hard_bootstrap"),
+        "ce", "Loss on unverified clips; ce: cross-entropy.", choices=("ce", "lq", "soft_bootstrap", "hard_bootstrap")
     )
     lq: float = option(0.7, "q of loss=lq: towards 0 it is cross-entropy, at 1 mean absolute error.", above=0, most=1)
-    bootstrap: float = option(
-        0.95, "Share of the label in the bootstrap losses; the rest is the model's prediction.", least=0, most=1
-    )
+    bootstrap: float = option(0.95, "Share of the label in bootstrap losses, beside the prediction.", least=0, most=1)
     drop_losses: float = option(
-        0.0,
-        "Share of the unverified clips of a batch, those with the highest loss, that is ignored after warmup.",
-        least=0,
-        below=1,
+        0.0, "Share of a batch's unverified clips, with the highest loss, to ignore after warmup.", least=0, below=1
     )
     labels_run_id: str = option(
         "none",
@@ -153,9 +127,7 @@ class Config:
         "Arithmetic of the layers: auto is bfloat16 if the processor or GPU has it and the model gains by it.",
         choices=("auto", "float32", "mixed_bfloat16"),
     )
-    eval_crops: int = option(
-        3, "Number of evenly spaced crops of a longer clip, averaged at prediction.", least=1, most=100
-    )
+    eval_crops: int = option(3, "Number of evenly spaced crops of a clip, averaged at prediction.", least=1, most=100)
     eval_duration: float = option(
         0.0,
         "Maximum length of these crops, in seconds: they are as long as the clip up to this, and at least "

@@ -25,10 +25,9 @@ LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 }
 
 NO_METADATA: dict[str, Any] = {
-    **dict.fromkeys(LIMITS),
+    **dict.fromkeys((*LIMITS, "parse")),
     **dict.fromkeys(("name", "expected", "metavar", "shown"), ""),
     "choices": (),
-    "parse": None,
 }
 
 LONGEST_CLIP = 600.0
@@ -134,9 +133,7 @@ SECONDS = {"least": 0, "metavar": "SECONDS"}
 class Cluster(Checked):
     """Machines that work is spread over."""
 
-    kind: str = option(
-        "none", "Cluster that work is spread over; ray requires fsat[ray].", name="cluster", choices=("none", "ray")
-    )
+    kind: str = option("none", "Cluster to work on; ray requires fsat[ray].", name="cluster", choices=("none", "ray"))
     address: str = option(
         "auto",
         "Address of the Ray cluster; auto is that of this machine's cluster, or else of one started for the command.",
@@ -150,10 +147,7 @@ class Cluster(Checked):
         **AUTO_OR_AMOUNT,
     )
     gpus: str = option(
-        "auto",
-        "Number of GPUs that each task needs; auto is one if the cluster has any.",
-        name="ray_gpus",
-        **AUTO_OR_AMOUNT,
+        "auto", "Number of GPUs that each task needs; auto is one if there are any.", name="ray_gpus", **AUTO_OR_AMOUNT
     )
 
 
@@ -175,9 +169,7 @@ class Launch(Checked):
         "machine can resume.",
         choices=("local", "server"),
     )
-    parallel_folds: str = option(
-        "auto", "Number of folds to train at the same time, each in its own process.", **AUTO_OR_COUNT
-    )
+    parallel_folds: str = option("auto", "Number of folds to train at once, each in its own process.", **AUTO_OR_COUNT)
     cluster: Cluster = ALONE
 
 
@@ -185,13 +177,9 @@ class Launch(Checked):
 class TagSettings(Checked):
     """How files are tagged."""
 
-    top_k: int = option(
-        0, "Maximum number of tags of a clip, or of a window.", least=1, shown="3 of a clip, 1 of a window"
-    )
+    top_k: int = option(0, "Maximum number of tags of a clip or window.", least=1, shown="3 of a clip, 1 of a window")
     min_score: float = option(0.0, "Minimum score of a tag.", least=0, most=1)
-    members: str = option(
-        "all", "Members of the ensemble to tag with; fewer are faster.", metavar="all|N|STUDY/FOLD,..."
-    )
+    members: str = option("all", "Members of the ensemble to use; fewer are faster.", metavar="all|N|STUDY/FOLD,...")
     window: float = option(
         0.0, "Length of the windows of tags over time, in seconds.", **SECONDS, shown="0, one set of tags for each file"
     )
@@ -240,12 +228,6 @@ class Thresholds(Checked):
     A label that no threshold applies to stays as it is.
     """
 
-    accept: float = option(
-        0.4, "Minimum probability of a label that is the best guess, to accept it.", name="accept_at", least=0, most=1
-    )
-    relabel: float = option(
-        0.4, "Minimum probability of another best guess, to make it the label.", name="relabel_at", least=0, most=1
-    )
-    drop: float = option(
-        0.5, "Probability of a label below which its clip is dropped.", name="drop_at", least=0, most=1
-    )
+    accept: float = option(0.4, "Minimum probability of a best guess, to accept it.", name="accept_at", least=0, most=1)
+    relabel: float = option(0.4, "Minimum probability of a new label, to relabel.", name="relabel_at", least=0, most=1)
+    drop: float = option(0.5, "Probability of a label below which a clip is dropped.", name="drop_at", least=0, most=1)

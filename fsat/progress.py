@@ -60,10 +60,8 @@ class Progress:
                 return Text(_pace(task))
 
         self._plain = output.plain or not sys.stderr.isatty()
-        columns, console = (
-            (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Pace()),
-            Console(stderr=True),
-        )
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Pace()
+        console = Console(stderr=True)
         self._bar = Bar(*columns, console=console, disable=self._plain, speed_estimate_period=RATE_SECONDS)
         self._id = self._bar.add_task(description, total=total, completed=done, note="")
         self._task = self._bar.tasks[0]

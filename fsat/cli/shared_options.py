@@ -75,10 +75,7 @@ cluster_options = options_of(Cluster)
 source_options = _decorator(
     click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
     option(
-        "--on_bad_clip",
-        type=click.Choice(["error", "exclude"]),
-        default="error",
-        help="What to do with training clips that cannot be used.",
+        "--on_bad_clip", type=click.Choice(["error", "exclude"]), default="error", help="Handling of unusable clips."
     ),
 )
 

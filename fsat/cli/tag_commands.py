@@ -61,18 +61,13 @@ def predict(input: str, output: str, label_tracks: Path | None, **options: Any) 
 @click.command()
 @click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="Format of the file.")
 @model_option
-@option(
-    "--members",
-    default="all",
-    metavar="all|N|STUDY/FOLD,...",
-    help="Members of the ensemble to export; fewer are smaller and faster.",
-)
+@option("--members", default="all", metavar="all|N|STUDY/FOLD,...", help="Members of the ensemble to export.")
 @click.option("--output", metavar="FILE", help="File to write. [default: tagger.FORMAT]")
 @click.option(
     "--check",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="File or folder of clips to compare scores on. [default: generated sounds]",
+    help="Clips to compare scores on. [default: generated sounds]",
 )
 def export(format: str, model: str, members: str, output: str | None, check: Path | None) -> None:
     """Write a tagger as one file for programs without fsat.

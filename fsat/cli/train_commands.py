@@ -90,9 +90,7 @@ def cross_validate(**options: Any) -> None:
 @shared.run_options
 @shared.blend_options
 @shared.option("--allow_incomplete", type=bool, default=False, help="Blend studies with missing folds.")
-@click.option(
-    "--data_dir", metavar="DIR", help="Folder of the clips that report.html plays. [default: that of the training]"
-)
+@click.option("--data_dir", metavar="DIR", help="Folder of the clips that report.html plays. [default: as in training]")
 def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """Blend fold runs and register the blend as a tagger.
 

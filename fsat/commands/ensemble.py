@@ -15,7 +15,7 @@ import pandas as pd
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
 from fsat.config import RECIPE
-from fsat.data.find_trained_clips import ClipFolder, Trained, find_clips
+from fsat.data.find_trained_clips import Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, iter_blocks, release
@@ -196,7 +196,9 @@ class _Result:
     def _log_page(self, outcome: str) -> None:
         """Write ``report.html`` and log it; `outcome` tells whether the tagger is registered."""
         records = [member.record for member in self.members]
-        location = self._find_clips(records)
+        began, clips = min(record.run.info.start_time for record in records) / 1000, self.first.clips
+        trained = Trained(clips, is_test(clips), records[0].dataset, began)
+        location = find_clips(trained, [record.data_dir for record in records], self.data_dir)
         if location.note:
             say(f"{PAGE}: {location.note}")
         columns = ["study", "model", "fold", "minutes", "selected on", "run"]
@@ -217,12 +219,6 @@ class _Result:
         )
         write_result_page(result, self.artifacts / PAGE)
         runs.log_file(self.artifacts / PAGE)
-
-    def _find_clips(self, records: Sequence[FoldRun]) -> ClipFolder:
-        """Return where the training clips are on this machine."""
-        clips, began = self.first.clips, min(record.run.info.start_time for record in records) / 1000
-        trained = Trained(clips, is_test(clips), records[0].dataset, began)
-        return find_clips(trained, [record.data_dir for record in records], self.data_dir)
 
     def _facts(self) -> list[tuple[str, str]]:
         """Return the rows of the report's first table."""

@@ -63,10 +63,8 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
     dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
         if labels.dataset != (digest := dataset.manifest.digest):
-            fault = f"its labels are of another dataset (digest {labels.dataset}) than {source.data_dir}"
-            raise RunError(
-                f"labels_run_id={labels.run_id}: {fault} (digest {digest}); run verify on a study of this one"
-            )
+            other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
+            raise RunError(f"labels_run_id={labels.run_id}: its labels are {other}; run verify on a study of this one")
         dataset = dataset.relabelled(labels.new_labels, labels.certainty)
     for line in () if quiet else dataset.summary():
         say(line)

@@ -131,11 +131,8 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
     if clear_by < label_noise.CLEAR:
         return Estimate(share, warning=NO_BETTER_THAN_CHANCE)
     differs = guesses.guess != targets
-    least, n_verified, n_differs = (
-        label_noise.least_wrong(differs, verified),
-        int(verified.sum()),
-        int(differs[~verified].sum()),
-    )
+    least = label_noise.least_wrong(differs, verified)
+    n_verified, n_differs = int(verified.sum()), int(differs[~verified].sum())
     of_unverified = f"{n_differs} of {count(np.sum(~verified), 'unverified label')}"
     of_verified = f"{np.sum(differs[verified])} of {n_verified} verified ones"
     evidence = f"the best guess differs from {of_unverified} and from {of_verified}"
@@ -170,9 +167,8 @@ def _decide(
     for rows, block in iter_blocks(scores):
         labels, checked = targets[rows], verified[rows]
         believed = label_noise.beliefs(label_noise.sharpened(block, found.power), labels, found.share)
-        blocks.append(
-            label_noise.decide(np.where(checked[:, np.newaxis], block, believed), labels, checked, thresholds)
-        )
+        probabilities = np.where(checked[:, np.newaxis], block, believed)
+        blocks.append(label_noise.decide(probabilities, labels, checked, thresholds))
     return [np.concatenate(column) for column in zip(*blocks, strict=True)]
 
 

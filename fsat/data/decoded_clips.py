@@ -142,7 +142,9 @@ class Clips:
             length: of a piece, in samples.
         """
         indices, starts = np.asarray(indices, np.int64), np.asarray(starts, np.int64)
-        result = _aligned(len(indices), length)
+        memory = np.empty(len(indices) * length + 16, np.float32)
+        aligned = -memory.ctypes.data // memory.itemsize % 16  # on a 64-byte boundary TensorFlow makes no copy
+        result = memory[aligned : aligned + len(indices) * length].reshape(len(indices), length)
         first = np.maximum(starts, 0)
         last = np.minimum(starts + length, self.lengths[indices])
         offsets = self._starts[indices]
@@ -157,13 +159,6 @@ class Clips:
             row[target:target_end] = values[source:source_end]
             row[target_end:] = 0
         return result
-
-
-def _aligned(n_rows: int, length: int) -> np.ndarray:
-    """Return an uninitialised float32 (n_rows, length) on a 64-byte boundary, which TensorFlow uses without a copy."""
-    memory = np.empty(n_rows * length + 16, np.float32)
-    first = -memory.ctypes.data // memory.itemsize % 16
-    return memory[first : first + n_rows * length].reshape(n_rows, length)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

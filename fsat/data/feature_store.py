@@ -36,9 +36,8 @@ def stored_features(
     """
     if decoded.folder is None:
         return None
-    if name not in decoded.features and (
-        values := _open_or_write(decoded.folder / name, what, n_rows, row_size, batches)
-    ):
+    path = decoded.folder / name
+    if name not in decoded.features and (values := _open_or_write(path, what, n_rows, row_size, batches)):
         decoded.features[name] = values
     return decoded.features.get(name)
 

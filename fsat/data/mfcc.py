@@ -80,8 +80,7 @@ def model_input(crops: np.ndarray, config: Config) -> np.ndarray:
 def mfcc(crops: np.ndarray, sampling_rate: int, n_mfcc: int) -> np.ndarray:
     """Return the mel-frequency cepstral coefficients of crops, float32 (batch, length) at `sampling_rate` in Hz.
 
-    Returns:
-        float32 (batch, n_mfcc, 1 + length // 512).
+    They are float32 (batch, n_mfcc, 1 + length // 512).
     """
     from scipy.fft import dct
 

@@ -84,8 +84,6 @@ def _clone(layer: layers.Layer) -> layers.Layer:
     if hasattr(layer, "in_keras") or isinstance(layer, layers.Normalization):
         return layer
     if not type(layer).__module__.startswith("keras."):
-        raise TypeError(
-            f"{type(layer).__name__} cannot be exported: expected a method in_keras, see fsat.models.layers"
-        )
+        raise TypeError(f"{type(layer).__name__} has no method in_keras, which an export needs; see fsat.models.layers")
     options = layer.get_config()
     return layer.__class__.from_config(options | ({"dtype": "float32"} if "dtype" in options else {}))

@@ -86,10 +86,9 @@ def measure_filter(rate: int, new_rate: int) -> Filter:
     p, q = Fraction(new_rate, rate).as_integer_ratio()
     reach = math.ceil(REACH * rate / new_rate) + 2  # in input samples
     if (q + 2 * reach) * p > MAX_WEIGHTS or 2 * p * q > np.iinfo(np.int32).max:
-        advice = (
-            "expected sampling rates in a ratio of small whole numbers; export one member alone (members=STUDY/FOLD)"
-        )
-        raise ConfigError(f"members at {rate} and {new_rate} Hz: {advice}")
+        expected = "expected sampling rates in a ratio of small whole numbers"
+        advice = "export one member alone (members=STUDY/FOLD)"
+        raise ConfigError(f"members at {rate} and {new_rate} Hz: {expected}; {advice}")
     distance = (2 * reach // q + 2) * q + 1  # between impulses at every position modulo q: no responses overlap
     positions = (2 * reach // q + 1) * q + distance * np.arange(q)
     impulses = np.zeros(positions[-1] + 4 * reach + q, np.float32)

@@ -84,10 +84,9 @@ def average_precision_at_k(ranking: np.ndarray, targets: np.ndarray) -> np.ndarr
 
 
 def label_ranks(scores: Scores, targets: np.ndarray, k: int = TOP_K) -> np.ndarray:
-    """Return the rank of each clip's true label among its `k` best guesses.
+    """Return the rank of each clip's true label, from 0 for the best guess; `k` for one outside the `k` best guesses.
 
-    Returns:
-        uint8 (n_clips,), or wider if `k` needs it: 0 for the best guess, `k` for a label outside the `k` best.
+    The type is uint8 (n_clips,), or wider if `k` needs it.
     """
     scores, targets = _pair(scores, targets)
     ranks = np.empty(len(targets), dtype=np.min_scalar_type(k))

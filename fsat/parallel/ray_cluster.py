@@ -37,10 +37,8 @@ TASKS_PER_CPU = 2
 REACH_SECONDS = 10.0
 """Time that a cluster has to answer."""
 
-SENT, NOT_SENT = (
-    ("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_"),
-    ("FSAT_CACHE_DIR", "FSAT_DATA_DIR", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),
-)
+SENT = ("MLFLOW_", "FSAT_", "AWS_", "TF_", "KERAS_")
+NOT_SENT = ("FSAT_CACHE_DIR", "FSAT_DATA_DIR", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
 """Beginnings of the environment variables that tasks get, and those that differ between nodes or tasks."""
 
 

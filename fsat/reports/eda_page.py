@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from fsat.data.manifest import Manifest
-from fsat.errors import Problem, printable
+from fsat.errors import Problem
 from fsat.progress import Progress
 from fsat.reports import eda_text, players
 from fsat.reports.eda_facts import Facts, measure
@@ -21,11 +22,14 @@ from fsat.reports.eda_text import count, listed
 from fsat.reports.html import Table, table, write_page
 from fsat.reports.players import choose_examples, example_sounds
 from fsat.reports.waveforms import FIRST_SAMPLES, describe_waveforms, plot_waveforms, read_waveforms
+from fsat.text import short
 
 PAGE = "eda.html"
 
 MAX_ROWS, MAX_CELL = 500, 160
 """Maximum number of rows of a table in the page, and of characters of a cell; files beside the page have all."""
+
+short_cell = partial(short, limit=MAX_CELL)
 
 
 def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem]]:
@@ -82,7 +86,10 @@ def _class_table(facts: Facts) -> Table:
     columns = {"label": "label", "clips": "clips", "verified": "verified", "verified_share": "% verified",
                "median_seconds": "median length (s)"}  # fmt: skip
     rows = facts.classes[[*columns]].rename(columns=columns)
-    rows["label"], rows["% verified"] = rows["label"].map(_shorten), 100 * rows["% verified"]
+    rows["label"], rows["% verified"] = (
+        rows["label"].map(short_cell),
+        100 * rows["% verified"],
+    )
     formats = {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"}
     return _limited_table(rows, "Training clips of each class, fewest first", "tables/classes.csv", formats)
 
@@ -92,18 +99,13 @@ def _most_frequent(problems: Sequence[Problem]) -> str:
     reasons = Counter(problem.reason for problem in problems).most_common()
     if not 1 < len(reasons) < len(problems):
         return ""
-    return listed([f"{_shorten(reason)} ({count(n, 'time')})" for reason, n in reasons], 5)
+    return listed([f"{short_cell(reason)} ({count(n, 'time')})" for reason, n in reasons], 5)
 
 
 def _problem_table(problems: Sequence[Problem]) -> Table:
-    rows = [(_shorten(p.fname), _shorten(p.reason, 2 * MAX_CELL), p.split, p.file, p.row) for p in problems]
+    rows = [(short_cell(p.fname), short(p.reason, 2 * MAX_CELL), p.split, p.file, p.row) for p in problems]
     frame = pd.DataFrame(rows, columns=["clip", "problem", "split", "table", "line"])
     return _limited_table(frame, "What is wrong with the tables and files", "exclusions.csv")
-
-
-def _shorten(value: object, limit: int = MAX_CELL) -> str:
-    text = printable(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _limited_table(frame: pd.DataFrame, caption: str, file: str, formats: Mapping[str, str] | None = None) -> Table:

@@ -16,16 +16,9 @@ import pandas as pd
 
 from fsat.data.tables import read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, count
+from fsat.metrics import ranking
 from fsat.metrics.calibration import Reliability, reliability
-from fsat.metrics.ranking import (
-    TOP_K,
-    Guesses,
-    average_precision_at_k,
-    best_guesses,
-    class_average_precision,
-    confusion,
-    top_k,
-)
+from fsat.metrics.ranking import TOP_K, Guesses, best_guesses, confusion, top_k
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
 from fsat.text import NO_LABEL
 
@@ -107,7 +100,7 @@ def class_table(clips: Predictions, counts: np.ndarray) -> pd.DataFrame:
             "label": clips.labels,
             "clips": per_label,
             "verified": np.bincount(clips.targets[clips.verified], minlength=len(clips.labels)),
-            "ap": class_average_precision(clips.scores, clips.targets),
+            "ap": ranking.class_average_precision(clips.scores, clips.targets),
             "recall": correct / per_label,
             "precision": correct / per_guess,
         })  # fmt: skip
@@ -193,12 +186,12 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
             "expected a row for every clip of the truth table"
         )
     numbers = {name: i for i, name in enumerate(sorted(set(truth["label"])))}
-    ranking = np.full((len(truth), TOP_K), -1)
+    best = np.full((len(truth), TOP_K), -1)
     for i, text in enumerate(guesses.loc[truth.index, "label"]):
-        best = [numbers.get(name, -1) for name in text.split()[:TOP_K]]
-        ranking[i, : len(best)] = best
+        classes = [numbers.get(name, -1) for name in text.split()[:TOP_K]]
+        best[i, : len(classes)] = classes
     targets = truth["label"].map(numbers).to_numpy()
-    precision, correct = average_precision_at_k(ranking, targets), ranking[:, 0] == targets
+    precision, correct = ranking.average_precision_at_k(best, targets), best[:, 0] == targets
     order = {"Public": 0, "Private": 1}
     usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
     parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]

@@ -9,41 +9,41 @@ changed.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
+import shutil
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fsat.config import Config
+from fsat.config import RECIPE, Config
 from fsat.data.audio import LONGEST, AudioSource, decode_at
 from fsat.data.decoded_clips import Clips
-from fsat.errors import AudioError, ConfigError, printable
+from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
+from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
 from fsat.tagging.recordings import ScoredWindow, Window, windows
 
 if TYPE_CHECKING:
     from os import PathLike
 
-import json
-import shutil
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from fsat.config import RECIPE
-from fsat.errors import FsatError, RunError
-from fsat.files import sha256_of
-
 FACTS = "tagger.json"
 MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
+
+WINDOW_BATCH = 64
+"""Windows of a recording that are tagged together."""
+
+Decoded = dict[int, np.ndarray] | AudioError
+"""A clip at each of a tagger's rates, float32 (n_samples,), or why it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,6 @@ def load_weights(model: Any, path: Path, sha256: str) -> None:
         raise RunError(f"{path}: cannot be loaded ({reason}); register the tagger anew") from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise RunError(f"{path}: has weights that are NaN or infinite; register the tagger anew")
-
-
-WINDOW_BATCH = 64
-"""Windows of a recording that are tagged together."""
-
-Decoded = dict[int, np.ndarray] | AudioError
-"""A clip at each of a tagger's rates, float32 (n_samples,), or why it cannot be used."""
 
 
 class Member(NamedTuple):

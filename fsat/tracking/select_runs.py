@@ -162,9 +162,7 @@ def _newest(study: str) -> list[FoldRun]:
     if not records:
         known = dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds())
         names = ", ".join(known) or "none so far"
-        raise RunError(
-            f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of: {names}"
-        )
+        raise RunError(f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of {names}")
     return records
 
 
@@ -218,10 +216,9 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
         raise RunError(f"{name}: the run is {state}; expected a FINISHED one: run verify again")
     with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
         try:
-            fetch = partial(
-                mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=LABELS_TABLE, dst_path=folder
-            )
-            table = pd.read_csv(call(fetch), dtype=str, keep_default_na=False, usecols=list(LABELS_COLUMNS))
+            fetch = partial(mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=LABELS_TABLE)
+            path = call(partial(fetch, dst_path=folder))
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(LABELS_COLUMNS))
             decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
             certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
         except (Refused, OSError, ValueError) as error:

@@ -58,12 +58,10 @@ def write_checkpoint(path: Path, state: TrainingState, model: keras.Model) -> No
     facts["versions"] = {name: version(name) for name in PACKAGES}
     arrays: dict[str, Any] = {f"weights_{i}": array for i, array in enumerate(state.weights)}
     arrays |= {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    what, advice = (
-        f"the checkpoint of epoch {state.n_epochs} cannot be written",
-        (
-            "free some space or set FSAT_CACHE_DIR to another disk, then repeat the command: training resumes from the "
-            "previous checkpoint"
-        ),
+    what = f"the checkpoint of epoch {state.n_epochs} cannot be written"
+    advice = (
+        "free some space or set FSAT_CACHE_DIR to another disk, then repeat the command: training resumes from the "
+        "previous checkpoint"
     )
     with disk_errors(path, what, advice), replace_whole(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)

@@ -108,9 +108,9 @@ class Validation:
     def __init__(self, dataset: Dataset, splits: np.ndarray) -> None:
         config, val, holdout = dataset.config, splits == "val", splits == "holdout"
         self._val = Predictor(dataset.train.take(val), config), dataset.targets[val]
-        self._holdout = (
-            (Predictor(dataset.train.take(holdout), config), dataset.targets[holdout]) if config.holdout else None
-        )
+        self._holdout: tuple[Predictor, np.ndarray] | None = None
+        if config.holdout:
+            self._holdout = Predictor(dataset.train.take(holdout), config), dataset.targets[holdout]
         self._last = config.max_epochs - 1
         selects = config.checkpoint == "best" and not config.holdout
         self._interval = 1 if selects else -(-config.max_epochs // VALIDATIONS)
