@@ -255,10 +255,9 @@ def check_space(folder: Path, needed: int) -> None:
 
 def no_space(folder: Path, needed: int) -> FsatError:
     """Return the error for a disk that is too small, or full."""
-    return FsatError(
-        f"{folder}: no space left in the cache: {format_bytes(needed)} more needed, {format_bytes(_free(folder))} "
-        "free; set FSAT_CACHE_DIR=DIR to put it elsewhere, or free some with `python -m fsat cache --clear`"
-    )
+    lack = f"{format_bytes(needed)} more needed, {format_bytes(_free(folder))} free"
+    advice = "set FSAT_CACHE_DIR=DIR to put it elsewhere, or free some with `python -m fsat cache --clear`"
+    return FsatError(f"{folder}: no space left in the cache: {lack}; {advice}")
 
 
 def remove_store(folder: Path) -> None:

@@ -52,10 +52,8 @@ def predict(input: str, output: str, label_tracks: Path | None, **options: Any) 
     click.echo(output)
     if tagged.n_failed == tagged.n_files:
         name, error = tagged.failure
-        raise DataError(
-            f"input={printable(input)}: none of {count(tagged.n_files, 'file')} could be tagged, first "
-            f"{printable(name)}: {error}; {output} has the error of each"
-        )
+        fault = f"none of {count(tagged.n_files, 'file')} could be tagged, first {printable(name)}: {error}"
+        raise DataError(f"input={printable(input)}: {fault}; {output} has the error of each")
 
 
 @click.command()

@@ -171,10 +171,8 @@ def check_agreement(members: Sequence[Member]) -> None:
                 raise RunError(f"run {record.run_id}: {fault}; train fold {record.fold} again")
         for topic, value in _agreed(member).items():
             if value != _agreed(members[0])[topic]:
-                raise RunError(
-                    f"run {record.run_id} (study {record.study}) disagrees with run {first.run_id} "
-                    f"(study {first.study}) on the {topic}; blend runs of one dataset only"
-                )
+                both = [f"run {each.run_id} (study {each.study})" for each in (record, first)]
+                raise RunError(f"{' disagrees with '.join(both)} on the {topic}; blend runs of one dataset only")
 
 
 def _agreed(member: Member) -> dict[str, object]:

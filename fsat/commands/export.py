@@ -91,10 +91,9 @@ def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: P
     clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
     difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
     if difference.greatest > LIMIT:
-        raise FsatError(
-            f"format={format}: a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most "
-            f"{LIMIT:g}; nothing was written: try another format, or one member (members=...)"
-        )
+        fault = f"a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most {LIMIT:g}"
+        advice = "nothing was written: try another format, or one member (members=...)"
+        raise FsatError(f"format={format}: {fault}; {advice}")
     return difference
 
 

@@ -99,11 +99,9 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     verified = (clips["manually_verified"] == "1").to_numpy()
     if not blend.covered.all():
         missing = clips["fname"].to_numpy()[~blend.covered]
-        n_missing = f"{len(missing)} of {count(len(clips), 'training clip')}"
-        raise RunError(
-            f"{n_missing} have no out-of-fold prediction of every study, first {missing[0]}; expected complete studies "
-            "that share their clips: train the missing folds with cross_validate"
-        )
+        fault = f"{len(missing)} of {count(len(clips), 'training clip')} have no out-of-fold prediction of every study"
+        advice = "expected complete studies that share their clips: train the missing folds with cross_validate"
+        raise RunError(f"{fault}, first {missing[0]}; {advice}")
     if verified.all():
         raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
     found = estimate(blend.oof, blend.targets, verified)

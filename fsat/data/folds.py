@@ -31,10 +31,8 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
     if n_folds < 2:
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
     if n_folds_given and config.n_folds != n_folds:
-        raise ConfigError(
-            f"n_folds={config.n_folds}: the table's fold column has {count(n_folds, 'fold')}; leave n_folds out, "
-            "or use folds=stratified"
-        )
+        fault = f"n_folds={config.n_folds}: the table's fold column has {count(n_folds, 'fold')}"
+        raise ConfigError(f"{fault}; leave n_folds out, or use folds=stratified")
     return replace(config, folds="column", n_folds=n_folds)
 
 
@@ -70,10 +68,8 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
             raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
         if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
-            raise DataError(
-                f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on; "
-                "lower n_folds or spread the class over more folds"
-            )
+            fault = f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on"
+            raise DataError(f"{fault}; lower n_folds or spread the class over more folds")
     return folds
 
 
@@ -87,10 +83,8 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
     n_groups = _recordings(train).nunique() if "freesound_id" in train else len(train)
     most = int(np.bincount(targets, minlength=1).max())
     if min(n_groups, len(train)) < 2 * n_splits or most < n_splits:
-        raise ConfigError(
-            f"holdout={config.holdout:g}: {count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most "
-            f"{most} of a class, are too few; raise holdout, or use checkpoint=average"
-        )
+        clips = f"{count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most {most} of a class, are too few"
+        raise ConfigError(f"holdout={config.holdout:g}: {clips}; raise holdout, or use checkpoint=average")
     _, aside = next(_splits(train, targets, n_splits, (config.seed * 1009 + fold) % 2**32))
     return np.isin(np.arange(len(train)), aside)
 
@@ -107,10 +101,8 @@ def _fold_keys(column: pd.Series) -> list[Any]:
 
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
     if "freesound_id" in train and (n_groups := _recordings(train).nunique()) < config.n_folds:
-        raise DataError(
-            f"the clips come from {count(n_groups, 'recording')} (freesound_id), which cannot be spread over "
-            f"{config.n_folds} folds; lower n_folds"
-        )
+        fault = f"the clips come from {count(n_groups, 'recording')} (freesound_id)"
+        raise DataError(f"{fault}, which cannot be spread over {config.n_folds} folds; lower n_folds")
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(_splits(train, targets, config.n_folds, config.seed)):
         folds[held_out] = fold

@@ -61,10 +61,9 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
     download.run(url)
     if (received := hash_file(download.part, algorithm)) != expected:
         download.forget()
-        raise FsatError(
-            f"{shown(url)}: wrong checksum: received {algorithm} {received}, expected {expected}; the download was "
-            "removed: try again; if this repeats, the server has another file"
-        )
+        fault = f"wrong checksum: received {algorithm} {received}, expected {expected}"
+        advice = "the download was removed: try again; if this repeats, the server has another file"
+        raise FsatError(f"{shown(url)}: {fault}; {advice}")
     os.replace(download.part, path)
     download.forget()
 
@@ -122,10 +121,8 @@ class Download:
         permanent = (requests.TooManyRedirects, requests.exceptions.SSLError, ValueError)
         if isinstance(error, permanent) or failures > self.retries:
             advice = f"{format_bytes(size)} are kept; the same command resumes there" if size else "try again later"
-            raise FsatError(
-                f"{shown(url)}: cannot be downloaded: {reason}; {advice}, or put {self.name} into "
-                f"{self.part.parent}/ yourself"
-            ) from error
+            advice += f", or put {self.name} into {self.part.parent}/ yourself"
+            raise FsatError(f"{shown(url)}: cannot be downloaded: {reason}; {advice}") from error
         wait = getattr(error, "wait", 0.0) or WAITS[min(failures, len(WAITS)) - 1]
         self._progress.say(f"{self.name}: {reason}; retrying in {wait:g} s, after {format_bytes(size)}")
         time.sleep(wait)
@@ -184,10 +181,8 @@ class Download:
                 self._progress.advance((total if done == size else min(total, done // 10**6)) - self._progress.done)
                 if done > self.most:
                     self.forget()
-                    raise FsatError(
-                        f"{shown(response.url)}: sends more than {format_bytes(done)}, expected about "
-                        f"{format_bytes(self.about)}; the download was removed: check the address"
-                    )
+                    fault = f"sends more than {format_bytes(done)}, expected about {format_bytes(self.about)}"
+                    raise FsatError(f"{shown(response.url)}: {fault}; the download was removed: check the address")
                 if time.monotonic() - since > self.timeout:
                     if recent < SLOWEST * self.timeout:
                         raise Interrupted(f"only {recent} bytes came in {self.timeout:g} s")

@@ -98,10 +98,8 @@ def _check_folder(folder: Path, name: str, dataset: Dataset) -> bool:
         raise DataError(f"{folder}: has an interrupted download of {begun}; resume that, or choose another folder")
     known = {WORK, *(_top_names(dataset) if begun else ())}
     if other := sorted({path.name for path in (folder.iterdir() if folder.exists() else ())} - known):
-        raise DataError(
-            f"{folder}: has other files in it, such as {other[0]}; expected a new or empty folder, or one with an "
-            f"interrupted download of {dataset.title}"
-        )
+        expected = f"expected a new or empty folder, or one with an interrupted download of {dataset.title}"
+        raise DataError(f"{folder}: has other files in it, such as {other[0]}; {expected}")
     return bool(begun)
 
 
@@ -130,10 +128,8 @@ def _check_space(folder: Path, dataset: Dataset, keep_zips: bool) -> None:
         most = max(most, used)
         used -= 0 if keep_zips else archive.zip_bytes
     if most > (free := shutil.disk_usage(work).free):
-        raise FsatError(
-            f"{folder}: no space left: {dataset.title} needs about {format_bytes(most)} more, {format_bytes(free)} are "
-            "free; make room, or choose a folder on another disk"
-        )
+        needs = f"{dataset.title} needs about {format_bytes(most)} more, {format_bytes(free)} are free"
+        raise FsatError(f"{folder}: no space left: {needs}; make room, or choose a folder on another disk")
 
 
 def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:

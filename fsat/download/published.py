@@ -88,10 +88,8 @@ def write_esc50_table(folder: Path, dataset: Dataset) -> None:
     folds = Counter(row["fold"] for row in rows)
     expected = {str(fold): n_clips // dataset.n_folds for fold in range(1, dataset.n_folds + 1)}
     if folds != expected or len({row["filename"] for row in rows}) != n_clips:
-        raise DataError(
-            f"{ESC50_TABLE}: has {count(len(rows), 'clip')} in folds of {dict(sorted(folds.items()))}, expected "
-            f"{n_clips} different ones in folds of {expected}"
-        )
+        received = f"{count(len(rows), 'clip')} in folds of {dict(sorted(folds.items()))}"
+        raise DataError(f"{ESC50_TABLE}: has {received}, expected {n_clips} different ones in folds of {expected}")
     for row in rows:
         if reason := why_not_a_label(row["category"]):
             raise DataError(f"{ESC50_TABLE}: {row['filename']}: {reason}")

@@ -130,10 +130,9 @@ def create_rows(path: Path, shape: tuple[int, ...], dtype: type = np.float32) ->
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             except OSError as error:
                 if is_full(error):
-                    raise FsatError(
-                        f"{path}: cannot be written: {error.strerror}; expected {array.nbytes / 1e6:.0f} MB of free "
-                        "space: free some, or name another folder for temporary files with TMPDIR"
-                    ) from error
+                    expected = f"expected {array.nbytes / 1e6:.0f} MB of free space"
+                    advice = "free some, or name another folder for temporary files with TMPDIR"
+                    raise FsatError(f"{path}: cannot be written: {error.strerror}; {expected}: {advice}") from error
     return array
 
 

@@ -164,10 +164,8 @@ def connected(cluster: Cluster, tracking_uri: str, is_remote: bool) -> Iterator[
             nodes = [node for node in ray.nodes() if node["Alive"]]
             n_machines = len({node["NodeManagerAddress"] for node in nodes})
             if n_machines > 1 and not is_remote:
-                raise ConfigError(
-                    f"cluster=ray: its {n_machines} machines cannot share {tracking_uri}; start a tracking server and "
-                    "set MLFLOW_TRACKING_URI to it"
-                )
+                fault = f"cluster=ray: its {n_machines} machines cannot share {tracking_uri}"
+                raise ConfigError(f"{fault}; start a tracking server and set MLFLOW_TRACKING_URI to it")
             resources = ray.cluster_resources()
             cpus, gpus = (f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
             say(f"cluster=ray: {count(len(nodes), 'node')} with {cpus} and {gpus}")
@@ -178,7 +176,7 @@ def connected(cluster: Cluster, tracking_uri: str, is_remote: bool) -> Iterator[
 
 
 def _connect(ray: ModuleType, cluster: Cluster, tracking_uri: str) -> None:
-    address = cluster.address
+    address, option = cluster.address, f"ray_address={cluster.address}"
     try:
         if address == "auto":
             address = _own_address() or "local"
@@ -191,15 +189,11 @@ def _connect(ray: ModuleType, cluster: Cluster, tracking_uri: str) -> None:
         ray.init(address=address, runtime_env=_environment(tracking_uri), **options)
     except (OSError, OverflowError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
         if "AuthenticationError" in "".join(traceback.format_exception(error)):
-            raise ConfigError(
-                f"ray_address={cluster.address}: the Ray cluster at {address} expects another token; copy "
-                "~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
-            ) from error
+            advice = "copy ~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
+            raise ConfigError(f"{option}: the Ray cluster at {address} expects another token; {advice}") from error
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"ray_address={cluster.address}: cannot reach a Ray cluster at {address} ({reason}); start one with `ray "
-            "start --head`, and give its HOST:PORT"
-        ) from error
+        advice = "start one with `ray start --head`, and give its HOST:PORT"
+        raise ConfigError(f"{option}: cannot reach a Ray cluster at {address} ({reason}); {advice}") from error
 
 
 def _own_address() -> str | None:

@@ -181,10 +181,8 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
         raise DataError(f"{truth_path}: no clip has a label; expected a truth table")
     missing = truth.index.difference(guesses.index, sort=False)
     if len(missing):
-        raise DataError(
-            f"{submission_path}: {len(missing)} of {count(len(truth), 'clip')} have no row, first {missing[0]}; "
-            "expected a row for every clip of the truth table"
-        )
+        fault = f"{len(missing)} of {count(len(truth), 'clip')} have no row, first {missing[0]}"
+        raise DataError(f"{submission_path}: {fault}; expected a row for every clip of the truth table")
     numbers = {name: i for i, name in enumerate(sorted(set(truth["label"])))}
     best = np.full((len(truth), TOP_K), -1)
     for i, text in enumerate(guesses.loc[truth.index, "label"]):

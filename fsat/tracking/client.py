@@ -144,10 +144,9 @@ def call(function: Callable[[], Result], wait: float | None = None) -> Result:
                 say(f"{server} is {state}; retrying for up to {seconds:g} s")
             deadline = deadline or now + seconds
             if now >= deadline:
-                raise ServerUnreachable(
-                    f"{server} has been {state} for {seconds:g} s ({reason}); try again when it answers, or wait "
-                    "longer with FSAT_SERVER_WAIT=SECONDS"
-                ) from error
+                advice = "try again when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                message = f"{server} has been {state} for {seconds:g} s ({reason}); {advice}"
+                raise ServerUnreachable(message) from error
             _pause(next(pauses))
     SESSION.reached.add(mlflow.get_tracking_uri())
     if deadline:
