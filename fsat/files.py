@@ -39,8 +39,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
     >>> with replace_whole(path) as unfinished:
     ...     unfinished.write_text("all of it")
 
-    Yields:
-        a path in the same folder and with the same suffix, which replaces `path` when the block ends without an error.
+    Yields a path in the same folder and with the same suffix, which replaces `path` at the end without an error.
     """
     unfinished = path.with_name(f".{os.getpid()}{UNFINISHED}.{path.name}")
     try:
@@ -57,8 +56,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Write a new folder whole or not at all; raises OSError.
 
-    Yields:
-        an empty folder beside it, which is renamed to `path` when the block ends without an error.
+    Yields an empty folder beside it, which is renamed to `path` when the block ends without an error.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)

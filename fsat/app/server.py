@@ -111,21 +111,13 @@ def serve(
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens on a port, before anything slow is done; raise `FsatError` if that fails."""
     try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen()  # early clients wait
-            return listener
-        except BaseException:
-            listener.close()
-            raise
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(
+            where, family=family, dualstack_ipv6=family == socket.AF_INET6
+        )  # early clients wait
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FsatError(
-            f"host={host}, port={port}: cannot be listened on ({reason}); choose another port, or 0 for any free one"
-        ) from error
+        fault = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        raise FsatError(f"host={host}, port={port}: {fault}; choose another port, or 0 for any free one") from error
 
 
 def _run(app: Gate, listener: socket.socket, ready: Callable[[], object], close_streams: Callable[[], None]) -> None:

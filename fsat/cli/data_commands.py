@@ -40,16 +40,15 @@ def score(submission: Path, truth: Path) -> None:
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @option("--seed", type=click.IntRange(min=0), default=1001, help="Random seed.")
-@click.option("--clips_per_class", type=click.IntRange(min=10), help="Training clips per class. [default: 40]")
-def sample(folder: Path, seed: int, clips_per_class: int | None) -> None:
+@option("--clips_per_class", type=click.IntRange(min=10), default=37, help="Training clips per class.")
+def sample(folder: Path, seed: int, clips_per_class: int) -> None:
     """Write a dataset of generated sounds to DIR.
 
     Its layout is that of FSDKaggle2018; the same seed writes the same bytes.
     """
     from fsat.data.synth import write_sample
 
-    options = {} if clips_per_class is None else {"clips_per_class": clips_per_class}
-    write_sample(folder, seed=seed, **options)
+    write_sample(folder, seed=seed, clips_per_class=clips_per_class)
     click.echo(folder)
 
 

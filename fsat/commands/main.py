@@ -39,10 +39,8 @@ def main(
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
-    The table `output` has tags of the training clips if the dataset has no test clips.
-
-    Returns:
-        a report in words: scores, registered version, some tagged clips, and how to open the UI.
+    The table `output` has tags of the training clips if the dataset has no test clips. Returns a report in words: the
+    scores, the registered version, some tagged clips, and how to open the UI.
     """
     check_writable(output)
     check_method(blend)

@@ -217,7 +217,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
             if not folder.has_results:
                 with live, tempfile.TemporaryDirectory(prefix="fsat-") as name:
                     result = training.train_fold(dataset, fold, Path(name), live.epoch, folder.checkpoint)
-                    _store_results(dataset, fold, result, facts, folder)
+                    _store(dataset, fold, result, facts, folder)
             ownership.confirm_owner(folder.run_id)
             upload(folder)
         except ServerUnreachable as error:
@@ -293,9 +293,7 @@ def _description(facts: dict[str, Any], scores: dict[str, float]) -> str:
     return run_descriptions.fold(facts["params"], facts["tags"], scores, *links)
 
 
-def _store_results(
-    dataset: Dataset, fold: int, result: training.FoldResult, facts: dict[str, Any], folder: RunFolder
-) -> None:
+def _store(dataset: Dataset, fold: int, result: training.FoldResult, facts: dict[str, Any], folder: RunFolder) -> None:
     """Write metrics, description and artifacts of a trained fold into its run folder."""
     points = [
         {"key": key, "value": value, "step": epoch, "timestamp": milliseconds}

@@ -89,8 +89,7 @@ class Block:
 def blocks(source: AudioSource, rates: Sequence[int], max_seconds: float = math.inf) -> Iterator[Block]:
     """Read a recording of any length in blocks, in memory that does not grow with it; raises as `decode`.
 
-    Yields:
-        blocks that together have at each of the rates, in Hz, the samples that `decode` returns.
+    Together they have at each of the rates, in Hz, the samples that `decode` returns.
     """
     with _opened(source) as file:
         _check_header(file, max_seconds)

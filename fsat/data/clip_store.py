@@ -198,12 +198,7 @@ def _changed(file: ClipFile) -> DataError:
 
 def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
     """Return about how many bytes a clip takes in the store."""
-    if file.frames and file.samplerate:
-        return 4 * -(-file.frames * sampling_rate // file.samplerate) + _BYTES_PER_ENTRY
-    try:
-        return file.path.stat().st_size + _BYTES_PER_ENTRY
-    except OSError:
-        return _BYTES_PER_ENTRY
+    return 4 * -(-file.frames * sampling_rate // max(1, file.samplerate)) + _BYTES_PER_ENTRY
 
 
 def _line(facts: Sequence[Any] | dict[str, Any]) -> bytes:

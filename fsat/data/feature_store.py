@@ -26,24 +26,22 @@ Batches = Callable[[], Iterable[np.ndarray]]
 """Returns the rows of a file of features, in order, in batches: float32 (rows, ...)."""
 
 
-def stored_features(
-    decoded: Decoded, name: str, what: str, n_rows: int, row_size: int, batches: Batches
-) -> Floats | None:
+def stored_features(decoded: Decoded, name: str, what: str, n_rows: int, width: int, batches: Batches) -> Floats | None:
     """Return features of all clips of a store from a file beside them, which is written if needed.
 
     The file's name ends in ``.f32`` and must identify all that the values depend on beside the clips; `what` are the
-    features in words. Returns float32 (n_rows * row_size,); None for clips in memory, or if the cache was cleared.
+    features in words. Returns float32 (n_rows * width,); None for clips in memory, or if the cache was cleared.
     """
     if decoded.folder is None:
         return None
     path = decoded.folder / name
-    if name not in decoded.features and (values := _open_or_write(path, what, n_rows, row_size, batches)):
+    if name not in decoded.features and (values := _open_or_write(path, what, n_rows, width, batches)):
         decoded.features[name] = values
     return decoded.features.get(name)
 
 
-def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: Batches) -> Floats | None:
-    size = 4 * n_rows * row_size
+def _open_or_write(path: Path, what: str, n_rows: int, width: int, batches: Batches) -> Floats | None:
+    size = 4 * n_rows * width
     with suppress(Damaged):
         if values := _open(path, size):
             return values
@@ -61,7 +59,7 @@ def _open_or_write(path: Path, what: str, n_rows: int, row_size: int, batches: B
             if values is None:
                 files.check_space(path.parent, size)
                 with Progress(f"computing {what}", n_rows) as progress:
-                    _write(path, batches(), lambda batch: progress.advance(batch.size // row_size))
+                    _write(path, batches(), lambda batch: progress.advance(batch.size // width))
                 values = _open(path, size)
     return values
 

@@ -109,13 +109,11 @@ def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.
     return folds
 
 
-def _splits(
-    train: pd.DataFrame, targets: np.ndarray, n_splits: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield stratified splits that keep clips of one recording together if the table has ``freesound_id``."""
+def _splits(train: pd.DataFrame, targets: np.ndarray, n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield `n` stratified splits that keep clips of one recording together if the table has ``freesound_id``."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    options = {"n_splits": n_splits, "shuffle": True, "random_state": seed}
+    options = {"n_splits": n, "shuffle": True, "random_state": seed}
     with warnings.catch_warnings():  # small classes are reported by small_classes
         warnings.simplefilter("ignore", UserWarning)
         if "freesound_id" in train:

@@ -112,8 +112,7 @@ def _compute(clips: Clips, config: Config) -> Iterator[np.ndarray]:
 def logmel(samples: np.ndarray, sampling_rate: int, n_mels: int, hop_length: int) -> np.ndarray:
     """Return the log-mel spectrogram of a waveform, float32 (n_samples,) in about [-1, 1], zero-padded at both ends.
 
-    Returns:
-        float32 (1 + n_samples // hop_length, n_mels), in decibels above `FLOOR_DB`, at least 0.
+    It is float32 (1 + n_samples // hop_length, n_mels), in decibels above `FLOOR_DB`, at least 0.
     """
     from scipy.fft import rfft
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,9 +85,7 @@ class Manifest:
         """Bool (n_train,): the label was verified by hand."""
         return np.asarray(self.train["manually_verified"].to_numpy() == 1)
 
-    def without(
-        self, train_errors: Sequence[str], test_errors: Sequence[str], on_bad_clip: str, config: Config
-    ) -> Manifest:
+    def without(self, train_errors: list[str], test_errors: list[str], on_bad_clip: str, config: Config) -> Manifest:
         """Return the manifest without the clips that cannot be decoded, those with an error.
 
         Raises `DataError` if `on_bad_clip` is ``error`` and training clips are unusable, or if too few are left.

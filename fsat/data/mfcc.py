@@ -120,8 +120,7 @@ def _power_spectrum(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     np.square(spectrum.imag, out=_buffers.imaginary)
     _buffers.power += _buffers.imaginary
     _buffers.by_bin[:] = _buffers.power.T
-    by_bin: np.ndarray = _buffers.by_bin
-    return by_bin
+    return np.asarray(_buffers.by_bin)
 
 
 _buffers = threading.local()

@@ -162,12 +162,9 @@ class Download:
         first = next(blocks, b"")
         if not done:
             if not first.startswith(b"PK"[: len(first)]):
-                page = "html" in response.headers.get("Content-Type", "")
-                raise FsatError(
-                    f"{shown(response.url)}: the server sent {'a web page' if page else 'something else'}, expected a "
-                    "zip file, perhaps because of a proxy or a login: open the address in a browser, or check "
-                    "--base_url"
-                )
+                sent = "a web page" if "html" in response.headers.get("Content-Type", "") else "something else"
+                advice = "perhaps because of a proxy or a login: open the address in a browser, or check --base_url"
+                raise FsatError(f"{shown(response.url)}: the server sent {sent}, expected a zip file, {advice}")
             self.forget()
             self._write_note(size, same)
         total = math.ceil((size or max(self.about, done)) / 1e6)

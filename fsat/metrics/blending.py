@@ -153,8 +153,7 @@ def _divisors(sizes: Sequence[int], weights: np.ndarray | None) -> np.ndarray:
     if weights.shape[-1:] != (len(sizes),) or (weights < 0).any() or not np.allclose(weights.sum(axis=-1), 1):
         raise ValueError(f"weights are {weights.tolist()}, expected {len(sizes)}, none below 0, that sum to 1")
     with np.errstate(divide="ignore"):
-        divisors: np.ndarray = np.array(sizes, dtype=np.float64) / weights
-    return divisors
+        return np.asarray(np.array(sizes, dtype=np.float64) / weights)
 
 
 class OutOfFold:

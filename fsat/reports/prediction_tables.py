@@ -65,8 +65,7 @@ def analyse(clips: Predictions) -> Analysis:
 def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[str, float]:
     """Write all tables (``reports/*.csv``) and figures (``plots/*.png``) into an existing folder.
 
-    Returns:
-        ``oof_ece``, the expected calibration error, and ``oof_ece_verified`` if there are verified clips.
+    Returns ``oof_ece``, the expected calibration error, and ``oof_ece_verified`` if there are verified clips.
     """
     tables, plots = folder / "reports", folder / "plots"
     write_table(analysis.classes, tables / "classes.csv")

@@ -104,10 +104,9 @@ class Segment(NamedTuple):
 def segments(
     windows: Iterable[ScoredWindow], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
 ) -> Iterator[Segment]:
-    """Merge the tags of consecutive windows, which may overlap.
+    """Merge the tags of consecutive windows, which may overlap; yield each segment when it has ended.
 
-    Yields:
-        segments, each when it has ended: by end, then by start, then by label order.
+    Those that end together come by start, then by label order.
     """
     open_tags: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
 

@@ -62,14 +62,12 @@ def tag_groups(
             batch.append((file, clip))
             n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.values()))
             if n_samples > MAX_SAMPLES:
-                results += _tag_clips(tagger, settings, batch)
+                results += _tag_part(tagger, settings, batch)
                 batch, n_samples = [], 0
-        yield results + list(_tag_clips(tagger, settings, batch))
+        yield results + list(_tag_part(tagger, settings, batch))
 
 
-def _tag_clips(
-    tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Decoded]]
-) -> Iterator[tuple[int, Result]]:
+def _tag_part(tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Decoded]]) -> Iterator[tuple[int, Result]]:
     scores, errors = tagger.scores_of([clip for _, clip in clips])
     for (file, _), row, ranking, error in zip(clips, scores, top_k(scores, settings.tags), errors, strict=True):
         if error.startswith("longer than max_seconds"):

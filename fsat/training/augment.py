@@ -104,8 +104,7 @@ def mix(inputs: np.ndarray, draws: Draws, batch: slice) -> np.ndarray:
     if draws.shares is None or draws.partners is None:
         return inputs
     shares = draws.shares[batch].reshape(-1, *[1] * (inputs.ndim - 1))
-    mixed: np.ndarray = shares * inputs + (1 - shares) * inputs[draws.partners[batch]]
-    return mixed
+    return np.asarray(shares * inputs + (1 - shares) * inputs[draws.partners[batch]])
 
 
 def mask(crops: np.ndarray, draws: Draws, batch: slice, fill: np.ndarray) -> np.ndarray:

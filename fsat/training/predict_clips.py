@@ -73,8 +73,7 @@ def average_crops(predictions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Average predictions (n_crops, n_classes) over the crops of each clip; `counts` (n_clips,) are at least 1."""
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     sums = np.add.reduceat(predictions.astype(np.float64), starts, axis=0)
-    mean: np.ndarray = (sums / counts[:, np.newaxis]).astype(np.float32)
-    return mean
+    return np.asarray(sums / counts[:, np.newaxis], dtype=np.float32)
 
 
 def predict_clips(model: keras.Model, clips: Clips, config: Config, prior: np.ndarray | float = np.nan) -> np.ndarray:

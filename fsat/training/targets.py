@@ -41,8 +41,7 @@ class Targets:
 def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
     """Encode the targets of a batch of the epoch: one-hot rows times weight, mixed and smoothed.
 
-    Returns:
-        float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`.
+    They are float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`.
     """
     clips = draws.order[batch]
     rows = np.eye(targets.n_classes, dtype=np.float32)[targets.classes[clips]] * weights[clips, np.newaxis]
@@ -65,5 +64,4 @@ def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: s
 def _smooth(rows: np.ndarray, config: Config) -> np.ndarray:
     """Distribute `label_smoothing` of each row's sum evenly over the classes."""
     uniform = config.label_smoothing / rows.shape[1]
-    smoothed: np.ndarray = (1 - config.label_smoothing) * rows + uniform * rows.sum(axis=1, keepdims=True)
-    return smoothed
+    return np.asarray((1 - config.label_smoothing) * rows + uniform * rows.sum(axis=1, keepdims=True))
