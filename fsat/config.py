@@ -97,10 +97,7 @@ class Config:
     time_mask: float = option(0.0, "Maximum length of each of two masked time ranges, in seconds.", least=0)
     mel_mask: int = option(0, "Maximum width of each of two masked ranges, in mel bands.", least=0)
     label_smoothing: float = option(
-        0.0,
-        "Share of each label that is spread over all classes; of verified labels alone if others have their own loss.",
-        least=0,
-        below=1,
+        0.0, "Share of each label spread over all classes; of trusted labels alone with another loss.", least=0, below=1
     )
     unverified_weight: str = option(
         "1",
@@ -123,17 +120,11 @@ class Config:
         expected="the id of a run of verify, or none",
     )
     precision: str = option(
-        "auto",
-        "Arithmetic of the layers: auto is bfloat16 if the processor or GPU has it and the model gains by it.",
-        choices=("auto", "float32", "mixed_bfloat16"),
+        "auto", "Arithmetic of layers; auto is bfloat16 where faster.", choices=("auto", "float32", "mixed_bfloat16")
     )
     eval_crops: int = option(3, "Number of evenly spaced crops of a clip, averaged at prediction.", least=1, most=100)
     eval_duration: float = option(
-        0.0,
-        "Maximum length of these crops, in seconds: they are as long as the clip up to this, and at least "
-        "audio_duration.",
-        least=0,
-        most=MAX_SECONDS,
+        0.0, "Maximum length of these crops, in seconds; at least audio_duration.", least=0, most=MAX_SECONDS
     )
     seed: int = option(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
@@ -267,8 +258,7 @@ RECIPE = 3
 def study_id(config: Config, dataset_digest: str, labels: Sequence[str]) -> str:
     """Return the hash that the folds of one study share: of settings, dataset, label order and recipe.
 
-    Raises:
-        ConfigError: the precision is ``auto``, which depends on the machine.
+    Raises `ConfigError` if the precision is ``auto``, which depends on the machine.
     """
     if config.precision == "auto":
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")

@@ -72,8 +72,7 @@ class Checked:
 def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
     """Return a value, or that of its text, in the type of its field; `name` is its name in errors.
 
-    Raises:
-        ConfigError: the value is of another type or outside the limits.
+    Raises `ConfigError` if the value is of another type or outside the limits.
     """
     if type(value) is type(spec.default) and value == spec.default:
         return value
@@ -159,15 +158,9 @@ ALONE = Cluster()
 class Launch(Checked):
     """How folds are started, and on which machines; Ray trains as many folds at a time as it has room for."""
 
-    resume: bool = option(
-        True,
-        "Resume an interrupted fold after its last finished epoch, and skip a FINISHED one; false trains it again.",
-    )
+    resume: bool = option(True, "Resume interrupted folds and skip FINISHED ones; false trains them again.")
     checkpoint_to: str = option(
-        "local",
-        "Where checkpoints are stored: local, on this machine, or server, on the tracking server too, so that another "
-        "machine can resume.",
-        choices=("local", "server"),
+        "local", "Where to store checkpoints; server lets other machines resume.", choices=("local", "server")
     )
     parallel_folds: str = option("auto", "Number of folds to train at once, each in its own process.", **AUTO_OR_COUNT)
     cluster: Cluster = ALONE
@@ -185,10 +178,7 @@ class TagSettings(Checked):
     )
     hop: float = option(0.0, "Time from one window to the next, in seconds.", **SECONDS, shown="the length of a window")
     max_seconds: float = option(
-        0.0,
-        "Maximum length of a file, in seconds; the row of a longer one has an error.",
-        **SECONDS,
-        shown=f"{LONGEST_CLIP:.0f}, any length with window",
+        0.0, "Maximum length of a file, in seconds.", **SECONDS, shown=f"{LONGEST_CLIP:.0f}, any length with window"
     )
 
     def __post_init__(self) -> None:

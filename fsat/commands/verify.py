@@ -23,10 +23,7 @@ from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.fold_artifacts import Member, download, is_test
 from fsat.tracking.select_runs import LABELS_COLUMNS, LABELS_TABLE, VERIFY_STAGE, choose, round_of
 
-NO_BETTER_THAN_CHANCE = (
-    "its models hardly know more of the unverified labels than a draw would; train a better study before you train on "
-    "these labels"
-)
+BY_CHANCE = "its models hardly know more of the unverified labels than a draw would; train a better study first"
 SHARPENED = (
     ", and {share:.0%} once they are sharpened to fit the verified labels (to the power of {power:.1f}), by which the "
     "decisions were made; wrong labels may follow a rule that the models have learned: check some of labels.csv by ear"
@@ -127,7 +124,7 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
     guesses, n_classes = best_guesses(scores, targets), scores.shape[1]
     share, clear_by = label_noise.wrong_share(guesses.p_label[~verified], n_classes)
     if clear_by < label_noise.CLEAR:
-        return Estimate(share, warning=NO_BETTER_THAN_CHANCE)
+        return Estimate(share, warning=BY_CHANCE)
     differs = guesses.guess != targets
     least = label_noise.least_wrong(differs, verified)
     n_verified, n_differs = int(verified.sum()), int(differs[~verified].sum())

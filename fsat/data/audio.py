@@ -58,8 +58,7 @@ def read_header(path: str | PathLike[str]) -> Header:
 def decode(source: AudioSource, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
     """Read, mix down and resample one clip: float32 (n_samples,), n_samples >= 1, at `sampling_rate` in Hz.
 
-    Raises:
-        AudioError: the audio is unreadable, has no samples, holds NaN or infinite samples, or is too long.
+    Raises `AudioError` if the audio is unreadable, has no samples, holds NaN or infinite samples, or is too long.
     """
     return decode_at(source, [sampling_rate], max_seconds)[sampling_rate]
 

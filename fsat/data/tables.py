@@ -30,8 +30,7 @@ class Table:
 def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), split: str = "train") -> Table:
     """Read a CSV file as text, with the `required` columns, and the `known` ones that it has.
 
-    Raises:
-        DataError: the file does not exist, is not UTF-8 text or is empty, or required columns are missing.
+    Raises `DataError` if the file does not exist, is not UTF-8 text or is empty, or required columns are missing.
     """
     text, warnings = _read_text(path)
     expected = ",".join(required)

@@ -22,8 +22,7 @@ from fsat.tagging import Tagger
 def ensemble_model(tagger: Tagger) -> keras.Model:
     """Build one model from `INPUT` to `OUTPUT` that scores a clip as a tagger does whose members compute in float32.
 
-    Raises:
-        ConfigError: the ratio of two members' sampling rates is not supported.
+    Raises `ConfigError` if the ratio of two members' sampling rates is not supported.
     """
     waveform = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
     signal = Signal(waveform, length_of(waveform), waveform)

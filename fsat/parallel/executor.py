@@ -93,8 +93,7 @@ class Executor(ABC):
 
         After an error no more tasks start, those that run finish, and the error is raised. A signal stops them all.
 
-        Raises:
-            RunError: a task failed, or its process died.
+        Raises `RunError` if a task failed, or its process died.
         """
         source, tasks = iter(items), deque[Task]()
         with self._open(function, items) as (submit, n_running):

@@ -171,8 +171,7 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     Returns:
         ``part, clips, map3, accuracy``; the last row is for all clips.
 
-    Raises:
-        DataError: a table cannot be read or names a clip twice, or the submission lacks a clip that is scored.
+    Raises `DataError` if a table cannot be read or names a clip twice, or the submission lacks a clip that is scored.
     """
     guesses, truth = _read_by_fname(submission_path), _read_by_fname(truth_path)
     truth = truth[~truth["label"].str.strip().isin(["", NO_LABEL])]

@@ -43,8 +43,7 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     `LISTS`, whose names are relative to its folder, or, for the table of a dataset, to the folder of its clips; or
     `STDIN`, for which `stdin` may be given.
 
-    Raises:
-        DataError: no such file or folder exists, or a list cannot be read; also while it is iterated over.
+    Raises `DataError` if no such file or folder exists, or a list cannot be read; also while it is iterated over.
     """
     if text == STDIN:
         return Input(Path.cwd(), _read_list(stdin or sys.stdin.buffer, "standard input"), ordered=True)

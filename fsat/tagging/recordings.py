@@ -38,8 +38,7 @@ def windows(
         source: a path, or the bytes of an audio file.
         window, hop: length and distance of windows, in seconds, 0 < hop <= window.
 
-    Raises:
-        AudioError: the recording cannot be used, or not beyond the windows so far.
+    Raises `AudioError` if the recording cannot be used, or not beyond the windows so far.
     """
     if not 0 < hop <= window < math.inf:
         raise ValueError(f"window={window}, hop={hop}: expected 0 < hop <= window")
