@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -59,13 +59,16 @@ class Sound:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that ``eda.html`` plays: the text around its player, its file, its length, and its row, without a reason."""
+    """A clip that ``eda.html`` plays: the text around its player, its file, its row of a table, and its length."""
 
     title: str
     note: str
     path: Path
+    fname: str
+    table: str
+    row: int
+    split: str
     seconds: float
-    row: Problem
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,10 @@ def example_sounds(
     """
     results = encode(examples, lambda example: example.path, seconds)
     for example, result in zip(examples, results, strict=True):
-        note = " · ".join(filter(None, (example.note, example.row.fname, duration(example.seconds))))
+        note = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
         if isinstance(result, str):
-            yield (
-                Sound(example.title, [f"{note}: cannot be played: {result}"], None),
-                replace(example.row, reason=result),
-            )
+            problem = Problem(example.table, example.row, example.fname, result, example.split)
+            yield Sound(example.title, [f"{note}: cannot be played: {result}"], None), problem
         elif len(result[1]) > max_bytes:
             max_bytes = 0
             yield Sound(example.title, [f"{note}: left out, as the page is full"], None), None
@@ -241,7 +242,7 @@ def _example(clip: pd.Series, title: str, note: str, manifest: Manifest, split: 
     train, fname = split == "train", clip["fname"]
     path = (manifest.train_folder if train else manifest.test_folder) / fname
     table = manifest.train_table if train else manifest.test_table
-    return Example(title, note, path, float(clip["seconds"]), Problem(table, int(clip["row"]), fname, "", split))
+    return Example(title, note, path, fname, table, int(clip["row"]), split, float(clip["seconds"]))
 
 
 def _playable_seconds(lengths: Sequence[float]) -> float:
