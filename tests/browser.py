@@ -21,7 +21,7 @@ QUIET = (
     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 )  # fmt: skip
 HARMLESS = ("Method not implemented.",)
-"""Warnings of Gradio's own script, as it stands."""
+"""Warnings of Gradio's own script."""
 
 
 @contextmanager
@@ -33,17 +33,13 @@ def chromium(heard: Path) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=[*QUIET, f"--use-file-for-fake-audio-capture={heard}"]
-        )
-        try:
+        arguments = [*QUIET, f"--use-file-for-fake-audio-capture={heard}"]
+        with playwright.chromium.launch(executable_path=program, args=arguments) as browser:
             yield browser
-        finally:
-            browser.close()
 
 
 class Visit:
-    """One visitor's window on a page, and what the browser has to say of it.
+    """One visitor's window on a page.
 
     Attributes:
         page: Playwright's.

@@ -1,6 +1,7 @@
 """`python -m fsat download`: whole or not at all, from servers that break off, lie, stall and go away."""
 
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -10,28 +11,25 @@ import threading
 from dataclasses import replace
 
 import pytest
-import zip_server
 from clip_files import mounted_disk
 from conftest import ROOT
-from filelock import FileLock
 from helpers import error_line, one_line, wait_for
-from zip_server import ZipServer, command, files_of, small_esc50, small_fsdkaggle2018, zipped
+from zip_server import ZipServer, files_of, small_esc50, small_fsdkaggle2018, with_archives, zipped
 
+from fsat import interrupts
 from fsat.cli import run
 from fsat.data.manifest import read_manifest
 from fsat.download import fetch
 from fsat.download.install import download
-from fsat.download.published import DATASETS
+from fsat.download.published import DATASETS, FSDKAGGLE2018
 from fsat.errors import DataError, FsatError
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Both datasets with a few clips: the dataset, its archives, and what it becomes, by name."""
-    return {
-        "fsdkaggle2018": small_fsdkaggle2018(tmp_path_factory.mktemp("fsdkaggle2018")),
-        "esc50": small_esc50(tmp_path_factory.mktemp("esc50")),
-    }
+    makers = {"fsdkaggle2018": small_fsdkaggle2018, "esc50": small_esc50}
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in makers.items()}
 
 
 @pytest.fixture
@@ -52,8 +50,6 @@ def known(small, monkeypatch):
 
 def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
     said = (shared / "data" / "README.md").read_text()
-    from fsat.download.published import FSDKAGGLE2018
-
     assert FSDKAGGLE2018.base_url == "https://zenodo.org/records/2552860/files"
     assert "record 2552860" in said
     for archive in FSDKAGGLE2018.archives:
@@ -61,7 +57,7 @@ def test_what_is_known_of_fsdkaggle2018_is_what_zenodo_says(shared):
     assert sum(FSDKAGGLE2018.counts.values()) == 9473 + 1600
 
 
-def test_fsdkaggle2018_from_the_first_byte_to_eda(server, small, tmp_path, store, signals, capsys):
+def test_fsdkaggle2018_becomes_a_dataset_with_a_command_for_it(server, small, tmp_path, signals, capsys):
     folder = tmp_path / "my data"
     arguments = ["download", "fsdkaggle2018", str(folder), "--base_url", server.url]
     assert run(arguments) == 0
@@ -71,14 +67,13 @@ def test_fsdkaggle2018_from_the_first_byte_to_eda(server, small, tmp_path, store
     assert "cite: E. Fonseca" in said
     assert "6 clips in FSDKaggle2018.audio_train/, 2 clips in FSDKaggle2018.audio_test/, of 3 classes" in said
     assert files_of(folder) == small["fsdkaggle2018"][2]
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert not list(folder.glob(".*"))
 
     asked = len(server.asked)
     assert run(arguments) == 0
     assert "is complete; nothing was downloaded" in capsys.readouterr().out
     assert len(server.asked) == asked
-
-    assert run(["eda", "--data_dir", str(folder)]) == 0
+    assert (len(read_manifest(folder).train), len(read_manifest(folder).test)) == (6, 2)
 
 
 def test_esc50_becomes_a_manifest_with_its_folds(server, small, tmp_path):
@@ -92,37 +87,28 @@ def test_esc50_becomes_a_manifest_with_its_folds(server, small, tmp_path):
     assert manifest.train["manually_verified"].tolist() == [1, 1, 1, 1]
 
 
-def test_the_publishers_own_addresses_are_used(server, small, tmp_path, monkeypatch):
-    dataset = small["fsdkaggle2018"][0]
+def test_zips_of_the_publishers_server_can_be_kept_and_used_again(server, small, tmp_path, monkeypatch):
+    dataset, zips, files = small["fsdkaggle2018"]
     monkeypatch.setitem(DATASETS, "fsdkaggle2018", replace(dataset, base_url=f"{server.url}/records/1/files"))
-    download("fsdkaggle2018", tmp_path)
+    download("fsdkaggle2018", tmp_path / "a", keep_zips=True)
     assert [asked.name for asked in server.asked] == [archive.name for archive in dataset.archives]
-
-
-def test_zips_are_kept_where_asked_for_and_used_again(server, small, tmp_path):
-    download("fsdkaggle2018", tmp_path / "a", server.url, keep_zips=True)
-    kept = files_of(tmp_path / "a" / ".downloads")
-    assert kept == small["fsdkaggle2018"][1]
-    (tmp_path / "b").mkdir()
+    assert files_of(tmp_path / "a" / ".downloads") == zips
     shutil.copytree(tmp_path / "a" / ".downloads", tmp_path / "b" / ".downloads")
-    server.stop()  # archives that somebody has put there need no server
-    download("fsdkaggle2018", tmp_path / "b", server.url, retries=0)
-    assert files_of(tmp_path / "b") == small["fsdkaggle2018"][2]
-    server.start()
+    server.files.clear()  # archives that somebody has put there need no server
+    download("fsdkaggle2018", tmp_path / "b")
+    assert files_of(tmp_path / "b") == files
 
 
-def test_no_more_room_is_taken_than_said(server, tmp_path, monkeypatch):
-    """Before the last archive is fetched, those before it are gone."""
-    seen = []
-    run_download = fetch.Download.run
+def test_an_archive_is_removed_before_the_next_one_is_fetched(server, tmp_path, monkeypatch):
+    zips, run_download = [], fetch.Download.run
 
     def look(self, url):
-        seen.append([path.name for path in self.part.parent.glob("*.zip")])
+        zips.append(list(self.part.parent.glob("*.zip")))
         run_download(self, url)
 
     monkeypatch.setattr(fetch.Download, "run", look)
     download("fsdkaggle2018", tmp_path, server.url)
-    assert seen == [[], [], []]
+    assert zips == [[], [], []]
 
 
 def test_a_folder_with_other_things_is_refused(server, tmp_path):
@@ -139,18 +125,22 @@ def test_a_folder_with_other_things_is_refused(server, tmp_path):
         download("esc50", tmp_path / "new", server.url)
 
 
-def test_a_dataset_that_lost_a_clip_is_not_taken_for_whole(server, tmp_path):
+def test_a_dataset_that_lost_a_clip_is_incomplete(server, tmp_path):
     download("esc50", tmp_path, server.url)
     (tmp_path / "audio_train" / "1-100-A-0.wav").unlink()
     with pytest.raises(DataError, match="has other files in it, such as LICENSE"):
         download("esc50", tmp_path, server.url)
 
 
-def test_two_at_once(server, tmp_path):
+def test_only_one_process_at_a_time_downloads_into_a_folder(server, tmp_path):
+    owner = tmp_path / ".downloads" / "owner"
+    owner.parent.mkdir()
+    owner.write_text("1")  # as a process that was killed leaves them
+    owner.with_name("lock").touch()
     server.always = {"slow": 0.05}
     first = threading.Thread(target=download, args=("fsdkaggle2018", tmp_path, server.url))
     first.start()
-    wait_for(lambda: (tmp_path / ".downloads" / "owner").exists() and server.asked)
+    wait_for(lambda: owner.read_text() == str(os.getpid()) and server.asked)
     with pytest.raises(FsatError, match=rf"process {os.getpid()} is downloading into it"):
         download("fsdkaggle2018", tmp_path, server.url)
     server.always = {}
@@ -158,7 +148,7 @@ def test_two_at_once(server, tmp_path):
     assert read_manifest(tmp_path).train["label"].nunique() == 3
 
 
-def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp_path, monkeypatch):
+def test_content_of_another_dataset_is_not_installed(server, small, tmp_path, monkeypatch):
     dataset = small["esc50"][0]
     for change, expected in (
         ({"counts": {"train.csv": 6}}, "expected 6 different ones"),
@@ -166,15 +156,15 @@ def test_content_that_is_not_the_datasets_never_gets_in_place(server, small, tmp
         ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 samples at 44100 Hz"),
     ):
         monkeypatch.setitem(DATASETS, "esc50", replace(dataset, **change))
+        folder = tmp_path / expected[:4]
         with pytest.raises(DataError, match=expected):
-            download("esc50", tmp_path / str(expected[:4]), server.url)
-        assert [path.name for path in (tmp_path / str(expected[:4])).iterdir()] == [".downloads"]
+            download("esc50", folder, server.url)
+        assert [path.name for path in folder.iterdir()] == [".downloads"]
 
-    full = small["fsdkaggle2018"][2]
+    dataset, archives, full = small["fsdkaggle2018"]
     lacking = {name: data for name, data in full.items() if "audio_train" in name and "bell_01" not in name}
-    archives = {**small["fsdkaggle2018"][1], "FSDKaggle2018.audio_train.zip": zipped(lacking)}
-    changed = zip_server.with_archives(small["fsdkaggle2018"][0], archives)
-    monkeypatch.setitem(DATASETS, "fsdkaggle2018", changed)
+    archives = {**archives, "FSDKaggle2018.audio_train.zip": zipped(lacking)}
+    monkeypatch.setitem(DATASETS, "fsdkaggle2018", with_archives(dataset, archives))
     server.files |= archives
     with pytest.raises(DataError, match=r"1 clip of 6 not in FSDKaggle2018.audio_train/, such as bell_01.wav"):
         download("fsdkaggle2018", tmp_path / "lacking", server.url)
@@ -196,19 +186,10 @@ def test_no_network(server, tmp_path, monkeypatch):
         download("esc50", tmp_path / "d", "http://127.0.0.1:99999", retries=0)
 
 
-# From here on: disks.
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     with mounted_disk(tmp_path / "disk", "400k") as disk:
         yield disk
-
-
-def fill(disk, free) -> None:
-    """Leave so many bytes of the disk free."""
-    (disk / "ballast").unlink(missing_ok=True)
-    (disk / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
 
 
 def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeypatch):
@@ -222,7 +203,8 @@ def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeyp
     monkeypatch.setattr("fsat.download.install._check_space", lambda *_: None)
     failures = []
     for free in range(0, 300_000, 8192):
-        fill(small_disk, free)
+        (small_disk / "ballast").unlink(missing_ok=True)
+        (small_disk / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(small_disk).free - free)))
         try:
             download("fsdkaggle2018", small_disk / "a", server.url)
             break
@@ -240,55 +222,36 @@ def test_a_folder_that_cannot_be_written(server):
     assert re.match("/proc/nowhere: cannot be written: .*choose another folder", line)
 
 
-# From here on: kills.
-
-
-@pytest.mark.process
-def test_killed_in_the_download_it_goes_on(server, small, tmp_path):
+def test_a_stopped_download_resumes_there(server, small, tmp_path, signals, capsys):
     folder, name = tmp_path / "data", "FSDKaggle2018.audio_train.zip"
-    server.always = {"slow": 0.01}
-    arguments = command(tmp_path, {"fsdkaggle2018": small["fsdkaggle2018"][0]}, "download", "fsdkaggle2018", folder,
-                        "--base_url", server.url)  # fmt: skip
     part = folder / ".downloads" / f"{name}.part"
-    for signum in (signal.SIGKILL, signal.SIGTERM):
-        with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-            before = part.stat().st_size if part.exists() else 0
-            wait_for(lambda before=before: part.exists() and part.stat().st_size > before + 3000)
-            process.send_signal(signum)
-            said = process.communicate()[1]
-        assert [path.name for path in folder.iterdir()] == [".downloads"]
-        assert process.returncode == (-9 if signum == signal.SIGKILL else 143)
-    assert "are kept; the same command resumes there" in said
-    assert said.splitlines()[-1] == "fsat: error: stopped by SIGTERM"
-    server.always = {}
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+    def stop():
+        wait_for(lambda: part.exists() and part.stat().st_size > 3000)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    server.always = {"slow": 0.01}
+    threading.Thread(target=stop).start()
+    with pytest.raises(interrupts.Interrupted):
+        download("fsdkaggle2018", folder, server.url)
+    assert f"{name}: " in (message := capsys.readouterr().err.splitlines()[-1])
+    assert message.endswith("kB are kept; the same command resumes there")
+    assert [path.name for path in folder.iterdir()] == [".downloads"]
+    server.always, interrupts.state.first = {}, 0
+    download("fsdkaggle2018", folder, server.url)
     assert files_of(folder) == small["fsdkaggle2018"][2]
-    ranges = [asked.range for asked in server.asked if asked.name == name]
-    assert len(ranges) == 3
-    assert all(re.fullmatch(r"bytes=\d{4,}-", text) for text in ranges[1:])
+    assert re.fullmatch(r" bytes=\d{4,}-", " ".join(asked.range for asked in server.asked if asked.name == name))
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.25), ("esc50", 0.4)])
 def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
     known = tmp_path / "known"
-    known.write_bytes(zip_server.pickle.dumps(small[name]))
+    known.write_bytes(pickle.dumps(small[name]))
     arguments = [ROOT / "tests" / "kill_steps.py", name, server.url, tmp_path, known, share]
     path = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *map(str, arguments)], env=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    killed, last = map(int, done.stdout.split())
-    assert killed > 20
-    assert last > 60
-
-
-@pytest.mark.process
-def test_a_lock_that_a_dead_process_has_left_is_none(server, small, tmp_path):
-    (tmp_path / ".downloads").mkdir()
-    (tmp_path / ".downloads" / "lock").touch()
-    (tmp_path / ".downloads" / "owner").write_text("1")
-    with FileLock(tmp_path / ".downloads" / "lock"), pytest.raises(FsatError, match="process 1 is downloading into it"):
-        download("esc50", tmp_path, server.url)
-    download("esc50", tmp_path, server.url)
-    assert files_of(tmp_path) == small["esc50"][2]
+    n_kills, n_steps = map(int, done.stdout.split())
+    assert n_kills > 20
+    assert n_steps > 60

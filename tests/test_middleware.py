@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import json
+import re
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import hostile_requests as hostile
@@ -44,9 +46,8 @@ def test_a_wrong_limit_ends_the_server_in_one_line(setting, capfd) -> None:
     with pytest.raises(SystemExit) as stopped, middleware.exit_on_error():
         Limits.from_environment({name: text})
     assert stopped.value.code == 3
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"fsat: error: {name}={text}: expected ")
-    assert "; unset it for the default, 6" in line
+    line = re.escape(f"fsat: error: {name}={text}: expected ") + ".*; unset it for the default, 6.*\n"
+    assert re.fullmatch(line, capfd.readouterr().err)
 
 
 @pytest.mark.parametrize("case", [*hostile.TEXTS, *hostile.BODIES], ids=lambda case: case.name)
@@ -57,12 +58,9 @@ def test_a_body_that_is_not_a_request_is_refused(case) -> None:
     assert (case.words in message, MARKER in message, error.value.status) == (True, False, case.status)
 
 
-@pytest.mark.parametrize("case", hostile.SOUNDS, ids=lambda case: case.name)
-def test_an_undecodable_clip_is_not_a_fault_of_the_request(case) -> None:
-    check_body(case.body, LIMITS.max_clips)
-
-
-def test_valid_requests_pass() -> None:
+def test_valid_requests_and_those_with_undecodable_clips_pass() -> None:
+    for case in hostile.SOUNDS:
+        check_body(case.body, LIMITS.max_clips)
     text = hostile.CLIP
     lines = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))  # as MLflow's clients write it
     check_body(request(*[wav()] * 8, top_k=2**31 - 1, min_score=0), 8)
@@ -73,12 +71,10 @@ def test_valid_requests_pass() -> None:
             check_body(json.dumps({"dataframe_split": table, "params": {}}, indent=1).encode(), 1)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"', "application/json;"],
-)
-def test_content_types_of_json_pass(kind) -> None:
-    check_headers({"content-type": kind, "content-length": "2000000", "content-encoding": "identity"}, 2_000_000)
+def test_content_types_of_json_pass_up_to_the_maximum_length() -> None:
+    for kind in ("application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"',
+                 "application/json;"):  # fmt: skip
+        check_headers({"content-type": kind, "content-length": "2000000", "content-encoding": "identity"}, 2_000_000)
     for length in ("2000001", "1" * 5000):
         with pytest.raises(RequestError, match="larger than 2 MB"):
             check_headers({"content-type": kind, "content-length": length}, 2_000_000)
@@ -90,8 +86,7 @@ class Client:
     def __init__(self, *parts: bytes, hang_up: bool = False) -> None:
         self._parts = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
         self._parts[-1]["more_body"] = hang_up
-        self.hang_up, self.gone, self.n_received = hang_up, asyncio.Event(), 0
-        self.sent: list[dict] = []
+        self.hang_up, self.gone, self.n_received, self.sent = hang_up, asyncio.Event(), 0, []
 
     async def receive(self) -> dict:
         self.n_received += 1
@@ -105,12 +100,9 @@ class Client:
         self.sent.append(message)
 
     @property
-    def status(self) -> int:
-        return self.sent[0]["status"]
-
-    @property
-    def answer(self) -> dict:
-        return json.loads(b"".join(message.get("body", b"") for message in self.sent[1:]))
+    def answer(self) -> tuple[int, dict]:
+        """Status and content of the answer."""
+        return self.sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in self.sent[1:]))
 
 
 class App:
@@ -141,13 +133,13 @@ def test_a_valid_request_reaches_the_application_whole() -> None:
     serve(client, app)
     assert app.bodies == [body]
     assert app.scopes[0]["headers"] == [(b"content-type", b"application/json")]
-    assert (client.status, client.answer) == (200, {"predictions": []})
+    assert client.answer == (200, {"predictions": []})
 
 
 def test_other_paths_pass_unchecked() -> None:
-    app, client = App(404, b"gone"), Client(MARKER.encode())
+    app, client = App(404, b'"gone"'), Client(MARKER.encode())
     serve(client, app, {**SCOPE, "method": "GET", "path": "/ping"})
-    assert (app.bodies, client.status) == ([MARKER.encode()], 404)
+    assert (app.bodies, client.answer) == ([MARKER.encode()], (404, "gone"))
 
 
 @pytest.mark.parametrize("limits", [Limits(), LIMITS, Limits(0.01, 0.02, 1)])
@@ -164,19 +156,16 @@ def test_the_guard_sends_the_first_request_itself(limits, capfd) -> None:
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("n_parts", "scope", "n_received"),
-    [
-        (10, SCOPE, 10),  # the rest is received too, so that the client reads its answer
-        (100, SCOPE, 32),  # up to 8 times 2 MB
-        (10, with_headers(**{"content-length": "5000000"}), 10),
-        (10, with_headers(**{"content-length": "5000000", "expect": "100-continue"}), 0),
-    ],
-)
-def test_a_body_that_is_too_large_is_refused(n_parts, scope, n_received) -> None:
+@pytest.mark.parametrize(("n_parts", "headers", "n_received"), [
+    (10, {}, 10),  # the rest is received too, so that the client reads its answer
+    (100, {}, 32),  # up to 8 times 2 MB
+    (10, {"content-length": "5000000"}, 10),
+    (10, {"content-length": "5000000", "expect": "100-continue"}, 0),
+])  # fmt: skip
+def test_a_body_that_is_too_large_is_refused(n_parts, headers, n_received) -> None:
     app, client = App(), Client(*[b"a" * 500_000] * n_parts)
-    serve(client, app, scope)
-    assert (client.status, client.n_received, app.bodies) == (413, n_received, [])
+    serve(client, app, with_headers(**headers))
+    assert (client.answer[0], client.n_received, app.bodies) == (413, n_received, [])
 
 
 def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
@@ -201,30 +190,24 @@ def test_too_many_bodies_at_the_same_time_are_refused_for_now() -> None:
 
     asyncio.run(serve_all())
     refused = [client for client in clients if client.sent]
-    assert len(refused) == 4
-    for client in refused:
-        assert client.status == 503
-        assert (b"retry-after", b"1") in client.sent[0]["headers"]
+    assert [client.answer[0] for client in refused] == [503] * 4
+    assert all((b"retry-after", b"1") in client.sent[0]["headers"] for client in refused)
     assert (guard._held, app.bodies) == (0, [])
 
 
-@pytest.mark.parametrize(
-    ("status", "text", "answered", "words"),
-    [
-        (400, {"error_code": "BAD_REQUEST", "message": MARKER, "stack_trace": "Traceback"}, 500, "failed"),
-        (400, {"error_code": "INVALID", "message": MARKER}, 400, "refuses"),
-        (500, "Internal Server Error", 500, "failed"),
-        (504, "Request processing time exceeded limit", 504, "--timeout"),
-    ],
-)
-def test_errors_of_mlflow_go_to_the_log(status, text, answered, words, capfd) -> None:
+@pytest.mark.parametrize(("status", "content", "answered", "words"), [
+    (400, {"message": MARKER, "stack_trace": "Traceback"}, 500, "failed"),
+    (400, {"message": MARKER}, 400, "refuses"),
+    (500, {"message": "Internal Server Error"}, 500, "failed"),
+    (504, {"message": "Request processing time exceeded limit"}, 504, "--timeout"),
+])  # fmt: skip
+def test_errors_of_mlflow_go_to_the_log(status, content, answered, words, capfd) -> None:
     client = Client(request(wav()))
-    serve(client, App(status, json.dumps(text, indent=1).encode()))
-    message = client.answer["message"]
-    assert (client.status, words in message, MARKER in message) == (answered, True, False)
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"fsat: warning: a request was answered with {status}: ")
-    assert (text if isinstance(text, str) else text["message"]) in line
+    serve(client, App(status, json.dumps(content, indent=1).encode()))
+    sent, answer = client.answer
+    assert (sent, words in answer["message"], MARKER in answer["message"]) == (answered, True, False)
+    line = f"fsat: warning: a request was answered with {status}: .*{content['message']}.*\n"
+    assert re.fullmatch(line, capfd.readouterr().err)
 
 
 def test_a_disconnected_client_is_not_served() -> None:
@@ -259,8 +242,6 @@ def test_a_disconnected_client_is_not_served() -> None:
 
 def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> None:
     """Fails if MLflow's or FastAPI's private interfaces change."""
-    from importlib.util import find_spec
-
     from fastapi import FastAPI
     from mlflow.pyfunc import scoring_server
 
@@ -272,7 +253,7 @@ def test_mlflow_s_application_is_built_behind_the_guard(monkeypatch, capfd) -> N
     scope = with_headers(**{"content-length": "5000000"}) | {"query_string": b"", "root_path": ""}
     asyncio.run(app(scope, client.receive, client.send))
     assert isinstance(app.middleware_stack, Guard)
-    assert (client.status, client.answer["error_code"]) == (413, "REQUEST_TOO_LARGE")
+    assert (client.answer[0], client.answer[1]["error_code"]) == (413, "REQUEST_TOO_LARGE")
 
     monkeypatch.setitem(sys.modules, "fastapi", None)
     middleware.install(LIMITS)

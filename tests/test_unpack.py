@@ -44,58 +44,48 @@ def entry(name: str, mode: int = 0, **attributes: object) -> zipfile.ZipInfo:
 def test_a_good_archive_goes_where_it_should(tmp_path):
     extra = {"__MACOSX/top/._a.wav": b"x", "top/._a.wav": b"x", "topper/c.wav": b"x", "top/zip.zip": zipped(GOOD)}
     left_out = try_to_unpack(tmp_path, zipped({"top/": b"", **GOOD, **extra}))
-    assert files_of(tmp_path / "out") == {
-        "audio/a.wav": b"sound",
-        "audio/deep/b.wav": b"more",
-        "audio/zip.zip": zipped(GOOD),
-        "meta.csv": b"table",
-    }
+    unpacked = {"audio/a.wav": b"sound", "audio/deep/b.wav": b"more", "meta.csv": b"table"}
+    assert files_of(tmp_path / "out") == {**unpacked, "audio/zip.zip": zipped(GOOD)}
     assert left_out == ["__MACOSX/top/._a.wav", "top/._a.wav", "topper/c.wav"]
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("../evil.wav", "leads out of the folder"),
-        ("top/../../evil.wav", "leads out of the folder"),
-        ("top/./evil.wav", "leads out of the folder"),
-        ("/etc/evil", "is an absolute path"),
-        ("//server/share/evil", "has an empty name"),
-        ("C:/evil.wav", "is an absolute path"),
-        ("c:evil.wav", "is an absolute path"),
-        ("top\\..\\evil.wav", r"has a \ or : in it"),
-        ("top/a.wav:stream", r"has a \ or : in it"),
-        ("top/a\0.txt", "has control characters"),
-        ("top/a\n.txt", "has control characters"),
-        ("top/\u202eevil", "has control characters"),
-        ("top//evil.wav", "has an empty name"),
-        ("top/evil.", "begins or ends with a blank or dot"),
-        ("top/ evil", "begins or ends with a blank or dot"),
-        ("top/" + "x" * 300, "is too long"),
-        ("top/" + "ä" * 200, "is too long"),
-        ("x/" * 600 + "x", "is too long"),
-    ],
-)
+@pytest.mark.parametrize(("name", "expected"), [
+    ("../evil.wav", "leads out of the folder"),
+    ("top/../../evil.wav", "leads out of the folder"),
+    ("top/./evil.wav", "leads out of the folder"),
+    ("/etc/evil", "is an absolute path"),
+    ("//server/share/evil", "has an empty name"),
+    ("C:/evil.wav", "is an absolute path"),
+    ("c:evil.wav", "is an absolute path"),
+    ("top\\..\\evil.wav", r"has a \ or : in it"),
+    ("top/a.wav:stream", r"has a \ or : in it"),
+    ("top/a\0.txt", "has control characters"),
+    ("top/a\n.txt", "has control characters"),
+    ("top/\u202eevil", "has control characters"),
+    ("top//evil.wav", "has an empty name"),
+    ("top/evil.", "begins or ends with a blank or dot"),
+    ("top/ evil", "begins or ends with a blank or dot"),
+    ("top/" + "x" * 300, "is too long"),
+    ("top/" + "ä" * 200, "is too long"),
+    ("x/" * 600 + "x", "is too long"),
+])  # fmt: skip
 def test_names_that_lead_elsewhere(tmp_path, name, expected):
     assert expected in refusal(tmp_path, zipped([*GOOD.items(), (entry(name), b"evil")]))
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(
-    ("info", "expected"),
-    [
-        (entry("top/link", stat.S_IFLNK | 0o777), "is a link, a device"),
-        (entry("top/pipe", stat.S_IFIFO | 0o666), "is a link, a device"),
-        (entry("top/disk", stat.S_IFBLK | 0o666), "is a link, a device"),
-        (entry("top/folder", stat.S_IFDIR | 0o777), "or not what its name says"),
-        (entry("top/odd", compress_type=zipfile.ZIP_BZIP2), "compressed in an unexpected way (type 12)"),
-        (entry("top/A.wav"), "would be the same file"),
-        (entry("top/a.wav"), "would be the same file"),
-        (entry("top/a.wav/b.wav"), "is a file and a folder"),
-        (entry("TOP/A.WAV/b.wav"), "is a file and a folder"),
-    ],
-)
+@pytest.mark.parametrize(("info", "expected"), [
+    (entry("top/link", stat.S_IFLNK | 0o777), "is a link, a device"),
+    (entry("top/pipe", stat.S_IFIFO | 0o666), "is a link, a device"),
+    (entry("top/disk", stat.S_IFBLK | 0o666), "is a link, a device"),
+    (entry("top/folder", stat.S_IFDIR | 0o777), "or not what its name says"),
+    (entry("top/odd", compress_type=zipfile.ZIP_BZIP2), "compressed in an unexpected way (type 12)"),
+    (entry("top/A.wav"), "would be the same file"),
+    (entry("top/a.wav"), "would be the same file"),
+    (entry("top/a.wav/b.wav"), "is a file and a folder"),
+    (entry("TOP/A.WAV/b.wav"), "is a file and a folder"),
+])  # fmt: skip
 def test_entries_that_are_not_plain_files(tmp_path, info, expected):
     assert expected in refusal(tmp_path, zipped([*GOOD.items(), (info, b"/etc/passwd")]))
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
@@ -112,8 +102,9 @@ def test_bombs(tmp_path, monkeypatch):
     assert "would become 3.0 MB in 1 file" in refusal(tmp_path, zipped({"top/a.wav": bytes(3_000_000)}), 1 << 40)
     monkeypatch.setattr("fsat.download.unpack.MOST_RATIO", 1e9)
     assert "expected 1.0 MB at most" in refusal(tmp_path, zipped({"top/a.wav": bytes(1_000_001)}))
-    many = zipped({f"top/{i}": b"" for i in range(50_001)})
-    assert "it has 50001 entries, expected 50000 at most" in refusal(tmp_path, many)
+    monkeypatch.setattr("fsat.download.unpack.MOST_ENTRIES", 50)
+    many = zipped({f"top/{i}": b"" for i in range(51)})
+    assert "it has 51 entries, expected 50 at most" in refusal(tmp_path, many)
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
@@ -124,8 +115,7 @@ def test_sizes_that_lie(tmp_path, monkeypatch, claimed):
     at = data.index(b"PK\x01\x02") + 24
     data[at : at + 4] = struct.pack("<I", claimed)
     monkeypatch.setattr("fsat.download.unpack.MOST_RATIO", 1e9)
-    line = refusal(tmp_path, bytes(data))
-    assert "cannot be unpacked" in line
+    assert "cannot be unpacked" in refusal(tmp_path, bytes(data))
     assert sum(map(len, files_of(tmp_path / "out").values())) <= 5000
 
 
@@ -187,8 +177,6 @@ def test_a_name_that_is_taken_stays_inside_on_every_system(name):
     assert name.isprintable()
 
 
-@pytest.mark.parametrize(
-    "name", ["1-100032-A-0.wav", "FSDKaggle2018.audio_train/", "top/.gitignore", "a b/ü (1).wav", "..a/b"]
-)
-def test_ordinary_names_are_taken(name):
-    assert why_unsafe(name) == ""
+def test_ordinary_names_are_taken():
+    for name in ("1-100032-A-0.wav", "FSDKaggle2018.audio_train/", "top/.gitignore", "a b/ü (1).wav", "..a/b"):
+        assert why_unsafe(name) == "", name

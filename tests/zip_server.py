@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import re
-import sys
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,22 +104,22 @@ class _Handler(BaseHTTPRequestHandler):
         stop = fault.get("cut", len(body))
         for at in range(0, stop, 1000):
             part = body[at : min(at + 1000, stop)]
-            try:
-                self.wfile.write(part)
-            except OSError:
+            if not self._write(part):
                 return
             asked.sent += len(part)
-            if zips.gone.wait(fault.get("slow", 0)) if fault.get("slow") else zips.gone.is_set():
+            if zips.gone.wait(fault.get("slow", 0)):
                 return
         for at in range(stop, len(body) if "trickle" in fault else stop):
-            try:
-                self.wfile.write(body[at : at + 1])
-            except OSError:
+            if not self._write(body[at : at + 1]) or zips.gone.wait(fault["trickle"]):
                 return
-            if zips.gone.wait(fault["trickle"]):
-                return
-        if fault.get("stall"):
-            zips.gone.wait(fault["stall"])
+        zips.gone.wait(fault.get("stall", 0))
+
+    def _write(self, part: bytes) -> bool:
+        """Send a part of the body unless the client has gone."""
+        with suppress(OSError):
+            self.wfile.write(part)
+            return True
+        return False
 
     def log_message(self, *_: object) -> None:
         pass
@@ -188,22 +187,6 @@ def small_esc50(folder: Path) -> tuple[Dataset, dict[str, bytes], dict[str, byte
     expected["train.csv"] = "".join(f"{line}\n" for line in [header, *table]).encode()
     dataset = with_archives(real, zips, counts={"train.csv": 4}, wav=(800, 8000), n_folds=2)
     return dataset, zips, expected
-
-
-COMMAND = """
-import pickle, sys
-from fsat.download import published
-published.DATASETS.update(pickle.load(open(sys.argv.pop(1), "rb")))
-from fsat.cli import main
-main()
-"""
-
-
-def command(folder: Path, datasets: Mapping[str, Dataset], *arguments: object) -> list[str]:
-    """A command line of `python -m fsat` that knows these datasets instead of the real ones of these names."""
-    known = folder / "datasets.pickle"
-    known.write_bytes(pickle.dumps(dict(datasets)))
-    return [sys.executable, "-c", COMMAND, str(known), *map(str, arguments)]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
