@@ -244,7 +244,7 @@ def test_a_stopped_download_resumes_there(server, small, tmp_path, signals, caps
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.25), ("esc50", 0.4)])
+@pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.12), ("esc50", 0.2)])
 def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
     known = tmp_path / "known"
     known.write_bytes(pickle.dumps(small[name]))
@@ -253,5 +253,5 @@ def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small,
     done = subprocess.run([sys.executable, *map(str, arguments)], env=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     n_kills, n_steps = map(int, done.stdout.split())
-    assert n_kills > 20
+    assert n_kills > 10
     assert n_steps > 60
