@@ -32,11 +32,10 @@ def store_of(clips: Clips) -> Path:
 
 
 def flip(path: Path, offset: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
+    """Change a bit of the byte at an offset, from the end if negative."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
 
 
 def halve(path: Path) -> None:

@@ -38,6 +38,13 @@ def cache(tmp_path_factory):
     os.environ["FSAT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch) -> Path:
+    """Set a cache folder of the test's own."""
+    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slowest modules first, and mark the tests that need the trained study as slow."""

@@ -21,14 +21,9 @@ from fsat.data.mfcc import model_input
 from fsat.errors import AudioError
 from fsat.files import hash_file
 
+pytestmark = pytest.mark.usefixtures("cache_folder")
 RATE = 8000
 MFCC = Config(model="conv2d_mfcc", sampling_rate=44100, audio_duration=0.2, n_mfcc=16)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -88,20 +83,21 @@ def test_views() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 4, 12, 50])
-def test_crops_are_padded_with_zeros(length: int) -> None:
+def test_crops_are_padded_with_zeros(length: int, monkeypatch) -> None:
     clips, arrays = example_clips()
-    view = clips.take(np.array([2, -1, 0, 4, 1, 3]))
-    arrays = [arrays[2], np.empty(0, np.float32), arrays[0], arrays[4], arrays[1], arrays[3]]
-    rng = np.random.default_rng(1)
-    indices = rng.integers(6, size=300)
-    starts = rng.integers(-60, 60, size=300)
-    crops = view.crops(indices, starts, length)
+    rng, rows = np.random.default_rng(1), [2, -1, 0, 4, 1, 3]
+    view, arrays = clips.take(np.array(rows)), [arrays[i] if i >= 0 else arrays[3] for i in rows]
+    indices, starts = rng.integers(6, size=300), rng.integers(-60, 60, size=300)
+    empty = np.empty
+    with monkeypatch.context() as patch:  # memory that is not zero before
+        patch.setattr(np, "empty", lambda *args, **options: np.full_like(empty(*args, **options), np.nan))
+        crops = view.crops(indices, starts, length)
     assert crops.dtype == np.float32
     assert crops.flags.writeable
     assert crops.shape == (300, length)
+    assert crops.ctypes.data % 64 == 0, "TensorFlow would copy it"
     for crop, i, start in zip(crops, indices, starts, strict=True):
-        padded = np.pad(arrays[i], 120)[120 + start :][:length]
-        np.testing.assert_array_equal(crop, padded)
+        np.testing.assert_array_equal(crop, np.pad(arrays[i], 120)[120 + start :][:length])
     assert view.crops(np.array([], int), np.array([], int), length).shape == (0, length)
 
 
@@ -149,21 +145,6 @@ def reopened(clips: Clips) -> Clips:
     return Clips(replace(clips.decoded, features={}))
 
 
-def test_crops_do_not_contain_uninitialised_memory(monkeypatch) -> None:
-    arrays = [np.ones(50, np.float32), AudioError("bad"), np.ones(200, np.float32)]
-    clips = Clips.from_arrays(arrays, RATE)
-    crops = clips.crops(np.array([0, 1, 2]), np.array([0, 0, 0]), 100)
-    assert crops.ctypes.data % 64 == 0, "TensorFlow would copy it"
-    empty = np.empty
-    monkeypatch.setattr(
-        "fsat.data.decoded_clips.np.empty", lambda *args, **kw: np.full_like(empty(*args, **kw), np.nan)
-    )
-    indices, starts = np.array([0, 0, 0, 0, 1, 2]), np.array([0, -30, 60, -120, 0, 150])
-    for row, (i, start) in zip(clips.crops(indices, starts, 100), zip(indices, starts, strict=True), strict=True):
-        padded = np.pad(clips[i], 200)
-        np.testing.assert_array_equal(row, np.pad(padded, (0, 300))[200 + start : 300 + start])
-
-
 @pytest.fixture
 def mixed(files, tmp_path: Path) -> Clips:
     """Clips longer and shorter than a crop, and one that is unusable."""
@@ -174,19 +155,21 @@ def mixed(files, tmp_path: Path) -> Clips:
 
 
 def test_fixed_features_are_those_of_the_fixed_crops(mixed: Clips) -> None:
-    features = fixed_features(mixed, MFCC)
-    assert features.n_crops.tolist()[:3] == [3, 0, 3]
-    assert features.n_crops[7] == 1
-    assert len(features) == features.n_crops.sum() == 3 * (len(mixed) - 2) + 1
-    rows = features.rows(0, len(features))
-    np.testing.assert_array_equal(rows, expected_features(mixed))
-    assert rows.dtype == np.float32
-    assert rows.shape[1:] == MFCC.dim
-    for start in range(0, len(features), 10):
-        stop = min(start + 10, len(features))
-        np.testing.assert_array_equal(features.rows(start, stop), rows[start:stop])
-    with pytest.raises(IndexError):
-        features.rows(0, len(features) + 1)
+    arrays = [clip if len(clip) else AudioError("bad") for clip in mixed]
+    for clips in (mixed, Clips.from_arrays(arrays, MFCC.sampling_rate)):  # stored, and in memory
+        features = fixed_features(clips, MFCC)
+        assert features.n_crops.tolist()[:3] == [3, 0, 3]
+        assert features.n_crops[7] == 1
+        assert len(features) == features.n_crops.sum() == 3 * (len(mixed) - 2) + 1
+        rows = features.rows(0, len(features))
+        np.testing.assert_array_equal(rows, expected_features(mixed))
+        assert rows.dtype == np.float32
+        assert rows.shape[1:] == MFCC.dim
+        for start in range(0, len(features), 10):
+            stop = min(start + 10, len(features))
+            np.testing.assert_array_equal(features.rows(start, stop), rows[start:stop])
+        with pytest.raises(IndexError):
+            features.rows(0, len(features) + 1)
     with pytest.raises(ValueError, match="expected MFCC"):
         fixed_features(mixed, replace(MFCC, model="conv1d"))
 
@@ -215,16 +198,8 @@ def test_fixed_features_are_read_and_checked_once(mixed: Clips, monkeypatch) -> 
     np.testing.assert_array_equal(features.rows(0, 3), opened.rows(6, 9))
 
 
-def test_fixed_features_of_clips_in_memory(mixed: Clips) -> None:
-    arrays = [clip if len(clip) else AudioError("bad") for clip in mixed]
-    features = fixed_features(Clips.from_arrays(arrays, MFCC.sampling_rate), MFCC)
-    np.testing.assert_array_equal(features.rows(0, len(features)), expected_features(mixed))
-    np.testing.assert_array_equal(features.rows(5, 9), expected_features(mixed)[5:9])
-
-
 @pytest.mark.parametrize(
-    ("suffix", "damage"),
-    [("f32", halve), ("f32", lambda path: flip(path, 99)), ("f32", Path.unlink), ("json", halve)],
+    ("suffix", "damage"), [("f32", halve), ("f32", lambda path: flip(path, 99)), ("f32", Path.unlink), ("json", halve)]
 )
 def test_damaged_features_are_computed_again(mixed: Clips, capsys, suffix: str, damage: Callable) -> None:
     fixed_features(mixed, MFCC)
@@ -237,13 +212,13 @@ def test_damaged_features_are_computed_again(mixed: Clips, capsys, suffix: str, 
     np.testing.assert_array_equal(features.rows(0, len(features)), expected_features(mixed))
 
 
-def test_features_of_clips_whose_store_was_cleared(mixed: Clips, folder: Path) -> None:
+def test_features_of_clips_whose_store_was_cleared(mixed: Clips, cache_folder: Path) -> None:
     fsat_cache("--clear")
     features = fixed_features(mixed, MFCC)
     np.testing.assert_array_equal(features.rows(0, len(features)), expected_features(mixed))
-    shutil.rmtree(folder)
+    shutil.rmtree(cache_folder)
     fixed_features(mixed, MFCC)
-    assert not folder.exists()
+    assert not cache_folder.exists()
 
 
 def test_features_stopped_midway_leave_nothing(mixed: Clips, monkeypatch) -> None:
