@@ -45,31 +45,23 @@ def test_cells_come_as_texts_with_their_line(tmp_path: Path) -> None:
 )
 def test_ways_to_write_the_same_table(tmp_path: Path, content: str) -> None:
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame
-    assert frame["fname"].tolist() == ["a.wav", "b.wav"]
-    assert frame["label"].tolist() == ["Flute", "Bell"]
-    assert frame["row"].tolist() == [2, 3]
+    assert frame[["row", *REQUIRED]].to_numpy().tolist() == [[2, "a.wav", "Flute"], [3, "b.wav", "Bell"]]
 
 
 def test_lines_are_counted_with_blank_ones_and_those_inside_quotes(tmp_path: Path) -> None:
     content = 'fname,label\n\na.wav,"Flute\nBell"\n\n\nb.wav,Bell\n\n'
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame
-    assert frame["label"].tolist() == ["Flute\nBell", "Bell"]
-    assert frame["row"].tolist() == [4, 7]
+    assert frame[["row", "label"]].to_numpy().tolist() == [[4, "Flute\nBell"], [7, "Bell"]]
 
 
 def test_a_byte_order_mark_and_unknown_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
-    table = read_table(table_of(tmp_path, "\ufefffname,mood,label,note\nä.wav,sad,Flöte,x\n"), REQUIRED)
+    content = "\ufefffname,mood,label,row,reason,\nä.wav,sad,Flöte,7,x,y\n"  # also columns with fsat's own names
+    table = read_table(table_of(tmp_path, content), REQUIRED)
     assert table.frame.to_dict("records") == [{"row": 2, "fname": "ä.wav", "label": "Flöte"}]
     assert table.warnings == [
         "table.csv: starts with a byte order mark, which is left out",
-        "table.csv: unknown columns are left out: mood, note",
+        "table.csv: unknown columns are left out: mood, row, reason, ''",
     ]
-
-
-@pytest.mark.parametrize("name", ["row", "frames", "reason", "digest", "index", ""])
-def test_columns_with_fsats_own_names_are_ignored(tmp_path: Path, name: str) -> None:
-    frame = read_table(table_of(tmp_path, f"{name},fname,label\n7,a.wav,Flute\n"), REQUIRED).frame
-    assert frame.to_dict("records") == [{"row": 2, "fname": "a.wav", "label": "Flute"}]
 
 
 def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:
@@ -86,27 +78,19 @@ def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", ["empty", "fname,label"]),
-        (b"\n\n", ["empty", "fname,label"]),
         (b"fname,label\n", ["no rows"]),
-        (b"fname,label\n\n", ["no rows"]),
         (b"file,tag\na.wav,Flute\n", ["unknown column layout", "'file,tag'", "fname,label", "missing fname, label"]),
         (b"fname;label\na.wav;Flute\n", ["unknown column layout", "'fname;label'"]),
         (b"a.wav,Flute\nb.wav,Bell\n", ["unknown column layout", "'a.wav,Flute'"]),  # no header
-        (b"fname,tag\na.wav,Flute\n", ["unknown column layout", "missing label"]),
         (b"fname,label,label\na.wav,Flute,Bell\n", ["label", "twice"]),
         ("fname,label\na.wav,Flute\nb.wav,Flöte\n".encode("latin-1"), ["line 3", "wrong encoding", "0xf6", "UTF-8"]),
         ("fname,label\na.wav,Flute\n".encode("utf-16"), ["wrong encoding", "UTF-16", "UTF-8"]),
-        ("\ufefffname,label\na.wav,Flute\n".encode("utf-16-be"), ["wrong encoding", "UTF-16", "UTF-8"]),
         ("fname,label\na.wav,Flute\n".encode("utf-16-le"), ["wrong encoding", "UTF-8"]),  # without a mark
         (b'fname,label\na.wav,Flute\n"b.wav,Bell\nc.wav,Bell\n', ["not CSV", "line"]),
         (b'fname,label\na.wav,"Flute"x\n', ["not CSV", "line 2"]),
-        (b"RIFF\x24\x00\x00\x00WAVEfmt \xff\xfe", ["wrong encoding"]),
     ],
-    ids=[
-        "empty", "line ends", "header only", "header and line end", "layout", "semicolons", "no header",
-        "column missing", "column twice", "latin-1", "utf-16", "utf-16-be", "utf-16 without mark", "open quote",
-        "text after quote", "wav",
-    ],
+    ids=["empty", "header only", "layout", "semicolons", "no header", "column twice", "latin-1", "utf-16",
+         "utf-16 without mark", "open quote", "text after quote"],
 )  # fmt: skip
 def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, words: list[str]) -> None:
     path = table_of(tmp_path, content)
@@ -140,8 +124,7 @@ def test_a_written_table_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.csv"
     write_table(pd.DataFrame({"fname": ["a,b.wav", 'c".wav'], "label": ["Flute Bell Cello", ""]}), path)
     frame = read_table(path, REQUIRED).frame
-    assert frame["fname"].tolist() == ["a,b.wav", 'c".wav']
+    assert frame[[*REQUIRED]].to_numpy().tolist() == [["a,b.wav", "Flute Bell Cello"], ['c".wav', ""]]
     whole = path.read_bytes()
     write_parts(path, [frame.iloc[:1, 1:], frame.iloc[1:, 1:]])
     assert path.read_bytes() == whole
-    assert frame["label"].tolist() == ["Flute Bell Cello", ""]
