@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import pickle
@@ -21,17 +20,9 @@ SOUND = (32767 * tone(440, 0.3, RATE)).astype("<i2")
 
 
 def wav(
-    samples: np.ndarray | bytes = SOUND,
-    channels: int = 1,
-    rate: int = RATE,
-    bits: int = 16,
-    kind: int = 1,
-    claim: int | None = None,
-    align: int | None = None,
-    riff: bytes = b"RIFF",
-    before: bytes = b"",
-    after: bytes = b"",
-) -> bytes:
+    samples: np.ndarray | bytes = SOUND, channels: int = 1, rate: int = RATE, bits: int = 16, kind: int = 1,
+    claim: int | None = None, align: int | None = None, riff: bytes = b"RIFF", before: bytes = b"", after: bytes = b"",
+) -> bytes:  # fmt: skip
     """A WAV file whose header says what it is told to.
 
     Args:
@@ -83,14 +74,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "text.wav": (lambda: b"no sound, only words\n" * 50, "unreadable audio"),
     "page.mp3": (lambda: b"<!DOCTYPE html><title>404</title>" + b" " * 2000, "unreadable audio"),
     "zeros.wav": (lambda: bytes(5000), "unreadable audio"),
-    "zeros.mp3": (lambda: bytes(5000), "unreadable audio"),
-    "noise.ogg": (lambda: np.random.default_rng(0).bytes(5000), "unreadable audio"),
-    "gzip.wav": (lambda: gzip.compress(wav()), "unreadable audio"),
     "pickle.wav": (lambda: pickle.dumps(np.zeros(1000)), "unreadable audio"),
-    "array.wav": (lambda: b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 60
-                  + pickle.dumps([1]), "unreadable audio"),
-    "picture.flac": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(3000), "unreadable audio"),
-    "zip.ogg": (lambda: b"PK\x03\x04" + bytes(3000), "unreadable audio"),
     "riff.wav": (lambda: b"RIFF\x04\0\0\0WAVE", "unreadable audio"),
     "header.wav": (lambda: wav(b""), "no samples in it"),
     "no_data.wav": (lambda: wav()[:36], "unreadable audio"),
@@ -98,12 +82,10 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
                       "unreadable audio"),
     "half.wav": (lambda: half(wav()), "truncated: expected 4800 bytes"),
     "half.flac": (lambda: half(encoded("FLAC")), "unreadable audio"),
-    "bits_of.flac": (lambda: encoded("FLAC")[:200], "unreadable audio"),
     "half.mp3": (lambda: half(encoded("MP3")), "truncated: expected 16000 samples"),
     "start_of.ogg": (lambda: encoded("OGG")[:2000], "unreadable audio"),
     "flipped.flac": (lambda: flipped(encoded("FLAC")), "unreadable audio"),
     "ten_hours_claimed.wav": (lambda: wav(claim=36000 * RATE * 2), "truncated: expected 576000000 bytes"),
-    "two_gb_claimed.wav": (lambda: wav(claim=2**31 - 70000), "truncated: expected 2147413648 bytes"),
     "from_a_pipe.wav": (lambda: wav(claim=2**32 - 1), USABLE),
     "from_a_pipe.flac": (lambda: without_length(encoded("FLAC")), USABLE),
     "ten_hours_from_a_pipe.flac": (lambda: without_length(encoded("FLAC", np.zeros(100 * 36000, np.float32), 100)),
@@ -121,7 +103,6 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "4_ghz.wav": (lambda: wav(rate=2**32 - 1), "unreadable audio"),
     "no_bits.wav": (lambda: wav(bits=0), "unreadable audio"),
     "17_bits.wav": (lambda: wav(bits=17, align=3), USABLE),
-    "999_bits.wav": (lambda: wav(bits=999), "unreadable audio"),
     "unknown_kind.wav": (lambda: wav(kind=0x9999), "unreadable audio"),
     "nan.wav": (lambda: wav(NO_NUMBER, kind=3, bits=32), "NaN or infinite samples"),
     "infinite.wav": (lambda: wav(INFINITE, kind=3, bits=32), "NaN or infinite samples"),
@@ -147,13 +128,9 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 """By name, what makes the bytes, and how the reason why it cannot be used begins."""
 
 OTHERS = {
-    "fifo.wav": "not a regular file",
-    "socket.wav": "unreadable file",
-    "device.wav": "not a regular file",
-    "gone.wav": "missing file",
-    "itself.wav": "unreadable file",
-    "link.wav": USABLE,
-}
+    "fifo.wav": "not a regular file", "socket.wav": "unreadable file", "device.wav": "not a regular file",
+    "gone.wav": "missing file", "itself.wav": "unreadable file", "link.wav": USABLE,
+}  # fmt: skip
 """What is no file of its own."""
 
 LEADS_OUT = {"device.wav", "gone.wav", "link.wav"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from fsat.data.audio import decode, even_starts, read_header
 from fsat.errors import AudioError
 
 RATE = 16000
-RATES = [8000, 16000, 22050, 44100, 48000, 96000]
 
 
 def noise(n_samples: int, seed: int = 0) -> np.ndarray:
@@ -28,17 +26,12 @@ def noise(n_samples: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     ("format", "subtype", "step"),
     [
-        ("WAV", "PCM_U8", 2**-7),
-        ("WAV", "PCM_16", 2**-15),
-        ("WAV", "PCM_24", 2**-23),
+        ("WAV", "PCM_U8", 2**-7), ("WAV", "PCM_16", 2**-15), ("WAV", "PCM_24", 2**-23),
         ("WAV", "PCM_32", 2**-24),  # the resolution of float32
-        ("WAV", "FLOAT", 1e-9),
-        ("WAV", "DOUBLE", 1e-9),
-        ("FLAC", "PCM_S8", 2**-7),
-        ("FLAC", "PCM_16", 2**-15),
-        ("FLAC", "PCM_24", 2**-23),
+        ("WAV", "FLOAT", 1e-9), ("WAV", "DOUBLE", 1e-9),
+        ("FLAC", "PCM_S8", 2**-7), ("FLAC", "PCM_16", 2**-15), ("FLAC", "PCM_24", 2**-23),
     ],
-)
+)  # fmt: skip
 def test_lossless_formats_of_every_width(tmp_path: Path, format: str, subtype: str, step: float) -> None:
     samples, path = noise(2000), tmp_path / "clip.wav"  # whatever the format: the name does not matter
     sf.write(path, samples, RATE, subtype=subtype, format=format)
@@ -51,12 +44,10 @@ def test_lossless_formats_of_every_width(tmp_path: Path, format: str, subtype: s
 
 @pytest.mark.parametrize("suffix", [".ogg", ".mp3"])
 def test_lossy_formats_keep_length_place_and_level(tmp_path: Path, suffix: str) -> None:
-    samples = tone(440, 1.0, 44100)
-    path = tmp_path / f"clip{suffix}"
+    samples, path, middle = tone(440, 1.0, 44100), tmp_path / f"clip{suffix}", slice(4000, -4000)
     sf.write(path, samples, 44100)
     decoded = decode(path, 44100)
     assert decoded.shape == samples.shape
-    middle = slice(4000, -4000)
     np.testing.assert_allclose(decoded[middle], samples[middle], atol=0.02)
 
 
@@ -82,24 +73,16 @@ def test_channels_are_averaged(tmp_path: Path, suffix: str, channels: int) -> No
     np.testing.assert_allclose(decode(path, RATE), expected, atol=0.02 if suffix == ".ogg" else 1e-4)
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])
 @pytest.mark.parametrize(("target", "frequency"), [(16000, 440.0), (16000, 3000.0), (44100, 1000.0), (100, 10.0)])
-def test_resampling_keeps_a_sine(tmp_path: Path, rate: int, target: int, frequency: float) -> None:
+def test_resampling_keeps_a_sine_and_its_length(tmp_path: Path, rate: int, target: int, frequency: float) -> None:
     """The samples are those of the same sine at the other rate."""
-    seconds = 4.0 if target == 100 else 0.5
+    seconds = 4.01 if target == 100 else 0.5001  # an odd number of samples
     path = write_wav(tmp_path / "clip.wav", tone(frequency, seconds, rate), rate, "FLOAT")
-    decoded = decode(path, target)
-    assert len(decoded) == round(seconds * target)
-    expected = tone(frequency, seconds, target)
-    middle = slice(len(expected) // 4, -len(expected) // 4)  # the sine begins and ends at once, which rings
-    np.testing.assert_allclose(decoded[middle], expected[middle], atol=2e-3)
-
-
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("n_samples", [1000, 1001, 9999])
-def test_resampling_keeps_the_length(tmp_path: Path, rate: int, n_samples: int) -> None:
-    path = write_wav(tmp_path / "clip.wav", noise(n_samples), rate)
-    assert abs(len(decode(path, RATE)) - n_samples * RATE / rate) <= 1
+    decoded, expected = decode(path, target), tone(frequency, seconds + 1, target)
+    assert abs(len(decoded) - round(seconds * rate) * target / rate) <= 1
+    middle = slice(len(decoded) // 4, -len(decoded) // 4)  # the sine begins and ends at once, which rings
+    np.testing.assert_allclose(decoded[middle], expected[: len(decoded)][middle], atol=2e-3)
 
 
 @pytest.mark.parametrize(("target", "frequency"), [(16000, 12000.0), (100, 1000.0)])
@@ -116,65 +99,40 @@ def test_a_clip_shorter_than_a_sample_of_the_new_rate_still_has_one(tmp_path: Pa
     assert decoded[0] == pytest.approx(0.5, abs=0.01)  # both channels
 
 
-def test_silence_is_a_clip(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "clip.wav", np.zeros(500), 8000)
-    decoded = decode(path, RATE)
-    assert decoded.shape == (1000,)
-    assert not decoded.any()
-
-
 # --- what cannot be used ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
-    ("subtype", "channels", "rate"), [("FLOAT", 1, RATE), ("DOUBLE", 2, RATE), ("FLOAT", 2, 44100)]
+    ("samples", "rate", "subtype"),
+    [
+        ([0, np.nan, 0], RATE, "FLOAT"),
+        ([[0, 0], [0, np.inf], [0, 0]], RATE, "DOUBLE"),
+        ([[0, -np.inf]] * 300, 44100, "FLOAT"),
+        ([0, 1e300, 0], RATE, "DOUBLE"),  # beyond float32
+        (np.where(np.arange(4410) % 40 < 20, 3e38, -3e38), 44100, "FLOAT"),  # overshoots when it is resampled
+    ],
+    ids=["NaN", "one channel", "another rate", "beyond float32", "overshooting"],
 )
-def test_a_sample_that_is_no_number(tmp_path: Path, value: float, subtype: str, channels: int, rate: int) -> None:
-    samples = np.zeros((300, channels))
-    samples[200, -1] = value
-    path = write_wav(tmp_path / "clip.wav", samples, rate, subtype)
+def test_samples_that_are_or_become_infinite(tmp_path: Path, samples, rate: int, subtype: str) -> None:
+    path = write_wav(tmp_path / "clip.wav", np.array(samples), rate, subtype)
     assert error_line(AudioError, decode, path, RATE) == "NaN or infinite samples"
 
 
-def test_samples_that_become_infinite(tmp_path: Path) -> None:
-    beyond_float32 = np.array([0.0, 1e300, 0.0]), RATE, "DOUBLE"
-    overshooting = np.where(np.arange(4410) % 40 < 20, 3e38, -3e38), 44100, "FLOAT"  # when it is resampled
-    for clip in (beyond_float32, overshooting):
-        path = write_wav(tmp_path / "clip.wav", *clip)
-        assert error_line(AudioError, decode, path, RATE) == "NaN or infinite samples"
-
-
-def header_only(path: Path) -> None:
-    write_wav(path, noise(1000), RATE)
-    path.write_bytes(path.read_bytes()[:20])
-
-
-def half_an_ogg(path: Path) -> None:
-    sf.write(path, noise(44100), 44100, format="OGG")
-    path.write_bytes(path.read_bytes()[:2000])
-
-
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("name", "data", "reason"),
     [
-        (lambda path: path.write_text("no sound, only words\n" * 50), "unreadable audio (Format not recognised)"),
-        (lambda path: path.write_bytes(b""), "empty file"),
-        (lambda path: path.write_bytes(bytes(5000)), "unreadable audio (Format not recognised)"),
-        (lambda path: write_wav(path, np.zeros(0), RATE), "no samples in it"),
-        (header_only, "unreadable audio"),
-        (half_an_ogg, "unreadable audio"),
+        ("clip.wav", b"no sound, only words\n" * 50, "unreadable audio (Format not recognised)"),
+        ("clip.wav", b"", "empty file"),
+        ("clip.raw", bytes(5000), "unreadable audio"),  # libsndfile would need the layout
     ],
-    ids=["text", "empty", "zeros", "no samples", "header only", "half an ogg"],
+    ids=["text", "empty", "raw"],
 )
-@pytest.mark.parametrize("suffix", [".wav", ".raw"])
-def test_not_a_clip(tmp_path: Path, make: Callable[[Path], None], reason: str, suffix: str) -> None:
-    path = tmp_path / f"clip{suffix}"
-    make(path)
+def test_not_a_clip(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
     for use in (read_header, lambda path: decode(path, RATE), lambda path: decode(path.read_bytes(), RATE)):
         message = error_line(AudioError, use, path)
-        if suffix == ".wav":  # libsndfile needs the layout of .raw
-            assert message.startswith(reason)
+        assert message.startswith(reason)
         assert str(tmp_path) not in message  # the caller names the file
 
 
@@ -184,18 +142,10 @@ def test_no_such_file(tmp_path: Path) -> None:
             use(tmp_path / "gone.wav")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_truncated_files(tmp_path: Path, share: float) -> None:
-    path = tmp_path / "clip.flac"
-    sf.write(path, noise(44100), 44100)
-    raw = path.read_bytes()
-    with pytest.raises(AudioError, match=r"^unreadable audio \(.+\)$"):
-        decode(raw[: int(share * len(raw))], RATE)
+def test_the_header_tells_that_a_file_is_truncated(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "clip.wav", noise(44100), 44100)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    for use in (read_header, lambda path: decode(path, RATE)):
-        with pytest.raises(AudioError, match="truncated"):
-            use(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert error_line(AudioError, read_header, path).startswith("truncated: expected 88200 bytes")
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000, 0x80000000])
@@ -223,31 +173,18 @@ def test_wav_of_an_odd_number_of_bytes(tmp_path: Path, subtype: str) -> None:
 @pytest.mark.parametrize(
     ("n_samples", "length", "count", "starts"),
     [
-        (10, 4, 3, [0, 3, 6]),
-        (10, 4, 2, [0, 6]),
-        (10, 4, 1, [3]),
-        (10, 4, 4, [0, 2, 4, 6]),
-        (11, 4, 3, [0, None, 7]),  # 3 or 4
-        (5, 4, 3, [0, None, 1]),
+        (10, 4, 3, [0, 3, 6]), (10, 4, 2, [0, 6]), (10, 4, 1, [3]), (10, 4, 4, [0, 2, 4, 6]),
         (100, 10, 10, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]),
+        (4, 4, 3, [0]), (2, 4, 3, [-1]), (2, 6, 1, [-2]), (1, 1, 3, [0]), (1, 4, 1, [-1]),  # short clips once, centred
     ],
-)
-def test_even_crops_are_evenly_spaced(n_samples: int, length: int, count: int, starts: list[int | None]) -> None:
-    result = even_starts(n_samples, length, count)
-    assert len(result) == count
-    assert [start if wanted is not None else None for start, wanted in zip(result, starts, strict=True)] == starts
-    assert result == sorted(result)
-    assert result[-1] + length <= n_samples
-
-
-@pytest.mark.parametrize(("n_samples", "length", "start"), [(4, 4, 0), (2, 4, -1), (2, 6, -2), (1, 1, 0), (1, 4, -1)])
-@pytest.mark.parametrize("count", [1, 3])
-def test_even_crops_centre_a_short_clip_once(n_samples: int, length: int, start: int, count: int) -> None:
-    assert even_starts(n_samples, length, count) == [start]
+)  # fmt: skip
+def test_even_crops_are_evenly_spaced(n_samples: int, length: int, count: int, starts: list[int]) -> None:
+    assert even_starts(n_samples, length, count) == starts
 
 
 def test_even_crops_are_within_the_clip() -> None:
     for n_samples, length, count in itertools.product(range(1, 30), range(1, 30), (1, 2, 3, 10)):
         starts = even_starts(n_samples, length, count)
         assert len(starts) == (count if n_samples > length else 1)
-        assert min(0, n_samples - length) <= min(starts) <= max(starts) <= max(0, n_samples - length)
+        assert starts == sorted(starts)
+        assert min(0, n_samples - length) <= starts[0] <= starts[-1] <= max(0, n_samples - length)
