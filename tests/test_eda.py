@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import make_dataset, read_csv, tone, write_csv, write_wav
 from html_page import Page
+from matplotlib.figure import Figure
 from test_eda_text import facts, manifest
 
 from fsat.data.manifest import read_manifest
@@ -23,6 +24,8 @@ def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
     from benchmarks import fsdkaggle2018
 
     monkeypatch.setattr(players, "LISTEN_SECONDS", 1.0)  # quick to encode
+    monkeypatch.setattr(fsdkaggle2018, "SOUNDS", 1)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(b"not drawn"))
     data = tmp_path / "fsdkaggle2018"
     fsdkaggle2018.write(shared / "data" / "fsdkaggle2018", data, share=0.01, length=0.1)
     numbers, unreadable = write_eda(read_manifest(data), tmp_path)
@@ -117,6 +120,6 @@ def test_a_dataset_of_one_clip(tmp_path):
     write_csv(tmp_path / "train.csv", ["fname", "label", "manually_verified"], [["a.wav", "A", 1]])
     numbers, unreadable = write_eda(read_manifest(tmp_path), tmp_path)
     assert (numbers["n_train"], unreadable) == (1, [])
-    page = Page(Path(tmp_path / "eda.html"))
+    page = Page(tmp_path / "eda.html")
     assert [clip[0] for clip in page.sections["listen"].clips] == ["A"]
     assert page.sections["waveforms"].text.startswith("Waveforms All clips are at 8,000 Hz.")
