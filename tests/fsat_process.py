@@ -36,19 +36,16 @@ class FsatProcess:
         arguments: command and options.
         cwd: working folder.
         env: variables to add to those of the tests.
-        new_session: make it the leader of a session, and so of a process group.
     """
 
-    def __init__(
-        self, arguments: Sequence[object], *, cwd: Path, env: Mapping[str, str] | None = None, new_session: bool = False
-    ) -> None:
+    def __init__(self, arguments: Sequence[object], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self.args = ["fsat", *map(str, arguments)]
         self._folder = tempfile.TemporaryDirectory(prefix="fsat-process-")
         self._output = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         for path in self._output:
             path.touch()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-        self._process = _context().Process(target=_run, args=(self.args, cwd, environment, self._output, new_session))
+        self._process = _context().Process(target=_run, args=(self.args, cwd, environment, self._output))
         self._process.start()
         self.pid = self._process.pid
 
@@ -79,6 +76,11 @@ class FsatProcess:
         self.wait(timeout)
         return self.stdout, self.stderr
 
+    def finish(self, code: int = 0) -> str:
+        """Wait for the end, check the exit code, and return the output."""
+        assert self.wait(timeout=240) == code, self.stderr
+        return self.stdout.strip()
+
     def wait_for(self, text: str) -> None:
         """Wait until a message has this text; fail if the process ends first."""
         while text not in self.stderr:
@@ -102,14 +104,14 @@ class FsatProcess:
             time.sleep(0.001)
 
 
-def fsat_run(arguments: Sequence[object], *, cwd: Path, env: Mapping[str, str] | None = None) -> FsatProcess:
-    """Run a command to its end, like `subprocess.run`."""
-    process = FsatProcess(arguments, cwd=cwd, env=env)
-    try:
-        process.wait(timeout=240)
-    finally:
-        process.kill()
-    return process
+def start_fsat(
+    folder: Path, uri: str, *arguments: object, env: Mapping[str, str] | None = None, **options: object
+) -> FsatProcess:
+    """Start a command with options in a folder, which is made if missing, with a cache folder in it."""
+    folder.mkdir(exist_ok=True)
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    variables = {"MLFLOW_TRACKING_URI": uri, "FSAT_CACHE_DIR": str(folder / "cache"), **(env or {})}
+    return FsatProcess([*arguments, *words], cwd=folder, env=variables)
 
 
 @functools.cache
@@ -123,11 +125,9 @@ def _context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _run(arguments: list[str], cwd: Path, environment: dict[str, str], output: list[Path], new_session: bool) -> None:
+def _run(arguments: list[str], cwd: Path, environment: dict[str, str], output: list[Path]) -> None:
     """Run the command in a forked process."""
     gc.freeze()
-    if new_session:
-        os.setsid()
     for number, path in enumerate(output, start=1):
         with open(path, "a") as file:
             os.dup2(file.fileno(), number)

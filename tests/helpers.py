@@ -61,8 +61,6 @@ def make_dataset(
     *,
     classes: Sequence[str] = CLASSES,
     clips_per_class: int = 6,
-    seconds: tuple[float, float] = (0.2, 0.5),
-    rate: int = 8000,
     test_clips: int = 4,
     fold_column: int = 0,
     freesound_id: bool = False,
@@ -73,32 +71,26 @@ def make_dataset(
     """Write a small dataset with Kaggle's names: a sine for each clip, of another frequency for each class.
 
     Written are ``train.csv`` with ``audio_train/``, and, if `test_clips` is not 0, ``sample_submission.csv`` with
-    ``audio_test/`` and the truth in ``test_truth.csv``. Clips are named after their class and number, such as
-    ``bell_00.wav``, and test clips ``test_00.wav``; the classes take turns in both tables. Ten classes with six clips
-    each take about 30 ms.
+    ``audio_test/`` and the truth in ``test_truth.csv``. Clips of 0.2 to 0.5 s at 8000 Hz are named after their class
+    and number, such as ``bell_00.wav``, and test clips ``test_00.wav``; the classes take turns in both tables.
 
     Args:
-        folder: made if missing.
+        folder: made if missing; returned.
         classes: labels; a clip's frequency is that of its class, up to 3 % higher or lower.
-        clips_per_class: training clips of each class.
-        seconds: shortest and longest clip.
-        rate: of the files.
-        test_clips: how many, the classes taking turns.
+        clips_per_class: number of training clips of each class.
+        test_clips: number of test clips.
         fold_column: number of folds in a ``fold`` column, numbered from 1 as in ESC-10; 0 for no such column.
         freesound_id: add that column; two clips of a class share an id (and a fold).
-        unverified: share of each class's clips that have ``manually_verified`` 0 (their labels are right all the same).
-        wrong: by training clip, the label that the table gives it instead of its own; of a clip that sounds otherwise.
+        unverified: share of each class's clips that have ``manually_verified`` 0; their labels are right.
+        wrong: label that the table gives to a training clip instead of its own, by file name.
         seed: of lengths, frequencies and loudness.
-
-    Returns:
-        The folder.
     """
     rng = np.random.default_rng(seed)
-    frequencies = np.geomspace(300, 0.4 * rate, len(classes))
+    frequencies = np.geomspace(300, 3200, len(classes))
 
     def write(path: Path, kind: int) -> None:
         frequency = frequencies[kind] * rng.uniform(0.97, 1.03)
-        write_wav(path, tone(frequency, rng.uniform(*seconds), rate, rng.uniform(0.2, 0.9)), rate)
+        write_wav(path, tone(frequency, rng.uniform(0.2, 0.5), 8000, rng.uniform(0.2, 0.9)))
 
     rows = []
     for j in range(clips_per_class):
@@ -135,20 +127,16 @@ def make_zenodo(folder: Path) -> Path:
     meta.mkdir()
     (folder / "audio_train").rename(folder / "FSDKaggle2018.audio_train")
     train = read_csv(folder / "train.csv")
-    write_csv(
-        meta / "train_post_competition.csv",
-        ["fname", "label", "manually_verified", "freesound_id", "license"],
-        [(r["fname"], r["label"], r["manually_verified"], 100 + i, "Attribution") for i, r in enumerate(train)],
-    )
+    header = ["fname", "label", "manually_verified", "freesound_id", "license"]
+    rows = [(r["fname"], r["label"], r["manually_verified"], 100 + i, "Attribution") for i, r in enumerate(train)]
+    write_csv(meta / "train_post_competition.csv", header, rows)
     (folder / "train.csv").unlink()
     if (folder / "audio_test").exists():
         (folder / "audio_test").rename(folder / "FSDKaggle2018.audio_test")
         truth = read_csv(folder / "test_truth.csv")
         header = ["fname", "label", "usage", "freesound_id", "license"]
-        scoring = [
-            (r["fname"], r["label"], "Public" if i % 2 else "Private", 500 + i, "Attribution")
-            for i, r in enumerate(truth)
-        ]
+        usage = ("Private", "Public")
+        scoring = [(r["fname"], r["label"], usage[i % 2], 500 + i, "Attribution") for i, r in enumerate(truth)]
         padding = [("padding.wav", "None", "Ignored", 999, "Attribution")]
         write_csv(meta / "test_post_competition_scoring_clips.csv", header, scoring)
         write_csv(meta / "test_post_competition.csv", header, padding + scoring)

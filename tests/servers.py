@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,9 +24,6 @@ from stores import new_store
 
 START_SECONDS = 120.0
 """Time for a server to answer."""
-
-STOP_SECONDS = 30.0
-"""Time for a server to end before it is killed."""
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -97,7 +94,8 @@ def postgres(folder: Path) -> Iterator[str]:
             _wait(lambda: subprocess.run(asked, **ask).returncode == 0, server, log)
             yield f"postgresql+psycopg2://postgres:{password}@127.0.0.1:{port}/postgres"
         finally:
-            _end(server, signal.SIGQUIT)
+            server.send_signal(signal.SIGQUIT)
+            server.wait(timeout=30)
 
 
 class MlflowServer:
@@ -106,37 +104,29 @@ class MlflowServer:
     Args:
         folder: of its files: ``log``, and what clients upload in ``artifacts/``.
         store: SQLAlchemy's address of its database; an SQLite file in the folder if not given.
-        environment: more variables.
         port: of 127.0.0.1, by default one that is free.
-        command: to run instead of the usual one; must listen on the port, and keep artifacts where said above.
+        command: for bash, instead of the usual one; must listen on the port, and keep artifacts where said above.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        store: str = "",
-        environment: Mapping[str, str] | None = None,
-        port: int = 0,
-        command: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, folder: Path, store: str = "", port: int = 0, command: str = "") -> None:
         self.folder, self.port = folder, port or free_port()
         self.artifacts = folder / "artifacts"
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
-        self._command = list(command) or [
-            sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port),
-            "--backend-store-uri", store or f"sqlite:///{folder}/server.db",
-            "--artifacts-destination", str(self.artifacts),
-        ]  # fmt: skip
+        self._own_store = f"sqlite:///{folder}/server.db"
+        self._command = command or (
+            f"exec {sys.executable} -m mlflow server --workers 1 --host 127.0.0.1 --port {self.port} "
+            f"--backend-store-uri {store or self._own_store} --artifacts-destination {self.artifacts}"
+        )
         self._process: subprocess.Popen | None = None
 
     def start(self) -> MlflowServer:
         """Start it, and wait until it answers."""
-        if f"sqlite:///{self.folder}/server.db" in self._command:
+        if self._own_store in self._command:
             new_store(self.folder, "server.db", "mlflow-artifacts:")
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with open(self.folder / "log", "a") as log:
             self._process = subprocess.Popen(
-                [*_mortal("TERM"), *self._command], cwd=self.folder, env=self._environment,
+                [*_mortal("TERM"), "bash", "-ec", self._command], cwd=self.folder, env={**os.environ, **settings},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         try:
@@ -149,8 +139,10 @@ class MlflowServer:
     def kill(self) -> None:
         """Kill the server and its workers at once, as a power cut does."""
         if self._process is not None:
-            process, self._process = self._process, None
-            _end(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
     def _answers(self) -> bool:
         try:
@@ -192,14 +184,3 @@ def _wait(answers: Callable[[], bool], process: subprocess.Popen, log: Path) -> 
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"a server does not start: {log.read_text()[-3000:]}")
         time.sleep(0.1)
-
-
-def _end(process: subprocess.Popen, how: signal.Signals) -> None:
-    """End a process that leads a group, and whatever is left of its group."""
-    if how != signal.SIGKILL:
-        process.send_signal(how)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -142,6 +142,11 @@ def artifacts(run_id: str, client: mlflow.MlflowClient | None = None) -> Path:
     return Path((client or mlflow.MlflowClient()).get_run(run_id).info.artifact_uri.removeprefix("file://"))
 
 
+def predictions(run_id: str, client: mlflow.MlflowClient | None = None) -> list[bytes]:
+    """Return the files of a run's predictions of training and test clips."""
+    return [(artifacts(run_id, client) / "predictions" / f"{name}.npy").read_bytes() for name in ("train", "test")]
+
+
 def write_artifact(run_id: str, name: str, data: bytes) -> None:
     """Replace an artifact of a fold run, and its checksum."""
     import mlflow

@@ -14,21 +14,22 @@ import mlflow
 import pytest
 import requests
 from click.testing import CliRunner
-from fsat_process import FsatProcess, fsat_run
+from fsat_process import start_fsat
 from helpers import make_dataset, one_line
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from servers import MlflowServer
 from stores import artifacts
+from taggers import register_tagger, write_tagger
 
 from fsat.cli import cli
-from fsat.commands.ensemble import ensemble
-from fsat.commands.train import cross_validate, train_fold
+from fsat.commands.train import train_fold
 from fsat.config import Config
 from fsat.data.dataset import Source
+from fsat.data.manifest import read_manifest
 from fsat.errors import RunError
 from fsat.options import Launch
-from fsat.tracking import client
+from fsat.tracking import client, runs
 from fsat.tracking.client import ServerUnreachable
 from fsat.tracking.fold_artifacts import checksums, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, sync, upload_checkpoint
@@ -36,7 +37,7 @@ from fsat.tracking.run_folder import Fold, RunFolder, run_folders
 from fsat.training.checkpoint import count_epochs
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
-LONG = {**TINY, "max_epochs": 300, "patience": 1000}
+LONG = {**TINY, "max_epochs": 200, "patience": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -59,78 +60,58 @@ def assert_complete(store: mlflow.MlflowClient, run_id: str, folder: Path, epoch
 # --- a server that stops ---------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory):
-    with MlflowServer(tmp_path_factory.mktemp("server")) as started:
-        yield started
-
-
-def start(folder: Path, data: Path, uri: str, seed: int, **environment: str) -> FsatProcess:
-    words = [str(word) for name, value in {**LONG, "seed": seed}.items() for word in (f"--{name}", value)]
-    environment |= {"MLFLOW_TRACKING_URI": uri, "FSAT_CACHE_DIR": str(folder / "cache")}
-    return FsatProcess(["train_fold", "--fold", 0, "--data_dir", data, *words], cwd=folder, env=environment)
-
-
 @pytest.mark.server
-def test_training_continues_while_the_server_is_unreachable(remote, data, tmp_path) -> None:
-    process = start(tmp_path, data, remote.uri, 1)
-    process.wait_for("epoch 30/")
-    process.send_signal(signal.SIGSTOP)  # so that training is in progress when the server stops
-    remote.kill()
-    process.send_signal(signal.SIGCONT)
-    process.wait_for("is unreachable; training continues")
-    process.wait_for("epoch 120/")
-    process.send_signal(signal.SIGSTOP)  # and when the server is started again
-    remote.start()
-    process.send_signal(signal.SIGCONT)
-    run_id = process.communicate(timeout=240)[0].strip()
-    assert process.returncode == 0, process.stderr
-    assert_complete(mlflow.MlflowClient(remote.uri), run_id, remote.artifacts / "0" / run_id / "artifacts", 300)
-    assert "answers again" in process.stderr
-    assert not list((tmp_path / "cache" / "runs").iterdir())
+def test_training_continues_while_the_server_is_unreachable_and_stores_results_for_sync(data, tmp_path) -> None:
+    """The server is started again during the first training, and after the end of the second one."""
+    options = {"fold": 0, "data_dir": data, **LONG}
+    with MlflowServer(tmp_path) as server:
+        first = start_fsat(tmp_path / "first", server.uri, "train_fold", **options)
+        waits = {"FSAT_SERVER_WAIT": "1"}
+        second = start_fsat(tmp_path / "second", server.uri, "train_fold", env=waits, **options, seed=2)
+        for process in (first, second):
+            process.wait_for("epoch 30/")
+            process.send_signal(signal.SIGSTOP)  # so that training is in progress when the server stops
+        server.kill()
+        first.send_signal(signal.SIGCONT)
+        first.wait_for("is unreachable; training continues")
+        first.wait_for("epoch 120/")
+        first.send_signal(signal.SIGSTOP)  # and when the server is started again
+        second.send_signal(signal.SIGCONT)
+        second.finish(1)
+        server.start()
+        first.send_signal(signal.SIGCONT)
+        run_id, store = first.finish(), mlflow.MlflowClient(server.uri)
+        assert "answers again" in first.stderr
+        assert_complete(store, run_id, server.artifacts / "0" / run_id / "artifacts", 200)
+        assert not list(tmp_path.glob("first/cache/runs/*"))
 
-
-@pytest.mark.server
-def test_results_are_stored_for_sync_if_the_server_stays_unreachable(remote, data, tmp_path) -> None:
-    process = start(tmp_path, data, remote.uri, 2, FSAT_SERVER_WAIT="1")
-    process.wait_for("epoch 30/")
-    remote.kill()
-    try:
-        process.communicate(timeout=240)
-    finally:
-        remote.start()
-    assert process.returncode == 1
-    last = process.stderr.splitlines()[-1]
-    assert last.startswith("fsat: error: fold 0: it is trained, but the tracking server ")
-    (folder,) = (tmp_path / "cache" / "runs").iterdir()
-    assert all(text in last for text in ("has been unreachable for 1 s", "python -m fsat sync", str(folder)))
-    store = mlflow.MlflowClient(remote.uri)
-    assert store.get_run(folder.name).info.status == "RUNNING"
-
-    environment = {"MLFLOW_TRACKING_URI": remote.uri, "FSAT_CACHE_DIR": str(tmp_path / "cache")}
-    synced = fsat_run(["sync"], cwd=tmp_path, env=environment)
-    assert synced.returncode == 0, synced.stderr
-    assert synced.stdout.startswith(f"run {folder.name} (fold 0 of study ")
-    assert synced.stdout.strip().endswith("uploaded, FINISHED")
-    assert_complete(store, folder.name, remote.artifacts / "0" / folder.name / "artifacts", 300)
+        last = second.stderr.splitlines()[-1]
+        assert last.startswith("fsat: error: fold 0: it is trained, but the tracking server ")
+        (stored,) = tmp_path.glob("second/cache/runs/*")
+        assert all(text in last for text in ("has been unreachable for 1 s", "python -m fsat sync", str(stored)))
+        assert store.get_run(stored.name).info.status == "RUNNING"
+        line = start_fsat(tmp_path / "second", server.uri, "sync").finish()
+        assert line.startswith(f"run {stored.name} (fold 0 of study ")
+        assert line.endswith("uploaded, FINISHED")
+        assert_complete(store, stored.name, server.artifacts / "0" / stored.name / "artifacts", 200)
 
 
 # --- lost answers and refusals ---------------------------------------------------------------------
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[bool]:
-    """Let every other call of a method succeed, but lose its answer; return the calls so far."""
-    method, calls = getattr(owner, name), []
+    """Let every other call of a method succeed, but lose its answer; return whether it was lost, by call."""
+    method, lost = getattr(owner, name), []
 
     def unreliable(*args: object, **kwargs: object) -> object:
         answer = method(*args, **kwargs)
-        calls.append(len(calls) % 2 == 0)
-        if calls[-1]:
+        lost.append(len(lost) % 2 == 0)
+        if lost[-1]:
             raise requests.ConnectionError("Connection aborted")
         return answer
 
     monkeypatch.setattr(owner, name, unreliable)
-    return calls
+    return lost
 
 
 @pytest.fixture
@@ -159,10 +140,9 @@ def test_lost_answers_duplicate_nothing(source, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_answer_does_not_register_a_version_twice(source, monkeypatch) -> None:
-    cross_validate(source, config(22))
+def test_a_lost_answer_does_not_register_a_version_twice(source, tmp_path, monkeypatch) -> None:
     lost = lose_answers(monkeypatch, mlflow, "register_model")
-    assert ensemble(register_as="lost").registered.version == 1
+    assert register_tagger(write_tagger(tmp_path / "tagger", n_folds=1), "lost") == 1
     assert lost
     assert len(mlflow.MlflowClient().search_model_versions("name = 'lost'")) == 1
 
@@ -189,6 +169,15 @@ def test_an_interrupted_training_sends_the_metrics_that_are_left(source, monkeyp
             live.epoch(epoch, {"loss": 1.0}, 1000 + epoch)
         raise KeyboardInterrupt
     assert [(point.key, point.step, point.timestamp) for point in sent] == [("loss", i, 1000 + i) for i in range(5)]
+
+
+def test_a_dataset_that_another_process_logs_at_the_same_time_is_logged(source, data, monkeypatch) -> None:
+    taken = MlflowException("BAD_REQUEST: (sqlite3.IntegrityError) UNIQUE constraint failed: datasets.digest")
+    log_input = mock.Mock(side_effect=[taken, None])
+    monkeypatch.setattr(mlflow, "log_input", log_input)
+    with runs.tracked("train_fold", "dataset"):
+        runs.log_dataset(read_manifest(data))
+    assert log_input.call_count == 2
 
 
 # --- checkpoints on the server ---------------------------------------------------------------------

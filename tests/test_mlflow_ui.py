@@ -49,7 +49,7 @@ def store(tmp_path_factory) -> Iterator[SimpleNamespace]:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/server.db")
         folds = {model: cross_validation(model, study) for model, study in STUDIES.items()}
         ensemble = register()
-        with MlflowServer(folder, environment={"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:
+        with MlflowServer(folder) as server:
             mlflow.set_tracking_uri(server.uri)
             with runs.tracked("main", f"main on {dataset_name(DATA)}"):
                 view = mlflow_ui.share_view(run_descriptions.experiment(mlflow_ui.view_link()))

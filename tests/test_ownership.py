@@ -13,19 +13,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pytest
-from fsat_process import FsatProcess
+from fsat_process import FsatProcess, start_fsat
 from helpers import make_dataset, one_line, wait_for
-from stores import artifacts, new_store
+from stores import new_store, predictions
 
-from fsat.commands.train import train_fold
+from fsat.commands.train import prepare_dataset, train_fold
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.errors import RunError
 from fsat.options import Launch
 from fsat.tracking import ownership, runs
-from fsat.tracking.client import address
+from fsat.tracking.client import SESSION, address
 from fsat.tracking.run_folder import Fold, RunFolder
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
@@ -44,14 +43,11 @@ class Workspace:
     """A working folder with an SQLite store and a cache folder of its own."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        folder.mkdir(exist_ok=True)
         self.folder, self.data, self.store = folder, data, new_store(folder)
         self.client = mlflow.MlflowClient(self.store)
 
     def start(self, command: str, **options: object) -> FsatProcess:
-        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        environment = {"MLFLOW_TRACKING_URI": self.store, "FSAT_CACHE_DIR": str(self.folder / "cache")}
-        return FsatProcess([command, "--data_dir", self.data, *words], cwd=self.folder, env=environment)
+        return start_fsat(self.folder, self.store, command, data_dir=self.data, **LONG, **options)
 
     def pause(self, process: FsatProcess) -> None:
         """Stop a process while it does not use the database, where a stopped process would block all others."""
@@ -69,30 +65,30 @@ class Workspace:
     def runs(self, stage: str = "train_fold") -> list:
         return self.client.search_runs(["0"], f"tags.`fsat.stage` = '{stage}'")
 
-    def finished(self) -> list[str]:
-        return [run.info.run_id for run in self.runs() if run.info.status == "FINISHED"]
 
-    def array(self, run_id: str, name: str) -> np.ndarray:
-        return np.load(artifacts(run_id, self.client) / "predictions" / f"{name}.npy")
-
-    def steps(self, run_id: str) -> list[int]:
-        return sorted(metric.step for metric in self.client.get_metric_history(run_id, "loss"))
-
-
-def finish(process: FsatProcess, code: int = 0) -> str:
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == code, process.stderr
-    return output.strip()
+@pytest.fixture(scope="module")
+def twice(data, tmp_path_factory) -> tuple[Workspace, list[str]]:
+    """Two launches of a study at once: their workspace, and the run ids that each has printed."""
+    workspace = Workspace(tmp_path_factory.mktemp("twice"), data)
+    return workspace, [process.finish() for process in [workspace.start("cross_validate") for _ in range(2)]]
 
 
 @pytest.mark.process
-def test_a_running_fold_is_refused_and_resumed_when_its_process_has_died(data, tmp_path) -> None:
-    workspace, reference = Workspace(tmp_path / "workspace", data), Workspace(tmp_path / "reference", data)
-    first = workspace.start("cross_validate", **LONG)
+def test_two_launches_at_once_train_each_fold_once(twice) -> None:
+    workspace, outputs = twice
+    assert outputs[0] == outputs[1]
+    statuses = {run.info.run_id: run.info.status for run in workspace.runs()}
+    assert statuses == dict.fromkeys(outputs[0].split(","), "FINISHED")
+
+
+@pytest.mark.process
+def test_a_running_fold_is_refused_and_resumed_when_its_process_has_died(twice, data, tmp_path) -> None:
+    workspace, (reference, outputs) = Workspace(tmp_path, data), twice
+    first = workspace.start("cross_validate")
     first.wait_for("epoch 20/")
     workspace.pause(first)  # alive, and not finished before the second looks
-    second = workspace.start("train_fold", fold=0, **LONG)
-    finish(second, 1)
+    second = workspace.start("train_fold", fold=0)
+    second.finish(1)
     line = second.stderr.splitlines()[-1]
     assert line.startswith("fsat: error: fold 0 of study ")
     assert f"is being trained by process {first.pid} on {os.uname().nodename}" in line
@@ -101,40 +97,20 @@ def test_a_running_fold_is_refused_and_resumed_when_its_process_has_died(data, t
     (killed,) = [run for run in workspace.runs() if run.info.status == "RUNNING"]
     assert killed.info.run_id in line
 
-    third, undisturbed = (where.start("cross_validate", **LONG) for where in (workspace, reference))
-    run_ids = finish(third).split(",")
+    third = workspace.start("cross_validate")
+    run_ids = third.finish().split(",")
     assert run_ids[0] == killed.info.run_id
     assert f"resuming run {killed.info.run_id}, which was stopped" in third.stderr
     assert "(dummy1d all folds on " in third.stderr
-    for run_id, reference_id in zip(run_ids, finish(undisturbed).split(","), strict=True):
-        assert workspace.steps(run_id) == list(range(120))
-        for name in ("train", "test"):
-            np.testing.assert_array_equal(workspace.array(run_id, name), reference.array(reference_id, name))
+    for run_id, reference_id in zip(run_ids, outputs[0].split(","), strict=True):
+        assert [point.step for point in workspace.client.get_metric_history(run_id, "loss")] == list(range(120))
+        assert predictions(run_id, workspace.client) == predictions(reference_id, reference.client)
     assert sorted(run.info.status for run in workspace.runs()) == ["FAILED", "FINISHED", "FINISHED"]
     parents = {run.info.status: run.info.run_id for run in workspace.runs("cross_validate")}
     assert set(parents) == {"FINISHED", "KILLED"}
     tags = [workspace.client.get_run(run_id).data.tags for run_id in run_ids]
     assert {tag["mlflow.parentRunId"] for tag in tags} == {parents["FINISHED"]}
     assert not list((workspace.folder / "cache" / "runs").iterdir())
-
-
-@pytest.mark.process
-def test_two_launches_at_once_train_each_fold_once(data, tmp_path) -> None:
-    workspace = Workspace(tmp_path, data)
-    outputs = [finish(process) for process in [workspace.start("cross_validate", **LONG) for _ in range(2)]]
-    assert outputs[0] == outputs[1]
-    assert sorted(workspace.finished()) == sorted(outputs[0].split(","))
-    assert len(workspace.runs()) == 2
-
-
-@pytest.mark.process
-def test_two_launches_of_one_fold_at_once_train_it_once(data, tmp_path) -> None:
-    workspace = Workspace(tmp_path, data)
-    launches = [workspace.start("train_fold", fold=0, **LONG) for _ in range(2)]
-    outputs = sorted((process.wait(timeout=240), *process.communicate()) for process in launches)
-    assert workspace.finished() == [outputs[0][1].strip()]
-    assert outputs[0][0] == 0
-    assert "is being trained by" in outputs[1][2] or "is FINISHED" in outputs[1][2]
 
 
 # --- which run trains a fold -----------------------------------------------------------------------
@@ -191,6 +167,15 @@ def test_a_run_of_mlflow_says_in_which_run_the_fold_was_resumed(source, stopped,
     assert before[:8] in run.info.run_name
 
 
+def test_a_run_that_was_killed_before_its_first_epoch_leaves_nothing_in_the_cache(source) -> None:
+    study = prepare_dataset(source, config(13), 0).study
+    folder = RunFolder.of(create_run(study, started="another time"))
+    folder.create(Fold(address(), "0", study, 0))
+    train_fold(source, config(13), 0)
+    assert mlflow.get_run(folder.run_id).info.status == "KILLED"
+    assert not folder.folder.exists()
+
+
 def test_a_finished_fold_is_trained_again_only_if_resume_is_false(source, capsys) -> None:
     finished = train_fold(source, config(12), 0)
     n_runs = len(mlflow.search_runs())
@@ -200,7 +185,9 @@ def test_a_finished_fold_is_trained_again_only_if_resume_is_false(source, capsys
     assert not leftover.folder.exists()
     assert f"run {finished} is FINISHED and is not trained again; resume=false" in capsys.readouterr().err
     assert len(mlflow.search_runs()) == n_runs
-    assert train_fold(source, config(12), 0, Launch(resume=False)) != finished
+    again = train_fold(source, config(12), 0, Launch(resume=False))
+    assert again != finished
+    assert predictions(again) == predictions(finished) != predictions(train_fold(source, config(13), 0))
 
 
 def test_a_fold_that_was_finished_during_the_claim_is_not_trained_again(source, monkeypatch) -> None:
@@ -253,12 +240,13 @@ def test_a_claim_excludes_others_on_this_machine_until_it_ends(store) -> None:
     claim("mine")
 
 
-def test_a_claim_respects_a_running_fold_on_another_machine(far) -> None:
+def test_a_claim_respects_a_running_fold_on_another_machine(far, capsys) -> None:
     run_id, renew = far
     renew()
     with pytest.raises(ownership.FoldTaken, match=f"is being trained by process 1 on far in run {run_id} since"):
         claim("far")
     assert mlflow.get_run(run_id).info.status == "RUNNING"
+    assert "waiting for the next" not in capsys.readouterr().err  # a fresh heartbeat is not watched
 
 
 def test_a_claim_marks_the_run_of_a_dead_process_as_killed(store, capsys) -> None:
@@ -284,19 +272,13 @@ def test_an_old_heartbeat_is_watched_before_its_process_counts_as_dead(moves, fa
         timer.start()
     assert ownership.is_alive(run) == moves
     timer.cancel()
-    assert "process 1 on far" in capsys.readouterr().err
-
-
-def test_a_fresh_heartbeat_is_not_watched(far, monkeypatch) -> None:
-    run_id, renew = far
-    renew()
-    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("watched"))
-    assert ownership.is_alive(mlflow.get_run(run_id))
+    assert "process 1 on far has had no heartbeat since" in capsys.readouterr().err
 
 
 @pytest.fixture
 def quick_beats(store, monkeypatch):
     monkeypatch.setenv("FSAT_HEARTBEAT", "0.1")
+    monkeypatch.setattr(SESSION, "beat_thread", None)  # that of earlier runs may sleep for 20 s
     ownership._describe_process.cache_clear()
     yield
     ownership._describe_process.cache_clear()

@@ -23,9 +23,7 @@ def champion() -> int:
 
 
 def test_champion_moves_only_as_promote_says(tagger):
-    def registered(
-        blend: str, map3: float, promote: str = "auto", dataset: str = "tones", clips: int = 24
-    ) -> Registered:
+    def registered(blend: str, map3: float, promote="auto", dataset="tones", clips=24) -> Registered:
         return register("tones", tagger, CLASSES, Score(map3, clips), dataset, promote, blend)
 
     first = registered("first", 0.8)

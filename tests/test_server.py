@@ -10,28 +10,23 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pytest
+import requests
 from conftest import ROOT
 from fsat_process import FsatProcess
-from helpers import make_dataset, read_csv
-from servers import OPENER, MlflowServer, free_port, needs, postgres, postgres_folder
+from helpers import make_dataset, read_csv, wait_for
+from servers import MlflowServer, free_port, needs, postgres, postgres_folder
 from stores import new_store
 
 pytestmark = pytest.mark.server
@@ -89,7 +84,7 @@ def server(tmp_path_factory):
         here |= {"0.0.0.0": "127.0.0.1", "SERVER": "127.0.0.1", "5000": port}
         (folder / "auth.ini").write_text(filled(block("[mlflow]", "ini"), here))
         start = filled(block("--app-name basic-auth"), here).replace("mlflow server", "exec mlflow server")
-        with MlflowServer(folder, port=port, command=["bash", "-ec", start]) as started:
+        with MlflowServer(folder, port=port, command=start) as started:
             users = filled(block("create_user", "python"), here)
             users += f"client.create_user('cy', {FILLED['CYS_PASSWORD']!r})"
             environment = {**os.environ, "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini")}
@@ -102,7 +97,7 @@ def test_the_simplest_server_keeps_runs_and_their_artifacts(tmp_path) -> None:
     start, export = (block(about).strip().replace("5055", str(port)) for about in ("sqlite:///", ":5055\n"))
     new_store(tmp_path, artifacts="mlflow-artifacts:")
     start = f"exec {start} --workers 1"  # like the copied store, only to make the test faster
-    with MlflowServer(tmp_path, port=port, command=["bash", "-ec", start]) as server:
+    with MlflowServer(tmp_path, port=port, command=start) as server:
         assert export == f"export MLFLOW_TRACKING_URI={server.uri}"
         client = mlflow.MlflowClient(server.uri)
         run_id = client.create_run("0").info.run_id
@@ -113,63 +108,51 @@ def test_the_simplest_server_keeps_runs_and_their_artifacts(tmp_path) -> None:
         assert database.execute("SELECT run_uuid FROM runs").fetchall() == [(run_id,)]
 
 
-@dataclass
 class Machine:
     """An empty working folder and cache folder, as on another machine, and the variables that the page exports."""
 
-    folder: Path
-    uri: str
-    user: str = "ann"
-    password: str = ""
-    more: dict[str, str] = field(default_factory=dict)
+    def __init__(self, folder: Path, uri: str, user: str = "ann", password: str = "", **variables: str) -> None:
+        self.working, self.uri, self.user = folder / "here", uri, user
+        self.password = password or FILLED[f"{user.upper()}S_PASSWORD"]
+        folders = {"FSAT_CACHE_DIR": folder / "cache", "TMPDIR": folder / "temporary"}
+        self.variables = {"FSAT_HEARTBEAT": "0.5", **{name: str(path) for name, path in folders.items()}, **variables}
+        for path in (self.working, *folders.values()):
+            path.mkdir(parents=True)
 
-    def __post_init__(self) -> None:
-        self.working = self.folder / "here"
-        self.working.mkdir(parents=True)
-        for name in ("cache", "temporary"):
-            (self.folder / name).mkdir()
-        self.password = self.password or FILLED[f"{self.user.upper()}S_PASSWORD"]
-
-    def start(self, command: str, **options: object) -> subprocess.Popen | FsatProcess:
-        """Start a command of the page, with more options."""
+    def exports(self) -> str:
+        """Return the lines of the page that set the variables."""
         values = {"ann": self.user, "ANNS_PASSWORD": self.password, "http://SERVER:5000": self.uri}
-        exports = filled(block("export MLFLOW_TRACKING_USERNAME"), values)
-        more = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
-        environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "FSAT_HEARTBEAT": "0.5",
-            "FSAT_CACHE_DIR": str(self.folder / "cache"), "TMPDIR": str(self.folder / "temporary"), **self.more,
-        }  # fmt: skip
-        if command.startswith("python -m fsat "):
-            exported = subprocess.check_output(["bash", "-ec", f"{exports}exec env -0"], env=environment, text=True)
-            environment = dict(pair.split("=", 1) for pair in exported.split("\0") if pair)
-            return FsatProcess(
-                shlex.split(f"{command} {more}")[3:], cwd=self.working, env=environment, new_session=True
-            )
-        command = ["bash", "-ec", f"{exports}exec {command} {more}"]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-        return subprocess.Popen(command, cwd=self.working, env=environment, **streams)
+        return filled(block("export MLFLOW_TRACKING_USERNAME"), values)
+
+    def start(self, command: str, **options: object) -> FsatProcess:
+        """Start a command of the page, with more options."""
+        variables = self.variables | dict(re.findall(r"^export (\w+)=(.*)$", self.exports(), re.MULTILINE))
+        words = [*shlex.split(command.removeprefix("python -m fsat ")), *(f"--{k}={v}" for k, v in options.items())]
+        return FsatProcess(words, cwd=self.working, env=variables)
 
     def run(self, command: str, **options: object) -> str:
         """Return the output of a command that succeeds."""
-        process = self.start(command, **options)
-        output, self.messages = process.communicate(timeout=240)
-        assert process.returncode == 0, self.messages
-        assert_no_secret(output + self.messages)
-        return output.strip()
+        return finished(self.start(command, **options))
 
-    def fails(self, command: str, **options: object) -> str:
-        """Return the error of a command, which is one line."""
-        process = self.start(command, **options)
-        try:
-            output, message = process.communicate(timeout=SECONDS)
-        finally:
-            process.kill()
-        assert process.returncode == 1, message
-        lines = [line for line in message.splitlines() if line.startswith("fsat: error: ")]
-        assert lines == message.splitlines()[-1:], message
-        assert "Traceback" not in output + message
-        assert_no_secret(output + message)
-        return lines[0]
+
+def finished(process: FsatProcess) -> str:
+    """Return the output of a process that succeeds."""
+    output = process.finish()
+    assert_no_secret(output + process.stderr)
+    return output
+
+
+def error_of(process: FsatProcess) -> str:
+    """Return the error of a process, which is one line."""
+    try:
+        assert process.wait(timeout=SECONDS) == 1, process.stderr
+    finally:
+        process.kill()
+    lines = [line for line in process.stderr.splitlines() if line.startswith("fsat: error: ")]
+    assert lines == process.stderr.splitlines()[-1:], process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    assert_no_secret(process.stdout + process.stderr)
+    return lines[0]
 
 
 def assert_no_secret(text: str) -> None:
@@ -220,60 +203,41 @@ def test_machines_that_share_only_the_dataset_work_together(server, store, data,
         assert_no_secret(path.read_text(errors="ignore") if path.is_file() else path.name)
 
     third = Machine(tmp_path / "third", server.uri, "ann")  # who may write to the experiment, not to bob's model
-    refused = in_the_background(third.fails, "python -m fsat ensemble", blend="arithmetic")
-    process = second.start(filled(line("mlflow models serve"), here))
-    try:
+    refused = third.start("python -m fsat ensemble", blend="arithmetic")
+    serve = f"{second.exports()}exec {filled(line('mlflow models serve'), here)}"
+    with MlflowServer(second.working, port=here["5001"], command=serve) as serving:
         clip = data / "audio_train" / tags[0]["fname"]
         body = {"dataframe_records": [{"audio": base64.b64encode(clip.read_bytes()).decode()}]}
-        (answer,) = ask(here["5001"], body, process)["predictions"]
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        assert_no_secret("".join(process.communicate()))
+        (answer,) = requests.post(f"{serving.uri}/invocations", json=body, timeout=60).json()["predictions"]
+    assert_no_secret((second.working / "log").read_text())
     assert answer["labels"] == tags[0]["label"].split()
     np.testing.assert_allclose(answer["scores"], [float(text) for text in tags[0]["scores"].split()], atol=1e-6)
 
-    assert "does not permit this to ann" in refused.result()
-    assert "registered model" in refused.result()
-
-
-def in_the_background(function: Callable[..., str], *arguments: object, **options: object) -> Future[str]:
-    """Start a call in a thread."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *arguments, **options)
-    pool.shutdown(wait=False)
-    return future
-
-
-def ask(port: int, body: dict, process: subprocess.Popen) -> dict:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    for _ in range(600):
-        assert process.poll() is None
-        try:
-            with OPENER.open(request, timeout=60) as answer:
-                return json.loads(answer.read())
-        except urllib.error.URLError:
-            time.sleep(0.2)
-    raise AssertionError("no answer")
+    message = error_of(refused)
+    assert "does not permit this to ann" in message
+    assert "registered model" in message
 
 
 def test_another_machine_continues_from_the_checkpoint_on_the_server(server, store, data, tmp_path) -> None:
     """The first machine is killed, as by a power cut; the second one has never seen the run."""
     options = {"data_dir": data, **TINY, "max_epochs": 100, "patience": 1000, "seed": 7}
-    first, second, alone = (Machine(tmp_path / name, server.uri) for name in ("first", "second", "alone"))
-    alone.more["MLFLOW_EXPERIMENT_NAME"] = "undisturbed"  # which ann makes by that, and may therefore write to
-    whole = in_the_background(alone.run, TRAIN, **options)
+    first, second = (Machine(tmp_path / name, server.uri) for name in ("first", "second"))
+    alone = Machine(tmp_path / "alone", server.uri, MLFLOW_EXPERIMENT_NAME="undisturbed")  # ann makes it, so may write
+    whole = alone.start(TRAIN, **options)
     process = first.start(TRAIN, **options, checkpoint_to="server")
-    run_id = wait_for_checkpoint(store, 20)
+
+    def with_checkpoint() -> list[str]:
+        running = store.search_runs(["0"], "attributes.status = 'RUNNING' and tags.`fsat.checkpoint` != ''")
+        return [run.info.run_id for run in running if int(run.data.tags["fsat.checkpoint"].split()[1]) >= 20]
+
+    wait_for(with_checkpoint, 120)
     process.kill()
     assert_no_secret("".join(process.communicate()))
-    whole = whole.result()
-    resumed = second.run(TRAIN, **options)
-    assert resumed == run_id != whole
-    after = int(re.search(r"resumes after epoch (\d+)", second.messages).group(1))
-    assert after >= 20
-    assert "is marked as KILLED" in second.messages
+    (run_id,) = with_checkpoint()
+    resumed = second.start(TRAIN, **options)
+    assert finished(resumed) == run_id
+    assert int(re.search(r"resumes after epoch (\d+)", resumed.stderr).group(1)) >= 20
+    assert "is marked as KILLED" in resumed.stderr
     run = store.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert "fsat.checkpoint" not in run.data.tags
@@ -281,19 +245,10 @@ def test_another_machine_continues_from_the_checkpoint_on_the_server(server, sto
     assert spare.info.status == "FINISHED"  # EDIT is not enough to delete it
     for name in ("loss", "val_loss", "epoch_seconds"):
         assert sorted(metric.step for metric in store.get_metric_history(run_id, name)) == list(range(100))
+    run_ids = run_id, finished(whole)
     for name in ("train", "test"):
-        a, b = (list(server.artifacts.glob(f"*/{each}/artifacts/predictions/{name}.npy")) for each in (whole, run_id))
-        assert a[0].read_bytes() == b[0].read_bytes()
-
-
-def wait_for_checkpoint(store: mlflow.MlflowClient, epochs: int) -> str:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for run in store.search_runs(["0"], "attributes.status = 'RUNNING'"):
-            if int(run.data.tags.get("fsat.checkpoint", "- 0 -").split()[1]) >= epochs:
-                return run.info.run_id
-        time.sleep(0.1)
-    raise AssertionError("no checkpoint on the server")
+        a, b = (next(server.artifacts.glob(f"*/{each}/artifacts/predictions/{name}.npy")) for each in run_ids)
+        assert a.read_bytes() == b.read_bytes()
 
 
 def test_a_server_that_cannot_be_used_is_one_line(server, data, tmp_path) -> None:
@@ -302,23 +257,22 @@ def test_a_server_that_cannot_be_used_is_one_line(server, data, tmp_path) -> Non
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         machine = Machine(tmp_path / "silent", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        never = in_the_background(machine.fails, "python -m fsat ensemble")
-
-        message = Machine(tmp_path / "wrong", server.uri, "ann", "wrong").fails(TRAIN, **options)
+        never = machine.start("python -m fsat ensemble")
+        message = error_of(Machine(tmp_path / "wrong", server.uri, "ann", "wrong").start(TRAIN, **options))
         assert "does not know this user or password" in message
         assert "MLFLOW_TRACKING_PASSWORD" in message
 
-        message = Machine(tmp_path / "denied", server.uri, "cy").fails(TRAIN, **options)
+        message = error_of(Machine(tmp_path / "denied", server.uri, "cy").start(TRAIN, **options))
         assert "does not permit this to cy" in message
         assert "EDIT" in message
 
         uri = f"http://ann:{FILLED['ANNS_PASSWORD']}@127.0.0.1:{free_port()}"
-        message = Machine(tmp_path / "closed", uri).fails(TRAIN, **options)
+        message = error_of(Machine(tmp_path / "closed", uri).start(TRAIN, **options))
         assert "http://ann:***@127.0.0.1" in message
         assert "cannot be reached (connection refused)" in message
         assert "MLFLOW_TRACKING_URI" in message
 
-        assert "cannot be reached (timed out)" in never.result()
+        assert "cannot be reached (timed out)" in error_of(never)
 
 
 @pytest.mark.parametrize(("ci", "how"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
@@ -329,10 +283,7 @@ def test_missing_programs_skip_a_test_but_fail_it_under_ci(ci, how, monkeypatch)
         needs(None, "PostgreSQL", "apt-get install postgresql")
 
 
-def test_the_page_names_existing_commands_and_variables() -> None:
+def test_the_variables_of_the_page_exist() -> None:
     code = "\n".join(path.read_text() for path in (ROOT / "fsat").rglob("*.py"))
     for name in set(re.findall(r"FSAT_\w+", PAGE)):
         assert f'"{name}"' in code, name
-    from fsat.cli import cli
-
-    assert set(re.findall(r"python -m fsat (\w+)", PAGE)) <= set(cli.commands)

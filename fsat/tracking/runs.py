@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 import warnings
@@ -244,7 +245,13 @@ def log_dataset(manifest: Manifest) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of integer columns
         dataset = mlflow.data.from_pandas(manifest.train[columns], source, "label", name, manifest.digest)
-        call(lambda: mlflow.log_input(dataset, context="training"))
+        log = partial(mlflow.log_input, dataset, context="training")
+        try:
+            call(log)
+        except Refused as error:
+            if not re.search("IntegrityError|UniqueViolation", str(error)):
+                raise
+            call(log)  # another process has just logged the same dataset
     set_tags({"dataset": manifest.digest, "data_dir": source})
     if manifest.problems:
         log_table(pd.DataFrame([vars(problem) for problem in manifest.problems]), "exclusions.csv")
