@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from helpers import notebooks_audio_norm, tone
@@ -90,23 +88,23 @@ def test_bias_gradients_in_bfloat16_are_summed_in_float32() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 7, 3), (6, 3), (1, 3), (1, 1, 1, 3)])
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool) -> None:
+@pytest.mark.parametrize(("training", "trainable"), [(True, True), (False, True), (True, False)])
+def test_batch_norm_is_keras_own(shape: tuple[int, ...], training: bool, trainable: bool) -> None:
     """Compare outputs, gradients and moving statistics."""
     rng = np.random.default_rng(4)
     inputs = tf.constant(rng.normal(2, 3, shape).astype(np.float32))
     weights = [rng.uniform(0.5, 1.5, 3).astype(np.float32) for _ in range(4)]
     factors = tf.constant(rng.normal(size=shape).astype(np.float32))
     results = []
-    for layer in (BatchNorm(momentum=0.7), layers.BatchNormalization(momentum=0.7)):
+    for layer in (norm(momentum=0.7, trainable=trainable) for norm in (BatchNorm, layers.BatchNormalization)):
         layer.build(shape)
         layer.set_weights(weights)
+        sources = [inputs, layer.gamma.value, layer.beta.value]
         with tf.GradientTape() as tape:
-            tape.watch(inputs)
+            tape.watch(sources)
             outputs = layer(inputs, training=training)
             loss = tf.reduce_sum(outputs * factors)
-        gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
-        results.append([outputs, *gradients, *layer.get_weights()])
+        results.append([outputs, *tape.gradient(loss, sources), *layer.get_weights()])
     for received, expected in zip(*results, strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
@@ -120,13 +118,6 @@ def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
         assert layer.dtype == "float32"
     for received, expected, tolerance in zip(*results, (0.02, 1e-4, 1e-4, 1e-4, 1e-4), strict=True):
         np.testing.assert_allclose(received, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_a_batch_norm_that_is_not_trainable_uses_its_moving_statistics() -> None:
-    layer = BatchNorm(trainable=False)
-    inputs = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
-    np.testing.assert_allclose(layer(inputs, training=True), inputs / np.sqrt(1.001), rtol=1e-5)
-    np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
 
 
 @pytest.mark.parametrize("layer", [
@@ -188,16 +179,15 @@ def test_no_gradient_of_a_model_is_a_sum_of_three_parts(model: str, precision: s
     assert not summed_gradients(Config.resolve({"model": model, "precision": precision}))
 
 
-@pytest.mark.parametrize("loss", ["lq", "soft_bootstrap", "hard_bootstrap"])
-@pytest.mark.parametrize("drop_losses", [0, 0.2])
+@pytest.mark.parametrize(("loss", "drop_losses"), [("lq", 0.2), ("soft_bootstrap", 0), ("hard_bootstrap", 0.2)])
 def test_no_gradient_of_a_loss_is_a_sum_of_three_parts(loss: str, drop_losses: float) -> None:
     config = Config(model="dummy1d", sampling_rate=100, loss=loss, drop_losses=drop_losses, precision="float32")
     assert not summed_gradients(config)
 
 
 @pytest.mark.slow
-def test_gradients_of_full_batches_are_the_same_every_time() -> None:
+def test_gradients_of_a_batch_are_the_same_every_time() -> None:
     config = Config.resolve({"model": "conv2d_mfcc", "precision": "float32"})
-    gradients, inputs, targets = gradients_of(config, config.batch_size)
-    results = Counter(b"".join(part.numpy().tobytes() for part in gradients(inputs, targets)) for _ in range(20))
-    assert list(results.values()) == [20]
+    gradients, inputs, targets = gradients_of(config, 16)
+    results = {b"".join(part.numpy().tobytes() for part in gradients(inputs, targets)) for _ in range(10)}
+    assert len(results) == 1
