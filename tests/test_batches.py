@@ -73,32 +73,17 @@ def test_crops_have_every_start() -> None:
     assert crops == {(*short, 0, 0), (0, *short, 0), (0, 0, *short)}
 
 
-def test_crops_of_waveforms_are_the_formula() -> None:
+def test_crops_of_waveforms_follow_from_seed_fold_and_epoch() -> None:
     """Other draws would be other studies."""
     clips = as_clips(random_arrays(21))
-    rng = np.random.default_rng([CONFIG.seed, 2, 5])
+    rng = np.random.default_rng([7, 2, 5])
     permutation = rng.permutation(21)
     spare = clips.lengths[permutation] - 20
     starts = rng.integers(np.abs(spare) + 1) * np.sign(spare)
-    batches = batches_of(clips, fold=2, epoch=5)
+    batches = batches_of(clips, replace(CONFIG, seed=7), fold=2, epoch=5)
     assert order(batches) == permutation.tolist()
     inputs = np.concatenate([inputs for inputs, _ in batches])
     np.testing.assert_array_equal(inputs[..., 0], clips.crops(permutation, starts, 20))
-
-
-def test_batches_follow_from_seed_fold_and_epoch() -> None:
-    clips = as_clips(random_arrays(40))
-    np.random.seed(1)
-    first = batches_of(clips, fold=3, epoch=2)
-    np.random.seed(2)
-    for pair, other in zip(first, batches_of(clips, fold=3, epoch=2), strict=True):
-        np.testing.assert_array_equal(pair[0], other[0])
-        np.testing.assert_array_equal(pair[1], other[1])
-    others = [batches_of(clips, fold=fold, epoch=epoch) for fold in range(4) for epoch in range(4)]
-    others.append(batches_of(clips, replace(CONFIG, seed=7), 3, 2))
-    assert len({tuple(order(batches)) for batches in others}) == 17
-    crops, other = (dict(zip(order(b), np.concatenate([i for i, _ in b]), strict=True)) for b in others[:2])
-    assert sum((crops[i] != other[i]).any() for i in range(40)) > 20  # other crops of the same clips
 
 
 def test_batches_of_mfcc() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from scipy.stats import gmean
 
 from fsat.errors import FsatError
 from fsat.metrics import blending, row_blocks
@@ -24,48 +24,6 @@ def geometric(members: list) -> np.ndarray:
     return Blended([members]).fill()
 
 
-def by_scipy(*studies: list[np.ndarray]) -> np.ndarray:
-    mean = gmean([gmean(np.stack(members).astype(np.float64), axis=0) for members in studies])
-    return mean / mean.sum(axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_equals_scipys_geometric_mean_with_rows_scaled_to_one(count: int) -> None:
-    members = random_members(count)
-    copies = [member.copy() for member in members]
-    result = geometric(members)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, by_scipy(members), rtol=1e-6)
-    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(result, geometric(members[::-1]), rtol=1e-6)
-    np.testing.assert_array_equal(members, copies)
-
-
-def test_ten_members_at_1e_30_still_rank() -> None:
-    """The notebook's product of ten such float32 numbers is 0 for every class."""
-    member = np.array([[1e-30, 3e-30, 2e-30, 1.0]], dtype=np.float32)
-    assert (np.prod(np.stack([member] * 10), axis=0)[0, :3] == 0).all()
-    result = geometric([member] * 10)
-    assert top_k(result, 4).tolist() == [[3, 1, 2, 0]]
-    np.testing.assert_allclose(result[0, :3], [1e-30, 3e-30, 2e-30], rtol=1e-4)
-
-
-def test_a_zero_of_one_member_lowers_a_class_without_excluding_it() -> None:
-    result = geometric([np.float32([[0.0, 0.5, 0.5]]), np.float32([[0.6, 0.4, 0.0]])])
-    assert np.isfinite(result).all()
-    assert top_k(result).tolist() == [[1, 0, 2]]  # 0.2, 0.6 * tiny, 0.5 * tiny
-    assert result[0, 1] > 0.999
-    np.testing.assert_allclose(geometric([np.zeros((2, 4), np.float32)] * 3), np.full((2, 4), 0.25))
-
-
-def test_each_study_counts_alike() -> None:
-    ten, two = random_members(10, seed=1), random_members(2, seed=2)
-    result = Blended([ten, two]).fill()
-    np.testing.assert_allclose(result, by_scipy(ten, two), rtol=1e-5)
-    assert np.abs(result - geometric(ten + two)).max() > 0.01
-    np.testing.assert_allclose(Blended([ten, ten]).fill(), geometric(ten), rtol=1e-5)
-
-
 def test_the_methods_by_hand() -> None:
     a, b = np.array([[0.1, 0.9]]), np.array([[0.4, 0.6]])
     studies = [[a, b], [b]]
@@ -74,7 +32,7 @@ def test_the_methods_by_hand() -> None:
     weighted = Blended(studies, "weighted", np.array([0.3, 0.7])).fill()
     np.testing.assert_allclose(weighted, [np.array(unscaled) / sum(unscaled)], rtol=1e-6)
     equal = Blended(studies, "weighted", np.array([0.5, 0.5])).fill()
-    np.testing.assert_allclose(equal, by_scipy([a, b], [b]), rtol=1e-6)
+    np.testing.assert_allclose(equal, Blended(studies).fill(), rtol=1e-6)
     seven = random_members(7)
     assert Blended([seven], "weighted", np.array([1.0])).fill().tobytes() == geometric(seven).tobytes()
 
@@ -120,8 +78,8 @@ def test_label_prior_is_the_share_of_each_class() -> None:
 
 # --- many rows -------------------------------------------------------------------------------------
 
-CUTS = [(1 << 17, 1), (1 << 17, 4), (41, 1), (41 * 7, 3), (41 * 64, 2), (41 * 1000, 8), (1, 2)]
-"""Elements of a block (1 and 41 are one row), and threads."""
+CUTS = [(1 << 17, 4), (41 * 7, 3), (41 * 64, 2), (41 * 1000, 8), (1, 2)]
+"""Elements of a block (1 is one row), and threads."""
 
 
 def hard_members(count: int, n_clips: int, n_classes: int = 41, seed: int = 0) -> list[np.ndarray]:
@@ -154,17 +112,22 @@ def cut(monkeypatch: pytest.MonkeyPatch, elements: int, threads: int) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1,), (7,), (8,), (9,), (12,), (17,), (10, 1, 3)])
-def test_zeros_and_certainties_agree_with_log_space(sizes: tuple[int, ...]) -> None:
+def test_geometric_means_agree_with_log_space_and_each_study_counts_alike(sizes: tuple[int, ...]) -> None:
+    """With zeros and certainties."""
     members = iter(hard_members(sum(sizes), 1500))
     studies = [[next(members) for _ in range(size)] for size in sizes]
+    copies = [[member.copy() for member in study] for study in studies]
     result, expected = Blended(studies).fill(), in_log_space(studies)
+    assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-37)
     np.testing.assert_allclose(result[750], 1 / 41, rtol=1e-6)
     np.testing.assert_array_equal(top_k(result), top_k(expected.astype(np.float32)))
+    for study, copy in zip(studies, copies, strict=True):
+        np.testing.assert_array_equal(study, copy)
 
 
 def test_twelve_members_at_the_smallest_number() -> None:
-    """Eight of them multiply to 4e-304; float64 holds no product of nine."""
+    """Eight multiply to 4e-304; float64 holds no product of nine, nor the notebook's float32 one of two."""
     tiny = np.float32(np.finfo(np.float32).tiny)
     member = np.array([[tiny, tiny * 2, tiny * 4, 0]], dtype=np.float32)
     np.testing.assert_allclose(geometric([member] * 12), [[1 / 8, 2 / 8, 4 / 8, 1 / 8]], rtol=1e-6)
@@ -172,8 +135,8 @@ def test_twelve_members_at_the_smallest_number() -> None:
 
 @pytest.mark.parametrize(("elements", "threads"), CUTS)
 def test_no_bit_depends_on_blocks_or_threads(elements: int, threads: int, monkeypatch, tmp_path: Path) -> None:
-    members = hard_members(10, 1237, seed=1)
-    fold = np.random.default_rng(0).integers(-1, 10, 1237)
+    members = hard_members(10, 437, seed=1)
+    fold = np.random.default_rng(0).integers(-1, 10, 437)
     masks = [fold == i for i in range(10)]
     for i, scores in enumerate(members):
         np.save(tmp_path / f"{i}.npy", scores)
@@ -185,15 +148,15 @@ def test_no_bit_depends_on_blocks_or_threads(elements: int, threads: int, monkey
         return [Blended(halves), Blended(halves, "arithmetic"), Blended(halves, "weighted", by_fold, fold)]
 
     cut(monkeypatch, 10**9, 1)
-    best = np.empty((1237, 3), np.int32)
+    best = np.empty((437, 3), np.int32)
     expected = Blended([members]).fill(best=best)
     wholes, oof = [blend.fill() for blend in blends(members)], OutOfFold(members, masks)[:]
     np.testing.assert_array_equal(best, top_k(expected))
-    np.testing.assert_array_equal(oof[fold >= 0], np.stack(members)[fold, np.arange(1237)][fold >= 0])
+    np.testing.assert_array_equal(oof[fold >= 0], np.stack(members)[fold, np.arange(437)][fold >= 0])
 
     cut(monkeypatch, elements, threads)
-    out = row_blocks.create_rows(tmp_path / "out.npy", (1237, 41))
-    ranking = row_blocks.create_rows(tmp_path / "best.npy", (1237, 3), np.int32)
+    out = row_blocks.create_rows(tmp_path / "out.npy", (437, 41))
+    ranking = row_blocks.create_rows(tmp_path / "best.npy", (437, 3), np.int32)
     assert Blended([maps]).fill(out, ranking) is out
     assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
     assert np.load(tmp_path / "best.npy").tobytes() == best.tobytes()
@@ -201,7 +164,7 @@ def test_no_bit_depends_on_blocks_or_threads(elements: int, threads: int, monkey
     assert OutOfFold(maps, masks)[:].tobytes() == oof.tobytes()
     for blend, whole in zip(blends(maps), wholes, strict=True):
         assert blend.fill().tobytes() == whole.tobytes()
-        for rows in (slice(0, 90), slice(7, 20), slice(1200, None), slice(5, 5)):
+        for rows in (slice(0, 90), slice(7, 20), slice(400, None), slice(5, 5)):
             assert blend[rows].tobytes() == whole[rows].tobytes()
 
 
@@ -249,9 +212,7 @@ def test_release_keeps_written_values(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(row_blocks.os, "posix_fallocate", full)
     with pytest.raises(FsatError, match=r"out\.npy: cannot be written: No space left .* 0 MB.*TMPDIR"):
         row_blocks.create_rows(tmp_path / "out.npy", (10, 4))
@@ -263,7 +224,7 @@ N_CLASSES = 6
 
 
 def study(targets: np.ndarray, sharpness: float, seed: int) -> np.ndarray:
-    """Predictions that favour the label by so many deviations of the noise; 0 for a study that knows nothing."""
+    """Predictions that favour the label by so many deviations of the noise."""
     logits = np.random.default_rng(seed).standard_normal((len(targets), N_CLASSES))
     logits[np.arange(len(targets)), targets] += sharpness
     scores = np.exp(logits)
@@ -281,18 +242,6 @@ def targets_of(n_clips: int) -> np.ndarray:
 
 def everywhere(n_clips: int) -> np.ndarray:
     return np.ones(n_clips, dtype=bool)
-
-
-def test_a_study_that_knows_nothing_gets_almost_no_weight() -> None:
-    targets, fold = targets_of(600), np.arange(600) % 5
-    parts = [out_of_fold(study(targets, sharpness, i), fold) for i, sharpness in enumerate((2.5, 0.0))]
-    weights = cross_fit(parts, targets, everywhere(600), everywhere(600))
-    assert weights.final[0] > 0.9
-    assert weights.by_fold.shape == (5, 2)
-    np.testing.assert_allclose(weights.by_fold.sum(axis=1), 1)
-    assert (weights.by_fold[:, 0] > 0.9).all()
-    crossed = Blended([[part] for part in parts], "weighted", weights.by_fold, fold)
-    assert log_loss(crossed, targets) < log_loss(Blended([parts]), targets) - 0.1
 
 
 def test_the_weights_have_the_least_log_loss() -> None:
@@ -323,25 +272,8 @@ def test_a_worse_study_may_weigh_exactly_nothing() -> None:
     np.testing.assert_allclose(np.delete(blend, 7, axis=0), np.delete(good, 7, axis=0), rtol=1e-5)
 
 
-def test_a_fold_is_never_scored_with_weights_that_were_fitted_on_it() -> None:
-    """In each fold another study is perfect: weights fitted on that fold favour it, those of the others do not."""
-    fold = np.repeat(np.arange(3), 60)
-    targets = targets_of(180)
-    studies = [np.where((fold == i)[:, np.newaxis], study(targets, 9, i), study(targets, 0, i)) for i in range(3)]
-    parts = [out_of_fold(scores, fold) for scores in studies]
-    weights = cross_fit(parts, targets, everywhere(180), everywhere(180))
-    for i in range(3):
-        assert fit_weights(studies, targets, np.flatnonzero(fold == i))[i] > 0.95
-        assert weights.by_fold[i, i] < 0.05
-        np.testing.assert_array_equal(weights.by_fold[i], fit_weights(studies, targets, np.flatnonzero(fold != i)))
-    np.testing.assert_array_equal(weights.final, fit_weights(studies, targets, np.arange(180)))
-    on_itself = Blended([[part] for part in parts], "weighted", np.eye(3), fold)
-    crossed = Blended([[part] for part in parts], "weighted", weights.by_fold, fold)
-    assert log_loss(on_itself, targets) < 0.1 < log_loss(crossed, targets)
-
-
-def test_studies_with_other_folds_and_missing_ones() -> None:
-    """The first study's folds are the partition; clips that a study lacks are not fitted on and stay NaN."""
+def test_a_fold_is_scored_with_weights_that_were_fitted_without_it() -> None:
+    """Folds are those of the first study; clips that a study lacks are not fitted on and stay NaN."""
     targets = targets_of(240)
     first, second = np.arange(240) % 4, np.arange(240) // 80
     scores = [study(targets, 2, 0), study(targets, 1, 1)]
@@ -351,7 +283,9 @@ def test_studies_with_other_folds_and_missing_ones() -> None:
     ]
     covered = second < 2
     weights = cross_fit(parts, targets, ~everywhere(240), covered)
+    np.testing.assert_array_equal(weights.final, fit_weights(scores, targets, np.flatnonzero(covered)))
     assert weights.by_fold.shape == (4, 2)
+    assert len(np.unique(weights.by_fold[:, 0])) == 4
     for i in range(4):
         expected = fit_weights(scores, targets, np.flatnonzero(covered & (first != i)))
         np.testing.assert_array_equal(weights.by_fold[i], expected)
@@ -390,15 +324,6 @@ def test_of_many_clips_evenly_spaced_ones_are_fitted_on(monkeypatch: pytest.Monk
     monkeypatch.setattr(blending, "MOST_CLIPS", 40)
     assert clips_to_fit(everywhere(1000)).tolist() == list(range(0, 1000, 25))
     assert clips_to_fit(everywhere(41)).tolist() == list(range(40))
-
-
-def test_no_digit_of_a_weight_depends_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = targets_of(300)
-    studies = [study(targets, sharpness, i) for i, sharpness in enumerate((1, 2, 3))]
-    expected = fit_weights(studies, targets, np.arange(0, 300, 2))
-    for elements in (1, N_CLASSES * 7, 10**9):
-        cut(monkeypatch, elements, 1)
-        assert fit_weights(studies, targets, np.arange(0, 300, 2)).tolist() == expected.tolist()
 
 
 def test_zeros_and_certainties_have_finite_weights() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import one_line, wait_for
+from helpers import error_line, wait_for
 
 from fsat import interrupts
 from fsat.config import Config
@@ -85,9 +85,7 @@ def test_an_iterator_is_read_a_few_items_ahead() -> None:
 
 
 def test_after_an_error_the_others_finish_and_no_more_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(RunError, match="fold 7: fold 7 is wrong") as caught:
-        run(train, tmp_path, [0, 7, 1, 2, 3, 4])
-    one_line(caught.value)
+    assert "fold 7: fold 7 is wrong" in error_line(RunError, run, train, tmp_path, [0, 7, 1, 2, 3, 4])
     assert "fold 7: fold 7 is wrong" in capsys.readouterr().err
     assert (tmp_path / "0").exists()
     assert not (tmp_path / "4").exists()
@@ -95,20 +93,17 @@ def test_after_an_error_the_others_finish_and_no_more_begin(tmp_path: Path, caps
 
 @pytest.mark.parametrize("folds", [[8, 0], iter([0, 8])], ids=["sequence", "iterator"])
 def test_a_killed_process_fails_its_own_item(folds: Any, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="fold 8: its process was killed by SIGKILL; use one") as caught:
-        run(train, tmp_path, folds)
-    one_line(caught.value)
+    line = error_line(RunError, run, train, tmp_path, folds)
+    assert line == "fold 8: its process was killed by SIGKILL; use one"
     assert (tmp_path / "0").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_of_them(signum: signal.Signals, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"if __name__ == '__main__':\n    import test_processes\n    test_processes.main({str(tmp_path)!r})\n"
-    )
+    code = f"import test_processes; test_processes.main({str(tmp_path)!r})"
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     wait_for(lambda: all((tmp_path / f"begun{fold}").exists() for fold in (0, 1)), 60)
     process.send_signal(signum)
     _, said = process.communicate(timeout=60)
