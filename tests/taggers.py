@@ -12,7 +12,7 @@ from helpers import CLASSES, tone
 from fsat import tagging
 from fsat.config import Config
 from fsat.data.mfcc import model_input
-from fsat.models import build, import_keras, save_weights, settle_precision
+from fsat.models import build, import_keras, save_weights
 
 FREQUENCIES = (300, 450, 700, 1000, 1600, 2500, 3500)
 """Of tones, in Hz, whose classes take turns."""
@@ -31,13 +31,13 @@ def write_tagger(
     settings: Sequence[Mapping[str, Any]] = (TINY,),
     n_folds: int = 2,
     labels: Sequence[str] = CLASSES,
-    **how: Any,
+    **facts: Any,
 ) -> Path:
     """Write a tagger's folder: a study for each of the settings, `n_folds` members each. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     members = []
-    for i, some in enumerate(settings):
-        config = settle_precision(Config.resolve({**some, "precision": "float32"}))
+    for i, options in enumerate(settings):
+        config = Config.resolve({**options, "precision": "float32"})
         for fold in range(n_folds):
             import_keras().utils.set_random_seed(1 + 100 * i + fold)
             model = build(config, len(labels))
@@ -45,7 +45,7 @@ def write_tagger(
             path = folder.parent / f"{folder.name}-{i}-{fold}.weights.h5"
             save_weights(model, path)
             members.append(tagging.MemberFiles(f"study{i}", fold, config, path))
-    tagging.write(folder, members, labels, **how)
+    tagging.write(folder, members, labels, **facts)
     return folder
 
 
@@ -53,10 +53,10 @@ def _fit_last_layer(model: Any, config: Config, n_classes: int) -> None:
     """Give the last layer, a Dense one, the weights that tell the tones apart best, by least squares."""
     tones = [tone(frequency, config.audio_duration, config.sampling_rate) for frequency in FREQUENCIES]
     last = next(layer for layer in reversed(model.layers) if layer.weights)
-    seen = import_keras().Model(model.inputs, last.input).predict_on_batch(model_input(np.stack(tones), config))
-    wanted = 4 * np.eye(n_classes)[np.arange(len(tones)) % n_classes]
-    solved = np.linalg.lstsq(np.hstack([seen, np.ones((len(seen), 1))]), wanted, rcond=1e-4)[0]
-    last.set_weights([solved[:-1], solved[-1]])
+    features = import_keras().Model(model.input, last.input)(model_input(np.stack(tones), config))
+    logits = 4 * np.eye(n_classes)[np.arange(len(tones)) % n_classes]
+    weights = np.linalg.lstsq(np.hstack([features, np.ones((len(tones), 1))]), logits, rcond=1e-4)[0]
+    last.set_weights([weights[:-1], weights[-1]])
 
 
 def register_tagger(folder: Path, name: str = "fsat", blend: str = "one", promote: str = "always") -> int:
