@@ -1,4 +1,4 @@
-"""What the tests of decoded and checked clips share."""
+"""Helpers for the tests of decoded and checked clips."""
 
 from __future__ import annotations
 

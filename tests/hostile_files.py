@@ -1,4 +1,4 @@
-"""Files that a folder of clips may have in it, as data: most are no clips, some look so and are."""
+"""Files that a folder of clips may contain: most are not usable clips, some only look unusable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wav(
     samples: np.ndarray | bytes = SOUND, channels: int = 1, rate: int = RATE, bits: int = 16, kind: int = 1,
     claim: int | None = None, align: int | None = None, riff: bytes = b"RIFF", before: bytes = b"", after: bytes = b"",
 ) -> bytes:  # fmt: skip
-    """A WAV file whose header says what it is told to.
+    """Return a WAV file with any header.
 
     Args:
         samples: what follows the header.
@@ -41,7 +41,7 @@ def wav(
 
 
 def encoded(form: str, samples: np.ndarray | None = None, rate: int = RATE, **options: str) -> bytes:
-    """What libsndfile writes."""
+    """Return a file as libsndfile writes it."""
     buffer = io.BytesIO()
     sf.write(buffer, tone(440, 2, rate) if samples is None else samples, rate, format=form, **options)
     return buffer.getvalue()
@@ -52,13 +52,13 @@ def half(data: bytes) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    """Each byte of the middle third inverted."""
+    """Invert each byte of the middle third."""
     third = len(data) // 3
     return data[:third] + bytes(byte ^ 255 for byte in data[third : 2 * third]) + data[2 * third :]
 
 
 def without_length(flac: bytes) -> bytes:
-    """A FLAC that says 0 samples, as one that was written to a pipe."""
+    """Set the length in a FLAC's header to 0, as in one that was written to a pipe."""
     return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
 
 
@@ -125,20 +125,20 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "quote\",'.wav": (wav, USABLE),
     os.fsdecode(b"not utf-8 \xff.wav"): (wav, USABLE),
 }  # fmt: skip
-"""By name, what makes the bytes, and how the reason why it cannot be used begins."""
+"""For each name, what makes the bytes, and the start of the reason why the file cannot be used."""
 
 OTHERS = {
     "fifo.wav": "not a regular file", "socket.wav": "unreadable file", "device.wav": "not a regular file",
     "gone.wav": "missing file", "itself.wav": "unreadable file", "link.wav": USABLE,
 }  # fmt: skip
-"""What is no file of its own."""
+"""Entries of the folder that are not regular files, and the start of the reason."""
 
 LEADS_OUT = {"device.wav", "gone.wav", "link.wav"}
 """Links out of the folder, which a training set may not have."""
 
 
 def write_all(folder: Path) -> dict[str, str]:
-    """Write every file to an empty folder; how the reason of each begins."""
+    """Write every file to an empty folder; return the start of the reason of each."""
     for name, (make, _) in FILES.items():
         (folder / name).write_bytes(make())
     os.mkfifo(folder / "fifo.wav")

@@ -1,4 +1,4 @@
-"""Decoding every format, width, rate and channel count to what it should sound like; crops; normalisation."""
+"""Decoding of every format, width, rate and channel count; what cannot be decoded; crops."""
 
 from __future__ import annotations
 

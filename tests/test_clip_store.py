@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -241,17 +242,16 @@ def undisturbed(files, tmp_path: Path, monkeypatch) -> dict[str, object]:
         return content(store_of(open_clips(files, RATE)))
 
 
+def stop_before_the_last_step(files, monkeypatch) -> None:
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(os, "rename", mock.Mock(side_effect=KeyboardInterrupt))
+        open_clips(files, RATE)
+
+
 @pytest.fixture
 def unfinished(files, undisturbed, monkeypatch, cache_folder) -> Path:
     """A store whose build was stopped just before the last step."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            open_clips(files, RATE)
+    stop_before_the_last_step(files, monkeypatch)
     return next((cache_folder / "clips").glob("*.unfinished"))
 
 
@@ -283,8 +283,11 @@ def test_a_build_continues_wherever_it_was_killed(files, decodes, cache_folder, 
     for i, copied in enumerate(copies):
         monkeypatch.setenv("FSAT_CACHE_DIR", str(copied))
         decodes.clear()
-        store = store_of(open_clips(files, RATE))
+        stop_before_the_last_step(files, monkeypatch)
         assert sorted(decodes) == names[max(0, i - 2) // 4 :]  # a clip is two writes, after that of the header
+        decodes.clear()
+        store = store_of(open_clips(files, RATE))
+        assert decodes == []
         assert content(store) == expected
         assert store_names(copied) == [store.name]
 

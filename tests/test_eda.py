@@ -20,6 +20,7 @@ from fsat.reports.players import Example, choose_examples, example_sounds
 from fsat.reports.waveforms import outline, read_waveforms
 
 
+@pytest.mark.slow
 def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
     from benchmarks import fsdkaggle2018
 

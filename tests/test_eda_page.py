@@ -77,6 +77,7 @@ def test_the_page_names_everything_that_is_unusual(path):
     assert len(read_csv(path.with_name("exclusions.csv"))) == MISSING + 3
 
 
+@pytest.mark.slow
 def test_the_same_dataset_gives_the_same_page(path, odd, tmp_path):
     copy = shutil.copytree(odd, tmp_path / "elsewhere" / odd.name)
     _, unreadable = write_eda(read_manifest(copy, "exclude"), tmp_path)

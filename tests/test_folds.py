@@ -89,15 +89,6 @@ def test_a_column_that_holds_a_whole_class_out() -> None:
     assert error_line(DataError, split, train).startswith("fold 1 of 2 holds every clip of class Cello")
 
 
-def test_stratified_ignores_the_column() -> None:
-    labels = ["Bell", "Cello"] * 10
-    with_column = clips(labels, fold=["1", "2"] * 10)
-    config = replace(CONFIG, folds="stratified", n_folds=5)
-    folds, settled = split(with_column, config, n_folds_given=True)
-    np.testing.assert_array_equal(folds, split(clips(labels), config)[0])
-    assert (settled.folds, settled.n_folds) == ("stratified", 5)
-
-
 def test_auto_is_settled_so_that_equal_folds_are_one_study() -> None:
     without, with_column = clips(["Bell"] * 20), clips(["Bell"] * 20, fold=["1", "2"] * 10)
     auto = replace(CONFIG, n_folds=2)
@@ -189,7 +180,7 @@ def aside(train: pd.DataFrame, holdout: float, fold: int = 0, seed: int = 1001) 
 
 
 @pytest.mark.parametrize(("holdout", "n_splits"), [(0.5, 2), (0.4, 2), (0.3, 3), (0.2, 5), (0.1, 10), (0.03, 33)])
-def test_about_the_share_is_held_aside_stratified(holdout: float, n_splits: int) -> None:
+def test_the_share_held_aside_is_stratified(holdout: float, n_splits: int) -> None:
     train = clips(["Bell", "Cello", "Flute", "Flute"] * 60)
     held = aside(train, holdout)
     assert held.dtype == bool
@@ -267,7 +258,7 @@ def test_a_dataset_has_the_folds_of_its_column_or_keeps_recordings_together(tmp_
     dataset = load_dataset(folder, config)
     assert dataset.folds.tolist() == [j // 2 for j in range(6) for _ in range(3)]
     assert (dataset.config.folds, dataset.config.n_folds) == ("column", 3)
-    ignoring = load_dataset(folder, replace(config, folds="stratified"))
+    ignoring = load_dataset(folder, replace(config, folds="stratified"), n_folds_given=True)
     assert (ignoring.config.folds, ignoring.config.n_folds) == ("stratified", 2)
     assert set(ignoring.folds.tolist()) == {0, 1}
     assert_groups_stay_together(ignoring.manifest.train, ignoring.folds)

@@ -113,7 +113,7 @@ def test_crops_are_pieces_with_zeros_beyond_both_ends() -> None:
 
 
 @pytest.mark.parametrize("config", [Config(), replace(CONFIG, sampling_rate=16000)], ids=["model", "rate"])
-def test_only_for_models_on_spectrograms_at_the_rate_of_the_clips(config: Config) -> None:
+def test_spectra_need_a_model_on_spectrograms_at_the_rate_of_the_clips(config: Config) -> None:
     with pytest.raises(ValueError, match="expected log-mel at 8000 Hz"):
         spectra(in_memory(noises([500])), config)
 

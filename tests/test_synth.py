@@ -29,7 +29,7 @@ def test_the_same_bytes_for_the_same_seed_only(tmp_path):
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "again") != bytes_of(tmp_path / "other")
 
 
-def test_it_is_a_dataset_without_problems_but_for_one_empty_test_file(sounds):
+def test_generated_sounds_are_a_dataset_without_problems_but_for_one_empty_test_file(sounds):
     manifest = read_manifest(sounds)
     assert manifest.labels == sorted(CLASSES)
     assert len(CLASSES) >= 10
@@ -83,7 +83,7 @@ def flatness(label: str) -> float:
     return float((np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)).mean())
 
 
-def test_they_sound_like_their_names():
+def test_classes_sound_like_their_names():
     assert centroid("Bass_drum") < 300 < centroid("Snare_drum") < centroid("Hi-hat")
     assert centroid("Cello") < centroid("Flute") < centroid("Squeak") * 1.5
     assert flatness("Applause") > 20 * flatness("Flute")
