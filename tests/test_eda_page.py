@@ -16,6 +16,7 @@ from fsat.data.dataset import Source
 from fsat.data.manifest import read_manifest
 from fsat.reports.eda_page import write_eda
 
+pytestmark = pytest.mark.slow
 SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "listen", "problems"]
 EVIL = "<img/src=x/onerror=alert(1)>&$x^"
 MISSING = 600
@@ -77,7 +78,6 @@ def test_the_page_names_everything_that_is_unusual(path):
     assert len(read_csv(path.with_name("exclusions.csv"))) == MISSING + 3
 
 
-@pytest.mark.slow
 def test_the_same_dataset_gives_the_same_page(path, odd, tmp_path):
     copy = shutil.copytree(odd, tmp_path / "elsewhere" / odd.name)
     _, unreadable = write_eda(read_manifest(copy, "exclude"), tmp_path)
