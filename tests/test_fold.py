@@ -77,8 +77,11 @@ def test_steps_have_their_learning_rates_and_metrics_are_means_over_clips() -> N
 
 def test_the_schedule_covers_the_whole_training(train) -> None:
     config = replace(QUICK, schedule="cosine", warmup=0.25, seed=2**31 - 1)  # the largest seed
-    rates = train(config).column("learning_rate")  # of the last of three steps of each epoch
+    trained = train(config)
+    rates = trained.column("learning_rate")  # of the last of three steps of each epoch
     np.testing.assert_allclose(rates, [learning_rate(config, step, 12) for step in (2, 5, 8, 11)], rtol=1e-6)
+    files = {path.name for path in trained.result.folder.iterdir()}
+    assert files == {"best.weights.h5", "tensorboard"}  # no checkpoint
 
 
 # --- kept weights ----------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY, Mock
 
@@ -14,18 +13,20 @@ from clip_files import flip, halve
 from helpers import error_line, make_dataset
 
 from fsat.config import Config
-from fsat.data.dataset import Dataset, load_dataset
+from fsat.data.dataset import load_dataset
 from fsat.errors import FsatError
+from fsat.models import build_for_training, import_keras
+from fsat.training.checkpoint import TrainingState, restore, write_checkpoint
 from fsat.training.fold import FoldResult, train_fold
 
-pytestmark = pytest.mark.slow
+keras = import_keras()
 
 SMALL = {
-    "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 5, "batch_size": 8, "eval_crops": 1,
+    "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 4, "batch_size": 8, "eval_crops": 1,
     "precision": "float32", "patience": 9,
 }  # fmt: skip
 CASES = {
-    "dropout": {"model": "conv1d", "audio_duration": 0.9},
+    "dropout": {"model": "conv1d"},
     "early stopping": {"model": "dummy1d", "learning_rate": 3, "patience": 2, "max_epochs": 12, "holdout": 0.2},
     "mfcc": {"model": "conv2d_mfcc", "audio_duration": 1, "n_mfcc": 20, "max_epochs": 3},
     "average": {
@@ -61,6 +62,7 @@ def assert_same(result: FoldResult, expected: FoldResult) -> None:
     assert len(events(result.folder)) >= 4 * len(result.state.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(case, folder, tmp_path) -> None:
     config = Config(**{**SMALL, **CASES[case]})
@@ -81,70 +83,48 @@ def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(case, folder
     assert case != "early stopping" or n_epochs < config.max_epochs
 
 
-def test_no_checkpoint_is_written_by_default(folder, tmp_path) -> None:
-    config = Config(**{**SMALL, "model": "dummy1d", "max_epochs": 1})
-    train_fold(load_dataset(folder, config), 0, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"best.weights.h5", "tensorboard"}
-
-
-class Stop(Exception):
-    """In place of a signal."""
-
-
-@pytest.fixture(scope="module")
-def first_epochs(folder, tmp_path_factory) -> tuple[Dataset, bytes]:
-    """A dataset, and the checkpoint after the second of its five epochs."""
-
-    def on_epoch(epoch: int, *_: object) -> None:
-        if epoch == 1:
-            raise Stop
-
-    dataset, path = load_dataset(folder, Config(**{**SMALL, "model": "dummy1d"})), tmp_path_factory.mktemp("stopped")
-    with pytest.raises(Stop):
-        train_fold(dataset, 0, path, on_epoch, path / "checkpoint")
-    return dataset, (path / "checkpoint").read_bytes()
-
-
 @pytest.fixture
-def stopped(first_epochs, tmp_path) -> tuple[Dataset, Path]:
-    (tmp_path / "checkpoint").write_bytes(first_epochs[1])
-    return first_epochs[0], tmp_path / "checkpoint"
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint after two epochs."""
+    write_two_epochs(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def write_two_epochs(path: Path) -> None:
+    model = new_model()
+    state = TrainingState([{"loss": 1.0}, {"loss": 0.5}], [1, 2], weights=model.get_weights())
+    write_checkpoint(path, state, model)
+
+
+def new_model(name: str = "dummy1d") -> keras.Model:
+    return build_for_training(Config(**{**SMALL, "model": name}), 3)
 
 
 @pytest.mark.parametrize("damage", [halve, lambda path: flip(path, path.stat().st_size // 2)], ids=["halve", "flip"])
-def test_a_damaged_checkpoint_is_not_used(damage, stopped, capsys) -> None:
-    dataset, checkpoint = stopped
+def test_a_damaged_checkpoint_is_not_used(damage, checkpoint, capsys) -> None:
     damage(checkpoint)
-    epochs_seen = []
-    train_fold(dataset, 0, checkpoint.parent, lambda epoch, *_: epochs_seen.append(epoch), checkpoint)
-    assert epochs_seen == [0, 1, 2, 3, 4]
+    assert restore(checkpoint, new_model(), 0) == TrainingState()
     (message,) = [line for line in capsys.readouterr().err.splitlines() if str(checkpoint) in line]
     assert "trained from the beginning" in message
 
 
-def test_a_checkpoint_of_another_model_is_not_used(stopped, folder, capsys) -> None:
-    _, checkpoint = stopped
-    other = load_dataset(folder, Config(**{**SMALL, "model": "dummy1d", "audio_duration": 0.3}))
-    other = replace(other, config=replace(other.config, model="conv1d", max_epochs=1))
-    train_fold(other, 0, checkpoint.parent, checkpoint=checkpoint)
+def test_a_checkpoint_of_another_model_is_not_used(checkpoint, capsys) -> None:
+    assert restore(checkpoint, new_model("conv1d"), 0) == TrainingState()
     assert "of another model" in capsys.readouterr().err
 
 
-def test_other_versions_are_reported(stopped, capsys, monkeypatch) -> None:
-    dataset, checkpoint = stopped
+def test_other_versions_are_reported(checkpoint, capsys, monkeypatch) -> None:
     monkeypatch.setattr("fsat.training.checkpoint.version", lambda name: "9.0.0")
-    train_fold(dataset, 0, checkpoint.parent, checkpoint=checkpoint)
+    assert restore(checkpoint, new_model(), 0).n_epochs == 2
     messages = capsys.readouterr().err
     assert "now 9.0.0; numpy" in messages
     assert "resumes after epoch 2" in messages
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_previous_one(stopped, monkeypatch) -> None:
-    dataset, checkpoint = stopped
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_previous_one(checkpoint, monkeypatch) -> None:
     before = checkpoint.read_bytes()
-
     monkeypatch.setattr("fsat.files.os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
-    line = error_line(FsatError, train_fold, dataset, 0, checkpoint.parent, checkpoint=checkpoint)
+    line = error_line(FsatError, write_two_epochs, checkpoint)
     assert "No space left on device" in line
     assert "FSAT_CACHE_DIR" in line
     assert checkpoint.read_bytes() == before
