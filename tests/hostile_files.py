@@ -128,7 +128,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 """For each name, what makes the bytes, and the start of the reason why the file cannot be used."""
 
 OTHERS = {
-    "fifo.wav": "not a regular file", "socket.wav": "unreadable file", "device.wav": "not a regular file",
+    "fifo.wav": "not a regular file", "socket.wav": "not a regular file", "device.wav": "not a regular file",
     "gone.wav": "missing file", "itself.wav": "unreadable file", "link.wav": USABLE,
 }  # fmt: skip
 """Entries of the folder that are not regular files, and the start of the reason."""

@@ -8,6 +8,7 @@ the last bit. Unusable audio raises `AudioError` with the reason; the caller nam
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -168,6 +169,8 @@ def _open_regular(path: str | PathLike[str]) -> int:
     except FileNotFoundError:
         raise AudioError("missing file") from None
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", 0) == errno.ENXIO:
+            raise AudioError("not a regular file") from error  # a socket
         raise AudioError(f"unreadable file ({getattr(error, 'strerror', None) or error})") from error
     status = os.fstat(handle)
     if stat.S_ISREG(status.st_mode) and status.st_size:
