@@ -45,12 +45,6 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def listens(port: int) -> bool:
-    """Whether a server accepts connections on a port of 127.0.0.1."""
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 def postgres_folder() -> Path | None:
     """The folder of PostgreSQL's programs, if they are installed: the newest of Debian's, or that on PATH."""
     beside = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))

@@ -54,9 +54,8 @@ class TrainedStudy:
                    "model_versions": "storage_location"}  # fmt: skip
         with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
             for table, column in columns.items():
-                database.execute(
-                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [str(self.folder), str(folder)]
-                )
+                update = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+                database.execute(update, [str(self.folder), str(folder)])
 
     @property
     def fold_runs(self) -> list[FoldRun]:
@@ -160,15 +159,9 @@ def write_artifact(run_id: str, name: str, data: bytes) -> None:
 
 
 def new_store(folder: Path, name: str = "mlflow.db", artifacts: str = "") -> str:
-    """Put an empty store into a folder, unless there is one of that name.
+    """Put an empty store into a folder, unless there is a file of that name; return the store's address.
 
-    Args:
-        folder: of the file.
-        name: of the file.
-        artifacts: location of those of the default experiment; ``mlruns`` in the folder by default, as MLflow has it.
-
-    Returns:
-        The store's address.
+    `artifacts` is the location of those of the default experiment, by default ``mlruns`` in the folder.
     """
     path = folder / name
     if not path.exists():

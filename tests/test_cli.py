@@ -108,16 +108,12 @@ def test_a_traceback_only_with_debug(tmp_path, signals, monkeypatch, capsys):
         assert ("Traceback" in capsys.readouterr().err) == expected
 
 
-def test_sample_writes_a_dataset_once(tmp_path, error_line, monkeypatch, capsys):
-    assert run(["sample", "sounds", "--clips_per_class", "10"]) == 0
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+@pytest.mark.slow
+def test_sample_writes_a_dataset_once(tmp_path, error_line, capsys):
     assert run(["sample", ".", "--clips_per_class", "10"]) == 0
-    assert (tmp_path / "here" / "train.csv").read_bytes() == (tmp_path / "sounds" / "train.csv").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == {"sounds", "here"}
-    monkeypatch.chdir(tmp_path)
+    assert "train.csv" in {path.name for path in tmp_path.iterdir()}
     capsys.readouterr()
-    assert "sounds: is not empty" in error_line("sample", "sounds")
+    assert f"{tmp_path}: is not empty" in error_line("sample", ".")
 
 
 def test_score_prints_public_private_and_both(shared, signals, capsys):

@@ -104,6 +104,7 @@ def test_a_second_signal_does_not_stop_the_closing(store, data, signals, monkeyp
     assert mlflow.get_run(run_id).info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_killed_cross_validation_kills_its_fold_too(new_runs, data, signals, monkeypatch):
     strike(monkeypatch, "fsat.tracking.live_metrics.LiveMetrics.epoch", "after")
     with pytest.raises(Interrupted):

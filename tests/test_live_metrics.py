@@ -147,6 +147,7 @@ def test_a_lost_answer_does_not_register_a_version_twice(source, tmp_path, monke
     assert len(mlflow.MlflowClient().search_model_versions("name = 'lost'")) == 1
 
 
+@pytest.mark.slow
 def test_refused_live_metrics_are_a_warning_and_are_uploaded_at_the_end(source, monkeypatch, capsys) -> None:
     log_batch = mlflow.MlflowClient.log_batch
 
@@ -183,6 +184,7 @@ def test_a_dataset_that_another_process_logs_at_the_same_time_is_logged(source, 
 # --- checkpoints on the server ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_fold_has_no_checkpoints_on_the_server(source, monkeypatch) -> None:
     uploads, log_artifact = [], mlflow.MlflowClient.log_artifact
     monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", lambda *a: uploads.append(a[3]) or log_artifact(*a))
@@ -269,18 +271,23 @@ def test_sync_skips_what_should_not_be_uploaded(change, stored) -> None:
     assert mlflow.get_run(stored.run_id).info.status == "FAILED"
 
 
-def test_sync_and_cache_leave_a_run_alone_that_a_process_is_using(stored) -> None:
-    (stored.folder / "results").rename(stored.folder / "aside")
+def test_sync_and_cache_leave_a_run_alone_that_is_used_and_cache_removes_checkpoints_only_with_all(stored) -> None:
+    (stored.folder / "results").rename(stored.folder / "checkpoint")
     with stored.held():
         assert "another process on this machine is working on it" in sync(count_epochs)[0]
         assert f"{stored.folder}: in use by another process, not removed" in cache("--clear", "--all")
     assert "stopped after 0 epochs; train the fold again to resume it" in sync(count_epochs)[0]
+    assert f"checkpoint after 0 epochs, in {stored.folder}" in cache("--clear")
+    assert stored.folder.exists()
+    assert f"{stored.folder}: removed" in cache("--clear", "--all")
+    assert not stored.folder.exists()
 
 
 def cache(*options: str) -> str:
     return CliRunner().invoke(cli, ["cache", *options], catch_exceptions=False).output
 
 
+@pytest.mark.slow
 def test_a_fold_whose_upload_failed_is_uploaded_later_without_training(source, monkeypatch) -> None:
     unreachable = mock.Mock(side_effect=ServerUnreachable("the tracking server x is unreachable; start it"))
     with monkeypatch.context() as patch, pytest.raises(RunError, match="python -m fsat sync") as caught:
@@ -298,12 +305,3 @@ def test_a_fold_whose_upload_failed_is_uploaded_later_without_training(source, m
     description = mlflow.get_run(folder.run_id).data.tags["mlflow.note.content"]
     assert description.startswith("**dummy1d, fold 0**: `val_map3` ")
     assert not run_folders()
-
-
-def test_the_cache_removes_checkpoints_only_with_all(stored) -> None:
-    (stored.folder / "results").rename(stored.folder / "checkpoint")
-    assert f"checkpoint after 0 epochs, in {stored.folder}" in cache()
-    cache("--clear")
-    assert stored.folder.exists()
-    assert f"{stored.folder}: removed" in cache("--clear", "--all")
-    assert not stored.folder.exists()

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from browser import Visit, chromium
 from servers import MlflowServer
+from stores import current_store
 
 from fsat.config import Config
 from fsat.reports import run_descriptions
@@ -43,18 +44,14 @@ TAGGER = run_descriptions.Tagger(
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Iterator[SimpleNamespace]:
     """A server with two cross-validations and an ensemble, written to its database: ``uri view folds ensemble``."""
-    folder = tmp_path_factory.mktemp("server")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/server.db")
+    with current_store(tmp_path_factory.mktemp("server")) as folder:
         folds = {model: cross_validation(model, study) for model, study in STUDIES.items()}
         ensemble = register()
-        with MlflowServer(folder) as server:
+        with MlflowServer(folder, mlflow.get_tracking_uri()) as server:
             mlflow.set_tracking_uri(server.uri)
             with runs.tracked("main", f"main on {dataset_name(DATA)}"):
                 view = mlflow_ui.share_view(run_descriptions.experiment(mlflow_ui.view_link()))
             yield SimpleNamespace(uri=server.uri, view=view, folds=folds, ensemble=ensemble)
-        mlflow.set_tracking_uri(None)
 
 
 def cross_validation(model: str, study: str) -> list[str]:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -129,42 +128,33 @@ def config(seed: int, max_epochs: int = 1) -> Config:
     return Config.resolve({**TINY, "max_epochs": max_epochs, "seed": seed})
 
 
-@pytest.fixture
-def stopped(source, monkeypatch) -> Callable[[int], str]:
-    """A function that trains a fold of four epochs until it fails after the second one."""
-
+@pytest.mark.slow
+def test_a_stopped_fold_is_resumed_unless_resume_is_false(source, monkeypatch) -> None:
     def fail(live, epoch, *more) -> None:
         if epoch == 1:
             raise Stop
 
-    def train(seed: int) -> str:
-        with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr("fsat.tracking.live_metrics.LiveMetrics.epoch", fail)
-            train_fold(source, config(seed, 4), 0)
-        return mlflow.search_runs(output_format="list", max_results=1)[0].info.run_id
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("fsat.tracking.live_metrics.LiveMetrics.epoch", fail)
+        train_fold(source, config(11, 4), 0)
+    stopped = mlflow.search_runs(output_format="list", max_results=1)[0]
+    assert stopped.info.status == "FAILED"
+    assert stopped.data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0** is not finished")
 
-    return train
-
-
-def test_a_stopped_fold_is_trained_anew_if_resume_is_false(source, stopped) -> None:
-    before = stopped(11)
-    assert mlflow.get_run(before).data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0** is not finished")
     anew = train_fold(source, config(11, 4), 0, Launch(resume=False))
-    assert anew != before
+    assert anew != stopped.info.run_id
     assert mlflow.get_run(anew).data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0**: `val_map3` ")
-    assert mlflow.get_run(before).info.status == "FAILED"
     assert sorted(runs.history(anew, "loss")) == [0, 1, 2, 3]
+    client = mlflow.MlflowClient()
+    client.delete_run(anew)
 
-
-def test_a_run_of_mlflow_says_in_which_run_the_fold_was_resumed(source, stopped, monkeypatch) -> None:
-    before = stopped(14)
-    created = mlflow.MlflowClient().create_run("0").info.run_id  # as `mlflow run` does
+    created = client.create_run("0").info.run_id  # as `mlflow run` does
     monkeypatch.setenv("MLFLOW_RUN_ID", created)
-    assert train_fold(source, config(14, 4), 0) == before
+    assert train_fold(source, config(11, 4), 0) == stopped.info.run_id
     run = mlflow.get_run(created)
     assert (run.info.status, run.data.tags["fsat.stage"]) == ("FINISHED", "resume")
-    assert run.data.tags["fsat.resumed"] == before
-    assert before[:8] in run.info.run_name
+    assert run.data.tags["fsat.resumed"] == stopped.info.run_id
+    assert stopped.info.run_id[:8] in run.info.run_name
 
 
 def test_a_run_that_was_killed_before_its_first_epoch_leaves_nothing_in_the_cache(source) -> None:
@@ -176,6 +166,7 @@ def test_a_run_that_was_killed_before_its_first_epoch_leaves_nothing_in_the_cach
     assert not folder.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_finished_fold_is_trained_again_only_if_resume_is_false(source, capsys) -> None:
     finished = train_fold(source, config(12), 0)
     n_runs = len(mlflow.search_runs())

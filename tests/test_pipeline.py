@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile as sf
-from helpers import make_dataset, one_line
+from helpers import make_dataset, one_line, write_wav
 from scipy.stats import gmean
-from stores import SETTINGS, copy_run
+from stores import SETTINGS, artifacts, copy_run, predictions
 
 from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
@@ -20,7 +20,6 @@ from fsat.commands.verify import verify
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.dataset import Source
-from fsat.data.decoded_clips import Clips
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.model_presets import BLENDS
@@ -29,7 +28,6 @@ from fsat.options import Launch
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import download
 from fsat.tracking.select_runs import FoldRun, by_run_ids
-from fsat.training.predict_clips import predict_clips
 
 pytestmark = pytest.mark.slow
 
@@ -45,13 +43,11 @@ def tiny(**options) -> Config:
 
 @pytest.fixture(scope="module")
 def study(trained_store) -> list[FoldRun]:
-    """Both folds of a conv1d study, trained by cross_validate."""
     return trained_store.fold_runs
 
 
 @pytest.fixture(scope="module")
 def blended(trained_store) -> Ensembled:
-    """An ensemble of the study, registered as tones."""
     return trained_store.ensemble
 
 
@@ -65,23 +61,16 @@ def source(data) -> Source:
     return Source(data)
 
 
-def artifacts(run_id: str, path: str = "") -> list[str]:
-    names = []
-    for entry in mlflow.MlflowClient().list_artifacts(run_id, path):
-        names += artifacts(run_id, entry.path) if entry.is_dir else [entry.path]
-    return names
-
-
-def fetch(run_id: str, path: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+def names_of(run_id: str) -> set[str]:
+    return {str(path.relative_to(artifacts(run_id))) for path in artifacts(run_id).rglob("*")}
 
 
 def table(run_id: str, path: str) -> pd.DataFrame:
-    return pd.read_csv(fetch(run_id, path), keep_default_na=False)
+    return pd.read_csv(artifacts(run_id) / path, keep_default_na=False)
 
 
 def array(run_id: str, name: str) -> np.ndarray:
-    return np.load(fetch(run_id, f"predictions/{name}.npy"))
+    return np.load(artifacts(run_id) / "predictions" / f"{name}.npy")
 
 
 def test_fold_run_parameters_tags_metrics_and_artifacts(study, data):
@@ -98,27 +87,18 @@ def test_fold_run_parameters_tags_metrics_and_artifacts(study, data):
 
     client = mlflow.MlflowClient()
     epochs = list(range(SETTINGS["max_epochs"]))
-    for name in (
-        "loss",
-        "acc",
-        "val_loss",
-        "learning_rate",
-        "epoch_seconds",
-        "clips_per_second",
-        "val_acc",
-        "val_map3",
-    ):
+    for name in "loss acc val_loss learning_rate epoch_seconds clips_per_second val_acc val_map3".split():
         last = [len(epochs)] if name in ("val_acc", "val_map3") else []  # the score of the best weights
         assert [point.step for point in client.get_metric_history(record.run_id, name)] == epochs + last, name
     losses = [point.value for point in client.get_metric_history(record.run_id, "val_loss")]
     assert run.data.metrics["best_val_loss"] == min(losses)
     assert run.data.metrics["best_epoch"] == int(np.argmin(losses))
 
-    names = artifacts(record.run_id)
-    assert set(ARTIFACTS) <= set(names)
+    names = names_of(record.run_id)
+    assert set(ARTIFACTS) <= names
     assert any(name.startswith("tensorboard/") and "events" in name for name in names)
     labels = sorted(set(pd.read_csv(data / "train.csv")["label"]))
-    assert json.loads(fetch(record.run_id, "labels.json").read_text()) == labels
+    assert json.loads((artifacts(record.run_id) / "labels.json").read_text()) == labels
 
 
 def test_prediction_arrays_fit_their_table(study, data):
@@ -150,22 +130,6 @@ def test_prediction_arrays_fit_their_table(study, data):
     assert held_out.tolist() == [1] * len(given)
 
 
-def test_weights_alone_reproduce_the_predictions(study, data):
-    record = study[0]
-    config = Config(**json.loads(fetch(record.run_id, "config.json").read_text()))
-    model = build(config, 3)
-    model.load_weights(fetch(record.run_id, "weights/best.weights.h5"))
-    names = pd.read_csv(data / "train.csv")["fname"]
-    decoded = [decode(data / "audio_train" / name, config.sampling_rate) for name in names]
-    clips = Clips.from_arrays(decoded, config.sampling_rate)
-    np.testing.assert_allclose(predict_clips(model, clips, config), array(record.run_id, "train"), atol=1e-6)
-
-
-def test_finished_folds_are_not_trained_again(study, source):
-    again = cross_validate(source, tiny())
-    assert [record.run_id for record in again] == [record.run_id for record in study]
-
-
 def test_parallel_folds_equal_sequential_ones(study, source, monkeypatch):
     """Bit for bit; each fold runs in its own process, nested in one cross_validate run."""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "side by side")
@@ -175,20 +139,7 @@ def test_parallel_folds_equal_sequential_ones(study, source, monkeypatch):
     assert {record.study for record in both} == {record.study for record in study}
     parents = {mlflow.get_run(record.run_id).data.tags["mlflow.parentRunId"] for record in both}
     assert [mlflow.get_run(parent).data.tags["fsat.stage"] for parent in parents] == ["cross_validate"]
-    for record, before in zip(both, study, strict=True):
-        for name in ("train", "test"):
-            np.testing.assert_array_equal(array(record.run_id, name), array(before.run_id, name))
-
-
-def test_the_same_command_is_reproducible_to_the_bit_and_seeds_and_folds_differ(study, source):
-    alone = train_fold(source, tiny(), 0, Launch(resume=False))
-    assert alone != study[0].run_id
-    for name in ("train", "test"):
-        assert array(alone, name).tobytes() == array(study[0].run_id, name).tobytes()
-        assert array(alone, name).tobytes() != array(study[1].run_id, name).tobytes()
-    other = train_fold(source, tiny(seed=2), 0)
-    assert array(other, "test").tobytes() != array(alone, "test").tobytes()
-    assert mlflow.get_run(other).data.tags["fsat.study"] != mlflow.get_run(alone).data.tags["fsat.study"]
+    assert [predictions(record.run_id) for record in both] == [predictions(record.run_id) for record in study]
 
 
 def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
@@ -212,18 +163,18 @@ def test_the_blend_is_out_of_fold_and_the_geometric_mean(study, blended, data):
     assert set(table(blended.run_id, "reports/suspects.csv")["fname"]) == set(given["fname"][~is_right])
     names = {f"reports/{name}.csv" for name in ("classes", "confusion", "confused_pairs", "calibration", "suspects")}
     names |= {"plots/calibration.png", "predictions/submission.csv", "predictions/clips.csv", "members.json"}
-    assert names <= set(artifacts(blended.run_id))
-    assert "weights.json" not in artifacts(blended.run_id)
+    assert names <= names_of(blended.run_id)
+    assert "weights.json" not in names_of(blended.run_id)
 
 
 def test_the_registered_tagger_gives_the_scores_that_were_logged(blended, data):
     assert blended.registered.promoted
-    tagger = mlflow.pyfunc.load_model("models:/tones@champion")
+    model = mlflow.pyfunc.load_model("models:/tones@champion")
     logged = array(blended.run_id, "test")
     names = pd.read_csv(data / "sample_submission.csv")["fname"].tolist()
     rows = pd.DataFrame({"audio": [(data / "audio_test" / name).read_bytes() for name in names]})
-    tags = tagger.predict(rows, params={"top_k": 2})
-    labels = json.loads(fetch(blended.run_id, "labels.json").read_text())
+    tags = model.predict(rows, params={"top_k": 2})
+    labels = json.loads((artifacts(blended.run_id) / "labels.json").read_text())
     for i in range(5):
         order = np.argsort(-logged[i], kind="stable")[:2]
         assert tags["labels"][i] == [labels[j] for j in order]
@@ -234,7 +185,7 @@ def test_the_registered_tagger_gives_the_scores_that_were_logged(blended, data):
 
 def test_runs_have_names_and_descriptions(study, blended):
     client = mlflow.MlflowClient()
-    folds = [client.get_run(record.run_id) for record in study]
+    folds = [record.run for record in study]
     assert [run.info.run_name for run in folds] == ["conv1d fold 0 on tones", "conv1d fold 1 on tones"]
     for run in folds:
         score = f"**conv1d, fold {run.data.tags['fsat.fold']}**: `val_map3` **{run.data.metrics['val_map3']:.4f}**"
@@ -260,7 +211,7 @@ def others(study, source):
     return cross_validate(source, tiny(model="conv2d_mfcc", **options))
 
 
-@pytest.mark.parametrize("method", BLENDS)
+@pytest.mark.parametrize("method", ["arithmetic", "weighted"])  # the trained study's ensemble is geometric
 def test_a_blend_of_two_rates_and_features_and_its_tagger(study, others, data, method):
     both = [study[0].study, others[0].study]
     made = ensemble(studies=both, register_as=method, blend=method)
@@ -270,25 +221,15 @@ def test_a_blend_of_two_rates_and_features_and_its_tagger(study, others, data, m
     facts = json.loads(Path(version, "data", "tagger", "tagger.json").read_text())
     assert facts["blend"] == method
     if method == "weighted":
-        weights = json.loads(fetch(made.run_id, "weights.json").read_text())
+        weights = json.loads((artifacts(made.run_id) / "weights.json").read_text())
         assert list(weights) == both
         assert sum(weights.values()) == pytest.approx(1)
         assert facts["study_weights"] == weights
         assert {name: run.data.metrics[f"weight_{name}"] for name in weights} == weights
     row = made.scores[made.scores["method"] == method].iloc[0]
     assert run.data.metrics["oof_map3"] == pytest.approx(row["map3"])
-    names = pd.read_csv(data / "sample_submission.csv")["fname"][:5]
-    clips = [data / "audio_test" / name for name in names]
+    clips = sorted((data / "audio_test").glob("test_*.wav"))
     np.testing.assert_allclose(Tagger(Path(version, "data", "tagger")).scores(clips)[0], logged[:5], atol=1e-6)
-
-    scores = [[array(record.run_id, "test").astype(np.float64) for record in records] for records in (study, others)]
-    per_study = [gmean(members, axis=0) for members in scores]
-    mean = gmean([scores / scores.sum(axis=1, keepdims=True) for scores in per_study], axis=0)
-    geometric = mean / mean.sum(axis=1, keepdims=True)
-    if method == "geometric":
-        np.testing.assert_allclose(logged, geometric, rtol=1e-3, atol=1e-6)
-    else:
-        assert np.abs(logged - geometric).max() > 1e-3
 
 
 def test_the_best_of_the_studies_and_their_blend_is_registered(study, others, source, capsys):
@@ -300,21 +241,25 @@ def test_the_best_of_the_studies_and_their_blend_is_registered(study, others, so
     assert run.data.tags["fsat.studies"] == best["study"].replace("+", ",")
     assert run.data.metrics["oof_map3"] == best["map3"]
     assert f"blending {best['model']}, the best by OOF mAP@3" in capsys.readouterr().err
-    assert {"predictions/oof.npy", "predictions/test.npy"} <= set(artifacts(result.run_id))
-    assert "predictions/best.npy" not in artifacts(result.run_id)
+    assert {"predictions/oof.npy", "predictions/test.npy"} <= names_of(result.run_id)
+    assert "predictions/best.npy" not in names_of(result.run_id)
+
+
+def tagger(folder: Path, *written: object) -> Tagger:
+    folder.mkdir()
+    write(folder, *written)
+    return Tagger(folder)
 
 
 def test_a_study_of_weight_0_is_not_part_of_the_tagger(study, others, data, tmp_path):
     members = [download(record, tmp_path / "members") for record in (*study, *others)]
     files = [MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in members]
-    for name in ("both", "alone"):
-        (tmp_path / name).mkdir()
-    write(tmp_path / "both", files, members[0].labels, "weighted", {study[0].study: 1.0, others[0].study: 0.0})
-    write(tmp_path / "alone", files[:2], members[0].labels)
+    weights = {study[0].study: 1.0, others[0].study: 0.0}
+    both = tagger(tmp_path / "both", files, members[0].labels, "weighted", weights)
+    alone = tagger(tmp_path / "alone", files[:2], members[0].labels)
     assert len(list((tmp_path / "both").glob("*.weights.h5"))) == 2
     clips = sorted((data / "audio_train").iterdir())[:3]
-    scores = [Tagger(tmp_path / name).scores(clips)[0].tolist() for name in ("both", "alone")]
-    assert scores[0] == scores[1]
+    assert both.scores(clips)[0].tolist() == alone.scores(clips)[0].tolist()
 
 
 def test_members_keep_their_crop_lengths(others, data, tmp_path):
@@ -324,14 +269,11 @@ def test_members_keep_their_crop_lengths(others, data, tmp_path):
     files = [MemberFiles(name, 0, config, member.weights) for name, config in configs.items()]
     labels = sorted(pd.read_csv(data / "train.csv")["label"].unique())
     clips = sorted((data / "audio_train").iterdir())[:3]
-    scores = {}
-    for name, some in (("both", files), ("short", files[:1]), ("long", files[1:])):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, some, labels)
-        scores[name] = Tagger(tmp_path / name).scores(clips)[0]
-    assert np.abs(scores["short"] - scores["long"]).max() > 1e-4
-    expected = gmean([scores["short"], scores["long"]], axis=0)
-    np.testing.assert_allclose(scores["both"], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
+    parts = {"both": files, "short": files[:1], "long": files[1:]}
+    both, short, long = (tagger(tmp_path / name, some, labels).scores(clips)[0] for name, some in parts.items())
+    assert np.abs(short - long).max() > 1e-4
+    expected = gmean([short, long], axis=0)
+    np.testing.assert_allclose(both, expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
 
 
 def copy_of(record: FoldRun, study: str, **changes) -> str:
@@ -346,7 +288,7 @@ def test_newest_complete_study_is_the_default(study, blended, capsys):
     made = ensemble()
     assert "newer is study newer1 (dummy1d on tones), which lacks fold 0 of 2" in capsys.readouterr().err
     assert mlflow.get_run(made.run_id).data.tags["fsat.studies"] == "newer0"
-    assert len(json.loads(fetch(made.run_id, "members.json").read_text())) == 2
+    assert len(json.loads((artifacts(made.run_id) / "members.json").read_text())) == 2
 
 
 def test_fold_runs_that_do_not_belong_together_are_refused(study, data):
@@ -407,7 +349,7 @@ def test_main_without_test_clips_tags_the_training_clips(trained_store, tmp_path
     assert newest[0].data.params["blend"] == "arithmetic"
     assert table(run_id, "reports/classes.csv")["clips"].tolist() == [4, 4, 4]
     assert 0 <= newest[0].data.metrics["oof_map3_verified"] <= 1
-    assert "12 training clips of 3 classes, 6 of them verified" in fetch(run_id, "report.html").read_text()
+    assert "12 training clips of 3 classes, 6 of them verified" in (artifacts(run_id) / "report.html").read_text()
     messages = capsys.readouterr().err
     assert "blending dummy1d, the best by OOF mAP@3" in messages
     assert "its training clips are tagged, which the models have seen" in messages
@@ -421,26 +363,22 @@ def test_main_without_test_clips_tags_the_training_clips(trained_store, tmp_path
 def test_a_config_is_read_back_from_a_run_as_it_was_settled(source, monkeypatch):
     """`mlflow run -P folds=auto -P learning_rate=1e-3` has logged both as typed before fsat starts."""
     mlflow.end_run()
-    made = mlflow.MlflowClient().create_run("0")
+    run_id = mlflow.MlflowClient().create_run("0").info.run_id
     typed = {"folds": "auto", "learning_rate": "1e-3", "model": "dummy1d", "max_epochs": "1", "precision": "auto"}
     for name, text in typed.items():
-        mlflow.MlflowClient().log_param(made.info.run_id, name, text)
-    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
-    run_id = train_fold(source, tiny(**typed), 0)
-    assert run_id == made.info.run_id
+        mlflow.MlflowClient().log_param(run_id, name, text)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert train_fold(source, tiny(**typed), 0) == run_id
     (record,) = by_run_ids([run_id])
     assert record.config == tiny(model="dummy1d", learning_rate=1e-3, folds="column", max_epochs=1)
-    assert json.loads(fetch(run_id, "config.json").read_text()) == record.config.to_dict()
+    assert json.loads((artifacts(run_id) / "config.json").read_text()) == record.config.to_dict()
 
 
 def test_mfcc_are_standardised_by_the_training_clips_alone(others, data):
-    librosa = pytest.importorskip("librosa")
-    run_id = others[0].run_id
     model = build(others[0].config, 3)
-    model.load_weights(fetch(run_id, "weights/best.weights.h5"))
-    clips = pd.read_csv(fetch(run_id, "predictions/clips.csv"))
-    names = clips.loc[clips["split"] == "train", "fname"]
-    decoded = [decode(data / "audio_train" / name, 16000) for name in names]
+    model.load_weights(artifacts(others[0].run_id) / "weights/best.weights.h5")
+    clips = table(others[0].run_id, "predictions/clips.csv")
+    decoded = [decode(data / "audio_train" / name, 16000) for name in clips["fname"][clips["split"] == "train"]]
     crops = [np.pad(x, ((8000 - len(x)) // 2, 8000 - len(x) - (8000 - len(x)) // 2)) for x in decoded]
     expected = np.concatenate([librosa.feature.mfcc(y=crop, sr=16000, n_mfcc=16) for crop in crops], axis=1)
     layer = model.get_layer("standardise")
@@ -453,11 +391,9 @@ def test_exclusions_are_logged_as_a_table(trained_store, tmp_path):
     dummy = tiny(model="dummy1d", max_epochs=1)
     names = pd.read_csv(folder / "train.csv")["fname"]
     (folder / "audio_train" / names[4]).write_bytes(b"")
-    samples = np.full(4000, np.nan, dtype=np.float32)
-    sf.write(folder / "audio_train" / names[7], samples, 8000, subtype="FLOAT")
-    with pytest.raises(DataError) as caught:
+    write_wav(folder / "audio_train" / names[7], np.full(4000, np.nan, np.float32), subtype="FLOAT")
+    with pytest.raises(DataError, match="1 problem"):  # headers first: decoding finds more when they are fixed
         train_fold(Source(folder), dummy, 0)
-    assert "1 problem" in str(caught.value)  # headers first: what only decoding finds comes when they are fixed
     run_id = train_fold(Source(folder, on_bad_clip="exclude"), dummy, 0)
     excluded = table(run_id, "exclusions.csv")[["row", "fname", "split", "reason"]].to_numpy().tolist()
     reasons = {6: "empty file", 9: "NaN or infinite samples"}

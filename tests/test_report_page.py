@@ -15,56 +15,40 @@ from helpers import tone, write_wav
 from html_page import Page
 from stores import CLASSES, PLANTED
 
-from fsat.commands.ensemble import Ensembled, ensemble
+from fsat.commands.ensemble import ensemble
 from fsat.data.find_trained_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
 from fsat.tracking.fold_artifacts import is_test
 from fsat.tracking.runs import epoch_history, history
-from fsat.tracking.select_runs import FoldRun
 
 SECTIONS = ["about", "scores", "curves", "classes", "confusion", "calibration", "suspects", "hardest"]
 
 
 @pytest.fixture(scope="module")
-def data(trained_store) -> Path:
-    return trained_store.data
-
-
-@pytest.fixture(scope="module")
-def study(trained_store) -> list[FoldRun]:
-    return trained_store.fold_runs
-
-
-@pytest.fixture(scope="module")
-def made(trained_store) -> Ensembled:
-    return trained_store.ensemble
-
-
-@pytest.fixture(scope="module")
-def path(made) -> Path:
-    return fetch(made.run_id, "report.html")
-
-
-def blend(study: list[FoldRun], name: str, data_dir: Path | None = None) -> Ensembled:
-    run_ids = [record.run_id for record in study]
-    return ensemble(run_ids=run_ids, register_as=name, data_dir=data_dir)
+def path(trained_store) -> Path:
+    return fetch(trained_store.ensemble.run_id, "report.html")
 
 
 def fetch(run_id: str, path: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
 
 
+@pytest.fixture(scope="module")
+def run_ids(trained_store) -> list[str]:
+    return [record.run_id for record in trained_store.fold_runs]
+
+
 def file_names(clips: list[list[str]]) -> list[str]:
     return [lines[-1].split(",")[0] for lines in clips]
 
 
-def test_its_numbers_are_those_of_the_tables(path, made, study, data):
-    page = Page(path)
+def test_its_numbers_are_those_of_the_tables(path, run_ids, trained_store):
+    page, made = Page(path), trained_store.ensemble
     sections = page.sections
     assert list(sections) == page.links == SECTIONS
     assert sum(section.tags["img"] for section in sections.values()) == 5
     assert "tones version 1 is now champion" in sections["about"].text
-    assert {record.run_id for record in study} == {row[-1] for row in sections["about"].tables[1]}
+    assert set(run_ids) == {row[-1] for row in sections["about"].tables[1]}
     scores = pd.read_csv(fetch(made.run_id, "scores.csv"), keep_default_na=False)
     rows = sections["scores"].tables[0]
     assert [row[5] for row in rows] == [f"{value:.4f}" for value in scores["map3"]]
@@ -85,7 +69,7 @@ def test_its_numbers_are_those_of_the_tables(path, made, study, data):
     assert clips[0][0] == "Flute (not verified)"
     assert clips[0][1].startswith(f"guesses: {suspects['believed'][0]} {suspects['p_believed'][0]:.2f}")
     oof, clips = np.load(fetch(made.run_id, "predictions/oof.npy")), sections["hardest"].clips
-    rows = pd.read_csv(data / "train.csv")
+    rows = pd.read_csv(trained_store.data / "train.csv")
     p_label = oof[np.arange(len(oof)), rows["label"].map(sorted(CLASSES).index)]
     scored = rows["manually_verified"].eq(1) & ~np.isnan(p_label)
     hard = rows.assign(p=p_label)[scored].sort_values("p", kind="stable")["fname"]
@@ -110,9 +94,9 @@ def test_in_a_browser(path, tmp_path):
         assert visit.hosts <= {""}
 
 
-def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, tmp_path):
+def test_without_the_clips_the_lists_say_why_they_have_no_players(run_ids, tmp_path):
     folder = tmp_path / "nowhere <b>"
-    again = blend(study, "tones", folder)
+    again = ensemble(run_ids=run_ids, register_as="tones", data_dir=folder)
     assert mlflow.get_run(again.run_id).info.status == "FINISHED"
     sections = Page(fetch(again.run_id, "report.html")).sections
     assert "tones version 1 is this blend already, and stays champion" in sections["about"].text
@@ -123,18 +107,18 @@ def test_without_the_clips_the_lists_say_why_they_have_no_players(study, made, t
         assert reason in sections[name].text
 
 
-def test_a_tagger_that_cannot_be_registered_has_a_page(study):
+def test_a_tagger_that_cannot_be_registered_has_a_page(run_ids):
     with pytest.raises(RunError, match="refused"):
-        blend(study, "a/b")
+        ensemble(run_ids=run_ids, register_as="a/b")
     (run,) = mlflow.search_runs(filter_string="tags.`fsat.stage` = 'ensemble'", max_results=1, output_format="list")
     assert run.info.status == "FAILED"
     assert "The tagger is not registered: " in fetch(run.info.run_id, "report.html").read_text()
 
 
-def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, tmp_path, monkeypatch):
-    run = study[0].run
-    table = pd.read_csv(fetch(run.info.run_id, "predictions/clips.csv"), dtype=str, keep_default_na=False)
-    trained = Trained(table, is_test(table), study[0].dataset, run.info.start_time / 1000)
+def test_clips_are_found_where_they_are_those_that_were_trained_on(trained_store, tmp_path, monkeypatch):
+    record, data = trained_store.fold_runs[0], trained_store.data
+    table = pd.read_csv(fetch(record.run_id, "predictions/clips.csv"), dtype=str, keep_default_na=False)
+    trained = Trained(table, is_test(table), record.dataset, record.run.info.start_time / 1000)
     where = [str(data)]
     there = find_clips(trained, where)
     assert (there.folder, there.note, there.before) == (data / "audio_train", "", None)
@@ -174,8 +158,8 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(study, data, 
     assert "the runs do not say where the clips were" in find_clips(trained, []).note
 
 
-def test_histories_are_those_of_the_epochs(study):
-    record = study[0]
+def test_histories_are_those_of_the_epochs(trained_store):
+    record = trained_store.fold_runs[0]
     losses, scores = (epoch_history(record.run_id, key) for key in ("val_loss", "val_map3"))
     assert list(losses) == list(scores) == list(range(len(losses)))
     metrics = record.run.data.metrics
