@@ -82,9 +82,8 @@ def test_esc50_becomes_a_manifest_with_its_folds(server, small, tmp_path):
     assert any("1 recording with clips in more than one (101)" in line for line in lines)
     manifest = read_manifest(tmp_path)
     assert manifest.labels == ["dog", "door_wood_knock"]
-    assert manifest.train["fold"].tolist() == ["1", "1", "2", "2"]
-    assert manifest.train["freesound_id"].tolist() == ["100", "101", "102", "101"]
-    assert manifest.train["manually_verified"].tolist() == [1, 1, 1, 1]
+    columns = [manifest.train[name].tolist() for name in ("fold", "freesound_id", "manually_verified")]
+    assert columns == [["1", "1", "2", "2"], ["100", "101", "102", "101"], [1] * 4]
 
 
 def test_zips_of_the_publishers_server_can_be_kept_and_used_again(server, small, tmp_path, monkeypatch):
@@ -113,23 +112,21 @@ def test_an_archive_is_removed_before_the_next_one_is_fetched(server, tmp_path, 
 
 def test_a_folder_with_other_things_is_refused(server, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"has other files in it, such as notes.txt; expected a new or empty folder"):
-        download("esc50", tmp_path, server.url)
-    with pytest.raises(DataError, match="is a file"):
-        download("esc50", tmp_path / "notes.txt", server.url)
+    line = error_line(DataError, download, "esc50", tmp_path, server.url)
+    assert "has other files in it, such as notes.txt; expected a new or empty folder" in line
+    assert "is a file" in error_line(DataError, download, "esc50", tmp_path / "notes.txt", server.url)
     assert files_of(tmp_path) == {"notes.txt": b"mine"}
+
+    download("esc50", tmp_path / "esc50", server.url)
+    (tmp_path / "esc50" / "audio_train" / "1-100-A-0.wav").unlink()  # it is complete no more
+    line = error_line(DataError, download, "esc50", tmp_path / "esc50", server.url)
+    assert "has other files in it, such as LICENSE" in line
+
     server.always = {"status": 404}
-    with pytest.raises(FsatError, match=r"does not have it \(status 404\)"):
-        download("fsdkaggle2018", tmp_path / "new", server.url)
-    with pytest.raises(DataError, match="has an interrupted download of fsdkaggle2018"):
-        download("esc50", tmp_path / "new", server.url)
-
-
-def test_a_dataset_that_lost_a_clip_is_incomplete(server, tmp_path):
-    download("esc50", tmp_path, server.url)
-    (tmp_path / "audio_train" / "1-100-A-0.wav").unlink()
-    with pytest.raises(DataError, match="has other files in it, such as LICENSE"):
-        download("esc50", tmp_path, server.url)
+    line = error_line(FsatError, download, "fsdkaggle2018", tmp_path / "new", server.url)
+    assert "does not have it (status 404)" in line
+    line = error_line(DataError, download, "esc50", tmp_path / "new", server.url)
+    assert "has an interrupted download of fsdkaggle2018" in line
 
 
 def test_only_one_process_at_a_time_downloads_into_a_folder(server, tmp_path):
@@ -141,8 +138,8 @@ def test_only_one_process_at_a_time_downloads_into_a_folder(server, tmp_path):
     first = threading.Thread(target=download, args=("fsdkaggle2018", tmp_path, server.url))
     first.start()
     wait_for(lambda: owner.read_text() == str(os.getpid()) and server.asked)
-    with pytest.raises(FsatError, match=rf"process {os.getpid()} is downloading into it"):
-        download("fsdkaggle2018", tmp_path, server.url)
+    line = error_line(FsatError, download, "fsdkaggle2018", tmp_path, server.url)
+    assert f"process {os.getpid()} is downloading into it" in line
     server.always = {}
     first.join()
     assert read_manifest(tmp_path).train["label"].nunique() == 3
@@ -152,13 +149,12 @@ def test_content_of_another_dataset_is_not_installed(server, small, tmp_path, mo
     dataset = small["esc50"][0]
     for change, expected in (
         ({"counts": {"train.csv": 6}}, "expected 6 different ones"),
-        ({"n_folds": 4}, r"in folds of \{'1': 2, '2': 2\}"),
+        ({"n_folds": 4}, "in folds of {'1': 2, '2': 2}"),
         ({"wav": (800, 44_100)}, "has 800 samples at 8000 Hz, expected 800 samples at 44100 Hz"),
     ):
         monkeypatch.setitem(DATASETS, "esc50", replace(dataset, **change))
         folder = tmp_path / expected[:4]
-        with pytest.raises(DataError, match=expected):
-            download("esc50", folder, server.url)
+        assert expected in error_line(DataError, download, "esc50", folder, server.url)
         assert [path.name for path in folder.iterdir()] == [".downloads"]
 
     dataset, archives, full = small["fsdkaggle2018"]
@@ -166,8 +162,8 @@ def test_content_of_another_dataset_is_not_installed(server, small, tmp_path, mo
     archives = {**archives, "FSDKaggle2018.audio_train.zip": zipped(lacking)}
     monkeypatch.setitem(DATASETS, "fsdkaggle2018", with_archives(dataset, archives))
     server.files |= archives
-    with pytest.raises(DataError, match=r"1 clip of 6 not in FSDKaggle2018.audio_train/, such as bell_01.wav"):
-        download("fsdkaggle2018", tmp_path / "lacking", server.url)
+    line = error_line(DataError, download, "fsdkaggle2018", tmp_path / "lacking", server.url)
+    assert "1 clip of 6 not in FSDKaggle2018.audio_train/, such as bell_01.wav" in line
     assert [path.name for path in (tmp_path / "lacking").iterdir()] == [".downloads"]
 
 
@@ -179,11 +175,11 @@ def test_no_network(server, tmp_path, monkeypatch):
     line = error_line(FsatError, download, "esc50", tmp_path / "b", "http://me:secret@mirror.invalid", retries=0)
     assert "unknown host, or no network" in line
     assert "secret" not in line
-    with pytest.raises(FsatError, match="base_url=ftp://x: expected an address that begins with http"):
-        download("esc50", tmp_path / "c", "ftp://x")
+    line = error_line(FsatError, download, "esc50", tmp_path / "c", "ftp://x")
+    assert line.startswith("base_url=ftp://x: expected an address that begins with http")
     assert not (tmp_path / "c").exists()
-    with pytest.raises(FsatError, match=r"http://127\.0\.0\.1:99999/"):
-        download("esc50", tmp_path / "d", "http://127.0.0.1:99999", retries=0)
+    line = error_line(FsatError, download, "esc50", tmp_path / "d", "http://127.0.0.1:99999", retries=0)
+    assert line.startswith("http://127.0.0.1:99999/")
 
 
 @pytest.fixture

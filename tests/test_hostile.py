@@ -31,20 +31,15 @@ from fsat.options import TagSettings
 from fsat.tagging import Tagger
 from fsat.tagging.tables import shown
 
-HANGS_AFTER = 120
-"""Seconds after which a test that waits for a FIFO fails."""
-
 REASONS = {**{name: reason for name, (_, reason) in FILES.items()}, **OTHERS}
 WEIGHTS = "study0-fold0.weights.h5"
-
-MOST_BYTES = 100_000_000
-"""Memory for decoding any of these files, far less than their headers claim."""
 
 
 @pytest.fixture(autouse=True)
 def no_hanging() -> Iterator[None]:
+    """Fail a test that waits for a FIFO."""
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
-    signal.alarm(HANGS_AFTER)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -71,7 +66,7 @@ def test_every_file_is_decoded_or_has_a_reason(folder: Path, name: str) -> None:
                 line = error_line(AudioError, decode, source, 16000, 600)
                 assert line.startswith(reason)
                 assert "fsat" not in line
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000  # far less than headers claim
     finally:
         tracemalloc.stop()
 
@@ -108,6 +103,7 @@ def champion(store: Path, tagger: Path) -> int:
     return register_tagger(tagger)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0, 0.5])
 def test_predict_has_a_row_for_each_file(champion: int, tmp_path: Path, window: float) -> None:
     folder = tmp_path / "hostile"

@@ -12,10 +12,6 @@ from fsat.errors import DataError, FsatError
 from fsat.tagging.ledger import SUFFIX, opened
 
 
-class Stopped(Exception):
-    """Ends a block as an interruption does."""
-
-
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "t.csv"
@@ -23,10 +19,10 @@ def output(tmp_path: Path) -> Path:
 
 def begin(output: Path, *names: str, **facts: object) -> None:
     """Leave a ledger in which the first of some files has a result."""
-    with pytest.raises(Stopped), opened(output, facts) as ledger:
+    with pytest.raises(KeyboardInterrupt), opened(output, facts) as ledger:
         ledger.add(names, ordered=True)
         ledger.record([(1, ["", []])])
-        raise Stopped
+        raise KeyboardInterrupt
 
 
 def test_names_are_added_once_and_keep_their_numbers(output: Path) -> None:

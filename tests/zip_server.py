@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,6 @@ class ZipServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def sent(self, name: str) -> int:
-        """Bytes of a file that were sent in all."""
-        return sum(asked.sent for asked in self.asked if asked.name == name)
-
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -102,24 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         stop = fault.get("cut", len(body))
-        for at in range(0, stop, 1000):
-            part = body[at : min(at + 1000, stop)]
-            if not self._write(part):
-                return
-            asked.sent += len(part)
-            if zips.gone.wait(fault.get("slow", 0)):
-                return
-        for at in range(stop, len(body) if "trickle" in fault else stop):
-            if not self._write(body[at : at + 1]) or zips.gone.wait(fault["trickle"]):
-                return
-        zips.gone.wait(fault.get("stall", 0))
-
-    def _write(self, part: bytes) -> bool:
-        """Send a part of the body unless the client has gone."""
-        with suppress(OSError):
-            self.wfile.write(part)
-            return True
-        return False
+        parts = ((body[at : min(at + 1000, stop)], fault.get("slow", 0)) for at in range(0, stop, 1000))
+        rest = range(stop, len(body) if "trickle" in fault else stop)
+        with suppress(OSError):  # the client has gone
+            for part, seconds in chain(parts, ((body[at : at + 1], fault["trickle"]) for at in rest)):
+                self.wfile.write(part)
+                asked.sent += len(part)
+                if zips.gone.wait(seconds):
+                    return
+            zips.gone.wait(fault.get("stall", 0))
 
     def log_message(self, *_: object) -> None:
         pass
