@@ -63,11 +63,16 @@ def plain(store, source) -> list[FoldRun]:
 
 @pytest.fixture(scope="module")
 def study(plain, given) -> list[FoldRun]:
-    """A study whose models are certain of some clips and not of others."""
+    """A study whose models are certain of some clips that they were not trained on, and not of others."""
     truth = given["fname"].str.partition("_")[0].str.capitalize().map(LABELS.index)
     scores = np.exp(np.random.default_rng(3).normal(size=(len(given), 3)) + 3 * np.eye(3)[truth])
-    scores /= scores.sum(axis=1, keepdims=True)
-    return copies(plain, "certain", {"predictions/train.npy": array_bytes(scores.astype(np.float32))})
+    scores = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    records = []
+    for record in plain:
+        held_out = (clip_table(record.run_id)["split"] == "val").to_numpy()
+        by_fold = np.where(held_out[:, np.newaxis], scores, np.roll(scores, 1, axis=1))
+        records += copies([record], "certain", {"predictions/train.npy": array_bytes(by_fold)})
+    return records
 
 
 def copies(records: list[FoldRun], study: str, artifacts: dict[str, bytes], **tags: str) -> list[FoldRun]:
