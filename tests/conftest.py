@@ -3,9 +3,7 @@
 import gc
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ from stores import TrainedStudy, current_store, train_study
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
-    "project", "server", "export", "pipeline", "ray", "predict", "fold", "verify", "resume", "app", "serving",
-    "mlflow_ui", "ownership", "interrupts", "live_metrics", "hostile", "report_page", "eda_page", "download", "pyfunc",
+    "project", "pipeline", "server", "export", "ray", "fold", "predict", "verify", "resume", "ownership", "interrupts",
+    "app", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page", "eda_page", "download", "pyfunc",
     "models", "layers", "ensemble_memory", "synth", "logmel",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
@@ -56,15 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def frozen():
-    """Exclude what is imported from garbage collection, which would be a quarter of a short training."""
+def processes():
+    """Exclude what is imported from garbage collection, a quarter of a short training; kill what failed tests left."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_process_left():
-    """Kill the processes that failed tests have left."""
     yield
     for process in multiprocessing.active_children():
         process.kill()
@@ -76,14 +69,6 @@ def shared() -> Path:
     folder = Path(os.environ.get("FSAT_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no real recordings in {folder}: set FSAT_SHARED to a folder with data/ and tools/")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def esc10(shared, tmp_path_factory) -> Path:
-    """160 real training clips of 10 classes in two folds, and 80 test clips, laid out like FSDKaggle2018."""
-    folder = tmp_path_factory.mktemp("esc10") / "data"
-    subprocess.run([sys.executable, shared / "tools" / "esc10_dataset.py", folder], check=True)
     return folder
 
 
@@ -124,18 +109,3 @@ def signals():
     for signum, handler in before.items():
         signal.signal(signum, handler)
     interrupts.state = interrupts.State()
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Path:
-    """The working tree as a fresh clone would have it: tracked files and new ones, nothing that git ignores."""
-    folder = tmp_path_factory.mktemp("clone") / "fsat"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder

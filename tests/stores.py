@@ -165,7 +165,7 @@ def new_store(folder: Path, name: str = "mlflow.db", artifacts: str = "") -> str
     """
     path = folder / name
     if not path.exists():
-        shutil.copy(_empty_store(), path)
+        shutil.copy(Path(_empty_store().name, "mlflow.db"), path)
         with closing(sqlite3.connect(path)) as database, database:
             location = f"{artifacts or folder / 'mlruns'}/0"
             database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", [location])
@@ -173,14 +173,10 @@ def new_store(folder: Path, name: str = "mlflow.db", artifacts: str = "") -> str
 
 
 @functools.cache
-def _empty_store() -> Path:
+def _empty_store() -> tempfile.TemporaryDirectory:
     """Have MLflow create the tables once, which takes seconds."""
     import mlflow
 
     folder = tempfile.TemporaryDirectory(prefix="fsat-store-")
-    _folders.append(folder)
     mlflow.MlflowClient(f"sqlite:///{folder.name}/mlflow.db").search_experiments()
-    return Path(folder.name, "mlflow.db")
-
-
-_folders: list[tempfile.TemporaryDirectory] = []
+    return folder

@@ -66,8 +66,8 @@ def test_training_continues_while_the_server_is_unreachable_and_stores_results_f
     options = {"fold": 0, "data_dir": data, **LONG}
     with MlflowServer(tmp_path) as server:
         first = start_fsat(tmp_path / "first", server.uri, "train_fold", **options)
-        waits = {"FSAT_SERVER_WAIT": "1"}
-        second = start_fsat(tmp_path / "second", server.uri, "train_fold", env=waits, **options, seed=2)
+        wait = {"FSAT_SERVER_WAIT": "1"}
+        second = start_fsat(tmp_path / "second", server.uri, "train_fold", env=wait, **options, seed=2)
         for process in (first, second):
             process.wait_for("epoch 30/")
             process.send_signal(signal.SIGSTOP)  # so that training is in progress when the server stops
@@ -115,8 +115,7 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> l
 
 
 @pytest.fixture
-def source(store, data, monkeypatch, tmp_path) -> Source:
-    monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
+def source(store, data, cache_folder, monkeypatch) -> Source:
     monkeypatch.setattr(client, "PAUSES", (0.05,))
     monkeypatch.setattr("fsat.tracking.live_metrics.PAUSES", (0.05,))
     client.call(lambda: mlflow.search_runs())

@@ -41,8 +41,6 @@ FILLED = {
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2, "max_epochs": 3}
 TRAIN = "python -m fsat train_fold --fold 0"
-SECONDS = 120
-"""Time for a command to report a server that it cannot use."""
 
 
 def block(about: str, kind: str = "") -> str:
@@ -80,8 +78,8 @@ def server(tmp_path_factory):
             input=f"{FILLED['PASSWORD']}\n" * 2, text=True, start_new_session=True, timeout=60,
         )  # fmt: skip
         port = free_port()
-        here = {"/srv/mlflow": folder, "5432": database.port}
-        here |= {"0.0.0.0": "127.0.0.1", "SERVER": "127.0.0.1", "5000": port}
+        here = {"/srv/mlflow": folder, "5432": database.port, "5000": port}
+        here |= dict.fromkeys(["0.0.0.0", "SERVER"], "127.0.0.1")
         (folder / "auth.ini").write_text(filled(block("[mlflow]", "ini"), here))
         start = filled(block("--app-name basic-auth"), here).replace("mlflow server", "exec mlflow server")
         start = start.replace("--workers 2", "--workers 1")  # only to make the test faster
@@ -142,7 +140,7 @@ class Machine:
 def error_of(process: FsatProcess) -> str:
     """Return the error of a process, which is one line."""
     try:
-        assert process.wait(timeout=SECONDS) == 1, process.stderr
+        assert process.wait(timeout=120) == 1, process.stderr
     finally:
         process.kill()
     lines = [line for line in process.stderr.splitlines() if line.startswith("fsat: error: ")]
