@@ -39,12 +39,8 @@ def chromium(heard: Path) -> Iterator[Browser]:
 
 
 class Visit:
-    """One visitor's window on a page.
-
-    Attributes:
-        page: Playwright's.
-        complaints: errors and warnings in the console, and exceptions of scripts.
-        hosts: where requests went.
+    """One visitor's window on a page: Playwright's `page`, the `hosts` of requests, and `complaints`, which are errors
+    and warnings in the console, and exceptions of scripts.
     """
 
     def __init__(self, browser: Browser, address: str, **window: Any) -> None:

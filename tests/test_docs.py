@@ -129,17 +129,14 @@ def test_pages_link_to_running_without_conda_before_their_first_mlflow_run():
             assert 0 < text.find("](mlflow-run.md)") < text.index("\nmlflow run ."), page.name
 
 
-def test_conda_env_points_to_the_lock():
+def test_the_lock_has_every_dependency_and_conda_env_points_to_it():
     text, lock = ((ROOT / name).read_text() for name in ("conda.yaml", "requirements.lock"))
     assert f"# lock: {hashlib.sha256(lock.encode()).hexdigest()[:16]}\n" in text
     assert {"pip": ["-r requirements.lock"]} in yaml.safe_load(text)["dependencies"]
     for line in lock.splitlines():
         assert re.match(r"[A-Za-z0-9._-]+==[^\s/]+( ; .+)?$", line), line
-
-
-def test_the_lock_has_every_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    locked = {line.split("==")[0] for line in lock.splitlines()}
     extras = [name for extra in project["optional-dependencies"].values() for name in extra]
     assert {re.match(r"[\w.-]+", name)[0] for name in [*project["dependencies"], *extras]} <= locked
 

@@ -58,10 +58,8 @@ TAGGERS = {
                    ("b", config("dummy1d", eval_crops=5))],
     "weighted": [("a", config("conv1d", sampling_rate=11025)), ("b", config("conv2d_mfcc"))],
 }  # fmt: skip
-"""Study and Config of each member."""
-
+"""Study and Config of each member; and how they are blended, if not by the geometric mean."""
 HOW = {"arithmetic": {"blend": "arithmetic"}, "weighted": {"blend": "weighted", "study_weights": {"a": 0.8, "b": 0.2}}}
-"""How the members are blended, if not by the geometric mean."""
 
 
 class Example(NamedTuple):
@@ -300,15 +298,12 @@ def test_a_member_in_bfloat16_is_exported_in_float32(example, tmp_path, monkeypa
     np.testing.assert_array_equal(score_all(exact, original.sounds, original.rate), original.scores)
 
 
-def test_unsupported_ratios_of_rates_are_one_line() -> None:
+def test_unsupported_rates_wrong_outputs_and_a_missing_package_are_one_line(monkeypatch) -> None:
     import_keras()
     from fsat.export.frontend import measure_filter
 
     line = error_line(ConfigError, measure_filter, 44101, 44100)
     assert line.startswith("members at 44101 and 44100 Hz: expected sampling rates in a ratio of small ")
-
-
-def test_wrong_outputs_and_a_missing_package_are_one_line(monkeypatch) -> None:
     line = error_line(FsatError, check_output, "mp3", Path("tagger.mp3"))
     assert line == "format=mp3: expected one of onnx, tflite, keras"
     line = error_line(FsatError, check_output, "onnx", Path("tagger.txt"))

@@ -103,8 +103,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server, tmp_path):
 
 
 def test_what_is_kept_outlives_an_answer_that_is_no_zip(server, tmp_path):
-    page = {"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html"}}
-    server.faults = [{"cut": 200_000}, page]
+    server.faults = [CUT, {"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html"}}]
     assert "the server sent a web page" in refusal(server, tmp_path)
     get_big(server, tmp_path)
     assert server.asked[-1].range == "bytes=200000-"

@@ -75,7 +75,6 @@ def test_names_that_lead_elsewhere(tmp_path, name, expected):
 @pytest.mark.parametrize(("info", "expected"), [
     (entry("top/link", stat.S_IFLNK | 0o777), "is a link, a device"),
     (entry("top/pipe", stat.S_IFIFO | 0o666), "is a link, a device"),
-    (entry("top/disk", stat.S_IFBLK | 0o666), "is a link, a device"),
     (entry("top/folder", stat.S_IFDIR | 0o777), "or not what its name says"),
     (entry("top/odd", compress_type=zipfile.ZIP_BZIP2), "compressed in an unexpected way (type 12)"),
     (entry("top/A.wav"), "would be the same file"),

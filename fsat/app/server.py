@@ -116,7 +116,8 @@ def listening(host: str, port: int) -> socket.socket:
             where, family=family, dualstack_ipv6=family == socket.AF_INET6
         )  # early clients wait
     except (OSError, OverflowError) as error:
-        fault = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]  # without the address again
+        fault = f"cannot be listened on ({reason})"
         raise FsatError(f"host={host}, port={port}: {fault}; choose another port, or 0 for any free one") from error
 
 
