@@ -59,9 +59,8 @@ class Server(MlflowServer):
     def __init__(self, command: str, folder: Path, store: Path, tls: Path | None = None) -> None:
         port = free_port()
         command = command.replace("5001", str(port)).replace("mlflow models", "exec mlflow models")
-        environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db", "PYTHONPATH": "",
-                       "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # fmt: skip
-        super().__init__(folder, environment=environment, port=port, command=["bash", "-ec", command])
+        settings = f"MLFLOW_TRACKING_URI=sqlite:///{store}/mlflow.db MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false"
+        super().__init__(folder, port=port, command=f"export PYTHONPATH= {settings}\n{command}")
         self.tls = {"context": ssl.create_default_context(cafile=str(tls))} if tls else {}
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
