@@ -47,15 +47,22 @@ def build(config: Config, n_classes: int) -> keras.Model:
 
 
 def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> keras.Model:
-    """Build a model compiled with the configured loss and optimizer, for a training of `n_steps` batches."""
+    """Build a model compiled with the configured loss and optimizer, for a training of `n_steps` batches.
+
+    The variables of optimizer and metrics are made here: if the first step made them, TensorFlow would trace it twice.
+    """
     keras, model = import_keras(), build(config, n_classes)
-    from fsat.models.losses import compile_arguments
+    from fsat.models.losses import compile_arguments, is_linear
 
     optimizer = keras.optimizers.Adam(config.learning_rate)
     if config.weight_decay:
         optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
     model.compile(optimizer=optimizer, jit_compile=False, **compile_arguments(config, n_steps))
+    optimizer.build(model.trainable_variables)
+    predictions = keras.ops.zeros((1, n_classes))
+    model.compute_metrics(None, predictions if is_linear(config) else keras.ops.zeros((1, 3, n_classes)), predictions)
+    model.reset_metrics()
     return model
 
 
