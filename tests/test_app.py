@@ -34,7 +34,6 @@ URI = "models:/fsat@champion"
 RATE = 8000
 MAX_MB, MAX_SECONDS = 0.2, 10
 HOSTILE_NAME = "<img src=x onerror=alert(1)> & 'co'.wav"
-PHONE = {"viewport": {"width": 360, "height": 740}}
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +296,7 @@ def test_several_files_get_the_table_that_predict_writes(visit, clips, tmp_path)
 def test_nothing_is_wider_than_a_phone(visit, clips) -> None:
     fits, width = "document.documentElement.scrollWidth <= window.innerWidth", "image => image.naturalWidth"
     for paths in ([*clips.iterdir()], [clips.parent / "three.wav"]):
-        page = visit(**PHONE).page
+        page = visit(viewport={"width": 360, "height": 740}).page
         assert page.evaluate(fits)
         choose(page, *paths)
         answer(page)

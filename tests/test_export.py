@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -222,8 +223,6 @@ def test_programs_of_the_documentation_score_clips_without_fsat(formats, example
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_tflite_has_only_built_in_operations_and_contains_its_labels(exported) -> None:
-    import zipfile
-
     import tensorflow as tf
 
     path = exported("geometric", "tflite")

@@ -98,27 +98,20 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tagger(tmp_path_factory.mktemp("tagger") / "tagger", [{**TINY, "eval_crops": 1}], n_folds=1)
 
 
-@pytest.fixture(scope="module")
-def champion(store: Path, tagger: Path) -> int:
-    return register_tagger(tagger)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("window", [0, 0.5])
-def test_predict_has_a_row_for_each_file(champion: int, tmp_path: Path, window: float) -> None:
-    folder = tmp_path / "hostile"
-    folder.mkdir()
-    write_all(folder)
-    result = predict(str(folder), tmp_path / "t.jsonl", "champion", TagSettings(window=window, max_seconds=600))
-    table = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
-    errors: dict[str, str] = {}
-    for row in table:
-        errors[row["fname"]] = errors.get(row["fname"], "") or row["error"]
-    assert set(errors) == {shown(name) for name in REASONS}
-    for name, reason in REASONS.items():
-        assert errors[shown(name)].startswith(reason), name
-        assert bool(errors[shown(name)]) == bool(reason), name
-    assert (result.n_files, result.n_failed) == (len(REASONS), sum(map(bool, REASONS.values())))
+def test_predict_has_a_row_for_each_file(tagger: Path, folder: Path, store: Path, tmp_path: Path) -> None:
+    register_tagger(tagger)
+    for window in (0, 0.5):
+        settings = TagSettings(window=window, max_seconds=600)
+        result = predict(str(folder), tmp_path / "t.jsonl", "champion", settings, resume=False)
+        errors: dict[str, str] = {}
+        for row in map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines()):
+            errors[row["fname"]] = errors.get(row["fname"], "") or row["error"]
+        assert set(errors) == {shown(name) for name in REASONS}
+        for name, reason in REASONS.items():
+            assert errors[shown(name)].startswith(reason), name
+            assert bool(errors[shown(name)]) == bool(reason), name
+        assert (result.n_files, result.n_failed) == (len(REASONS), sum(map(bool, REASONS.values())))
 
 
 FIELDS = [4, 16, 20, 22, 24, 28, 32, 34, 40]
