@@ -137,17 +137,16 @@ def with_archives(dataset: Dataset, zips: Mapping[str, bytes], **changes: Any) -
     return replace(dataset, archives=archives, **changes)
 
 
-def small_fsdkaggle2018(folder: Path, clips_per_class: int = 2) -> tuple[Dataset, dict[str, bytes], dict[str, bytes]]:
+def small_fsdkaggle2018(folder: Path) -> tuple[Dataset, dict[str, bytes], dict[str, bytes]]:
     """FSDKaggle2018 with a few clips: the dataset, its archives by name, and the files that it becomes."""
-    files = files_of(make_zenodo(make_dataset(folder, clips_per_class=clips_per_class, test_clips=2)))
+    files = files_of(make_zenodo(make_dataset(folder, clips_per_class=2, test_clips=2)))
     real = DATASETS["fsdkaggle2018"]
     zips = {
         archive.name: zipped({name: data for name, data in files.items() if name.startswith(top)})
         for archive in real.archives
         for top in archive.targets
     }
-    counts = dict(zip(real.tables, (clips_per_class * len(CLASSES), 2), strict=True))
-    return with_archives(real, zips, counts=counts), zips, files
+    return with_archives(real, zips, counts=dict(zip(real.tables, (2 * len(CLASSES), 2), strict=True))), zips, files
 
 
 def small_esc50(folder: Path) -> tuple[Dataset, dict[str, bytes], dict[str, bytes]]:
