@@ -230,8 +230,8 @@ def test_a_stopped_download_resumes_there(server, small, tmp_path, signals, caps
     threading.Thread(target=stop).start()
     with pytest.raises(interrupts.Interrupted):
         download("fsdkaggle2018", folder, server.url)
-    assert f"{name}: " in (message := capsys.readouterr().err.splitlines()[-1])
-    assert message.endswith("kB are kept; the same command resumes there")
+    message = rf"{name}: \S+ kB are kept; the same command resumes there"
+    assert re.fullmatch(message, capsys.readouterr().err.splitlines()[-1])
     assert [path.name for path in folder.iterdir()] == [".downloads"]
     server.always, interrupts.state.first = {}, 0
     download("fsdkaggle2018", folder, server.url)
