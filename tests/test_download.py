@@ -110,7 +110,9 @@ def test_an_archive_is_removed_before_the_next_one_is_fetched(server, tmp_path, 
     assert zips == [[], [], []]
 
 
-def test_a_folder_with_other_things_is_refused(server, tmp_path):
+def test_folders_with_other_things_and_unwritable_ones_are_refused(server, tmp_path):
+    line = error_line(FsatError, download, "esc50", "/proc/nowhere", server.url)
+    assert re.match("/proc/nowhere: cannot be written: .*choose another folder", line)
     (tmp_path / "notes.txt").write_text("mine")
     line = error_line(DataError, download, "esc50", tmp_path, server.url)
     assert "has other files in it, such as notes.txt; expected a new or empty folder" in line
@@ -211,11 +213,6 @@ def test_a_disk_that_is_too_small_or_fills_up(server, small, small_disk, monkeyp
     assert all(re.search("no space left .*make room, and give the same command", line) for line, _ in failures)
     assert {unpacking for _, unpacking in failures} == {False, True}
     assert files_of(small_disk / "a") == files
-
-
-def test_a_folder_that_cannot_be_written(server):
-    line = error_line(FsatError, download, "esc50", "/proc/nowhere", server.url)
-    assert re.match("/proc/nowhere: cannot be written: .*choose another folder", line)
 
 
 def test_a_stopped_download_resumes_there(server, small, tmp_path, signals, capsys):
