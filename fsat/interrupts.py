@@ -57,12 +57,6 @@ def install() -> None:
     signal.signal(signal.SIGALRM, _on_alarm)
 
 
-def reinstall() -> None:
-    """Install fsat's handlers again, if they were, after a library has replaced them."""
-    if state.installed:
-        install()
-
-
 def received() -> signal.Signals | None:
     """Return the first signal received."""
     return signal.Signals(state.first) if state.first else None

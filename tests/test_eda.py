@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from test_eda_text import facts, manifest
 
 from fsat.data.manifest import read_manifest
+from fsat.errors import Problem
 from fsat.reports import players
 from fsat.reports.eda_facts import measure
 from fsat.reports.eda_page import write_eda
@@ -49,7 +50,7 @@ def test_a_hundredth_of_fsdkaggle2018(shared, tmp_path, monkeypatch):
 def test_examples_are_the_clips_of_median_length():
     data = manifest(["A"] * 5 + ["B"], verified=[1, 1, 1, 0, 0, 0], frames=[3, 1, 2, 5, 5, 9])
     examples = choose_examples(data, measure(data)).of_classes
-    assert [(example.title, example.note, example.fname) for example in examples] == [
+    assert [(example.title, example.note, example.row.fname) for example in examples] == [
         ("A", "verified", "00002.wav"), ("A", "not verified", "00004.wav"), ("B", "not verified", "00005.wav"),
     ]  # fmt: skip
 
@@ -75,7 +76,7 @@ def test_short_clips_leave_their_share_to_longer_ones(monkeypatch):
 
 def test_clips_without_room_have_a_note_in_place_of_a_player(tmp_path):
     paths = [write_wav(tmp_path / f"{i}.wav", tone(440, 0.5, 8000)) for i in range(3)]
-    clips = [Example("A", "verified", path, path.name, "train.csv", 2, "train", 0.5) for path in paths]
+    clips = [Example("A", "verified", path, 0.5, Problem("train.csv", 2, path.name, "")) for path in paths]
     size = len(next(example_sounds(clips, 10))[0].mp3)
     sounds = [sound for sound, _ in example_sounds(clips, 10, 2 * size)]
     assert [sound.mp3 is None for sound in sounds] == [False, False, True]

@@ -88,7 +88,7 @@ def register() -> str:
         client.create_model_version("fsat", mlflow.get_artifact_uri("tagger"), run_id)
         link = mlflow_ui.run_link("0", run_id)
         mlflow_ui.describe(run_descriptions.ensemble(TAGGER, link, mlflow_ui.view_link()))
-        texts = run_descriptions.version(TAGGER, link), run_descriptions.registered("fsat")
+        texts = run_descriptions.version(TAGGER, link)
         mlflow_ui.describe_version("fsat", 1, *texts)
     return run_id
 

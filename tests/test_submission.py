@@ -13,6 +13,7 @@ from fsat.data import synth
 from fsat.data.manifest import KNOWN, REQUIRED
 from fsat.data.tables import read_table
 from fsat.errors import DataError
+from fsat.metrics.ranking import top_k
 from fsat.reports.prediction_tables import score_submission, submission
 from fsat.text import label_order, why_not_a_label
 
@@ -93,10 +94,10 @@ def test_tables_that_cannot_be_scored(tmp_path: Path) -> None:
 
 def test_a_submission_has_the_three_best_labels_of_each_clip() -> None:
     scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])
-    table = submission(["a.wav", "b.wav"], scores, ["Bell", "Cello", "Flute", "Gong"])
+    table = submission(["a.wav", "b.wav"], top_k(scores), ["Bell", "Cello", "Flute", "Gong"])
     assert table.columns.tolist() == ["fname", "label"]
     assert table.to_numpy().tolist() == [["a.wav", "Gong Flute Cello"], ["b.wav", "Bell Cello Flute"]]
-    assert submission(["a.wav"], np.array([[0.3, 0.7]]), ["Bell", "Cello"])["label"].tolist() == ["Cello Bell"]
+    assert submission(["a.wav"], top_k(np.array([[0.3, 0.7]])), ["Bell", "Cello"])["label"].tolist() == ["Cello Bell"]
 
 
 # --- the real tables -------------------------------------------------------------------------------

@@ -112,9 +112,7 @@ def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens on a port, before anything slow is done; raise `FsatError` if that fails."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(
-            where, family=family, dualstack_ipv6=family == socket.AF_INET6
-        )  # early clients wait
+        return socket.create_server(where, family=family, dualstack_ipv6=family == socket.AF_INET6)
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]  # without the address again
         fault = f"cannot be listened on ({reason})"

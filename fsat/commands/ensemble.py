@@ -243,8 +243,7 @@ class _Result:
         tagger = run_descriptions.Tagger(*facts, registered.name, registered.version, registered.outcome)
         view, link = mlflow_ui.view_link(), mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id())
         mlflow_ui.describe(run_descriptions.ensemble(tagger, link, view))
-        texts = run_descriptions.version(tagger, link), run_descriptions.registered(tagger.name)
-        mlflow_ui.describe_version(tagger.name, tagger.version, *texts)
+        mlflow_ui.describe_version(tagger.name, tagger.version, *run_descriptions.version(tagger, link))
         return mlflow_ui.share_view(run_descriptions.experiment(view))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
+from fsat.metrics.ranking import top_k
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
@@ -304,7 +305,7 @@ def _store(dataset: Dataset, fold: int, result: training.FoldResult, facts: dict
     last = {"step": len(result.state.history), "timestamp": runs.now()}
     points += [{"key": key, "value": value, **last} for key, value in final.items()]
     train, test = dataset.manifest.train, dataset.manifest.test
-    table = submission(test["fname"].tolist(), result.test, dataset.labels)
+    table = submission(test["fname"].tolist(), top_k(result.test), dataset.labels)
     predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)
     with folder.new_results(points, _description(facts, final)) as artifacts:
         files = result.folder / training.WEIGHTS, result.summary, result.folder / "tensorboard"

@@ -9,6 +9,7 @@ on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,20 +50,15 @@ class ClipFolder:
     before: float | None = None
 
     def path(self, fname: str) -> Path:
-        """Return a clip's file; raise `AudioError` with the reason if it may not be played."""
+        """Return the path of a clip's file; raise `AudioError` with the reason if it must not be played."""
         if self.folder is None:
             raise AudioError("the clips are not on this machine")
         if reason := why_outside(self.folder, fname):
             raise AudioError(reason)
         path = self.folder / fname
-        try:
-            changed = path.stat().st_mtime
-        except FileNotFoundError:
-            raise AudioError("missing file") from None
-        except (OSError, ValueError) as error:
-            raise AudioError(f"unreadable file ({getattr(error, 'strerror', None) or error})") from error
-        if self.before is not None and changed > self.before:
-            raise AudioError("the file was changed after the training")
+        with suppress(OSError, ValueError):  # whoever opens the file says why it cannot be read
+            if self.before is not None and path.stat().st_mtime > self.before:
+                raise AudioError("the file was changed after the training")
         return path
 
 

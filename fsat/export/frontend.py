@@ -143,17 +143,13 @@ class Signal:
         p, q = self.ratio
         ends = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # shortest waveform whose p / q, rounded, is n
         strided = ([ends[first::stride] for first in range(stride)] for stride in range(1, len(ends) + 1))
-        subsets = next(subsets for subsets in strided if all(map(_is_regular, subsets)))
+        subsets = next(sets for sets in strided if all(len({b - a for a, b in pairwise(s)}) < 2 for s in sets))
         parts = [slice_first(self.waveform, s[0] - 1, s[-1], s[1] - s[0] if len(s) > 1 else 1) for s in subsets]
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
 
     def zero(self) -> Tensor:
         """Return int32 (1,), 0, as a tensor that depends on the waveform."""
         return ops.zeros_like(slice_first(self.waveform, 0, 1), dtype="int32")
-
-
-def _is_regular(values: Sequence[int]) -> bool:
-    return len({b - a for a, b in pairwise(values)}) < 2
 
 
 def slice_first(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:

@@ -160,7 +160,8 @@ def connected(cluster: Cluster, tracking_uri: str, is_remote: bool) -> Iterator[
     with redirect_stdout(sys.stderr):  # standard output is for results
         _connect(ray, cluster, tracking_uri)
         try:
-            interrupts.reinstall()  # Ray has replaced the signal handlers
+            if interrupts.state.installed:
+                interrupts.install()  # Ray has replaced the signal handlers
             nodes = [node for node in ray.nodes() if node["Alive"]]
             n_machines = len({node["NodeManagerAddress"] for node in nodes})
             if n_machines > 1 and not is_remote:

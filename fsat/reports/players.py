@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -59,16 +59,13 @@ class Sound:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that ``eda.html`` plays: the text around its player, its file, its row of a table, and its length."""
+    """A clip that ``eda.html`` plays: the text around its player, its file and length, and its row, as a `Problem`."""
 
     title: str
     note: str
     path: Path
-    fname: str
-    table: str
-    row: int
-    split: str
     seconds: float
+    row: Problem
 
 
 @dataclass(frozen=True)
@@ -86,17 +83,15 @@ class Choice:
     one_per_class: bool
 
 
-def encode(
-    clips: Iterable[Clip], locate: Callable[[Clip], Path], seconds: float
-) -> Iterator[tuple[float, bytes] | str]:
+def encode(clips: Iterable[Clip], find: Callable[[Clip], Path], seconds: float) -> Iterator[tuple[float, bytes] | str]:
     """Yield each clip's length in seconds and its first `seconds` as an MP3 file, or why it cannot be played.
 
-    Clips are encoded by threads; `locate` returns a clip's file, or raises `AudioError`.
+    Clips are encoded by threads; `find` returns a clip's file, or raises `AudioError`.
     """
 
     def encode_clip(clip: Clip) -> tuple[float, bytes] | str:
         try:
-            path = locate(clip)
+            path = find(clip)
             header = read_header(path)
             return header.frames / header.samplerate, _mp3(path, round(seconds * MP3_RATE))
         except AudioError as error:
@@ -143,10 +138,12 @@ def example_sounds(
     """
     results = encode(examples, lambda example: example.path, seconds)
     for example, result in zip(examples, results, strict=True):
-        note = " · ".join(filter(None, (example.note, example.fname, duration(example.seconds))))
+        note = " · ".join(filter(None, (example.note, example.row.fname, duration(example.seconds))))
         if isinstance(result, str):
-            problem = Problem(example.table, example.row, example.fname, result, example.split)
-            yield Sound(example.title, [f"{note}: cannot be played: {result}"], None), problem
+            yield (
+                Sound(example.title, [f"{note}: cannot be played: {result}"], None),
+                replace(example.row, reason=result),
+            )
         elif len(result[1]) > max_bytes:
             max_bytes = 0
             yield Sound(example.title, [f"{note}: left out, as the page is full"], None), None
@@ -170,7 +167,7 @@ def hardest_clips(clips: Predictions, analysis: Analysis) -> np.ndarray:
 class PlayerMaker:
     """Makes the players of ``report.html`` until `free_bytes` are used; each clip is decoded once.
 
-    `locate` is as for `encode`, or None if no clip is available, which the notes of the clips then do not repeat.
+    `locate` is `find` of `encode`, or None if no clip is available, which the notes of the clips then do not repeat.
     """
 
     locate: Callable[[str], Path] | None
@@ -242,7 +239,7 @@ def _example(clip: pd.Series, title: str, note: str, manifest: Manifest, split: 
     train, fname = split == "train", clip["fname"]
     path = (manifest.train_folder if train else manifest.test_folder) / fname
     table = manifest.train_table if train else manifest.test_table
-    return Example(title, note, path, fname, table, int(clip["row"]), split, float(clip["seconds"]))
+    return Example(title, note, path, float(clip["seconds"]), Problem(table, int(clip["row"]), fname, "", split))
 
 
 def _playable_seconds(lengths: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from fsat.data.tables import read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, count
 from fsat.metrics import ranking
 from fsat.metrics.calibration import Reliability, reliability
-from fsat.metrics.ranking import TOP_K, Guesses, best_guesses, confusion, top_k
+from fsat.metrics.ranking import TOP_K, Guesses, best_guesses, confusion
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
 from fsat.text import NO_LABEL
 
@@ -145,19 +145,17 @@ CLIPS_AT_ONCE = 50_000
 """Number of rows of a table that are written at once."""
 
 
-def submission(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Return ``fname,label`` with the three best labels of each clip by `scores` (n_clips, n_classes)."""
-    return _table(fnames, top_k(scores), labels)
+def submission(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+    """Return ``fname,label`` with the labels of each clip; `best` is int (n_clips, 3), classes from `top_k`."""
+    texts = [" ".join(labels[j] for j in row) for row in best.tolist()]
+    return pd.DataFrame({"fname": list(fnames), "label": texts})
 
 
 def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> None:
-    """Write the table of `submission` in parts, so that it need not fit in memory.
-
-    `best` is int (n_clips, 3), classes as `top_k` returns them; it may be a memory map.
-    """
+    """Write the table of `submission` in parts, so that it need not fit in memory; `best` may be a memory map."""
     starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
     slices = (slice(start, start + CLIPS_AT_ONCE) for start in starts)
-    write_parts(path, (_table(fnames[rows], best[rows], labels) for rows in slices))
+    write_parts(path, (submission(fnames[rows], best[rows], labels) for rows in slices))
 
 
 def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
@@ -194,11 +192,6 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
     rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
-
-
-def _table(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    texts = [" ".join(labels[j] for j in row) for row in best.tolist()]
-    return pd.DataFrame({"fname": list(fnames), "label": texts})
 
 
 def _read_by_fname(path: Path) -> pd.DataFrame:

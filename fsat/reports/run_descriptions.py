@@ -109,14 +109,9 @@ def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) ->
     return _render("export", format, output, facts, run_link)
 
 
-def version(tagger: Tagger, run_link: str) -> str:
-    """Describe a version of a registered tagger; `run_link` leads to the ensemble's run."""
-    return _render("version", tagger, Path(tagger.data_dir).name, run_link)
-
-
-def registered(name: str) -> str:
-    """Describe a registered model with all its versions."""
-    return _render("registered", name)
+def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
+    """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
+    return _render("version", tagger, Path(tagger.data_dir).name, run_link), _render("registered", tagger.name)
 
 
 def experiment(view_link: str) -> str:

@@ -43,7 +43,7 @@ def tag_groups(
     """
     if settings.window:
         for group in groups:
-            yield [(file.number, _tag_recording(tagger, root, settings, file, note)) for file in group]
+            yield [(file.number, _tag_windows(tagger, root, settings, file, note)) for file in group]
         return
     files = ((i, file) for i, group in enumerate(groups) for file in group)
 
@@ -76,9 +76,7 @@ def _tag_part(tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Dec
         yield file.number, [error, best]
 
 
-def _tag_recording(
-    tagger: Tagger, root: Path, settings: TagSettings, file: File, note: Callable[[str], None]
-) -> Result:
+def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, note: Callable[[str], None]) -> Result:
     """Return the segments of a recording, up to where it becomes unreadable."""
     error = ""
 

@@ -54,7 +54,6 @@ def fit(
                 metrics = train_epoch(model, batches, rates, progress.advance)
             trained = time.perf_counter() - started
             step += len(rates)
-            check_finite(metrics, epoch, config)
             metrics |= validation(model, epoch)
             check_finite(metrics, epoch, config)
             metrics["learning_rate"] = float(model.optimizer.learning_rate)
