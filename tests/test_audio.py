@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def test_lossy_formats_keep_length_place_and_level(tmp_path: Path, suffix: str) 
     decoded = decode(path, 44100)
     assert decoded.shape == samples.shape
     np.testing.assert_allclose(decoded[middle], samples[middle], atol=0.02)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file: run the tests as another user")
+def test_a_file_without_read_permission_has_a_reason(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "secret.wav", noise(100), RATE)
+    path.chmod(0)
+    with pytest.raises(AudioError, match=r"^unreadable file \(Permission denied\)$"):
+        decode(path, RATE)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])

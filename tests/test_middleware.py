@@ -34,10 +34,11 @@ def test_limits_come_from_the_environment() -> None:
     "setting",
     ["MAX_MB=big", "MAX_MB=0.0", "MAX_MB=inf", "MAX_SECONDS=-1.0", "MAX_SECONDS=nan", "MAX_CLIPS=0", "MAX_CLIPS=1.5"],
 )
-def test_a_wrong_limit_ends_the_server_in_one_line(setting, capfd) -> None:
+def test_a_wrong_limit_ends_the_server_in_one_line(setting, monkeypatch, capfd) -> None:
     name, _, text = f"FSAT_SERVE_{setting}".partition("=")
-    with pytest.raises(SystemExit) as stopped, middleware.exit_on_error():
-        Limits.from_environment({name: text})
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SystemExit) as stopped:
+        middleware.load_served("nowhere")
     assert stopped.value.code == 3
     line = re.escape(f"fsat: error: {name}={text}: expected ") + ".*; unset it for the default, 6.*\n"
     assert re.fullmatch(line, capfd.readouterr().err)

@@ -62,7 +62,6 @@ def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> kera
     optimizer.build(model.trainable_variables)
     predictions = keras.ops.zeros((1, n_classes))
     model.compute_metrics(None, predictions if is_linear(config) else keras.ops.zeros((1, 3, n_classes)), predictions)
-    model.reset_metrics()
     return model
 
 

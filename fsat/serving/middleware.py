@@ -16,8 +16,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from fsat.errors import FsatError, printable
@@ -212,23 +212,16 @@ STARTUP_FAILURE = 3
 
 
 def load_served(data_path: str) -> PyfuncTagger:
-    """Load a tagger for the scoring server, compile it, and install the `Guard`."""
-    with exit_on_error():
+    """Load a tagger for the scoring server, compile it, and install the `Guard`; exit after an error, in one line."""
+    try:
         limits = Limits.from_environment()
         model = PyfuncTagger(Tagger(data_path), limits.max_seconds)
         model.warm_up()
-    install(limits)
-    return model
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Turn an `FsatError` into one line and the exit code `STARTUP_FAILURE`."""
-    try:
-        yield
     except FsatError as error:
         say(f"fsat: error: {error}")
         sys.exit(STARTUP_FAILURE)
+    install(limits)
+    return model
 
 
 def install(limits: Limits) -> None:
