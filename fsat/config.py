@@ -7,8 +7,6 @@ to Audio Data* notebook; those of later additions leave its results unchanged.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -247,8 +245,7 @@ class Config:
     def options(self) -> dict[str, Any]:
         """Return the fewest options that make this Config: the model, and differences from its preset."""
         preset = Config.resolve({}, preset=self.model)
-        changes = {name: value for name, value in self.to_dict().items() if value != getattr(preset, name)}
-        return {"model": self.model} | changes
+        return {"model": self.model} | {k: v for k, v in self.to_dict().items() if v != getattr(preset, k)}
 
 
 RECIPE = 3
@@ -260,6 +257,9 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str]) -> str:
 
     Raises `ConfigError` if the precision is ``auto``, which depends on the machine.
     """
+    import hashlib
+    import json
+
     if config.precision == "auto":
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
     is_used = {  # settings that have no effect without others

@@ -7,7 +7,6 @@ Options have the names of the settings, with underscores, because `mlflow run` p
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import traceback
 from contextlib import suppress
@@ -59,6 +58,8 @@ def run(arguments: list[str]) -> int:
         interrupts.follow_parent()
     code = _run(arguments)
     if interrupts.received() and "MLFLOW_RUN_ID" in os.environ:  # the run may not be open yet
+        import subprocess
+
         # in another process, because the signal may have interrupted the import of MLflow here
         closing = "from fsat.tracking.runs import close_unopened; close_unopened()"
         subprocess.run([sys.executable, "-c", closing], start_new_session=True, check=False)

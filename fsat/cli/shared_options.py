@@ -25,7 +25,6 @@ DEBUG = "FSAT_DEBUG"
 
 METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "WORD", "bool": "true|false"}
 
-
 option = partial(click.option, show_default=True)
 
 
