@@ -35,7 +35,7 @@ ALLOWED = {
 }  # fmt: skip
 """Packages that may import a library."""
 
-INDEPENDENT = {"tracking": {"reports", "training"}}
+INDEPENDENT = {"tracking": {"reports", "training", "tagging"}}
 """Packages above it that a package does without."""
 
 OPTIONAL = {"export": {"commands/export.py"}, "download": {"cli/data_commands.py"}, "app": {"cli/tag_commands.py"},

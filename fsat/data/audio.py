@@ -33,6 +33,7 @@ LONGEST = 3600.0  # maximum length in seconds of a clip to train on; longer file
 BLOCK = 1 << 21  # samples of a block, of all channels together or as resampled: 47 s of mono at 44.1 kHz
 UNKNOWN = 1 << 50  # number of samples, or more, in a header that does not know it
 WHOLE = 0.98  # share of the samples in the header that a file must have
+SINE_RATE = 44100  # sampling rate of `sine` in Hz
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ def even_starts(n_samples: int, length: int, count: int) -> list[int]:
     if spare <= 0:
         return [-(-spare // 2)]
     return [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int).tolist()
+
+
+def sine(seconds: float, rate: int = SINE_RATE) -> bytes:
+    """Return a 440 Hz sine as a WAV file of 16 bits at a sampling rate in Hz."""
+    import soundfile as sf
+
+    buffer = io.BytesIO()
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+    sf.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from fsat.data.audio import SINE_RATE, sine
 from fsat.errors import FsatError, printable
 from fsat.progress import say
 from fsat.serving.requests import Limits, RequestError, check_body, check_headers, too_large
 from fsat.tagging import PyfuncTagger, Tagger
-from fsat.tagging.pyfunc import RATE, cancelled, sine
+from fsat.tagging.pyfunc import cancelled
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -82,7 +83,7 @@ class Guard:
     async def _warm_up(self, lifespan: Message) -> None:
         """Send the first request before a client can: MLflow, FastAPI and pandas take longer for it."""
         limits = self.limits
-        seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * RATE))  # base64 has 2.7 bytes per sample
+        seconds = min(5, limits.max_seconds, limits.max_bytes / (4 * SINE_RATE))  # base64 has 2.7 bytes per sample
         body = json.dumps({"dataframe_records": [{"audio": base64.b64encode(sine(seconds)).decode()}]}).encode()
         headers = [JSON, (b"content-length", str(len(body)).encode())]
         scope = {

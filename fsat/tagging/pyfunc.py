@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsat.data.audio import LONGEST
+from fsat.data.audio import LONGEST, sine
 from fsat.errors import ConfigError, FsatError, printable
 from fsat.metrics.ranking import TOP_K, top_k
 from fsat.tagging.tagger import Tagger
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 MAX_TOP_K = 2**31 - 1
 """MLflow's integers have 32 bits. A `top_k` above the number of labels returns all labels."""
-
-RATE = 44100
 
 cancelled: ContextVar[threading.Event | None] = ContextVar("fsat_cancelled", default=None)
 """Set once the request of this context needs no answer; None outside of a server."""
@@ -138,16 +136,6 @@ def _seconds(source: Any) -> float:
             return max(0, file.frames) / max(1, file.samplerate)
     except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError):
         return 0.0
-
-
-def sine(seconds: float, rate: int = RATE) -> bytes:
-    """Return a 440 Hz sine as a WAV file of 16 bits at a sampling rate in Hz."""
-    import soundfile as sf
-
-    buffer = io.BytesIO()
-    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
-    sf.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
 
 
 def json_type(value: object) -> str:

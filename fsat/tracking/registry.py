@@ -23,6 +23,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from fsat.data.audio import sine
 from fsat.errors import RunError
 from fsat.metrics.ranking import TOP_K
 from fsat.tracking.client import TAG, UNKNOWN, Refused, address, call
@@ -117,8 +118,6 @@ def run_of(model_uri: str) -> str:
 
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
-    from fsat.tagging.pyfunc import sine
-
     text, number = DataType.string, DataType.double
     outputs = [ColSpec(Array(text), "labels"), ColSpec(Array(number), "scores"), ColSpec(text, "error")]
     params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
