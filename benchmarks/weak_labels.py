@@ -205,7 +205,7 @@ def on_true_labels(data_dir: str, seed: int, options: dict[str, Any]) -> dict[st
 
 def on_given_labels(data_dir: str, seed: int, options: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Train on the given labels, verify and train on the result, twice: the sides naive and fsat."""
-    from fsat.commands.verify import verify
+    from fsat.commands.verify_labels import verify
 
     folder, start = Path(data_dir), time.perf_counter()
     rounds = [_study(folder, seed, options)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import error_line
 
-from fsat.commands.verify import Estimate, estimate
+from fsat.commands.verify_labels import Estimate, estimate
 from fsat.errors import ConfigError
 from fsat.metrics.label_noise import CLEAR, SHARPEST, beliefs, decide, least_wrong, sharpened, sharpness, wrong_share
 from fsat.options import Thresholds

@@ -16,7 +16,7 @@ from stores import SETTINGS, artifacts, copy_run, predictions
 from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
 from fsat.commands.train import cross_validate, train_fold
-from fsat.commands.verify import verify
+from fsat.commands.verify_labels import verify
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.dataset import Source

@@ -12,7 +12,7 @@ import pytest
 from helpers import read_csv, write_wav
 from html_page import Page
 
-from fsat.data.find_trained_clips import ClipFolder
+from fsat.data.playable_clips import ClipFolder
 from fsat.metrics.calibration import reliability
 from fsat.metrics.ranking import best_guesses, confusion
 from fsat.reports import prediction_tables, report_text

@@ -16,7 +16,7 @@ from html_page import Page
 from stores import CLASSES, PLANTED
 
 from fsat.commands.ensemble import ensemble
-from fsat.data.find_trained_clips import Trained, find_clips
+from fsat.data.playable_clips import Trained, find_clips
 from fsat.errors import AudioError, RunError
 from fsat.reports.players import encode
 from fsat.tracking.fold_artifacts import is_test
@@ -145,7 +145,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(trained_store
         own.path(PLANTED)
     assert own.path("bell_01.wav").is_file()
     assert "clips whose files were changed since then have no player" in own.note
-    monkeypatch.setattr("fsat.data.find_trained_clips.CLIPS_CHECKED", 3)
+    monkeypatch.setattr("fsat.data.playable_clips.CLIPS_CHECKED", 3)
     many = find_clips(trained, [str(copy)])
     assert "has too many clips to compare them all" in many.note
     assert many.before == trained.began

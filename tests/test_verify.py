@@ -20,7 +20,7 @@ from stores import copy_run, write_artifact
 
 from fsat.cli import cli
 from fsat.commands.train import cross_validate, train_fold
-from fsat.commands.verify import Verified, label_table, verify
+from fsat.commands.verify_labels import Verified, label_table, verify
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.errors import RunError

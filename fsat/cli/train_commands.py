@@ -117,6 +117,6 @@ def verify(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """
     words = shared.read_words("run_ids", run_ids), shared.read_words("studies", studies)
     thresholds = shared.read_options(Thresholds, options)
-    from fsat.commands.verify import verify
+    from fsat.commands.verify_labels import verify
 
     click.echo(verify(*words, thresholds).run_id)

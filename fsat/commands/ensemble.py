@@ -15,7 +15,7 @@ import pandas as pd
 from fsat import tagging
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
 from fsat.config import RECIPE
-from fsat.data.find_trained_clips import Trained, find_clips
+from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, iter_blocks, release

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.find_trained_clips import ClipFolder
+from fsat.data.playable_clips import ClipFolder
 from fsat.errors import count
 from fsat.reports import report_text
 from fsat.reports.html import Table, table, write_page
