@@ -87,7 +87,7 @@ class Config:
     holdout: float = option(
         0.0, "Share of training clips that select the epoch; 0 selects on the fold's own clips.", least=0, most=0.5
     )
-    average_last: float = option(0.25, "Share of the last epochs that checkpoint=average averages.", above=0, most=1)
+    average_last: float = option(0.25, "Share of epochs, the last ones, that checkpoint=average uses.", above=0, most=1)
     mixup: float = option(0.0, "Mix pairs of clips by shares from Beta(mixup, mixup); 0 for none.", least=0, most=100)
     gain: float = option(0.0, "Maximum random gain, up or down, in dB.", least=0, most=60)
     stretch: float = option(0.0, "Maximum random time stretch: 1 + stretch times as long or short.", least=0, most=1)
@@ -95,7 +95,7 @@ class Config:
     time_mask: float = option(0.0, "Maximum length of each of two masked time ranges, in seconds.", least=0)
     mel_mask: int = option(0, "Maximum width of each of two masked ranges, in mel bands.", least=0)
     label_smoothing: float = option(
-        0.0, "Share of each label spread over all classes; of trusted labels alone with another loss.", least=0, below=1
+        0.0, "Share of each label spread over all classes; only of verified labels unless loss=ce.", least=0, below=1
     )
     unverified_weight: str = option(
         "1",
@@ -107,7 +107,7 @@ class Config:
         "ce", "Loss on unverified clips; ce: cross-entropy.", choices=("ce", "lq", "soft_bootstrap", "hard_bootstrap")
     )
     lq: float = option(0.7, "q of loss=lq: towards 0 it is cross-entropy, at 1 mean absolute error.", above=0, most=1)
-    bootstrap: float = option(0.95, "Share of the label in bootstrap losses, beside the prediction.", least=0, most=1)
+    bootstrap: float = option(0.95, "Share of the label in bootstrap losses; prediction is the rest.", least=0, most=1)
     drop_losses: float = option(
         0.0, "Share of a batch's unverified clips, with the highest loss, to ignore after warmup.", least=0, below=1
     )

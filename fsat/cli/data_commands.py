@@ -59,7 +59,7 @@ def sample(folder: Path, seed: int, clips_per_class: int) -> None:
 @click.option("--keep_zips", is_flag=True, help="Keep the archives in DIR/.downloads.")
 @option("--retries", type=click.IntRange(min=0), default=5, help="Attempts after the first.")
 @option(
-    "--timeout", type=click.FloatRange(min=0.1), default=30.0, metavar="SECONDS", help="Time to wait for the server."
+    "--timeout", type=click.FloatRange(min=0.1), default=30.0, metavar="SECONDS", help="Seconds to wait for the server."
 )
 def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
     """Download a published dataset to DIR, or resume a download.

@@ -86,10 +86,8 @@ def _class_table(facts: Facts) -> Table:
     columns = {"label": "label", "clips": "clips", "verified": "verified", "verified_share": "% verified",
                "median_seconds": "median length (s)"}  # fmt: skip
     rows = facts.classes[[*columns]].rename(columns=columns)
-    rows["label"], rows["% verified"] = (
-        rows["label"].map(short_cell),
-        100 * rows["% verified"],
-    )
+    rows["label"] = rows["label"].map(short_cell)
+    rows["% verified"] *= 100
     formats = {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"}
     return _limited_table(rows, "Training clips of each class, fewest first", "tables/classes.csv", formats)
 

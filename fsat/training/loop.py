@@ -52,6 +52,7 @@ def fit(
             rates = [learning_rate(config, step + i, n_steps) for i in range(steps[epoch])]
             with closing(clips.batches(fold, epoch)) as batches:
                 metrics = train_epoch(model, batches, rates, progress.advance)
+            check_finite(metrics, epoch, config)
             trained = time.perf_counter() - started
             step += len(rates)
             metrics |= validation(model, epoch)
