@@ -15,6 +15,7 @@ from fsat.data.dataset import load_dataset
 from fsat.data.folds import check_fold, fold_of_clips, hold_aside, resolve_folds, small_classes
 from fsat.data.tables import read_table
 from fsat.errors import ConfigError, DataError
+from fsat.training.fold import assign_splits
 
 CONFIG = Config(model="dummy1d")
 
@@ -262,6 +263,9 @@ def test_a_dataset_has_the_folds_of_its_column_or_keeps_recordings_together(tmp_
     assert (ignoring.config.folds, ignoring.config.n_folds) == ("stratified", 2)
     assert set(ignoring.folds.tolist()) == {0, 1}
     assert_groups_stay_together(ignoring.manifest.train, ignoring.folds)
+    splits = assign_splits(load_dataset(folder, replace(ignoring.config, holdout=0.5)), 0)
+    assert set(splits) == {"val", "train", "holdout"}
+    assert_groups_stay_together(ignoring.manifest.train, splits)
     with pytest.raises(ConfigError, match="fold=3: there are 3 folds"):
         load_dataset(folder, config, fold=3)
     with pytest.raises(ConfigError, match="n_folds=2"):
