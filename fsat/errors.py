@@ -25,6 +25,10 @@ class AudioError(FsatError):
     """A file cannot be used as a clip; the message is the reason, without the file's name."""
 
 
+class StorageError(FsatError):
+    """The machine or its file system failed while a file was read, which says nothing about the file."""
+
+
 class RunError(FsatError):
     """MLflow runs are missing, unfinished, or do not belong together."""
 

@@ -130,7 +130,7 @@ def test_samples_that_are_or_become_infinite(tmp_path: Path, samples, rate: int,
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("clip.wav", b"no sound, only words\n" * 50, "unreadable audio (Format not recognised)"),
+        ("clip.wav", b"no sound, only words\n" * 50, "unreadable audio (unknown format)"),
         ("clip.wav", b"", "empty file"),
         ("clip.raw", bytes(5000), "unreadable audio"),  # libsndfile would need the layout
     ],
@@ -154,7 +154,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_the_header_tells_that_a_file_is_truncated(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "clip.wav", noise(44100), 44100)
     path.write_bytes(path.read_bytes()[:-1000])
-    assert error_line(AudioError, read_header, path).startswith("truncated: expected 88200 bytes")
+    assert error_line(AudioError, read_header, path).startswith("cut off: the header promises 88200 bytes")
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000, 0x80000000])

@@ -11,7 +11,7 @@ import soundfile as sf
 from helpers import tone, write_wav
 
 from fsat.data import audio
-from fsat.data.audio import blocks, decode, decode_at
+from fsat.data.audio import blocks, decode, hear
 from fsat.errors import AudioError
 from fsat.tagging.recordings import Segment, segments, windows, without_overlap
 
@@ -30,10 +30,10 @@ def test_block_by_block_gives_the_same_bits(tmp_path: Path, monkeypatch, channel
     path = tmp_path / f"clip{suffix}"
     sf.write(path, noise(n_samples, channels), 44100)
     rates = [8000, 16000, 44100]
-    whole = decode_at(path, rates)
+    whole = hear(path, rates).at
     monkeypatch.setattr(audio, "BLOCK", 5000)
     assert len(list(blocks(path, rates))) == max(1, -(-n_samples // (5000 // channels)))
-    for rate, samples in decode_at(path, rates).items():
+    for rate, samples in hear(path, rates).at.items():
         np.testing.assert_array_equal(samples, whole[rate])
         np.testing.assert_array_equal(decode(path, rate), whole[rate])
 
@@ -43,7 +43,7 @@ def test_block_by_block_gives_the_same_bits(tmp_path: Path, monkeypatch, channel
 def test_windows_are_pieces_of_the_decoded_recording(tmp_path: Path, monkeypatch, window, hop, seconds) -> None:
     path = write_wav(tmp_path / "r.wav", noise(round(seconds * 44100)), 44100, "FLOAT")
     rates = [8000, 16000, 44100]
-    whole = decode_at(path, rates)
+    whole = hear(path, rates).at
     monkeypatch.setattr(audio, "BLOCK", 5000)
     pieces = list(windows(path, rates, window, hop))
     *regular, last = pieces

@@ -12,14 +12,17 @@ import base64
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from fsat import interrupts
-from fsat.data.audio import LONGEST, decode, read_header
-from fsat.errors import count, printable
+from fsat.data.audio import LONGEST, hear, rate_of
+from fsat.data.levels import SEPARATOR
+from fsat.errors import AudioError, count, printable
 from fsat.metrics.ranking import top_k
 from fsat.options import LONGEST_CLIP, check_options, option
 from fsat.tagging.recordings import ScoredWindow, Segment, segments
@@ -76,26 +79,30 @@ class TagHandler:
         for first in range(0, len(sounds), BATCH_SIZE):
             progress(first, len(sounds))
             tagged += self._tag(sounds[first : first + BATCH_SIZE])
-        if len(sounds) > 1 or tagged[0].error:
+        if len(sounds) > 1 or (tagged[0].error and not tagged[0].labels):
             return render_tags(tagged)
         return self._with_pictures(sounds[0], tagged[0])
 
     def _tag(self, sounds: Sequence[Sound]) -> Iterator[Tags]:
-        """Yield the labels and scores of each sound, or why there are none."""
+        """Yield the labels and scores of each sound, what is odd about it, and why there is not more."""
         interrupts.check()
         with self._lock:
-            scores, errors = self._tagger.scores([sound.path for sound in sounds], self.limits.max_seconds)
-        for sound, row, best, error in zip(sounds, scores, top_k(scores, self.top_k), errors, strict=True):
+            clips = self._tagger.decode_all([sound.path for sound in sounds], [self.limits.max_seconds] * len(sounds))
+            scores, errors = self._tagger.scores_of(clips)
+        for sound, clip, row, best, error in zip(sounds, clips, scores, top_k(scores, self.top_k), errors, strict=True):
             if not os.path.exists(sound.path):
                 error = "the page keeps sounds for an hour, and this one is gone; choose it again"
+            best = [] if np.isnan(row[0]) else best
             labels, values = [self.labels[j] for j in best], [float(row[j]) for j in best]
-            yield Tags(sound.name, [], [], error) if error else Tags(sound.name, labels, values)
+            yield Tags(
+                sound.name, labels, values, error, "" if isinstance(clip, AudioError) else SEPARATOR.join(clip.notes)
+            )
 
     def _with_pictures(self, sound: Sound, tags: Tags) -> str:
         from fsat.app.pictures import picture
 
-        rate = min(read_header(sound.path).samplerate, MAX_RATE)
-        samples = decode(sound.path, rate, self.limits.max_seconds)
+        rate = min(rate_of(sound.path), MAX_RATE)
+        samples = hear(sound.path, [rate], self.limits.max_seconds).at[rate]
         seconds = len(samples) / rate
         spans = self._spans(sound.path) if seconds >= LONG_SOUND * self.window else None
         with self._lock:
@@ -105,7 +112,7 @@ class TagHandler:
     def _spans(self, path: str) -> list[Segment]:
         """Return the best label over time."""
         windows: list[ScoredWindow] = []
-        with self._lock:
+        with self._lock, suppress(AudioError):  # which says that the rest is missing, as the sound's error does
             for window in self._tagger.over_time(path, self.window, self.window / 2, self.limits.max_seconds):
                 interrupts.check()
                 windows.append(window)
@@ -116,7 +123,7 @@ def render_tags(
     sounds: Sequence[Tags], seconds: float = 0, picture: Picture | None = None, spans: Sequence[Segment] | None = None
 ) -> str:
     """Return the answer: a table of several sounds, or length, picture and tags over time (if it is long) of one."""
-    n_failed = sum(bool(sound.error) for sound in sounds)
+    n_failed = sum(bool(sound.error and not sound.labels) for sound in sounds)
     summary = f"{count(len(sounds) - n_failed, 'sound')} tagged" + (f", {n_failed} could not be" if n_failed else "")
     values = {"seconds": seconds, "picture": picture, "spans": spans, "csv": csv_of(sounds).encode()}
     return render("answer.html", sounds=sounds, summary=summary, **values)

@@ -106,7 +106,8 @@ def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, second
 
 
 def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
-    """Draw a bar with a colour for each label; the labels that last shortest share grey."""
+    """Draw a bar with a colour for each label, none for silence; the labels that last shortest share grey."""
+    spans = [span for span in spans if span.label]
     durations: defaultdict[str, float] = defaultdict(float)
     for span in spans:
         durations[span.label] += span.end - span.start
@@ -120,7 +121,8 @@ def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
     axes.set_yticks([])
     axes.set_ylim(0, 1)
     axes.grid(False)
-    axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    if handles:
+        axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
 
 
 def _edges(n_samples: int) -> np.ndarray:

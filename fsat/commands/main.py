@@ -14,6 +14,7 @@ from fsat.commands.ensemble import ensemble_best
 from fsat.commands.predict import Tagged, predict
 from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
 from fsat.config import Config
+from fsat.data.audio_files import walk
 from fsat.data.dataset import Source
 from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 from fsat.files import check_writable
@@ -21,7 +22,6 @@ from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tagging.input_files import walk
 from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
 from fsat.tracking import mlflow_ui, runs

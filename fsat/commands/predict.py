@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fsat.data.levels import N_NAMES, SEPARATOR, SILENT, kind_of
 from fsat.errors import DataError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
@@ -22,6 +23,7 @@ from fsat.tagging import Tagger
 from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
+from fsat.tagging.presence import Presence
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.text import short
@@ -39,21 +41,55 @@ Results = list[tuple[int, Result]]
 
 @dataclass
 class Tagged:
-    """Summary of a tagging: the rows of the first files, and name and error of the first that could not be tagged."""
+    """Summary of a tagging.
+
+    Attributes:
+        n_files, n_failed: files, and those of which nothing could be tagged.
+        first: the rows of the first files.
+        failure: name and error of the first file that failed.
+        partial: names and errors of files of which only a part could be tagged.
+        notes: the files of each kind of note.
+    """
 
     n_files: int = 0
     n_failed: int = 0
     first: list[Tags | Span] = field(default_factory=list)
     failure: tuple[str, str] = ("", "")
+    partial: Mentioned = field(default_factory=lambda: Mentioned())
+    notes: dict[str, Mentioned] = field(default_factory=dict)
 
-    def add(self, name: str, error: str, rows: list[Tags | Span]) -> None:
+    def add(self, name: str, result: Result, rows: list[Tags | Span]) -> None:
         """Count a file."""
+        error, tags, notes = result
         self.n_files += 1
-        if error:
+        for note in notes:
+            self.notes.setdefault(kind_of(note), Mentioned()).add(name)
+        if error and not tags:
             self.n_failed += 1
             self.failure = self.failure if self.failure[0] else (name, error)
-        elif len(self.first) < FIRST_ROWS:
+            return
+        if error:
+            self.partial.add(f"{name}: {error}")
+        if len(self.first) < FIRST_ROWS:
             self.first += rows[:1]
+
+
+@dataclass
+class Mentioned:
+    """A number of files, and the first names."""
+
+    number: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        self.number += 1
+        if len(self.names) < N_NAMES:
+            self.names.append(name)
+
+    def __str__(self) -> str:
+        ellipsis = ", ..." if self.number > len(self.names) else ""
+        return f"{count(self.number, 'file')}: {', '.join(map(printable, self.names))}{ellipsis}"
 
 
 def predict(
@@ -101,7 +137,7 @@ def predict(
                 else:
                     task = partial(_tag_task, model, files.root, settings)
                     results = _in_parallel(task, groups, cluster, workers)
-                _record(ledger, results, progress)
+                _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
             result = _write(ledger, output, settings, label_tracks)
             runs.log_file(output)
         _log(result, input, model, output, settings, run_id)
@@ -120,6 +156,8 @@ def uri_of(model: str) -> str:
 def _add_files(ledger: Ledger, files: Input, input: str) -> None:
     """Add the input's files to the ledger, and report how many are new."""
     n_repeats = ledger.add(files.names, files.ordered)
+    for line in files.left_out.lines():
+        say(f"predict: {line}")
     if not ledger.n_files:
         raise DataError(f"input={printable(input)}: no files to tag; {EXPECTED}")
     if ledger.n_done:
@@ -158,11 +196,12 @@ def _loaded(model: str, members: str) -> Tagger:
     return open_tagger(model).only(members)
 
 
-def _record(ledger: Ledger, batches: Generator[Results], progress: Progress) -> None:
+def _record(ledger: Ledger, batches: Generator[Results], progress: Progress, presence: Presence) -> None:
     """Store results as they come."""
     try:
         with closing(batches):
             for results in batches:
+                presence.check(results)
                 ledger.record(results)
                 progress.advance(len(results))
     except KeyboardInterrupt:
@@ -175,9 +214,9 @@ def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Pa
     summary = Tagged()
 
     def rows() -> Iterator[Tags | Span]:
-        for name, (error, tags) in ledger.results():
-            file_rows = _rows(name, error, tags, bool(settings.window))
-            summary.add(name, error, file_rows)
+        for name, result in ledger.results():
+            file_rows = _rows(name, result, bool(settings.window))
+            summary.add(name, result, file_rows)
             if label_tracks is not None:
                 write_label_track(track_path(label_tracks, name), file_rows)
             yield from file_rows
@@ -186,21 +225,31 @@ def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Pa
     return summary
 
 
-def _rows(name: str, error: str, tags: list[Any], over_time: bool) -> list[Tags | Span]:
+def _rows(name: str, result: Result, over_time: bool) -> list[Tags | Span]:
+    error, tags, notes = result
     if not over_time:
-        return [Tags(name, [label for label, _ in tags], [score for _, score in tags], error)]
-    rows: list[Tags | Span] = [Span(name, start, end, label, score) for start, end, label, score in tags]
-    return rows if rows and not error else [*rows, Span(name, None, None, "", None, error)]
+        labels, scores = [label for label, _ in tags], [score for _, score in tags]
+        return [Tags(name, labels, scores, error, SEPARATOR.join(notes))]
+    rows: list[Tags | Span] = [
+        Span(name, start, end, label, score, note="" if label else SILENT) for start, end, label, score in tags
+    ]
+    about_all = SEPARATOR.join(notes)
+    return [*rows, Span(name, None, None, "", None, error, about_all)] if error or notes or not rows else rows
 
 
 def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSettings, run_id: str) -> None:
     """Log and report the result."""
     n_tagged = result.n_files - result.n_failed
-    runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
+    numbers = {"n_tagged": n_tagged, "n_failed": result.n_failed, "n_partial": result.partial.number}
+    runs.log_metrics(numbers)
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
     facts = input, model, result.n_files, result.n_failed, output.name, changed
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
     say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
+    for kind, mentioned in result.notes.items():
+        say(f"note: {kind}: {mentioned}")
+    if result.partial.number:
+        say(f"warning: only a part could be tagged of {result.partial}")
     if result.n_failed:
         name, error = result.failure
         say(f"warning: {count(result.n_failed, 'file')} could not be tagged, first {printable(name)}: {error}")

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from fsat.data.audio import read_header
-from fsat.errors import AudioError
+from fsat.data.byte_source import MISSING, OWN_FAULTS
+from fsat.errors import AudioError, DataError, StorageError
 from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
-CHECKS = 1  # raised when files that were usable clips no longer are, or are hashed differently
+CHECKS = 2  # raised when files that were usable clips no longer are, or are hashed differently
 RACY_SECONDS = 2.0  # a file changed within this time may change again without a change of its times
 
 
@@ -63,9 +64,13 @@ def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = N
         header = read_header(path)
         return ClipFacts(header.frames, header.samplerate, hash_file(path), stamp=stamp)
     except FileNotFoundError:
-        return ClipFacts(reason="missing file")
+        return ClipFacts(reason=MISSING)
     except OSError as error:
+        if error.errno not in OWN_FAULTS:
+            raise DataError(f"{path}: the file system failed ({error.strerror}); fix that and run again") from error
         return ClipFacts(reason=f"unreadable file ({error.strerror or error})")
+    except StorageError as error:
+        raise DataError(f"{path}: {error}; fix that and run again") from error
     except AudioError as error:
         return ClipFacts(reason=str(error))
 

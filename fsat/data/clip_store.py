@@ -25,15 +25,16 @@ import numpy as np
 
 from fsat import files as disk
 from fsat import interrupts
-from fsat.data.audio import decode
+from fsat.data.audio import Heard, hear
 from fsat.data.clip_checks import stamp_of
 from fsat.data.decoded_clips import Clips, Decoded, Floats, check_parts, read_crc
-from fsat.errors import AudioError, DataError, FsatError
+from fsat.data.levels import SEPARATOR
+from fsat.errors import AudioError, DataError, FsatError, StorageError
 from fsat.files import INDEX, JOURNAL, SAMPLES, UNFINISHED, Damaged, write_all
 from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
 
-FORMAT = 1  # raised when the layout of a store changes, or the samples that `decode` makes of the same bytes
+FORMAT = 2  # raised when the layout of a store changes, or the samples that `decode` makes of the same bytes
 _BYTES_PER_ENTRY = 256  # upper bound for a clip in index and journal
 
 
@@ -49,12 +50,12 @@ class ClipFile:
 
 
 class Entry(NamedTuple):
-    """What a store's index says of a clip: length, CRC-32, whether all samples are 0, and why it is unusable."""
+    """What a store's index says of a clip: length, CRC-32, why it is unusable, and what is odd about it (`Heard`)."""
 
     length: int
     crc: int
-    silent: bool
     error: str
+    notes: str
 
 
 def clips_dir() -> Path:
@@ -108,8 +109,7 @@ def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
         os.utime(folder / INDEX)
     with disk.unreadable(folder / SAMPLES):
         samples = Floats.of_file(folder / SAMPLES)
-    silent = np.array(facts["silent"], dtype=bool)
-    return Clips(Decoded(samples, lengths, facts["errors"], silent, sampling_rate, folder))
+    return Clips(Decoded(samples, lengths, facts["errors"], facts["notes"], sampling_rate, folder))
 
 
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
@@ -128,16 +128,16 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
             disk.check_space(unfinished, sum(sizes[len(entries) :]))
             with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress:
                 progress.advance(len(entries))
-                for clip, error in _decode_all(folder, files[len(entries) :], sampling_rate):
+                for clip, error, notes in _decode_all(folder, files[len(entries) :], sampling_rate):
                     interrupts.check()
-                    entry = Entry(len(clip), zlib.crc32(clip.data), len(clip) > 0 and not clip.any(), error)
+                    entry = Entry(len(clip), zlib.crc32(clip.data), error, notes)
                     write_all(samples, clip)
                     write_all(journal, _line([len(entries), *entry]))
                     entries.append(entry)
                     progress.advance()
             os.fsync(samples.fileno())
         facts = {**header, "made": time.time(), "digests": [file.digest for file in files]}
-        for i, name in enumerate(("lengths", "crcs", "silent", "errors")):
+        for i, name in enumerate(("lengths", "crcs", "errors", "notes")):
             facts[name] = [entry[i] for entry in entries]
         disk.write_facts(unfinished / INDEX, facts)
         disk.sync_folder(unfinished)
@@ -146,8 +146,12 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
         (folder / JOURNAL).unlink(missing_ok=True)
 
 
-def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield for each file its samples and '', or no samples and the reason; several are decoded ahead, in threads."""
+DecodedClip = tuple[np.ndarray, str, str]
+"""Samples, float32 (n,), the reason if there are none, and notes, separated by ``; ``."""
+
+
+def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> Iterator[DecodedClip]:
+    """Decode each file; several are decoded ahead, in threads."""
     known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
     decoded = Threads(workers, 4 * workers).map(lambda file: _samples_of(file, sampling_rate, known), files)
@@ -155,31 +159,44 @@ def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> 
         yield from decoded
 
 
-def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location]) -> tuple[np.ndarray, str]:
-    """Return the samples of a clip, from another store if possible; or no samples and the reason."""
+def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location]) -> DecodedClip:
+    """Return a clip, from another store if possible."""
     if (location := known.get(file.digest)) and (copied := location.read()) is not None:
-        return copied, ""
+        return copied, "", location.notes
     try:
-        samples, error = decode(file.path, sampling_rate), ""
+        heard: Heard | str = _hear(file, sampling_rate)
     except AudioError:
-        samples, error = _decode_again(file, sampling_rate)
+        heard = _hear_again(file, sampling_rate)
     with _read_errors(file):
         if file.stamp and stamp_of(os.stat(file.path)) != file.stamp:
             raise _changed(file)
-    return samples, error
+    if isinstance(heard, str):
+        return np.empty(0, np.float32), heard, ""
+    return heard.at[sampling_rate], "", SEPARATOR.join(heard.notes)
 
 
-def _decode_again(file: ClipFile, sampling_rate: int) -> tuple[np.ndarray, str]:
-    """Decode a second time: a faulty clip is recorded, a failure of the file system or the machine is raised."""
+def _hear(file: ClipFile, sampling_rate: int) -> Heard:
+    """Decode a whole clip; raise `AudioError` if it is not whole."""
+    try:
+        heard = hear(file.path, [sampling_rate])
+    except StorageError as error:
+        raise FsatError(f"{file.path}: {error}; run again, or take the clip out") from error
+    if heard.fault:
+        raise AudioError(heard.fault)
+    return heard
+
+
+def _hear_again(file: ClipFile, sampling_rate: int) -> Heard | str:
+    """Decode a second time; return the reason why the clip is unusable, which is that of the file as it was hashed."""
     with _read_errors(file):
         if disk.hash_file(file.path) != file.digest:
             raise _changed(file)
     try:
-        return decode(file.path, sampling_rate), ""
+        return _hear(file, sampling_rate)
     except AudioError as error:
-        if isinstance(error.__cause__, OSError | MemoryError):
+        if isinstance(error.__cause__, MemoryError):
             raise FsatError(f"{file.path}: {error}; run again, or take the clip out") from error
-        return np.empty(0, np.float32), str(error)
+        return str(error)
 
 
 @contextmanager
@@ -246,6 +263,7 @@ class _Location(NamedTuple):
     start: int
     length: int
     crc: int
+    notes: str
 
     def read(self) -> np.ndarray | None:
         """Return the samples; None if they are damaged."""
@@ -267,8 +285,9 @@ def _samples_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> d
         if facts is None or (facts.get("format"), facts.get("sampling_rate")) != (FORMAT, sampling_rate):
             continue
         start = 0
-        for digest, length, crc in zip(facts["digests"], facts["lengths"], facts["crcs"], strict=True):
+        columns = (facts[name] for name in ("digests", "lengths", "crcs", "notes"))
+        for digest, length, crc, notes in zip(*columns, strict=True):
             if length and digest in digests:
-                locations[digest] = _Location(index.parent / SAMPLES, start, length, crc)
+                locations[digest] = _Location(index.parent / SAMPLES, start, length, crc, notes)
             start += length
     return locations

@@ -13,6 +13,7 @@ from fsat.config import Config, study_id
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
+from fsat.data.levels import by_kind, kind_lines
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import count
 
@@ -112,10 +113,8 @@ def load_dataset(
     test_errors = ["" if known else error for known, error in zip(manifest.test["reason"], test.errors, strict=True)]
     manifest = manifest.without(train.errors, test_errors, on_bad_clip, config)
     train = train.take(train.lengths > 0)
-    if silent := [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]:
-        ellipsis = ", ..." if len(silent) > 5 else ""
-        warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{ellipsis}"
-        manifest = replace(manifest, warnings=[*manifest.warnings, warning])
+    kinds = by_kind([*manifest.train["fname"], *manifest.test["fname"]], [*train.notes, *test.notes])
+    manifest = replace(manifest, warnings=[*manifest.warnings, *kind_lines(kinds)])
     targets = manifest.targets
     folds = fold_of_clips(manifest.train, targets, config)
     certainty = np.ones(len(targets), dtype=np.float32)

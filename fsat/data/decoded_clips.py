@@ -69,7 +69,7 @@ class Decoded:
     samples: Floats
     lengths: np.ndarray
     errors: list[str]
-    silent: np.ndarray
+    notes: list[str]
     sampling_rate: int
     folder: Path | None = None
     features: dict[str, Floats] = field(default_factory=dict)
@@ -89,15 +89,15 @@ class Clips:
         sampling_rate: in Hz.
         lengths: int64 (n,), in samples; 0 for an unusable clip.
         errors: for each clip the reason why it is unusable, '' for usable ones.
-        silent: bool (n,), usable but every sample is 0.
+        notes: for each clip what is odd about its file or its levels, separated by ``; ``; see `fsat.data.audio.Heard`.
     """
 
     def __init__(self, decoded: Decoded, rows: np.ndarray | None = None) -> None:
         self.decoded, self.sampling_rate = decoded, decoded.sampling_rate
         self.rows = np.arange(len(decoded.lengths)) if rows is None else rows
         self.lengths = np.append(decoded.lengths, 0)[self.rows]  # row -1 is the 0
-        self.silent = np.append(decoded.silent, False)[self.rows]
         self.errors = [ABSENT if row < 0 else decoded.errors[row] for row in self.rows.tolist()]
+        self.notes = ["" if row < 0 else decoded.notes[row] for row in self.rows.tolist()]
         self._starts = np.append(decoded.starts, 0)[self.rows]
 
     @classmethod
@@ -110,8 +110,7 @@ class Clips:
         values = _read_only(np.concatenate([np.empty(0, np.float32), *clips]))
         lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
         errors = [str(array) if isinstance(array, AudioError) else "" for array in arrays]
-        silent = np.array([len(clip) > 0 and not clip.any() for clip in clips], dtype=bool)
-        return cls(Decoded(Floats(values), lengths, errors, silent, sampling_rate))
+        return cls(Decoded(Floats(values), lengths, errors, [""] * len(clips), sampling_rate))
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -89,8 +89,8 @@ def spectra(clips: Clips, config: Config) -> Spectra:
         lengths, rows = _value_counts(clips.lengths, config), None
         batches = (batch.ravel() for batch in _compute(clips, config))
         values = Floats(np.concatenate([np.empty(0, np.float32), *batches]))
-    no_errors = [""] * len(lengths)
-    return Spectra(Clips(Decoded(values, lengths, no_errors, lengths < 0, clips.sampling_rate), rows), n_mels)
+    empty = [""] * len(lengths)
+    return Spectra(Clips(Decoded(values, lengths, empty, empty, clips.sampling_rate), rows), n_mels)
 
 
 def _value_counts(lengths: np.ndarray, config: Config) -> np.ndarray:

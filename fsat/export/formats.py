@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from fsat.config import Config
-from fsat.data.audio import SUFFIXES, decode
+from fsat.data.audio import decode
+from fsat.data.audio_files import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, FsatError, printable
 from fsat.models import import_keras, quiet_stderr
 from fsat.tagging import Tagger
-from fsat.tagging.input_files import walk
 
 INPUT, OUTPUT = "waveform", "scores"
 FACTS = "fsat.json"
@@ -194,7 +194,7 @@ def find_files(path: Path) -> list[Path]:
         raise DataError(f"check={printable(path)}: no such file or folder")
     files = sorted(path / name for name in walk(path))
     if not files:
-        raise DataError(f"check={printable(path)}: no {', '.join(SUFFIXES)} files in it")
+        raise DataError(f"check={printable(path)}: no audio files in it")
     return files[:: -(-len(files) // MAX_FILES)]
 
 

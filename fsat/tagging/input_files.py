@@ -17,76 +17,55 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from fsat.data.audio import SUFFIXES
+from fsat.data.audio_files import APPLE_DOUBLE, LeftOut, walk
 from fsat.errors import DataError, count, printable
 
 LISTS, STDIN = (".csv", ".txt"), "-"
 """Suffixes of lists (CSV with a column ``fname``, or one name per line), and the name of one on standard input."""
 
-EXPECTED = f"expected a file, a folder or glob of files ending in {' '.join(SUFFIXES)}, a .csv or .txt list, or -"
+SHOWN_SUFFIXES = ".wav, .flac, .mp3, .ogg, .opus, .m4a, .aif"
+EXPECTED = f"expected a file, a folder or glob of audio files ({SHOWN_SUFFIXES}, ...), a .csv or .txt list, or -"
 
 CHUNK_BYTES = 1 << 16
 
 
 class Input(NamedTuple):
-    """Files to tag: names, relative to the absolute folder `root`, in the user's order if `ordered`."""
+    """Files to tag: names, relative to the absolute folder `root`.
+
+    They are in the user's order if `ordered`; otherwise they were found in folders, where `left_out` counts the others
+    while the names are taken.
+    """
 
     root: Path
     names: Iterator[str]
     ordered: bool
+    left_out: LeftOut
 
 
 def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     """Return the files that an input names.
 
-    It is a file; a folder, searched with its subfolders and links for `SUFFIXES`; a glob; a file with a suffix of
+    It is a file; a folder, searched with its subfolders and links for audio files; a glob; a file with a suffix of
     `LISTS`, whose names are relative to its folder, or, for the table of a dataset, to the folder of its clips; or
     `STDIN`, for which `stdin` may be given.
 
     Raises `DataError` if no such file or folder exists, or a list cannot be read; also while it is iterated over.
     """
     if text == STDIN:
-        return Input(Path.cwd(), _read_list(stdin or sys.stdin.buffer, "standard input"), ordered=True)
-    path = Path(text)
+        return Input(Path.cwd(), _read_list(stdin or sys.stdin.buffer, "standard input"), True, LeftOut())
+    path, left_out = Path(text), LeftOut()
     if path.is_dir():
-        return Input(path.absolute(), walk(path), ordered=False)
+        return Input(path.absolute(), walk(path, left_out), False, left_out)
     if path.suffix.lower() in LISTS and path.is_file():
         names = _read_list_file(path)
         first = list(islice(names, 1))
-        return Input(_folder_of(first, path.parent.absolute()), chain(first, names), ordered=True)
+        return Input(_folder_of(first, path.parent.absolute()), chain(first, names), True, left_out)
     if os.path.lexists(path):
-        return Input(path.parent.absolute(), iter([path.name]), ordered=True)
+        return Input(path.parent.absolute(), iter([path.name]), True, left_out)
     if glob.has_magic(text):
-        names = (name for match in glob.iglob(text, recursive=True) for name in _files_of(match))
-        return Input(Path.cwd(), names, ordered=False)
+        names = (name for match in glob.iglob(text, recursive=True) for name in _files_of(match, left_out))
+        return Input(Path.cwd(), names, False, left_out)
     raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
-
-
-def walk(root: Path) -> Iterator[str]:
-    """Yield the names of the files in and below a folder that end in `SUFFIXES`, relative to it.
-
-    Links are followed, but no folder is entered twice. An unreadable folder is yielded as a name itself.
-    """
-    entered: set[tuple[int, int]] = set()
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        path, subfolders = os.path.join(root, folder), []
-        try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in entered:
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = os.path.join(folder, entry.name)
-                    if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
-                        subfolders.append(name)
-                    elif entry.name.lower().endswith(SUFFIXES):
-                        yield name
-            pending += sorted(subfolders, reverse=True)
-        except OSError:
-            yield folder or "."
 
 
 def _folder_of(names: list[str], list_folder: Path) -> Path:
@@ -97,9 +76,14 @@ def _folder_of(names: list[str], list_folder: Path) -> Path:
     return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
 
 
-def _files_of(match: str) -> Iterable[str]:
-    """Return a match of a glob, or the files of a folder that matches."""
-    return (os.path.join(match, name) for name in walk(Path(match))) if os.path.isdir(match) else [match]
+def _files_of(match: str, left_out: LeftOut) -> Iterable[str]:
+    """Return a match of a glob, or the files of a folder that matches; not macOS's companions of files."""
+    if os.path.isdir(match):
+        return (os.path.join(match, name) for name in walk(Path(match), left_out))
+    if os.path.basename(match).startswith(APPLE_DOUBLE):
+        left_out.add(os.path.basename(match))
+        return []
+    return [match]
 
 
 def _read_list_file(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from fsat.errors import DataError, FsatError, printable
 
-SUFFIX, LAYOUT = ".unfinished", 2
+SUFFIX, LAYOUT = ".unfinished", 3
 """Added to the output's name; a number to raise when older ledgers cannot be resumed."""
 
 TABLES = {"facts": "(facts TEXT)", "files": "(number INTEGER PRIMARY KEY, name BLOB UNIQUE, result TEXT)"}
@@ -37,14 +37,16 @@ class Ledger:
         self._db = connection
 
     def add(self, names: Iterable[str], ordered: bool) -> int:
-        """Add new names, in the order given if `ordered`, else sorted; return the number of repeated names."""
+        """Add new names, in the order given if `ordered`, else sorted; return the number of repeated names.
+
+        May be called once.
+        """
         with self._db:
             self._db.execute("CREATE TEMP TABLE given (name BLOB)")
             self._db.executemany("INSERT INTO given VALUES (?)", ((os.fsencode(name),) for name in names))
             repeats = self._value("SELECT COUNT(*) - COUNT(DISTINCT name) FROM given")
             order = "rowid" if ordered else "name"
             self._db.execute(f"INSERT OR IGNORE INTO files (name) SELECT name FROM given ORDER BY {order}")
-            self._db.execute("DROP TABLE given")
         return repeats
 
     @property
@@ -78,8 +80,21 @@ class Ledger:
         rows = self._db.execute("SELECT name, result FROM files WHERE result IS NOT NULL ORDER BY number")
         return ((os.fsdecode(name), json.loads(result)) for name, result in rows)
 
-    def _value(self, query: str) -> int:
-        return self._db.execute(query).fetchone()[0]
+    def name_of(self, number: int) -> str:
+        """Return the name of a file."""
+        return os.fsdecode(self._db.execute("SELECT name FROM files WHERE number = ?", (number,)).fetchone()[0])
+
+    def was_added(self, name: str) -> bool:
+        """Return whether `add` was given this name."""
+        return self._value("SELECT COUNT(*) FROM given WHERE name = ?", os.fsencode(name)) > 0
+
+    def has_tags_in(self, folder: str) -> bool:
+        """Return whether a file in this folder, a name that ends in a separator, has been tagged."""
+        query = "SELECT COUNT(*) FROM files WHERE substr(name, 1, length(?1)) = ?1 AND result LIKE '[\"\"%'"
+        return self._value(query, os.fsencode(folder)) > 0
+
+    def _value(self, query: str, *arguments: bytes) -> int:
+        return self._db.execute(query, arguments).fetchone()[0]
 
 
 @contextmanager

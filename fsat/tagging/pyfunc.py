@@ -7,19 +7,17 @@ stays bounded.
 
 from __future__ import annotations
 
-import io
 import numbers
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fsat.data.audio import LONGEST, sine
-from fsat.errors import ConfigError, FsatError, printable
+from fsat.data.audio import LONGEST, TOO_LONG, length_of, sine
+from fsat.data.levels import SEPARATOR
+from fsat.errors import AudioError, ConfigError, FsatError, printable
 from fsat.metrics.ranking import TOP_K, top_k
-from fsat.tagging.tagger import Tagger
+from fsat.tagging.tagger import Decoded, Tagger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +49,9 @@ class PyfuncTagger:
         `params` are ``top_k``, labels of a clip, 3 by default, and ``min_score``, the lowest score of a label.
 
         Returns:
-            per row ``labels`` and ``scores``, lists of the `top_k` best, best first, and ``error``: why the clip
-            could not be tagged (its lists are empty then), or an empty text.
+            per row ``labels`` and ``scores``, lists of the `top_k` best, best first; ``error``: why the clip, or the
+            rest of it, could not be tagged, or an empty text; and ``note``: what is odd about it, such as ``silent``.
+            The lists are empty if nothing could be heard.
 
         Raises:
             ConfigError: a parameter is unknown or out of bounds.
@@ -66,20 +65,31 @@ class PyfuncTagger:
             event = cancelled.get()
             if event is not None and event.is_set():
                 raise RequestCancelled("the request was cancelled before all of its clips were tagged")
-            scores, errors = self._scores(sources[group])
-            for row, ranking, error in zip(scores, top_k(scores, n_labels), errors, strict=True):
-                best = [] if error else [j for j in ranking if row[j] >= min_score]
-                rows.append(([labels[j] for j in best], [float(row[j]) for j in best], error))
-        return pd.DataFrame(rows, columns=["labels", "scores", "error"])
+            for clip, row, error in self._scored(sources[group]):
+                ranking = top_k(row[None], n_labels)[0]
+                best = [j for j in ranking if row[j] >= min_score]  # none if there are no scores
+                notes = "" if isinstance(clip, AudioError) else SEPARATOR.join(clip.notes)
+                rows.append(([labels[j] for j in best], [float(row[j]) for j in best], error, notes))
+        return pd.DataFrame(rows, columns=["labels", "scores", "error", "note"])
 
-    def _scores(self, sources: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
-        """Return scores and errors as `Tagger.scores` does, of bytes only: a client must not have a path opened."""
-        scores = np.full((len(sources), len(self.tagger.labels)), np.nan, dtype=np.float32)
-        errors = [f"audio is {type(source).__name__}: expected the bytes of an audio file" for source in sources]
+    def _scored(self, sources: Sequence[Any]) -> list[tuple[Decoded, Any, str]]:
+        """Return clips with their scores and errors; those that are longer than their headers say, one by one."""
+        limits = [min(_seconds(source) + 1, self.max_seconds) for source in sources]
+        clips = self._decode(sources, limits)
+        scored = list(zip(clips, *self.tagger.scores_of(clips), strict=True))
+        for i, (limit, clip) in enumerate(zip(limits, clips, strict=True)):
+            if limit < self.max_seconds and isinstance(clip, AudioError) and str(clip).startswith(TOO_LONG):
+                alone = self._decode(sources[i : i + 1], [self.max_seconds])
+                scored[i] = next(zip(alone, *self.tagger.scores_of(alone), strict=True))
+        return scored
+
+    def _decode(self, sources: Sequence[Any], limits: Sequence[float]) -> list[Decoded]:
+        """Decode clips given as bytes, and only these: a client must not have a path opened."""
         usable = [i for i, source in enumerate(sources) if isinstance(source, bytes | bytearray | memoryview)]
-        scores[usable], usable_errors = self.tagger.scores([sources[i] for i in usable], self.max_seconds)
-        by_row = dict(zip(usable, usable_errors, strict=True))
-        return scores, [by_row.get(i, error) for i, error in enumerate(errors)]
+        audio, seconds = [sources[i] for i in usable], [limits[i] for i in usable]
+        decoded = dict(zip(usable, self.tagger.decode_all(audio, seconds), strict=True))
+        wrong = "audio is {}: expected the bytes of an audio file"
+        return [decoded.get(i, AudioError(wrong.format(type(source).__name__))) for i, source in enumerate(sources)]
 
     def warm_up(self) -> None:
         """Import and compile what the first clips would otherwise wait for."""
@@ -128,13 +138,10 @@ def groups(sources: Sequence[Any], max_seconds: float) -> Iterator[slice]:
 
 
 def _seconds(source: Any) -> float:
-    """Return the length that a file's header states, beyond which nothing is read; 0 if the header is unreadable."""
-    import soundfile as sf
-
+    """Return the length of a clip by its header in seconds; 0 if it is unreadable, infinite if unknown."""
     try:
-        with sf.SoundFile(io.BytesIO(source)) as file:
-            return max(0, file.frames) / max(1, file.samplerate)
-    except (sf.SoundFileError, OSError, ValueError, TypeError, RuntimeError, MemoryError):
+        return length_of(source)
+    except (AudioError, TypeError):
         return 0.0
 
 

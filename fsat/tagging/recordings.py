@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsat.data.audio import AudioSource, blocks
+from fsat.data.audio import Report, blocks
+from fsat.data.byte_source import AudioSource
+from fsat.data.levels import is_silent
+from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k as best_classes
 
 ROUNDING_SECONDS = 0.01
@@ -22,33 +25,45 @@ ROUNDING_SECONDS = 0.01
 
 
 class Window(NamedTuple):
-    """A piece of a recording: its start and end, and by rate its samples, float32 (n,), n >= 1."""
+    """A piece of a recording: start and end, by rate the samples, float32 (n,), n >= 1, and whether it is silent."""
 
     start: float
     end: float
     samples: dict[int, np.ndarray]
+    is_silent: bool
 
 
 def windows(
-    source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf
-) -> Generator[Window]:
+    source: AudioSource, rates: Sequence[int], window: float, hop: float, max_seconds: float = math.inf,
+    report: Report | None = None,
+) -> Generator[Window]:  # fmt: skip
     """Yield the windows of a recording, each at several rates, in Hz.
 
     Args:
         source: a path, or the bytes of an audio file.
         window, hop: length and distance of windows, in seconds, 0 < hop <= window.
+        report: takes what is odd about the recording.
 
     Raises `AudioError` if the recording cannot be used, or not beyond the windows so far.
     """
     if not 0 < hop <= window < math.inf:
         raise ValueError(f"window={window}, hop={hop}: expected 0 < hop <= window")
-    buffers = [_Buffer(rate) for rate in rates]
+    buffers, report = [_Buffer(rate) for rate in rates], report or Report()
 
     def cut(start: float, end: float) -> Window:
-        return Window(start, end, {buffer.rate: buffer.cut(start, window) for buffer in buffers})
+        samples = {buffer.rate: buffer.cut(start, window) for buffer in buffers}
+        return Window(start, end, samples, all(is_silent(part, report.levels.quiet) for part in samples.values()))
 
     n_windows, seconds = 0, 0.0
-    for block in blocks(source, rates, max_seconds):
+    failure: AudioError | None = None
+    all_blocks = blocks(source, rates, max_seconds, report)
+    while True:
+        try:
+            block = next(all_blocks, None)
+        except AudioError as error:
+            block, failure = None, error
+        if block is None:
+            break
         seconds += len(block.mono) / block.samplerate
         for buffer in buffers:
             buffer.append(block.at[buffer.rate])
@@ -59,8 +74,10 @@ def windows(
             for buffer in buffers:
                 buffer.drop_before(min(n_windows * hop, max(0.0, seconds - window - 1)))
     covered = (n_windows - 1) * hop + window if n_windows else 0.0
-    if not n_windows or seconds - covered > ROUNDING_SECONDS:
+    if seconds and (not n_windows or seconds - covered > ROUNDING_SECONDS):
         yield cut(max(0.0, seconds - window), seconds)
+    if failure is not None:
+        raise failure
 
 
 class _Buffer:
@@ -87,23 +104,26 @@ class _Buffer:
         self._samples, self._first = self._samples[n_samples:], self._first + n_samples
 
 
+SILENCE = -1
+"""In place of a class: windows without any sound."""
+
 ScoredWindow = tuple[float, float, np.ndarray]
-"""Start and end in seconds, and float (n_classes,)."""
+"""Start and end in seconds, and float (n_classes,), which is NaN for a silent window."""
 
 
 class Segment(NamedTuple):
-    """A tag with its start and end in seconds."""
+    """A tag with its start and end in seconds; silence has no label and no score."""
 
     start: float
     end: float
     label: str
-    score: float
+    score: float | None
 
 
 def segments(
     windows: Iterable[ScoredWindow], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
 ) -> Iterator[Segment]:
-    """Merge the tags of consecutive windows, which may overlap; yield each segment when it has ended.
+    """Merge the tags of consecutive windows, which may overlap; yield each segment when it has ended, silence too.
 
     Those that end together come by start, then by label order.
     """
@@ -112,14 +132,16 @@ def segments(
     def close(classes: Iterable[int]) -> Iterator[Segment]:
         for j in sorted(classes, key=lambda j: (open_tags[j][0], j)):
             start, end, total, count = open_tags.pop(j)
-            yield Segment(start, end, labels[j], total / count)
+            yield Segment(start, end, "", None) if j == SILENCE else Segment(start, end, labels[j], total / count)
 
     for start, end, row in without_overlap(windows):
-        tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
+        tags = [SILENCE]
+        if not np.isnan(row[0]):
+            tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
         yield from close(set(open_tags) - set(tags))
         for j in tags:
             first, _, total, count = open_tags.get(j, (start, end, 0.0, 0))
-            open_tags[j] = (first, end, total + float(row[j]), count + 1)
+            open_tags[j] = (first, end, total + (0.0 if j == SILENCE else float(row[j])), count + 1)
     yield from close(list(open_tags))
 
 

@@ -1,9 +1,10 @@
 """Tables of tags: CSV, JSON lines or Parquet by the file's suffix, and label tracks for Audacity.
 
-Conventions: a clip has one row, ``fname,label,scores,error`` in CSV, where labels and scores are separated by spaces,
-and ``fname,labels,scores,error`` with lists in the other formats. A recording has a row for each segment,
-``fname,start,end,label,score,error``, times in seconds. A file that cannot be used has a row with the reason in
-``error``. Rows are written as they come, so a table may be larger than memory.
+Conventions: a clip has one row, ``fname,label,scores,error,note`` in CSV, where labels and scores are separated by
+spaces, and ``fname,labels,scores,error,note`` with lists in the other formats. A recording has a row for each segment,
+``fname,start,end,label,score,error,note``, times in seconds. ``error`` says why a file, or the rest of it, could not be
+tagged; ``note`` says what is odd about its header or its levels. For a recording these are rows without times. Rows are
+written as they come, so a table may be larger than memory.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ PARQUET_ROWS = 4096
 
 
 class Tags(NamedTuple):
-    """The row of a clip: its labels, best first, and their scores; both empty if there is an `error`."""
+    """The row of a clip: its labels, best first, and their scores, of what could be heard; why there is not more."""
 
     fname: str
     labels: list[str]
     scores: list[float]
     error: str = ""
+    note: str = ""
 
 
 class Span(NamedTuple):
-    """A row of a recording: a tag, its start and end in seconds; None and no label if there is an `error`."""
+    """A row of a recording: a tag, its start and end in seconds; or an `error` or a `note` about the whole of it."""
 
     fname: str
     start: float | None
@@ -42,6 +44,7 @@ class Span(NamedTuple):
     label: str
     score: float | None
     error: str = ""
+    note: str = ""
 
 
 Rows = Iterable[Tags | Span]
@@ -90,16 +93,16 @@ def _write_csv(path: Path, rows: Rows, over_time: bool) -> None:
 
 def _to_csv(file: TextIO, rows: Rows, over_time: bool = False) -> None:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error"))
+    writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error", "note"))
     writer.writerows(_cells(row) for row in rows)
 
 
 def _cells(row: Tags | Span) -> tuple[str, ...]:
     name = shown(row.fname)
     if isinstance(row, Tags):
-        return name, " ".join(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error
+        return name, " ".join(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error, row.note
     start, end = ("" if time is None else f"{time:.3f}" for time in (row.start, row.end))
-    return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error
+    return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error, row.note
 
 
 def _write_jsonl(path: Path, rows: Rows, over_time: bool) -> None:
@@ -113,7 +116,9 @@ def _write_parquet(path: Path, rows: Rows, over_time: bool) -> None:
 
     text, score, time = pa.string(), pa.float32(), pa.float64()
     clip, segment = {"labels": pa.list_(text), "scores": pa.list_(score)}, {"start": time, "end": time, "label": text}
-    schema = pa.schema({"fname": text, **({**segment, "score": score} if over_time else clip), "error": text})
+    schema = pa.schema(
+        {"fname": text, **({**segment, "score": score} if over_time else clip), "error": text, "note": text}
+    )
     dicts = (_as_dict(row) for row in rows)
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(dicts, PARQUET_ROWS)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fsat import interrupts
-from fsat.errors import AudioError
+from fsat.data.audio import Report
+from fsat.errors import AudioError, StorageError, printable
 from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
 from fsat.parallel.executor import Threads, cores
@@ -30,8 +32,8 @@ MAX_SAMPLES = 1 << 25
 """Decoded samples after which a part of a group is tagged: half an hour at 16 kHz."""
 
 Result = list[Any]
-"""The result for a file, as the ledger stores it: ``[error, tags]``. Tags are ``[label, score]`` of a clip, best first,
-or ``[start, end, label, score]`` of a recording."""
+"""The result for a file, as the ledger stores it: ``[error, tags, notes]``. Tags are ``[label, score]`` of a clip, best
+first, or ``[start, end, label, score]`` of a recording, with no label and score for silence."""
 
 
 def tag_groups(
@@ -49,7 +51,8 @@ def tag_groups(
 
     def decode(item: tuple[int, File]) -> tuple[int, File, Decoded]:
         group, file = item
-        return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
+        with _machine_errors(root, file):
+            return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
 
     n_threads = len(cores())
     decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
@@ -60,36 +63,48 @@ def tag_groups(
         for _, file, clip in numbered:
             interrupts.check()
             batch.append((file, clip))
-            n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.values()))
+            n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.at.values()))
             if n_samples > MAX_SAMPLES:
                 results += _tag_part(tagger, settings, batch)
                 batch, n_samples = [], 0
         yield results + list(_tag_part(tagger, settings, batch))
 
 
+@contextmanager
+def _machine_errors(root: Path, file: File) -> Iterator[None]:
+    """Name the file and what to do when the machine fails; the file has no result then."""
+    try:
+        yield
+    except StorageError as error:
+        path = printable(os.path.join(root, file.name))
+        raise StorageError(f"{path}: {error}; fix that, and the same command resumes there") from error
+
+
 def _tag_part(tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Decoded]]) -> Iterator[tuple[int, Result]]:
     scores, errors = tagger.scores_of([clip for _, clip in clips])
-    for (file, _), row, ranking, error in zip(clips, scores, top_k(scores, settings.tags), errors, strict=True):
+    for (file, clip), row, ranking, error in zip(clips, scores, top_k(scores, settings.tags), errors, strict=True):
         if error.startswith("longer than max_seconds"):
             error += "; window=SECONDS gives tags over time"
-        best = [] if error else [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= settings.min_score]
-        yield file.number, [error, best]
+        best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= settings.min_score]
+        yield file.number, [error, best, [] if isinstance(clip, AudioError) else list(clip.notes)]
 
 
 def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, note: Callable[[str], None]) -> Result:
     """Return the segments of a recording, up to where it becomes unreadable."""
-    error = ""
+    error, report = "", Report()
 
     def windows() -> Iterator[tuple[float, float, np.ndarray]]:
         nonlocal error
         path = os.path.join(root, file.name)
         try:
-            for start, end, row in tagger.over_time(path, settings.window, settings.step, settings.longest):
+            over_time = tagger.over_time(path, settings.window, settings.step, settings.longest, report)
+            for start, end, row in over_time:
                 interrupts.check()
                 note(f"{file.name} at {end:.0f} s")
                 yield start, end, row
         except AudioError as reason:
             error = str(reason)
 
-    tags = [list(segment) for segment in segments(windows(), tagger.labels, settings.tags, settings.min_score)]
-    return [error, tags]
+    with _machine_errors(root, file):
+        tags = [list(segment) for segment in segments(windows(), tagger.labels, settings.tags, settings.min_score)]
+    return [error, tags, report.notes]

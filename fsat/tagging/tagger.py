@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fsat.config import RECIPE, Config
-from fsat.data.audio import LONGEST, AudioSource, decode_at
+from fsat.data.audio import LONGEST, Heard, Report, hear
+from fsat.data.byte_source import AudioSource
 from fsat.data.decoded_clips import Clips
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
@@ -42,8 +43,8 @@ MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 WINDOW_BATCH = 64
 """Windows of a recording that are tagged together."""
 
-Decoded = dict[int, np.ndarray] | AudioError
-"""A clip at each of a tagger's rates, float32 (n_samples,), or why it cannot be used."""
+Decoded = Heard | AudioError
+"""A clip at each of a tagger's rates, or why it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -197,39 +198,48 @@ class Tagger:
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
 
-        Scores are float32 (n, n_classes); rows sum to 1, or are NaN for a clip that cannot be used: its error says why.
+        Scores are float32 (n, n_classes). Rows sum to 1; they are NaN for a clip that cannot be used, whose error says
+        why, and for a silent one. A clip that is cut off has an error, and the scores of what is there.
         """
+        return self.scores_of(self.decode_all(sources, [max_seconds] * len(sources)))
+
+    def decode_all(self, sources: Sequence[AudioSource], max_seconds: Sequence[float]) -> list[Decoded]:
+        """Return what `decode` returns for each clip, in order, using all cores."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return self.scores_of(list(pool.map(lambda source: self.decode(source, max_seconds), sources)))
+            return list(pool.map(self.decode, sources, max_seconds))
 
     def decode(self, source: AudioSource, max_seconds: float = LONGEST) -> Decoded:
         """Return the clip at each of the members' rates, or why it cannot be used."""
         try:
-            return decode_at(source, self.rates, max_seconds)
+            return hear(source, self.rates, max_seconds)
         except AudioError as error:
             return error
 
     def scores_of(self, decoded: Sequence[Decoded]) -> tuple[np.ndarray, list[str]]:
         """Return what `scores` returns, for clips from `decode`."""
-        errors = [str(clip) if isinstance(clip, AudioError) else "" for clip in decoded]
-        usable = [i for i, error in enumerate(errors) if not error]
+        errors = [str(clip) if isinstance(clip, AudioError) else clip.fault for clip in decoded]
+        heard = {i: clip.at for i, clip in enumerate(decoded) if isinstance(clip, Heard) and not clip.is_silent}
         scores = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
-        if usable:
-            samples = [clip for clip in decoded if not isinstance(clip, AudioError)]
-            clips = {rate: Clips.from_arrays([clip[rate] for clip in samples], rate) for rate in self.rates}
+        if heard:
+            clips = {rate: Clips.from_arrays([at[rate] for at in heard.values()], rate) for rate in self.rates}
             with self._lock:
-                scores[usable] = self._blend(clips)
+                scores[list(heard)] = self._blend(clips)
         return scores, errors
 
     def over_time(
-        self, source: AudioSource, window: float, hop: float, max_seconds: float = math.inf
+        self,
+        source: AudioSource,
+        window: float,
+        hop: float,
+        max_seconds: float = math.inf,
+        report: Report | None = None,
     ) -> Iterator[ScoredWindow]:
         """Yield start and end of each window of a recording, in seconds, and its scores, float32 (n_classes,).
 
-        See `windows` for the arguments, and for the `AudioError` that may end it.
+        The scores of a silent window are NaN. See `windows` for the arguments, and for the errors that may end it.
         """
         failure = None
-        with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
+        with closing(windows(source, self.rates, window, hop, max_seconds, report)) as all_windows:
             while failure is None:
                 batch: list[Window] = []
                 try:
@@ -238,7 +248,7 @@ class Tagger:
                     failure = error
                 if not batch:
                     break
-                scores, _ = self.scores_of([item.samples for item in batch])
+                scores, _ = self.scores_of([Heard(item.samples, is_silent=item.is_silent) for item in batch])
                 yield from ((item.start, item.end, row) for item, row in zip(batch, scores, strict=True))
         if failure is not None:
             raise failure

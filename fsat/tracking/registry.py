@@ -119,7 +119,12 @@ def run_of(model_uri: str) -> str:
 def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
     text, number = DataType.string, DataType.double
-    outputs = [ColSpec(Array(text), "labels"), ColSpec(Array(number), "scores"), ColSpec(text, "error")]
+    outputs = [
+        ColSpec(Array(text), "labels"),
+        ColSpec(Array(number), "scores"),
+        ColSpec(text, "error"),
+        ColSpec(text, "note"),
+    ]
     params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
     inputs = Schema([ColSpec(DataType.binary, "audio")])
     return {
