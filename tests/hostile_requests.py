@@ -77,7 +77,7 @@ SOUNDS = [
     of_row("no bytes", b"", "empty file"),
     of_row("text", MARKER.encode(), "unreadable"),
     of_row("WAV without samples", wav_file(b""), "no samples"),
-    of_row("WAV that broke off", wav_file(SAMPLES, claim=2**30), "truncated"),
+    of_row("WAV that broke off", wav_file(SAMPLES, claim=2**30), "cut off"),
     of_row("WAV of NaN", wav_file(NAN, bits=32, kind=3), "NaN"),
     of_row("an hour of silence in 90 kB", silence(3600), "longer than"),
     of_row("FLAC that promises two years", silence(1, total=2**36 - 1), "longer than"),

@@ -76,7 +76,7 @@ def test_texts_from_outside_are_escaped() -> None:
 def test_the_link_contains_the_table() -> None:
     html = render_tags([Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")])
     text = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
-    assert text == 'fname,label,scores,error\n"a,""b"".wav",X Y,0.500000 0.250000,\nc,,,no samples in it\n'
+    assert text == 'fname,label,scores,error,note\n"a,""b"".wav",X Y,0.500000 0.250000,,\nc,,,no samples in it,\n'
 
 
 def test_clock() -> None:

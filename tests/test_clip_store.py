@@ -31,7 +31,7 @@ from fsat import interrupts
 from fsat.cli import cli
 from fsat.config import Config
 from fsat.data import clip_store, decoded_clips
-from fsat.data.audio import decode
+from fsat.data.audio import decode, hear
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.dataset import load_dataset
 from fsat.data.decoded_clips import Clips
@@ -61,11 +61,11 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded."""
     names: list[str] = []
 
-    def counted(source, rate):
+    def counted(source, rates):
         names.append(Path(source).name)
-        return decode(source, rate)
+        return hear(source, rates)
 
-    monkeypatch.setattr(clip_store, "decode", counted)
+    monkeypatch.setattr(clip_store, "hear", counted)
     return names
 
 
@@ -91,7 +91,7 @@ def test_clips_are_decoded_once(files, decodes, capsys, rate: int) -> None:
     first = open_clips(files, rate)
     assert first.sampling_rate == rate
     assert first.errors == [""] * N_CLIPS
-    assert not first.silent.any()
+    assert not any(first.notes)
     assert sorted(decodes) == [file.path.name for file in files]
     capsys.readouterr()
     again = open_clips([replace(file, stamp=(), path=Path("elsewhere")) for file in files], rate)
@@ -112,7 +112,8 @@ def test_unusable_and_silent_clips_are_recorded(data: Path, files: list[ClipFile
     files = [replace(file, digest=hash_file(file.path), stamp=()) for file in files]  # as if the headers were sound
     for _ in range(2):
         clips = open_clips(files, RATE)
-        assert np.flatnonzero(clips.silent).tolist() == [2]
+        assert [i for i, notes in enumerate(clips.notes) if notes] == [2]
+        assert clips.notes[2] == "silent"
         assert np.flatnonzero(clips.lengths == 0).tolist() == [5, 9]
         assert clips.errors[5] == "NaN or infinite samples"
         assert clips.errors[9].startswith("unreadable audio")
@@ -158,17 +159,17 @@ def test_a_damaged_clip_is_not_taken_over(files, decodes) -> None:
 
 
 def test_a_clip_that_is_replaced_during_the_build(files, monkeypatch) -> None:
-    def replacing(source, rate):
-        samples = decode(source, rate)
+    def replacing(source, rates):
+        heard = hear(source, rates)
         if Path(source) == files[4].path:
             write_wav(files[4].path, tone(700, 0.2, RATE))
-        return samples
+        return heard
 
-    monkeypatch.setattr(clip_store, "decode", replacing)
+    monkeypatch.setattr(clip_store, "hear", replacing)
     message = error_line(DataError, open_clips, files, RATE)
     assert message.startswith(f"{files[4].path}: was changed while")
     assert "run again" in message
-    monkeypatch.setattr(clip_store, "decode", decode)
+    monkeypatch.setattr(clip_store, "hear", hear)
     changed = [clip_file(file.path) for file in files]
     assert_decoded(open_clips(changed, RATE), changed)
 
@@ -185,10 +186,10 @@ def test_a_file_that_fails_to_be_read_is_not_an_unusable_clip(files, monkeypatch
 
 
 def test_too_little_memory_does_not_make_a_clip_unusable(files, monkeypatch) -> None:
-    def starved(source, rate):
+    def starved(source, rates):
         raise AudioError("unreadable audio (Unable to allocate 8 GiB)") from MemoryError()
 
-    monkeypatch.setattr(clip_store, "decode", starved)
+    monkeypatch.setattr(clip_store, "hear", starved)
     with pytest.raises(FsatError, match="Unable to allocate 8 GiB"):
         open_clips(files, RATE)
 
@@ -203,18 +204,18 @@ from fsat import interrupts
 from fsat.data import clip_store
 
 folder, log, rate, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-decode, numbers = clip_store.decode, itertools.count(1)
+hear, numbers = clip_store.hear, itertools.count(1)
 
-def counted(path, rate):
+def counted(path, rates):
     with open(log, "a") as file:
         file.write(f"{Path(path).name}\\n")
     time.sleep(0.02)
     number = next(numbers)
     while number > last and not interrupts.received():
         time.sleep(0.01)
-    return decode(path, rate)
+    return hear(path, rates)
 
-clip_store.decode = counted
+clip_store.hear = counted
 interrupts.install()
 print(clip_store.open_clips(clip_files(folder), rate).decoded.folder)
 """

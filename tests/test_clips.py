@@ -47,7 +47,6 @@ def test_clips_in_memory() -> None:
     assert clips.lengths.tolist() == [5, 1, 30, 0, 12]
     assert clips.lengths.dtype == np.int64
     assert clips.errors == ["", "", "", "no samples in it", ""]
-    assert clips.silent.tolist() == [False, True, False, False, False]
     assert len(clips) == len(list(clips)) == 5
     for clip, array in zip(clips, arrays, strict=True):
         np.testing.assert_array_equal(clip, array)
@@ -68,7 +67,6 @@ def test_views() -> None:
         expected = [np.empty(0, np.float32) if i < 0 else arrays[i] for i in indices]
         assert view.lengths.tolist() == [len(array) for array in expected]
         assert view.errors == [clips.errors[i] if i >= 0 else ABSENT for i in indices]
-        assert view.silent.tolist() == [bool(i >= 0 and clips.silent[i]) for i in indices]
         for clip, array in zip(view, expected, strict=True):
             np.testing.assert_array_equal(clip, array)
     view = clips.take(np.array([4, -1, 0])).take(np.array([2, 1, -1, 0]))

@@ -105,13 +105,19 @@ def test_predict_has_a_row_for_each_file(tagger: Path, folder: Path, store: Path
         settings = TagSettings(window=window, max_seconds=600)
         result = predict(str(folder), tmp_path / "t.jsonl", "champion", settings, resume=False)
         errors: dict[str, str] = {}
+        tagged: set[str] = set()
         for row in map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines()):
             errors[row["fname"]] = errors.get(row["fname"], "") or row["error"]
+            tagged |= {row["fname"]} if row.get("label") or row.get("labels") or row["note"] else set()
         assert set(errors) == {shown(name) for name in REASONS}
         for name, reason in REASONS.items():
             assert errors[shown(name)].startswith(reason), name
             assert bool(errors[shown(name)]) == bool(reason), name
-        assert (result.n_files, result.n_failed) == (len(REASONS), sum(map(bool, REASONS.values())))
+        cut = {name for name, reason in REASONS.items() if reason.startswith("cut off")}
+        assert tagged >= {shown(name) for name in cut}
+        n_partial = sum(bool(errors[name]) for name in tagged)
+        assert (result.n_files, result.n_failed) == (len(REASONS), len(REASONS) - len(tagged))
+        assert result.partial.number == n_partial >= len(cut)
 
 
 FIELDS = [4, 16, 20, 22, 24, 28, 32, 34, 40]

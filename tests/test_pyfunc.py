@@ -41,7 +41,7 @@ def test_rows_have_labels_scores_or_an_error(folder, tmp_path) -> None:
     model = PyfuncTagger(Tagger(folder), max_seconds=5)
     result = model.predict(frame(wav(0.3), b"nothing", wav(0.3), silence(6)), {"top_k": 2})
     assert result["error"].tolist() == [
-        "", "unreadable audio (Format not recognised)", "", "longer than max_seconds=5: 6 s",
+        "", "unreadable audio (unknown format)", "", "longer than max_seconds=5: 6 s",
     ]  # fmt: skip
     scores, _ = model.tagger.scores([wav(0.3)])
     best = np.argsort(-scores[0], kind="stable")[:2]

@@ -228,7 +228,7 @@ def test_the_page_s_clients_print_what_it_says(server, tmp_path) -> None:
     assert len([line for line in client.splitlines() if line]) <= 10
     printed = run([sys.executable, "-c", client, "clip.wav", "text.wav"])
     labels = " ".join(rows[0]["labels"])
-    assert printed.splitlines() == [f"clip.wav {labels}", "text.wav unreadable audio (Format not recognised)"]
+    assert printed.splitlines() == [f"clip.wav {labels}", "text.wav unreadable audio (unknown format)"]
 
     shown = json.loads(block("predictions", "json"))["predictions"]
     types = [[[(key, type(value)) for key, value in row.items()] for row in table] for table in (rows, shown)]
