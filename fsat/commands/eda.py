@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from fsat.data.dataset import Source
+from fsat.data.levels import kind_lines
 from fsat.data.manifest import read_manifest
 from fsat.errors import count
 from fsat.progress import say
@@ -23,11 +24,11 @@ def eda(source: Source) -> str:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            metrics, unreadable = write_eda(manifest, Path(name))
+            metrics, unreadable, odd = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
         runs.log_metrics(metrics)
-        for problem in unreadable:
-            say(f"warning: {problem}")
+        for line in [*map(str, unreadable), *kind_lines(odd)]:
+            say(f"warning: {line}")
         mlflow_ui.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
         n_train, n_classes, n_test = (int(metrics[f"n_{name}"]) for name in ("train", "classes", "test"))
         clips = f"{count(n_train, 'training clip')} ({metrics['n_verified']} verified by hand)"

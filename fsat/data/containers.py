@@ -360,5 +360,5 @@ def mpeg_is_cut(source: ByteSource) -> bool:
         while (size := mpeg_frame_size(tail[position : position + 4])) and position + size <= len(tail):
             position, n_frames = position + size, n_frames + 1
         if n_frames >= 4 or (n_frames and position == len(tail)):
-            return bool(size) or 0 < len(tail) - position < 4
+            return bool(size) or (0 < len(tail) - position < 4 and tail[position] == 0xFF)
     return False

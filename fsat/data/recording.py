@@ -159,7 +159,7 @@ class _Part:
 
     def _open_with_libsndfile(self) -> SoundfileReader:
         layout, source = self.layout, self.source
-        if layout is not None and layout.is_wrong:
+        if layout is not None and (layout.is_wrong or layout.is_cut):
             size = layout.end - layout.start
             field = layout.size_field(size)
             if field is not None and (layout.size_bytes > 4 or size < containers.PIPE):
@@ -219,10 +219,14 @@ class _Part:
                 raise fault or AudioError(f"{n_left} bytes that follow cannot be read")
             return
         seen, least = 0, n_done if fault or n_done < self.reader.frames else n_done + ENCODER_DELAY
+        pending: list[np.ndarray] = []
         for block in reader.read(n_frames):
             seen += len(block)
+            if seen > n_done:
+                pending.append(block[-min(len(block), seen - n_done) :])
             if seen > least:
-                yield block[-min(len(block), seen - n_done) :]
+                yield from pending
+                pending = []
         self._ends_damaged = fault is not None and (reader.is_damaged or seen <= n_done)
 
     def _has_audio(self, n_left: int) -> bool:
@@ -252,7 +256,8 @@ class _Part:
         is_short = promised is None or n_read < promised
         if self._is_cut() or (self._ends_damaged and is_short):
             return f" of {_seconds(promised, rate)}" if promised and is_short else ": its last part is incomplete", ""
-        if promised is None or (n_read and abs(n_read - promised) <= TOLERANCE * rate):
+        tolerance = 0 if self.reader.format == "FLAC" else TOLERANCE * rate
+        if promised is None or (n_read and abs(n_read - promised) <= tolerance):
             return "", ""
         if n_read < promised and not self._is_whole():
             return f" of {_seconds(promised, rate)}", ""

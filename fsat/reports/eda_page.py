@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from fsat.data.levels import by_kind
 from fsat.data.manifest import Manifest
+from fsat.data.tables import write_table
 from fsat.errors import Problem
 from fsat.progress import Progress
 from fsat.reports import eda_text, players
 from fsat.reports.eda_facts import Facts, measure
+from fsat.reports.eda_levels import describe_odd_clips, find_odd_clips
 from fsat.reports.eda_plots import plot_classes, plot_lengths, plot_lengths_per_label, plot_repeated
 from fsat.reports.eda_text import count, listed
 from fsat.reports.html import Table, table, write_page
@@ -32,12 +35,12 @@ MAX_ROWS, MAX_CELL = 500, 160
 short_cell = partial(short, limit=MAX_CELL)
 
 
-def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem]]:
+def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem], dict[str, list[str]]]:
     """Write figures (``plots/*.png``), tables (``tables/*.csv``) and the page of a dataset into an existing folder.
 
     Returns:
-        numbers of clips, classes, verified clips, seconds, ...; and the clips whose samples could not be read for the
-        page, though their headers are valid.
+        numbers of clips, classes, verified clips, seconds, ...; the clips whose samples could not be read for the
+        page, though their headers are valid; and the names of odd clips by kind.
     """
     facts, plots = measure(manifest), folder / "plots"
     facts.write(folder / "tables")
@@ -56,6 +59,9 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
             sounds.append(sound)
             problems += [problem] if problem else []
             progress.advance()
+    odd, faulty = find_odd_clips(manifest)
+    write_table(odd, folder / "tables" / "levels.csv")
+    problems += faulty
     unreadable = list({(problem.split, problem.fname): problem for problem in problems}.values())
     tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
     test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
@@ -75,11 +81,13 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
         class_sounds=sounds[: len(choice.of_classes)],
         length_sounds=sounds[len(choice.of_classes) :],
         class_table=_class_table(facts),
+        odd_clips=describe_odd_clips(odd),
+        odd_table=_limited_table(odd, "Clips with odd levels or headers", "tables/levels.csv"),
         n_unreadable=len(unreadable),
         most_frequent=_most_frequent([*unreadable, *facts.problems]),
         problem_table=_problem_table([*unreadable, *facts.problems]),
     )
-    return facts.metrics(), unreadable
+    return facts.metrics() | {"n_odd_clips": len(odd)}, unreadable, by_kind(odd["fname"], odd["note"])
 
 
 def _class_table(facts: Facts) -> Table:
