@@ -30,6 +30,9 @@ OWN_FAULTS = (
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds between attempts after a failure of the machine."""
 
+HEAD = 1 << 12
+"""Bytes of a file's beginning that are read at once."""
+
 CHECKED = 1 << 12
 """Bytes that are read to find out whether a file can still be read."""
 
@@ -50,6 +53,7 @@ class ByteSource:
         self.offset, self.is_whole = 0, True
         self.failures: list[StorageError] = []
         self._view: memoryview | None = None
+        self._head = b""  # headers are read in many small pieces
         self.descriptor: int | None = None
         self._lock = threading.Lock()
         if isinstance(source, bytes | bytearray | memoryview):
@@ -60,6 +64,7 @@ class ByteSource:
         else:
             self.descriptor = _attempt(lambda: _open_regular(source))
             self.size = os.fstat(self.descriptor).st_size
+            self._head = _attempt(lambda: self._read_descriptor(0, HEAD))
 
     def part(self, start: int, end: int | None = None) -> ByteSource:
         """Return the bytes from `start` to `end` as a source of its own, which shares the open file."""
@@ -80,6 +85,8 @@ class ByteSource:
         first, size = self.offset + offset, min(size, self.size - offset)
         if self._view is not None:
             return bytes(self._view[first : first + size])
+        if first + size <= len(self._head):
+            return self._head[first : first + size]
         return _attempt(lambda: self._read_descriptor(first, size))
 
     def _read_descriptor(self, offset: int, size: int) -> bytes:
@@ -98,6 +105,7 @@ class ByteSource:
         """Raise `StorageError` if the file's start, the bytes at a position, or its end can no longer be read."""
         if self.failures:
             raise self.failures[0]
+        self._head = b""
         for offset in (0, position, max(0, self.size - CHECKED)):
             if len(self.read_at(offset, CHECKED)) < min(CHECKED, self.size - offset):
                 raise StorageError("the file became shorter while it was read")

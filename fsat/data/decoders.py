@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,7 @@ class SoundfileReader:
         self._file.close()
 
 
+@cache
 def _stream_type() -> Any:
     import soundfile as sf
 
