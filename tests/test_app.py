@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_bytes import by_libsndfile, make, noise
 from browser import Visit, chromium
 from fsat_process import FsatProcess
 from helpers import CLASSES, error_line, read_csv, tone, wait_for, write_wav
@@ -117,6 +118,26 @@ def test_a_longer_sound_gets_tags_over_time(tagger, clips) -> None:
     assert rows == [(clock(s.start), clock(s.end), s.label, f"{s.score:.3f}") for s in spans]
     assert (spans[0].start, spans[-1].end) == (0, pytest.approx(4.5))
     assert {span.label for span in spans} == set(CLASSES)
+
+
+def test_odd_sounds_are_shown_with_a_word(tagger, tmp_path) -> None:
+    ogg = by_libsndfile("OGG", samples=noise(12))
+    (tmp_path / "cut.ogg").write_bytes(ogg[: len(ogg) // 2])
+    (tmp_path / "phone.m4a").write_bytes(make("m4a"))
+    half = write_wav(tmp_path / "half silent.wav", np.concatenate([tone(300, 2, RATE), np.zeros(2 * RATE)]), RATE)
+    silent = write_wav(tmp_path / "silent.wav", np.zeros(2 * RATE), RATE)
+    handler = TagHandler(tagger, Limits(), 3)
+    html = handler.answer([Sound(str(tmp_path / "cut.ogg"), "cut.ogg")])
+    assert "cut off after " in html
+    assert 'class="fsat-bars"' in html
+    html = handler.answer([Sound(str(silent), "silent.wav")])
+    assert '<span class="fsat-problem">silent</span>' in html
+    assert 'class="fsat-bars"' not in html
+    html = handler.answer([Sound(str(half), "half silent.wav")])
+    assert "<td>silent</td>\n<td></td></tr>" in html
+    html = handler.answer([Sound(str(path), path.name) for path in sorted(tmp_path.iterdir())])
+    assert "4 sounds tagged." in html
+    assert (html.count("fsat-pair"), html.count("fsat-problem")) == (3 * 3, 2)
 
 
 def test_a_long_list_is_tagged_in_batches(tagger, clips) -> None:

@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from audio_bytes import by_libsndfile, make
 from click.testing import CliRunner
 from fsat_process import FsatProcess
 from helpers import CLASSES, error_line, make_dataset, one_line, tone, wait_for, write_wav
@@ -290,3 +291,95 @@ def test_a_recording_is_tagged_up_to_where_it_is_unreadable(tagger, tmp_path, mo
     assert broken["error"].tolist() == [*[""] * (len(broken) - 1), "NaN or infinite samples"]
     assert float(broken["end"].iloc[-2]) == 60
     assert float(table[table["fname"] == "whole.wav"]["end"].iloc[0]) == 2
+
+
+# --- files and drives as they are ------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_files(tmp_path) -> Path:
+    """A folder with what recorders and phones leave; each sound is a tone of 4 s."""
+    folder, sound = tmp_path / "odd", tone(700, 4.0, RATE)
+    write_wav(folder / "silent.wav", np.zeros(4 * RATE), RATE)
+    write_wav(folder / "inverted.wav", np.stack([sound, -sound], axis=1), RATE, "FLOAT")
+    write_wav(folder / "half silent.wav", np.concatenate([sound, 0 * sound]), RATE)
+    wav = write_wav(folder / "unclosed.wav", sound, RATE).read_bytes()
+    (folder / "unclosed.wav").write_bytes(wav[:40] + bytes(4) + wav[44:])
+    ogg = by_libsndfile("OGG", "VORBIS", samples=tone(700, 30.0, 44100)[:, np.newaxis], rate=44100)
+    (folder / "cut.ogg").write_bytes(ogg[: len(ogg) // 2])
+    (folder / "phone.m4a").write_bytes(make("m4a"))
+    (folder / "._phone.m4a").write_bytes(bytes(200))
+    (folder / "notes.txt").write_text("no sound")
+    (folder / "._list.csv").write_bytes(bytes(200))
+    return folder
+
+
+def test_odd_files_are_tagged_as_far_as_they_can_be(tagger, odd_files, tmp_path, capfd):
+    result = predict(str(odd_files), tmp_path / "t.csv", "champion")
+    rows = {row.fname: row for row in read(tmp_path / "t.csv").itertuples()}
+    assert (result.n_files, result.n_failed, len(rows)) == (6, 0, 6)
+    assert {name for name, row in rows.items() if row.label} == set(rows) - {"silent.wav"}
+    assert (rows["silent.wav"].error, rows["silent.wav"].note) == ("", "silent")
+    assert rows["inverted.wav"].note.startswith("channels cancel")
+    assert rows["unclosed.wav"].note == "header wrong: it says 0.00 s, the file has 4.00 s"
+    assert rows["cut.ogg"].error.startswith("cut off after 1")
+    assert rows["phone.m4a"].error == rows["phone.m4a"].note == ""
+    printed = capfd.readouterr().err
+    assert "predict: left out: 1 file without sound: 1 .txt\n" in printed
+    assert "predict: left out: 2 files ._* in which macOS keeps its own notes\n" in printed
+    assert "note: silent: 1 file: silent.wav\n" in printed
+    assert "warning: only a part could be tagged of 1 file: cut.ogg: cut off after" in printed
+    score = tagger.scores([write_wav(tmp_path / "mono.wav", tone(700, 4.0, RATE), RATE, "FLOAT")])[0][0]
+    assert rows["inverted.wav"].label.split()[0] == CLASSES[score.argmax()]
+
+
+def test_odd_recordings_are_tagged_over_time(tagger, odd_files, tmp_path):
+    predict(str(odd_files), tmp_path / "t.csv", "champion", TagSettings(window=1), label_tracks=tmp_path / "tracks")
+    table = read(tmp_path / "t.csv")
+    by_name = {name: list(rows.itertuples()) for name, rows in table.groupby("fname")}
+    assert [(row.label, row.note, row.end) for row in by_name["silent.wav"][:1]] == [("", "silent", "4.000")]
+    last = by_name["half silent.wav"][-1]
+    assert (last.start, last.end, last.label, last.score, last.note) == ("4.000", "8.000", "", "", "silent")
+    cut = by_name["cut.ogg"]
+    assert cut[-1].error.startswith(f"cut off after {float(cut[-2].end):.2f} s")
+    assert by_name["inverted.wav"][-1].note.startswith("channels cancel")
+    assert (tmp_path / "tracks" / "silent.wav.txt").read_text() == ""
+
+
+@pytest.mark.parametrize("moved", ["root", "subfolder"])
+def test_a_drive_that_goes_away_stops_the_tagging(tagger, tmp_path, monkeypatch, moved):
+    """No file is booked as missing, and the same command goes on when the drive is back."""
+    root = tmp_path / "disk" / "clips"
+    for i in range(2 * GROUP_SIZE + 3):
+        write_wav(root / "day" / f"{i:03d}.wav", tone(300 + 10 * i, 0.1, RATE), RATE)
+    gone = root if moved == "root" else root / "day"
+    record = ledger.Ledger.record
+
+    def record_and_unplug(self, results):
+        record(self, results)
+        with suppress(FileNotFoundError):
+            gone.rename(tmp_path / "away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "record", record_and_unplug)
+        line = error_line(FsatError, predict, str(root), tmp_path / "t.csv", "champion", workers="1")
+    assert line.startswith(f"{root / 'day'}: the folder went away while its files were tagged; connect it again")
+    assert not (tmp_path / "t.csv").exists()
+    (tmp_path / "away").rename(gone)
+    assert predict(str(root), tmp_path / "t.csv", "champion").n_failed == 0
+    assert (read(tmp_path / "t.csv")["error"] == "").all()
+
+
+def test_a_file_that_was_deleted_is_missing(tagger, tmp_path, monkeypatch):
+    folder = tmp_path / "clips"
+    for i in range(3):
+        write_wav(folder / f"{i}.wav", tone(300, 0.1, RATE), RATE)
+    add = ledger.Ledger.add
+
+    def add_and_delete(self, names, ordered):
+        n_repeats = add(self, names, ordered)
+        (folder / "1.wav").unlink()
+        return n_repeats
+
+    monkeypatch.setattr(ledger.Ledger, "add", add_and_delete)
+    assert predict(str(folder), tmp_path / "t.csv", "champion").failure == ("1.wav", "missing file")

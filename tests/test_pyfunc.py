@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from audio_bytes import by_libsndfile, make, noise
 from helpers import error_line
 from hostile_requests import silence, wav
 from taggers import ONE_OF_EACH, write_tagger
@@ -30,6 +31,22 @@ def folder(tmp_path_factory) -> Path:
 
 def frame(*values: object) -> pd.DataFrame:
     return pd.DataFrame({"audio": pd.Series(values, dtype=object)})
+
+
+def test_odd_files_have_labels_of_what_is_heard_and_a_word(folder) -> None:
+    model, wav_file = PyfuncTagger(Tagger(folder), max_seconds=20), make("wav")
+    unclosed = wav_file[:40] + bytes(4) + wav_file[44:]
+    ogg, joined = by_libsndfile("OGG", samples=noise(12)), make("mp3") * 3
+    table = model.predict(frame(silence(1), ogg[: len(ogg) // 2], unclosed, make("m4a"), joined, make("mp3") * 6))
+    labels, errors, notes = table["labels"].map(len).tolist(), table["error"].tolist(), table["note"].tolist()
+    assert labels == [0, 3, 3, 3, 3, 0]
+    assert errors[1].startswith("cut off after ")
+    assert errors[5].startswith("longer than max_seconds=20")
+    assert [errors[i] for i in (0, 2, 3, 4)] == [""] * 4
+    assert notes[0] == "silent"
+    assert notes[2] == "header wrong: it says 0.00 s, the file has 4.00 s"
+    assert notes[4].startswith("header wrong: it says 4.0")
+    assert (notes[1], notes[3]) == ("", "")
 
 
 def n_compiled(model: PyfuncTagger) -> list[int]:

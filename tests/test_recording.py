@@ -1,4 +1,4 @@
-"""Files that lie: cut off, joined, with wrong headers; nothing is heard that is not there, or missing without a word."""
+"""Files that lie (cut off, joined, wrong headers): nothing is heard that is not there, or missing without a word."""
 
 from __future__ import annotations
 

@@ -153,7 +153,11 @@ def kind_lines(kinds: dict[str, list[str]]) -> list[str]:
     return lines
 
 
-def is_silent(samples: np.ndarray, quiet: float = QUIET) -> bool:
-    """Return whether a window, float32 (n,), is silent, apart from the ends that resampling may have changed."""
-    inner = samples[EDGE:-EDGE] if len(samples) > 8 * EDGE else samples
-    return bool(inner.max() - inner.min() <= 2 * quiet)
+def is_silent(samples: np.ndarray, quiet: float = QUIET, ratio: float = 1.0) -> bool:
+    """Return whether a window, float32 (n,), is silent, apart from the ends that resampling may have changed.
+
+    `ratio` is the rate of the samples divided by that of the file. Resampled noise exceeds its range, not its power.
+    """
+    edge = math.ceil(EDGE * max(1.0, ratio))
+    inner = samples[edge:-edge] if len(samples) > 4 * edge else samples
+    return bool(inner.max() - inner.min() <= 6 * quiet and inner.std() <= quiet)

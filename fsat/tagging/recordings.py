@@ -52,9 +52,10 @@ def windows(
 
     def cut(start: float, end: float) -> Window:
         samples = {buffer.rate: buffer.cut(start, window) for buffer in buffers}
-        return Window(start, end, samples, all(is_silent(part, report.levels.quiet) for part in samples.values()))
+        quiet = (is_silent(part, report.levels.quiet, to / samplerate) for to, part in samples.items())
+        return Window(start, end, samples, all(quiet))
 
-    n_windows, seconds = 0, 0.0
+    n_windows, seconds, samplerate = 0, 0.0, 1
     failure: AudioError | None = None
     all_blocks = blocks(source, rates, max_seconds, report)
     while True:
@@ -64,7 +65,8 @@ def windows(
             block, failure = None, error
         if block is None:
             break
-        seconds += len(block.mono) / block.samplerate
+        samplerate = block.samplerate
+        seconds += len(block.mono) / samplerate
         for buffer in buffers:
             buffer.append(block.at[buffer.rate])
         while all(buffer.reaches(n_windows * hop + window) for buffer in buffers):
