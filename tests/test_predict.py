@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 from click.testing import CliRunner
 from fsat_process import FsatProcess
 from helpers import CLASSES, error_line, make_dataset, one_line, tone, wait_for, write_wav
@@ -276,6 +277,24 @@ def test_tags_over_time_and_label_tracks(tagger, tmp_path):
         np.testing.assert_allclose(frame["score"].astype(float), table["score"].astype(float), atol=1e-6)
     lines = [line.split("\t") for line in (tracks / "day one.wav.txt").read_text().splitlines()]
     assert [(float(start), float(end), label) for start, end, label in lines] == truth
+
+
+def test_label_tracks_do_not_overwrite_each_other(tagger, tmp_path, capsys):
+    names = ["sub/a.wav", "sub/a.flac", "sub/A.wav", "../sub/a.wav"]
+    root = tmp_path / "root"
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(root / name, tone(300 + 400 * i, 1, RATE), RATE)
+    (root / "list.txt").write_text("\n".join(names))
+    tracks = tmp_path / "tracks"
+    predict(str(root / "list.txt"), tmp_path / "t.csv", "champion", TagSettings(window=1), label_tracks=tracks)
+    table = read(tmp_path / "t.csv").drop_duplicates("fname")
+    paths = ["sub/a.wav", "sub/a.flac", "sub/A.wav (2)", "sub/a.wav (3)"]
+    for row, path in zip(table.itertuples(), paths, strict=True):
+        assert (tracks / f"{path}.txt").read_text().split()[2] == row.label
+    assert "warning: 2 label tracks with a number, as another has the same name; first that of sub/A.wav, " in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_recording_is_tagged_up_to_where_it_is_unreadable(tagger, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from fsat.data.audio import SUFFIXES
-from fsat.errors import DataError, count, printable
+from fsat.errors import DataError, printable
 
 LISTS, STDIN = (".csv", ".txt"), "-"
 """Suffixes of lists (CSV with a column ``fname``, or one name per line), and the name of one on standard input."""
@@ -57,9 +57,26 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     if os.path.lexists(path):
         return Input(path.parent.absolute(), iter([path.name]), ordered=True)
     if glob.has_magic(text):
-        names = (name for match in glob.iglob(text, recursive=True) for name in _files_of(match))
+        names = (name for match in _matches(text) for name in _files_of(match))
         return Input(Path.cwd(), names, ordered=False)
     raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Return the matches of a glob; if there are none, those of the same one with brackets as they are.
+
+    Folders that exist under their part of the pattern, such as ``Site [-37.5 141.3]``, are taken as named.
+    """
+    parts, named = pattern.split(os.sep), 0
+    while named < len(parts) - 1 and os.path.isdir(os.sep.join(parts[: named + 1]) or os.sep):
+        named += 1
+
+    def matches(rest: list[str]) -> Iterator[str]:
+        return glob.iglob(os.sep.join([*map(glob.escape, parts[:named]), *rest]), recursive=True)
+
+    found = matches(parts[named:])
+    first = list(islice(found, 1))
+    return chain(first, found) if first else matches([part.replace("[", "[[]") for part in parts[named:]])
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -129,6 +146,8 @@ def _read_list(file: BinaryIO, source: str, table: bool = False) -> Iterator[str
 
 def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
     """Yield the cells of a CSV table's column ``fname``."""
+    from fsat.data.tables import why_ragged
+
     reader = csv.reader(lines, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -137,11 +156,10 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             raise DataError(f"input: {source}: got columns {columns!r}; expected a CSV table with a column fname")
         column = header.index("fname")
         for cells in reader:
-            if len(cells) == len(header):
+            if cells and (fault := why_ragged(cells, header)):
+                raise DataError(f"input: {source}: line {reader.line_num}: {fault}; fix that line")
+            if cells:
                 yield cells[column]
-            elif cells:
-                sizes = f"{count(len(cells), 'cell')} in a table of {count(len(header), 'column')}"
-                raise DataError(f"input: {source}: line {reader.line_num}: {sizes}; fix that line")
     except csv.Error as error:
         raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
 
