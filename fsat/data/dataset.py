@@ -13,8 +13,8 @@ from fsat.config import Config, study_id
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
-from fsat.data.manifest import Manifest, read_manifest
-from fsat.errors import count
+from fsat.data.manifest import Manifest, read_manifest, why_one_label
+from fsat.errors import DataError, count
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 
@@ -101,16 +101,18 @@ def load_dataset(
     """Read, check, decode and split a dataset, which must have the `fold`, if given.
 
     Raises:
-        DataError: the dataset has problems; see `read_manifest`.
+        DataError: the dataset has problems, see `read_manifest`, or one label only.
         ConfigError: the folds do not fit the dataset; found before anything is decoded.
     """
     manifest = read_manifest(folder, on_bad_clip, config)
+    check_labels(manifest)
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)
     test_errors = ["" if known else error for known, error in zip(manifest.test["reason"], test.errors, strict=True)]
     manifest = manifest.without(train.errors, test_errors, on_bad_clip, config)
+    check_labels(manifest)
     train = train.take(train.lengths > 0)
     if silent := [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]:
         ellipsis = ", ..." if len(silent) > 5 else ""
@@ -120,6 +122,12 @@ def load_dataset(
     folds = fold_of_clips(manifest.train, targets, config)
     certainty = np.ones(len(targets), dtype=np.float32)
     return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
+
+
+def check_labels(manifest: Manifest) -> None:
+    """Raise `DataError` if all clips have the same label, which every model would get right."""
+    if reason := why_one_label(manifest):
+        raise DataError(f"{manifest.folder}: {reason}")
 
 
 def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:

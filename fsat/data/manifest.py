@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import pandas as pd
 from fsat.config import Config
 from fsat.data.clip_checks import check_clips
 from fsat.data.folds import resolve_folds, small_classes
+from fsat.data.label_checks import label_faults
 from fsat.data.tables import Table, read_table
-from fsat.errors import ConfigError, DataError, Problem, count
-from fsat.text import NO_LABEL, label_order, why_not_a_label
+from fsat.errors import ConfigError, DataError, Problem, count, printable
+from fsat.text import NO_LABEL, is_unknown, label_order
 
 REQUIRED = ("fname", "label", "manually_verified")
 OPTIONAL = ("fold", "freesound_id")
@@ -125,7 +126,8 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     for name in set(OPTIONAL) & set(table.frame):
         table.frame[name] = table.frame[name].str.strip()
     train = _with_facts(table.frame, train_folder, "training clips")
-    problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
+    faults = label_faults(table.frame["label"].tolist(), table.frame["row"].tolist())
+    problems = [*table.problems, *_row_problems(table.frame, train_table.name, faults)]
     problems += _problems_of(train, train["reason"], train_table.name)
     problems.sort(key=lambda problem: problem.row)
     broken = []
@@ -136,7 +138,7 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
             raise
         broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
     usable = train[~train["row"].isin({problem.row for problem in problems})]
-    small, counted = [], _sound_rows(train) if on_bad_clip == "error" else usable
+    small, counted = [], _sound_rows(train, faults) if on_bad_clip == "error" else usable
     if config is not None and not counted.empty:
         try:
             small = small_classes(counted, resolve_folds(counted, config).n_folds, train_table.name)
@@ -151,6 +153,15 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     problems, warnings = [*problems, *test_problems], [*table.warnings, *test_warnings]
     names, labels = (train_table.name, train_folder, test_folder, test_table), label_order(train["label"])
     return Manifest(folder, train, test, *names, labels, problems, warnings)
+
+
+def why_one_label(manifest: Manifest) -> str:
+    """Return why a dataset whose clips all have the same label cannot be trained on; empty if there are more."""
+    if len(manifest.labels) > 1:
+        return ""
+    fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
+    advice = "does its column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
+    return f"{fault}, and a tagger needs two or more; {advice}"
 
 
 def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
@@ -173,7 +184,7 @@ def _first(folder: Path, names: Iterable[str], description: str, columns: str = 
     raise DataError(f"{folder}: {description} is missing; expected {' or '.join(names)}{columns}")
 
 
-def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
+def _row_problems(frame: pd.DataFrame, file: str, label_faults: Mapping[str, str]) -> list[Problem]:
     """Return the problems of a table's cells."""
     problems: list[Problem] = []
     first_line: dict[str, int] = {}
@@ -183,19 +194,23 @@ def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
         first = first_line.setdefault(fname, line)
         reasons = (
             "" if first == line else f"duplicate row: the clip is in line {first} too",
-            why_not_a_label(label),
+            label_faults.get(label, ""),
             "" if verified in ("0", "1") else f"manually_verified is {verified!r}, expected 0 or 1",
-            "" if fold else "the fold is empty",
+            _fold_fault(fold),
         )
         problems += [Problem(file, line, fname, reason) for reason in reasons if reason]
     return problems
 
 
-def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _fold_fault(fold: str) -> str:
+    return f"the fold is {repr(fold) if fold else 'empty'}" if is_unknown(fold) else ""
+
+
+def _sound_rows(frame: pd.DataFrame, label_faults: Mapping[str, str]) -> pd.DataFrame:
     """Return the rows with a valid label and fold, whatever their files."""
-    sound = (frame["label"].map(why_not_a_label) == "") & ~frame["fname"].duplicated()
+    sound = ~frame["label"].isin(label_faults) & ~frame["fname"].duplicated()
     if "fold" in frame:
-        sound &= frame["fold"] != ""
+        sound &= ~frame["fold"].map(is_unknown)
     return frame[sound]
 
 
