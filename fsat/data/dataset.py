@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config, study_id
+from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
 from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
@@ -141,4 +142,4 @@ def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:
 
 def _files(folder: Path, table: pd.DataFrame) -> list[ClipFile]:
     columns = (table[name] for name in ("fname", "digest", "stamp", "frames", "samplerate"))
-    return [ClipFile(folder / fname, *facts) for fname, *facts in zip(*columns, strict=True)]
+    return [ClipFile(folder / stored_name(folder, fname), *facts) for fname, *facts in zip(*columns, strict=True)]

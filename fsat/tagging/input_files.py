@@ -108,10 +108,13 @@ def walk(root: Path) -> Iterator[str]:
 
 def _folder_of(names: list[str], list_folder: Path) -> Path:
     """Return the folder that a list's names are relative to, by the first: its own, or that of a dataset's clips."""
+    from fsat.data.clip_names import stored_name
     from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 
     folders = [list_folder, *(list_folder / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
-    return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
+    return next(
+        (folder for folder in folders for name in names if (folder / stored_name(folder, name)).exists()), list_folder
+    )
 
 
 def _files_of(match: str) -> Iterable[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fsat import interrupts
+from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError
 from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
@@ -49,7 +50,7 @@ def tag_groups(
 
     def decode(item: tuple[int, File]) -> tuple[int, File, Decoded]:
         group, file = item
-        return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
+        return group, file, tagger.decode(os.path.join(root, stored_name(root, file.name)), settings.longest)
 
     n_threads = len(cores())
     decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
@@ -82,7 +83,7 @@ def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, 
 
     def windows() -> Iterator[tuple[float, float, np.ndarray]]:
         nonlocal error
-        path = os.path.join(root, file.name)
+        path = os.path.join(root, stored_name(root, file.name))
         try:
             for start, end, row in tagger.over_time(path, settings.window, settings.step, settings.longest):
                 interrupts.check()
