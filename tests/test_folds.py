@@ -164,7 +164,12 @@ def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
     ("labels", "ids", "n_folds", "message"),
     [
         ("BBBBBBCCCCCC", "777777abcdef", 2, "holds every clip of class B, so none is left"),
-        ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (freesound_id), which cannot be"),
+        (
+            "BCBCBCBCBCBC",
+            "121212121212",
+            6,
+            "the clips come from 2 recordings (freesound_id, equal sounds), ",
+        ),
     ],
     ids=["a class of one recording", "fewer recordings than folds"],
 )

@@ -109,7 +109,8 @@ def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
     with disk.unreadable(folder / SAMPLES):
         samples = Floats.of_file(folder / SAMPLES)
     silent = np.array(facts["silent"], dtype=bool)
-    return Clips(Decoded(samples, lengths, facts["errors"], silent, sampling_rate, folder))
+    crcs = np.array(facts["crcs"], dtype=np.uint32)
+    return Clips(Decoded(samples, lengths, facts["errors"], silent, sampling_rate, folder, crcs))
 
 
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config, study_id
+from fsat.data.clip_groups import describe_large_groups, describe_leak
 from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
-from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
+from fsat.data.duplicates import contradictions, describe_copies, equal_clips, equal_files
+from fsat.data.folds import check_fold, fold_keys, fold_of_clips, resolve_folds
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.errors import DataError, count
 
@@ -77,6 +79,11 @@ class Dataset:
         return self.manifest.verified
 
     @property
+    def leak(self) -> str:
+        """Which clips have a clip of the same recording or sound in another fold; empty if there are none."""
+        return describe_leak(self.manifest.train, self.folds)
+
+    @property
     def study(self) -> str:
         """The study's id."""
         return study_id(self.config, self.manifest.digest, self.labels)
@@ -112,17 +119,65 @@ def load_dataset(
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)
     test_errors = ["" if known else error for known, error in zip(manifest.test["reason"], test.errors, strict=True)]
-    manifest = manifest.without(train.errors, test_errors, on_bad_clip, config)
+    sounds = equal_clips(train, test)
+    manifest, usable = _with_sounds(manifest, sounds, (train.errors, test_errors), on_bad_clip, config)
     check_labels(manifest)
-    train = train.take(train.lengths > 0)
+    train = train.take(usable)
     if silent := [*manifest.train["fname"][train.silent], *manifest.test["fname"][test.silent]]:
         ellipsis = ", ..." if len(silent) > 5 else ""
         warning = f"{count(len(silent), 'silent clip')} (every sample is 0): {', '.join(silent[:5])}{ellipsis}"
         manifest = replace(manifest, warnings=[*manifest.warnings, warning])
     targets = manifest.targets
     folds = fold_of_clips(manifest.train, targets, config)
+    warnings = [*manifest.warnings, *_describe_groups(manifest.train, config.n_folds, folds)]
+    manifest = replace(manifest, warnings=warnings)
     certainty = np.ones(len(targets), dtype=np.float32)
     return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
+
+
+def inspect(folder: str | Path, on_bad_clip: str = "error") -> Manifest:
+    """Read and check a dataset without decoding all of it; warnings tell what training would refuse or warn of.
+
+    Clips are decoded only to find equal sounds among those of equal length. Raises `DataError` as `load_dataset`.
+    """
+    manifest = read_manifest(folder, on_bad_clip)
+    folders, tables = (manifest.train_folder, manifest.test_folder), (manifest.train, manifest.test)
+    no_errors = [""] * len(manifest.train), [""] * len(manifest.test)
+    manifest, _ = _with_sounds(manifest, equal_files(folders, tables), no_errors, on_bad_clip)
+    train = manifest.train
+    folds = np.array(fold_keys(train["fold"]), dtype=object) if "fold" in train else None
+    n_folds = Config.n_folds if folds is None else len(set(folds))
+    reasons = [why_one_label(manifest)] if len(manifest.labels) == 1 else []
+    return replace(manifest, warnings=[*manifest.warnings, *reasons, *_describe_groups(train, n_folds, folds)])
+
+
+def _with_sounds(
+    manifest: Manifest,
+    sounds: np.ndarray,
+    errors: tuple[list[str], list[str]],
+    on_bad_clip: str,
+    config: Config | None = None,
+) -> tuple[Manifest, np.ndarray]:
+    """Return the manifest without unusable clips and contradictory labels of equal sounds, and the usable clips.
+
+    Equal sounds are told in its warnings, and share a number in the column ``sound`` of both tables. `sounds` is int
+    (n_train + n_test,), these numbers; `errors` are those of training and test clips; the mask is bool (n_train,).
+    """
+    n_train = len(manifest.train)
+    train, test = manifest.train.assign(sound=sounds[:n_train]), manifest.test.assign(sound=sounds[n_train:])
+    conflicts = contradictions(train, train["sound"].tolist())
+    train_errors = [error or conflict for error, conflict in zip(errors[0], conflicts, strict=True)]
+    manifest = replace(manifest, train=train, test=test).without(train_errors, errors[1], on_bad_clip, config)
+    copies = describe_copies(manifest.train, manifest.test)
+    usable = np.array([not error for error in train_errors])
+    return replace(manifest, warnings=[*manifest.warnings, *copies]), usable
+
+
+def _describe_groups(train: pd.DataFrame, n_folds: int, folds: np.ndarray | None) -> list[str]:
+    """Return warnings of recordings larger than a fold, and of recordings and sounds in several folds."""
+    leak = describe_leak(train, folds) if folds is not None else ""
+    advice = "models are scored on what they have trained on; use folds=stratified, or correct the fold column"
+    return [*describe_large_groups(train, n_folds), *([f"{leak}, so that {advice}"] if leak else [])]
 
 
 def check_labels(manifest: Manifest) -> None:

@@ -63,6 +63,7 @@ class Decoded:
     Attributes:
         samples: clip after clip.
         folder: the clip store; None for clips in memory.
+        crcs: uint32 (n,), CRC-32 of each clip's samples; empty for clips in memory.
         features: features of the clips by file name, those already opened and checked.
     """
 
@@ -72,6 +73,7 @@ class Decoded:
     silent: np.ndarray
     sampling_rate: int
     folder: Path | None = None
+    crcs: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     features: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
@@ -115,6 +117,11 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def crcs(self) -> np.ndarray:
+        """CRC-32 of each clip's samples, uint32 (n,), of clips in a store."""
+        return np.asarray(np.append(self.decoded.crcs, np.uint32(0))[self.rows])
 
     def __getitem__(self, i: int) -> np.ndarray:
         start, length = int(self._starts[i]), int(self.lengths[i])

@@ -88,8 +88,10 @@ class Manifest:
         """Bool (n_train,): the label was verified by hand."""
         return np.asarray(self.train["manually_verified"].to_numpy() == 1)
 
-    def without(self, train_errors: list[str], test_errors: list[str], on_bad_clip: str, config: Config) -> Manifest:
-        """Return the manifest without the clips that cannot be decoded, those with an error.
+    def without(
+        self, train_errors: list[str], test_errors: list[str], on_bad_clip: str, config: Config | None = None
+    ) -> Manifest:
+        """Return the manifest without the clips that have an error, such as those that cannot be decoded.
 
         Raises `DataError` if `on_bad_clip` is ``error`` and training clips are unusable, or if too few are left.
         """
@@ -101,7 +103,9 @@ class Manifest:
         train = self.train[[not error for error in train_errors]].reset_index(drop=True)
         if train.empty:
             raise _nothing_left(self.folder, train_problems)
-        small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table) if train_problems else []
+        small = []
+        if train_problems and config:
+            small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table)
         _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
         test, labels = self.test.assign(reason=reasons), label_order(train["label"])
