@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +80,21 @@ class Dataset:
         """Bool (n_train,): the label was verified by hand."""
         return self.manifest.verified
 
-    @property
+    @cached_property
     def leak(self) -> str:
         """Which clips have a clip of the same recording or sound in another fold; empty if there are none."""
         return describe_leak(self.manifest.train, self.folds)
 
     @property
+    def marks(self) -> dict[str, str]:
+        """Tags of runs whose scores need a remark."""
+        return {"leak": self.leak} if self.leak else {}
+
+    @property
     def study(self) -> str:
         """The study's id."""
-        return study_id(self.config, self.manifest.digest, self.labels)
+        folds = hashlib.sha256(np.ascontiguousarray(self.folds, "<i8").tobytes()).hexdigest()
+        return study_id(self.config, self.manifest.digest, self.labels, folds)
 
     def summary(self) -> list[str]:
         """Return the warnings and one line about the study."""

@@ -77,6 +77,7 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
         class_table=_class_table(facts),
         n_unreadable=len(unreadable),
         most_frequent=_most_frequent([*unreadable, *facts.problems]),
+        copy_table=_copy_table(facts),
         problem_table=_problem_table([*unreadable, *facts.problems]),
     )
     return facts.metrics(), unreadable
@@ -104,6 +105,12 @@ def _problem_table(problems: Sequence[Problem]) -> Table:
     rows = [(short_cell(p.fname), short(p.reason, 2 * MAX_CELL), p.split, p.file, p.row) for p in problems]
     frame = pd.DataFrame(rows, columns=["clip", "problem", "split", "table", "line"])
     return _limited_table(frame, "What is wrong with the tables and files", "exclusions.csv")
+
+
+def _copy_table(facts: Facts) -> Table:
+    columns = {"fname": "clip", "split": "split", "copy_of": "the same sound as"}
+    rows = facts.copies[[*columns]].rename(columns=columns).map(short_cell)
+    return _limited_table(rows, "Clips that are the same sound as a training clip", "tables/copies.csv")
 
 
 def _limited_table(frame: pd.DataFrame, caption: str, file: str, formats: Mapping[str, str] | None = None) -> Table:

@@ -123,7 +123,9 @@ def describe_problems(facts: Facts, n_unreadable: int) -> str:
         (n_unreadable, f"{count(n_unreadable, 'clip')} could not be read for this page, though the header is valid."),
     ]
     text = " ".join(sentence for number, sentence in sentences if number > 0)
-    return text or "No problems: every row of the tables and every clip's header is valid."
+    if text or facts.warnings:
+        return text or "No clip is excluded, but see below."
+    return "No problems: every row of the tables and every clip's header is valid."
 
 
 def count(number: int, noun: str) -> str:
