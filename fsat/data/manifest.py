@@ -169,7 +169,7 @@ def why_one_label(manifest: Manifest) -> str:
     if len(manifest.labels) > 1:
         return ""
     fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
-    advice = "does its column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
+    advice = "does the column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
     return f"{fault}, and a tagger needs two or more; {advice}"
 
 
