@@ -28,6 +28,7 @@ from fsat.metrics.calibration import reliability
 from fsat.model_presets import BLENDS
 from fsat.models import build
 from fsat.options import Launch
+from fsat.reports import run_descriptions
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import download
 from fsat.tracking.select_runs import FoldRun, by_run_ids
@@ -356,7 +357,7 @@ def test_folds_of_different_splits_are_named(study):
 
 
 def test_scores_of_folds_that_split_recordings_carry_a_mark(trained_store, tmp_path, capsys):
-    folder = make_dataset(tmp_path / "data", clips_per_class=4, test_clips=0)
+    folder = make_dataset(tmp_path / "data", clips_per_class=4, test_clips=0, unverified=0.5)
     rows = [row.split(",") for row in (folder / "train.csv").read_text().splitlines()[1:]]
     lines = [f"{','.join(row)},{i // 3 % 2},{i // 6}" for i, row in enumerate(rows)]
     (folder / "train.csv").write_text("\n".join(["fname,label,manually_verified,fold,freesound_id", *lines, ""]))
@@ -381,6 +382,13 @@ def test_scores_of_folds_that_split_recordings_carry_a_mark(trained_store, tmp_p
         assert "fair" not in text
     assert f"These scores are too high ({leak})." in (artifacts(run_id) / "report.html").read_text()
     assert set(table(run_id, "scores.csv")["leak"]) == {"12 of 12 clips"}
+    assert leak in verify(studies=[records[0].study]).warning
+    report = run_descriptions.main(folder, ["conv1d"], result_rows(run_id), "It is registered", "view")
+    assert "**The scores are too high**: 12 of 12 clips have a clip of the same recording or sound" in report
+
+
+def result_rows(run_id: str) -> list[dict]:
+    return table(run_id, "scores.csv").tail(1).astype({"map3_verified": float}).to_dict("records")
 
 
 def test_an_incomplete_study_only_if_allowed(study):

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from unittest import mock
@@ -280,19 +281,19 @@ def test_tags_over_time_and_label_tracks(tagger, tmp_path):
 
 
 def test_label_tracks_do_not_overwrite_each_other(tagger, tmp_path, capsys):
-    names = ["sub/a.wav", "sub/a.flac", "sub/A.wav", "../sub/a.wav"]
+    names = ["sub/ä.wav", "sub/a.flac", "sub/Ä.wav", "../sub/ä.wav"]  # decomposed on disk
     root = tmp_path / "root"
     for i, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        sf.write(root / name, tone(300 + 400 * i, 1, RATE), RATE)
+        sf.write(root / unicodedata.normalize("NFD", name), tone(300 + 400 * i, 1, RATE), RATE)
     (root / "list.txt").write_text("\n".join(names))
     tracks = tmp_path / "tracks"
     predict(str(root / "list.txt"), tmp_path / "t.csv", "champion", TagSettings(window=1), label_tracks=tracks)
     table = read(tmp_path / "t.csv").drop_duplicates("fname")
-    paths = ["sub/a.wav", "sub/a.flac", "sub/A.wav (2)", "sub/a.wav (3)"]
+    paths = ["sub/ä.wav", "sub/a.flac", "sub/Ä.wav (2)", "sub/ä.wav (3)"]
     for row, path in zip(table.itertuples(), paths, strict=True):
         assert (tracks / f"{path}.txt").read_text().split()[2] == row.label
-    assert "warning: 2 label tracks with a number, as another has the same name; first that of sub/A.wav, " in (
+    assert "warning: 2 label tracks with a number, as another has the same name; first that of sub/Ä.wav, " in (
         capsys.readouterr().err
     )
 

@@ -63,7 +63,7 @@ class Decoded:
     Attributes:
         samples: clip after clip.
         folder: the clip store; None for clips in memory.
-        crcs: uint32 (n,), CRC-32 of each clip's samples; empty for clips in memory.
+        crcs: uint32 (n,), CRC-32 of each clip's samples; empty for features.
         features: features of the clips by file name, those already opened and checked.
     """
 
@@ -113,14 +113,15 @@ class Clips:
         lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
         errors = [str(array) if isinstance(array, AudioError) else "" for array in arrays]
         silent = np.array([len(clip) > 0 and not clip.any() for clip in clips], dtype=bool)
-        return cls(Decoded(Floats(values), lengths, errors, silent, sampling_rate))
+        crcs = np.array([zlib.crc32(np.ascontiguousarray(clip).data) for clip in clips], dtype=np.uint32)
+        return cls(Decoded(Floats(values), lengths, errors, silent, sampling_rate, crcs=crcs))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def crcs(self) -> np.ndarray:
-        """CRC-32 of each clip's samples, uint32 (n,), of clips in a store."""
+        """CRC-32 of each clip's samples, uint32 (n,); 0 for an absent clip."""
         return np.asarray(np.append(self.decoded.crcs, np.uint32(0))[self.rows])
 
     def __getitem__(self, i: int) -> np.ndarray:

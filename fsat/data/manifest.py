@@ -51,7 +51,8 @@ class Manifest:
     Attributes:
         train: one row per training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
             ``freesound_id`` (text), ``row`` (line), and ``frames``, ``samplerate``, ``digest`` and ``stamp`` of the
-            file, as in `ClipFacts`.
+            file, as in `ClipFacts`. Once clips were compared, both tables have ``sound``, a number that clips with
+            equal samples share.
         test: one row per test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
             usable clips. May have no rows.
         train_table, test_table: file names of the tables; the test table's is empty if there is none.
