@@ -173,6 +173,7 @@ def test_unknown_recordings_are_empty_and_equal_numbers_equal() -> None:
     assert recording_ids(pd.Series(unknown)).tolist() == [""] * len(unknown)
     same = ["123", " 123", "123.0", "123.", "0123", "+123", "1.23e+02", "1.23E2"]
     assert recording_ids(pd.Series(same)).tolist() == ["123"] * len(same)
+    assert recording_ids(pd.Series(["\u00fc 1", "u\u0308 1"])).nunique() == 1
     others = ["12.5", "2019_01", "201901", "take 1", "inf", "1e999999999", "0x1f", "Naples"]
     assert recording_ids(pd.Series(others)).tolist() == others
 

@@ -163,7 +163,12 @@ def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("labels", "ids", "n_folds", "message"),
     [
-        ("BBBBBBCCCCCC", "777777abcdef", 2, "holds every clip of class B, so none is left"),
+        (
+            "BBBBBBCCCCCC",
+            "777777abcdef",
+            2,
+            "holds every clip of class B, so none is left to train on: they are of one recording",
+        ),
         (
             "BCBCBCBCBCBC",
             "121212121212",

@@ -7,6 +7,7 @@ share a fold in a stratified split; a ``fold`` column that separates them is a l
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal
 
 import numpy as np
@@ -23,7 +24,7 @@ def recording_ids(column: pd.Series) -> pd.Series:
     """Return the ids of recordings as text: equal for equal numbers, empty where they are unknown."""
 
     def settle(cell: str) -> str:
-        text = cell.strip()
+        text = unicodedata.normalize("NFC", cell.strip())
         if is_unknown(text):
             return ""
         if not NUMBER.fullmatch(text):

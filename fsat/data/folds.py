@@ -70,6 +70,9 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
         if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
             fault = f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on"
+            groups = clip_groups(train[targets == min(lost)])
+            if config.folds == "stratified" and groups is not None and groups.nunique() == 1:
+                raise DataError(f"{fault}: they are of one recording or sound; add others, or take the class out")
             raise DataError(f"{fault}; lower n_folds or spread the class over more folds")
     return folds
 
