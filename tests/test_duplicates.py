@@ -15,7 +15,7 @@ from helpers import append_line, error_line, make_dataset, read_csv, write_csv, 
 
 from fsat.config import Config
 from fsat.data.clip_groups import clip_groups, describe_large_groups, describe_leak, recording_ids
-from fsat.data.dataset import inspect, load_dataset
+from fsat.data.dataset import inspect_dataset, load_dataset
 from fsat.data.duplicates import first_equal
 from fsat.errors import DataError
 from fsat.training.fold import assign_splits
@@ -103,13 +103,13 @@ def test_a_dataset_without_copies_is_split_as_before(data: Path) -> None:
     dataset = load_dataset(data, CONFIG)
     assert clip_groups(dataset.manifest.train) is None
     assert dataset.manifest.warnings == []
-    assert inspect(data).warnings == []
+    assert inspect_dataset(data).warnings == []
 
 
 @pytest.mark.parametrize("how", list(COPIES))
 def test_contradictory_labels_of_equal_sounds_are_a_problem(data: Path, how: str) -> None:
     lines = [add_copy(data, "bell_00.wav", f"copy{i}.wav", label, how) for i, label in enumerate(["Bell", "Flute"])]
-    for read in (lambda: load_dataset(data, CONFIG), lambda: inspect(data)):
+    for read in (lambda: load_dataset(data, CONFIG), lambda: inspect_dataset(data)):
         with pytest.raises(DataError) as caught:
             read()
         assert [str(problem) for problem in caught.value.problems] == [
@@ -121,7 +121,7 @@ def test_contradictory_labels_of_equal_sounds_are_a_problem(data: Path, how: str
     dataset = load_dataset(data, CONFIG, "exclude")
     assert len(dataset.manifest.train) == len(dataset.train) == len(dataset.folds) == 17
     assert {"bell_00.wav", "copy0.wav", "copy1.wav"}.isdisjoint(dataset.manifest.train["fname"])
-    manifest = inspect(data, "exclude")
+    manifest = inspect_dataset(data, "exclude")
     assert manifest.train["fname"].tolist() == dataset.manifest.train["fname"].tolist()
     assert manifest.digest == dataset.manifest.digest
     assert len(manifest.problems) == 3
@@ -144,7 +144,7 @@ def test_silence_is_no_sound(data: Path) -> None:
         append_line(data / "train.csv", f"silent{i}.wav,{label},1")
     dataset = load_dataset(data, CONFIG)
     assert [line.partition(" (")[0] for line in dataset.manifest.warnings] == ["4 silent clips"]
-    assert inspect(data).warnings == []
+    assert inspect_dataset(data).warnings == []
 
 
 @pytest.mark.parametrize("how", ["bytes", "flac"])
@@ -156,7 +156,7 @@ def test_test_clips_that_are_training_clips_are_said(data: Path, how: str) -> No
         "seen.wav (bell_00.wav)"
     )
     assert load_dataset(data, CONFIG).manifest.warnings == [warning]
-    assert inspect(data).warnings == [warning]
+    assert inspect_dataset(data).warnings == [warning]
 
 
 def test_clips_with_one_checksum_are_compared() -> None:
@@ -206,8 +206,8 @@ def test_unknown_recordings_in_most_rows_do_not_fill_a_fold(tmp_path: Path) -> N
     assert dataset.manifest.warnings == []
     cells = [[*row[:-1], "7" if row[1] != "Bell" or i > 40 else i] for i, row in enumerate(cells)]
     write_csv(folder / "train.csv", [*rows[0], "freesound_id"], cells)
-    assert describe_large_groups(inspect(folder).train, 4) == [
-        "1 recording larger than a fold, of 4 folds of 60 clips: 7 (46 clips)"
+    assert describe_large_groups(inspect_dataset(folder).train, 4) == [
+        "1 recording is larger than a fold (60 clips in 4 folds): 7 (46 clips)"
     ]
 
 
@@ -218,7 +218,7 @@ def test_a_fold_column_that_splits_recordings_and_copies(data: Path) -> None:
     cells[-1][-2] = 1
     write_csv(data / "train.csv", [*rows[0], "fold", "freesound_id"], cells)
     leak = "5 of 19 clips: 2 recordings and 1 repeated sound are in several folds"
-    for manifest in (inspect(data), load_dataset(data, CONFIG).manifest):
+    for manifest in (inspect_dataset(data), load_dataset(data, CONFIG).manifest):
         assert manifest.warnings[-1].startswith(f"{leak}, so that models are scored on what they have trained on")
     assert load_dataset(data, CONFIG).leak == leak
     assert load_dataset(data, Config.resolve({**OPTIONS, "folds": "stratified"}, "quick")).leak == ""

@@ -11,7 +11,7 @@ from html_page import Page
 from matplotlib.figure import Figure
 from test_eda_text import facts, manifest
 
-from fsat.data.dataset import inspect
+from fsat.data.dataset import inspect_dataset
 from fsat.data.manifest import read_manifest
 from fsat.errors import Problem
 from fsat.reports import players
@@ -123,7 +123,7 @@ def test_a_dataset_of_one_clip_which_is_tested_on_too(tmp_path):
         write_wav(tmp_path / name, tone(440, 0.001, 8000))
     write_csv(tmp_path / "train.csv", ["fname", "label", "manually_verified"], [["a.wav", "A", 1]])
     write_csv(tmp_path / "sample_submission.csv", ["fname"], [["b.wav"]])
-    manifest = inspect(tmp_path)
+    manifest = inspect_dataset(tmp_path)
     numbers, unreadable = write_eda(manifest, tmp_path)
     assert (numbers["n_train"], numbers["n_copies"], unreadable) == (1, 1, [])
     page = Page(tmp_path / "eda.html")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fsat.data.dataset import Source, inspect
+from fsat.data.dataset import Source, inspect_dataset
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -17,7 +17,7 @@ from fsat.tracking import mlflow_ui, runs
 def eda(source: Source) -> str:
     """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``; return the run's id."""
     with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
-        manifest = inspect(source.data_dir, source.on_bad_clip)
+        manifest = inspect_dataset(source.data_dir, source.on_bad_clip)
         for warning in manifest.warnings:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)

@@ -76,8 +76,8 @@ def describe_large_groups(train: pd.DataFrame, n_folds: int) -> list[str]:
     if not shown:
         return []
     ellipsis = ", ..." if len(large) > len(shown) else ""
-    fold = f"{n_folds} folds of {count(len(train), 'clip')}"
-    return [f"{count(len(large), 'recording')} larger than a fold, of {fold}: {', '.join(shown)}{ellipsis}"]
+    folds = f"{'is' if len(large) == 1 else 'are'} larger than a fold ({count(len(train), 'clip')} in {n_folds} folds)"
+    return [f"{count(len(large), 'recording')} {folds}: {', '.join(shown)}{ellipsis}"]
 
 
 def describe_leak(train: pd.DataFrame, folds: np.ndarray) -> str:

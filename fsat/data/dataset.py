@@ -143,7 +143,7 @@ def load_dataset(
     return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
 
 
-def inspect(folder: str | Path, on_bad_clip: str = "error") -> Manifest:
+def inspect_dataset(folder: str | Path, on_bad_clip: str = "error") -> Manifest:
     """Read and check a dataset without decoding all of it; warnings tell what training would refuse or warn of.
 
     Clips are decoded only to find equal sounds among those of equal length. Raises `DataError` as `load_dataset`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,13 +75,19 @@ def equal_files(folders: Sequence[Path], tables: Sequence[pd.DataFrame]) -> np.n
         for folder, fname, frames, rate, digest in clips
         if digest and sizes[frames, rate] > 1
     }
+    sounds = _hash_all(files) if files else {}
+    return first_equal([sounds.get(digest) for *_, digest in clips], lambda i, j: True)
+
+
+def _hash_all(files: Mapping[str, tuple[Path, int]]) -> dict[str, Hashable]:
+    """Return `_hash_samples` of each file, a path and a rate, by the digest of its bytes."""
     sounds: dict[str, Hashable] = {}
     work = Progress("comparing clips of equal length", len(files))
     with ThreadPoolExecutor(os.cpu_count()) as pool, work as progress:
         for digest, sound in zip(files, pool.map(lambda file: _hash_samples(*file), files.values()), strict=True):
             sounds[digest] = sound
             progress.advance()
-    return first_equal([sounds.get(digest) for *_, digest in clips], lambda i, j: True)
+    return sounds
 
 
 def _hash_samples(path: Path, rate: int) -> Hashable:
