@@ -252,10 +252,11 @@ RECIPE = 3
 """Number that increases whenever results change for the same Config and dataset."""
 
 
-def study_id(config: Config, dataset_digest: str, labels: Sequence[str]) -> str:
-    """Return the hash that the folds of one study share: of settings, dataset, label order and recipe.
+def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_digest: str) -> str:
+    """Return the hash that the folds of one study share: of settings, dataset, label order, folds and recipe.
 
-    Raises `ConfigError` if the precision is ``auto``, which depends on the machine.
+    The folds count because versions of scikit-learn may split the same dataset differently. Raises `ConfigError` if the
+    precision is ``auto``, which depends on the machine.
     """
     import hashlib
     import json
@@ -271,5 +272,5 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str]) -> str:
         "bootstrap": config.loss.endswith("bootstrap"),
     }
     settings = {name: value for name, value in config.to_dict().items() if is_used.get(name, True)}
-    facts = [settings, dataset_digest, list(labels), RECIPE]
+    facts = [settings, dataset_digest, list(labels), folds_digest, RECIPE]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]

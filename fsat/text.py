@@ -13,6 +13,9 @@ from fsat.errors import printable
 NO_LABEL = "None"
 """Entry of FSDKaggle2018's tables for a clip without a label."""
 
+NO_VALUES = (NO_LABEL, "NaN", "nan", "NA", "N/A", "<NA>")
+"""What programs write for a missing label; texts such as ``none`` may be real ones."""
+
 LIMIT = 5000
 """Maximum number of characters of an MLflow description."""
 
@@ -29,11 +32,16 @@ def why_not_a_label(label: str) -> str:
     """Return the reason why a text cannot be a label, or an empty string if it can."""
     if not label.strip():
         return "the label is empty"
-    if label == NO_LABEL:
-        return f"the label is {NO_LABEL}: the clip has no label"
+    if label in NO_VALUES:
+        return f"the label is {label}: the clip has no label"
     if label.split() != [label]:
         return f"the label {label!r} has white space, which separates labels in a submission: use _ instead"
     return ""
+
+
+def is_unknown(value: str) -> bool:
+    """Return whether a cell stands for a missing number or name, such as an empty one, NA, NaN, None, null or -."""
+    return value.strip().casefold() in ("", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil")
 
 
 def code(value: object, limit: int = VALUE_LIMIT) -> str:

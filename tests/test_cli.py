@@ -4,7 +4,9 @@ import re
 import shlex
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import soundfile as sf
 from fsat_process import start_fsat
 from helpers import make_dataset
 
@@ -77,6 +79,34 @@ def test_a_fold_out_of_range_and_problems_of_a_dataset(tmp_path, signals, capsys
     assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
     assert any(f"{names[1]}: missing file" in line for line in problems)
+
+
+@pytest.mark.slow
+def test_a_dataset_of_one_label_or_of_one_sound_under_two(store, tmp_path, signals, capsys):
+    data = make_dataset(tmp_path / "data", clips_per_class=4, test_clips=0)
+    table = (data / "train.csv").read_text()
+    (data / "train.csv").write_text(re.sub(",(Bell|Cello|Flute),", ",audio_train,", table))
+    for command in (["cross_validate", "--n_folds", "2"], ["train_fold", "--fold", "0", "--n_folds", "2"]):
+        assert run([*command, "--data_dir", str(data)]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(
+            f"fsat: error: {data}: the only label of 12 training clips is audio_train, and a tagger"
+        )
+    assert run(["eda", "--data_dir", str(data)]) == 0
+    assert "warning: the only label of 12 training clips is audio_train, and a tagger" in capsys.readouterr().err
+    (data / "train.csv").write_text(table + "copy.wav,Flute,1\n./bell_01.wav,Bell,1\ncello_01.wav,cello,1\n")
+    samples, rate = sf.read(data / "audio_train" / "bell_00.wav", dtype="int16")
+    sf.write(data / "audio_train" / "copy.wav", np.stack([samples, samples], axis=1), rate)
+    assert run(["eda", "--data_dir", str(data)]) == 1
+    listed = capsys.readouterr().err
+    assert "train.csv:15: ./bell_01.wav: duplicate row: the file is bell_01.wav in line 5 too" in listed
+    assert "train.csv:16: cello_01.wav: the label 'cello' (1 clip, first in line 16) differs from 'Cello' (4" in listed
+    (data / "train.csv").write_text(table + "copy.wav,Flute,1\n")
+    for command in (["eda"], ["cross_validate", "--n_folds", "2"]):
+        assert run([*command, "--data_dir", str(data)]) == 1
+        listed = capsys.readouterr().err
+        assert "train.csv:2: bell_00.wav: the same sound as copy.wav in line 14, whose label is Flute" in listed
+        assert "train.csv:14: copy.wav: the same sound as bell_00.wav in line 2, whose label is Bell" in listed
 
 
 @pytest.mark.process

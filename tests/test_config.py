@@ -233,15 +233,18 @@ IN_USE = {
 """Settings that a field requires to change predictions."""
 
 
+FACTS = ("digest", ["a", "b"], "folds")
+
+
 @pytest.mark.parametrize("name", list(OTHER_VALUES))
 def test_study_changes_with_every_setting(name: str) -> None:
     config = replace(SETTLED, **IN_USE.get(name, {}))
-    assert study_id(replace(config, **{name: OTHER_VALUES[name]}), "d", ["a", "b"]) != study_id(config, "d", ["a", "b"])
+    assert study_id(replace(config, **{name: OTHER_VALUES[name]}), *FACTS) != study_id(config, *FACTS)
 
 
 def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
     with pytest.raises(ConfigError, match="precision=auto"):
-        study_id(Config(), "d", ["a"])
+        study_id(Config(), *FACTS)
 
 
 @pytest.mark.parametrize(("unused", "settings"), [
@@ -250,7 +253,7 @@ def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
 ])  # fmt: skip
 def test_study_does_not_change_with_a_setting_that_changes_no_prediction(unused: str, settings: dict) -> None:
     config = replace(SETTLED, **settings)
-    assert study_id(replace(config, **{unused: OTHER_VALUES[unused]}), "d", ["a"]) == study_id(config, "d", ["a"])
+    assert study_id(replace(config, **{unused: OTHER_VALUES[unused]}), *FACTS) == study_id(config, *FACTS)
 
 
 @pytest.mark.parametrize(("text", "weights"), [
@@ -290,12 +293,13 @@ def test_what_the_weights_were_chosen_on() -> None:
     assert Config(labels_run_id="0" * 32).selected_on == "own fold, labels"
 
 
-def test_study_changes_with_dataset_and_labels_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_changes_with_dataset_labels_folds_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     config = SETTLED
-    study = study_id(config, "digest", ("a", "b"))
+    study = study_id(config, "digest", ("a", "b"), "folds")
     assert re.fullmatch(r"[0-9a-f]{8,16}", study)
-    assert study_id(config, "digest", ["a", "b"]) == study
-    facts = [("other", ["a", "b"]), ("digest", ["b", "a"]), ("digest", ["a"]), ("digest", ["ab"])]
-    assert len({study, *(study_id(config, digest, labels) for digest, labels in facts)}) == 5
+    assert study_id(config, "digest", ["a", "b"], "folds") == study
+    facts = [("other", ["a", "b"], "folds"), ("digest", ["b", "a"], "folds"), ("digest", ["a"], "folds"),
+             ("digest", ["ab"], "folds"), ("digest", ["a", "b"], "others")]  # fmt: skip
+    assert len({study, *(study_id(config, *fact) for fact in facts)}) == 6
     monkeypatch.setattr(fsat.config, "RECIPE", fsat.config.RECIPE + 1)
-    assert study_id(config, "digest", ["a", "b"]) != study
+    assert study_id(config, "digest", ["a", "b"], "folds") != study

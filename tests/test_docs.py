@@ -172,10 +172,15 @@ def test_the_program_for_a_folder_per_class_writes_a_table(tmp_path):
     assert set(manifest.train["manually_verified"]) == {0}
 
 
-@pytest.mark.parametrize("names", [[], ["loose.wav", "Bell/1.wav"]], ids=["no clips", "a clip outside the folders"])
+@pytest.mark.parametrize(
+    "names",
+    [[], ["Bell/._1.wav"], ["loose.wav", "Bell/1.wav"], ["audio/Bell/1.wav", "audio/Dog/2.wav"]],
+    ids=["no clips", "AppleDouble", "a clip outside the folders", "a folder level too many"],
+)
 def test_the_program_for_a_folder_per_class_reports_problems(names, tmp_path):
     (tmp_path / "SOUNDS" / "Bell").mkdir(parents=True)
     for name in names:
+        (tmp_path / "SOUNDS" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "SOUNDS" / name).touch()
     done = write_table(tmp_path)
     assert done.returncode == 1

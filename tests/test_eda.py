@@ -11,6 +11,7 @@ from html_page import Page
 from matplotlib.figure import Figure
 from test_eda_text import facts, manifest
 
+from fsat.data.dataset import inspect_dataset
 from fsat.data.manifest import read_manifest
 from fsat.errors import Problem
 from fsat.reports import players
@@ -117,11 +118,21 @@ def test_waveforms_are_of_different_lengths_and_classes(tmp_path):
     assert shortest < median < longest
 
 
-def test_a_dataset_of_one_clip(tmp_path):
-    write_wav(tmp_path / "audio_train" / "a.wav", tone(440, 0.001, 8000))
+def test_a_dataset_of_one_clip_which_is_tested_on_too(tmp_path):
+    for name in ("audio_train/a.wav", "audio_test/b.wav", "audio_train/<b>extra.wav"):
+        write_wav(tmp_path / name, tone(440, 0.001, 8000))
     write_csv(tmp_path / "train.csv", ["fname", "label", "manually_verified"], [["a.wav", "A", 1]])
-    numbers, unreadable = write_eda(read_manifest(tmp_path), tmp_path)
-    assert (numbers["n_train"], unreadable) == (1, [])
+    write_csv(tmp_path / "sample_submission.csv", ["fname"], [["b.wav"]])
+    manifest = inspect_dataset(tmp_path)
+    numbers, unreadable = write_eda(manifest, tmp_path)
+    assert (numbers["n_train"], numbers["n_copies"], unreadable) == (1, 1, [])
     page = Page(tmp_path / "eda.html")
     assert [clip[0] for clip in page.sections["listen"].clips] == ["A"]
     assert page.sections["waveforms"].text.startswith("Waveforms All clips are at 8,000 Hz.")
+    problems = page.sections["problems"]
+    assert len(manifest.warnings) == 3
+    assert all(warning in problems.text for warning in manifest.warnings)
+    for words in ("<b>extra.wav", "the only label of 1 training clip is A", "b.wav (a.wav)"):
+        assert words in problems.text
+    assert problems.tables == [[["b.wav", "test", "a.wav"]]]
+    assert read_csv(tmp_path / "tables" / "copies.csv") == [{"split": "test", "fname": "b.wav", "copy_of": "a.wav"}]

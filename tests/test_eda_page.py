@@ -12,8 +12,7 @@ from html_page import Page
 from servers import MlflowServer
 
 from fsat.commands.eda import eda
-from fsat.data.dataset import Source
-from fsat.data.manifest import read_manifest
+from fsat.data.dataset import Source, inspect_dataset
 from fsat.reports.eda_page import write_eda
 
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ def test_the_page_names_everything_that_is_unusual(path):
 
 def test_the_same_dataset_gives_the_same_page(path, odd, tmp_path):
     copy = shutil.copytree(odd, tmp_path / "elsewhere" / odd.name)
-    _, unreadable = write_eda(read_manifest(copy, "exclude"), tmp_path)
+    _, unreadable = write_eda(inspect_dataset(copy, "exclude"), tmp_path)
     assert [str(problem) for problem in unreadable] == ["train.csv:5: one_00.wav: NaN or infinite samples"]
     assert (tmp_path / "eda.html").read_bytes() == path.read_bytes()
 

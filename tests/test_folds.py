@@ -163,8 +163,13 @@ def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("labels", "ids", "n_folds", "message"),
     [
-        ("BBBBBBCCCCCC", "777777abcdef", 2, "holds every clip of class B, so none is left"),
-        ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (freesound_id), which cannot be"),
+        (
+            "BBBBBBCCCCCC",
+            "777777abcdef",
+            2,
+            "every clip of class B, so none is left to train on: they are of one",
+        ),
+        ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (freesound_id, equal sounds), which"),
     ],
     ids=["a class of one recording", "fewer recordings than folds"],
 )

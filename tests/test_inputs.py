@@ -65,6 +65,34 @@ def test_a_folder_or_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
     assert len(list(read_input(str(tmp_path / "*")).names)) == 1
 
 
+def test_brackets_of_a_folder_in_a_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data loggers name folders after coordinates."""
+    for folder in ("Site [-37.5 141.3]", "deep/Site [2]/[a] b", "1", "Site 3"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.wav").touch()
+    (tmp_path / "Site [-37.5 141.3]" / "x[1]y.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "Site [-37.5 141.3]/*.wav": ["Site [-37.5 141.3]/x.wav", "Site [-37.5 141.3]/x[1]y.wav"],
+        "Site [-37.5 141.3]/x[1]*": ["Site [-37.5 141.3]/x[1]y.wav"],
+        "deep/Site [2]/[a] b/?.wav": ["deep/Site [2]/[a] b/x.wav"],
+        "d*/Site [2]/[a] b/?.wav": ["deep/Site [2]/[a] b/x.wav"],
+        "[0-9]/*.wav": ["1/x.wav"],
+        "Site [0-9]/*": ["Site 3/x.wav"],
+        "**/[x].wav": ["1/x.wav", "Site 3/x.wav", "Site [-37.5 141.3]/x.wav", "deep/Site [2]/[a] b/x.wav"],
+        "gone/[x].wav": [],
+    }
+    for pattern, names in expected.items():
+        assert sorted(read_input(pattern).names) == names
+        absolute = read_input(str(tmp_path / pattern)).names
+        assert sorted(absolute) == [str(tmp_path / name) for name in names]
+
+
+def test_a_list_from_a_spreadsheet() -> None:
+    assert listed(b"x,fname,,\n1,a.wav,,\n2,b.wav\n3,c.wav,,,\n") == ["a.wav", "b.wav", "c.wav"]
+    assert listed(b",fname\n0,a.wav\n") == ["a.wav"]
+
+
 def test_faulty_lists(tmp_path: Path) -> None:
     for data, message in {
         b"\xff\xfef\0n\0": "wrong encoding: UTF-16",

@@ -1,6 +1,7 @@
 """Training, ensembling, registering and tagging in a real MLflow store, on clips small enough for a test."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from helpers import make_dataset, one_line, write_wav
 from scipy.stats import gmean
-from stores import SETTINGS, artifacts, copy_run, predictions
+from stores import SETTINGS, artifacts, copy_run, predictions, write_artifact
 
+from fsat.cli import cli
 from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
 from fsat.commands.train import cross_validate, train_fold
@@ -25,6 +28,7 @@ from fsat.metrics.calibration import reliability
 from fsat.model_presets import BLENDS
 from fsat.models import build
 from fsat.options import Launch
+from fsat.reports import run_descriptions
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.fold_artifacts import download
 from fsat.tracking.select_runs import FoldRun, by_run_ids
@@ -326,6 +330,65 @@ def test_fold_runs_that_do_not_belong_together_are_refused(study, data):
     assert f"run {failed} is FAILED" in refusal(run_ids=[failed])
     with pytest.raises(mlflow.exceptions.MlflowException):
         mlflow.MlflowClient().get_registered_model("refused")
+
+
+def test_folds_of_different_splits_are_named(study):
+    """Fold 1 of another split holds out clips of fold 0, as if another version of scikit-learn had drawn it."""
+    run_ids = [copy_of(record, "mixed") for record in study]
+    path = artifacts(run_ids[1]) / "predictions" / "clips.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    rows = [i for i, line in enumerate(lines) if ",val," in line]
+
+    def refusal(lines: list[str]) -> str:
+        write_artifact(run_ids[1], "predictions/clips.csv", "".join(lines).encode())
+        with pytest.raises(RunError) as caught:
+            ensemble(run_ids=run_ids)
+        return one_line(caught.value)
+
+    other = {",val,": ",train,", ",train,": ",val,"}
+    shifted = [re.sub(",(val|train),", lambda match: other[match[0]], line) for line in lines]
+    first = lines[next(i for i, line in enumerate(lines) if ",train," in line)].partition(",")[0]
+    both = f"run {run_ids[0]} (fold 0) and run {run_ids[1]} (fold 1) both hold out {first} and 11 other clips"
+    cause = "its folds come from different splits, such as those of two versions of scikit-learn"
+    assert refusal(shifted) == f"study mixed: {both}; {cause}: train fold 1 again with resume=false"
+    name = lines[rows[0]].partition(",")[0]
+    lines[rows[0]] = lines[rows[0]].replace(",val,", ",train,")
+    assert refusal(lines).startswith(f"study mixed: none of its folds holds out {name}; {cause}")
+
+
+def test_scores_of_folds_that_split_recordings_carry_a_mark(trained_store, tmp_path, capsys):
+    folder = make_dataset(tmp_path / "data", clips_per_class=4, test_clips=0, unverified=0.5)
+    rows = [row.split(",") for row in (folder / "train.csv").read_text().splitlines()[1:]]
+    lines = [f"{','.join(row)},{i // 3 % 2},{i // 6}" for i, row in enumerate(rows)]
+    (folder / "train.csv").write_text("\n".join(["fname,label,manually_verified,fold,freesound_id", *lines, ""]))
+    leak = "12 of 12 clips: 2 recordings are in several folds"
+    records = cross_validate(Source(folder), tiny(max_epochs=1, folds="auto"))
+    assert [record.leak for record in records] == [leak, leak]
+    messages = capsys.readouterr().err
+    assert f"warning: {leak}, so that models are scored on what they have trained on; use folds=stratified" in messages
+    assert messages.count(f"; these are too high ({leak})") == 3
+    result = CliRunner().invoke(cli, ["ensemble", "--studies", records[0].study, "--register_as", "leaky"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.partition("ensemble run")[0].count("12 of 12 clips") == 6
+    assert f"(too high: {leak})" in result.stdout
+    version = mlflow.MlflowClient().get_model_version_by_alias("leaky", "champion")
+    (run_id,) = re.findall(r"^ensemble run (\w+)$", result.stdout, re.MULTILINE)
+    tags = mlflow.get_run(run_id).data.tags
+    assert tags["fsat.leak"] == version.tags["fsat.leak"] == leak
+    parent = mlflow.get_run(records[0].run.data.tags["mlflow.parentRunId"]).data.tags
+    descriptions = [each["mlflow.note.content"] for each in (tags, parent, records[0].run.data.tags)]
+    for text in (*descriptions, version.description):
+        assert f"**The scores are too high**: {leak}." in text
+        assert "fair" not in text
+    assert f"These scores are too high ({leak})." in (artifacts(run_id) / "report.html").read_text()
+    assert set(table(run_id, "scores.csv")["leak"]) == {"12 of 12 clips"}
+    assert leak in verify(studies=[records[0].study]).warning
+    report = run_descriptions.main(folder, ["conv1d"], result_rows(run_id), "It is registered", "view")
+    assert "**The scores are too high**: 12 of 12 clips have a clip of the same recording or sound" in report
+
+
+def result_rows(run_id: str) -> list[dict]:
+    return table(run_id, "scores.csv").tail(1).astype({"map3_verified": float}).to_dict("records")
 
 
 def test_an_incomplete_study_only_if_allowed(study):

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from unittest import mock
@@ -15,6 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 from audio_bytes import by_libsndfile, make
 from click.testing import CliRunner
 from fsat_process import FsatProcess
@@ -277,6 +279,24 @@ def test_tags_over_time_and_label_tracks(tagger, tmp_path):
         np.testing.assert_allclose(frame["score"].astype(float), table["score"].astype(float), atol=1e-6)
     lines = [line.split("\t") for line in (tracks / "day one.wav.txt").read_text().splitlines()]
     assert [(float(start), float(end), label) for start, end, label in lines] == truth
+
+
+def test_label_tracks_do_not_overwrite_each_other(tagger, tmp_path, capsys):
+    names = ["sub/ä.wav", "sub/a.flac", "sub/Ä.wav", "../sub/ä.wav"]  # decomposed on disk
+    root = tmp_path / "root"
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(root / unicodedata.normalize("NFD", name), tone(300 + 400 * i, 1, RATE), RATE)
+    (root / "list.txt").write_text("\n".join(names))
+    tracks = tmp_path / "tracks"
+    predict(str(root / "list.txt"), tmp_path / "t.csv", "champion", TagSettings(window=1), label_tracks=tracks)
+    table = read(tmp_path / "t.csv").drop_duplicates("fname")
+    paths = ["sub/ä.wav", "sub/a.flac", "sub/Ä.wav (2)", "sub/ä.wav (3)"]
+    for row, path in zip(table.itertuples(), paths, strict=True):
+        assert (tracks / f"{path}.txt").read_text().split()[2] == row.label
+    assert "warning: 2 label tracks with a number, as another has the same name; first that of sub/Ä.wav, " in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_recording_is_tagged_up_to_where_it_is_unreadable(tagger, tmp_path, monkeypatch):

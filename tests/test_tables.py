@@ -60,8 +60,29 @@ def test_a_byte_order_mark_and_unknown_columns_are_left_out_with_a_warning(tmp_p
     assert table.frame.to_dict("records") == [{"row": 2, "fname": "ä.wav", "label": "Flöte"}]
     assert table.warnings == [
         "table.csv: starts with a byte order mark, which is left out",
-        "table.csv: unknown columns are left out: mood, row, reason, ''",
+        "table.csv: unknown columns are left out: mood, row, reason",
+        "table.csv: 1 cell in columns without a name are left out, first 'y' in line 2",
     ]
+
+
+@pytest.mark.parametrize("content", [
+    "fname,label,,\na.wav,Bell,,\nb.wav,Flute,,\n",
+    "fname,label,,\na.wav,Bell\nb.wav,Flute,\n",
+    "fname,label\na.wav,Bell,,,\nb.wav,Flute, \n",
+    "fname,,label,,\na.wav,,Bell,,\nb.wav,,Flute,,\n",
+])  # fmt: skip
+def test_empty_columns_without_a_name_are_as_if_they_were_not_there(tmp_path: Path, content: str) -> None:
+    table = read_table(table_of(tmp_path, content), REQUIRED)
+    assert table.frame[["fname", "label"]].to_numpy().tolist() == [["a.wav", "Bell"], ["b.wav", "Flute"]]
+    assert (table.problems, table.warnings) == ([], [])
+
+
+def test_cells_without_a_column_are_said(tmp_path: Path) -> None:
+    table = read_table(table_of(tmp_path, ",fname,label,\n0,a.wav,Bell,x\n1,b.wav,Flute,\n"), REQUIRED)
+    assert table.frame["fname"].tolist() == ["a.wav", "b.wav"]
+    assert table.warnings == ["table.csv: 3 cells in columns without a name are left out, first '0' in line 2"]
+    table = read_table(table_of(tmp_path, "fname,label,\na.wav,Bell,,x\n"), REQUIRED)
+    assert [problem.reason for problem in table.problems] == ["4 cells in a table of 2 columns"]
 
 
 def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
     from fsat.commands.ensemble import ensemble
 
     result = ensemble(*words, **options)
-    table = result.scores.drop(columns=["run_id"])
+    table = result.scores.drop(columns=["run_id"] if result.scores["leak"].any() else ["run_id", "leak"])
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {result.run_id}")
     click.echo(result.registered.outcome)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.errors import ConfigError, RunError, printable
+from fsat.errors import ConfigError, RunError, count, printable
 from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
 from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
 from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
@@ -23,10 +23,11 @@ from fsat.tracking.fold_artifacts import Member, is_test
 
 COLUMNS = (
     *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
-    *("selected_on", "minutes", "run_id"),
+    *("selected_on", "leak", "minutes", "run_id"),
 )
 """Columns of the table of scores. ``selected_on`` is that of `Config`: scores on the clips that the weights were
-selected on are slightly too high."""
+selected on are slightly too high. ``leak`` is the number of clips that have a clip of the same recording or sound in
+another fold, which makes scores too high; empty if there are none."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
 
     Raises:
         ConfigError: the method is unknown.
-        RunError: members disagree on the dataset, the labels, their order, or the clips.
+        RunError: members disagree on the dataset, the labels, their order, the clips, or the folds.
         FsatError: the disk is full.
     """
     check_method(method)
@@ -97,6 +98,8 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
     folder.mkdir(exist_ok=True)
     check_agreement(members)
     first, studies = members[0], by_study(members)
+    for study in studies.values():
+        _check_folds(study)
     targets, verified = _truth(first)
     rows, parts, covered = _score_studies(studies, targets, verified)
     if not covered.any():
@@ -143,13 +146,18 @@ def _row(kind: str, members: Sequence[Member], scores: list[float], method: str 
     studies = "+".join(dict.fromkeys(record.study for record in records))
     models = "+".join(dict.fromkeys(record.config.model for record in records))
     fold, run_id = (records[0].fold, records[0].run_id) if kind == "member" else ("", "")
-    minutes = sum(record.minutes for record in records)
-    return [kind, studies, models, method, fold, *scores, selected_on(members), minutes, run_id]
+    minutes, leak = sum(record.minutes for record in records), leak_of(members).partition(":")[0]
+    return [kind, studies, models, method, fold, *scores, selected_on(members), leak, minutes, run_id]
 
 
 def selected_on(members: Sequence[Member]) -> str:
     """Return what the members' weights were selected on, joined by + where it differs."""
     return "+".join(dict.fromkeys(member.record.config.selected_on for member in members))
+
+
+def leak_of(members: Sequence[Member]) -> str:
+    """Return the members' leaks, see `FoldRun.leak`, joined by a semicolon where they differ."""
+    return "; ".join(filter(None, dict.fromkeys(member.record.leak for member in members)))
 
 
 def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:
@@ -173,6 +181,32 @@ def check_agreement(members: Sequence[Member]) -> None:
             if value != _agreed(members[0])[topic]:
                 both = [f"run {each.run_id} (study {each.study})" for each in (record, first)]
                 raise RunError(f"{' disagrees with '.join(both)} on the {topic}; blend runs of one dataset only")
+
+
+def _check_folds(members: Sequence[Member]) -> None:
+    """Raise `RunError` if members of a study hold out the same clip, or all of them together not every clip."""
+    owner = np.full(members[0].facts.n_train, -1)
+    for i, member in enumerate(members):
+        held_out = member.facts.held_out
+        if len(both := np.flatnonzero(held_out & (owner >= 0))):
+            other = members[owner[both[0]]]
+            runs = " and ".join(f"run {m.record.run_id} (fold {m.record.fold})" for m in (other, member))
+            raise _other_split(member, f"{runs} both hold out {_clips_at(member, both)}")
+        owner[held_out] = i
+    if len(members) == members[0].record.config.n_folds and len(missing := np.flatnonzero(owner < 0)):
+        raise _other_split(members[-1], f"none of its folds holds out {_clips_at(members[-1], missing)}")
+
+
+def _other_split(member: Member, fault: str) -> RunError:
+    record = member.record
+    cause = "its folds come from different splits, such as those of two versions of scikit-learn"
+    return RunError(f"study {record.study}: {fault}; {cause}: train fold {record.fold} again with resume=false")
+
+
+def _clips_at(member: Member, rows: np.ndarray) -> str:
+    """Return the name of the first of these training clips, and the number of the others."""
+    others = f" and {count(len(rows) - 1, 'other clip')}" if len(rows) > 1 else ""
+    return printable(member.clips["fname"].iloc[rows[0]]) + others
 
 
 def _agreed(member: Member) -> dict[str, object]:

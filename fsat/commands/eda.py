@@ -5,9 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fsat.data.dataset import Source
-from fsat.data.levels import kind_lines
-from fsat.data.manifest import read_manifest
+from fsat.data.dataset import Source, inspect_dataset
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -19,16 +17,16 @@ from fsat.tracking import mlflow_ui, runs
 def eda(source: Source) -> str:
     """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``; return the run's id."""
     with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
-        manifest = read_manifest(source.data_dir, source.on_bad_clip)
+        manifest = inspect_dataset(source.data_dir, source.on_bad_clip)
         for warning in manifest.warnings:
             say(f"warning: {warning}")
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
-            metrics, unreadable, odd = write_eda(manifest, Path(name))
+            metrics, unreadable = write_eda(manifest, Path(name))
             runs.log_folder(Path(name))
         runs.log_metrics(metrics)
-        for line in [*map(str, unreadable), *kind_lines(odd)]:
-            say(f"warning: {line}")
+        for problem in unreadable:
+            say(f"warning: {problem}")
         mlflow_ui.describe(lambda link: run_descriptions.eda(source.data_dir, metrics, link))
         n_train, n_classes, n_test = (int(metrics[f"n_{name}"]) for name in ("train", "classes", "test"))
         clips = f"{count(n_train, 'training clip')} ({metrics['n_verified']} verified by hand)"

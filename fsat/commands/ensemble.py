@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat import tagging
-from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, selected_on
+from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, selected_on
 from fsat.config import RECIPE
 from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
@@ -126,6 +126,7 @@ class _Result:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
         self.first = members[0]
         self.studies = by_study(members)
+        self.leak = leak_of(members)
         self.models = list(dict.fromkeys(member.record.config.model for member in members))
         self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
         self.artifacts = folder / "artifacts"
@@ -147,6 +148,8 @@ class _Result:
         weights = "".join(f", {study} {weight:.4f}" for study, weight in self.blend.weights.items())
         members = f"{count(n_members, 'member')} of {count(n_studies, 'study')}"
         say(f"ensemble run {run_id} blends {members}: {self.blend.method}{weights}")
+        if self.leak:
+            say(f"warning: scores are too high ({self.leak})")
         return Ensembled(run_id, self.blend.scores, candidates, registered, mlflow_ui.how_to_compare(view))
 
     def _log_facts(self, register_as: str, promote: str) -> None:
@@ -158,6 +161,7 @@ class _Result:
             "dataset": record.dataset,
             "data_dir": record.data_dir,
             "selected_on": selected_on(self.members),
+            **({"leak": self.leak} if self.leak else {}),
             "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in self.members})),
         }
         runs.set_tags(tags)
@@ -185,7 +189,8 @@ class _Result:
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
         tagging.write(folder, files, labels, blend.method, blend.weights)
-        score, digest = Score(blend.metrics["oof_map3"], int(blend.covered.sum())), _digest(self.members, blend)
+        score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()), self.leak)
+        digest = _digest(self.members, blend)
         try:
             return register(name, folder, labels, score, self.first.record.dataset, promote, digest)
         except Refused as error:
@@ -211,6 +216,7 @@ class _Result:
             scores=self.blend.scores,
             method=self.blend.method,
             selected_on=selected_on(self.members),
+            leak=self.leak,
             clips=self.clips,
             analysis=self.analysis,
             curves=[_curve(record) for record in records],
@@ -240,7 +246,8 @@ class _Result:
         sizes, data_dir = (len(self.members), len(self.first.labels)), self.first.record.data_dir
         blend = self.blend.method, scores, selected_on(self.members)
         facts = self.models, list(self.studies), *sizes, data_dir, *blend
-        tagger = run_descriptions.Tagger(*facts, registered.name, registered.version, registered.outcome)
+        registration = registered.name, registered.version, registered.outcome
+        tagger = run_descriptions.Tagger(*facts, *registration, leak=self.leak)
         view, link = mlflow_ui.view_link(), mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id())
         mlflow_ui.describe(run_descriptions.ensemble(tagger, link, view))
         mlflow_ui.describe_version(tagger.name, tagger.version, *run_descriptions.version(tagger, link))

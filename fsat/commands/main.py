@@ -72,8 +72,10 @@ def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
 
 def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, compare: str) -> str:
     """Return the report that the command prints."""
-    table = scores[["study", "model", "map3", "accuracy", "map3_verified", "minutes"]].copy()
-    table.columns = ["study", "model", "OOF mAP@3", "accuracy", "mAP@3 verified", "minutes"]
+    names = {"study": "study", "model": "model", "map3": "OOF mAP@3", "accuracy": "accuracy",
+             "map3_verified": "mAP@3 verified", "minutes": "minutes"}  # fmt: skip
+    names |= {"leak": "leak"} if scores["leak"].any() else {}
+    table = scores[[*names]].rename(columns=names)
     first = [row for row in tags.first if isinstance(row, Tags)]
     width = max((len(row.fname) for row in first), default=0)
     rows = [

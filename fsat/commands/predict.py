@@ -24,7 +24,7 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.presence import Presence
-from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
+from fsat.tagging.tables import Span, Tags, TrackPaths, check_suffix, write_label_track, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.text import short
 from fsat.tracking import client, mlflow_ui, ownership, runs
@@ -211,17 +211,21 @@ def _record(ledger: Ledger, batches: Generator[Results], progress: Progress, pre
 
 def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
     """Write the table and the label tracks."""
-    summary = Tagged()
+    summary, tracks = Tagged(), TrackPaths(label_tracks or Path())
 
     def rows() -> Iterator[Tags | Span]:
         for name, result in ledger.results():
             file_rows = _rows(name, result, bool(settings.window))
             summary.add(name, result, file_rows)
             if label_tracks is not None:
-                write_label_track(track_path(label_tracks, name), file_rows)
+                write_label_track(tracks.of(name), file_rows)
             yield from file_rows
 
     write_tags(output, rows(), bool(settings.window))
+    if tracks.renamed:
+        name, path = tracks.renamed[0]
+        numbered = f"{count(len(tracks.renamed), 'label track')} with a number, as another has the same name"
+        say(f"warning: {numbered}; first that of {printable(name)}, {printable(path)}")
     return summary
 
 

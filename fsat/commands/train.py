@@ -106,20 +106,21 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
         ownership.sweep()
         dataset = prepare_dataset(source, config)
         config, study = dataset.config, dataset.study
-        runs.set_tags({"study": study, "model": config.model})
+        runs.set_tags({"study": study, "model": config.model} | dataset.marks)
         mlflow_ui.give_colour(study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         view = mlflow_ui.view_link()
-        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, {}, view))
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, {}, view, dataset.leak))
         mlflow_ui.share_view(run_descriptions.experiment(view))
         run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         scores = {name: [record.run.data.metrics[name] for record in records] for name in ("val_map3", "val_acc")}
         means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items()}
         runs.log_metrics(means)
-        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, view))
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, view, dataset.leak))
         text = ", ".join(f"{name.replace('_', ' ', 1)} {mean:.4f}" for name, mean in means.items())
+        text += f"; these are too high ({dataset.leak})" if dataset.leak else ""
         say(f"study {study} ({config.model}) has all {config.n_folds} folds: {text}")
         return records
 
@@ -188,8 +189,9 @@ def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: run
         raise DataError(f"{source.data_dir}: no such folder there; {advice}")
     dataset = _read_once(source, config, quiet=True)
     if dataset.study != study:
-        fault = "its clips or labels are not those of the machine that started the study"
-        raise DataError(f"{source.data_dir}: {fault} (study {dataset.study}, expected {study}); copy the dataset anew")
+        fault = "its clips, labels or folds, which scikit-learn draws, are not those of the machine that started"
+        known, advice = f"study {dataset.study}, expected {study}", "copy the dataset, or install the same packages"
+        raise DataError(f"{source.data_dir}: {fault} ({known}); {advice}")
     return _train_unless_taken(dataset, fold, source, launch, parent)
 
 
@@ -269,7 +271,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     config, splits = dataset.config, training.assign_splits(dataset, fold)
     names = ("model", "folds", "precision", "selected_on")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
-    tags["on_bad_clip"] = source.on_bad_clip
+    tags |= {"on_bad_clip": source.on_bad_clip, **dataset.marks}
     runs.set_tags(tags)
     n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())
     counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
@@ -329,4 +331,5 @@ def _summarise(dataset: Dataset, fold: int, folder: RunFolder) -> str:
     chosen = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[dataset.config.checkpoint]
     names = {"val_map3": "val_map3", "val_acc": "val_acc", "val_map3_verified": "val_map3 on verified clips"}
     text = "".join(f", {words} {scores[name]:.4f}" for name, words in names.items() if name in scores)
+    text += f"; these are too high ({dataset.leak})" if dataset.leak else ""
     return f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}{text}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fsat.commands.blend_members import blend_members
+from fsat.commands.blend_members import blend_members, leak_of
 from fsat.errors import RunError, count
 from fsat.metrics import label_noise
 from fsat.metrics.blending import FEWEST_VERIFIED, clips_to_fit
@@ -102,6 +102,9 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     if verified.all():
         raise RunError(f"study {first.record.study}: every label is verified by hand; there is nothing to verify")
     found = estimate(blend.oof, blend.targets, verified)
+    if leak := leak_of(members):
+        seen = f"models have seen clips that they judge ({leak}), so too many labels are accepted"
+        found = replace(found, warning="; ".join(filter(None, [found.warning, seen])))
     if found.warning:
         say(f"warning: study {first.record.study}: {found.warning}")
     decisions, classes, confidence = _decide(blend.oof, blend.targets, verified, found, thresholds)

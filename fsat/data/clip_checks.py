@@ -17,6 +17,7 @@ from typing import Any
 
 from fsat.data.audio import read_header
 from fsat.data.byte_source import MISSING, OWN_FAULTS
+from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError, DataError, StorageError
 from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
@@ -54,9 +55,10 @@ def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[C
 
 def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = None) -> ClipFacts:
     """Check a file in a resolved folder; `known` facts are returned without reading it if its stamp is the same."""
-    if reason := why_outside(root, fname):
+    name = stored_name(root, fname)
+    if reason := why_outside(root, name):
         return ClipFacts(reason=reason)
-    path = root / fname
+    path = root / name
     try:
         stamp = stamp_of(os.stat(path))
         if known and (facts := known.get(fname)) and facts.stamp == stamp:

@@ -109,7 +109,8 @@ def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
         os.utime(folder / INDEX)
     with disk.unreadable(folder / SAMPLES):
         samples = Floats.of_file(folder / SAMPLES)
-    return Clips(Decoded(samples, lengths, facts["errors"], facts["notes"], sampling_rate, folder))
+    crcs = np.array(facts["crcs"], dtype=np.uint32)
+    return Clips(Decoded(samples, lengths, facts["errors"], facts["notes"], sampling_rate, folder, crcs))
 
 
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:

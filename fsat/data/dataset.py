@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsat.config import Config, study_id
+from fsat.data.clip_groups import describe_large_groups, describe_leak
+from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
-from fsat.data.folds import check_fold, fold_of_clips, resolve_folds
+from fsat.data.duplicates import contradictions, describe_copies, equal_clips
+from fsat.data.folds import check_fold, fold_keys, fold_of_clips, resolve_folds
 from fsat.data.levels import by_kind, kind_lines
-from fsat.data.manifest import Manifest, read_manifest
-from fsat.errors import count
+from fsat.data.listening import listen_to_clips
+from fsat.data.manifest import Manifest, read_manifest, why_one_label
+from fsat.errors import DataError, count
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 
@@ -76,10 +82,21 @@ class Dataset:
         """Bool (n_train,): the label was verified by hand."""
         return self.manifest.verified
 
+    @cached_property
+    def leak(self) -> str:
+        """Which clips have a clip of the same recording or sound in another fold; empty if there are none."""
+        return describe_leak(self.manifest.train, self.folds)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Tags of runs whose scores need a remark."""
+        return {"leak": self.leak} if self.leak else {}
+
     @property
     def study(self) -> str:
         """The study's id."""
-        return study_id(self.config, self.manifest.digest, self.labels)
+        folds = hashlib.sha256(np.ascontiguousarray(self.folds, "<i8").tobytes()).hexdigest()
+        return study_id(self.config, self.manifest.digest, self.labels, folds)
 
     def summary(self) -> list[str]:
         """Return the warnings and one line about the study."""
@@ -102,23 +119,83 @@ def load_dataset(
     """Read, check, decode and split a dataset, which must have the `fold`, if given.
 
     Raises:
-        DataError: the dataset has problems; see `read_manifest`.
+        DataError: the dataset has problems, see `read_manifest`, or one label only.
         ConfigError: the folds do not fit the dataset; found before anything is decoded.
     """
     manifest = read_manifest(folder, on_bad_clip, config)
+    check_labels(manifest)
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)
     test_errors = ["" if known else error for known, error in zip(manifest.test["reason"], test.errors, strict=True)]
-    manifest = manifest.without(train.errors, test_errors, on_bad_clip, config)
-    train = train.take(train.lengths > 0)
+    sounds = equal_clips(train, test)
+    manifest, usable = _with_sounds(manifest, sounds, (train.errors, test_errors), on_bad_clip, config)
+    check_labels(manifest)
+    train = train.take(usable)
     kinds = by_kind([*manifest.train["fname"], *manifest.test["fname"]], [*train.notes, *test.notes])
     manifest = replace(manifest, warnings=[*manifest.warnings, *kind_lines(kinds)])
     targets = manifest.targets
     folds = fold_of_clips(manifest.train, targets, config)
+    warnings = [*manifest.warnings, *_describe_groups(manifest.train, config.n_folds, folds)]
+    manifest = replace(manifest, warnings=warnings)
     certainty = np.ones(len(targets), dtype=np.float32)
     return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
+
+
+def inspect_dataset(folder: str | Path, on_bad_clip: str = "error") -> Manifest:
+    """Read and check a dataset and listen to every clip; warnings tell what training would refuse or warn of.
+
+    Both tables have the column ``note``, what is odd about a clip. Raises `DataError` as `load_dataset`.
+    """
+    manifest = read_manifest(folder, on_bad_clip)
+    folders, tables = (manifest.train_folder, manifest.test_folder), (manifest.train, manifest.test)
+    heard, n_train = listen_to_clips(folders, tables), len(manifest.train)
+    train, test = manifest.train.assign(note=heard.notes[:n_train]), manifest.test.assign(note=heard.notes[n_train:])
+    manifest, errors = replace(manifest, train=train, test=test), (heard.errors[:n_train], heard.errors[n_train:])
+    manifest, _ = _with_sounds(manifest, heard.first, errors, on_bad_clip)
+    train, test = manifest.train, manifest.test
+    kinds = by_kind([*train["fname"], *test["fname"]], [*train["note"], *test["note"]])
+    manifest = replace(manifest, warnings=[*manifest.warnings, *kind_lines(kinds)])
+    folds = np.array(fold_keys(train["fold"]), dtype=object) if "fold" in train else None
+    n_folds = Config.n_folds if folds is None else len(set(folds))
+    reasons = [why_one_label(manifest)] if len(manifest.labels) == 1 else []
+    return replace(manifest, warnings=[*manifest.warnings, *reasons, *_describe_groups(train, n_folds, folds)])
+
+
+def _with_sounds(
+    manifest: Manifest,
+    sounds: np.ndarray,
+    errors: tuple[list[str], list[str]],
+    on_bad_clip: str,
+    config: Config | None = None,
+) -> tuple[Manifest, np.ndarray]:
+    """Return the manifest without unusable clips and contradictory labels of equal sounds, and the usable clips.
+
+    Equal sounds are told in its warnings, and share a number in the column ``sound`` of both tables. `sounds` is int
+    (n_train + n_test,), these numbers; `errors` are those of training and test clips; the mask is bool (n_train,).
+    """
+    n_train = len(manifest.train)
+    train, test = manifest.train.assign(sound=sounds[:n_train]), manifest.test.assign(sound=sounds[n_train:])
+    conflicts = contradictions(train, train["sound"].tolist())
+    train_errors = [error or conflict for error, conflict in zip(errors[0], conflicts, strict=True)]
+    manifest = replace(manifest, train=train, test=test).without(train_errors, errors[1], on_bad_clip, config)
+    copies = describe_copies(manifest.train, manifest.test)
+    usable = np.array([not error for error in train_errors])
+    return replace(manifest, warnings=[*manifest.warnings, *copies]), usable
+
+
+def _describe_groups(train: pd.DataFrame, n_folds: int, folds: np.ndarray | None) -> list[str]:
+    """Return warnings of recordings larger than a fold, and of recordings and sounds in several folds."""
+    leak = describe_leak(train, folds) if folds is not None else ""
+    advice = "models are scored on what they have trained on; use folds=stratified, or correct the fold column"
+    return [*describe_large_groups(train, n_folds), *([f"{leak}, so that {advice}"] if leak else [])]
+
+
+def check_labels(manifest: Manifest) -> None:
+    """Raise `DataError` if all clips have the same label, which every model would get right."""
+    if reason := why_one_label(manifest):
+        raise DataError(f"{manifest.folder}: {reason}")
 
 
 def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:
@@ -132,4 +209,4 @@ def _open_clips(manifest: Manifest, sampling_rate: int) -> tuple[Clips, Clips]:
 
 def _files(folder: Path, table: pd.DataFrame) -> list[ClipFile]:
     columns = (table[name] for name in ("fname", "digest", "stamp", "frames", "samplerate"))
-    return [ClipFile(folder / fname, *facts) for fname, *facts in zip(*columns, strict=True)]
+    return [ClipFile(folder / stored_name(folder, fname), *facts) for fname, *facts in zip(*columns, strict=True)]

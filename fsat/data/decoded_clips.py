@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fsat import interrupts
+from fsat.data.levels import SILENT
 from fsat.errors import AudioError
 from fsat.files import Damaged, unreadable
 
@@ -63,6 +64,7 @@ class Decoded:
     Attributes:
         samples: clip after clip.
         folder: the clip store; None for clips in memory.
+        crcs: uint32 (n,), CRC-32 of each clip's samples; empty for features.
         features: features of the clips by file name, those already opened and checked.
     """
 
@@ -72,6 +74,7 @@ class Decoded:
     notes: list[str]
     sampling_rate: int
     folder: Path | None = None
+    crcs: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     features: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
@@ -110,10 +113,21 @@ class Clips:
         values = _read_only(np.concatenate([np.empty(0, np.float32), *clips]))
         lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
         errors = [str(array) if isinstance(array, AudioError) else "" for array in arrays]
-        return cls(Decoded(Floats(values), lengths, errors, [""] * len(clips), sampling_rate))
+        crcs = np.array([zlib.crc32(np.ascontiguousarray(clip).data) for clip in clips], dtype=np.uint32)
+        return cls(Decoded(Floats(values), lengths, errors, [""] * len(clips), sampling_rate, crcs=crcs))
+
+    @property
+    def silent(self) -> np.ndarray:
+        """Bool (n,): the clip has no sound."""
+        return np.array([notes.startswith(SILENT) for notes in self.notes], dtype=bool)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def crcs(self) -> np.ndarray:
+        """CRC-32 of each clip's samples, uint32 (n,); 0 for an absent clip."""
+        return np.asarray(np.append(self.decoded.crcs, np.uint32(0))[self.rows])
 
     def __getitem__(self, i: int) -> np.ndarray:
         start, length = int(self._starts[i]), int(self.lengths[i])

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config
+from fsat.data.clip_groups import clip_groups
 from fsat.errors import ConfigError, DataError, Problem, count
 
 
@@ -27,7 +28,7 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
         return replace(config, folds="stratified")
     if "fold" not in train:
         raise ConfigError("folds=column: the table has no fold column; add one, or use folds=stratified")
-    n_folds = len(set(_fold_keys(train["fold"])))
+    n_folds = len(set(fold_keys(train["fold"])))
     if n_folds < 2:
         raise ConfigError("the fold column has one value; expected two or more, or use folds=stratified")
     if n_folds_given and config.n_folds != n_folds:
@@ -55,11 +56,11 @@ def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
     """Return the fold that holds out each training clip, int64 (n_clips,), from 0; `config` is of `resolve_folds`.
 
-    Clips of one ``freesound_id`` share a fold in a stratified split. Raises `DataError` if a fold would be empty, or
-    would train without one of the classes, which are those of `targets`, int (n_clips,).
+    In a stratified split the clips of a recording and equal sounds share a fold, see `clip_groups`. Raises `DataError`
+    if a fold would be empty, or would train without one of the classes, which are those of `targets`, int (n_clips,).
     """
     if config.folds == "column":
-        folds = np.unique(np.array(_fold_keys(train["fold"]), dtype=object), return_inverse=True)[1]
+        folds = np.unique(np.array(fold_keys(train["fold"]), dtype=object), return_inverse=True)[1]
     else:
         folds = _stratified(train, targets, config)
     for fold in range(config.n_folds):
@@ -69,6 +70,9 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
         if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
             fault = f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on"
+            groups = clip_groups(train[targets == min(lost)])
+            if config.folds == "stratified" and groups is not None and groups.nunique() == 1:
+                raise DataError(f"{fault}: they are of one recording or sound; add others, or take the class out")
             raise DataError(f"{fault}; lower n_folds or spread the class over more folds")
     return folds
 
@@ -80,16 +84,17 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
     too few clips or recordings for that share.
     """
     n_splits = max(2, round(1 / config.holdout))
-    n_groups = _recordings(train).nunique() if "freesound_id" in train else len(train)
+    groups = clip_groups(train)
+    n_groups = len(train) if groups is None else groups.nunique()
     most = int(np.bincount(targets, minlength=1).max())
     if min(n_groups, len(train)) < 2 * n_splits or most < n_splits:
         clips = f"{count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most {most} of a class, are too few"
         raise ConfigError(f"holdout={config.holdout:g}: {clips}; raise holdout, or use checkpoint=average")
-    _, aside = next(_splits(train, targets, n_splits, (config.seed * 1009 + fold) % 2**32))
+    _, aside = next(_splits(targets, groups, n_splits, (config.seed * 1009 + fold) % 2**32))
     return np.isin(np.arange(len(train)), aside)
 
 
-def _fold_keys(column: pd.Series) -> list[Any]:
+def fold_keys(column: pd.Series) -> list[Any]:
     """Return the column's values: as numbers if all are numbers, so that 01 and 1.0 are 1, else as text."""
     texts = [text.strip() for text in column]
     try:
@@ -100,28 +105,26 @@ def _fold_keys(column: pd.Series) -> list[Any]:
 
 
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
-    if "freesound_id" in train and (n_groups := _recordings(train).nunique()) < config.n_folds:
-        fault = f"the clips come from {count(n_groups, 'recording')} (freesound_id)"
+    groups = clip_groups(train)
+    if groups is not None and (n_groups := groups.nunique()) < config.n_folds:
+        fault = f"the clips come from {count(n_groups, 'recording')} (freesound_id, equal sounds)"
         raise DataError(f"{fault}, which cannot be spread over {config.n_folds} folds; lower n_folds")
     folds = np.empty(len(train), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(_splits(train, targets, config.n_folds, config.seed)):
+    for fold, (_, held_out) in enumerate(_splits(targets, groups, config.n_folds, config.seed)):
         folds[held_out] = fold
     return folds
 
 
-def _splits(train: pd.DataFrame, targets: np.ndarray, n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield `n` stratified splits that keep clips of one recording together if the table has ``freesound_id``."""
+def _splits(
+    targets: np.ndarray, groups: pd.Series | None, n: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield `n` stratified splits of the clips that keep groups together, if there are any."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     options = {"n_splits": n, "shuffle": True, "random_state": seed}
     with warnings.catch_warnings():  # small classes are reported by small_classes
         warnings.simplefilter("ignore", UserWarning)
-        if "freesound_id" in train:
-            yield from StratifiedGroupKFold(**options).split(train, targets, _recordings(train))
+        if groups is None:
+            yield from StratifiedKFold(**options).split(targets, targets)
         else:
-            yield from StratifiedKFold(**options).split(train, targets)
-
-
-def _recordings(train: pd.DataFrame) -> pd.Series:
-    """Return the recording of each clip; a clip without a ``freesound_id`` has its own."""
-    return train["freesound_id"].where(train["freesound_id"].str.strip() != "", "clip " + train["fname"])
+            yield from StratifiedGroupKFold(**options).split(targets, targets, groups)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import pandas as pd
 
 from fsat.config import Config
 from fsat.data.clip_checks import check_clips
+from fsat.data.clip_names import ascii_if_alike, earlier_rows, explain_missing, unnamed_files, unnamed_warnings
 from fsat.data.folds import resolve_folds, small_classes
+from fsat.data.label_checks import label_faults
 from fsat.data.tables import Table, read_table
-from fsat.errors import ConfigError, DataError, Problem, count
-from fsat.text import NO_LABEL, label_order, why_not_a_label
+from fsat.errors import ConfigError, DataError, Problem, count, printable
+from fsat.text import NO_LABEL, is_unknown, label_order
 
 REQUIRED = ("fname", "label", "manually_verified")
 OPTIONAL = ("fold", "freesound_id")
@@ -48,7 +51,8 @@ class Manifest:
     Attributes:
         train: one row per training clip: ``fname, label, manually_verified`` (0 or 1), optional ``fold`` and
             ``freesound_id`` (text), ``row`` (line), and ``frames``, ``samplerate``, ``digest`` and ``stamp`` of the
-            file, as in `ClipFacts`.
+            file, as in `ClipFacts`. Once clips were compared, both tables have ``sound``, a number that clips with
+            equal samples share.
         test: one row per test clip: ``fname, row, frames, samplerate, digest, stamp, reason``; the reason is empty for
             usable clips. May have no rows.
         train_table, test_table: file names of the tables; the test table's is empty if there is none.
@@ -85,8 +89,10 @@ class Manifest:
         """Bool (n_train,): the label was verified by hand."""
         return np.asarray(self.train["manually_verified"].to_numpy() == 1)
 
-    def without(self, train_errors: list[str], test_errors: list[str], on_bad_clip: str, config: Config) -> Manifest:
-        """Return the manifest without the clips that cannot be decoded, those with an error.
+    def without(
+        self, train_errors: list[str], test_errors: list[str], on_bad_clip: str, config: Config | None = None
+    ) -> Manifest:
+        """Return the manifest without the clips that have an error, such as those that cannot be decoded.
 
         Raises `DataError` if `on_bad_clip` is ``error`` and training clips are unusable, or if too few are left.
         """
@@ -98,7 +104,9 @@ class Manifest:
         train = self.train[[not error for error in train_errors]].reset_index(drop=True)
         if train.empty:
             raise _nothing_left(self.folder, train_problems)
-        small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table) if train_problems else []
+        small = []
+        if train_problems and config:
+            small = small_classes(train, resolve_folds(train, config).n_folds, self.train_table)
         _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
         test, labels = self.test.assign(reason=reasons), label_order(train["label"])
@@ -124,19 +132,20 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     table = read_table(train_table, REQUIRED, KNOWN)
     for name in set(OPTIONAL) & set(table.frame):
         table.frame[name] = table.frame[name].str.strip()
-    train = _with_facts(table.frame, train_folder, "training clips")
-    problems = [*table.problems, *_row_problems(table.frame, train_table.name)]
+    train, unnamed = _with_facts(table, train_folder, "training clips")
+    faults = label_faults(train["label"].tolist(), train["row"].tolist())
+    problems = [*table.problems, *_row_problems(train, train_folder, train_table.name, faults)]
     problems += _problems_of(train, train["reason"], train_table.name)
     problems.sort(key=lambda problem: problem.row)
     broken = []
     try:
-        test, test_table, test_folder, test_problems, test_warnings = _read_test(folder)
+        test, test_table, test_folder, test_problems, test_warnings = _read_test(folder, train_folder)
     except DataError as error:
         if not problems:
             raise
         broken = [Problem(_first(folder, TEST_TABLES, "").name, 0, "", str(error).partition(": ")[2], "test")]
     usable = train[~train["row"].isin({problem.row for problem in problems})]
-    small, counted = [], _sound_rows(train) if on_bad_clip == "error" else usable
+    small, counted = [], _sound_rows(train, faults) if on_bad_clip == "error" else usable
     if config is not None and not counted.empty:
         try:
             small = small_classes(counted, resolve_folds(counted, config).n_folds, train_table.name)
@@ -148,9 +157,21 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     if usable.empty:
         raise _nothing_left(train_table, problems)
     train = usable.drop(columns="reason").reset_index(drop=True).astype({"manually_verified": "int64"})
-    problems, warnings = [*problems, *test_problems], [*table.warnings, *test_warnings]
+    if test_folder.exists() and test_folder.samefile(train_folder):
+        unnamed = sorted(set(unnamed) - set(map(os.path.normpath, test["fname"])))
+    warnings = [*table.warnings, *unnamed_warnings(unnamed, train_folder.name, train_table.name), *test_warnings]
+    problems = [*problems, *test_problems]
     names, labels = (train_table.name, train_folder, test_folder, test_table), label_order(train["label"])
     return Manifest(folder, train, test, *names, labels, problems, warnings)
+
+
+def why_one_label(manifest: Manifest) -> str:
+    """Return why a dataset whose clips all have the same label cannot be trained on; empty if there are more."""
+    if len(manifest.labels) > 1:
+        return ""
+    fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
+    advice = "does the column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
+    return f"{fault}, and a tagger needs two or more; {advice}"
 
 
 def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
@@ -173,35 +194,50 @@ def _first(folder: Path, names: Iterable[str], description: str, columns: str = 
     raise DataError(f"{folder}: {description} is missing; expected {' or '.join(names)}{columns}")
 
 
-def _row_problems(frame: pd.DataFrame, file: str) -> list[Problem]:
+def _row_problems(frame: pd.DataFrame, folder: Path, file: str, label_faults: Mapping[str, str]) -> list[Problem]:
     """Return the problems of a table's cells."""
     problems: list[Problem] = []
-    first_line: dict[str, int] = {}
+    fnames, lines = frame["fname"].tolist(), frame["row"].tolist()
     columns = [frame[name] for name in ("row", *REQUIRED)]
     folds = frame["fold"] if "fold" in frame else ["0"] * len(frame)
-    for line, fname, label, verified, fold in zip(*columns, folds, strict=True):
-        first = first_line.setdefault(fname, line)
+    earlier = earlier_rows(folder, fnames, frame["stamp"].tolist())
+    for line, fname, label, verified, fold, first in zip(*columns, folds, earlier, strict=True):
         reasons = (
-            "" if first == line else f"duplicate row: the clip is in line {first} too",
-            why_not_a_label(label),
+            "" if first is None else _same_file(fname, fnames[first], lines[first]),
+            label_faults.get(label, ""),
             "" if verified in ("0", "1") else f"manually_verified is {verified!r}, expected 0 or 1",
-            "" if fold else "the fold is empty",
+            _fold_fault(fold),
         )
         problems += [Problem(file, line, fname, reason) for reason in reasons if reason]
     return problems
 
 
-def _sound_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _same_file(fname: str, first: str, line: int) -> str:
+    if fname == first:
+        return f"duplicate row: the clip is in line {line} too"
+    return f"duplicate row: the file is {ascii_if_alike(first, fname)} in line {line} too"
+
+
+def _fold_fault(fold: str) -> str:
+    return f"the fold is {repr(fold) if fold else 'empty'}" if is_unknown(fold) else ""
+
+
+def _sound_rows(frame: pd.DataFrame, label_faults: Mapping[str, str]) -> pd.DataFrame:
     """Return the rows with a valid label and fold, whatever their files."""
-    sound = (frame["label"].map(why_not_a_label) == "") & ~frame["fname"].duplicated()
+    sound = ~frame["label"].isin(label_faults) & ~frame["fname"].duplicated()
     if "fold" in frame:
-        sound &= frame["fold"] != ""
+        sound &= ~frame["fold"].map(is_unknown)
     return frame[sound]
 
 
-def _with_facts(frame: pd.DataFrame, folder: Path, description: str) -> pd.DataFrame:
-    facts = check_clips(folder, frame["fname"].tolist(), description)
-    return frame.assign(**{name: [getattr(fact, name) for fact in facts] for name in FACTS})
+def _with_facts(table: Table, folder: Path, description: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with the facts of their files, and the files that no row names."""
+    fnames = table.frame["fname"].tolist()
+    facts = check_clips(folder, fnames, description)
+    unnamed = unnamed_files(folder, [*fnames, *(problem.fname for problem in table.problems)])
+    reasons = explain_missing(fnames, [fact.reason for fact in facts], unnamed)
+    columns = {name: [getattr(fact, name) for fact in facts] for name in FACTS}
+    return table.frame.assign(**{**columns, "reason": reasons}), unnamed
 
 
 def _problems_of(frame: pd.DataFrame, reasons: Iterable[str], file: str, split: str = "train") -> list[Problem]:
@@ -213,7 +249,7 @@ def _problems_of(frame: pd.DataFrame, reasons: Iterable[str], file: str, split: 
 _TestPart = tuple[pd.DataFrame, str, Path, list[Problem], list[str]]  # clips, table, folder, problems, warnings
 
 
-def _read_test(folder: Path) -> _TestPart:
+def _read_test(folder: Path, train_folder: Path) -> _TestPart:
     tables = [folder / name for name in TEST_TABLES if (folder / name).exists()]
     folders = [folder / name for name in TEST_FOLDERS if (folder / name).exists()]
     test_folder = folders[0] if folders else folder / TEST_FOLDERS[0]
@@ -222,12 +258,15 @@ def _read_test(folder: Path) -> _TestPart:
         return pd.DataFrame(columns=["row", "fname", *FACTS]), "", test_folder, [], warnings
     name = tables[0].name
     table = _test_table(tables[0])
-    duplicate = table.frame["fname"].duplicated()
+    duplicate = table.frame["fname"].map(os.path.normpath).duplicated()
     reasons = ["duplicate row, which is left out" if again else "" for again in duplicate]
     bad_rows = [*_problems_of(table.frame, reasons, name, "test"), *table.problems]
-    frame = _with_facts(table.frame.loc[~duplicate, ["row", "fname"]].reset_index(drop=True), test_folder, "test clips")
+    table.frame = table.frame.loc[~duplicate, ["row", "fname"]].reset_index(drop=True)
+    frame, unnamed = _with_facts(table, test_folder, "test clips")
+    if test_folder.exists() and test_folder.samefile(train_folder):
+        unnamed = []  # they are training clips, or said with these
     unusable = _problems_of(frame, frame["reason"], name, "test")
-    warnings = [*table.warnings, *_warnings_of(unusable)]
+    warnings = [*table.warnings, *unnamed_warnings(unnamed, test_folder.name, name), *_warnings_of(unusable)]
     if bad_rows:
         warnings.append(f"{count(len(bad_rows), 'bad row')} in the test table: {bad_rows[0]}")
     problems = sorted([*bad_rows, *unusable], key=lambda problem: problem.row)

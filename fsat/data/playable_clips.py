@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.data.clip_checks import check_clips, why_outside
+from fsat.data.clip_names import stored_name
 from fsat.data.manifest import OPTIONAL, TEST_FOLDERS, TRAIN_FOLDERS, TRAIN_TABLES, Manifest
 from fsat.data.tables import read_table
 from fsat.errors import AudioError, DataError, FsatError, printable
@@ -53,9 +54,10 @@ class ClipFolder:
         """Return the path of a clip's file; raise `AudioError` with the reason if it must not be played."""
         if self.folder is None:
             raise AudioError("the clips are not on this machine")
-        if reason := why_outside(self.folder, fname):
+        name = stored_name(self.folder, fname)
+        if reason := why_outside(self.folder, name):
             raise AudioError(reason)
-        path = self.folder / fname
+        path = self.folder / name
         with suppress(OSError, ValueError):  # whoever opens the file says why it cannot be read
             if self.before is not None and path.stat().st_mtime > self.before:
                 raise AudioError("the file was changed after the training")

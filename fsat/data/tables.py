@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.errors import DataError, Problem, count
+from fsat.errors import DataError, Problem, count, printable
 from fsat.files import write_whole
 
 
@@ -45,18 +45,33 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
     if not numbered:
         raise DataError(f"{path}: the table has a header but no rows; expected a row for every clip")
     used = [i for i, name in enumerate(header) if name in {*required, *known}]
+    unnamed = [i for i, name in enumerate(header) if not name]
     key = header.index(required[0])
-    rows, problems = [], []
+    rows, problems, stray = [], [], []
     for line, cells in numbered:
-        if len(cells) == len(header):
-            rows.append([line, *(cells[i] for i in used)])
-        else:
-            reason = f"{count(len(cells), 'cell')} in a table of {len(header)} columns"
+        if reason := why_ragged(cells, header):
             problems.append(Problem(path.name, line, cells[key] if key < len(cells) else "", reason, split))
+            continue
+        rows.append([line, *(cells[i] for i in used)])
+        stray += [(line, cells[i]) for i in unnamed if i < len(cells) and cells[i].strip()]
     frame = pd.DataFrame(rows, columns=["row", *(header[i] for i in used)], dtype=object)
-    if unknown := [name or repr(name) for i, name in enumerate(header) if i not in used]:
+    if unknown := [name for i, name in enumerate(header) if name and i not in used]:
         warnings.append(f"{path.name}: unknown columns are left out: {', '.join(unknown)}")
+    if stray:
+        first = f"first {printable(stray[0][1])[:40]!r} in line {stray[0][0]}"
+        warnings.append(f"{path.name}: {count(len(stray), 'cell')} in columns without a name are left out, {first}")
     return Table(frame, problems, warnings)
+
+
+def why_ragged(cells: Sequence[str], header: Sequence[str]) -> str:
+    """Return the reason why a row does not fit the header; an empty string if it does.
+
+    Spreadsheets add empty columns at the end, in the header or in some rows only. These may be there or not.
+    """
+    n_named = max((i for i, name in enumerate(header) if name), default=-1) + 1
+    if n_named <= len(cells) and not any(cell.strip() for cell in cells[len(header) :]):
+        return ""
+    return f"{count(len(cells), 'cell')} in a table of {count(n_named, 'column')}"
 
 
 def _fault_of(header: Sequence[str], required: Sequence[str]) -> str:
@@ -68,7 +83,7 @@ def _fault_of(header: Sequence[str], required: Sequence[str]) -> str:
         return "wrong encoding: NUL bytes, as in UTF-16; save the table as UTF-8"
     if missing := [name for name in required if name not in header]:
         return f"unknown column layout: got {got[:200]!r}, expected {expected}; missing {', '.join(missing)}"
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
         return f"column {twice[0]} is there twice; expected {expected} once each"
     return ""
 

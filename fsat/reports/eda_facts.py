@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fsat.data.duplicates import copies_of
 from fsat.data.manifest import Manifest
 from fsat.data.tables import write_table
 from fsat.errors import Problem
@@ -34,6 +35,8 @@ class Facts:
         repeated: see `repeated_lengths`.
         problems: excluded training clips, unusable test clips and doubtful rows.
         n_test, n_unusable: number of rows of the test table, and of those whose clip cannot be used.
+        warnings: what the terminal shows too, a sentence each.
+        copies: ``split, fname, copy_of``: clips that are the same sound as a training clip.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Facts:
     problems: list[Problem]
     n_test: int
     n_unusable: int
+    warnings: list[str]
+    copies: pd.DataFrame
 
     def seconds(self, split: str) -> np.ndarray:
         """Return the lengths of the usable clips of ``train`` or ``test``, float64 (n,)."""
@@ -65,13 +70,14 @@ class Facts:
         numbers |= {"fewest_clips": int(clips.min()), "most_clips": int(clips.max()), "n_verified": self.n_verified}
         lengths = {"train": seconds.sum(), "shortest": seconds.min(), "longest": seconds.max()}
         numbers |= {f"{name}_seconds": float(value) for name, value in lengths.items()}
-        return numbers | {"n_problems": len(self.problems)}
+        return numbers | {"n_problems": len(self.problems), "n_copies": len(self.copies)}
 
     def write(self, folder: Path) -> None:
         """Write the tables as CSV, making the folder."""
         write_table(self.classes, folder / "classes.csv")
         write_table(self.lengths, folder / "lengths.csv")
         write_table(self.repeated, folder / "repeated_lengths.csv")
+        write_table(self.copies, folder / "copies.csv")
 
 
 def measure(manifest: Manifest) -> Facts:
@@ -89,7 +95,25 @@ def measure(manifest: Manifest) -> Facts:
         list(manifest.problems),
         len(manifest.test),
         len(manifest.test) - len(usable),
+        list(manifest.warnings),
+        _copies(manifest),
     )
+
+
+def _copies(manifest: Manifest) -> pd.DataFrame:
+    """Return the table of equal sounds, which has no rows if clips were not compared."""
+    splits = {"train": manifest.train, "test": manifest.test} if "sound" in manifest.train else {}
+    copies = [copies_of(manifest.train, clips).assign(split=split) for split, clips in splits.items()]
+    columns = ["split", "fname", "copy_of"]
+    return pd.concat([pd.DataFrame(columns=columns), *copies], ignore_index=True)[columns]
+
+
+def odd_clips(manifest: Manifest) -> pd.DataFrame:
+    """Return ``split, fname, label, note`` of the clips with a note, if the manifest has notes."""
+    parts = [manifest.train.assign(split="train"), manifest.test.assign(split="test", label="")]
+    columns = ["split", "fname", "label", "note"]
+    odd = pd.concat([part.reindex(columns=columns)[columns].astype(object) for part in parts], ignore_index=True)
+    return odd[odd["note"].fillna("") != ""].reset_index(drop=True)
 
 
 def repeated_lengths(lengths: pd.DataFrame) -> pd.DataFrame:

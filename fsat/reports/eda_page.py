@@ -18,8 +18,7 @@ from fsat.data.tables import write_table
 from fsat.errors import Problem
 from fsat.progress import Progress
 from fsat.reports import eda_text, players
-from fsat.reports.eda_facts import Facts, measure
-from fsat.reports.eda_levels import describe_odd_clips, find_odd_clips
+from fsat.reports.eda_facts import Facts, measure, odd_clips
 from fsat.reports.eda_plots import plot_classes, plot_lengths, plot_lengths_per_label, plot_repeated
 from fsat.reports.eda_text import count, listed
 from fsat.reports.html import Table, table, write_page
@@ -35,12 +34,12 @@ MAX_ROWS, MAX_CELL = 500, 160
 short_cell = partial(short, limit=MAX_CELL)
 
 
-def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem], dict[str, list[str]]]:
+def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem]]:
     """Write figures (``plots/*.png``), tables (``tables/*.csv``) and the page of a dataset into an existing folder.
 
     Returns:
-        numbers of clips, classes, verified clips, seconds, ...; the clips whose samples could not be read for the
-        page, though their headers are valid; and the names of odd clips by kind.
+        numbers of clips, classes, verified clips, seconds, ...; and the clips whose samples could not be read for the
+        page, though their headers are valid.
     """
     facts, plots = measure(manifest), folder / "plots"
     facts.write(folder / "tables")
@@ -59,9 +58,8 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
             sounds.append(sound)
             problems += [problem] if problem else []
             progress.advance()
-    odd, faulty = find_odd_clips(manifest)
+    odd = odd_clips(manifest)
     write_table(odd, folder / "tables" / "levels.csv")
-    problems += faulty
     unreadable = list({(problem.split, problem.fname): problem for problem in problems}.values())
     tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
     test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
@@ -81,13 +79,14 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
         class_sounds=sounds[: len(choice.of_classes)],
         length_sounds=sounds[len(choice.of_classes) :],
         class_table=_class_table(facts),
-        odd_clips=describe_odd_clips(odd),
+        odd_clips=eda_text.describe_odd_clips(by_kind(odd["fname"], odd["note"])),
         odd_table=_limited_table(odd, "Clips with odd levels or headers", "tables/levels.csv"),
         n_unreadable=len(unreadable),
         most_frequent=_most_frequent([*unreadable, *facts.problems]),
+        copy_table=_copy_table(facts),
         problem_table=_problem_table([*unreadable, *facts.problems]),
     )
-    return facts.metrics() | {"n_odd_clips": len(odd)}, unreadable, by_kind(odd["fname"], odd["note"])
+    return facts.metrics() | {"n_odd_clips": len(odd)}, unreadable
 
 
 def _class_table(facts: Facts) -> Table:
@@ -112,6 +111,12 @@ def _problem_table(problems: Sequence[Problem]) -> Table:
     rows = [(short_cell(p.fname), short(p.reason, 2 * MAX_CELL), p.split, p.file, p.row) for p in problems]
     frame = pd.DataFrame(rows, columns=["clip", "problem", "split", "table", "line"])
     return _limited_table(frame, "What is wrong with the tables and files", "exclusions.csv")
+
+
+def _copy_table(facts: Facts) -> Table:
+    columns = {"fname": "clip", "split": "split", "copy_of": "the same sound as"}
+    rows = facts.copies[[*columns]].rename(columns=columns).map(short_cell)
+    return _limited_table(rows, "Clips that are the same sound as a training clip", "tables/copies.csv")
 
 
 def _limited_table(frame: pd.DataFrame, caption: str, file: str, formats: Mapping[str, str] | None = None) -> Table:

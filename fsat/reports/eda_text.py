@@ -6,13 +6,14 @@ lengths in samples have none, so that they can be found in a table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from fsat.errors import plural
 from fsat.reports.eda_facts import MIN_REPEATS, MIN_REPEATS_SHARE, Facts
+from fsat.text import short
 
 SMIRNOV, MIN_DIFFERENCE = 1.95, 0.05
 """Two samples of n and m clips differ beyond chance (p = 0.001) if their cumulative shares differ by more than SMIRNOV
@@ -123,7 +124,19 @@ def describe_problems(facts: Facts, n_unreadable: int) -> str:
         (n_unreadable, f"{count(n_unreadable, 'clip')} could not be read for this page, though the header is valid."),
     ]
     text = " ".join(sentence for number, sentence in sentences if number > 0)
-    return text or "No problems: every row of the tables and every clip's header is valid."
+    if text or facts.warnings:
+        return text or "No clip is excluded, but see below."
+    return "No problems: every row of the tables and every clip's header is valid."
+
+
+def describe_odd_clips(kinds: Mapping[str, Sequence[str]]) -> str:
+    """Describe how many clips are silent, clipped, off scale and so on; `kinds` has their names."""
+    if not kinds:
+        return "No clip is silent, nearly silent, clipped, off scale or offset; no channel is dead; no header is wrong."
+    texts = [
+        f"{kind}: {count(len(names), 'clip')} ({listed(list(map(short, names)))})" for kind, names in kinds.items()
+    ]
+    return f"{'; '.join(texts)}."
 
 
 def count(number: int, noun: str) -> str:

@@ -21,6 +21,7 @@ import pandas as pd
 import soundfile as sf
 
 from fsat.data.audio import blocks, read_header
+from fsat.data.clip_names import stored_name
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, Problem, count, printable
 from fsat.metrics.ranking import TOP_K, top_k
@@ -237,8 +238,9 @@ def _examples_of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:
 
 def _example(clip: pd.Series, title: str, note: str, manifest: Manifest, split: str) -> Example:
     train, fname = split == "train", clip["fname"]
-    path = (manifest.train_folder if train else manifest.test_folder) / fname
+    folder = manifest.train_folder if train else manifest.test_folder
     table = manifest.train_table if train else manifest.test_table
+    path = folder / stored_name(folder, fname)
     return Example(title, note, path, float(clip["seconds"]), Problem(table, int(clip["row"]), fname, "", split))
 
 

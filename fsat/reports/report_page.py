@@ -40,6 +40,7 @@ class Result:
         curves: of all members.
         plots: folder with ``confusion.png``, ``class_precision.png`` and ``calibration.png``; gets the other figures.
         location: where the audio of the clips is.
+        leak: which clips have a clip of the same recording or sound in another fold; empty if there are none.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Result:
     curves: Sequence[FoldCurve]
     plots: Path
     location: ClipFolder
+    leak: str = ""
 
 
 def write_result_page(result: Result, path: Path) -> None:
@@ -89,7 +91,8 @@ def write_result_page(result: Result, path: Path) -> None:
 
 def _score_table(scores: pd.DataFrame) -> Table:
     formats = {"map3": ".4f", "accuracy": ".4f", "map3_verified": ".4f", "minutes": ".2f"}
-    return table(scores[SCORE_COLUMNS], "Scores of members, studies and blends, as in scores.csv", formats)
+    columns = [*SCORE_COLUMNS, "leak"] if "leak" in scores and scores["leak"].any() else SCORE_COLUMNS
+    return table(scores[columns], "Scores of members, studies and blends, as in scores.csv", formats)
 
 
 def _class_table(analysis: Analysis) -> Table:

@@ -57,8 +57,8 @@ def describe_alternatives(scores: pd.DataFrame, method: str) -> str:
     return text
 
 
-def selection_warning(selected_on: str) -> str:
-    """Return a warning if weights or labels were chosen by the scored clips, which makes scores optimistic; else ""."""
+def selection_warning(selected_on: str, leak: str = "") -> str:
+    """Return a warning if weights or labels were chosen by the scored clips, or folds leak; else an empty string."""
     sources = {word.strip() for part in selected_on.split("+") for word in part.split(",")}
     reasons = {
         "own fold": "the epoch whose weights are used was chosen on the very clips that are scored "
@@ -66,7 +66,8 @@ def selection_warning(selected_on: str) -> str:
         "labels": "labels that were trained on were chosen by models that had seen the clips of other folds",
     }
     text = "; and ".join(reason for source, reason in reasons.items() if source in sources)
-    return text and f"These scores are slightly optimistic: {text}."
+    slightly = f"These scores are slightly optimistic: {text}." if text else ""
+    return " ".join(filter(None, [leak and f"These scores are too high ({leak}).", slightly]))
 
 
 def describe_curves(curves: Sequence[FoldCurve]) -> list[str]:

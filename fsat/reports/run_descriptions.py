@@ -35,7 +35,8 @@ class Tagger:
     """A registered tagger.
 
     Models and studies are in the order of the blend; `scores` are metrics of the ensemble's run; `selected_on` is as
-    `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why.
+    `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why;
+    `leak` says why scores are too high, and is empty if folds are apart.
     """
 
     models: Sequence[str]
@@ -49,13 +50,17 @@ class Tagger:
     name: str
     version: int
     outcome: str
+    leak: str = ""
 
 
 def fold(
     params: Mapping[str, str], tags: Mapping[str, str], scores: Mapping[str, float], run_link: str, view_link: str
 ) -> str:
     """Describe a fold run; `scores` are its final metrics, empty while it trains."""
-    data, selection = Path(tags["fsat.data_dir"]).name, _selection(tags.get("fsat.selected_on", ""))
+    data, selection = (
+        Path(tags["fsat.data_dir"]).name,
+        _selection(tags.get("fsat.selected_on", ""), tags.get("fsat.leak", "")),
+    )
     return _render("fold", params, data, tags["fsat.study"], settings(params), scores, selection, run_link, view_link)
 
 
@@ -69,9 +74,12 @@ def settings(params: Mapping[str, Any]) -> str:
     return f"Settings that differ from the preset: {', '.join(options)}."
 
 
-def study(config: Config, study: str, data_dir: Path, means: Mapping[str, float], view_link: str) -> str:
+def study(
+    config: Config, study: str, data_dir: Path, means: Mapping[str, float], view_link: str, leak: str = ""
+) -> str:
     """Describe a run of ``cross_validate``; `means` are the folds' mean scores, empty while they train."""
-    return _render("study", config, study, data_dir.absolute().name, settings(config.to_dict()), means, view_link)
+    facts = data_dir.absolute().name, settings(config.to_dict()), means, view_link, _warn_of(leak)
+    return _render("study", config, study, *facts)
 
 
 def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
@@ -81,12 +89,17 @@ def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
 
 def main(data_dir: Path, models: Sequence[str], rows: Sequence[Mapping[str, Any]], outcome: str, view_link: str) -> str:
     """Describe a run of ``main`` by the rows of its table of scores, empty while it runs, and the tagger's outcome."""
-    return _render("main", data_dir.absolute().name, models, rows, outcome, view_link)
+    leaks = dict.fromkeys(row["leak"] for row in rows if row.get("leak"))
+    warning = _warn_of(
+        f"{' and '.join(leaks)} have a clip of the same recording or sound in another fold" if leaks else ""
+    )
+    return _render("main", data_dir.absolute().name, models, rows, outcome, view_link, warning)
 
 
 def ensemble(tagger: Tagger, run_link: str, view_link: str) -> str:
     """Describe a run of ``ensemble``."""
-    return _render("ensemble", tagger, Path(tagger.data_dir).name, _selection(tagger.selected_on), run_link, view_link)
+    selection = _selection(tagger.selected_on, tagger.leak)
+    return _render("ensemble", tagger, Path(tagger.data_dir).name, selection, run_link, view_link)
 
 
 def verify(
@@ -111,7 +124,8 @@ def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) ->
 
 def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
     """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
-    return _render("version", tagger, Path(tagger.data_dir).name, run_link), _render("registered", tagger.name)
+    text = _render("version", tagger, Path(tagger.data_dir).name, run_link, _warn_of(tagger.leak))
+    return text, _render("registered", tagger.name)
 
 
 def experiment(view_link: str) -> str:
@@ -134,8 +148,14 @@ def _environment() -> Environment:
     return environment
 
 
-def _selection(selected_on: str) -> str:
+def _warn_of(leak: str) -> str:
+    return leak and f"**The scores are too high**: {leak}."
+
+
+def _selection(selected_on: str, leak: str) -> str:
     """Say how far scores can be trusted; for a blend, by every way in which its members were selected."""
+    if leak:
+        return _warn_of(leak)
     ways = dict.fromkeys(part.partition(",")[0] for part in selected_on.split("+"))
     labels = ["labels"] if "labels" in selected_on else []
     return " ".join(SELECTION[way] for way in [*ways, *labels] if way in SELECTION)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fsat.data.audio import blocks
+from fsat.data.clip_names import stored_name
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, printable
 from fsat.reports.eda_text import duration, listed
@@ -69,7 +70,8 @@ def read_waveforms(manifest: Manifest) -> list[Waveform]:
         new = extreme[~extreme["label"].isin({clip["label"] for _, clip in chosen})]
         clip = (new if len(new) else extreme).iloc[0]
         chosen.append((role if clip["seconds"] != median["seconds"] else "just as long", clip))
-    return [_read(role, clip, manifest.train_folder / clip["fname"]) for role, clip in chosen]
+    folder = manifest.train_folder
+    return [_read(role, clip, folder / stored_name(folder, clip["fname"])) for role, clip in chosen]
 
 
 def describe_waveforms(waveforms: Sequence[Waveform]) -> str:

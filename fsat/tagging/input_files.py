@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from fsat.data.audio_files import APPLE_DOUBLE, LeftOut, walk
-from fsat.errors import DataError, count, printable
+from fsat.errors import DataError, printable
 
 LISTS, STDIN = (".csv", ".txt"), "-"
 """Suffixes of lists (CSV with a column ``fname``, or one name per line), and the name of one on standard input."""
@@ -63,17 +63,37 @@ def read_input(text: str, stdin: BinaryIO | None = None) -> Input:
     if os.path.lexists(path):
         return Input(path.parent.absolute(), iter([path.name]), True, left_out)
     if glob.has_magic(text):
-        names = (name for match in glob.iglob(text, recursive=True) for name in _files_of(match, left_out))
+        names = (name for match in _matches(text) for name in _files_of(match, left_out))
         return Input(Path.cwd(), names, False, left_out)
     raise DataError(f"input={printable(text)}: no such file or folder; {EXPECTED}")
 
 
+def _matches(pattern: str) -> Iterator[str]:
+    """Return the matches of a glob; if there are none, those of the same one with brackets as they are.
+
+    Folders that exist under their part of the pattern, such as ``Site [-37.5 141.3]``, are taken as named.
+    """
+    parts, named = pattern.split(os.sep), 0
+    while named < len(parts) - 1 and os.path.isdir(os.sep.join(parts[: named + 1]) or os.sep):
+        named += 1
+
+    def matches(rest: list[str]) -> Iterator[str]:
+        return glob.iglob(os.sep.join([*map(glob.escape, parts[:named]), *rest]), recursive=True)
+
+    found = matches(parts[named:])
+    first = list(islice(found, 1))
+    return chain(first, found) if first else matches([part.replace("[", "[[]") for part in parts[named:]])
+
+
 def _folder_of(names: list[str], list_folder: Path) -> Path:
     """Return the folder that a list's names are relative to, by the first: its own, or that of a dataset's clips."""
+    from fsat.data.clip_names import stored_name
     from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
 
     folders = [list_folder, *(list_folder / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
-    return next((folder for folder in folders for name in names if os.path.lexists(folder / name)), list_folder)
+    return next(
+        (folder for folder in folders for name in names if (folder / stored_name(folder, name)).exists()), list_folder
+    )
 
 
 def _files_of(match: str, left_out: LeftOut) -> Iterable[str]:
@@ -113,6 +133,8 @@ def _read_list(file: BinaryIO, source: str, table: bool = False) -> Iterator[str
 
 def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
     """Yield the cells of a CSV table's column ``fname``."""
+    from fsat.data.tables import why_ragged
+
     reader = csv.reader(lines, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -121,11 +143,10 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             raise DataError(f"input: {source}: got columns {columns!r}; expected a CSV table with a column fname")
         column = header.index("fname")
         for cells in reader:
-            if len(cells) == len(header):
+            if cells and (fault := why_ragged(cells, header)):
+                raise DataError(f"input: {source}: line {reader.line_num}: {fault}; fix that line")
+            if cells:
                 yield cells[column]
-            elif cells:
-                sizes = f"{count(len(cells), 'cell')} in a table of {count(len(header), 'column')}"
-                raise DataError(f"input: {source}: line {reader.line_num}: {sizes}; fix that line")
     except csv.Error as error:
         raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
 

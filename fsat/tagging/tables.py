@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path, PurePath
@@ -68,10 +69,24 @@ def write_label_track(path: Path, rows: Rows) -> None:
     write_whole(path, lambda unfinished: unfinished.write_text("".join(lines), encoding="utf-8"))
 
 
-def track_path(folder: Path, fname: str) -> Path:
-    """Return the path of a recording's label track: below `folder`, in the subfolders that its name has."""
-    parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
-    return folder.joinpath(*parts[:-1], f"{parts[-1]}.txt")
+class TrackPaths:
+    """Paths of label tracks below a folder, in the subfolders that a recording's name has; each is given once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._given = folder, set[str]()
+        self.renamed: list[tuple[str, Path]] = []  # recordings whose track has a number, as another has its name
+
+    def of(self, fname: str) -> Path:
+        """Return the path of another recording's track; names that differ in case alone may be one file elsewhere."""
+        parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
+        path, number = self._folder.joinpath(*parts[:-1], f"{parts[-1]}.txt"), 1
+        while (key := unicodedata.normalize("NFC", str(path)).casefold()) in self._given:
+            number += 1
+            path = path.with_name(f"{parts[-1]} ({number}).txt")
+        self._given.add(key)
+        if number > 1:
+            self.renamed.append((fname, path))
+        return path
 
 
 def shown(fname: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fsat import interrupts
 from fsat.data.audio import Report
+from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError, StorageError, printable
 from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
@@ -52,7 +53,8 @@ def tag_groups(
     def decode(item: tuple[int, File]) -> tuple[int, File, Decoded]:
         group, file = item
         with _machine_errors(root, file):
-            return group, file, tagger.decode(os.path.join(root, file.name), settings.longest)
+            path = os.path.join(root, stored_name(root, file.name))
+            return group, file, tagger.decode(path, settings.longest)
 
     n_threads = len(cores())
     decoded = Threads(n_threads, DECODED_AHEAD * n_threads).map(decode, files)
@@ -95,7 +97,7 @@ def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, 
 
     def windows() -> Iterator[tuple[float, float, np.ndarray]]:
         nonlocal error
-        path = os.path.join(root, file.name)
+        path = os.path.join(root, stored_name(root, file.name))
         try:
             over_time = tagger.over_time(path, settings.window, settings.step, settings.longest, report)
             for start, end, row in over_time:

@@ -37,10 +37,14 @@ REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "s
 
 @dataclass(frozen=True)
 class Score:
-    """A blend's out-of-fold mAP@3, and the number of training clips that it is computed on."""
+    """A blend's out-of-fold mAP@3, the number of training clips that it is computed on, and why it is too high.
+
+    That `leak` is empty if each clip is apart from what the models that score it have trained on.
+    """
 
     map3: float
     clips: int
+    leak: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def register(
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
         uri = call(partial(log, **tagger_arguments(labels))).model_uri
         facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
+        facts |= {"leak": score.leak} if score.leak else {}
         tags = {TAG + key: str(value) for key, value in facts.items()}
         create = partial(mlflow.register_model, uri, name, await_registration_for=60, tags=tags)
         version = call(lambda: _version_of(client, name, blend) or create())
@@ -165,12 +170,20 @@ def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: 
     """Return whether a version becomes champion, and why."""
     if promote != "auto":
         return promote == "always", f"promote={promote}"
+    own = f"its OOF mAP@3 {_told(score.map3, score.leak)}"
     if champion is None:
-        return True, f"there was none; its OOF mAP@3 is {score.map3:.4f}"
+        return True, f"there was none; its OOF mAP@3 is {_told(score.map3, score.leak)}"
     name, before = f"version {champion.version}", float(champion.tags.get(TAG + "oof_map3", "nan"))
     if champion.tags.get(TAG + "dataset") != dataset:
         return True, f"{name} came from another dataset"
     if score.clips < int(champion.tags.get(TAG + "oof_clips", 0)):
-        return False, f"its OOF mAP@3 {score.map3:.4f} is computed on fewer clips than the {before:.4f} of {name}"
+        return False, f"{own} is computed on fewer clips than the {before:.4f} of {name}"
+    leak = champion.tags.get(TAG + "leak", "")
+    if bool(leak) != bool(score.leak):
+        return bool(leak), f"{own} cannot be compared with the {_told(before, leak)} of {name}"
     verb = "beats" if score.map3 > before else "does not beat"
-    return score.map3 > before, f"its OOF mAP@3 {score.map3:.4f} {verb} the {before:.4f} of {name}"
+    return score.map3 > before, f"{own} {verb} the {before:.4f} of {name}"
+
+
+def _told(score: float, leak: str) -> str:
+    return f"{score:.4f}" + (f" (too high: {leak})" if leak else "")

@@ -39,6 +39,11 @@ class FoldRun:
         """MLflow's id of the run."""
         return self.run.info.run_id
 
+    @property
+    def leak(self) -> str:
+        """Which clips have a clip of the same recording or sound in another fold, as `Dataset.leak`; may be empty."""
+        return self.run.data.tags.get(TAG + "leak", "")
+
 
 Studies = dict[str, list[FoldRun]]
 """Fold runs by study, each study's in the order of folds."""

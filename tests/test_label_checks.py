@@ -1,0 +1,110 @@
+"""Labels of a table that look alike or are lists of labels: which rows have the problem, and what is said."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from helpers import append_line, error_line, make_dataset, read_csv, tone, write_csv, write_wav
+
+from fsat.config import Config
+from fsat.data.dataset import load_dataset
+from fsat.data.label_checks import label_faults
+from fsat.data.manifest import read_manifest
+from fsat.errors import DataError, listed
+
+CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32"}, "quick")
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Grün") for form in ("NFC", "NFD"))
+
+
+def faults(*labels: str) -> dict[str, str]:
+    return label_faults(labels, range(2, len(labels) + 2))
+
+
+@pytest.mark.parametrize(("usual", "rarer", "difference"), [
+    (COMPOSED, DECOMPOSED, "only in the Unicode normal form; write all labels in one form, such as NFC"),
+    (DECOMPOSED, COMPOSED, "only in the Unicode normal form"),
+    ("Dog", "dog", "only in letter case; write 'Dog' in all rows"),
+    ("Straße", "STRASSE", "only in letter case"),
+    ("Пёс", "пёс", "only in letter case"),
+    ("Dog", "Dog\u200b", "only in invisible characters; remove them"),
+    ("Dog", "\ufeffDog", "only in invisible characters"),
+    ("Fire\u00ad_alarm", "Fire_alarm", "only in invisible characters"),
+    ("Bass_drum", "Bass__drum", "only in spaces and underscores; write 'Bass_drum' in all rows"),
+    ("Bass_drum", "Bass drum", "only in spaces and underscores"),
+    ("Bass_drum", " Bass_drum", "only in spaces and underscores"),
+    ("Bass_drum", "Bass\u00a0drum", "only in spaces and underscores"),
+    ("Dog", "D\u043eg", "only in characters that look the same"),
+    ("Hi-hat", "Hi\u2011hat", "only in characters that look the same"),
+    ("Dog", "Ｄｏｇ", "only in characters that look the same"),
+    ("Dog", "dog\u200b", "only in characters that look the same"),
+])  # fmt: skip
+def test_both_spellings_are_named_in_the_rows_of_the_rarer_one(usual: str, rarer: str, difference: str) -> None:
+    ((label, reason),) = faults("Cat", usual, rarer, usual).items()
+    assert label == rarer
+    shown = [(repr(text), ascii(text)) for text in (rarer, usual)]
+    assert any(reason.startswith(f"the label {text} (1 clip, first in line 4) differs from ") for text in shown[0])
+    assert any(f" differs from {text} (2 clips, first in line 3) only in " in reason for text in shown[1])
+    assert difference in reason
+    assert reason.isprintable()
+
+
+def test_labels_that_are_alone_or_differ_are_fine() -> None:
+    labels = (DECOMPOSED, "Dog\u200b", "CAT", "R&B", "C++", "C", "Hi-hat", "Hi_hat", "none", "a,b", "x/y", "_")
+    assert faults(*labels) == {}
+    assert faults("Dog", "\u200b") == {"\u200b": "the label '\\u200b' has only invisible characters"}
+
+
+@pytest.mark.parametrize("cell", [
+    "Dog,Cat", "Dog;Cat", "Dog|Cat", "Dog/Cat", "Dog + Cat", "cat&dog", "Bird,Dog", "Dog, Bird", "['Dog', 'Bird']",
+    "Dog Cat",
+])  # fmt: skip
+def test_several_labels_in_a_cell(cell: str) -> None:
+    ((label, reason),) = faults("Dog", cell, "Cat", "Dog").items()
+    assert label == cell
+    assert reason.startswith(f"the label {cell!r} names 2, and a clip takes one label (")
+    assert reason.endswith(
+        ("'Dog' is the label of 2 other clips): keep one", "'Cat' is the label of 1 other clip): keep one")
+    )
+
+
+def test_white_space_is_named_where_only_a_part_is_a_label() -> None:
+    assert "has white space" in faults("drum", "Bass drum")["Bass drum"]
+
+
+@pytest.mark.parametrize("label", ["None", "NaN", "nan", "NA", "N/A", "<NA>"])
+def test_missing_labels(label: str) -> None:
+    assert faults(label, "none") == {label: f"the label is {label}: the clip has no label"}
+
+
+def test_a_table_with_labels_that_look_alike(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", test_clips=0)
+    lines = []
+    for i, label in enumerate(["bell", "bell", "Bell;Flute", "Cello\u200b"]):
+        write_wav(folder / "audio_train" / f"new{i}.wav", tone(500 + i, 0.3, 8000))
+        lines.append(append_line(folder / "train.csv", f"new{i}.wav,{label},1"))
+    with pytest.raises(DataError) as caught:
+        read_manifest(folder, "error", CONFIG)
+    assert [problem.row for problem in caught.value.problems] == lines
+    alike, several, invisible = listed(caught.value.problems)
+    assert alike.startswith(
+        "train.csv:20: new0.wav: the label 'bell' (2 clips, first in line 20) differs from 'Bell' (6"
+    )
+    assert alike.endswith("; 1 more clip with it")
+    assert "names 2, and a clip takes one label" in several
+    assert "differs from 'Cello' (6 clips, first in line 3) only in invisible characters" in invisible
+    manifest = read_manifest(folder, "exclude", CONFIG)
+    assert manifest.labels == ["Bell", "Cello", "Flute"]
+    assert len(manifest.train) == 18
+
+
+@pytest.mark.parametrize("on_bad_clip", ["error", "exclude"])
+def test_a_dataset_of_one_label_is_not_trained_on(tmp_path: Path, on_bad_clip: str) -> None:
+    folder = make_dataset(tmp_path / "data", test_clips=0)
+    rows = [[row["fname"], "audio", "1"] for row in read_csv(folder / "train.csv")]
+    write_csv(folder / "train.csv", ["fname", "label", "manually_verified"], rows)
+    message = error_line(DataError, load_dataset, folder, CONFIG, on_bad_clip)
+    assert message.startswith(f"{folder}: the only label of 18 training clips is audio, and a tagger needs two or more")
+    assert "data_dir" in message
+    assert read_manifest(folder).labels == ["audio"]
