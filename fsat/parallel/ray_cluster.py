@@ -24,6 +24,7 @@ from fsat.errors import ConfigError, count
 from fsat.options import Cluster
 from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, Submit, attempt, in_one_line
 from fsat.progress import say
+from fsat.user_folders import settle_folders
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -117,6 +118,7 @@ def _run_on_node(function: Callable, item: Any, messages: Any) -> Outcome:
     host = platform.node()
     progress.output.plain = True
     progress.output.send = lambda line: messages.put_nowait.remote(f"{host}: {line}")
+    settle_folders()
     result, error = attempt(function, item)
     return result, error and f"on {host}: {error}"
 

@@ -32,6 +32,7 @@ from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
 from fsat.tagging.recordings import ScoredWindow, Window, windows
+from fsat.user_folders import settle_folders
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -133,6 +134,7 @@ class Tagger:
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build, compile_predictions
 
+        settle_folders()
         facts = read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
         self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]
