@@ -34,10 +34,10 @@ def settle_folders() -> None:
         os.environ["HOME"] = str(_substitute())
         _say(fault, "settings and caches", "HOME")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if not _can_be_written(cache):
+    if not can_be_written(cache):
         os.environ["XDG_CACHE_HOME"] = str(_substitute() / ".cache")
         _say(f"{cache} cannot be written", "caches", "XDG_CACHE_HOME")
-    if not _can_be_written(Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")):
+    if not can_be_written(Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")):
         os.environ.setdefault("MPLCONFIGDIR", str(_substitute() / "matplotlib"))  # which Matplotlib asks for
 
 
@@ -58,7 +58,7 @@ def _home_fault() -> str:
     return "" if os.path.isdir(home) else f"HOME={printable(home)} is not a folder"
 
 
-def _can_be_written(folder: Path) -> bool:
+def can_be_written(folder: Path) -> bool:
     """Return whether files can be written to a folder, which may have to be made first."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent

@@ -3,8 +3,8 @@
 bfloat16 has the range of float32 and 8 of its 24 bits of precision: half the memory traffic, and matrix units on
 processors that have them. Weights, normalization, dense layers and the optimizer stay float32.
 
-Keras reads defaults from ``keras.json`` and the environment when it is imported. fsat's results depend on `KERAS_CONFIG`,
-so that it hides both from the import, and refuses to work with a Keras that its process imported with other values.
+Keras reads defaults from ``keras.json`` and the environment when it is imported. Results depend on `KERAS_CONFIG`:
+both are hidden from the import, and a Keras that the process has already imported with other values is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsat.errors import ConfigError, printable
 from fsat.model_presets import MODELS
 from fsat.progress import say
 
-KERAS_CONFIG = {
+KERAS_CONFIG: dict[str, str | float] = {
     "backend": "tensorflow", "floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last",
 }  # fmt: skip
 """Functions of ``keras.config``, and the values that results depend on: Keras's own defaults."""
@@ -69,9 +69,7 @@ def import_keras() -> ModuleType:
     if "keras" not in sys.modules:
         threads = n_threads()
         with _hidden_settings(), quiet_stderr():
-            import tensorflow as tf  # before Keras, so that its messages are suppressed
-
-            import keras
+            import tensorflow as tf  # imports Keras too
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(INTER_OP_THREADS)
         tf.get_logger().setLevel("ERROR")  # otherwise a warning for each new batch shape
@@ -95,7 +93,7 @@ def _hidden_settings() -> Iterator[None]:
     for name in hidden:
         del os.environ[name]
     nowhere = os.path.join(os.devnull, "keras")  # has no keras.json, and Keras cannot write one
-    substitutes = {"KERAS_BACKEND": KERAS_CONFIG["backend"], "KERAS_HOME": nowhere}
+    substitutes = {"KERAS_BACKEND": str(KERAS_CONFIG["backend"]), "KERAS_HOME": nowhere}
     os.environ.update(substitutes)
     try:
         yield

@@ -78,7 +78,7 @@ def write(
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete."""
+    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete or of another `RECIPE`."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text())
@@ -86,12 +86,16 @@ def read_facts(folder: Path) -> dict[str, Any]:
         for member in facts["members"]:
             valid = valid and set(member) >= MEMBER_KEYS and Path(member["weights"]).name == member["weights"]
             Config.from_mapping(member["config"])
-        valid = valid and {"blend", "study_weights"} <= set(facts)
+        valid = valid and {"blend", "study_weights", "recipe"} <= set(facts)
     except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
     if not valid:
-        expected = f"labels, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
+        expected = f"labels, recipe, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
         raise RunError(f"{path}: expected {expected}; register the tagger anew")
+    if facts["recipe"] != RECIPE:
+        made = f"recipe {printable(facts['recipe'])} of fsat, with which its scores differ from those of {RECIPE}, this one"
+        advice = "train and register one with this version, or serve this one, with its own copy of fsat"
+        raise RunError(f"{path}: made by {made}; {advice}: `mlflow models serve`")
     return facts
 
 
