@@ -95,11 +95,11 @@ def describe_repeated(facts: Facts) -> str:
         return f"No exact length is shared by many clips ({MIN_REPEATS} or more, and at least {share})."
     rows = list(table.itertuples())
     if all(row.clips == sizes[row.split] for row in rows):
-        texts = [f"{clips_of(row.split)} are {row.frames} samples ({duration(row.seconds)}) long" for row in rows]
+        texts = [f"{clips_of(row.split)} are {samples(row.frames)} ({duration(row.seconds)}) long" for row in rows]
         return f"All {' and all '.join(texts)}, exactly."
     mixed_rates = facts.lengths["samplerate"].nunique() > 1
     texts = [
-        f"{frames} samples ({duration(seconds)}{f' at {rate:,} Hz' if mixed_rates else ''}) by "
+        f"{samples(frames)} ({duration(seconds)}{f' at {rate:,} Hz' if mixed_rates else ''}) by "
         + " and ".join(f"{row.clips:,} {clips_of(row.split)}" for row in same.itertuples())
         for (frames, rate, seconds), same in table.groupby(["frames", "samplerate", "seconds"], sort=False)
     ]
@@ -129,6 +129,11 @@ def describe_problems(facts: Facts, n_unreadable: int) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number of things with thousands separators: ``1 clip``, ``9,473 clips``."""
     return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def samples(number: int) -> str:
+    """Return a number of samples as it is in the tables, without separators: ``16000 samples``."""
+    return f"{number} {'sample' if number == 1 else 'samples'}"
 
 
 def percent(part: float, whole: float) -> str:
@@ -170,7 +175,8 @@ def _describe_verified(facts: Facts) -> str:
         return "No label is verified by hand."
     table = facts.classes.assign(share=facts.classes["verified"] / facts.classes["clips"])
     total = percent(facts.n_verified, facts.n_train)
-    text = f"{facts.n_verified:,} of {facts.n_train:,} labels ({total}) are verified by hand"
+    labels = f"{facts.n_verified:,} of {count(facts.n_train, 'label')} ({total})"
+    text = f"{labels} {_is(facts.n_verified)} verified by hand"
     low, high = table["share"].min(), table["share"].max()
     if len(table) == 1:
         return f"{text}."

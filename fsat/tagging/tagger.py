@@ -93,7 +93,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         expected = f"labels, recipe, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
         raise RunError(f"{path}: expected {expected}; register the tagger anew")
     if facts["recipe"] != RECIPE:
-        made = f"recipe {printable(facts['recipe'])} of fsat, with which its scores differ from those of {RECIPE}, this one"
+        made = f"recipe {printable(facts['recipe'])} of fsat, whose scores differ from those of this one ({RECIPE})"
         advice = "train and register one with this version, or serve this one, with its own copy of fsat"
         raise RunError(f"{path}: made by {made}; {advice}: `mlflow models serve`")
     return facts

@@ -61,7 +61,7 @@ def check_registration(name: str, promote: str) -> None:
     check_model_name(name)
     if promote not in PROMOTE:
         raise ConfigError(f"promote={printable(promote)}: expected one of {', '.join(PROMOTE)}")
-    call(partial(_aliased, mlflow.MlflowClient(), name))  # a registry that cannot be used is an error here
+    call(lambda: _aliased(mlflow.MlflowClient(), name))  # a registry that cannot be used is an error here
 
 
 def register(
