@@ -6,10 +6,8 @@ fail with errors that do not name the cause. `settle_folders` sets the environme
 
 from __future__ import annotations
 
-import getpass
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from fsat.errors import FsatError, printable
@@ -24,6 +22,8 @@ def settle_folders() -> None:
     """
     if os.name != "posix":
         return
+    import tempfile
+
     try:
         tempfile.gettempdir()
     except OSError as error:
@@ -43,6 +43,8 @@ def settle_folders() -> None:
 
 def _settle_user() -> None:
     """Name the user by number where the user database does not know it, as MLflow asks for a name."""
+    import getpass
+
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -67,6 +69,8 @@ def can_be_written(folder: Path) -> bool:
 
 def _substitute() -> Path:
     """Return the user's folder among the temporary files, which is made; raise `FsatError` if it is another user's."""
+    import tempfile
+
     folder = Path(tempfile.gettempdir(), f"fsat-home-{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
