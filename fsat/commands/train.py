@@ -60,6 +60,7 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
         DataError: the dataset has problems.
         RunError: the labels cannot be fetched, or are of another dataset.
     """
+    n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:

@@ -31,7 +31,18 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership
-from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, address, call, discard, refusal, search_runs
+from fsat.tracking.client import (
+    SESSION,
+    TAG,
+    Refused,
+    ServerUnreachable,
+    address,
+    call,
+    discard,
+    patience,
+    refusal,
+    search_runs,
+)
 from fsat.user_folders import can_be_written
 
 MARK = TAG + "launch"
@@ -58,6 +69,7 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
     """
+    patience()  # a wrong FSAT_SERVER_WAIT is an error now, not when the server is away
     outermost = mlflow.active_run() is None and parent is None
     with interrupts.deferred():
         run_id = _open(parent, outermost)
