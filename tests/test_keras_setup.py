@@ -56,9 +56,12 @@ def test_a_keras_json_that_cannot_be_read_does_not_matter(content, tmp_path):
         (tmp_path / "keras.json").mkdir()
     else:
         (tmp_path / "keras.json").write_text(content)
-    code = "from fsat.models import import_keras as k; print(k().config.floatx(), k().config.epsilon())"
+    code = (
+        "from fsat.models import import_keras as k; print(k().config.floatx(), k().config.epsilon()); "
+        "import tensorflow as tf; print(tf.config.experimental.tensor_float_32_execution_enabled())"
+    )
     result = run_python("-c", code, KERAS_HOME=str(tmp_path))
-    assert result.stdout == "float32 1e-07\n", result.stderr
+    assert result.stdout == "float32 1e-07\nFalse\n", result.stderr
 
 
 @pytest.mark.parametrize("name", keras_setup.KERAS_CONFIG)

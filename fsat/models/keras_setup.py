@@ -72,6 +72,7 @@ def import_keras() -> ModuleType:
             import tensorflow as tf  # imports Keras too
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(INTER_OP_THREADS)
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs would round float32 to 10 bits
         tf.get_logger().setLevel("ERROR")  # otherwise a warning for each new batch shape
         _warn_of_variables()
     import keras
