@@ -147,7 +147,7 @@ def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if os.environ.get("RAY_AUTH_TOKEN") or token.is_file():  # a head that was started here requires it
+    if os.environ.get("RAY_AUTH_TOKEN") or os.path.isfile(token):  # a head that was started here requires it
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray

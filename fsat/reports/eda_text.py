@@ -198,8 +198,9 @@ def _compare_lengths(train: np.ndarray, test: np.ndarray) -> str:
     clips = count(len(test), "test clip")
     if abs(difference) < threshold:
         return f"The {clips} {_is(len(test))} about as long ({medians})."
+    tend = f"{'tends' if len(test) == 1 else 'tend'} to be {'shorter' if difference > 0 else 'longer'}"
     return (
-        f"The {clips} tend to be {'shorter' if difference > 0 else 'longer'} ({medians}); they differ most at "
+        f"The {clips} {tend} ({medians}); they differ most at "
         f"{duration(lengths[k])}: {percent(of_train[k], 1)} of the training clips and {percent(of_test[k], 1)} of the "
         "test clips are at most that long."
     )
