@@ -97,6 +97,14 @@ The length of a crop is `sampling_rate` times `audio_duration`.
 {variables}
 
 MLflow's variables apply too, such as `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` and `MLFLOW_TRACKING_USERNAME`.
+
+Keras's settings do not apply: fsat reads neither `keras.json` nor `KERAS_BACKEND` and other variables of Keras, as they
+would change scores without a word. A Python program that has imported Keras with other settings cannot load a tagger.
+Variables by which TensorFlow or oneDNN compute in another way, such as `TF_ENABLE_ONEDNN_OPTS`, apply with a warning.
+
+A home folder is not needed: without one, settings and caches go to `fsat-home-UID` in the folder for temporary files
+(`TMPDIR`), and a warning says so. `mlflow run` and `mlflow models serve` themselves need `HOME` if the user database
+does not know the user: `export HOME=/tmp` is enough.
 """
 
 

@@ -41,7 +41,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
     Yields a path in the same folder and with the same suffix, which replaces `path` at the end without an error.
     """
-    unfinished = path.with_name(f".{os.getpid()}{UNFINISHED}.{path.name}")
+    unfinished = _unfinished(path)
     try:
         yield unfinished
         with open(unfinished, "rb+") as file:
@@ -50,6 +50,10 @@ def replace_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}{UNFINISHED}.{path.name}")
 
 
 @contextmanager
@@ -80,10 +84,13 @@ def check_writable(path: Path) -> None:
     """Make the folder of a file that will be written; raise `FsatError` if the file cannot be written."""
     with disk_errors(path, advice="choose another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise FsatError(f"{path}: is a folder; expected the name of a file to write")
-    if not os.access(path.parent, os.W_OK):
-        raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
+        if path.is_dir():
+            raise FsatError(f"{path}: is a folder; expected the name of a file to write")
+        if not os.access(path.parent, os.W_OK):
+            raise FsatError(f"{path}: cannot be written: no permission to write to {path.parent}; choose another file")
+        probe = _unfinished(path)  # whose name may be too long
+        probe.touch()
+        probe.unlink()
 
 
 def hash_file(path: Path, algorithm: Any = lambda: hashlib.blake2b(digest_size=16)) -> str:

@@ -52,6 +52,12 @@ def error_line(signals, tmp_path, monkeypatch, capsys) -> Callable[..., str]:
         ("predict --input . --output .", 1, "is a folder; expected the name of a file to write"),
         ("ensemble --run_ids ,", 2, "--run_ids is empty; expected words separated by commas"),
         ("ensemble --blend foo", 2, "'foo' is not one of 'geometric', 'arithmetic', 'weighted'"),
+        (
+            "ensemble --register_as team/birds",
+            2,
+            "register_as=team/birds: it has / in it; expected at most 256 charact",
+        ),
+        ("main --register_as ..", 2, "register_as=..: it is no name; expected at most 256 characters"),
         ("verify --accept_at 1.5", 2, "accept_at=1.5: expected at most 1"),
         ("eda --data_dir", 2, "Option '--data_dir' requires an argument"),
         ("sample /dev/null", 1, "/dev/null: is a file; expected a new or empty folder"),

@@ -10,6 +10,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
+from fsat.config import Config
+from fsat.reports import run_descriptions
 from fsat.text import LIMIT
 from fsat.tracking import client, mlflow_ui, runs
 from fsat.tracking.client import Session
@@ -103,3 +105,16 @@ def test_studies_share_a_colour_only_if_there_are_more_than_colours() -> None:
         taken.insert(0, mlflow_ui.new_colour(f"{study % 3:x}", taken))
     assert sorted(taken) == sorted(mlflow_ui.COLOURS)
     assert mlflow_ui.new_colour("ff", taken) == taken[-1]
+
+
+def test_one_of_a_kind_is_singular() -> None:
+    params = {name: str(value) for name, value in Config().to_dict().items()}
+    params |= {"fold": "0", "n_train": "1", "n_val": "1"}
+    tags = {"fsat.study": "s", "fsat.data_dir": "/data/tones"}
+    assert "1 clip to train on, 1 to validate." in run_descriptions.fold(params, tags, {}, "#run", "#view")
+    decisions = {"verified": 3, "accept": 1, "relabel": 0, "drop": 0, "keep": 0}
+    text = run_descriptions.verify(1, ["s"], decisions, 0.0, "", "r", "#run")
+    assert "Of 1 unverified label, about 0% of them wrong: 1 accepted, 0 replaced, 0 dropped, 0 left unchanged." in text
+    facts = ["conv1d"], ["s"], 1, 1, "/data/tones", "geometric", {}, "nothing", "tones", 1, "first"
+    tagger = run_descriptions.Tagger(*facts)
+    assert "with 1 label: a blend of 1 fold of conv1d" in run_descriptions.version(tagger, "#run")[0]

@@ -41,7 +41,7 @@ def facts(labels, **options) -> Facts:
     [
         ("AAA", 1, "There is one class, A, with 3 clips. All labels are verified by hand."),
         ("A", 0, "There is one class, A, with 1 clip. No label is verified by hand."),
-        ("AB", [0, 1], "Each of the 2 classes has 1 clip. 1 of 2 labels (50 %) are verified by hand; the share of "
+        ("AB", [0, 1], "Each of the 2 classes has 1 clip. 1 of 2 labels (50 %) is verified by hand; the share of "
          "verified labels ranges from 0 % (A) to 100 % (B)."),
         ("AABB", [0, 1] * 2, "Each of the 2 classes has 2 clips. 2 of 4 labels (50 %) are verified by hand, about the "
          "same share in every class."),

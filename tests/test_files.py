@@ -13,6 +13,7 @@ from helpers import error_line, one_line
 from fsat.errors import FsatError
 from fsat.files import (
     Damaged,
+    check_writable,
     disk_errors,
     format_bytes,
     held_lock,
@@ -45,7 +46,9 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path, "is a folder; expected the name of a file to write"),
         (tmp_path / "file" / "x.csv", "cannot be written: File exists; choose another file"),
+        (tmp_path / ("x" * 240 + ".csv"), "cannot be written: File name too long; choose another file"),
     ):
+        assert error_line(FsatError, check_writable, path) == f"{path}: {message}"
         assert error_line(FsatError, write_whole, path, lambda new: new.write_text("x")) == f"{path}: {message}"
 
 

@@ -158,7 +158,7 @@ def test_wrong_labels_from_one_class_are_not_believed() -> None:
 
 @pytest.mark.parametrize(("n_verified", "words"), [
     (40, "their probabilities say 0%: labels are accepted that are likely wrong; train longer"),
-    (1, "of 1 verified ones, which are too few to tell whether labels or models are wrong"),
+    (1, "of 1 verified one, which are too few to tell whether labels or models are wrong"),
     (0, "of 0 verified ones, which are too few to tell whether labels or models are wrong"),
 ])  # fmt: skip
 def test_few_verified_labels_do_not_sharpen(n_verified: int, words: str) -> None:

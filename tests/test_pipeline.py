@@ -16,13 +16,14 @@ from scipy.stats import gmean
 from stores import SETTINGS, artifacts, copy_run, predictions, write_artifact
 
 from fsat.cli import cli
+from fsat.commands.eda import eda
 from fsat.commands.ensemble import Ensembled, ensemble, ensemble_best
 from fsat.commands.main import main
 from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify_labels import verify
 from fsat.config import Config
 from fsat.data.audio import decode
-from fsat.data.dataset import Source
+from fsat.data.dataset import Source, load_dataset
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.metrics.calibration import reliability
 from fsat.model_presets import BLENDS
@@ -447,6 +448,73 @@ def test_mfcc_are_standardised_by_the_training_clips_alone(others, data):
     layer = model.get_layer("standardise")
     np.testing.assert_allclose(np.ravel(layer.mean), expected.mean(axis=1), rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(np.ravel(layer.variance), expected.var(axis=1), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("register_as", "promote", "output", "options", "message"),
+    [
+        ("team/birds", "auto", "tags.csv", {}, "register_as=team/birds: it has / in it"),
+        ("tones", "sometimes", "tags.csv", {}, "promote=sometimes: expected one of auto, always, never"),
+        ("tones", "auto", "tags.xlsx", {}, "expected a name that ends in .csv"),
+        ("tones", "auto", "tags.csv", {"labels_run_id": "0123abcd"}, "labels_run_id=0123abcd: no such run"),
+    ],
+)
+def test_main_checks_its_options_before_it_works(
+    trained_store, source, tmp_path, register_as, promote, output, options, message
+):
+    before = mlflow.search_runs(output_format="list")
+    with pytest.raises(FsatError) as caught:
+        main(source, [tiny(**options)], register_as, promote, tmp_path / output)
+    assert message in one_line(caught.value)
+    assert len(mlflow.search_runs(output_format="list")) == len(before)
+    if not options and output == "tags.csv":
+        with pytest.raises(FsatError, match=r"register_as=|promote="):
+            ensemble(register_as=register_as, promote=promote)
+
+
+def test_an_artifact_location_that_cannot_be_written_is_an_error_first(trained_store, source, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("closed", str(tmp_path / "file" / "artifacts")))
+        patch.setattr("fsat.commands.train.prepare_dataset", None)
+        try:
+            with pytest.raises(RunError) as caught:
+                train_fold(source, tiny(), 0)
+        finally:
+            mlflow.set_experiment(experiment_id="0")
+    assert f"{tmp_path}/file/artifacts/" in one_line(caught.value)
+    assert "make it writable" in str(caught.value)
+
+
+def test_the_artifact_store_is_written_to_before_the_training(trained_store, source, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RunError("here the training would begin")
+
+    monkeypatch.setattr("fsat.training.fold.train_fold", fail)
+    with pytest.raises(RunError, match="here the training would begin"):
+        train_fold(source, tiny(seed=5), 0)
+    (run,) = mlflow.search_runs(filter_string="status = 'FAILED'", max_results=1, output_format="list")
+    assert Config.from_mapping(json.loads((artifacts(run.info.run_id) / "config.json").read_text())).seed == 5
+
+
+def test_folds_of_another_recipe_are_not_blended(study):
+    run_ids = [copy_run(record.run_id, tags={"fsat.recipe": "1", "fsat.study": "older"}) for record in study]
+    with pytest.raises(RunError, match=f"run {run_ids[0]} was made by another version of fsat; train its fold again"):
+        ensemble(run_ids=run_ids)
+    with pytest.raises(RunError, match="no study older with FINISHED fold runs of this version of fsat"):
+        ensemble(studies=["older"])
+
+
+def test_eda_and_training_name_the_excluded_clips(trained_store, tmp_path, capsys):
+    folder = make_dataset(tmp_path / "holes", clips_per_class=6, test_clips=0)
+    names = pd.read_csv(folder / "train.csv")["fname"]
+    for name in names[:5]:
+        (folder / "audio_train" / name).write_bytes(b"")
+    eda(Source(folder, on_bad_clip="exclude"))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "excluded" in line]
+    first = "; ".join(f"train.csv:{i + 2}: {names[i]}: empty file" for i in range(3))
+    assert line == f"warning: 5 training rows excluded (on_bad_clip=exclude): {first}; and 2 more"
+    assert line in load_dataset(folder, tiny(), "exclude").summary()
 
 
 def test_exclusions_are_logged_as_a_table(trained_store, tmp_path):

@@ -16,7 +16,7 @@ from fsat.config import Config
 from fsat.data.dataset import load_dataset
 from fsat.errors import FsatError
 from fsat.models import build_for_training, import_keras
-from fsat.training.checkpoint import TrainingState, restore, write_checkpoint
+from fsat.training.checkpoint import PACKAGES, TrainingState, restore, write_checkpoint
 from fsat.training.fold import FoldResult, train_fold
 
 keras = import_keras()
@@ -114,10 +114,11 @@ def test_a_checkpoint_of_another_model_is_not_used(checkpoint, capsys) -> None:
 
 
 def test_other_versions_are_reported(checkpoint, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("fsat.training.checkpoint.version", lambda name: "9.0.0")
+    for name in PACKAGES:
+        monkeypatch.setattr(f"{name}.__version__", "9.0.0+cluster")
     assert restore(checkpoint, new_model(), 0).n_epochs == 2
     messages = capsys.readouterr().err
-    assert "now 9.0.0; numpy" in messages
+    assert "now 9.0.0+cluster; numpy" in messages
     assert "resumes after epoch 2" in messages
 
 

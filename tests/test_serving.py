@@ -54,12 +54,17 @@ def alone(folder) -> Tagger:
 
 
 class Server(MlflowServer):
-    """`mlflow models serve` by a command of the page, in a folder without a checkout."""
+    """`mlflow models serve` by a command of the page, in a folder without a checkout.
+
+    The machine is an unkind one: it has no home folder, and a keras.json that changes scores.
+    """
 
     def __init__(self, command: str, folder: Path, store: Path, tls: Path | None = None) -> None:
         port = free_port()
         command = command.replace("5001", str(port)).replace("mlflow models", "exec mlflow models")
         settings = f"MLFLOW_TRACKING_URI=sqlite:///{store}/mlflow.db MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false"
+        (folder / "keras.json").write_text(json.dumps({"floatx": "float16", "epsilon": 0.1}))
+        settings += f" HOME={folder}/missing KERAS_HOME={folder} TMPDIR={folder} KERAS_BACKEND=jax"
         super().__init__(folder, port=port, command=f"export PYTHONPATH= {settings}\n{command}")
         self.tls = {"context": ssl.create_default_context(cafile=str(tls))} if tls else {}
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 TIERS = [
-    {"errors", "text", "files", "config", "model_presets", "options", "interrupts", "progress"},
+    {"errors", "text", "files", "config", "model_presets", "options", "interrupts", "progress", "user_folders"},
     {"parallel"},
     {"metrics"},
     {"data"},

@@ -236,7 +236,7 @@ def test_the_command_prints_the_id_of_its_run(study) -> None:
     assert run.data.metrics["n_keep"] == 15
     share = run.data.metrics["wrong_share"]
     labels = f"of 15 unverified labels, about {share:.0%} of them wrong"
-    line = f"verify: run {run_id}: round 1, {labels}, 0 are accepted, 0 replaced, 0 dropped, 15 left unchanged"
+    line = f"verify: run {run_id}: round 1, {labels}, 0 accepted, 0 replaced, 0 dropped, 15 left unchanged"
     assert line in result.stderr
 
 

@@ -19,6 +19,7 @@ from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
 from fsat.errors import DataError, FsatError, listed
+from fsat.user_folders import settle_folders
 
 PROBLEMS_SHOWN = 50
 
@@ -33,6 +34,7 @@ SETTINGS = {
 @click.version_option(__version__, prog_name="fsat")
 def cli() -> None:
     """Tag sounds: from a folder of labelled clips to a registered tagger, every step tracked by MLflow."""
+    settle_folders()
 
 
 STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)

@@ -13,7 +13,7 @@ import click
 from fsat.config import Config
 from fsat.errors import ConfigError, DataError
 from fsat.model_presets import BLENDS, PRESETS
-from fsat.options import AUTO_OR_COUNT, Cluster, Launch, option_name
+from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source
@@ -69,6 +69,14 @@ def _check_count(context: click.Context, parameter: click.Parameter, value: str)
         raise click.BadParameter(f"{value!r}: expected {AUTO_OR_COUNT['expected']}") from None
 
 
+def _check_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        check_model_name(value)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from None
+    return value
+
+
 cluster_options = options_of(Cluster)
 
 source_options = _decorator(
@@ -86,10 +94,10 @@ blend_options = _decorator(
         help="Method that blends studies: their geometric or arithmetic mean with equal weights, or the geometric mean "
         "with weights fitted on out-of-fold predictions.",
     ),
-    option("--register_as", default="fsat", help="Name of the registered model."),
+    option("--register_as", default="fsat", callback=_check_name, help="Name of the registered model."),
     option(
         "--promote",
-        type=click.Choice(["auto", "always", "never"]),
+        type=click.Choice(PROMOTE),
         default="auto",
         help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3 is higher.",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fsat.data.dataset import Source, inspect_dataset
+from fsat.data.dataset import Source, inspect_dataset, warning_lines
 from fsat.errors import count
 from fsat.progress import say
 from fsat.reports import run_descriptions
@@ -18,8 +18,8 @@ def eda(source: Source) -> str:
     """Log the figures and tables of a dataset, and a page with all of them, ``eda.html``; return the run's id."""
     with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
         manifest = inspect_dataset(source.data_dir, source.on_bad_clip)
-        for warning in manifest.warnings:
-            say(f"warning: {warning}")
+        for line in warning_lines(manifest):
+            say(line)
         runs.log_dataset(manifest)
         with tempfile.TemporaryDirectory(prefix="fsat-") as name:
             metrics, unreadable = write_eda(manifest, Path(name))

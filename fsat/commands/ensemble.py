@@ -29,7 +29,7 @@ from fsat.text import dataset_name
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.client import Refused
 from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
-from fsat.tracking.registry import Registered, Score, register
+from fsat.tracking.registry import Registered, Score, check_registration, register
 from fsat.tracking.runs import epoch_history
 from fsat.tracking.select_runs import FoldRun, choose
 
@@ -75,10 +75,11 @@ def ensemble(
             the page says so in place of players.
 
     Raises:
-        ConfigError: the method is unknown.
+        ConfigError: the method is unknown, or the registered model cannot have this name.
         RunError: runs are missing, unfinished, or do not belong together.
     """
     check_method(blend)
+    check_registration(register_as, promote)
     with runs.tracked("ensemble", "ensemble"):
         chosen = choose(run_ids, studies, allow_incomplete)
         records = [record for study in chosen.values() for record in study]

@@ -47,7 +47,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         FsatError: tagger, members, clips or a package are missing, one model cannot have the members' sampling rates,
             the file cannot be written, or its scores are not the original's.
     """
-    from fsat.export.formats import check_packages, find_files
+    from fsat.export.formats import check_packages, find_files, read_clips
 
     check_output(format, output)
     check_packages(format)
@@ -57,6 +57,8 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
         model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
+        if check is not None:
+            next(read_clips(check, tagger.rates[-1]))
         tagger_run = run_of(model)
         runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
@@ -99,7 +101,7 @@ def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: P
 
 def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     """Write ``FILE.json``, and log and report the export."""
-    sidecar, difference = output.with_name(f"{output.name}.json"), facts["difference"]
+    sidecar, difference = sidecar_of(output), facts["difference"]
     write_whole(sidecar, lambda path: path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8"))
     metrics = {name: difference[key] for name, key in METRICS.items()}
     runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
@@ -118,7 +120,13 @@ def check_output(format: str, output: Path) -> None:
         raise FsatError(f"format={format}: expected one of {', '.join(EXPORT_FORMATS)}")
     if output.suffix.lower() != f".{format}":
         raise FsatError(f"output={output}: expected a name that ends in .{format}")
-    check_writable(output)
+    for path in (output, sidecar_of(output)):
+        check_writable(path)
+
+
+def sidecar_of(output: Path) -> Path:
+    """Return the path of the file that describes an exported model."""
+    return output.with_name(f"{output.name}.json")
 
 
 def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:

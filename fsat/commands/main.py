@@ -22,10 +22,11 @@ from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.tagging.tables import Tags
+from fsat.tagging.tables import Tags, check_suffix
 from fsat.text import dataset_name
 from fsat.tracking import mlflow_ui, runs
-from fsat.tracking.registry import ALIAS
+from fsat.tracking.registry import ALIAS, check_registration
+from fsat.tracking.select_runs import fetch_labels
 
 
 def main(
@@ -43,8 +44,12 @@ def main(
     scores, the registered version, some tagged clips, and how to open the UI.
     """
     check_writable(output)
+    check_suffix(output)
     check_method(blend)
     check_installed(launch.cluster)
+    check_registration(register_as, promote)
+    for run_id in {config.labels_run_id for config in configs} - {"none"}:
+        fetch_labels(run_id)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
         link = mlflow_ui.view_link()

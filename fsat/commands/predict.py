@@ -121,6 +121,8 @@ def predict(
     check_writable(output)
     check_suffix(output)
     check_installed(cluster)
+    if label_tracks is not None:
+        check_writable(label_tracks / "NAME.txt")
     files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fsat.config import Config
+from fsat.config import RECIPE, Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
 from fsat.metrics.ranking import top_k
@@ -32,7 +32,7 @@ from fsat.reports.prediction_tables import submission
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable, absolute_uri, address, discard, is_remote
-from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
+from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
 from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
@@ -60,6 +60,7 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
         DataError: the dataset has problems.
         RunError: the labels cannot be fetched, or are of another dataset.
     """
+    n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
@@ -271,7 +272,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     config, splits = dataset.config, training.assign_splits(dataset, fold)
     names = ("model", "folds", "precision", "selected_on")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
-    tags |= {"on_bad_clip": source.on_bad_clip, **dataset.marks}
+    tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **dataset.marks}
     runs.set_tags(tags)
     n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())
     counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
@@ -287,6 +288,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
     facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
     mlflow_ui.describe(_description(facts, {}))
+    runs.log_json(config.to_dict(), CONFIG)  # an artifact store that cannot be written is an error before the training
     return facts
 
 

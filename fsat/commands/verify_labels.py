@@ -96,7 +96,8 @@ def label_table(members: Sequence[Member], thresholds: Thresholds) -> tuple[pd.D
     verified = (clips["manually_verified"] == "1").to_numpy()
     if not blend.covered.all():
         missing = clips["fname"].to_numpy()[~blend.covered]
-        fault = f"{len(missing)} of {count(len(clips), 'training clip')} have no out-of-fold prediction of every study"
+        lack = "lacks" if len(missing) == 1 else "lack"
+        fault = f"{len(missing)} of {count(len(clips), 'training clip')} {lack} an out-of-fold prediction of a study"
         advice = "expected complete studies that share their clips: train the missing folds with cross_validate"
         raise RunError(f"{fault}, first {missing[0]}; {advice}")
     if verified.all():
@@ -132,7 +133,7 @@ def estimate(scores: np.ndarray, targets: np.ndarray, verified: np.ndarray) -> E
     least = label_noise.least_wrong(differs, verified)
     n_verified, n_differs = int(verified.sum()), int(differs[~verified].sum())
     of_unverified = f"{n_differs} of {count(np.sum(~verified), 'unverified label')}"
-    of_verified = f"{np.sum(differs[verified])} of {n_verified} verified ones"
+    of_verified = f"{np.sum(differs[verified])} of {count(n_verified, 'verified one')}"
     evidence = f"the best guess differs from {of_unverified} and from {of_verified}"
     if least > 2 * share:
         likely = f"{least:.0%} or more of the unverified are likely wrong"
@@ -186,7 +187,7 @@ def _log(
     facts = (round_number, studies, counts, found.share, found.warning, run_id)
     mlflow_ui.describe(lambda run_link: run_descriptions.verify(*facts, run_link))
     unverified = f"{count(len(table) - counts['verified'], 'unverified label')}, about {found.share:.0%} of them wrong"
-    words = {"accept": "are accepted", "relabel": "replaced", "drop": "dropped", "keep": "left unchanged"}
+    words = {"accept": "accepted", "relabel": "replaced", "drop": "dropped", "keep": "left unchanged"}
     decisions = ", ".join(f"{counts[name]} {text}" for name, text in words.items())
     say(f"verify: run {run_id}: round {round_number}, of {unverified}, {decisions}")
     return Verified(run_id, table, counts, found.share, found.warning)

@@ -11,6 +11,7 @@ from pathlib import Path
 from fsat import files
 from fsat.data.clip_store import clips_dir, read_header
 from fsat.data.synth import SAMPLE
+from fsat.errors import count
 from fsat.files import INDEX, JOURNAL, MEMOS, REMOVED, UNFINISHED, Damaged, read_facts
 
 _STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?")
@@ -74,7 +75,7 @@ def _row(folder: Path, size: int) -> tuple[str, ...]:
             with open(folder / JOURNAL, "rb") as journal:
                 header, clips = read_header(journal), sum(1 for _ in journal)
             rate, used = header.get("sampling_rate", 0), (folder / JOURNAL).stat().st_mtime
-            note = f"unfinished: {clips} of {header.get('clips', '?')} clips"
+            note = f"unfinished: {clips} of {count(header['clips'], 'clip') if 'clips' in header else '? clips'}"
         elif folder.name.endswith(REMOVED):
             note = "half removed"
         elif facts := read_facts(folder / INDEX):

@@ -25,6 +25,9 @@ from fsat.errors import DataError, count
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 
+EXCLUDED_SHOWN = 3
+"""Number of excluded clips that are named."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -33,6 +36,16 @@ class Source:
     data_dir: Path
     on_bad_clip: str = "error"
     n_folds_given: bool = False
+
+
+def warning_lines(manifest: Manifest) -> list[str]:
+    """Return the warnings of a manifest, of which the last names the first of the training rows that are excluded."""
+    warnings = list(manifest.warnings)
+    if excluded := [problem for problem in manifest.problems if problem.split == "train"]:
+        rest = [f"and {len(excluded) - EXCLUDED_SHOWN} more"] if len(excluded) > EXCLUDED_SHOWN else []
+        names = "; ".join([*map(str, excluded[:EXCLUDED_SHOWN]), *rest])
+        warnings.append(f"{count(len(excluded), 'training row')} excluded (on_bad_clip=exclude): {names}")
+    return [f"warning: {warning}" for warning in warnings]
 
 
 @dataclass(frozen=True)
@@ -100,11 +113,7 @@ class Dataset:
 
     def summary(self) -> list[str]:
         """Return the warnings and one line about the study."""
-        lines = [f"warning: {warning}" for warning in self.manifest.warnings]
-        if excluded := [problem for problem in self.manifest.problems if problem.split == "train"]:
-            ellipsis = ", ..." if len(excluded) > 1 else ""
-            rows = count(len(excluded), "training row")
-            lines.append(f"warning: {rows} excluded (on_bad_clip=exclude): {excluded[0]}{ellipsis}")
+        lines = warning_lines(self.manifest)
         defaults = Config().to_dict()
         shown = {k: v for k, v in self.config.to_dict().items() if k in SHOWN or v != defaults[k]}
         settings = " ".join(f"{name}={value}" for name, value in shown.items())

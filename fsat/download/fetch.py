@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsat import __version__, interrupts
-from fsat.errors import FsatError, printable
+from fsat.errors import FsatError, count, printable
 from fsat.files import format_bytes, hash_file, replace_whole, write_all
 from fsat.progress import Progress, say
 
@@ -141,7 +141,9 @@ class Download:
             if done and status == 416:
                 if size != done:
                     self.forget()
-                    raise Interrupted(f"the server has {size} bytes, less than the {done} received; starting again")
+                    raise Interrupted(
+                        f"the server has {count(size, 'byte')}, less than the {done} received; starting again"
+                    )
                 self._write_note(done, note["same"])
             elif done and status == 206:
                 if start != done or (note["size"] and size and size != note["size"]):
@@ -182,10 +184,10 @@ class Download:
                     raise FsatError(f"{shown(response.url)}: {fault}; the download was removed: check the address")
                 if time.monotonic() - since > self.timeout:
                     if recent < SLOWEST * self.timeout:
-                        raise Interrupted(f"only {recent} bytes came in {self.timeout:g} s")
+                        raise Interrupted(f"only {count(recent, 'byte')} came in {self.timeout:g} s")
                     since, recent = time.monotonic(), 0
         if size and done != size:
-            raise Interrupted(f"the server ended after {done} of {size} bytes")
+            raise Interrupted(f"the server ended after {done} of {count(size, 'byte')}")
         self._write_note(done, same)
 
     def _size(self) -> int:

@@ -30,7 +30,7 @@ from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.audio_files import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
-from fsat.errors import AudioError, DataError, FsatError, printable
+from fsat.errors import AudioError, DataError, FsatError, count, printable
 from fsat.models import import_keras, quiet_stderr
 from fsat.tagging import Tagger
 
@@ -182,7 +182,7 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
             clip = 0.5 * np.sin(2 * np.pi * 440 * np.arange(n) / rate)
         else:
             clip = synthesise(kind, n / rate, rate, rng)
-        yield f"{kind}, {n} samples", clip.astype(np.float32)
+        yield f"{kind}, {count(n, 'sample')}", clip.astype(np.float32)
     yield "silence", np.zeros(rate, np.float32)
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsat import interrupts, progress
-from fsat.errors import ConfigError, count
+from fsat.errors import ConfigError, count, plural
 from fsat.options import Cluster
 from fsat.parallel.executor import STOP_SECONDS, Executor, Outcome, Submit, attempt, in_one_line
 from fsat.progress import say
+from fsat.user_folders import settle_folders
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -87,7 +88,7 @@ class RayCluster(Executor):
         n_gpus = min(1, most["GPU"]) if gpus == "auto" else float(gpus)
         for name, needed in (("CPU", n_cpus), ("GPU", n_gpus)):
             if needed > most[name]:
-                node = f"no node has {needed:g} {name}s; the most is {most[name]:g}"
+                node = f"no node has {_count(needed, name)}; the most is {most[name]:g}"
                 say(f"warning: {node}: tasks wait for a larger node")
         return self._ray.remote(num_cpus=n_cpus, num_gpus=n_gpus, max_retries=RETRIES)(_run_on_node)
 
@@ -117,8 +118,14 @@ def _run_on_node(function: Callable, item: Any, messages: Any) -> Outcome:
     host = platform.node()
     progress.output.plain = True
     progress.output.send = lambda line: messages.put_nowait.remote(f"{host}: {line}")
+    settle_folders()
     result, error = attempt(function, item)
     return result, error and f"on {host}: {error}"
+
+
+def _count(number: float, name: str) -> str:
+    """Return a number of processors, which may be a fraction, in words."""
+    return f"{number:g} {name if number == 1 else plural(name)}"
 
 
 def _message_queue(ray: ModuleType) -> Any:
@@ -140,7 +147,7 @@ def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if os.environ.get("RAY_AUTH_TOKEN") or token.is_file():  # a head that was started here requires it
+    if os.environ.get("RAY_AUTH_TOKEN") or os.path.isfile(token):  # a head that was started here requires it
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -168,7 +175,7 @@ def connected(cluster: Cluster, tracking_uri: str, is_remote: bool) -> Iterator[
                 fault = f"cluster=ray: its {n_machines} machines cannot share {tracking_uri}"
                 raise ConfigError(f"{fault}; start a tracking server and set MLFLOW_TRACKING_URI to it")
             resources = ray.cluster_resources()
-            cpus, gpus = (f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+            cpus, gpus = (_count(resources.get(name, 0), name) for name in ("CPU", "GPU"))
             say(f"cluster=ray: {count(len(nodes), 'node')} with {cpus} and {gpus}")
             yield ray
         finally:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from fsat.errors import printable
 from fsat.reports.eda_facts import Facts
-from fsat.reports.eda_text import clips_of, count
+from fsat.reports.eda_text import clips_of, count, samples
 from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, integer_ticks, plt, save
 
 PER_PANEL, MAX_PANELS = 45, 12
@@ -102,7 +102,7 @@ def plot_repeated(facts: Facts, path: Path) -> None:
     colours = [BLUE if row.split == "train" else ORANGE for row in rows]
     bars = axes.barh(range(len(rows)), [row.clips for row in rows], color=colours, height=0.7)
     axes.bar_label(bars, [f"{row.clips:,} {clips_of(row.split)}" for row in rows], padding=4)
-    axes.set_yticks(range(len(rows)), [f"{row.frames} samples, {row.seconds:.2f} s" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{samples(row.frames)}, {row.seconds:.2f} s" for row in rows])
     axes.margins(x=0.22)
     axes.set_xlabel("clips of exactly this length")
     integer_ticks(axes.xaxis)

@@ -96,11 +96,11 @@ def describe_repeated(facts: Facts) -> str:
         return f"No exact length is shared by many clips ({MIN_REPEATS} or more, and at least {share})."
     rows = list(table.itertuples())
     if all(row.clips == sizes[row.split] for row in rows):
-        texts = [f"{clips_of(row.split)} are {row.frames} samples ({duration(row.seconds)}) long" for row in rows]
+        texts = [f"{clips_of(row.split)} are {samples(row.frames)} ({duration(row.seconds)}) long" for row in rows]
         return f"All {' and all '.join(texts)}, exactly."
     mixed_rates = facts.lengths["samplerate"].nunique() > 1
     texts = [
-        f"{frames} samples ({duration(seconds)}{f' at {rate:,} Hz' if mixed_rates else ''}) by "
+        f"{samples(frames)} ({duration(seconds)}{f' at {rate:,} Hz' if mixed_rates else ''}) by "
         + " and ".join(f"{row.clips:,} {clips_of(row.split)}" for row in same.itertuples())
         for (frames, rate, seconds), same in table.groupby(["frames", "samplerate", "seconds"], sort=False)
     ]
@@ -144,6 +144,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
+def samples(number: int) -> str:
+    """Return a number of samples as it is in the tables, without separators: ``16000 samples``."""
+    return f"{number} {'sample' if number == 1 else 'samples'}"
+
+
 def percent(part: float, whole: float) -> str:
     """Return a part in percent, which is 0 or 100 only if it is exactly that."""
     share = 100 * part / whole
@@ -183,7 +188,8 @@ def _describe_verified(facts: Facts) -> str:
         return "No label is verified by hand."
     table = facts.classes.assign(share=facts.classes["verified"] / facts.classes["clips"])
     total = percent(facts.n_verified, facts.n_train)
-    text = f"{facts.n_verified:,} of {facts.n_train:,} labels ({total}) are verified by hand"
+    labels = f"{facts.n_verified:,} of {count(facts.n_train, 'label')} ({total})"
+    text = f"{labels} {_is(facts.n_verified)} verified by hand"
     low, high = table["share"].min(), table["share"].max()
     if len(table) == 1:
         return f"{text}."
@@ -205,8 +211,9 @@ def _compare_lengths(train: np.ndarray, test: np.ndarray) -> str:
     clips = count(len(test), "test clip")
     if abs(difference) < threshold:
         return f"The {clips} {_is(len(test))} about as long ({medians})."
+    tend = f"{'tends' if len(test) == 1 else 'tend'} to be {'shorter' if difference > 0 else 'longer'}"
     return (
-        f"The {clips} tend to be {'shorter' if difference > 0 else 'longer'} ({medians}); they differ most at "
+        f"The {clips} {tend} ({medians}); they differ most at "
         f"{duration(lengths[k])}: {percent(of_train[k], 1)} of the training clips and {percent(of_test[k], 1)} of the "
         "test clips are at most that long."
     )

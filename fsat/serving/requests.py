@@ -169,7 +169,7 @@ def _split_column(table: Any) -> Iterator[Any]:
     _require(valid, f"dataframe_split has other columns or no data: {SPLIT}")
     if index is not None:
         valid = isinstance(index, list) and len(index) == len(rows)
-        _require(valid, f"index of dataframe_split is not a list of {len(rows)} values")
+        _require(valid, f"index of dataframe_split is not a list of {count(len(rows), 'value')}")
         valid = all(isinstance(key, int | str) for key in index)
         _require(valid, "index of dataframe_split: expected whole numbers or texts")
     for i, row in enumerate(rows):

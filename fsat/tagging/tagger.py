@@ -33,6 +33,7 @@ from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
 from fsat.tagging.recordings import ScoredWindow, Window, windows
+from fsat.user_folders import settle_folders
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -78,7 +79,7 @@ def write(
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete."""
+    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete or of another `RECIPE`."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text())
@@ -86,12 +87,16 @@ def read_facts(folder: Path) -> dict[str, Any]:
         for member in facts["members"]:
             valid = valid and set(member) >= MEMBER_KEYS and Path(member["weights"]).name == member["weights"]
             Config.from_mapping(member["config"])
-        valid = valid and {"blend", "study_weights"} <= set(facts)
+        valid = valid and {"blend", "study_weights", "recipe"} <= set(facts)
     except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
     if not valid:
-        expected = f"labels, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
+        expected = f"labels, recipe, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
         raise RunError(f"{path}: expected {expected}; register the tagger anew")
+    if facts["recipe"] != RECIPE:
+        made = f"recipe {printable(facts['recipe'])} of fsat, whose scores differ from those of this one ({RECIPE})"
+        advice = "train and register one with this version, or serve this one, with its own copy of fsat"
+        raise RunError(f"{path}: made by {made}; {advice}: `mlflow models serve`")
     return facts
 
 
@@ -134,6 +139,7 @@ class Tagger:
     def __init__(self, folder: str | PathLike[str]) -> None:
         from fsat.models import build, compile_predictions
 
+        settle_folders()
         facts = read_facts(Path(folder))
         self.labels: list[str] = facts["labels"]
         self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]

@@ -7,11 +7,12 @@ better than one on more clips.
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,17 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from fsat.data.audio import sine
-from fsat.errors import RunError
+from fsat.errors import ConfigError, RunError, printable
 from fsat.metrics.ranking import TOP_K
-from fsat.tracking.client import TAG, UNKNOWN, Refused, address, call
+from fsat.options import PROMOTE, check_model_name
+from fsat.progress import say
+from fsat.tracking.client import TAG, UNKNOWN, Refused, ServerUnreachable, address, call
 
 ALIAS, LOADER = "champion", "fsat.tagging"
 """Alias of the version to use, and the module by which MLflow loads a tagger."""
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
-"""Packages that a served tagger needs, at the versions that trained it."""
+"""Modules that a served tagger needs, at the versions that trained it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,14 @@ class Registered:
     outcome: str
 
 
+def check_registration(name: str, promote: str) -> None:
+    """Raise `FsatError` if a tagger cannot be registered under a name: before the work that makes one."""
+    check_model_name(name)
+    if promote not in PROMOTE:
+        raise ConfigError(f"promote={printable(promote)}: expected one of {', '.join(PROMOTE)}")
+    call(lambda: _aliased(mlflow.MlflowClient(), name))  # a registry that cannot be used is an error here
+
+
 def register(
     name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str
 ) -> Registered:
@@ -70,22 +81,22 @@ def register(
     """
     client = mlflow.MlflowClient()
     champion = call(partial(_aliased, client, name))
-    version = existing = call(partial(_version_of, client, name, blend))
-    if version is None:
+    registered = existing = call(partial(_version_of, client, name, blend))
+    if registered is None:
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
         uri = call(partial(log, **tagger_arguments(labels))).model_uri
         facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
         facts |= {"leak": score.leak} if score.leak else {}
         tags = {TAG + key: str(value) for key, value in facts.items()}
         create = partial(mlflow.register_model, uri, name, await_registration_for=60, tags=tags)
-        version = call(lambda: _version_of(client, name, blend) or create())
-    number = int(version.version)
+        registered = call(lambda: _version_of(client, name, blend) or create())
+    number = int(registered.version)
     label = f"{name} version {number}" + (" is this blend already, and" if existing else "")
     if champion is not None and int(champion.version) == number:
         return Registered(name, number, True, f"{label} {'stays' if existing else 'is'} {ALIAS}")
     promoted, reason = _decide(champion, score, dataset, promote)
     if promoted:
-        call(partial(client.set_registered_model_alias, name, ALIAS, version.version))
+        call(partial(client.set_registered_model_alias, name, ALIAS, registered.version))
     verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
     return Registered(name, number, promoted, f"{label} {verb}: {reason}")
 
@@ -107,6 +118,10 @@ def open_tagger(model_uri: str) -> Any:
     except Refused as error:
         cause = f"cannot be loaded from {address()} ({' '.join(str(error.__cause__).split())[:200]})"
         raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
+    except ServerUnreachable:
+        raise
+    except RunError as error:
+        raise RunError(f"model={model_uri}: {error}") from error
     except (ModuleNotFoundError, AttributeError) as error:  # the loader of a tagger of 0.1.0, for one
         cause = f"registered by another version of fsat or needs a missing package ({error})"
         raise RunError(f"model={model_uri}: {cause}; register one with `mlflow run . -e ensemble`") from error
@@ -136,9 +151,29 @@ def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
         "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
         "input_example": pd.DataFrame({"audio": [sine(0.1, 16000)]}),
         "code_paths": [str(Path(__file__).parents[1])],
-        "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        "pip_requirements": requirements(),
         "metadata": {"labels": list(labels)},
     }
+
+
+def requirements() -> list[str]:
+    """Return pip's requirements for `REQUIREMENTS`: the distributions that have the modules here, and their versions.
+
+    A version is that of the package index, without what a builder has added (``2.4.6+cluster``).
+    """
+    distributions = packages_distributions()
+    return [_requirement(module, distributions) for module in REQUIREMENTS]
+
+
+def _requirement(module: str, distributions: Mapping[str, Sequence[str]]) -> str:
+    """Return the requirement of a module, without a version if no metadata states it."""
+    names = sorted(distributions.get(module, [module]), key=lambda name: (name != module, name))
+    for name in names:
+        with suppress(PackageNotFoundError):
+            if number := version(name):
+                return f"{name}=={number.partition('+')[0]}"
+    say(f"warning: no package metadata states the version of {module}; the tagger's requirements leave it open")
+    return names[0]
 
 
 def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> ModelVersion | None:
@@ -161,9 +196,8 @@ def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> ModelVers
 
 
 def _quoted(name: str) -> str:
-    """Return a name in the quotes of MLflow's filter strings."""
-    quote = '"' if "'" in name else "'"
-    return f"{quote}{name}{quote}"
+    """Return a name that `check_model_name` allows in the quotes of MLflow's filter strings."""
+    return f'"{name}"'
 
 
 def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: str) -> tuple[bool, str]:

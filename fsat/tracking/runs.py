@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 import pandas as pd
@@ -29,7 +31,19 @@ from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership
-from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, search_runs
+from fsat.tracking.client import (
+    SESSION,
+    TAG,
+    Refused,
+    ServerUnreachable,
+    address,
+    call,
+    discard,
+    patience,
+    refusal,
+    search_runs,
+)
+from fsat.user_folders import can_be_written
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
@@ -55,12 +69,14 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
         name: the run's name in the UI.
         parent: the run of another process to nest this one in.
     """
+    patience()  # a wrong FSAT_SERVER_WAIT is an error now, not when the server is away
     outermost = mlflow.active_run() is None and parent is None
     with interrupts.deferred():
         run_id = _open(parent, outermost)
     with _closing(run_id, outermost):
         rename(name)
         set_tags({"stage": stage}, ownership.owner_tags())
+        _check_artifacts()
         yield run_id
 
 
@@ -72,6 +88,14 @@ def resumed(run_id: str) -> Iterator[None]:
         call(lambda: mlflow.start_run(run_id=run_id, nested=True))
     with _closing(run_id, outermost):
         yield
+
+
+def _check_artifacts() -> None:
+    """Raise `RunError` if the open run's artifacts belong into a folder of this machine that cannot be written."""
+    uri = urlsplit(mlflow.active_run().info.artifact_uri)
+    if uri.scheme in ("", "file") and not can_be_written(folder := Path(url2pathname(uri.path))):
+        advice = "make it writable, or give the experiment another artifact location"
+        raise RunError(f"{folder}: artifacts of {address()} cannot be written there; {advice}")
 
 
 def after_finish(function: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
-from fsat.config import Config
+from fsat.config import RECIPE, Config
 from fsat.errors import ConfigError, RunError
 from fsat.progress import say
 from fsat.text import dataset_name
@@ -87,8 +87,10 @@ def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
 
 
 def _record(run: Run) -> FoldRun | None:
-    """Return the run as a fold run; None if its parameters are those of another version."""
+    """Return the run as a fold run; None if its parameters or its recipe are those of another version."""
     params, tags = run.data.params, run.data.tags
+    if tags.get(TAG + "recipe") != str(RECIPE):
+        return None
     try:
         # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
         settled = {name: tags[TAG + name] for name in ("folds", "precision")}
@@ -167,7 +169,8 @@ def _newest(study: str) -> list[FoldRun]:
     if not records:
         known = dict.fromkeys(f"{record.study} ({record.config.model})" for record in finished_folds())
         names = ", ".join(known) or "none so far"
-        raise RunError(f"studies: no study {study} with FINISHED fold runs in this experiment; expected one of {names}")
+        where = "FINISHED fold runs of this version of fsat in this experiment"
+        raise RunError(f"studies: no study {study} with {where}; expected one of {names}")
     return records
 
 
@@ -175,7 +178,7 @@ def _newest_complete(allow_incomplete: bool | None) -> Studies:
     newest = {study: list(newest_per_fold(records).values()) for study, records in _grouped(finished_folds()).items()}
     if not newest:
         advice = "train them with `mlflow run . -e cross_validate -P data_dir=DIR`"
-        raise RunError(f"this experiment on {address()} has no FINISHED fold runs; {advice}")
+        raise RunError(f"this experiment on {address()} has no FINISHED fold runs of this version of fsat; {advice}")
     skipped: list[str] = []
     for study, records in newest.items():
         name = f"study {study} ({records[0].config.model} on {dataset_name(records[0].data_dir)})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class TrainingState:
 def write_checkpoint(path: Path, state: TrainingState, model: keras.Model) -> None:
     """Replace the checkpoint at `path`, or raise `FsatError`; the previous checkpoint is still there then."""
     facts = {name: value for name, value in vars(state).items() if name != "weights"}
-    facts["versions"] = {name: version(name) for name in PACKAGES}
+    facts["versions"] = _versions()
     arrays: dict[str, Any] = {f"weights_{i}": array for i, array in enumerate(state.weights)}
     arrays |= {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
     what = f"the checkpoint of epoch {state.n_epochs} cannot be written"
@@ -107,11 +107,16 @@ def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
         return TrainingState()
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    now = {name: version(name) for name in PACKAGES}
+    now = _versions()
     if changed := [f"{name} {versions.get(name)}, now {now[name]}" for name in now if versions.get(name) != now[name]]:
         say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")
     say(f"fold {fold} resumes after epoch {state.n_epochs}")
     return state
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES`, by the packages themselves: they may be installed under other names."""
+    return {name: str(import_module(name).__version__) for name in PACKAGES}
 
 
 def _variables(model: keras.Model) -> list[Any]:
