@@ -20,7 +20,8 @@ from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.text import short
 from fsat.tracking import mlflow_ui, runs
-from fsat.tracking.registry import open_tagger, pinned, run_of
+from fsat.tracking.model_uri import pinned
+from fsat.tracking.registry import open_tagger, run_of
 
 if TYPE_CHECKING:
     from fsat.export.formats import Difference
@@ -58,6 +59,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
         tagger_run = run_of(model)
+        runs.log_params({"tagger": model, "tagger_run": tagger_run})
         runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
         sources = {"source": model, "tagger_run": tagger_run, "export_run": run_id}
@@ -106,7 +108,9 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     for path in (output, sidecar):
         runs.log_file(path)
     mlflow_ui.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
-    content = f"{count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
+    content = (
+        f"{count(len(facts['members']), 'member')} of {facts['source']} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
+    )
     interface = f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out"
     agreement = f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
     say(f"export: run {run_id}: {content}, {interface}; scores are within {agreement}")
