@@ -51,6 +51,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
     from fsat.export.formats import check_packages, find_files
 
     check_output(format, output)
+    runs.announce_artifact(output)
     check_packages(format)
     if check is not None:
         find_files(check)
@@ -107,7 +108,8 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
     for path in (output, sidecar):
         runs.log_file(path)
-    mlflow_ui.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
+    name = runs.artifact_name(output)
+    mlflow_ui.describe(lambda run_link: run_descriptions.export(format, name, facts, run_link))
     content = (
         f"{count(len(facts['members']), 'member')} of {facts['source']} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
     )

@@ -42,6 +42,7 @@ def main(
     scores, the registered version, some tagged clips, and how to open the UI.
     """
     check_writable(output)
+    runs.announce_artifact(output)
     check_method(blend)
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):

@@ -86,6 +86,7 @@ def predict(
     """
     check_writable(output)
     check_suffix(output)
+    runs.announce_artifact(output)
     check_installed(cluster)
     files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
@@ -227,7 +228,7 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     n_tagged = result.n_files - result.n_failed
     runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-    facts = input, model, result.n_files, result.n_failed, output.name, changed
+    facts = input, model, result.n_files, result.n_failed, runs.artifact_name(output), changed
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
     say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged by {model}; table in {output}")
     if result.n_failed:

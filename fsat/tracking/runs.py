@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import time
 import uuid
 import warnings
@@ -18,21 +19,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fsat import interrupts
 from fsat.data.manifest import Manifest
-from fsat.errors import RunError
+from fsat.errors import RunError, printable
 from fsat.progress import say
-from fsat.tracking import ownership
+from fsat.tracking import ownership, remedies
 from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, search_runs
+from fsat.tracking.first_call import may, nearest_folder
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
+
+UNSAFE = "#?%\\"
+"""Characters that do not pass through MLflow's server in the name of an artifact."""
 
 BATCH, LARGEST = 1000, 1e300
 """Maximum number of metrics in a request; a bound on values, as databases store infinity as their largest number."""
@@ -59,6 +66,7 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
     with interrupts.deferred():
         run_id = _open(parent, outermost)
     with _closing(run_id, outermost):
+        _check_artifacts()
         rename(name)
         set_tags({"stage": stage}, ownership.owner_tags())
         yield run_id
@@ -91,6 +99,21 @@ def supersede(run_id: str, by: str, name: str) -> None:
     call(lambda: client.update_run(run_id, name=name))
     if redundant:
         SESSION.redundant.add(run_id)
+
+
+def _check_artifacts() -> None:
+    """Raise `Refused` if artifacts of the open run cannot be stored, as far as it can be told before there are any."""
+    info = mlflow.active_run().info
+    if info.experiment_id in SESSION.checked:
+        return
+    scheme = urlsplit(info.artifact_uri).scheme
+    if scheme in ("", "file"):
+        folder = nearest_folder(Path(local_file_uri_to_path(info.artifact_uri)).absolute())
+        if not may(folder, os.W_OK | os.X_OK):
+            raise Refused(remedies.unwritable_folder(folder))
+    else:
+        call(lambda: mlflow.MlflowClient().list_artifacts(info.run_id))
+    SESSION.checked.add(info.experiment_id)
 
 
 def _open(parent: Parent | None, outermost: bool) -> str:
@@ -234,8 +257,31 @@ def log_table(table: pd.DataFrame, artifact_file: str) -> None:
 
 
 def log_file(path: Path) -> None:
-    """Upload a file under its own name."""
-    call(lambda: mlflow.log_artifact(str(path)))
+    """Upload a file under its own name, or that of `artifact_name`."""
+    name = artifact_name(path)
+    if name == path.name:
+        call(lambda: mlflow.log_artifact(str(path)))
+        return
+    with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
+        link = Path(folder, name)
+        link.symlink_to(path.absolute())
+        call(lambda: mlflow.log_artifact(str(link)))
+
+
+def artifact_name(path: Path) -> str:
+    """Return a file's name as an artifact that MLflow's server stores and finds under this very name.
+
+    The server takes ``#`` and ``?`` in a name for ends of the address, decodes ``%25``, and refuses others.
+    """
+    name = "".join("_" if char in UNSAFE or not (char == " " or char.isprintable()) else char for char in path.name)
+    name = re.sub(r"^([A-Za-z][\w+.-]*):", r"\1_", name)  # a drive, or the scheme of an address
+    return re.sub(r"^[ ]|^(?=\.artifact\.uploading\.)", "_", name)
+
+
+def announce_artifact(path: Path) -> None:
+    """Say so if the artifact of a file will have another name than the file."""
+    if (name := artifact_name(path)) != path.name:
+        say(f"note: the artifact of {printable(path.name)} is named {name}, as MLflow cannot store that name")
 
 
 def log_dataset(manifest: Manifest) -> None:
