@@ -134,7 +134,7 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "fsat": __version__,
         "format": format,
         "sampling_rate": tagger.rates[-1],
-        "input": "waveform: float32 (n_samples,), mono, about -1 to 1, at sampling_rate",
+        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate",
         "output": "scores: float32 (n_classes,), probabilities in the order of labels",
         "labels": tagger.labels,
         "members": [member.name for member in tagger.members],
