@@ -333,6 +333,27 @@ def test_a_server_whose_experiment_is_deleted_or_whose_artifacts_are_full(use, t
 
 
 @pytest.mark.slow
+def test_commands_end_before_their_work(use, tmp_path, monkeypatch, capsys, signals) -> None:
+    """No clip is read, and no fold trained, for a store that will not take the result."""
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    use(new_store(tmp_path))
+    own = mlflow.MlflowClient()
+    own.delete_experiment(own.create_experiment("gone"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "gone")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.csv").write_text("nothing that could be read")
+    for words in (["main", "--output", "t.csv"], ["train_fold", "--fold", "0"], ["cross_validate"], ["eda"]):
+        assert run([*words, "--data_dir", str(data)]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"fsat: error: the experiment 1 {RESTORE} 1`, or choose another one with MLFLOW_EXPERI")
+    with answering(Answer(404, b"<html>Not here</html>")) as port:
+        use(f"http://127.0.0.1:{port}")
+        assert run(["ensemble"]) == 1
+    assert OTHER in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_fold_whose_experiment_is_deleted_meanwhile_is_kept(use, tmp_path, monkeypatch, capsys, signals) -> None:
     """The command says what to do first, and `sync` uploads the fold after it."""
     monkeypatch.setenv("FSAT_CACHE_DIR", str(tmp_path / "cache"))
