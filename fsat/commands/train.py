@@ -32,7 +32,7 @@ from fsat.reports.prediction_tables import submission
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import mlflow_ui, ownership, runs
 from fsat.tracking.client import Refused, ServerUnreachable, absolute_uri, address, discard, is_remote
-from fsat.tracking.fold_artifacts import PLOTS, Predictions, clip_table, write_artifacts, write_checksums
+from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
 from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
@@ -277,6 +277,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     params = {**config.to_dict(), "fold": fold, **counts}
     runs.log_params(params)
+    runs.log_json(config.to_dict(), CONFIG)  # an artifact store that takes nothing ends the run before the training
     runs.log_dataset(dataset.manifest)
     mlflow_ui.give_colour(dataset.study)
     if missing := training.labels_without_clips(dataset, splits):
