@@ -17,7 +17,7 @@ from taggers import register_tagger, write_tagger
 from fsat.cli import run
 from fsat.commands.predict import predict
 from fsat.data.manifest import read_manifest
-from fsat.tracking import runs
+from fsat.tracking import artifact_names, runs
 
 AS_NAMED = (
     "tags.csv", "two  words.csv", "grün.csv", "gru\u0308n.csv", ".hidden.csv", "..a.csv", "12:30.csv", "a;b&c=d+e.csv",
@@ -51,7 +51,7 @@ def test_files_arrive_under_the_name_that_is_announced(any_store, capsys) -> Non
         expected = RENAMED.get(name, name)
         capsys.readouterr()
         with runs.tracked("test", "test") as run_id:
-            runs.announce_artifact(path)
+            artifact_names.announce(path)
             runs.log_file(path)
         said = capsys.readouterr().err
         assert (f"is named {expected}, as MLflow cannot" in said) == (expected != name), name

@@ -19,7 +19,7 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.text import short
-from fsat.tracking import mlflow_ui, runs
+from fsat.tracking import artifact_names, mlflow_ui, runs
 from fsat.tracking.model_uri import pinned
 from fsat.tracking.registry import open_tagger, run_of
 
@@ -51,7 +51,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
     from fsat.export.formats import check_packages, find_files
 
     check_output(format, output)
-    runs.announce_artifact(output)
+    artifact_names.announce(output)
     check_packages(format)
     if check is not None:
         find_files(check)
@@ -108,7 +108,7 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
     for path in (output, sidecar):
         runs.log_file(path)
-    name = runs.artifact_name(output)
+    name = artifact_names.artifact_name(output)
     mlflow_ui.describe(lambda run_link: run_descriptions.export(format, name, facts, run_link))
     content = (
         f"{count(len(facts['members']), 'member')} of {facts['source']} in {output} ({facts['bytes'] / 1e6:.1f} MB)"

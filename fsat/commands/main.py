@@ -24,7 +24,7 @@ from fsat.reports import run_descriptions
 from fsat.tagging.input_files import walk
 from fsat.tagging.tables import Tags
 from fsat.text import dataset_name
-from fsat.tracking import mlflow_ui, runs
+from fsat.tracking import artifact_names, mlflow_ui, runs
 
 
 def main(
@@ -42,7 +42,7 @@ def main(
     scores, the registered version, some tagged clips, and how to open the UI.
     """
     check_writable(output)
-    runs.announce_artifact(output)
+    artifact_names.announce(output)
     check_method(blend)
     check_installed(launch.cluster)
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):

@@ -25,7 +25,7 @@ from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.tables import Span, Tags, check_suffix, track_path, write_label_track, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.text import short
-from fsat.tracking import client, mlflow_ui, ownership, runs
+from fsat.tracking import artifact_names, client, mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable
 from fsat.tracking.model_uri import LATEST, pinned
 from fsat.tracking.registry import open_tagger, run_of
@@ -86,7 +86,7 @@ def predict(
     """
     check_writable(output)
     check_suffix(output)
-    runs.announce_artifact(output)
+    artifact_names.announce(output)
     check_installed(cluster)
     files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
@@ -228,7 +228,7 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     n_tagged = result.n_files - result.n_failed
     runs.log_metrics({"n_tagged": n_tagged, "n_failed": result.n_failed})
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-    facts = input, model, result.n_files, result.n_failed, runs.artifact_name(output), changed
+    facts = input, model, result.n_files, result.n_failed, artifact_names.artifact_name(output), changed
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
     say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged by {model}; table in {output}")
     if result.n_failed:

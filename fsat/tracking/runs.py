@@ -29,17 +29,15 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fsat import interrupts
 from fsat.data.manifest import Manifest
-from fsat.errors import RunError, printable
+from fsat.errors import RunError
 from fsat.progress import say
 from fsat.tracking import ownership, remedies
+from fsat.tracking.artifact_names import artifact_name
 from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, refusal, search_runs
 from fsat.tracking.first_call import may, nearest_folder
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
-
-UNSAFE = "#?%\\"
-"""Characters that do not pass through MLflow's server in the name of an artifact."""
 
 BATCH, LARGEST = 1000, 1e300
 """Maximum number of metrics in a request; a bound on values, as databases store infinity as their largest number."""
@@ -266,22 +264,6 @@ def log_file(path: Path) -> None:
         link = Path(folder, name)
         link.symlink_to(path.absolute())
         call(lambda: mlflow.log_artifact(str(link)))
-
-
-def artifact_name(path: Path) -> str:
-    """Return a file's name as an artifact that MLflow's server stores and finds under this very name.
-
-    The server takes ``#`` and ``?`` in a name for ends of the address, decodes ``%25``, and refuses others.
-    """
-    name = "".join("_" if char in UNSAFE or not (char == " " or char.isprintable()) else char for char in path.name)
-    name = re.sub(r"^([A-Za-z][\w+.-]*):", r"\1_", name)  # a drive, or the scheme of an address
-    return re.sub(r"^[ ]|^(?=\.artifact\.uploading\.)", "_", name)
-
-
-def announce_artifact(path: Path) -> None:
-    """Say so if the artifact of a file will have another name than the file."""
-    if (name := artifact_name(path)) != path.name:
-        say(f"note: the artifact of {printable(path.name)} is named {name}, as MLflow cannot store that name")
 
 
 def log_dataset(manifest: Manifest) -> None:
