@@ -72,6 +72,7 @@ CLIP = base64.b64encode(wav()).decode()
 EXPECTED = "expected"
 SPLIT = {"columns": ["audio"], "data": [[CLIP]]}
 NAN = np.full(800, np.nan, "<f4").tobytes()
+INFINITE = np.full(800, -np.inf, "<f4").tobytes()
 
 SOUNDS = [
     of_row("no bytes", b"", "empty file"),
@@ -79,6 +80,7 @@ SOUNDS = [
     of_row("WAV without samples", wav_file(b""), "no samples"),
     of_row("WAV that broke off", wav_file(SAMPLES, claim=2**30), "cut off"),
     of_row("WAV of NaN", wav_file(NAN, bits=32, kind=3), "NaN"),
+    of_row("WAV of infinite samples", wav_file(INFINITE, bits=32, kind=3), "NaN or infinite"),
     of_row("an hour of silence in 90 kB", silence(3600), "longer than"),
     of_row("FLAC that promises two years", silence(1, total=2**36 - 1), "longer than"),
 ]
@@ -88,6 +90,13 @@ TEXTS = [
     of_row("null", None, "row 0: audio is null"),
     of_row("a number", 1e9, "row 0: audio is a number"),
     of_row("an object", {"path": MARKER}, "row 0: audio is an object"),
+    of_row("a list of samples", [0.1, -0.1], "row 0: audio is a list"),
+    of_row("true", True, "row 0: audio is true or false"),
+    of_row("a data URL", f"data:audio/wav;base64,{CLIP}", "row 0: audio is not base64"),
+    of_row("base64 with an end inside", f"{CLIP[:6]}=={CLIP[8:]}", "not base64"),
+    of_row("padding alone", "====", "not base64"),
+    of_row("percent signs", CLIP.replace("A", "%41", 1), "not base64"),
+    of_row("half a character", "\ud800", "not base64"),
     of_row("a path", "/etc/hostname.", "row 0: audio is not base64"),
     of_row("a URL", f"http://127.0.0.1:9/{MARKER}.wav", "not base64"),
     of_row("base64 for URLs", "_-8=", "not base64"),
@@ -123,12 +132,20 @@ BODIES = [
     of_json("split with others", {"dataframe_split": {"columns": ["path"], "data": [[MARKER]]}}, EXPECTED),
     of_json("split, ragged", {"dataframe_split": {**SPLIT, "data": [[CLIP], [CLIP, 1]]}}, "row 1"),
     of_json("split, index too long", {"dataframe_split": {**SPLIT, "index": [0, 1]}}, "index"),
+    of_json("records in an object", {"dataframe_records": {"audio": CLIP}}, "dataframe_records is an object"),
+    of_json("a row in a list", {"dataframe_records": [[CLIP]]}, "row 0 is a list"),
+    of_json("split, column as text", {"dataframe_split": {**SPLIT, "columns": "audio"}}, EXPECTED),
+    of_json("split, half a character", {"dataframe_split": {**SPLIT, "index": ["\ud800"]}}, "index"),
+    of_json("params in a text", {"dataframe_records": [{"audio": CLIP}], "params": "top_k"}, "params is a text"),
     of_json("split, odd index", {"dataframe_split": {**SPLIT, "index": [[0]]}}, "index"),
     of_json("params in a list", {"dataframe_records": [{"audio": CLIP}], "params": [3]}, "params is a list"),
     Hostile("another parameter", request(wav(), **{MARKER: 3}), 400, "unknown parameter"),
     Hostile("top_k of 0", request(wav(), top_k=0), 400, "top_k=0"),
     Hostile("top_k of 10^30", request(wav(), top_k=10**30), 400, "top_k=a huge number"),
     Hostile("top_k of 1e400", request(wav(), top_k=0).replace(b"0}", b"1e400}"), 400, "top_k=inf"),
+    Hostile("top_k of null", request(wav(), top_k=None), 400, "top_k=null"),
+    Hostile("top_k of 3.0", request(wav(), top_k=3.0), 400, "top_k=3.0"),
+    Hostile("min_score of true", request(wav(), min_score=True), 400, "min_score=true or false"),
     Hostile("top_k in a text", request(wav(), top_k="3"), 400, "top_k='3'"),
     Hostile("top_k of true", request(wav(), top_k=True), 400, "top_k=true or false"),
     Hostile("min_score in a text", request(wav(), min_score=MARKER), 400, "min_score="),

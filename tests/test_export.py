@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -206,6 +207,10 @@ def test_programs_of_the_documentation_score_clips_without_fsat(formats, example
         (tmp_path / f"tagger.{format}").symlink_to(exported("geometric", format))
         program = next(text for text in programs if f"tagger.{format}" in text)
         code += f"exec({program!r}, names := {{}})\nnumpy.save('{format}', names['scores'])\n"
+    refused = write_bad_clips(tmp_path)
+    for name, format in itertools.product(refused, formats):
+        program = next(text for text in programs if f"tagger.{format}" in text).replace("clip.wav", name)
+        code += f"try:\n    exec({program!r}, {{}})\nexcept SystemExit as reason:\n    print(reason, file=sys.stderr)\n"
     code += f"assert not {unwanted} & set(sys.modules)\n"
     sound = original.sounds[0]
     stereo = np.stack([sound + 0.1, 0.5 * sound[::-1]], axis=1)
@@ -219,6 +224,41 @@ def test_programs_of_the_documentation_score_clips_without_fsat(formats, example
         assert abs(np.load(tmp_path / f"{format}.npy") - expected).max() < LIMIT / 10, format
     best = [LABELS[i] for i in expected.argsort()[::-1][:3]]
     assert [line.rsplit(" ", 1)[0] for line in done.stdout.splitlines()] == best * len(formats)
+    reasons = [line for line in done.stderr.splitlines() if "expected sound, about -1 to 1" in line]
+    assert [line.partition(":")[0] for line in reasons] == [name for name in refused for _ in formats]
+    assert all(refused[line.partition(":")[0]] in line for line in reasons), reasons
+
+
+def write_bad_clips(folder: Path) -> dict[str, str]:
+    """Write clips that no tagger should be asked about; return by name what a program says of each."""
+    sound = tone(440, 0.5, 44100)
+    clips = {
+        "nan.wav": (np.where(np.arange(len(sound)) == 7, np.nan, sound), "a peak of nan"),
+        "infinite.wav": (np.where(np.arange(len(sound)) == 7, np.inf, sound), "22050 samples"),
+        "integers.wav": (sound * 32768, "a peak of 1638"),
+        "nothing.wav": (sound[:0], "0 samples"),
+        "silence.wav": (0 * sound, "a peak of 0"),
+        "last bit.wav": (np.sign(sound) / 32768, "a peak of 3"),
+        "cancelled.wav": (np.stack([sound, -sound], axis=1), "a peak of 0"),
+    }
+    for name, (samples, _) in clips.items():
+        write_wav(folder / name, samples.astype(np.float32), 44100, "FLOAT")
+    return {name: words for name, (_, words) in clips.items()}
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("name", ["one member", "geometric"])
+def test_what_is_no_sound_gets_no_label(name, format, example, exported) -> None:
+    """Nothing is an error, even after sounds; NaN and infinite samples reach every score."""
+    score, _ = open_model(exported(name, format), format)
+    original = example(name)
+    sound = original.sounds[0]
+    for bad in (np.full_like(sound, np.nan), np.where(np.arange(len(sound)) == 5, np.inf, sound).astype(np.float32),
+                np.where(np.arange(len(sound)) == len(sound) - 1, np.nan, sound).astype(np.float32)):  # fmt: skip
+        assert not np.isfinite(score(bad)).any()
+    with pytest.raises(Exception, match=r"\w"):  # each runtime has its own; Keras in a graph gives NaN
+        assert np.isfinite(score(np.zeros(0, np.float32))).any()
+    assert abs(score(sound) - original.scores[0]).max() < LIMIT
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")

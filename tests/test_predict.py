@@ -161,7 +161,8 @@ def test_weights_of_the_selected_studies_sum_to_one(tmp_path):
 
 
 def test_models_by_uri_or_alias():
-    short = {"champion": "models:/fsat@champion", "birds@best": "models:/birds@best", "3": "models:/fsat/3"}
+    short = {"champion": "models:/fsat@champion", "birds@best": "models:/birds@best", "3": "models:/fsat/3",
+             "latest": "models:/fsat/latest"}  # fmt: skip
     for model in (*short, "models:/birds/2", "runs:/abc/tagger", "./m"):
         assert uri_of(model) == short.get(model, model)
 

@@ -95,9 +95,11 @@ def serve(
         import_gradio()
         with listening(host, port) as listener:
             from fsat.commands.predict import uri_of  # imports MLflow and TensorFlow, which takes seconds
-            from fsat.tracking.registry import open_tagger, pinned
+            from fsat.tracking.model_uri import pinned
+            from fsat.tracking.registry import open_tagger
 
             model = pinned(uri_of(model))
+            say(f"app: the tagger is {model}")
             page = build(TagHandler(open_tagger(model), limits, top_k), model)
             app, close_streams = mount(page, limits.max_mb)
             address = _address(host, listener.getsockname()[1])

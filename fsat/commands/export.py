@@ -19,8 +19,9 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
 from fsat.text import short
-from fsat.tracking import mlflow_ui, runs
-from fsat.tracking.registry import open_tagger, pinned, run_of
+from fsat.tracking import artifact_names, mlflow_ui, runs
+from fsat.tracking.model_uri import pinned
+from fsat.tracking.registry import open_tagger, run_of
 
 if TYPE_CHECKING:
     from fsat.export.formats import Difference
@@ -50,6 +51,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
     from fsat.export.formats import check_packages, find_files, read_clips
 
     check_output(format, output)
+    artifact_names.announce(output)
     check_packages(format)
     if check is not None:
         find_files(check)
@@ -60,6 +62,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         if check is not None:
             next(read_clips(check, tagger.rates[-1]))
         tagger_run = run_of(model)
+        runs.log_params({"tagger": model, "tagger_run": tagger_run})
         runs.rename(f"export {format} of {short(model.removeprefix('models:/'))}")
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
         sources = {"source": model, "tagger_run": tagger_run, "export_run": run_id}
@@ -107,8 +110,11 @@ def _log(facts: dict[str, Any], format: str, output: Path, run_id: str) -> None:
     runs.log_metrics(metrics | {"megabytes": facts["bytes"] / 1e6})
     for path in (output, sidecar):
         runs.log_file(path)
-    mlflow_ui.describe(lambda run_link: run_descriptions.export(format, output.name, facts, run_link))
-    content = f"{count(len(facts['members']), 'member')} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
+    name = artifact_names.artifact_name(output)
+    mlflow_ui.describe(lambda run_link: run_descriptions.export(format, name, facts, run_link))
+    content = (
+        f"{count(len(facts['members']), 'member')} of {facts['source']} in {output} ({facts['bytes'] / 1e6:.1f} MB)"
+    )
     interface = f"a waveform at {facts['sampling_rate']} Hz in, {count(len(facts['labels']), 'score')} out"
     agreement = f"{difference['greatest']:.1e} of the original on {count(difference['n_clips'], 'clip')}"
     say(f"export: run {run_id}: {content}, {interface}; scores are within {agreement}")
@@ -136,7 +142,7 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "fsat": __version__,
         "format": format,
         "sampling_rate": tagger.rates[-1],
-        "input": "waveform: float32 (n_samples,), mono, about -1 to 1, at sampling_rate",
+        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate",
         "output": "scores: float32 (n_classes,), probabilities in the order of labels",
         "labels": tagger.labels,
         "members": [member.name for member in tagger.members],

@@ -24,8 +24,8 @@ from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging.tables import Tags, check_suffix
 from fsat.text import dataset_name
-from fsat.tracking import mlflow_ui, runs
-from fsat.tracking.registry import ALIAS, check_registration
+from fsat.tracking import artifact_names, mlflow_ui, runs
+from fsat.tracking.registry import check_registration
 from fsat.tracking.select_runs import fetch_labels
 
 
@@ -45,6 +45,7 @@ def main(
     """
     check_writable(output)
     check_suffix(output)
+    artifact_names.announce(output)
     check_method(blend)
     check_installed(launch.cluster)
     check_registration(register_as, promote)
@@ -59,11 +60,12 @@ def main(
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
-        version = f"@{ALIAS}" if result.registered.promoted else f"/{result.registered.version}"
         folder, is_training = _clips_to_tag(source.data_dir)
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
-        tags = predict(str(folder), output, f"models:/{register_as}{version}", cluster=launch.cluster)
+        tags = predict(
+            str(folder), output, f"models:/{register_as}/{result.registered.version}", cluster=launch.cluster
+        )
         mlflow_ui.describe(describe(result.candidates.to_dict("records"), result.registered.outcome))
     return _report(result.candidates, result.registered.outcome, tags, output, mlflow_ui.how_to_compare(view))
 

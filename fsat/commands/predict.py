@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fsat.data.levels import N_NAMES, SEPARATOR, SILENT, kind_of
-from fsat.errors import DataError, count, printable
+from fsat.errors import DataError, RunError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
 from fsat.options import ALONE, CLIPS, Cluster, TagSettings
@@ -27,8 +27,10 @@ from fsat.tagging.presence import Presence
 from fsat.tagging.tables import Span, Tags, TrackPaths, check_suffix, write_label_track, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.text import short
-from fsat.tracking import client, mlflow_ui, ownership, runs
-from fsat.tracking.registry import open_tagger, pinned
+from fsat.tracking import artifact_names, client, mlflow_ui, ownership, runs
+from fsat.tracking.client import ServerUnreachable
+from fsat.tracking.model_uri import LATEST, pinned
+from fsat.tracking.registry import open_tagger, run_of
 
 TASK_GROUPS = 8
 """Groups per task of a cluster, so that loading the tagger takes a small part of the time."""
@@ -120,24 +122,28 @@ def predict(
     """
     check_writable(output)
     check_suffix(output)
+    artifact_names.announce(output)
     check_installed(cluster)
     if label_tracks is not None:
         check_writable(label_tracks / "NAME.txt")
     files = read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
-        model = pinned(uri_of(model))
-        params = {"input": input, "model": model, **asdict(settings)}
-        tagger = open_tagger(model).only(settings.members)
-        runs.log_params(params)
-        with ledgers.opened(output, {**params, "folder": str(files.root)}, resume) as ledger:
+        asked = uri_of(model)
+        model, tagger = _open(asked, output, resume)
+        tagger = tagger.only(settings.members)
+        runs.log_params(
+            {"input": input, "model": asked, **asdict(settings), "tagger": model, "tagger_run": run_of(model)}
+        )
+        facts = {"input": input, "model": model, "tagger": tagger.digest, **asdict(settings), "folder": str(files.root)}
+        with ledgers.opened(output, facts, resume, {"asked": asked}) as ledger:
             _add_files(ledger, files, input)
             with Progress("tagging", ledger.n_files, ledger.n_done) as progress:
                 groups = ledger.groups(1 if settings.window else GROUP_SIZE)
                 if cluster.kind == "none" and n_workers(workers, n_threads()) == 1:
                     results = tag_groups(tagger, files.root, settings, progress.note, groups)
                 else:
-                    task = partial(_tag_task, model, files.root, settings)
+                    task = partial(_tag_task, model, tagger.digest, files.root, settings)
                     results = _in_parallel(task, groups, cluster, workers)
                 _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
             result = _write(ledger, output, settings, label_tracks)
@@ -152,7 +158,28 @@ def uri_of(model: str) -> str:
         return model
     if "@" in model:
         return f"models:/{model}"
-    return f"models:/fsat/{model}" if model.isdecimal() else f"models:/fsat@{model}"
+    return f"models:/fsat/{model}" if model.isdecimal() or model.lower() == LATEST else f"models:/fsat@{model}"
+
+
+def _open(asked: str, output: Path, resume: bool) -> tuple[str, Tagger]:
+    """Return the URI of the tagger's version and the tagger: those with which an unfinished table began, if any.
+
+    An alias may have moved since then. If the table began with a model that was given in another way, `asked` counts.
+    """
+    version = began = pinned(asked)
+    if resume and (facts := ledgers.stored_facts(output)).get("asked") == asked:
+        began = facts.get("model", version)
+    if began == version:
+        return version, open_tagger(version)
+    now = f"{asked} is now {version}" if version != asked else f"{asked} does not exist any more"
+    say(f"predict: {now}: {output} goes on with {began}, with which it began (resume=false starts anew)")
+    try:
+        return began, open_tagger(began)
+    except ServerUnreachable:
+        raise
+    except RunError as error:
+        reason = str(error).removeprefix(f"model={began}: ").partition("; ")[0]
+        raise RunError(f"{output}: began with {began}, which {reason}; {now}: start anew with resume=false") from error
 
 
 def _add_files(ledger: Ledger, files: Input, input: str) -> None:
@@ -188,8 +215,11 @@ class _Part(list[list[File]]):
         return f"{self[0][0].number} to {self[-1][-1].number}"
 
 
-def _tag_task(model: str, root: Path, settings: TagSettings, groups: Sequence[list[File]]) -> Results:
+def _tag_task(model: str, digest: str, root: Path, settings: TagSettings, groups: Sequence[list[File]]) -> Results:
     tagger = _loaded(model, settings.members)
+    if tagger.digest != digest:
+        fault = f"another tagger (digest {tagger.digest}) than the command began with (digest {digest})"
+        raise RunError(f"model={model}: {fault}; give a version, models:/NAME/VERSION")
     return [result for batch in tag_groups(tagger, root, settings, lambda _: None, groups) for result in batch]
 
 
@@ -249,9 +279,9 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     numbers = {"n_tagged": n_tagged, "n_failed": result.n_failed, "n_partial": result.partial.number}
     runs.log_metrics(numbers)
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
-    facts = input, model, result.n_files, result.n_failed, output.name, changed
+    facts = input, model, result.n_files, result.n_failed, artifact_names.artifact_name(output), changed
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
-    say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged; table in {output}")
+    say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged by {model}; table in {output}")
     for kind, mentioned in result.notes.items():
         say(f"note: {kind}: {mentioned}")
     if result.partial.number:

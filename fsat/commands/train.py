@@ -31,7 +31,7 @@ from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learni
 from fsat.reports.prediction_tables import submission
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import mlflow_ui, ownership, runs
-from fsat.tracking.client import ServerUnreachable, absolute_uri, address, discard, is_remote
+from fsat.tracking.client import Refused, ServerUnreachable, absolute_uri, address, discard, is_remote
 from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
@@ -224,11 +224,13 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
                     _store(dataset, fold, result, facts, folder)
             ownership.confirm_owner(folder.run_id)
             upload(folder)
-        except ServerUnreachable as error:
+        except (ServerUnreachable, Refused) as error:
             if not folder.has_results:
                 raise
-            fault, place = str(error).partition(";")[0], f"its results are stored in {folder.folder}"
-            advice = "upload them with `python -m fsat sync` when the server answers again"
+            fault, _, remedy = str(error).partition("; ")
+            place = f"its results are stored in {folder.folder}"
+            first = "when the server answers again" if isinstance(error, ServerUnreachable) else f"after this: {remedy}"
+            advice = f"upload them with `python -m fsat sync` {first}"
             raise RunError(f"fold {fold}: it is trained, but {fault}; {place}: {advice}") from error
         say(_summarise(dataset, fold, folder))
         runs.after_finish(folder.remove)
@@ -278,6 +280,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
     params = {**config.to_dict(), "fold": fold, **counts}
     runs.log_params(params)
+    runs.log_json(config.to_dict(), CONFIG)  # an artifact store that takes nothing ends the run before the training
     runs.log_dataset(dataset.manifest)
     mlflow_ui.give_colour(dataset.study)
     if missing := training.labels_without_clips(dataset, splits):
@@ -288,7 +291,6 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
     facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
     mlflow_ui.describe(_description(facts, {}))
-    runs.log_json(config.to_dict(), CONFIG)  # an artifact store that cannot be written is an error before the training
     return facts
 
 

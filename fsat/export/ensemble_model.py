@@ -15,6 +15,7 @@ from keras import layers, ops
 
 from fsat.export.formats import INPUT, OUTPUT
 from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, resample, waveform_crops
+from fsat.export.input_checks import not_empty, spoiled
 from fsat.metrics.blending import TINY
 from fsat.tagging import Tagger
 
@@ -22,9 +23,11 @@ from fsat.tagging import Tagger
 def ensemble_model(tagger: Tagger) -> keras.Model:
     """Build one model from `INPUT` to `OUTPUT` that scores a clip as a tagger does whose members compute in float32.
 
-    Raises `ConfigError` if the ratio of two members' sampling rates is not supported.
+    A waveform with samples that are NaN or infinite gives scores that are not finite; one without samples is an error
+    of the runtime. Raises `ConfigError` if the ratio of two members' sampling rates is not supported.
     """
-    waveform = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
+    given = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
+    waveform = not_empty(given)
     signal = Signal(waveform, length_of(waveform), waveform)
     signals: dict[int, Signal] = {}
     inputs: dict[tuple[Any, ...], Tensor] = {}  # members with the same input share it
@@ -41,8 +44,8 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
             inputs[key] = mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
         predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
         studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
-    scores = _blend(studies, *tagger.blend)
-    return keras.Model(waveform, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
+    scores = spoiled(_blend(studies, *tagger.blend), waveform)
+    return keras.Model(given, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
 
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:

@@ -170,8 +170,8 @@ def _split_column(table: Any) -> Iterator[Any]:
     if index is not None:
         valid = isinstance(index, list) and len(index) == len(rows)
         _require(valid, f"index of dataframe_split is not a list of {count(len(rows), 'value')}")
-        valid = all(isinstance(key, int | str) for key in index)
-        _require(valid, "index of dataframe_split: expected whole numbers or texts")
+        valid = all(isinstance(key, int | str) and str(key).isprintable() for key in index)
+        _require(valid, "index of dataframe_split: expected whole numbers or printable texts")
     for i, row in enumerate(rows):
         valid = isinstance(row, list) and len(row) == 1
         _require(valid, f"row {i} of dataframe_split is not a list of one value: {SPLIT}")

@@ -97,12 +97,27 @@ class Ledger:
         return self._db.execute(query, arguments).fetchone()[0]
 
 
+def stored_facts(output: Path) -> dict[str, Any]:
+    """Return the facts and notes of an output's ledger; empty if there is none, or none that can be read now."""
+    path = output.with_name(output.name + SUFFIX)
+    if not path.exists():
+        return {}
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as db:
+            row = db.execute("SELECT facts FROM facts").fetchone()
+        return dict(json.loads(row[0])) if row else {}
+    except (sqlite3.Error, ValueError):  # `opened` says what is wrong
+        return {}
+
+
 @contextmanager
-def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Iterator[Ledger]:
+def opened(
+    output: Path, facts: Mapping[str, Any], resume: bool = True, notes: Mapping[str, Any] | None = None
+) -> Iterator[Ledger]:
     """Open the ledger of an output, a new one or that of an interrupted tagging.
 
     Its file is removed when the block ends without an error, or when no files were added. Unless `resume`, an older
-    ledger is discarded.
+    ledger is discarded. `notes` are stored with the facts of a new ledger, for `stored_facts`, and not compared.
 
     Raises:
         DataError: the ledger has other facts, or another process uses it.
@@ -112,7 +127,7 @@ def opened(output: Path, facts: Mapping[str, Any], resume: bool = True) -> Itera
     try:
         with closing(_connect(path, output, resume)) as db:
             ledger = Ledger(db)
-            _check_facts(db, path, {"layout": LAYOUT, **facts}, output)
+            _check_facts(db, path, {"layout": LAYOUT, **facts}, output, notes or {})
             try:
                 yield ledger
             finally:
@@ -157,12 +172,14 @@ def _open_exclusively(path: Path, resume: bool) -> sqlite3.Connection:
     return db
 
 
-def _check_facts(db: sqlite3.Connection, path: Path, facts: dict[str, Any], output: Path) -> None:
-    """Store the facts in a new ledger; raise `DataError` if an older ledger has others."""
+def _check_facts(
+    db: sqlite3.Connection, path: Path, facts: dict[str, Any], output: Path, notes: Mapping[str, Any]
+) -> None:
+    """Store the facts and notes in a new ledger; raise `DataError` if an older ledger has others."""
     row = db.execute("SELECT facts FROM facts").fetchone()
     if row is None:
         with db:
-            db.execute("INSERT INTO facts VALUES (?)", (json.dumps(facts),))
+            db.execute("INSERT INTO facts VALUES (?)", (json.dumps({**notes, **facts}),))
         return
     stored = json.loads(row[0])
     for name, value in facts.items():

@@ -133,7 +133,8 @@ class Tagger:
     """Tags clips with all members of an ensemble, from a folder that `fsat.tagging.write` wrote.
 
     Thread-safe: results do not depend on other threads. `labels` is the label order; `members` go study after study;
-    `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study.
+    `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study. `digest`
+    identifies the tagger with all of its members, whatever it is called.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -141,6 +142,7 @@ class Tagger:
 
         settle_folders()
         facts = read_facts(Path(folder))
+        self.digest = sha256_of(Path(folder) / FACTS)[:16]  # the file has the SHA-256 of the weights
         self.labels: list[str] = facts["labels"]
         self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]
         self._lock = threading.Lock()  # of the models; decoding runs in parallel

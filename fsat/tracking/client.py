@@ -10,7 +10,7 @@ format of its shared views.
 
 from __future__ import annotations
 
-import glob
+import errno
 import hashlib
 import logging
 import os
@@ -35,8 +35,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fsat import interrupts
 from fsat.errors import ConfigError, RunError, printable
-from fsat.files import UNFINISHED, locked, replace_whole
+from fsat.files import is_full, locked
 from fsat.progress import say
+from fsat.tracking import remedies
+from fsat.tracking.first_call import create_sqlite_store, fault_of_file, fault_of_server
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
@@ -73,6 +75,7 @@ class Session:
 
     reached: set[str] = field(default_factory=set)  # tracking URIs that have answered
     denied: set[str] = field(default_factory=set)  # actions that the server does not permit and a warning has named
+    checked: set[str] = field(default_factory=set)  # experiments whose artifacts can be written
     adopted: set[str] = field(default_factory=set)  # runs that `mlflow run` created for this process
     redundant: set[str] = field(default_factory=set)  # runs to delete when they are closed, as another has their place
     on_finish: dict[str, list[Callable[[], None]]] = field(default_factory=dict)  # by run id, called when FINISHED
@@ -132,19 +135,25 @@ def call(function: Callable[[], Result], wait: float | None = None) -> Result:
             with interrupts.shielded(), _settings_of_call():
                 result = function()
             break
+        except ModuleNotFoundError as error:
+            if message := remedies.missing_package(str(error.name), address()):
+                raise Refused(message) from error
+            raise
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if not (state := outage(error)):
                 raise refusal(error) from error
-            server, reason = f"the tracking server {address()}", _reason(error)
+            server, (why, advice) = f"the tracking server {address()}", remedies.unreachable(_text(error), address())
+            reason = why or _reason(error)
             if not (_is_reached() or _is_locked(error)) or interrupts.received():
-                message = f"{server} cannot be reached ({reason}); start it, or check MLFLOW_TRACKING_URI"
+                message = f"{server} cannot be reached ({reason}); {advice}"
                 raise ServerUnreachable(message) from error
             now, seconds = time.monotonic(), patience() if wait is None else wait
             if not deadline and seconds:
                 say(f"{server} is {state}; retrying for up to {seconds:g} s")
             deadline = deadline or now + seconds
             if now >= deadline:
-                advice = "try again when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                later = "try again when it answers, or wait longer with FSAT_SERVER_WAIT=SECONDS"
+                advice = f"{advice}, and {later}" if why else later
                 message = f"{server} has been {state} for {seconds:g} s ({reason}); {advice}"
                 raise ServerUnreachable(message) from error
             _pause(next(pauses))
@@ -182,7 +191,9 @@ def delete_folder(run: Run, folder: str) -> None:
 
 def outage(error: BaseException) -> str:
     """Return the server's state in words if the call may succeed later; an empty text if the error is an answer."""
-    if isinstance(error, HTTPError) and error.response is not None:
+    if remedies.READ_ONLY.search(str(error)):
+        temporary = False
+    elif isinstance(error, HTTPError) and error.response is not None:
         temporary = error.response.status_code in BUSY_STATUS
     elif isinstance(error, MlflowException):
         temporary = error.error_code in BUSY or bool(NO_ANSWER.search(str(error)))
@@ -196,10 +207,15 @@ def outage(error: BaseException) -> str:
 def refusal(error: BaseException) -> Refused:
     """Return a server's error as one line that says what to do."""
     code, reason, server = getattr(error, "error_code", ""), _reason(error), f"the tracking server {address()}"
+    text = _text(error)
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or status == 401 or "error code 401" in reason:
         variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         message = f"{server} does not know this user or password; set {variables}"
+    elif found := remedies.DELETED_RUN.search(text):
+        message = _deleted_run(found[1])
+    elif message := remedies.remedy(text, address(), _is_reached()):
+        pass
     elif code == "PERMISSION_DENIED" or status == 403 or "error code 403" in reason:
         user = printable(os.environ.get("MLFLOW_TRACKING_USERNAME", "this user"))
         advice = "ask its administrator for EDIT on the experiment, and on the registered model"
@@ -207,12 +223,33 @@ def refusal(error: BaseException) -> Refused:
     elif isinstance(error, SQLAlchemyError):
         message = f"the database {address()} cannot be used: {reason}; if it is empty or incomplete, remove the file"
     elif isinstance(error, OSError) and not isinstance(error, RequestException):
-        message = f"the artifacts of {address()} cannot be written or read: {reason}; make room there"
-    elif "://" not in address():
+        message = _disk_refusal(error)
+    elif "://" not in address() or "unsupported URI" in text:
         message = f"{server} cannot be used; expected http://HOST:PORT or sqlite:///FILE in MLFLOW_TRACKING_URI"
     else:
         message = f"{server} refused: {reason}; check MLFLOW_TRACKING_URI"
     return Refused(message, code)
+
+
+def _deleted_run(run_id: str) -> str:
+    """Return the line for a run that is deleted, alone or with its experiment."""
+    with suppress(MlflowException, SQLAlchemyError, OSError):
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            return remedies.deleted_experiment(experiment.experiment_id)
+    return f"the run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`"
+
+
+def _disk_refusal(error: OSError) -> str:
+    """Return the line for a local file, of the database or an artifact, that cannot be written or read."""
+    reason, path = error.strerror or _reason(error), Path(str(error.filename or "?"))
+    if isinstance(error, IsADirectoryError) and address().startswith("sqlite:"):
+        return f"MLFLOW_TRACKING_URI={address()} is a folder; expected sqlite:///FILE"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return remedies.unwritable_folder(path.parent, reason.lower())
+    advice = "make room there" if is_full(error) else "check the disk"
+    return f"the artifacts of {address()} cannot be written or read: {without_password(str(error))}; {advice}"
 
 
 def address() -> str:
@@ -251,28 +288,19 @@ def _settings_of_call() -> Iterator[None]:
     try:
         uri = mlflow.get_tracking_uri()
         if uri.startswith("sqlite:"):
+            if fault := fault_of_file(uri, address()):
+                raise Refused(fault)
             digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:16]
             lock = Path(tempfile.gettempdir()) / f"fsat-{getattr(os, 'getuid', int)()}-{digest}"
             with locked(lock, "creating the tracking store"):
-                _create_sqlite_store(uri)
-        mlflow.MlflowClient().search_experiments(max_results=1)
+                create_sqlite_store(uri)
+        found = mlflow.MlflowClient().search_experiments(max_results=1)
+        if uri.startswith("http") and (fault := fault_of_server(uri, address(), bool(found))):
+            raise Refused(fault)
         yield
     finally:
         for name in names:
             os.environ.pop(name, None)
-
-
-def _create_sqlite_store(uri: str) -> None:
-    """Create a new SQLite store whole or not at all: MLflow cannot use one whose creation was killed."""
-    scheme, _, rest = uri.partition(":///")
-    name, mark, query = rest.partition("?")
-    path = Path(name)
-    if not name or name.startswith((":", "file:")) or (path.is_file() and path.stat().st_size):
-        return
-    for leftover in path.parent.glob(f".*{UNFINISHED}.{glob.escape(path.name)}*"):
-        leftover.unlink(missing_ok=True)
-    with replace_whole(path) as unfinished:
-        mlflow.MlflowClient(f"{scheme}:///{unfinished}{mark}{query}").search_experiments(max_results=1)
 
 
 def _is_reached() -> bool:
@@ -284,10 +312,14 @@ def _is_locked(error: BaseException) -> bool:
     return isinstance(error, SQLAlchemyError | MlflowException) and "database is locked" in str(error)
 
 
+def _text(error: BaseException) -> str:
+    return without_password(" ".join(str(error).split()))
+
+
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = _text(error)
     known = re.search("Connection refused|Name or service not known|[Tt]imed out|No space left|disk is full", text)
-    return known[0].lower() if known else without_password(text)[:300].replace(";", ",")
+    return known[0].lower() if known else text[:300].replace(";", ",")
 
 
 def _pause(seconds: float) -> None:

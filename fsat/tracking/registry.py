@@ -19,7 +19,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
@@ -29,7 +28,8 @@ from fsat.errors import ConfigError, RunError, printable
 from fsat.metrics.ranking import TOP_K
 from fsat.options import PROMOTE, check_model_name
 from fsat.progress import say
-from fsat.tracking.client import TAG, UNKNOWN, Refused, ServerUnreachable, address, call
+from fsat.tracking.client import TAG, Refused, ServerUnreachable, address, call
+from fsat.tracking.model_uri import aliased, find_versions
 
 ALIAS, LOADER = "champion", "fsat.tagging"
 """Alias of the version to use, and the module by which MLflow loads a tagger."""
@@ -65,7 +65,7 @@ def check_registration(name: str, promote: str) -> None:
     check_model_name(name)
     if promote not in PROMOTE:
         raise ConfigError(f"promote={printable(promote)}: expected one of {', '.join(PROMOTE)}")
-    call(lambda: _aliased(mlflow.MlflowClient(), name))  # a registry that cannot be used is an error here
+    call(lambda: aliased(mlflow.MlflowClient(), name, ALIAS))  # a registry that cannot be used is an error here
 
 
 def register(
@@ -80,7 +80,7 @@ def register(
         promote: ``auto``, ``always`` or ``never``.
     """
     client = mlflow.MlflowClient()
-    champion = call(partial(_aliased, client, name))
+    champion = call(partial(aliased, client, name, ALIAS))
     registered = existing = call(partial(_version_of, client, name, blend))
     if registered is None:
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
@@ -99,15 +99,6 @@ def register(
         call(partial(client.set_registered_model_alias, name, ALIAS, registered.version))
     verb = f"is now {ALIAS}" if promoted else f"is not {ALIAS}"
     return Registered(name, number, promoted, f"{label} {verb}: {reason}")
-
-
-def pinned(model_uri: str) -> str:
-    """Return the URI of the version that an alias stands for now, so that all processes load the same one."""
-    name, at, alias = model_uri.removeprefix("models:/").partition("@")
-    if not (at and model_uri.startswith("models:/")):
-        return model_uri
-    version = call(partial(_aliased, mlflow.MlflowClient(), name, alias))
-    return f"models:/{name}/{version.version}" if version is not None else model_uri
 
 
 def open_tagger(model_uri: str) -> Any:
@@ -176,28 +167,11 @@ def _requirement(module: str, distributions: Mapping[str, Sequence[str]]) -> str
     return names[0]
 
 
-def _aliased(client: mlflow.MlflowClient, name: str, alias: str = ALIAS) -> ModelVersion | None:
-    """Return the version with an alias, if any."""
-    if not client.search_registered_models(filter_string=f"name = {_quoted(name)}"):
-        return None  # a server with users refuses requests about a model that does not exist
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:
-            raise
-        return None
-
-
 def _version_of(client: mlflow.MlflowClient, name: str, blend: str) -> ModelVersion | None:
     """Return the first complete version of a registered model that is this blend, if any."""
-    query = f"name = {_quoted(name)} and tags.`{TAG}blend` = '{blend}'"
-    versions = [version for version in client.search_model_versions(query) if version.status == "READY"]
-    return min(versions, key=lambda version: int(version.version), default=None)
-
-
-def _quoted(name: str) -> str:
-    """Return a name that `check_model_name` allows in the quotes of MLflow's filter strings."""
-    return f'"{name}"'
+    versions = find_versions(client, name, f"tags.`{TAG}blend` = '{blend}'")
+    ready = [version for version in versions if version.status == "READY"]
+    return min(ready, key=lambda version: int(version.version), default=None)
 
 
 def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: str) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import time
 import uuid
 import warnings
@@ -19,31 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fsat import interrupts
 from fsat.data.manifest import Manifest
 from fsat.errors import RunError
 from fsat.progress import say
-from fsat.tracking import ownership
-from fsat.tracking.client import (
-    SESSION,
-    TAG,
-    Refused,
-    ServerUnreachable,
-    address,
-    call,
-    discard,
-    patience,
-    refusal,
-    search_runs,
-)
-from fsat.user_folders import can_be_written
+from fsat.tracking import ownership, remedies
+from fsat.tracking.artifact_names import artifact_name
+from fsat.tracking.client import SESSION, TAG, Refused, ServerUnreachable, call, discard, patience, refusal, search_runs
+from fsat.tracking.first_call import may, nearest_folder
 
 MARK = TAG + "launch"
 """Tag by which a run is found if the answer to its creation was lost."""
@@ -74,9 +65,9 @@ def tracked(stage: str, name: str, parent: Parent | None = None) -> Iterator[str
     with interrupts.deferred():
         run_id = _open(parent, outermost)
     with _closing(run_id, outermost):
+        _check_artifacts()
         rename(name)
         set_tags({"stage": stage}, ownership.owner_tags())
-        _check_artifacts()
         yield run_id
 
 
@@ -88,14 +79,6 @@ def resumed(run_id: str) -> Iterator[None]:
         call(lambda: mlflow.start_run(run_id=run_id, nested=True))
     with _closing(run_id, outermost):
         yield
-
-
-def _check_artifacts() -> None:
-    """Raise `RunError` if the open run's artifacts belong into a folder of this machine that cannot be written."""
-    uri = urlsplit(mlflow.active_run().info.artifact_uri)
-    if uri.scheme in ("", "file") and not can_be_written(folder := Path(url2pathname(uri.path))):
-        advice = "make it writable, or give the experiment another artifact location"
-        raise RunError(f"{folder}: artifacts of {address()} cannot be written there; {advice}")
 
 
 def after_finish(function: Callable[[], None]) -> None:
@@ -115,6 +98,21 @@ def supersede(run_id: str, by: str, name: str) -> None:
     call(lambda: client.update_run(run_id, name=name))
     if redundant:
         SESSION.redundant.add(run_id)
+
+
+def _check_artifacts() -> None:
+    """Raise `Refused` if artifacts of the open run cannot be stored, as far as it can be told before there are any."""
+    info = mlflow.active_run().info
+    if info.experiment_id in SESSION.checked:
+        return
+    scheme = urlsplit(info.artifact_uri).scheme
+    if scheme in ("", "file"):
+        folder = nearest_folder(Path(local_file_uri_to_path(info.artifact_uri)).absolute())
+        if not may(folder, os.W_OK | os.X_OK):
+            raise Refused(remedies.unwritable_folder(folder))
+    else:
+        call(lambda: mlflow.MlflowClient().list_artifacts(info.run_id))
+    SESSION.checked.add(info.experiment_id)
 
 
 def _open(parent: Parent | None, outermost: bool) -> str:
@@ -258,8 +256,15 @@ def log_table(table: pd.DataFrame, artifact_file: str) -> None:
 
 
 def log_file(path: Path) -> None:
-    """Upload a file under its own name."""
-    call(lambda: mlflow.log_artifact(str(path)))
+    """Upload a file under its own name, or that of `artifact_name`."""
+    name = artifact_name(path)
+    if name == path.name:
+        call(lambda: mlflow.log_artifact(str(path)))
+        return
+    with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
+        link = Path(folder, name)
+        link.symlink_to(path.absolute())
+        call(lambda: mlflow.log_artifact(str(link)))
 
 
 def log_dataset(manifest: Manifest) -> None:
