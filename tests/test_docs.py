@@ -21,7 +21,7 @@ from docs.run_commands import SERVERS, TESTED_PAGES, why_not_run
 from fsat import __version__
 from fsat.cli import cli
 from fsat.config import Config
-from fsat.data.audio import SUFFIXES
+from fsat.data.audio_files import SUFFIXES
 from fsat.data.manifest import read_manifest
 from fsat.model_presets import MODELS, PRESETS
 
