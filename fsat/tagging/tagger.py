@@ -255,7 +255,8 @@ class Tagger:
         studies: dict[str, list[np.ndarray]] = {}
         for members in same_input.values():
             config = members[0].config
-            predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
+            predictor = Predictor(clips[config.sampling_rate], config, keep=False)
+            predictions = predictor(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
         method, by_study = self.blend
