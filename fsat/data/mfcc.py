@@ -62,9 +62,9 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
     """
     if crops is None:
         crops = np.full(len(lengths), config.audio_length)
-    numbers = np.maximum(config.eval_crops, -(-lengths // crops) if cover else 1)
-    clips_and_crops = zip(lengths.tolist(), crops.tolist(), numbers.tolist(), strict=True)
-    starts = [even_starts(n, crop, number) if n else [] for n, crop, number in clips_and_crops]
+    needed = -(-lengths // crops) if cover else np.ones_like(lengths)
+    triples = zip(lengths.tolist(), crops.tolist(), np.maximum(config.eval_crops, needed).tolist(), strict=True)
+    starts = [even_starts(n, crop, number) if n else [] for n, crop, number in triples]
     counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)
     clips = np.repeat(np.arange(len(lengths)), counts)
     flat = np.fromiter(chain.from_iterable(starts), np.int64, len(clips))

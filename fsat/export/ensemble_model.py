@@ -13,8 +13,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fsat.export.crops import Crops, logmel_crops, waveform_crops
 from fsat.export.formats import INPUT, OUTPUT
-from fsat.export.frontend import Crops, Signal, Tensor, length_of, logmel_crops, mfcc, resample, waveform_crops
+from fsat.export.frontend import Signal, Tensor, length_of, mfcc, resample
 from fsat.metrics.blending import TINY
 from fsat.tagging import Tagger
 

@@ -26,7 +26,7 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
-from fsat.data.logmel import FLOOR_DB, STEP
+from fsat.data.logmel import FLOOR_DB
 from fsat.data.logmel import window_and_filters as logmel_window_and_filters
 from fsat.data.mfcc import N_FFT, N_MELS, TOP_DB
 from fsat.data.mfcc import window_and_filters as mfcc_window_and_filters
@@ -168,39 +168,6 @@ class Signal:
         return ops.zeros_like(slice_first(self.waveform, 0, 1), dtype="int32")
 
 
-@dataclass(frozen=True)
-class Crops:
-    """The fixed crops of a signal.
-
-    Attributes:
-        numbers: int32 (m,), 0, 1, ... of which those from `n` on do not count.
-        n: int32 (), number of crops.
-    """
-
-    numbers: Tensor
-    n: Tensor
-
-    def starts(self, n_signal: Tensor, length: int | Tensor) -> Tensor:
-        """Return the starts of crops of a length as `fsat.data.audio.even_starts`, int32 (m,); `n_signal` is int32 ().
-
-        Intermediate results are below the square of the number of crops, which may be up to 30000.
-        """
-        spare, missing = ops.maximum(n_signal - length, 0), ops.maximum(length - n_signal, 0)
-        gaps = ops.maximum(self.n - 1, 1)
-        numbers = ops.minimum(self.numbers, self.n - 1)
-        whole, rest = spare // gaps, spare % gaps
-        doubled = 2 * numbers * rest + gaps  # the fractional part of numbers * spare / gaps, plus a half, in 2 * gaps
-        up = doubled // (2 * gaps)
-        starts = numbers * whole + up
-        tie = ops.logical_and(ops.equal(doubled % (2 * gaps), 0), ops.equal(starts % 2, 1))
-        return starts - ops.cast(tie, "int32") - missing // 2
-
-    def mean(self, predictions: Tensor) -> Tensor:
-        """Return the mean over crops of predictions (m, n_classes)."""
-        counts = ops.cast(ops.less(self.numbers, self.n), "float32")
-        return ops.sum(predictions * ops.expand_dims(counts, 1), axis=0) / ops.cast(self.n, "float32")
-
-
 def slice_first(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:
     """Return ``x[start:stop:step]`` of the first axis, which may end before `stop`."""
     return x[slice(start, stop, step),]
@@ -214,42 +181,6 @@ def length_of(x: Tensor) -> Tensor:
 def indices_of(x: Tensor) -> Tensor:
     """Return the index of each element, int32."""
     return ops.cumsum(ops.ones_like(x, dtype="int32")) - 1
-
-
-def count_crops(n: Tensor, length: int | Tensor, least: int) -> Tensor:
-    """Return the number of crops of a clip, int32 (), as `fsat.data.mfcc.fixed_crops`: one if it is no longer than one.
-
-    `n` and `length`, of the clip and of the crops, are in samples or in frames.
-    """
-    is_longer = ops.cast(ops.greater(n, length), "int32")
-    return 1 + is_longer * (ops.maximum((n + length - 1) // length, least) - 1)
-
-
-def crop_numbers(signal: Signal, first: Tensor, n_first: int, length: int, step: int) -> Tensor:
-    """Return the numbers `first`, and `n_first` on: one for each length that the signal reaches, in steps of `step`."""
-    return ops.concatenate([first, n_first - 1 + ops.cumsum(signal.ones_from(length, step))])
-
-
-def usual_numbers(signal: Signal, min_length: int, n_crops: int) -> Tensor:
-    """Return 0, 1, ... `n_crops` - 1, int32, or 0 for a signal that is shorter than `min_length`."""
-    if n_crops == 1:
-        return signal.zero()
-    others = ops.expand_dims(signal.ones_for([min_length]), 1) * np.arange(1, n_crops, dtype=np.int32)
-    return ops.concatenate([signal.zero(), ops.reshape(others, (-1,))])
-
-
-def waveform_crops(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
-    """Return the fixed crops, float32 (m, audio_length)."""
-    length = config.audio_length
-    n_crops = config.eval_crops
-    usual = usual_numbers(signal, length + 1, n_crops)
-    numbers = crop_numbers(signal, usual, n_crops, n_crops * length + 1, length)
-    crops = Crops(numbers, count_crops(signal.n, length, n_crops))
-    margin = length // 2 + 1  # a short clip is centred in zeros
-    padded = ops.pad(signal.samples, (margin, length))
-    offsets = indices_of(slice_first(padded, 0, length)) + margin
-    starts = crops.starts(signal.n, length)
-    return ops.take(padded, ops.expand_dims(starts, 1) + offsets, axis=0), crops
 
 
 def mfcc(crops: Tensor, config: Config) -> Tensor:
@@ -269,36 +200,8 @@ def mfcc(crops: Tensor, config: Config) -> Tensor:
     return ops.expand_dims(ops.transpose(multiply(decibels, dct), (0, 2, 1)), -1)
 
 
-def logmel_crops(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
-    """Return the fixed crops of `fsat.data.logmel.logmel`, float32 (m, frames, n_mels, 1).
-
-    The number of frames is that of `fsat.data.logmel.crop_frames`. Frames beyond the clip's are 0, as silence is.
-    """
-    hop, min_frames, n_crops = config.hop_length, config.n_frames, config.eval_crops
-    n_frames = 1 + signal.n // hop
-    offsets: Tensor = np.arange(min_frames, dtype=np.int32)
-    crop: int | Tensor = min_frames
-    lengths = [min_frames + STEP * (i + 1) for i in range((config.eval_frames - min_frames) // STEP)]
-    if lengths:
-        steps = signal.ones_for([(frames - 1) * hop for frames in lengths])
-        later = ops.expand_dims(min_frames + STEP * (ops.cumsum(steps) - 1), 1) + np.arange(STEP, dtype=np.int32)
-        crop = min_frames + STEP * ops.sum(steps)
-        offsets = ops.concatenate([signal.zero() + offsets, ops.reshape(later, (-1,))])
-        n_crops = max(n_crops, -(-(min_frames + STEP - 1) // min_frames))  # of a clip that is nearly a step longer
-        usual = signal.zero() + np.arange(n_crops, dtype=np.int32)
-    else:
-        usual = usual_numbers(signal, min_frames * hop, n_crops)
-    longest = max([min_frames, *lengths]) * hop
-    numbers = crop_numbers(signal, usual, n_crops, n_crops * longest, longest)
-    crops = Crops(numbers, count_crops(n_frames, crop, config.eval_crops))
-    frames = ops.expand_dims(crops.starts(n_frames, crop), 1) + offsets  # crops, frames
-    inside = ops.logical_and(ops.greater_equal(frames, 0), ops.less(frames, n_frames))
-    decibels = ops.take(_logmel(signal, config), ops.minimum(ops.maximum(frames, 0), n_frames - 1), axis=0)
-    return ops.expand_dims(decibels * ops.expand_dims(ops.cast(inside, "float32"), -1), -1), crops
-
-
-def _logmel(signal: Signal, config: Config) -> Tensor:
-    """Return the log-mel spectrogram of a signal, float32 (frames, n_mels), with some frames after its end."""
+def logmel(signal: Signal, config: Config) -> Tensor:
+    """Return `fsat.data.logmel.logmel` of a signal, float32 (at least its frames, n_mels)."""
     hop = config.hop_length
     window, filters = logmel_window_and_filters(config.sampling_rate, config.n_mels, hop)
     margin = (len(window) - 2 * hop) // 2  # zeros on both sides of the window
