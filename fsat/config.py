@@ -121,7 +121,10 @@ class Config:
         "auto", "Arithmetic of layers; auto is bfloat16 where faster.", choices=("auto", "float32", "mixed_bfloat16")
     )
     eval_crops: int = option(
-        3, "Minimum number of evenly spaced crops averaged at prediction; as many as cover a clip.", least=1, most=100
+        3,
+        "Minimum number of evenly spaced crops of a clip, averaged at prediction; more where these leave gaps.",
+        least=1,
+        most=100,
     )
     eval_duration: float = option(
         0.0, "Maximum length of these crops, in seconds; at least audio_duration.", least=0, most=MAX_SECONDS
