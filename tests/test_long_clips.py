@@ -140,6 +140,19 @@ def test_a_window_longer_than_the_crops_is_heard_whole(clips, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_long_windows_are_tagged_a_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
+    tagger = Tagger(write_tagger(tmp_path / "tagger", [TINY], n_folds=1))
+    path = write_wav(tmp_path / "clip.wav", np.zeros(70 * RATE, np.float32), RATE)
+    batches, scores_of = [], tagger.scores_of
+    monkeypatch.setattr("fsat.tagging.tagger.LONGEST_CLIP", 45.0)
+    monkeypatch.setattr(tagger, "scores_of", lambda batch: batches.append(len(batch)) or scores_of(batch))
+    for window, expected in ((20, [2, 2]), (100, [1]), (1, [45, 25])):
+        batches.clear()
+        list(tagger.over_time(path, window, window))
+        assert batches == expected
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("signals")
 def test_predict_hears_all_of_a_long_clip(store, clips, tmp_path: Path) -> None:
     register_tagger(write_tagger(tmp_path / "tagger", [SETTINGS["conv1d"], SETTINGS["conv2d_mfcc"]], n_folds=1))

@@ -31,6 +31,7 @@ from fsat.data.decoded_clips import Clips
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
+from fsat.options import LONGEST_CLIP
 from fsat.tagging.recordings import ScoredWindow, Window, windows
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ FACTS = "tagger.json"
 MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 
 WINDOW_BATCH = 64
-"""Windows of a recording that are tagged together."""
+"""Windows of a recording that are tagged together, unless they are longer than `LONGEST_CLIP` together."""
 
 Decoded = dict[int, np.ndarray] | AudioError
 """A clip at each of a tagger's rates, float32 (n_samples,), or why it cannot be used."""
@@ -228,12 +229,12 @@ class Tagger:
 
         See `windows` for the arguments, and for the `AudioError` that may end it.
         """
-        failure = None
+        failure, n_windows = None, max(1, min(WINDOW_BATCH, int(LONGEST_CLIP // window)))
         with closing(windows(source, self.rates, window, hop, max_seconds)) as all_windows:
             while failure is None:
                 batch: list[Window] = []
                 try:
-                    batch.extend(islice(all_windows, WINDOW_BATCH))  # keeps the windows before an error
+                    batch.extend(islice(all_windows, n_windows))  # keeps the windows before an error
                 except AudioError as error:
                     failure = error
                 if not batch:
