@@ -21,6 +21,7 @@ NAMES = (
     "predict",
     "collection",
     "recording",
+    "long_clips",
     "serve",
     "export",
     "blend",

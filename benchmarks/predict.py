@@ -29,7 +29,8 @@ def run(bench: Bench) -> Section:
         folder = bench.folder / f"tagger{crops}"
         folder.mkdir()
         call("benchmarks.predict:write_tagger", folder=str(folder), n_members=n_members, eval_crops=crops)
-        sides[f"fsat {crops}"] = partial(call, "benchmarks.predict:fsat_tags", paths=paths, folder=str(folder))
+        options = {"paths": paths, "folder": str(folder), "single_crop": crops == 1}
+        sides[f"fsat {crops}"] = partial(call, "benchmarks.predict:fsat_tags", **options)
     results = alternate(bench.repeats, sides)
 
     def rate(who: str, side: str, *parts: str) -> Samples:
@@ -69,8 +70,8 @@ def write_tagger(folder: str, n_members: int, eval_crops: int) -> None:
         tagging.write(Path(folder), members, [f"class{i}" for i in range(CLASSES)])
 
 
-def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
-    """Tag files with `Tagger.scores`.
+def fsat_tags(paths: Sequence[str], folder: str, single_crop: bool = False) -> dict[str, Any]:
+    """Tag files with `Tagger.scores`; with `single_crop` on one crop of each, as the notebook does.
 
     Returns:
         seconds to ``load`` the members and to ``tag`` the files, and the ``precision``.
@@ -79,8 +80,12 @@ def fsat_tags(paths: Sequence[str], folder: str) -> dict[str, Any]:
     from fsat.metrics.ranking import top_k
     from fsat.models import import_keras, settle_precision
     from fsat.tagging import Tagger
+    from fsat.training import predict_clips
 
     import_keras()
+    if single_crop:
+        fixed_crops = predict_clips.fixed_crops
+        predict_clips.fixed_crops = lambda lengths, config, crops, _: fixed_crops(lengths, config, crops, cover=False)
     precision = settle_precision(Config()).precision
     start = time.perf_counter()
     tagger = Tagger(folder)

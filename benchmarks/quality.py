@@ -26,9 +26,9 @@ NOTEBOOK = {"conv1d_fsat": "conv1d", "conv2d_mfcc_fsat": "conv2d_mfcc"}
 """The notebook's recipe for the same network, which chooses the epoch on the scored fold."""
 
 PREDICTIONS: dict[str, dict[str, Any]] = {
-    "one crop of 2.56 s": {"eval_duration": 0, "eval_crops": 1},
+    "the fewest crops of 2.56 s": {"eval_duration": 0, "eval_crops": 1},
     "five crops of 2.56 s": {"eval_duration": 0, "eval_crops": 5},
-    "one crop of up to 10 s": {"eval_crops": 1},
+    "the fewest crops of up to 10 s": {"eval_crops": 1},
 }
 """Other settings of prediction with the weights of cnn_logmel."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -140,10 +141,9 @@ def slow_means(clips: list[np.ndarray], n_crops: int) -> np.ndarray:
         spare = len(clip) - 20
         if spare <= 0:
             crops = [np.pad(clip, (-spare // 2, -spare - -spare // 2))]
-        elif n_crops == 1:
-            crops = [clip[spare // 2 : spare // 2 + 20]]
         else:
-            starts = [round(i * spare / (n_crops - 1)) for i in range(n_crops)]
+            n = max(n_crops, math.ceil(len(clip) / 20))  # without gaps
+            starts = [round(i * spare / (n - 1)) for i in range(n)]
             crops = [clip[start : start + 20] for start in starts]
         rows.append(np.mean([FakeModel.score(crop) for crop in crops], axis=0))
     return np.array(rows)

@@ -215,7 +215,7 @@ def test_levels_need_a_usable_clip() -> None:
 
 
 def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.ndarray:
-    """The crops for prediction of a clip: evenly spaced over its frames, or a short clip whole, centred in zeros."""
+    """The crops for prediction of a clip: evenly spaced over all its frames, or a short clip whole, within zeros."""
     whole, frames = spectrogram(samples), FRAMES
     while frames + 32 <= min(len(whole), longest):
         frames += 32
@@ -223,7 +223,8 @@ def cropped_by_hand(samples: np.ndarray, eval_crops: int, longest: int) -> np.nd
     if spare <= 0:
         before = -spare // 2
         return np.pad(whole, ((before, -spare - before), (0, 0)))[np.newaxis]
-    starts = [spare // 2] if eval_crops == 1 else [round(i * spare / (eval_crops - 1)) for i in range(eval_crops)]
+    n = max(eval_crops, math.ceil(len(whole) / frames))
+    starts = [round(i * spare / (n - 1)) for i in range(n)]
     return np.stack([whole[start : start + frames] for start in starts])
 
 
@@ -251,7 +252,7 @@ def test_predictions_are_means_over_crops(model, files, eval_crops: int, eval_du
             inputs = cropped_by_hand(samples, eval_crops, longest)[..., np.newaxis]
             np.testing.assert_allclose(row, model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
     predictor = Predictor(clips.take(np.array([4, -1, 0])), config)
-    assert predictor.crops.counts.tolist() == [1, 0, eval_crops]
+    assert predictor.crops.counts.tolist() == [1, 0, len(cropped_by_hand(arrays[0], eval_crops, longest))]
     np.testing.assert_allclose(predictor(model)[0], [stored[4], [np.nan] * 3, stored[0]], atol=1e-6)
 
 

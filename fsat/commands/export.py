@@ -15,6 +15,7 @@ from fsat.commands.predict import uri_of
 from fsat.errors import FsatError, count
 from fsat.files import check_writable, write_whole
 from fsat.model_presets import EXPORT_FORMATS
+from fsat.options import LONGEST_CLIP
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
@@ -142,7 +143,9 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "fsat": __version__,
         "format": format,
         "sampling_rate": tagger.rates[-1],
-        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate",
+        "max_seconds": LONGEST_CLIP,
+        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate, at most "
+        "max_seconds long",
         "output": "scores: float32 (n_classes,), probabilities in the order of labels",
         "labels": tagger.labels,
         "members": [member.name for member in tagger.members],

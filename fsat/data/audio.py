@@ -233,12 +233,16 @@ def _finite(samples: np.ndarray) -> np.ndarray:
 def even_starts(n_samples: int, length: int, count: int) -> list[int]:
     """Return the first samples of the fixed crops for prediction: `count` evenly spaced ones, or the whole clip once.
 
-    They are negative for a clip that is shorter than a crop, so that it is centred in zeros.
+    They are negative for a clip that is shorter than a crop, so that it is centred in zeros. Starts between two samples
+    are rounded, ties to even, in whole numbers, as exported models do.
     """
-    spare = n_samples - length
+    spare, gaps = n_samples - length, count - 1
     if spare <= 0:
         return [-(-spare // 2)]
-    return [spare // 2] if count == 1 else np.linspace(0, spare, count).round().astype(int).tolist()
+    if not gaps:
+        return [spare // 2]
+    starts, rest = np.divmod(2 * spare * np.arange(count) + gaps, 2 * gaps)
+    return [int(start) for start in starts - ((rest == 0) & (starts % 2 == 1))]
 
 
 def sine(seconds: float, rate: int = SINE_RATE) -> bytes:

@@ -20,7 +20,7 @@ from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import INDEX, UNFINISHED, Damaged
 from fsat.progress import Progress, say
 
-FEATURES = 1  # raised when the fixed crops or the MFCC made of the same samples change
+FEATURES = 2  # raised when the fixed crops or the MFCC made of the same samples change
 _CROPS_PER_BATCH = 64
 Batches = Callable[[], Iterable[np.ndarray]]
 """Returns the rows of a file of features, in order, in batches: float32 (rows, ...)."""

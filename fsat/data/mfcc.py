@@ -51,18 +51,20 @@ class FixedCrops:
         return [slice(first, min(first + size, stop)) for first, stop in starts]
 
 
-def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None) -> FixedCrops:
-    """Return the crops for prediction; see `even_starts`.
+def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None, cover: bool = True) -> FixedCrops:
+    """Return the crops for prediction: `eval_crops` of a clip, or as many as cover it without gaps; see `even_starts`.
 
     Args:
         lengths: int (n_clips,), in samples; 0 for an unusable clip, which has no crops.
-        config: has the crops' number and length.
+        config: has the crops' least number and length.
         crops: int (n_clips,), each clip's length of crops if it is not that of the config; in the unit of `lengths`.
+        cover: False for exactly `eval_crops`, however long the clip is.
     """
     if crops is None:
         crops = np.full(len(lengths), config.audio_length)
-    pairs = zip(lengths.tolist(), crops.tolist(), strict=True)
-    starts = [even_starts(n, crop, config.eval_crops) if n else [] for n, crop in pairs]
+    needed = -(-lengths // crops) if cover else np.ones_like(lengths)
+    triples = zip(lengths.tolist(), crops.tolist(), np.maximum(config.eval_crops, needed).tolist(), strict=True)
+    starts = [even_starts(n, crop, number) if n else [] for n, crop, number in triples]
     counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)
     clips = np.repeat(np.arange(len(lengths)), counts)
     flat = np.fromiter(chain.from_iterable(starts), np.int64, len(clips))

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fsat.export.crops import Crops, logmel_crops, waveform_crops
 from fsat.export.formats import INPUT, OUTPUT
-from fsat.export.frontend import Signal, Tensor, length_of, logmel_crops, mfcc, resample, waveform_crops
+from fsat.export.frontend import Signal, Tensor, length_of, mfcc, resample
 from fsat.export.input_checks import not_empty, spoiled
 from fsat.metrics.blending import TINY
 from fsat.tagging import Tagger
@@ -30,7 +31,7 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
     waveform = not_empty(given)
     signal = Signal(waveform, length_of(waveform), waveform)
     signals: dict[int, Signal] = {}
-    inputs: dict[tuple[Any, ...], Tensor] = {}  # members with the same input share it
+    inputs: dict[tuple[Any, ...], tuple[Tensor, Crops]] = {}  # members with the same input share it
     studies: dict[str, list[Tensor]] = {}
     for number, member in enumerate(tagger.members):
         config, rate = member.config, member.config.sampling_rate
@@ -40,10 +41,11 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
         if key not in inputs and config.use_logmel:
             inputs[key] = logmel_crops(signals[rate], config)
         elif key not in inputs:
-            crops = waveform_crops(signals[rate], config)
-            inputs[key] = mfcc(crops, config) if config.use_mfcc else ops.expand_dims(crops, -1)
-        predictions = to_keras(member.model, f"member{number}")(inputs[key])  # crops, classes
-        studies.setdefault(member.study, []).append(ops.mean(predictions, axis=0))
+            samples, crops = waveform_crops(signals[rate], config)
+            inputs[key] = mfcc(samples, config) if config.use_mfcc else ops.expand_dims(samples, -1), crops
+        features, crops = inputs[key]
+        predictions = to_keras(member.model, f"member{number}")(features)  # crops, classes
+        studies.setdefault(member.study, []).append(crops.mean(predictions))
     scores = spoiled(_blend(studies, *tagger.blend), waveform)
     return keras.Model(given, layers.Identity(dtype="float32", name=OUTPUT)(scores), name="tagger")
 

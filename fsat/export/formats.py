@@ -32,6 +32,7 @@ from fsat.data.audio_files import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, FsatError, count, printable
 from fsat.models import import_keras, quiet_stderr
+from fsat.options import LONGEST_CLIP
 from fsat.tagging import Tagger
 
 INPUT, OUTPUT = "waveform", "scores"
@@ -170,8 +171,11 @@ def generate_clips(configs: Sequence[Config], rate: int) -> Iterator[Clip]:
     """Generate noise, tones, sounds and silence, of lengths around those of the members' crops, at `rate` Hz."""
     longest = round(MAX_SECONDS * rate)
     lengths = {1, rate // 2 + 1, min(12 * rate + 7, longest)}
-    for crop in {round(s * rate) for c in configs for s in (c.audio_duration, max(c.audio_duration, c.eval_duration))}:
-        lengths |= {crop // 3, crop - 1, crop, crop + 1, 2 * crop + 1, round(3.7 * crop)}
+    for config in configs:
+        for seconds in (config.audio_duration, max(config.audio_duration, config.eval_duration)):
+            crop = round(seconds * rate)
+            long = round((config.eval_crops + 1.5) * crop)  # needs more than `eval_crops`
+            lengths |= {crop // 3, crop - 1, crop, crop + 1, 2 * crop + 1, round(3.7 * crop), long}
     rng = np.random.default_rng(1001)
     kinds = cycle(["noise", "tone", *(SYNTHESISERS if rate >= 8000 else ())])
     for n, kind in zip(sorted(min(max(n, 1), longest) for n in lengths), kinds, strict=False):
@@ -203,7 +207,7 @@ def read_clips(path: Path, rate: int) -> Iterator[Clip]:
     errors, files = list[str](), find_files(path)
     for file in files:
         try:
-            yield printable(file.name), decode(file, rate)
+            yield printable(file.name), decode(file, rate, LONGEST_CLIP)
         except AudioError as error:
             errors.append(f"{printable(file.name)}: {error}")
     if len(errors) == len(files):

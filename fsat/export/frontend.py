@@ -26,7 +26,7 @@ import numpy as np
 from keras import layers, ops
 
 from fsat.config import Config
-from fsat.data.logmel import FLOOR_DB, STEP
+from fsat.data.logmel import FLOOR_DB
 from fsat.data.logmel import window_and_filters as logmel_window_and_filters
 from fsat.data.mfcc import N_FFT, N_MELS, TOP_DB
 from fsat.data.mfcc import window_and_filters as mfcc_window_and_filters
@@ -39,6 +39,9 @@ MAX_WEIGHTS = 1 << 25
 REACH, THRESHOLD = 120, 1e-6
 """Output samples on both sides that a filter may reach ("HQ" reaches 91); and below what a weight counts as 0: soxr's
 own rounding errors are half of that."""
+
+MAX_LENGTH = 2**31 - 1
+"""Maximum length of a waveform in samples."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,25 @@ class Signal:
 
     def ones_for(self, lengths: Sequence[int]) -> Tensor:
         """Return int32 ones, one for each of the ascending `lengths` that the signal reaches."""
-        p, q = self.ratio
-        ends = [-(-q * (2 * n - 1) // (2 * p)) for n in lengths]  # shortest waveform whose p / q, rounded, is n
+        ends = [self._shortest(length) for length in lengths]
         strided = ([ends[first::stride] for first in range(stride)] for stride in range(1, len(ends) + 1))
         subsets = next(sets for sets in strided if all(len({b - a for a, b in pairwise(s)}) < 2 for s in sets))
         parts = [slice_first(self.waveform, s[0] - 1, s[-1], s[1] - s[0] if len(s) > 1 else 1) for s in subsets]
         return ops.ones_like(parts[0] if len(parts) == 1 else ops.concatenate(parts), dtype="int32")
+
+    def ones_from(self, length: int, step: int) -> Tensor:
+        """Return int32 ones, one for each of the lengths from `length` in steps of `step` that the signal reaches.
+
+        Where the waveform's rate is not a multiple of the signal's there may be more: one too many once in many steps.
+        """
+        p, q = self.ratio
+        first, step = (min(n, MAX_LENGTH) for n in (self._shortest(length) - 1, q * step // p))
+        return ops.ones_like(slice_first(self.waveform, first, None, step), dtype="int32")
+
+    def _shortest(self, length: int) -> int:
+        """Return the length of the shortest waveform whose p / q, rounded, is `length`."""
+        p, q = self.ratio
+        return -(-q * (2 * length - 1) // (2 * p))
 
     def zero(self) -> Tensor:
         """Return int32 (1,), 0, as a tensor that depends on the waveform."""
@@ -167,43 +183,6 @@ def indices_of(x: Tensor) -> Tensor:
     return ops.cumsum(ops.ones_like(x, dtype="int32")) - 1
 
 
-def even_starts(n: Tensor, length: int | Tensor, crops: Tensor, n_crops: int) -> Tensor:
-    """Return the starts of crops as `fsat.data.audio.even_starts`, in integers, with ties rounded to even.
-
-    Args:
-        n, length: int32 (), lengths of the clip and of the crops.
-        crops: int32 (m,), the numbers of the crops, from 0.
-        n_crops: number of crops of a clip that is longer than a crop. All crops of other clips have the same start.
-    """
-    spare, missing = ops.maximum(n - length, 0), ops.maximum(length - n, 0)
-    if n_crops == 1:
-        return crops * 0 + spare // 2 - missing // 2
-    gaps = n_crops - 1
-    whole, rest = spare // gaps, spare % gaps
-    doubled = 2 * crops * rest + gaps  # the fractional part of crops * spare / gaps, plus a half, in 2 * gaps
-    up = doubled // (2 * gaps)
-    tie = ops.logical_and(ops.equal(doubled % (2 * gaps), 0), ops.equal((crops * whole + up) % 2, 1))
-    return crops * whole + up - ops.cast(tie, "int32") - missing // 2
-
-
-def crop_numbers(signal: Signal, min_length: int, n_crops: int) -> Tensor:
-    """Return 0, 1, ... `n_crops` - 1, int32, or 0 for a signal that is shorter than `min_length`."""
-    if n_crops == 1:
-        return signal.zero()
-    others = ops.expand_dims(signal.ones_for([min_length]), 1) * np.arange(1, n_crops, dtype=np.int32)
-    return ops.concatenate([signal.zero(), ops.reshape(others, (-1,))])
-
-
-def waveform_crops(signal: Signal, config: Config) -> Tensor:
-    """Return the fixed crops, float32 (crops, audio_length)."""
-    length = config.audio_length
-    starts = even_starts(signal.n, length, crop_numbers(signal, length + 1, config.eval_crops), config.eval_crops)
-    margin = length // 2 + 1  # a short clip is centred in zeros
-    padded = ops.pad(signal.samples, (margin, length))
-    offsets = indices_of(slice_first(padded, 0, length)) + margin
-    return ops.take(padded, ops.expand_dims(starts, 1) + offsets, axis=0)
-
-
 def mfcc(crops: Tensor, config: Config) -> Tensor:
     """Return `fsat.data.mfcc.mfcc` of crops (crops, audio_length), float32 (crops, n_mfcc, n_frames, 1)."""
     n_frames, hops = config.n_frames, N_FFT // HOP_LENGTH
@@ -221,44 +200,16 @@ def mfcc(crops: Tensor, config: Config) -> Tensor:
     return ops.expand_dims(ops.transpose(multiply(decibels, dct), (0, 2, 1)), -1)
 
 
-def logmel_crops(signal: Signal, config: Config) -> Tensor:
-    """Return the fixed crops of `fsat.data.logmel.logmel`, float32 (crops, frames, n_mels, 1).
-
-    The number of frames is that of `fsat.data.logmel.crop_frames`. Only frames of the crops are computed. Frames beyond
-    the clip's are 0, as silence is.
-    """
-    hop, min_frames = config.hop_length, config.n_frames
-    n_frames = 1 + signal.n // hop
-    offsets: Tensor = np.arange(min_frames, dtype=np.int32)
-    crop: int | Tensor = min_frames
-    lengths = [min_frames + STEP * (i + 1) for i in range((config.eval_frames - min_frames) // STEP)]
-    if lengths:
-        steps = signal.ones_for([(frames - 1) * hop for frames in lengths])
-        later = ops.expand_dims(min_frames + STEP * (ops.cumsum(steps) - 1), 1) + np.arange(STEP, dtype=np.int32)
-        crop = min_frames + STEP * ops.sum(steps)
-        offsets = ops.concatenate([signal.zero() + offsets, ops.reshape(later, (-1,))])
-        # all crops of a short clip too, although equal: a shape must not have two unknown sizes
-        numbers = signal.zero() + np.arange(config.eval_crops, dtype=np.int32)
-    else:
-        numbers = crop_numbers(signal, min_frames * hop, config.eval_crops)
-    starts = even_starts(n_frames, crop, numbers, config.eval_crops)
-    decibels = _logmel_frames(signal, n_frames, ops.expand_dims(starts, 1) + offsets, config)
-    shape = (config.eval_crops, -1) if lengths else (-1, min_frames)
-    return ops.reshape(decibels, (*shape, config.n_mels, 1))
-
-
-def _logmel_frames(signal: Signal, n_frames: Tensor, frames: Tensor, config: Config) -> Tensor:
-    """Return frames int32 (crops, frames) of a log-mel spectrogram, float32 (crops * frames, n_mels)."""
+def logmel(signal: Signal, config: Config) -> Tensor:
+    """Return `fsat.data.logmel.logmel` of a signal, float32 (at least its frames, n_mels)."""
     hop = config.hop_length
-    inside = ops.logical_and(ops.greater_equal(frames, 0), ops.less(frames, n_frames))
-    flat = ops.reshape(ops.minimum(ops.maximum(frames, 0), n_frames - 1), (-1, 1))
     window, filters = logmel_window_and_filters(config.sampling_rate, config.n_mels, hop)
     margin = (len(window) - 2 * hop) // 2  # zeros on both sides of the window
     padded = ops.pad(signal.samples, (hop, 2 * hop))
-    windows = ops.take(padded, flat * hop + np.arange(2 * hop, dtype=np.int32), axis=0)
+    starts = hop * indices_of(slice_first(padded, 2 * hop, None, hop))
+    windows = ops.take(padded, ops.expand_dims(starts, 1) + np.arange(2 * hop, dtype=np.int32), axis=0)
     mel = mel_power(windows, window[margin : margin + 2 * hop], filters.toarray())
-    decibels = ops.maximum(to_decibels(mel, 10 ** (FLOOR_DB / 10)) - FLOOR_DB, 0.0)
-    return decibels * ops.cast(ops.reshape(inside, (-1, 1)), "float32")
+    return ops.maximum(to_decibels(mel, 10 ** (FLOOR_DB / 10)) - FLOOR_DB, 0.0)
 
 
 def to_decibels(power: Tensor, minimum: float) -> Tensor:

@@ -32,6 +32,7 @@ from fsat.data.decoded_clips import Clips
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
+from fsat.options import LONGEST_CLIP
 from fsat.tagging.recordings import ScoredWindow, Window, windows
 from fsat.user_folders import settle_folders
 
@@ -42,7 +43,7 @@ FACTS = "tagger.json"
 MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 
 WINDOW_BATCH = 64
-"""Windows of a recording that are tagged together."""
+"""Windows of a recording that are tagged together, unless they are longer than `LONGEST_CLIP` together."""
 
 Decoded = Heard | AudioError
 """A clip at each of a tagger's rates, or why it cannot be used."""
@@ -246,12 +247,12 @@ class Tagger:
 
         The scores of a silent window are NaN. See `windows` for the arguments, and for the errors that may end it.
         """
-        failure = None
+        failure, n_windows = None, max(1, min(WINDOW_BATCH, int(LONGEST_CLIP // window)))
         with closing(windows(source, self.rates, window, hop, max_seconds, report)) as all_windows:
             while failure is None:
                 batch: list[Window] = []
                 try:
-                    batch.extend(islice(all_windows, WINDOW_BATCH))  # keeps the windows before an error
+                    batch.extend(islice(all_windows, n_windows))  # keeps the windows before an error
                 except AudioError as error:
                     failure = error
                 if not batch:
@@ -273,7 +274,8 @@ class Tagger:
         studies: dict[str, list[np.ndarray]] = {}
         for members in same_input.values():
             config = members[0].config
-            predictions = Predictor(clips[config.sampling_rate], config)(*(member.model for member in members))
+            predictor = Predictor(clips[config.sampling_rate], config, keep=False)
+            predictions = predictor(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):
                 studies.setdefault(member.study, []).append(prediction)
         method, by_study = self.blend

@@ -205,6 +205,7 @@ def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: k
             scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
             scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
     if dataset.config.eval_crops > 1:
-        single_crop = Predictor(dataset.train.take(val), replace(dataset.config, eval_crops=1), keep=False)
+        config = replace(dataset.config, eval_crops=1)
+        single_crop = Predictor(dataset.train.take(val), config, keep=False, cover=False)
         scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], dataset.targets[val])
     return scores

@@ -26,16 +26,16 @@ class Predictor:
     """Predict the same clips repeatedly: by one model after every epoch, or by several that share their features.
 
     MFCC (unless `keep` is False) and spectrograms are computed once and cached with the clips. Clips of length 0 are
-    unusable.
+    unusable. Crops cover the clips unless `cover` is False; see `fixed_crops`.
     """
 
-    def __init__(self, clips: Clips, config: Config, keep: bool = True) -> None:
+    def __init__(self, clips: Clips, config: Config, keep: bool = True, cover: bool = True) -> None:
         self.clips, self.config = clips, config
         self.usable = clips.lengths > 0
         self._mfcc = fixed_features(clips, config) if config.use_mfcc and keep else None
         self._spectra = spectra(clips, config) if config.use_logmel else None
         lengths = self._spectra.n_frames if self._spectra else clips.lengths
-        self.crops = fixed_crops(lengths, config, crop_frames(lengths, config) if self._spectra else None)
+        self.crops = fixed_crops(lengths, config, crop_frames(lengths, config) if self._spectra else None, cover)
 
     def batches(self, batch_size: int = CROPS_PER_BATCH) -> Generator[np.ndarray]:
         """Iterate over the models' inputs for all fixed crops, in the order of `crops`: float32 (batch, *config.dim).
