@@ -156,7 +156,11 @@ def write_table(folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_program_for_a_folder_per_class_writes_a_table(tmp_path):
-    names = [f"{label}/{i}{end}" for label in ("crying baby", "Dog_bark") for i, end in enumerate([*SUFFIXES, ".OGG"])]
+    names = [
+        f"{label}/{i}{end}"
+        for label in ("crying baby", "Dog_bark")
+        for i, end in enumerate([".wav", ".flac", ".mp3", ".aiff", ".OGG"])
+    ]
     names.append("Dog_bark/at night/9.wav")
     for name in names:
         path = tmp_path / "SOUNDS" / name
@@ -165,7 +169,8 @@ def test_the_program_for_a_folder_per_class_writes_a_table(tmp_path):
     (tmp_path / "SOUNDS" / "Dog_bark" / "notes.txt").write_text("not a clip")
     done = write_table(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"DIR/train.csv: {len(names)} clips of 2 labels\n"
+    assert done.stdout == f"DIR/train.csv: {len(names)} clips of 2 labels; left out: .txt\n"
+    assert all(suffix in SUFFIXES for suffix in re.search(r'suffixes = "(.*)".split', TEXTS["data.md"])[1].split())
     manifest = read_manifest(tmp_path / "DIR")
     assert (manifest.labels, manifest.problems) == (["Dog_bark", "crying_baby"], [])
     assert sorted(manifest.train["fname"]) == sorted(names)

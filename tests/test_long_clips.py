@@ -14,6 +14,7 @@ from taggers import FREQUENCIES, ONE_OF_EACH, TINY, register_tagger, write_tagge
 
 from fsat.cli import run
 from fsat.config import Config
+from fsat.data.audio import Heard
 from fsat.data.dataset import load_dataset
 from fsat.data.decoded_clips import Clips
 from fsat.data.mfcc import fixed_crops
@@ -120,12 +121,12 @@ def test_memory_does_not_grow_with_the_clip(options) -> None:
 @pytest.mark.parametrize("model", SETTINGS)
 def test_a_tagger_hears_all_of_a_long_clip(model: str, clips, tmp_path: Path) -> None:
     tagger = Tagger(write_tagger(tmp_path / "tagger", [SETTINGS[model]], n_folds=1))
-    scores, errors = tagger.scores_of([{RATE: clip} for clip in clips])
+    scores, errors = tagger.scores_of([Heard({RATE: clip}) for clip in clips])
     assert errors == ["", ""]
     assert scores[0].argmax() == len(CLASSES) - 1
     assert scores[0, -1] > 0.9
     assert scores[1, -1] < 0.1
-    alone, _ = tagger.scores_of([{RATE: clips[0]}])
+    alone, _ = tagger.scores_of([Heard({RATE: clips[0]})])
     np.testing.assert_allclose(alone[0], scores[0], atol=1e-6)
 
 
@@ -134,7 +135,7 @@ def test_a_window_longer_than_the_crops_is_heard_whole(clips, tmp_path: Path) ->
     tagger = Tagger(write_tagger(tmp_path / "tagger", [TINY], n_folds=1))
     path = write_wav(tmp_path / "clip.wav", clips[0][: 60 * RATE], RATE, "FLOAT")
     windows = list(tagger.over_time(path, 30, 30))
-    expected, _ = tagger.scores_of([{RATE: clips[0][first * RATE : (first + 30) * RATE]} for first in (0, 30)])
+    expected, _ = tagger.scores_of([Heard({RATE: clips[0][first * RATE : (first + 30) * RATE]}) for first in (0, 30)])
     np.testing.assert_allclose([row for _, _, row in windows], expected, atol=1e-6)
     assert windows[0][2].argmax() == len(CLASSES) - 1  # although its first crop is of another class
 

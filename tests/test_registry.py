@@ -16,7 +16,8 @@ from fsat.errors import ConfigError, RunError
 from fsat.options import check_model_name
 from fsat.tagging import Tagger
 from fsat.tracking import registry
-from fsat.tracking.registry import Registered, Score, check_registration, open_tagger, pinned, register, requirements
+from fsat.tracking.model_uri import pinned
+from fsat.tracking.registry import Registered, Score, check_registration, open_tagger, register, requirements
 
 pytestmark = pytest.mark.slow
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import ssl
 import subprocess
+import tempfile
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -69,8 +70,9 @@ def ordinary_user() -> Iterator[None]:
 @pytest.fixture
 def open_folder(tmp_path) -> Path:
     """Return a folder with a store, below folders that every user may enter."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(Path(tempfile.gettempdir())) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
     (tmp_path / "store").mkdir()
     (tmp_path / "store").chmod(0o777)
     new_store(tmp_path / "store")

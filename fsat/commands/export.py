@@ -144,8 +144,8 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "format": format,
         "sampling_rate": tagger.rates[-1],
         "max_seconds": LONGEST_CLIP,
-        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate, at most "
-        "max_seconds long",
+        "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate, at "
+        "most max_seconds long",
         "output": "scores: float32 (n_classes,), probabilities in the order of labels",
         "labels": tagger.labels,
         "members": [member.name for member in tagger.members],

@@ -68,10 +68,11 @@ class SoundfileReader:
     def read(self, n_frames: int) -> Iterator[np.ndarray]:
         """Yield the samples, about `n_frames` at a time; where a block is faulty, what small blocks still give."""
         done = 0
-        while True:
+        while not self.frames or done < self.frames:
+            n_next = min(n_frames, self.frames - done) if self.frames else n_frames
             try:
                 with _in_our_words():
-                    block = self._file.read(n_frames, dtype="float32", always_2d=True)
+                    block = self._file.read(n_next, dtype="float32", always_2d=True)
             except AudioError:
                 if n_frames > SMALL:
                     source, patches, window, raw = self._arguments

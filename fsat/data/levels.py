@@ -24,6 +24,9 @@ NEAR_SILENCE, OFF_SCALE, OFFSET = 1e-3, 2.0, 0.05
 """Largest peak that is called near silence (-60 dB), peak above which the scale is wrong, and smallest mean that is
 called an offset."""
 
+MIN_SAMPLES = 1000
+"""Samples from which on a mean is that of the recording, not of a part of a wave."""
+
 FULL_SCALE, CLIPPED = 0.999, 0.001
 """Level that counts as clipped, and the share of such samples that is reported."""
 
@@ -73,7 +76,7 @@ class Levels:
         self.total += float(mono.sum())
         self.n_samples += len(mono)
         if max(-low, high) >= FULL_SCALE:
-            self.n_clipped += int(np.count_nonzero(np.abs(mono) >= FULL_SCALE))
+            self.n_clipped += int(np.count_nonzero(mono >= FULL_SCALE) + np.count_nonzero(mono <= -FULL_SCALE))
         return mono
 
     def _mix_channels(self, samples: np.ndarray, samplerate: int) -> np.ndarray:
@@ -117,7 +120,7 @@ class Levels:
             notes.append(f"near silence (peak {20 * math.log10(peak):.0f} dB)")
         elif self.n_clipped > CLIPPED * self.n_samples:
             notes.append(f"clipped ({100 * self.n_clipped / self.n_samples:.2g} % of the samples)")
-        if abs(mean) > OFFSET and peak <= OFF_SCALE:
+        if abs(mean) > OFFSET and peak <= OFF_SCALE and self.n_samples >= MIN_SAMPLES:
             notes.append(_offset(mean))
         return notes
 

@@ -19,7 +19,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -239,7 +239,9 @@ def compare(score: Scorer, exact: Tagger, tagger: Tagger, clips: Iterable[Clip],
 
 
 def _score(tagger: Tagger, wav: bytes) -> np.ndarray:
-    (scores,), (error,) = tagger.scores([wav])
-    if error:
-        raise ValueError(f"the tagger cannot score a decoded clip: {error}")
+    """Return the scores of a clip, also of a silent one: an exported model has scores for silence too."""
+    clip = tagger.decode(wav)
+    if isinstance(clip, AudioError):
+        raise ValueError(f"the tagger cannot score a decoded clip: {clip}")
+    (scores,), _ = tagger.scores_of([replace(clip, is_silent=False)])
     return scores
