@@ -73,7 +73,8 @@ class Levels:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise AudioError("NaN or infinite samples")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.total += float(mono.sum())
+        with np.errstate(all="ignore"):
+            self.total += float(mono.sum())
         self.n_samples += len(mono)
         if max(-low, high) >= FULL_SCALE:
             self.n_clipped += int(np.count_nonzero(mono >= FULL_SCALE) + np.count_nonzero(mono <= -FULL_SCALE))

@@ -103,7 +103,7 @@ def unreachable(text: str, address: str) -> tuple[str, str]:
         return "it does not store artifacts", "read the server's log: it may not be able to write its artifact folder"
     if found := re.search(r"too many (\d+) error responses|error code (50\d)|\b(50\d) Server Error", text):
         return f"it answers with error {next(filter(None, found.groups()))}", "read the server's log"
-    if "RemoteDisconnected" in text and address.startswith("http:"):
+    if re.search("RemoteDisconnected|ConnectionResetError", text) and address.startswith("http:"):
         return "it closes the connection", "start it, or check MLFLOW_TRACKING_URI: it may expect https://"
     return "", "start it, or check MLFLOW_TRACKING_URI"
 
