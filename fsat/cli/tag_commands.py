@@ -18,7 +18,7 @@ from fsat.options import Cluster, TagSettings
     "--input",
     required=True,
     metavar="PATH",
-    help="A file; a folder, with all WAV, FLAC, OGG and MP3 files below it; a glob; a CSV file with a column fname or "
+    help="A file; a folder, with all audio files below it; a glob; a CSV file with a column fname or "
     "a .txt file of names; or - for a list on standard input.",
 )
 @option("--output", default="tags.csv", metavar="FILE", help="Table to write: .csv, .jsonl or .parquet.")

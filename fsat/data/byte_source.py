@@ -103,12 +103,16 @@ class ByteSource:
 
     def check(self, position: int = 0) -> None:
         """Raise `StorageError` if the file's start, the bytes at a position, or its end can no longer be read."""
-        if self.failures:
-            raise self.failures[0]
+        self.raise_failures()
         self._head = b""
         for offset in (0, position, max(0, self.size - CHECKED)):
             if len(self.read_at(offset, CHECKED)) < min(CHECKED, self.size - offset):
                 raise StorageError("the file became shorter while it was read")
+
+    def raise_failures(self) -> None:
+        """Raise the first `StorageError` that a `Window` met."""
+        if self.failures:
+            raise self.failures[0]
 
     def rewind(self) -> None:
         """Set the descriptor to the first byte."""

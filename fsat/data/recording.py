@@ -61,6 +61,8 @@ class Recording:
         reader = self._part.reader
         self.samplerate, self.channels = reader.samplerate, reader.channels
         self.frames = 0 if self._part.rest else reader.frames
+        if isinstance(reader, FfmpegReader) and reader.n_streams > 1:
+            self.notes.append(f"several audio streams: the first of {reader.n_streams} is used")
         is_coarse = isinstance(reader, SoundfileReader) and reader.subtype in ("PCM_U8", "PCM_S8")
         self.quiet = 1.5 / 128 if is_coarse else QUIET
 
@@ -89,6 +91,7 @@ class Recording:
             if fault:
                 self.check(part.reader.position())
                 raise CutOff(f"cut off after {_seconds(done, self.samplerate)}{fault}")
+            self._source.raise_failures()
             if part.rest is None:
                 break
             self._part, n_parts = self._following(part.rest, done), n_parts + 1

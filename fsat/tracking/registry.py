@@ -37,6 +37,9 @@ ALIAS, LOADER = "champion", "fsat.tagging"
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Modules that a served tagger needs, at the versions that trained it."""
 
+OPTIONAL = ("av",)
+"""Modules that it uses if they are installed here."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -153,7 +156,8 @@ def requirements() -> list[str]:
     A version is that of the package index, without what a builder has added (``2.4.6+cluster``).
     """
     distributions = packages_distributions()
-    return [_requirement(module, distributions) for module in REQUIREMENTS]
+    optional = [module for module in OPTIONAL if module in distributions]
+    return [_requirement(module, distributions) for module in (*REQUIREMENTS, *optional)]
 
 
 def _requirement(module: str, distributions: Mapping[str, Sequence[str]]) -> str:
