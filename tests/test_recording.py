@@ -112,9 +112,10 @@ TAILS = {
 
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @pytest.mark.parametrize("name", ["wav", "wav24", "aiff", "flac", "mp3", "ogg"])
-def test_what_follows_the_samples_is_no_sound(name: str, tail: bytes) -> None:
+def test_what_follows_the_samples_is_no_sound(name: str, tail: bytes, capfd) -> None:
     heard = hear(make(name) + tail, [RATE])
     np.testing.assert_array_equal(heard.at[RATE], hear(make(name), [RATE]).at[RATE])
+    assert capfd.readouterr().err == ""
     assert (heard.notes, heard.fault) == ((), "")
 
 
@@ -170,6 +171,19 @@ def test_an_mp3_of_variable_rate_without_a_xing_frame() -> None:
     seconds, fault, _ = heard_or_error(data)
     assert fault == ""
     assert abs(seconds - 3 * SECONDS) < TOLERANCE
+
+
+def test_odd_mp3s_print_nothing(capfd) -> None:
+    """A tag alone, a file of a few frames, and bytes of other kinds between frames."""
+    data = make("mp3")
+    tag = b"ID3\3\0\0\0\0\x0f\x76" + bytes(2038)
+    tiny = by_libsndfile("MP3", samples=noise(0.02))
+    assert heard_or_error(tag)[0] == 0
+    assert heard_or_error(tag + tiny)[1:] == ("", "")
+    assert 0 < heard_or_error(tag + tiny)[0] < 0.1
+    half = len(data) // 2
+    assert abs(heard_or_error(data[:half] + b"\x93\x2b no frame" * 300 + data[half:])[0] - SECONDS) < TOLERANCE
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["m4a", "webm", "aac", "wv"])

@@ -16,7 +16,8 @@ SUFFIXES = (
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga",
     ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac",
     ".adts", ".ac3", ".eac3", ".amr", ".webm", ".weba", ".mka", ".mkv", ".wma", ".asf", ".wmv", ".wv", ".ape", ".tta",
-    ".tak", ".mpc", ".dts", ".flv", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".sph", ".nist", ".voc", ".avr", ".8svx",
+    ".tak", ".mpc", ".dts", ".dsf", ".dff", ".flv", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".sph", ".nist", ".voc",
+    ".avr", ".8svx",
 )  # fmt: skip
 """Suffixes of files that may contain sound."""
 

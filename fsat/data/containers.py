@@ -10,7 +10,8 @@ AU (Sun 1992), Ogg (RFC 3533), FLAC (RFC 9639), the Xing/Info frame of MP3 (LAME
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
 from fsat.data.byte_source import ByteSource
 
@@ -260,6 +261,7 @@ class Xing:
     size: int
     size_at: int
     start: int
+    samples_per_frame: int
 
 
 def find_xing(source: ByteSource) -> Xing | None:
@@ -277,7 +279,8 @@ def find_xing(source: ByteSource) -> Xing | None:
     size_at = start + at
     if flags & 2:
         size = int.from_bytes(head[at : at + 4], "big")
-    return Xing(frames, size, size_at, start + skipped)
+    is_mpeg1 = head[skipped + 1] >> 3 & 3 == 3
+    return Xing(frames, size, size_at, start + skipped, 1152 if is_mpeg1 else 576)
 
 
 def id3_size(source: ByteSource) -> int:
@@ -350,15 +353,51 @@ def mpeg_frame_size(head: bytes) -> int:
     return (72000 if layer == 1 and version != 3 else 144000) * kbits // hertz + padding
 
 
-def mpeg_is_cut(source: ByteSource) -> bool:
-    """Return whether the last frame of an MP3 or MP2 file is incomplete."""
-    end = end_without_tags(source)
-    tail = source.read_at(max(0, end - TAIL), min(TAIL, end))
+@cache
+def _mpeg_sizes() -> list[int]:
+    """Return `mpeg_frame_size` by the second and third byte of a frame."""
+    return [mpeg_frame_size(bytes([0xFF, number >> 8, number & 255, 0])) for number in range(1 << 16)]
+
+
+def has_mpeg_frames(data: bytes) -> bool:
+    """Return whether bytes contain two frames of MPEG audio in a row."""
+    sizes = (mpeg_frame_size(data[i : i + 4]) for i in range(len(data)) if data[i] == 0xFF)
+    starts = (i for i in range(len(data)) if data[i] == 0xFF)
+    return any(size and mpeg_frame_size(data[i + size :][:4]) for i, size in zip(starts, sizes, strict=True))
+
+
+class MpegFrames(NamedTuple):
+    """What a walk along the frames of an MP3 or MP2 found.
+
+    There is nothing but frames, apart from other bytes at the end; the last frame is incomplete.
+    """
+
+    are_clean: bool
+    end_early: bool
+
+
+def walk_mpeg(source: ByteSource) -> MpegFrames:
+    """Walk along the frames of MPEG audio, from the ID3v2 tag to the tags at the end, by their headers."""
+    sizes, position, end = _mpeg_sizes(), id3_size(source), end_without_tags(source)
+    while position < end:
+        block = source.read_at(position, min(SEARCHED, end - position))
+        at, last = 0, len(block) - 4
+        while at <= last and block[at] == 0xFF and (size := sizes[block[at + 1] << 8 | block[at + 2]]):
+            at += size
+        if at == 0 or (at <= last and position + at < end):
+            is_tail = position + at > id3_size(source) and not has_mpeg_frames(source.read_at(position + at, TAIL))
+            return MpegFrames(is_tail, not is_tail and _ends_early(source, end))
+        position += at
+    return MpegFrames(position == end > id3_size(source), position > end)
+
+
+def _ends_early(source: ByteSource, end: int) -> bool:
+    """Return whether the last frame of MPEG audio with other bytes among its frames is incomplete."""
+    tail, sizes = source.read_at(max(0, end - TAIL), min(TAIL, end)), _mpeg_sizes()
     for first in range(max(0, len(tail) - 3)):
-        position = first
-        n_frames = 0
-        while (size := mpeg_frame_size(tail[position : position + 4])) and position + size <= len(tail):
-            position, n_frames = position + size, n_frames + 1
-        if n_frames >= 4 or (n_frames and position == len(tail)):
-            return bool(size) or (0 < len(tail) - position < 4 and tail[position] == 0xFF)
+        at, n_frames, size = first, 0, 0
+        while at + 4 <= len(tail) and tail[at] == 0xFF and (size := sizes[tail[at + 1] << 8 | tail[at + 2]]):
+            at, n_frames = at + size, n_frames + 1
+        if n_frames >= 4:
+            return at > len(tail) or (0 < len(tail) - at < 4 and tail[at] == 0xFF)
     return False

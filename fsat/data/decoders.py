@@ -11,6 +11,7 @@ it open other files or addresses.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -29,7 +30,7 @@ EXTRA = 'pip install "fsat[media]"'
 UNKNOWN = 1 << 50  # libsndfile's number of samples, or more, if the header does not know it
 SMALL = 1 << 10  # samples of the reads that find out how far a damaged file can be read
 FORMATS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,matroska,webm,"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,matroska,webm,"
     "mov,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,oga,ogg,qcp,rm,shn,sox,tak,tta,voc,w64,wav,wv"
 )
 """Formats that FFmpeg may read: none that refers to other files."""
@@ -51,15 +52,29 @@ class SoundfileReader:
     """
 
     def __init__(
-        self, source: ByteSource, patches: Mapping[int, bytes] | None = None, window: Window | None = None, **raw: Any
+        self,
+        source: ByteSource,
+        patches: Mapping[int, bytes] | None = None,
+        window: Window | None = None,
+        is_quiet: bool = False,
+        **raw: Any,
     ) -> None:
-        """Open a file; read `patches` instead of the bytes at these offsets, or samples without a header, `raw`."""
-        self._arguments = source, patches, window, raw
+        """Open a file.
+
+        Args:
+            source: its bytes.
+            patches: bytes to read instead of those at these offsets.
+            window: the part of the file to read.
+            is_quiet: suppress what libsndfile's decoder of MP3 prints.
+            raw: format of samples without a header, as for `soundfile.SoundFile`.
+        """
+        self._arguments, self._errors = (source, patches, window, is_quiet), _quiet if is_quiet else _in_our_words
+        self._raw = raw
         self._handle: Any = window or Window(source, patches=patches)
         if source.descriptor is not None and source.is_whole and not (patches or window):
             source.rewind()
             self._handle = source.descriptor
-        with _in_our_words():
+        with self._errors():
             self._file = _stream_type()(self._handle, closefd=False, **raw)
         self.samplerate, self.channels = self._file.samplerate, self._file.channels
         self.format, self.subtype, self.endian = self._file.format, self._file.subtype, self._file.endian
@@ -71,12 +86,11 @@ class SoundfileReader:
         while not self.frames or done < self.frames:
             n_next = min(n_frames, self.frames - done) if self.frames else n_frames
             try:
-                with _in_our_words():
+                with self._errors():
                     block = self._file.read(n_next, dtype="float32", always_2d=True)
             except AudioError:
                 if n_frames > SMALL:
-                    source, patches, window, raw = self._arguments
-                    yield from SoundfileReader(source, patches, window, **raw).read_after(done)
+                    yield from SoundfileReader(*self._arguments, **self._raw).read_after(done)
                 raise
             if not len(block):
                 return
@@ -135,6 +149,23 @@ def _in_our_words() -> Iterator[None]:
             "too little memory" if isinstance(error, MemoryError) else reasons.get(getattr(error, "code", 0), "damaged")
         )
         raise AudioError(f"unreadable audio ({reason})") from error
+
+
+_QUIET_LOCK = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress standard error, C code's included, as well; only for files that libsndfile prints about."""
+    with _QUIET_LOCK, open(os.devnull, "wb") as nothing:
+        stderr = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            with _in_our_words():
+                yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def has_ffmpeg() -> bool:

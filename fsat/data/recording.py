@@ -139,7 +139,12 @@ class _Part:
         self._ends_damaged = False
         if self.layout is None or self.layout.following:
             self._bound(self.layout.following if self.layout else containers.find_following(source, thorough=False))
-        self.xing = containers.find_xing(source) if _may_be_mp3(source) else None
+        is_mp3 = self.layout is None and _may_be_mp3(self.source)
+        self.xing = containers.find_xing(self.source) if is_mp3 else None
+        self.mpeg = containers.walk_mpeg(self.source) if is_mp3 else None
+        self._is_odd_mp3 = self.mpeg is not None and not self.mpeg.are_clean
+        is_known = self.layout is not None or self.source.read_at(0, 4) in (b"OggS", b"fLaC")
+        self._is_quiet = self._is_odd_mp3 or not (is_mp3 or is_known)
         self.reader = self._open()
 
     def _bound(self, following: int) -> bool:
@@ -149,6 +154,8 @@ class _Part:
         return bool(following)
 
     def _open(self) -> SoundfileReader | FfmpegReader:
+        if self._is_odd_mp3 and has_ffmpeg():  # libsndfile's decoder prints what it skips
+            return FfmpegReader(self.source)
         try:
             return self._open_with_libsndfile()
         except AudioError as error:
@@ -174,8 +181,9 @@ class _Part:
         if self.xing is not None and self.xing.size:
             actual = containers.end_without_tags(source) - self.xing.start
             if abs(actual - self.xing.size) > 0.005 * actual:  # libsndfile's decoder prints a warning otherwise
-                return SoundfileReader(source, {self.xing.size_at: actual.to_bytes(4, "big")})
-        reader = SoundfileReader(source)
+                patches = {self.xing.size_at: actual.to_bytes(4, "big")}
+                return SoundfileReader(source, patches, is_quiet=self._is_quiet)
+        reader = SoundfileReader(source, is_quiet=self._is_quiet)
         if reader.format == "W64" and layout is not None and layout.end < source.size:  # whose size it ignores
             reader = SoundfileReader(source, window=Window(source, end=layout.end))
         if reader.format in UNCHECKED:
@@ -200,7 +208,7 @@ class _Part:
         except AudioError as error:
             fault = error
         n_left = 0 if self.layout else containers.end_without_tags(self.source) - reader.position()
-        if fault or n_left > MAX_LEFT or (reader.format == "FLAC" and self.source.size < containers.TAIL):
+        if fault or not seen or n_left > MAX_LEFT or (reader.format == "FLAC" and self.source.size < containers.TAIL):
             yield from self._read_on(seen, n_frames, fault, n_left)
 
     def _read_on(self, n_done: int, n_frames: int, fault: AudioError | None, n_left: int) -> Iterator[np.ndarray]:
@@ -221,7 +229,7 @@ class _Part:
             if fault or self._has_audio(n_left):
                 raise fault or AudioError(f"{n_left} bytes that follow cannot be read")
             return
-        seen, least = 0, n_done if fault or n_done < self.reader.frames else n_done + ENCODER_DELAY
+        seen, least = 0, n_done if fault or not n_done or n_done < self.reader.frames else n_done + ENCODER_DELAY
         pending: list[np.ndarray] = []
         for block in reader.read(n_frames):
             seen += len(block)
@@ -237,8 +245,7 @@ class _Part:
         rest = self.source.read_at(self.source.size - n_left, containers.TAIL)
         if self.source.read_at(0, 4) in rest:
             return True
-        sizes = (containers.mpeg_frame_size(rest[i : i + 4]) for i in range(len(rest)))
-        return any(size and containers.mpeg_frame_size(rest[i + size :][:4]) for i, size in enumerate(sizes))
+        return containers.has_mpeg_frames(rest)
 
     def fault_of_header(self) -> str:
         """See `Recording.fault_of_header`."""
@@ -273,7 +280,7 @@ class _Part:
             return containers.end_without_tags(source) % 188 > 0
         if name == "avi":
             return int.from_bytes(source.read_at(4, 4), "little") + 8 > source.size
-        return name == "mp3" and containers.mpeg_is_cut(source)
+        return name == "mp3" and self.mpeg is not None and self.mpeg.end_early
 
     def _promised(self, n_read: int) -> int | None:
         """Return the samples per channel that the header promises; None if it does not know."""
@@ -281,8 +288,9 @@ class _Part:
         if layout is not None:
             share = 1.0 if layout.promised is None else layout.promised / max(1, layout.end - layout.start)
             return round(n_read * share)
-        if isinstance(reader, SoundfileReader) and reader.format == "MP3":
-            return reader.frames if self.xing and self.xing.frames else None
+        if self.mpeg is not None:
+            samples = self.xing.frames * self.xing.samples_per_frame if self.xing else 0
+            return n_read if abs(samples - n_read) <= ENCODER_DELAY else samples or None
         if isinstance(reader, SoundfileReader) and reader.format in PROMISES:
             width = 1 if reader.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW") else 2
             return PROMISES[reader.format](self.source.read_at(0, 1 << 12), width) or None
