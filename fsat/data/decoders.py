@@ -182,12 +182,14 @@ class FfmpegReader:
 
     Attributes:
         is_damaged: what follows the samples so far could not be decoded.
+        n_skipped: places where packets of a stream without times could not be decoded and were left out.
     """
 
     def __init__(self, source: ByteSource) -> None:
         import av
 
-        self._window, self.is_damaged = Window(source, end=end_without_tags(source)), False
+        self._window = Window(source, end=end_without_tags(source))
+        self.is_damaged, self.n_skipped = False, 0
         self._container: av.container.InputContainer
         try:
             self._container = av.open(self._window, "r", options={"format_whitelist": FORMATS})
@@ -261,9 +263,11 @@ class FfmpegReader:
             return f"its sampling rate changes from {self.samplerate} to {frame.sample_rate} Hz"
         if len(frame.layout.channels) != self.channels:
             return f"its number of channels changes from {self.channels} to {len(frame.layout.channels)}"
-        fault = "damaged" if self.is_damaged and n_before else ""
-        self.is_damaged = bool(fault)
-        return fault
+        was_damaged, self.is_damaged = self.is_damaged and n_before > 0, False
+        if was_damaged and ESTIMATED & set(self.format.split(",")):
+            self.n_skipped += 1
+            return ""
+        return "damaged" if was_damaged else ""
 
     def position(self) -> int:
         """Return the number of bytes that have been read."""

@@ -18,7 +18,7 @@ from fsat.data import containers
 from fsat.data.byte_source import ByteSource, Window
 from fsat.data.decoders import EXTRA, FfmpegReader, SoundfileReader, has_ffmpeg
 from fsat.data.levels import QUIET
-from fsat.errors import AudioError
+from fsat.errors import AudioError, count
 
 ENCODER_DELAY = 3 * 1152  # samples by which decoders may differ at the ends of a stream
 TOLERANCE = 0.05  # seconds by which a file may be shorter than its header says
@@ -92,6 +92,8 @@ class Recording:
                 self.check(part.reader.position())
                 raise CutOff(f"cut off after {_seconds(done, self.samplerate)}{fault}")
             self._source.raise_failures()
+            if isinstance(part.reader, FfmpegReader) and part.reader.n_skipped:
+                self.notes.append(f"damaged in {count(part.reader.n_skipped, 'place')}: the rest is used")
             if part.rest is None:
                 break
             self._part, n_parts = self._following(part.rest, done), n_parts + 1
@@ -144,7 +146,8 @@ class _Part:
         self.mpeg = containers.walk_mpeg(self.source) if is_mp3 else None
         self._is_odd_mp3 = self.mpeg is not None and not self.mpeg.are_clean
         is_known = self.layout is not None or self.source.read_at(0, 4) in (b"OggS", b"fLaC")
-        self._is_quiet = self._is_odd_mp3 or not (is_mp3 or is_known)
+        is_tiny = containers.end_without_tags(self.source) - containers.id3_size(self.source) < 1 << 12
+        self._is_quiet = self._is_odd_mp3 or (not is_known and (is_tiny or not is_mp3))
         self.reader = self._open()
 
     def _bound(self, following: int) -> bool:
