@@ -98,6 +98,11 @@ _CONTAINERS = {
 
 def find_layout(source: ByteSource) -> Layout | None:
     """Return where the samples of a WAV, RF64, W64, AIFF, CAF or AU file are; None for other or unreadable files."""
+    layout = _find_layout(source)
+    return layout if layout is not None and 0 <= layout.start <= layout.end else None
+
+
+def _find_layout(source: ByteSource) -> Layout | None:
     start = source.read_at(0, 16)
     if start[:4] in (b".snd", b"dns."):
         return _au_layout(source, start)
