@@ -307,7 +307,7 @@ def test_several_files_get_the_table_that_predict_writes(visit, clips, tmp_path)
     assert ours.pop("endless.flac")["error"] == f"longer than max_seconds={MAX_SECONDS}: 11 s"
     assert theirs.pop("endless.flac")
     assert ours == theirs
-    problem = page.locator("td.fsat-problem").first
+    problem = page.locator("td .fsat-problem").first
     for theme, colour in {"remove": "rgb(179, 38, 30)", "add": "rgb(255, 157, 148)"}.items():
         page.evaluate(f"document.body.classList.{theme}('dark')")
         assert problem.evaluate("element => getComputedStyle(element).color") == colour

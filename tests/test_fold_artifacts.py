@@ -105,5 +105,5 @@ def test_a_full_disk_is_not_blamed_on_the_run(study, monkeypatch, tmp_path) -> N
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", full)
     line = error_line(RunError, download, study[0], tmp_path)
-    assert "no space left" in line
+    assert "No space left" in line
     assert "again" not in line

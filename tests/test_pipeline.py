@@ -475,14 +475,12 @@ def test_main_checks_its_options_before_it_works(
 def test_an_artifact_location_that_cannot_be_written_is_an_error_first(trained_store, source, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with monkeypatch.context() as patch:
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("closed", str(tmp_path / "file" / "artifacts")))
+        experiment = mlflow.create_experiment("closed", str(tmp_path / "file" / "artifacts"))
+        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
         patch.setattr("fsat.commands.train.prepare_dataset", None)
-        try:
-            with pytest.raises(RunError) as caught:
-                train_fold(source, tiny(), 0)
-        finally:
-            mlflow.set_experiment(experiment_id="0")
-    assert f"{tmp_path}/file/artifacts/" in one_line(caught.value)
+        with pytest.raises(RunError) as caught:
+            train_fold(source, tiny(), 0)
+    assert one_line(caught.value).startswith(f"the artifact folder {tmp_path}/file cannot be written")
     assert "make it writable" in str(caught.value)
 
 
