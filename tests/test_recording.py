@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio_bytes import MAKERS, NEED_FFMPEG, RATE, SECONDS, by_libsndfile, make, noise
-from helpers import error_line
+from helpers import error_line, read_csv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -274,3 +275,13 @@ def test_bytes_that_cannot_be_read_are_the_machine_s_fault(tmp_path: Path, monke
     monkeypatch.setattr("os.open", flaky)
     assert isinstance(hear(path, [RATE]), Heard)
     assert decoders.has_ffmpeg()
+
+
+def test_files_that_recorders_and_uploads_leave(shared: Path, tmp_path: Path) -> None:
+    """Ten files with what is in them; a header that lies has a note, a file that is cut off an error."""
+    subprocess.run([sys.executable, shared / "cases" / "make_files.py", tmp_path], check=True)
+    for row in read_csv(tmp_path / "expected.csv"):
+        seconds, fault, notes = heard_or_error((tmp_path / row["fname"]).read_bytes())
+        assert abs(seconds - float(row["seconds"])) < (0.1 if row["whole"] == "1" else 0.2), row
+        assert bool(fault) == (row["whole"] == "0"), row
+        assert bool(notes) == (row["whole"] == "1" and row["note"] != "nothing wrong"), row
