@@ -30,6 +30,9 @@ OWN_FAULTS = (
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds between attempts after a failure of the machine."""
 
+TAIL, SEARCHED = 1 << 16, 1 << 20
+"""Bytes at the end of a file that are searched, and bytes of a whole file that are searched at a time."""
+
 HEAD = 1 << 12
 """Bytes of a file's beginning that are read at once."""
 

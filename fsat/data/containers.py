@@ -4,24 +4,22 @@ Decoders believe a header: they stop where it says, or deliver fewer samples wit
 out, without decoding, whether the sizes in a file agree with its length. Offsets and sizes are in bytes.
 
 Sources: RIFF/WAVE (Microsoft 1991), RF64 (EBU Tech 3306), Sony Wave64, AIFF/AIFC (Apple 1989, 1991), CAF (Apple 2006),
-AU (Sun 1992), Ogg (RFC 3533), FLAC (RFC 9639), the Xing/Info frame of MP3 (LAME), APEv2 tags.
+AU (Sun 1992), Ogg (RFC 3533), FLAC (RFC 9639).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from fsat.data.byte_source import ByteSource
+from fsat.data.byte_source import SEARCHED, TAIL, ByteSource
+from fsat.data.mpeg import id3_size
 
 Order = Literal["little", "big"]
 
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 PIPE = 0x7FFFF000  # sizes of 32 bits from here on stand for "unknown", as written into a pipe
 MAX_CHUNKS = 100_000
-TAIL = 1 << 16  # bytes at the end of a file that are searched
-SEARCHED = 1 << 20  # bytes that are searched at a time
 MIN_HIDDEN = 1024  # bytes after the samples that count as samples, if they are nothing else
 STARTS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", W64_RIFF)
 CHUNKS = frozenset(
@@ -259,61 +257,6 @@ def find_bytes(source: ByteSource, text: bytes, start: int) -> int:
 
 
 @dataclass(frozen=True)
-class Xing:
-    """What the first frame of an MP3 says of the file: frames, and bytes from `start` on; 0 where it does not say."""
-
-    frames: int
-    size: int
-    size_at: int
-    start: int
-    samples_per_frame: int
-
-
-def find_xing(source: ByteSource) -> Xing | None:
-    """Return the Xing or Info header of an MP3; None if it has none."""
-    start = id3_size(source)
-    head = source.read_at(start, 4096)
-    skipped = next((i for i in range(len(head) - 1) if head[i] == 0xFF and head[i + 1] >= 0xE0), 0)
-    position = max(head.find(b"Xing", 0, skipped + 200), head.find(b"Info", 0, skipped + 200))
-    if position < 0:
-        return None
-    flags = int.from_bytes(head[position + 4 : position + 8], "big")
-    frames, size, at = 0, 0, position + 8
-    if flags & 1:
-        frames, at = int.from_bytes(head[at : at + 4], "big"), at + 4
-    size_at = start + at
-    if flags & 2:
-        size = int.from_bytes(head[at : at + 4], "big")
-    is_mpeg1 = head[skipped + 1] >> 3 & 3 == 3
-    return Xing(frames, size, size_at, start + skipped, 1152 if is_mpeg1 else 576)
-
-
-def id3_size(source: ByteSource) -> int:
-    """Return the size of the ID3v2 tag that a file begins with, 0 if there is none."""
-    head = source.read_at(0, 10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    return 10 + sum((byte & 127) << 7 * i for i, byte in enumerate(reversed(head[6:]))) + 10 * bool(head[5] & 16)
-
-
-def end_without_tags(source: ByteSource) -> int:
-    """Return the offset after the audio of an MP3 or a FLAC: before ID3v1, Lyrics3 and APEv2 tags."""
-    end = source.size
-    for _ in range(4):
-        tail = source.read_at(max(0, end - 128), 128)
-        if len(tail) == 128 and tail.startswith(b"TAG"):
-            end -= 128
-        elif tail[-32:-24] == b"APETAGEX":
-            size = int.from_bytes(tail[-20:-16], "little")
-            end -= size + 32 * bool(int.from_bytes(tail[-12:-8], "little") >> 31)
-        elif tail.endswith(b"LYRICS200"):
-            end -= int(tail[-15:-9]) + 15 if tail[-15:-9].isdigit() else 0
-        else:
-            break
-    return max(0, end)
-
-
-@dataclass(frozen=True)
 class StreamInfo:
     """What the header of a FLAC says: bits of a sample, number of samples (0 if unknown), and MD5 of all samples."""
 
@@ -330,79 +273,3 @@ def find_stream_info(source: ByteSource) -> StreamInfo | None:
         return None
     facts = int.from_bytes(head[18:26], "big")
     return StreamInfo((facts >> 36 & 31) + 1, facts & (1 << 36) - 1, head[26:42])
-
-
-BIT_RATES = {
-    (1, 3): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (1, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (1, 1): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (2, 3): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (2, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (2, 1): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""Bit rates of MPEG audio in kbit/s, by MPEG-1 or later, and by the layer's bits: 3, 2, 1 for layers I, II, III."""
-
-
-def mpeg_frame_size(head: bytes) -> int:
-    """Return the size of a frame of MPEG audio from its first four bytes (ISO 11172-3, 13818-3); 0 if it is none."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
-        return 0
-    version, layer, bit_rate, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or not layer or bit_rate in (0, 15) or rate == 3:
-        return 0
-    kbits = BIT_RATES[1 if version == 3 else 2, layer][bit_rate]
-    hertz = (44100, 48000, 32000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    padding = head[2] >> 1 & 1
-    if layer == 3:
-        return (12000 * kbits // hertz + padding) * 4
-    return (72000 if layer == 1 and version != 3 else 144000) * kbits // hertz + padding
-
-
-@cache
-def _mpeg_sizes() -> list[int]:
-    """Return `mpeg_frame_size` by the second and third byte of a frame."""
-    return [mpeg_frame_size(bytes([0xFF, number >> 8, number & 255, 0])) for number in range(1 << 16)]
-
-
-def has_mpeg_frames(data: bytes) -> bool:
-    """Return whether bytes contain two frames of MPEG audio in a row."""
-    sizes = (mpeg_frame_size(data[i : i + 4]) for i in range(len(data)) if data[i] == 0xFF)
-    starts = (i for i in range(len(data)) if data[i] == 0xFF)
-    return any(size and mpeg_frame_size(data[i + size :][:4]) for i, size in zip(starts, sizes, strict=True))
-
-
-class MpegFrames(NamedTuple):
-    """What a walk along the frames of an MP3 or MP2 found.
-
-    There is nothing but frames, apart from other bytes at the end; the last frame is incomplete.
-    """
-
-    are_clean: bool
-    end_early: bool
-
-
-def walk_mpeg(source: ByteSource) -> MpegFrames:
-    """Walk along the frames of MPEG audio, from the ID3v2 tag to the tags at the end, by their headers."""
-    sizes, position, end = _mpeg_sizes(), id3_size(source), end_without_tags(source)
-    while position < end:
-        block = source.read_at(position, min(SEARCHED, end - position))
-        at, last = 0, len(block) - 4
-        while at <= last and block[at] == 0xFF and (size := sizes[block[at + 1] << 8 | block[at + 2]]):
-            at += size
-        if at == 0 or (at <= last and position + at < end):
-            is_tail = position + at > id3_size(source) and not has_mpeg_frames(source.read_at(position + at, TAIL))
-            return MpegFrames(is_tail, not is_tail and _ends_early(source, end))
-        position += at
-    return MpegFrames(position == end > id3_size(source), position > end)
-
-
-def _ends_early(source: ByteSource, end: int) -> bool:
-    """Return whether the last frame of MPEG audio with other bytes among its frames is incomplete."""
-    tail, sizes = source.read_at(max(0, end - TAIL), min(TAIL, end)), _mpeg_sizes()
-    for first in range(max(0, len(tail) - 3)):
-        at, n_frames, size = first, 0, 0
-        while at + 4 <= len(tail) and tail[at] == 0xFF and (size := sizes[tail[at + 1] << 8 | tail[at + 2]]):
-            at, n_frames = at + size, n_frames + 1
-        if n_frames >= 4:
-            return at > len(tail) or (0 < len(tail) - at < 4 and tail[at] == 0xFF)
-    return False

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsat.data.byte_source import ByteSource, Window
-from fsat.data.containers import end_without_tags
+from fsat.data.mpeg import end_without_tags
 from fsat.errors import AudioError
 
 if TYPE_CHECKING:

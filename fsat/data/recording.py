@@ -14,8 +14,8 @@ from contextlib import closing, suppress
 
 import numpy as np
 
-from fsat.data import containers
-from fsat.data.byte_source import ByteSource, Window
+from fsat.data import containers, mpeg
+from fsat.data.byte_source import TAIL, ByteSource, Window
 from fsat.data.decoders import EXTRA, FfmpegReader, SoundfileReader, has_ffmpeg
 from fsat.data.levels import QUIET
 from fsat.errors import AudioError, count
@@ -142,11 +142,11 @@ class _Part:
         if self.layout is None or self.layout.following:
             self._bound(self.layout.following if self.layout else containers.find_following(source, thorough=False))
         is_mp3 = self.layout is None and _may_be_mp3(self.source)
-        self.xing = containers.find_xing(self.source) if is_mp3 else None
-        self.mpeg = containers.walk_mpeg(self.source) if is_mp3 else None
-        self._is_odd_mp3 = self.mpeg is not None and not self.mpeg.are_clean
+        self.xing = mpeg.find_xing(self.source) if is_mp3 else None
+        self._frames = mpeg.walk_frames(self.source) if is_mp3 else None
+        self._is_odd_mp3 = self._frames is not None and not self._frames.are_clean
         is_known = self.layout is not None or self.source.read_at(0, 4) in (b"OggS", b"fLaC")
-        is_tiny = containers.end_without_tags(self.source) - containers.id3_size(self.source) < 1 << 12
+        is_tiny = mpeg.end_without_tags(self.source) - mpeg.id3_size(self.source) < 1 << 12
         self._is_quiet = self._is_odd_mp3 or (not is_known and (is_tiny or not is_mp3))
         self.reader = self._open()
 
@@ -177,12 +177,12 @@ class _Part:
             field = layout.size_field(size)
             if field is not None and (layout.size_bytes > 4 or size < containers.PIPE):
                 return SoundfileReader(source, {layout.size_at: field})
-            header = SoundfileReader(source, {layout.size_at: layout.size_field(containers.TAIL) or b""})
+            header = SoundfileReader(source, {layout.size_at: layout.size_field(TAIL) or b""})
             kind = {"format": "RAW", "subtype": header.subtype, "endian": layout.order.upper()}
             shape = {"samplerate": header.samplerate, "channels": header.channels}
             return SoundfileReader(source, window=Window(source, layout.start, layout.end), **kind, **shape)
         if self.xing is not None and self.xing.size:
-            actual = containers.end_without_tags(source) - self.xing.start
+            actual = mpeg.end_without_tags(source) - self.xing.start
             if abs(actual - self.xing.size) > 0.005 * actual:  # libsndfile's decoder prints a warning otherwise
                 patches = {self.xing.size_at: actual.to_bytes(4, "big")}
                 return SoundfileReader(source, patches, is_quiet=self._is_quiet)
@@ -210,8 +210,8 @@ class _Part:
                 yield block
         except AudioError as error:
             fault = error
-        n_left = 0 if self.layout else containers.end_without_tags(self.source) - reader.position()
-        if fault or not seen or n_left > MAX_LEFT or (reader.format == "FLAC" and self.source.size < containers.TAIL):
+        n_left = 0 if self.layout else mpeg.end_without_tags(self.source) - reader.position()
+        if fault or not seen or n_left > MAX_LEFT or (reader.format == "FLAC" and self.source.size < TAIL):
             yield from self._read_on(seen, n_frames, fault, n_left)
 
     def _read_on(self, n_done: int, n_frames: int, fault: AudioError | None, n_left: int) -> Iterator[np.ndarray]:
@@ -245,10 +245,10 @@ class _Part:
 
     def _has_audio(self, n_left: int) -> bool:
         """Return whether the unread bytes contain frames of MPEG audio or the start of another file."""
-        rest = self.source.read_at(self.source.size - n_left, containers.TAIL)
+        rest = self.source.read_at(self.source.size - n_left, TAIL)
         if self.source.read_at(0, 4) in rest:
             return True
-        return containers.has_mpeg_frames(rest)
+        return mpeg.has_frames(rest)
 
     def fault_of_header(self) -> str:
         """See `Recording.fault_of_header`."""
@@ -280,10 +280,10 @@ class _Part:
         """Return whether the file ends within one of its frames or packets."""
         name, source = self.reader.format.lower(), self.source
         if name == "mpegts":
-            return containers.end_without_tags(source) % 188 > 0
+            return mpeg.end_without_tags(source) % 188 > 0
         if name == "avi":
             return int.from_bytes(source.read_at(4, 4), "little") + 8 > source.size
-        return name == "mp3" and self.mpeg is not None and self.mpeg.end_early
+        return name == "mp3" and self._frames is not None and self._frames.end_early
 
     def _promised(self, n_read: int) -> int | None:
         """Return the samples per channel that the header promises; None if it does not know."""
@@ -291,7 +291,7 @@ class _Part:
         if layout is not None:
             share = 1.0 if layout.promised is None else layout.promised / max(1, layout.end - layout.start)
             return round(n_read * share)
-        if self.mpeg is not None:
+        if self._frames is not None:
             samples = self.xing.frames * self.xing.samples_per_frame if self.xing else 0
             return n_read if abs(samples - n_read) <= ENCODER_DELAY else samples or None
         if isinstance(reader, SoundfileReader) and reader.format in PROMISES:
@@ -302,7 +302,7 @@ class _Part:
     def _is_whole(self) -> bool:
         """Return whether a file with fewer samples than its header promises has all that it ever had."""
         if self.xing is not None and self.xing.size:
-            return containers.end_without_tags(self.source) - self.xing.start >= self.xing.size - 1
+            return mpeg.end_without_tags(self.source) - self.xing.start >= self.xing.size - 1
         info = containers.find_stream_info(self.source)
         return info is not None and any(info.md5) and info.md5 == self._md5(info.bits)
 
