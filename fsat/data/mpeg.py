@@ -129,7 +129,7 @@ def walk_frames(source: ByteSource) -> Frames:
             is_tail = position + at > id3_size(source) and not has_frames(source.read_at(position + at, TAIL))
             return Frames(is_tail, not is_tail and _ends_early(source, end))
         position += at
-    return Frames(position == end > id3_size(source), position > end)
+    return Frames(position >= end > id3_size(source), position > end)
 
 
 def _ends_early(source: ByteSource, end: int) -> bool:

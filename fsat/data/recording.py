@@ -292,8 +292,11 @@ class _Part:
             share = 1.0 if layout.promised is None else layout.promised / max(1, layout.end - layout.start)
             return round(n_read * share)
         if self._frames is not None:
-            samples = self.xing.frames * self.xing.samples_per_frame if self.xing else 0
-            return n_read if abs(samples - n_read) <= ENCODER_DELAY else samples or None
+            if self.xing is None or not self.xing.frames:
+                return None
+            is_trimmed = isinstance(reader, SoundfileReader)  # by what the encoder has added
+            samples = reader.frames if is_trimmed else self.xing.frames * self.xing.samples_per_frame
+            return n_read if abs(samples - n_read) <= (0 if is_trimmed else ENCODER_DELAY) else samples
         if isinstance(reader, SoundfileReader) and reader.format in PROMISES:
             width = 1 if reader.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW") else 2
             return PROMISES[reader.format](self.source.read_at(0, 1 << 12), width) or None
