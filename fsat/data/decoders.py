@@ -285,4 +285,5 @@ def _to_float(frame: av.AudioFrame) -> np.ndarray:
     name = name.removesuffix("p")
     if name == "u8":
         samples = samples.astype(np.float32) - 128
-    return samples.astype(np.float32, copy=False) * np.float32(SCALES[name])
+    with np.errstate(all="ignore"):  # damaged samples may be anything
+        return samples.astype(np.float32, copy=False) * np.float32(SCALES[name])
