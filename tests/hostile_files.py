@@ -102,6 +102,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "10_mhz.wav": (lambda: wav(rate=10_000_000), USABLE),
     "4_ghz.wav": (lambda: wav(rate=2**32 - 1), "unreadable audio"),
     "no_bits.wav": (lambda: wav(bits=0), "unreadable audio"),
+    "57_bits.wav": (lambda: wav(bits=57, align=8), "unreadable audio"),
     "17_bits.wav": (lambda: wav(bits=17, align=3), USABLE),
     "unknown_kind.wav": (lambda: wav(kind=0x9999), "unreadable audio"),
     "nan.wav": (lambda: wav(NO_NUMBER, kind=3, bits=32), "NaN or infinite samples"),

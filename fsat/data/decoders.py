@@ -40,7 +40,7 @@ PADDING = 1 << 12  # samples that the encoder of an MP4 may have added at its en
 ESTIMATED = {"aac", "ac3", "amr", "amrnb", "amrwb", "eac3", "gsm", "loas", "mp3", "mpeg", "mpegts", "dts"}
 """Formats whose length FFmpeg estimates from the bit rate: it is not a promise of the header."""
 
-SCALES = {"u8": 2**-7, "s16": 2**-15, "s32": 2**-31, "s64": 2**-63, "flt": 1.0, "dbl": 1.0}
+SCALES = {"u8": 2**-7, "s16": 2**-15, "s32": 2**-31, "flt": 1.0, "dbl": 1.0}
 """Factors that bring FFmpeg's sample formats to [-1, 1]."""
 
 
@@ -279,8 +279,11 @@ class FfmpegReader:
 
 
 def _to_float(frame: av.AudioFrame) -> np.ndarray:
-    """Return the samples of a frame, float32 (n, channels)."""
-    samples, name = frame.to_ndarray(), frame.format.name
+    """Return the samples of a frame, float32 (n, channels); raise `AudioError` if NumPy has no such numbers."""
+    try:
+        samples, name = frame.to_ndarray(), frame.format.name
+    except ValueError as error:
+        raise AudioError("unreadable audio (unknown encoding)") from error
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels))
     name = name.removesuffix("p")
     if name == "u8":
