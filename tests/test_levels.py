@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import tone, write_wav
 
-from fsat.data.audio import hear, listen
+from fsat.data.audio import hear
 from fsat.data.levels import by_kind, kind_lines
 from fsat.tagging.recordings import windows
 
@@ -76,14 +76,14 @@ def test_channels_that_cancel_for_a_while(tmp_path: Path) -> None:
 )
 def test_odd_levels_have_a_note(samples: np.ndarray, note: str, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "clip.wav", samples, RATE, "FLOAT")
-    assert listen(path) == (note,)
+    assert hear(path, [RATE]).notes == (note,)
     assert hear(path, [8000]).notes == (note,)
 
 
 def test_usual_sounds_have_none(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal((RATE, 2)).clip(-4, 4) / 4
     for samples in (SOUND, noise, 0.1 * noise, tone(100, 0.05, RATE, 0.9)):
-        assert listen(write_wav(tmp_path / "clip.wav", samples, RATE)) == ()
+        assert hear(write_wav(tmp_path / "clip.wav", samples, RATE), [RATE]).notes == ()
 
 
 def test_a_silent_window_beside_a_loud_one(tmp_path: Path) -> None:

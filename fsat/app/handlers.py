@@ -27,6 +27,7 @@ from fsat.metrics.ranking import top_k
 from fsat.options import LONGEST_CLIP, check_options, option
 from fsat.tagging.recordings import ScoredWindow, Segment, segments
 from fsat.tagging.tables import Tags, csv_of
+from fsat.tagging.tagger import notes_of
 
 if TYPE_CHECKING:
     from fsat.app.pictures import Picture
@@ -94,9 +95,7 @@ class TagHandler:
                 error = "the page keeps sounds for an hour, and this one is gone; choose it again"
             best = [] if np.isnan(row[0]) else best
             labels, values = [self.labels[j] for j in best], [float(row[j]) for j in best]
-            yield Tags(
-                sound.name, labels, values, error, "" if isinstance(clip, AudioError) else SEPARATOR.join(clip.notes)
-            )
+            yield Tags(sound.name, labels, values, error, SEPARATOR.join(notes_of(clip)))
 
     def _with_pictures(self, sound: Sound, tags: Tags) -> str:
         from fsat.app.pictures import picture

@@ -115,14 +115,6 @@ def hear(source: AudioSource, rates: Sequence[int], max_seconds: float = LONGEST
     return Heard(at, tuple(report.notes), fault, report.levels.is_silent)
 
 
-def listen(source: AudioSource, max_seconds: float = LONGEST) -> tuple[str, ...]:
-    """Read a whole file and return the notes of `hear`; raise `AudioError` if it is not whole."""
-    report = Report()
-    for _ in blocks(source, [], max_seconds, report):
-        pass
-    return tuple(report.notes)
-
-
 class Report:
     """What `blocks` finds out about a recording: its levels so far, and after the last block, in words, what is odd."""
 

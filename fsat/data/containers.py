@@ -158,11 +158,11 @@ def _chunk_layout(source: ByteSource, chunks: _Chunks) -> Layout | None:
 
 def _with_tail(source: ByteSource, layout: Layout, after: int, chunks: _Chunks | None = None) -> Layout:
     """Return the layout with the end of the samples, for a header by which other bytes begin at `after`."""
-    if layout.promised is None or after >= source.size:
-        return (
-            layout if layout.promised is None else replace(layout, end=min(layout.start + layout.promised, source.size))
-        )
+    if layout.promised is None:
+        return layout
     end = layout.start + layout.promised
+    if after >= source.size:
+        return replace(layout, end=min(end, source.size))
     rest = _after_chunks(source, after, chunks) if chunks else after
     head = source.read_at(rest, 20)
     for padding in range(4):
@@ -174,7 +174,7 @@ def _with_tail(source: ByteSource, layout: Layout, after: int, chunks: _Chunks |
 
 def _after_chunks(source: ByteSource, position: int, chunks: _Chunks) -> int:
     """Return the offset after the chunks that begin at `position`, which is that itself if the bytes are none."""
-    header, first = chunks.name_bytes + chunks.size_bytes, position
+    header = chunks.name_bytes + chunks.size_bytes
     for _ in range(MAX_CHUNKS):
         head = source.read_at(position, header)
         if position >= source.size or len(head) < header or head.startswith(STARTS):
@@ -184,7 +184,7 @@ def _after_chunks(source: ByteSource, position: int, chunks: _Chunks) -> int:
             return position
         following = position + header + size + -(header + size) % chunks.align
         if following > source.size + 1 and head[:4] not in CHUNKS:
-            return position if position > first else first
+            return position
         position = following
     return position
 

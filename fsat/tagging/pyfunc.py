@@ -17,7 +17,7 @@ from fsat.data.audio import LONGEST, TOO_LONG, length_of, sine
 from fsat.data.levels import SEPARATOR
 from fsat.errors import AudioError, ConfigError, FsatError, printable
 from fsat.metrics.ranking import TOP_K, top_k
-from fsat.tagging.tagger import Decoded, Tagger
+from fsat.tagging.tagger import Decoded, Tagger, notes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class PyfuncTagger:
             for clip, row, error in self._scored(sources[group]):
                 ranking = top_k(row[None], n_labels)[0]
                 best = [j for j in ranking if row[j] >= min_score]  # none if there are no scores
-                notes = "" if isinstance(clip, AudioError) else SEPARATOR.join(clip.notes)
+                notes = SEPARATOR.join(notes_of(clip))
                 rows.append(([labels[j] for j in best], [float(row[j]) for j in best], error, notes))
         return pd.DataFrame(rows, columns=["labels", "scores", "error", "note"])
 

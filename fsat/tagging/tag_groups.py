@@ -24,7 +24,7 @@ from fsat.options import TagSettings
 from fsat.parallel.executor import Threads, cores
 from fsat.tagging.ledger import File
 from fsat.tagging.recordings import segments
-from fsat.tagging.tagger import Decoded, Tagger
+from fsat.tagging.tagger import Decoded, Tagger, notes_of
 
 GROUP_SIZE, DECODED_AHEAD = 64, 8
 """Files in a group; clips per core that are decoded ahead."""
@@ -88,7 +88,7 @@ def _tag_part(tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Dec
         if error.startswith("longer than max_seconds"):
             error += "; window=SECONDS gives tags over time"
         best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= settings.min_score]
-        yield file.number, [error, best, [] if isinstance(clip, AudioError) else list(clip.notes)]
+        yield file.number, [error, best, notes_of(clip)]
 
 
 def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, note: Callable[[str], None]) -> Result:

@@ -49,6 +49,11 @@ Decoded = Heard | AudioError
 """A clip at each of a tagger's rates, or why it cannot be used."""
 
 
+def notes_of(clip: Decoded) -> list[str]:
+    """Return what is odd about a clip; nothing if it cannot be used."""
+    return [] if isinstance(clip, AudioError) else list(clip.notes)
+
+
 @dataclass(frozen=True)
 class MemberFiles:
     """One member as it goes into a tagger's folder."""
