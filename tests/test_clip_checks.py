@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from clip_files import flip, fsat_cache, halve, in_place_of
-from helpers import make_dataset, tone, write_wav
+from helpers import error_line, make_dataset, read_csv, tone, write_wav
 
 from fsat import files
 from fsat.config import Config
 from fsat.data import clip_checks
 from fsat.data.clip_checks import ClipFacts, check_clips
 from fsat.data.dataset import load_dataset
+from fsat.data.listening import listen_to_clips
+from fsat.data.manifest import read_manifest
+from fsat.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 N_CLIPS = 18
@@ -127,3 +130,26 @@ def test_a_dataset_is_not_read_again(data: Path, reads, cache_folder: Path) -> N
     assert any(line.startswith("notes of checks: ") for line in fsat_cache())
     fsat_cache("--clear")
     assert [path.name for path in cache_folder.iterdir()] == ["clips"]
+
+
+def test_a_drive_that_goes_away_is_not_the_fault_of_its_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when headers are read nor when eda listens."""
+    data = make_dataset(tmp_path / "data", clips_per_class=2, test_clips=0)
+    folder, names = data / "audio_train", [row["fname"] for row in read_csv(data / "train.csv")]
+    manifest = read_manifest(data)
+    check = clip_checks.check_clip
+
+    def check_and_unplug(*arguments):
+        facts = check(*arguments)
+        if folder.exists():
+            folder.rename(tmp_path / "away")
+        return facts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_checks, "check_clip", check_and_unplug)
+        line = error_line(DataError, check_clips, folder, names, "clips")
+    assert line.startswith(f"{folder}: the folder went away while its clips were checked")
+    line = error_line(DataError, listen_to_clips, [folder], [manifest.train])
+    assert "went away while the clips were read; connect its drive" in line
+    (tmp_path / "away").rename(folder)
+    assert not any(facts.reason for facts in check_clips(folder, names, "clips"))

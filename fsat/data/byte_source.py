@@ -175,6 +175,15 @@ class Window(io.RawIOBase):
         return len(data)
 
 
+def identity_of(folder: str | PathLike[str]) -> tuple[int, int] | None:
+    """Return what differs for another folder, or another drive, at the same path; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _open_regular(path: str | PathLike[str]) -> int:
     """Return a descriptor of a file with bytes in it; a fifo or a device is refused without waiting for it."""
     try:

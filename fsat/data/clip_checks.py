@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fsat.data.audio import read_header
-from fsat.data.byte_source import MISSING, OWN_FAULTS
+from fsat.data.byte_source import MISSING, OWN_FAULTS, identity_of
 from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError, DataError, StorageError
 from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
@@ -44,11 +44,14 @@ class ClipFacts:
 def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[ClipFacts]:
     """Check every file of a table, in order; `description` is that of the progress line, such as "training clips"."""
     root, facts = folder.resolve(), []
+    identity = identity_of(root)
     known, now = _read_memo(root), time.time()
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"checking {description}", len(fnames)) as progress:
         for result in pool.map(lambda fname: check_clip(root, fname, known), fnames):
             facts.append(result)
             progress.advance()
+    if identity_of(root) != identity:
+        raise DataError(f"{root}: the folder went away while its clips were checked; connect it again and run again")
     _write_memo(root, dict(zip(fnames, facts, strict=True)), known, now)
     return facts
 

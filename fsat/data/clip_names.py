@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from fsat.data.audio_files import APPLE_DOUBLE, SUFFIXES
+from fsat.data.byte_source import MISSING
 from fsat.errors import count, printable
 
 SHOWN = 5
@@ -90,14 +91,14 @@ def explain_missing(fnames: Sequence[str], reasons: Sequence[str], unnamed: Sequ
     looks = (_folded, lambda name: os.path.splitext(_folded(name))[0], lambda name: os.path.basename(_folded(name)))
     audio = [name for name in unnamed if not _is_apple_double(name)]
     indices = []
-    for look in looks if "missing file" in reasons else ():
+    for look in looks if MISSING in reasons else ():
         index: dict[str, list[str]] = {}
         for name in audio:
             index.setdefault(look(name), []).append(name)
         indices.append((look, index))
     explained = []
     for fname, reason in zip(fnames, reasons, strict=True):
-        matches = [index.get(look(fname), []) for look, index in indices] if reason == "missing file" else []
+        matches = [index.get(look(fname), []) for look, index in indices] if reason == MISSING else []
         likely = next((names[0] for names in matches if len(names) == 1), None)
         explained.append(f"{reason}; there is {ascii_if_alike(likely, fname)}" if likely else reason)
     return explained

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fsat.data.audio import LONGEST, Report, blocks
+from fsat.data.byte_source import MISSING
 from fsat.data.clip_names import stored_name
 from fsat.data.duplicates import first_equal
 from fsat.data.levels import SEPARATOR
@@ -75,6 +76,8 @@ def _listen(path: Path, may_be_a_copy: bool) -> tuple[Hashable, str, str]:
                 samples.update(b"%d" % block.samplerate)
                 samples.update(block.mono.data)
     except AudioError as error:
+        if str(error) == MISSING:  # it was there when its header was read
+            raise DataError(f"{path}: went away while the clips were read; connect its drive and run again") from error
         return None, "", str(error)
     except StorageError as error:
         raise DataError(f"{path}: {error}; fix that and run again") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from fsat.data.byte_source import MISSING
+from fsat.data.byte_source import MISSING, identity_of
 from fsat.errors import StorageError, printable
 from fsat.tagging.ledger import Ledger
 from fsat.tagging.tag_groups import Result
@@ -24,14 +24,7 @@ class Presence:
 
     def __init__(self, root: Path, ledger: Ledger, ordered: bool) -> None:
         self._root, self._ledger, self._ordered = root, ledger, ordered
-        self._identity = self._identify()
-
-    def _identify(self) -> tuple[int, int] | None:
-        """Return what differs for another folder, or another drive, at the same path; None if there is none."""
-        with suppress(OSError):
-            status = os.stat(self._root)
-            return status.st_dev, status.st_ino
-        return None
+        self._identity = identity_of(root)
 
     def check(self, results: Iterable[tuple[int, Result]]) -> None:
         """Raise `StorageError` if files are missing because their folder is."""
@@ -47,6 +40,6 @@ class Presence:
             was_there = self._ledger.has_tags_in(os.path.join(os.path.dirname(name), ""))
         else:
             was_there = self._ledger.was_added(name)
-        if was_there and (not has_files or self._identify() != self._identity):
+        if was_there and (not has_files or identity_of(self._root) != self._identity):
             fault = f"{printable(folder)}: the folder went away while its files were tagged"
             raise StorageError(f"{fault}; connect it again, and the same command resumes there")
