@@ -24,6 +24,10 @@ SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "ev
 """Settings for models on log-mel spectrograms alone."""
 
 
+EMBEDDING_ONLY = ("backbone", "window_hop", "embedding_size", "head", "hidden_units", "pooling", "dropout")
+"""Settings of model=embedding, which other models ignore."""
+
+
 def weight_schedule(text: str) -> list[tuple[float, float]]:
     """Return the (epoch, weight) pairs of a schedule, in order; weights are interpolated linearly between them.
 
@@ -57,6 +61,13 @@ def _run_id_or_none(text: str) -> str:
     if run_id != "none" and not (run_id and set(run_id) <= set("0123456789abcdef")):
         raise ValueError
     return run_id
+
+
+def digest_of(backbone: str) -> str:
+    """Return the digest of a backbone given as ``NAME@DIGEST``; an empty text for a path, or none."""
+    name, _, digest = backbone.rpartition("@")
+    is_digest = len(digest) == 16 and set(digest) <= set("0123456789abcdef")
+    return digest if name and "/" not in name and is_digest else ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,32 @@ class Config:
     eval_duration: float = option(
         0.0, "Maximum length of these crops, in seconds; at least audio_duration.", least=0, most=MAX_SECONDS
     )
+    class_weights: str = option(
+        "none", "Weight of classes in the loss; balanced: inverse to their clips.", choices=("none", "balanced")
+    )
+    backbone: str = option(
+        "none",
+        "Pretrained network of model=embedding: its descriptor, or the folder that has backbone.json.",
+        metavar="FILE.json|DIR",
+    )
+    window_hop: float = option(
+        0.0,
+        "Maximum time between windows of a backbone, in seconds.",
+        least=0,
+        most=MAX_SECONDS,
+        shown="the descriptor's, else half a window",
+    )
+    embedding_size: int = option(
+        0, "Number of values of an embedding, found from the backbone.", least=0, shown="the backbone's"
+    )
+    head: str = option(
+        "linear", "Classifier on embeddings: a linear layer, or one hidden layer.", choices=("linear", "mlp")
+    )
+    hidden_units: int = option(256, "Width of the hidden layer of head=mlp.", least=1, most=65536)
+    pooling: str = option(
+        "mean", "How the windows of a clip become one embedding.", choices=("mean", "max", "attention")
+    )
+    dropout: float = option(0.0, "Share of the head's inputs to drop at random.", least=0, below=1)
     seed: int = option(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -168,7 +205,7 @@ class Config:
 
     @property
     def features(self) -> str:
-        """``waveform``, ``mfcc`` or ``logmel``."""
+        """``waveform``, ``mfcc``, ``logmel`` or ``embedding``."""
         return MODELS[self.model].features
 
     @property
@@ -180,6 +217,16 @@ class Config:
     def use_logmel(self) -> bool:
         """Whether the model takes log-mel spectrograms."""
         return self.features == "logmel"
+
+    @property
+    def use_embedding(self) -> bool:
+        """Whether the model takes embeddings of a backbone."""
+        return self.features == "embedding"
+
+    @property
+    def backbone_digest(self) -> str:
+        """Digest of the backbone, once it is settled to ``NAME@DIGEST``; else an empty text."""
+        return digest_of(self.backbone)
 
     @property
     def min_samples(self) -> int:
@@ -203,9 +250,10 @@ class Config:
 
     @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input; log-mel spectrograms may have more frames at prediction."""
+        """Shape of the model's input; spectrograms may have more frames at prediction, embeddings have more windows."""
         mfcc, logmel = (self.n_mfcc, self.n_frames, 1), (self.n_frames, self.n_mels, 1)
-        return {"waveform": (self.audio_length, 1), "mfcc": mfcc, "logmel": logmel}[self.features]
+        shapes = {"waveform": (self.audio_length, 1), "mfcc": mfcc, "logmel": logmel}
+        return (1, self.embedding_size) if self.use_embedding else shapes[self.features]
 
     @property
     def selected_on(self) -> str:
@@ -261,13 +309,15 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
     """Return the hash that the folds of one study share: of settings, dataset, label order, folds and recipe.
 
     The folds count because versions of scikit-learn may split the same dataset differently. Raises `ConfigError` if the
-    precision is ``auto``, which depends on the machine.
+    precision is ``auto``, which depends on the machine, or the backbone is not settled.
     """
     import hashlib
     import json
 
     if config.precision == "auto":
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
+    if config.use_embedding and not config.backbone_digest:
+        raise ConfigError(f"backbone={config.backbone}: expected NAME@DIGEST in the id of a study")
     is_used = {  # settings that have no effect without others
         "n_mfcc": config.use_mfcc,
         "n_mels": config.use_logmel,
@@ -275,7 +325,12 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         "average_last": config.checkpoint == "average",
         "lq": config.loss == "lq",
         "bootstrap": config.loss.endswith("bootstrap"),
+        "class_weights": config.class_weights != "none",
+        **dict.fromkeys(EMBEDDING_ONLY, config.use_embedding),
+        "hidden_units": config.use_embedding and config.head == "mlp",
     }
     settings = {name: value for name, value in config.to_dict().items() if is_used.get(name, True)}
+    if config.use_embedding:
+        settings["backbone"] = config.backbone_digest  # whatever it is called
     facts = [settings, dataset_digest, list(labels), folds_digest, RECIPE]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fsat.commands.backbones import embed_dataset, settle_backbone
 from fsat.config import RECIPE, Config
 from fsat.data.dataset import Dataset, Source, load_dataset
 from fsat.errors import DataError, RunError
@@ -52,9 +53,9 @@ DEFAULT_LAUNCH = Launch()
 
 
 def prepare_dataset(source: Source, config: Config, fold: int | None = None, quiet: bool = False) -> Dataset:
-    """Load a dataset with the labels of ``labels_run_id``, with the precision settled for this machine.
+    """Load a dataset with the labels of ``labels_run_id``, with precision and backbone settled, and its embeddings.
 
-    A given fold must exist.
+    A given fold must exist. A run must be open if the backbone is given by its path.
 
     Raises:
         DataError: the dataset has problems.
@@ -62,7 +63,8 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
     """
     n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
-    dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
+    config, backbone = settle_backbone(settle_precision(config))
+    dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
         if labels.dataset != (digest := dataset.manifest.digest):
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
@@ -70,6 +72,8 @@ def prepare_dataset(source: Source, config: Config, fold: int | None = None, qui
         dataset = dataset.relabelled(labels.new_labels, labels.certainty)
     for line in () if quiet else dataset.summary():
         say(line)
+    if backbone is not None:
+        embed_dataset(dataset, backbone)
     return dataset
 
 
@@ -272,7 +276,7 @@ def _find_resumable(study: str, fold: int) -> str | None:
 def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
     config, splits = dataset.config, training.assign_splits(dataset, fold)
-    names = ("model", "folds", "precision", "selected_on")
+    names = ("model", "folds", "precision", "selected_on", "backbone")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
     tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **dataset.marks}
     runs.set_tags(tags)

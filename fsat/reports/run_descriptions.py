@@ -36,7 +36,7 @@ class Tagger:
 
     Models and studies are in the order of the blend; `scores` are metrics of the ensemble's run; `selected_on` is as
     `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why;
-    `leak` says why scores are too high, and is empty if folds are apart.
+    `leak` says why scores are too high, and is empty if folds are apart; `backbones` are lines of `license_line`.
     """
 
     models: Sequence[str]
@@ -51,6 +51,7 @@ class Tagger:
     version: int
     outcome: str
     leak: str = ""
+    backbones: Sequence[str] = ()
 
 
 def fold(

@@ -93,7 +93,7 @@ def _record(run: Run) -> FoldRun | None:
         return None
     try:
         # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
-        settled = {name: tags[TAG + name] for name in ("folds", "precision")}
+        settled = {name: tags[TAG + name] for name in ("folds", "precision", "backbone")}
         config = Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled)
         study, fold, dataset, data_dir = (tags[TAG + name] for name in ("study", "fold", "dataset", "data_dir"))
         return FoldRun(run, config, study, int(fold), dataset, data_dir, run.data.metrics["train_seconds"] / 60)
