@@ -8,6 +8,7 @@ Each package imports only from those above it:
     data                                    tables, folds, audio, decoded clips, features
     download                                published datasets
     models                                  Keras builders, layers, losses
+    backbones                               pretrained networks that turn windows into embeddings
     training                                one fold, without MLflow
     reports                                 pages, figures, tables
     tagging                                 the registered tagger; tags of files and recordings
