@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -273,10 +272,10 @@ class _Values:
         value = self.values.get(key)
         if value is None and optional:
             return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or (whole and value != int(value)) or not least <= value <= most:
-            raise self.error(key, f"{expected}, from {least:.6g} to {most:.6g}")
-        return float(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and least <= value <= most and (not whole or value == int(value)):  # not so for NaN
+            return float(value)
+        raise self.error(key, f"{expected}, from {least:.6g} to {most:.6g}")
 
 
 def _read_json(descriptor: Path, prefix: str) -> Any:
