@@ -269,13 +269,13 @@ class _Values:
         self, key: str, expected: str, least: float, most: float, whole: bool = False, optional: bool = False
     ) -> float | None:
         """Return a number within limits, None if it is missing or null and `optional`."""
-        value = self.values.get(key)
+        value: Any = self.values.get(key)
         if value is None and optional:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and least <= value <= most and (not whole or value == int(value)):  # not so for NaN
-            return float(value)
-        raise self.error(key, f"{expected}, from {least:.6g} to {most:.6g}")
+        if not is_number or not least <= value <= most or (whole and value != int(value)):  # NaN is not within limits
+            raise self.error(key, f"{expected}, from {least:.6g} to {most:.6g}")
+        return float(value)
 
 
 def _read_json(descriptor: Path, prefix: str) -> Any:

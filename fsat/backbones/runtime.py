@@ -14,7 +14,7 @@ import numpy as np
 
 from fsat.backbones.descriptor import Backbone, check_sha256, content_sha256
 from fsat.backbones.network import ModelFile, Network, open_network, read_checked
-from fsat.errors import ConfigError, FsatError, printable
+from fsat.errors import FsatError, printable
 from fsat.parallel.executor import Threads, cores
 
 ROUNDING = 1e-9
@@ -33,14 +33,9 @@ class Runtime:
 
     def __init__(self, backbone: Backbone, network: Network, workers: int | None = None) -> None:
         self.backbone, self._network, self._workers = backbone, network, workers or len(cores())
-        n_samples = backbone.n_samples or backbone.sampling_rate
-        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, n_samples)).astype(np.float32)
         self.size = backbone.size or 0
-        (embedding,) = self._answer(noise, check=False)
-        if backbone.size not in (None, len(embedding)):
-            fault = f"an embedding has {len(embedding)} values; its descriptor has size {backbone.size}"
-            raise ConfigError(f"{backbone}: {fault}; correct or remove size, or choose another output")
-        self.size = len(embedding)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, backbone.n_samples or backbone.sampling_rate))
+        self._padded_answer(noise.astype(np.float32))  # sets the size
 
     def embed(self, windows: np.ndarray) -> np.ndarray:
         """Return the embeddings of windows, float32 (n, n_samples) -> (n, `size`); several threads may call this.
@@ -56,26 +51,33 @@ class Runtime:
         if not batches:
             return np.zeros((0, self.size), np.float32)
         if len(batches) == 1 or self._workers == 1:
-            return np.concatenate([self._answer(batch) for batch in batches])
-        return np.concatenate(list(Threads(self._workers, 2 * self._workers).map(self._answer, batches)))
+            return np.concatenate([self._padded_answer(batch) for batch in batches])
+        return np.concatenate(list(Threads(self._workers, 2 * self._workers).map(self._padded_answer, batches)))
 
-    def _answer(self, windows: np.ndarray, check: bool = True) -> np.ndarray:
-        """Return the embeddings of windows that the network takes at once; `check` their number of values."""
-        n, batch = len(windows), self._network.batch
-        if batch and n < batch:
-            windows = np.concatenate([windows, np.repeat(windows[-1:], batch - n, axis=0)])
-        return self.answer_batch(windows, check)[:n]
+    def embed_together(self, windows: np.ndarray) -> np.ndarray:
+        """Return the embeddings of windows, (n, n_samples), computed in one call if the network takes any batch."""
+        if self._network.rank == 1 or self._network.batch is not None:
+            return self.embed(windows)
+        return self._answer(windows)
 
-    def answer_batch(self, windows: np.ndarray, check: bool = True) -> np.ndarray:
+    def _padded_answer(self, windows: np.ndarray) -> np.ndarray:
+        """Return the embeddings of at most as many windows as the network takes at once."""
+        n_missing = max(0, (self._network.batch or 1) - len(windows))
+        return self._answer(np.concatenate([windows, np.repeat(windows[-1:], n_missing, axis=0)]))[: len(windows)]
+
+    def _answer(self, windows: np.ndarray) -> np.ndarray:
         """Return the embeddings of windows that are given to the network in one call."""
         samples = scaled(windows, self.backbone.input.peak)
         answer = self._network.call(samples[0] if self._network.rank == 1 else samples)
         embeddings = per_window(np.asarray(answer), len(windows), str(self.backbone))
-        if check and embeddings.shape[1] != self.size:
-            fault = f"an embedding of {windows.shape[1]} samples has {embeddings.shape[1]} values, others {self.size}"
-            raise FsatError(f"{self.backbone}: {fault}; choose another output, or set a window")
+        self.size = self.size or embeddings.shape[1]
+        if embeddings.shape[1] != self.size:
+            fault = f"an embedding of {windows.shape[1]} samples has {embeddings.shape[1]} values, expected {self.size}"
+            raise FsatError(f"{self.backbone}: {fault}; correct or remove size, set a window, or choose another output")
         if not np.isfinite(embeddings).all():
-            raise FsatError(f"{self.backbone}: an embedding has NaN or infinite values; check scaling and output")
+            raise FsatError(
+                f"{self.backbone}: an embedding has NaN or infinite values; choose another output or scaling"
+            )
         return embeddings
 
 
