@@ -32,7 +32,7 @@ ALLOWED = {
     "mlflow": {"tracking"}, "ray": {"parallel"}, "librosa": {"data"}, "sklearn": {"data"}, "click": {"cli"},
     "tensorflow": {"models", "backbones", "training", "export"}, "keras": {"models", "backbones", "training", "export"},
     "jinja2": {"app", "reports"}, "gradio": {"app"}, "fastapi": {"app", "serving"},
-    "onnx": {"export"}, "onnxruntime": {"backbones", "export"}, "tf2onnx": {"export"},
+    "onnx": {"backbones", "export"}, "onnxruntime": {"backbones", "export"}, "tf2onnx": {"export"},
 }  # fmt: skip
 """Packages that may import a library."""
 
