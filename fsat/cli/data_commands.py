@@ -62,9 +62,10 @@ def sample(folder: Path, seed: int, clips_per_class: int) -> None:
     "--timeout", type=click.FloatRange(min=0.1), default=30.0, metavar="SECONDS", help="Seconds to wait for the server."
 )
 def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
-    """Download a published dataset or pretrained network to DIR, or resume a download.
+    """Download a published dataset or network to DIR.
 
-    The folder of a dataset is a value for data_dir, that of a network for backbone.
+    The folder of a dataset is a value for data_dir, that of a pretrained network for backbone. An interrupted download
+    resumes.
 
     \b
     Datasets:
