@@ -37,15 +37,14 @@ def test_entries_say_all_that_a_descriptor_has(monkeypatch):
     monkeypatch.undo()
     for name, backbone in BACKBONES.items():
         archive = backbone.archives[0]
-        assert re.fullmatch(r"https://\S+/" + re.escape(archive.name) + r"(\?\S+)?", backbone.source), name
+        assert re.fullmatch(r"https://\S+/" + re.escape(archive.address or archive.name) + r"(\?\S+)?", backbone.source)
         assert re.fullmatch("sha256:[0-9a-f]{64}", archive.checksum), name
         assert re.fullmatch("[0-9a-f]{64}", backbone.sha256), name
         assert backbone.file in archive.targets.values(), name
         assert backbone.window is None or (backbone.window * backbone.sampling_rate).is_integer(), name
         assert sum(key in backbone.output for key in ("name", "index", "signature", "tensor")) == 1, name
-        if name != "yamnet":  # its input must be read from the file
-            assert list(backbone.descriptor) == KEYS, name
-            assert set(backbone.descriptor["input"]) == {"name", "rank", "scaling"}, name
+        assert list(backbone.descriptor) == KEYS, name
+        assert set(backbone.descriptor["input"]) == {"name", "rank", "scaling"}, name
     assert [name for name, backbone in BACKBONES.items() if not backbone.is_commercial] == ["birdnet", "birdnet3"]
     assert [name for name, backbone in BACKBONES.items() if backbone.was_run] == ["birdnet"]
 
@@ -73,11 +72,8 @@ def test_it_becomes_a_folder_with_model_and_descriptor(server, tmp_path, signals
     assert f"cite: {backbone.citation}" in said
     ran = "yes" if name == "birdnet" else "no; the description is that of its publisher"
     assert f"was run with fsat: {ran}" in said
-    if name == "yamnet":
-        assert said[-1] == f"next: python -m fsat backbone inspect '{folder}/{backbone.file}'"
-    else:
-        assert json.loads((folder / "backbone.json").read_text()) == backbone.descriptor
-        assert said[-1] == f"next: mlflow run . -P model=embedding -P backbone='{folder}'"
+    assert json.loads((folder / "backbone.json").read_text()) == backbone.descriptor
+    assert said[-1] == f"next: mlflow run . -P model=embedding -P backbone='{folder}'"
 
     asked = len(server.asked)
     assert run(arguments) == 0
@@ -91,17 +87,20 @@ def test_it_says_what_the_network_takes_and_gives(server, tmp_path):
     assert "windows of any length, 527 values" in download("efficientat", tmp_path / "b", server.url)[1]
 
 
-def test_the_publishers_address_is_asked_and_the_file_can_be_kept(server, tmp_path, monkeypatch):
+def test_the_publishers_address_is_asked_and_the_file_is_kept_and_used_again(server, tmp_path, monkeypatch):
     backbone, zips, files = SMALL["yamnet"]
-    monkeypatch.setitem(BACKBONES, "yamnet", replace(backbone, base_url=f"{server.url}/models"))
+    backbone = replace(backbone, base_url=f"{server.url}/models")
+    monkeypatch.setitem(BACKBONES, "yamnet", backbone)
+    server.files["1"] = zips["yamnet.tflite"]
     download("yamnet", tmp_path / "a", keep_zips=True)
-    assert [asked.name for asked in server.asked] == [backbone.file]
+    assert [asked.name for asked in server.asked] == ["1"]
+    assert backbone.source == f"{server.url}/models/1?lite-format=tflite"
     assert files_of(tmp_path / "a" / ".downloads") == zips
     (tmp_path / "b" / ".downloads").mkdir(parents=True)
-    (tmp_path / "b" / ".downloads" / backbone.file).write_bytes(zips[backbone.file])
+    (tmp_path / "b" / ".downloads" / "yamnet.tflite").write_bytes(zips["yamnet.tflite"])
     server.files.clear()  # a file that somebody has put there needs no server
     download("yamnet", tmp_path / "b")
-    assert files_of(tmp_path / "b") == files
+    assert {**files_of(tmp_path / "b"), "backbone.json": b""} == {**files, "backbone.json": b""}
 
 
 @pytest.mark.parametrize("name", ["birdnet", "perch"])

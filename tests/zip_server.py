@@ -194,8 +194,7 @@ def small_backbone(name: str) -> tuple[Published, dict[str, bytes], dict[str, by
     }
     backbone = with_archives(real, zips, sha256=hashlib.sha256(model).hexdigest())
     files = {archive.targets[source]: data for source, data in named.items()}
-    if backbone.descriptor:
-        files["backbone.json"] = (json.dumps(backbone.descriptor, indent=2) + "\n").encode()
+    files["backbone.json"] = (json.dumps(backbone.descriptor, indent=2) + "\n").encode()
     return backbone, zips, files
 
 

@@ -78,7 +78,7 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
     birdnet3: BirdNET 3.0 preview from Zenodo; 542 MB; CC BY-NC-SA 4.0
     perch: Perch 2, as ONNX, from Hugging Face; 409 MB; Apache 2.0
     efficientat: EfficientAT mn10_as, as ONNX, from Hugging Face; 20 MB; MIT
-    yamnet: YAMNet from Google; about 13 MB; Apache 2.0
+    yamnet: YAMNet from TensorFlow Hub; 16 MB; Apache 2.0
     """
     from fsat.download.install import download
 

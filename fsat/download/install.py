@@ -62,8 +62,8 @@ def download(
                 _check_space(folder, published, keep_zips)
                 for archive in published.archives:
                     if not (work / READY / archive.name).exists():
-                        own = f"{published.base_url}/{archive.name}{published.query}"
-                        url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else own
+                        mirror = f"{base_url.rstrip('/')}/{archive.name}" if base_url else ""
+                        url = mirror or published.url(archive)
                         size, most, kind = archive.fetched_bytes, archive.most_bytes, archive.kind
                         fetch(url, work / archive.name, archive.checksum, size, most, retries, timeout, kind)
                         _unpack(work, published, archive)

@@ -18,8 +18,10 @@ class Archive:
         checksum: ``algorithm:hex``.
         targets: the path in the finished folder of each folder (with ``/`` at its end) or file of a zip file; of
             another kind of file: its own path, by its name.
-        fetched_bytes, unpacked_bytes: about the size of the archive, and of the unpacked files.
+        fetched_bytes, unpacked_bytes: about the size of the archive, and of the unpacked files; 0 for a file that is
+            put in its place as it is.
         most_bytes: maximum size that is fetched and unpacked.
+        address: end of its address, if that is not its name.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Archive:
     unpacked_bytes: int
     most_bytes: int = 10_000_000_000
     kind: FileKind = ZIP
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,10 @@ class Published(ABC):
     licence: str
     citation: str
     query: str = ""
+
+    def url(self, archive: Archive) -> str:
+        """Return an archive's address."""
+        return f"{self.base_url}/{archive.address or archive.name}{self.query}"
 
     @property
     @abstractmethod

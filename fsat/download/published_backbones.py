@@ -13,9 +13,10 @@ Where the facts are from:
 - ``efficientat``: the authors publish PyTorch weights only. This is mn10_as as an ONNX file; its model card
   (Chris-Kode/efficientat-mn10-as-onnx, Hugging Face) states size, SHA-256, licence, input and output. It has scores of
   527 AudioSet classes and no embeddings.
-- ``yamnet``: MediaPipe's ``third_party/external_files.bzl`` states address and SHA-256, its tests the rate, the README
-  of YAMNet (tensorflow/models) window, hop and size of the embedding. No file of Google's says whether the input has
-  one dimension or two, nor the size of the file, which is an estimate: ``fsat backbone inspect`` reads the input.
+- ``yamnet``: Google's own TensorFlow Lite file at TensorFlow Hub. The address is given by one of its authors
+  (tensorflow/models, issue 10235), who says that it is made by ``research/audioset/yamnet/export.py``: that states
+  input, range and the order of the outputs, and the README beside it the rate, window, hop and size of an embedding.
+  Size and SHA-256 are not published: several projects that pin the same address have recorded them independently.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Backbone(Published):
         format: ``tflite`` or ``onnx``.
         sampling_rate: in Hz.
         window, hop: seconds of one embedding, and between two; None for any.
-        input, output: as in the descriptor; no `input` if it must be read from the file.
+        input, output: as in the descriptor.
         size: values of an embedding.
         was_run: whether it was run with fsat before it was listed here.
     """
@@ -56,7 +57,7 @@ class Backbone(Published):
     sampling_rate: int
     window: float | None
     hop: float | None = None
-    input: Mapping[str, Any] | None
+    input: Mapping[str, Any]
     output: Mapping[str, Any]
     size: int
     was_run: bool = False
@@ -64,7 +65,7 @@ class Backbone(Published):
     @property
     def source(self) -> str:
         """The address of the file, or of the archive that has it."""
-        return f"{self.base_url}/{self.archives[0].name}{self.query}"
+        return self.url(self.archives[0])
 
     @property
     def is_commercial(self) -> bool:
@@ -72,10 +73,8 @@ class Backbone(Published):
         return not re.search(r"\bNC\b", self.licence)
 
     @property
-    def descriptor(self) -> dict[str, Any] | None:
-        """The content of ``backbone.json``; None if the input must be read from the file."""
-        if self.input is None:
-            return None
+    def descriptor(self) -> dict[str, Any]:
+        """The content of ``backbone.json``."""
         return {
             "file": self.file,
             "format": self.format,
@@ -92,18 +91,17 @@ class Backbone(Published):
 
     @property
     def last(self) -> str:
-        """The descriptor, or the model if it has none."""
-        return DESCRIPTOR if self.descriptor else self.file
+        """The descriptor."""
+        return DESCRIPTOR
 
     def is_complete(self, folder: Path) -> bool:
         """Return whether the model with its checksum and the descriptor exist."""
         model = folder / self.file
-        return (folder / self.last).is_file() and model.is_file() and sha256_of(model) == self.sha256
+        return (folder / DESCRIPTOR).is_file() and model.is_file() and sha256_of(model) == self.sha256
 
     def finish(self, folder: Path) -> None:
         """Write the descriptor."""
-        if self.descriptor:
-            (folder / DESCRIPTOR).write_text(json.dumps(self.descriptor, indent=2) + "\n")
+        (folder / DESCRIPTOR).write_text(json.dumps(self.descriptor, indent=2) + "\n")
 
     def verify(self, paths: Mapping[str, Path], again: str) -> None:
         """Raise `DataError` unless the model has its checksum."""
@@ -119,25 +117,20 @@ class Backbone(Published):
             f"licence: {self.licence}{'' if self.is_commercial else '; not for commercial use'}",
             f"cite: {self.citation}",
             f"was run with fsat: {ran}",
-            f"next: {self._next(folder)}",
+            f"next: mlflow run . -P model=embedding -P backbone={shlex.quote(str(folder))}",
         ]
 
-    def _next(self, folder: Path) -> str:
-        if self.descriptor:
-            return f"mlflow run . -P model=embedding -P backbone={shlex.quote(str(folder))}"
-        return f"python -m fsat backbone inspect {shlex.quote(str(folder / self.file))}"
 
-
-def _model(name: str, sha256: str, size_bytes: int, kind: FileKind) -> tuple[Archive, ...]:
+def _model(name: str, sha256: str, size_bytes: int, kind: FileKind, address: str = "") -> tuple[Archive, ...]:
     """Return the archives of a model that is published as one file."""
-    return (Archive(name, f"sha256:{sha256}", {name: name}, size_bytes, size_bytes, 2 * size_bytes, kind),)
+    return (Archive(name, f"sha256:{sha256}", {name: name}, size_bytes, 0, 2 * size_bytes, kind, address),)
 
 
 _BIRDNET, _BIRDNET3 = "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite", "BirdNET+_V3.0-preview3.1_Global_11K_FP32.onnx"
 _BIRDNET3_SHA256 = "999bb627e8954516d6a222eb76438b896fafc3791c2d10e72f02147ccd562c05"
 _PERCH_SHA256 = "bf0c8467a924cb074663970ca4a0ab1e143602121930209657d0dff5d5cefa1f"
 _EFFICIENTAT_SHA256 = "bec20620ab8be5e41297b45845f6fb116fbe42cd4da339ad7d44f27630b7a504"
-_YAMNET_SHA256 = "7baa72708e3919bae5a5dc78d932847bc28008af14febd083eff62d28af9c72a"
+_YAMNET_SHA256 = "141fba1cdaae842c816f28edc4937e8b4f0af4c8df21862ccc6b52dc567993c3"
 _AS_IT_IS = "none"
 
 BACKBONES: dict[str, Published] = {
@@ -221,19 +214,19 @@ BACKBONES: dict[str, Published] = {
     ),
     "yamnet": Backbone(
         title="YAMNet",
-        base_url="https://storage.googleapis.com/mediapipe-assets",
-        query="?generation=1668295071595506",
-        archives=_model("yamnet_embedding_metadata.tflite", _YAMNET_SHA256, 13_000_000, TFLITE),
+        base_url="https://tfhub.dev/google/lite-model/yamnet/tflite",
+        query="?lite-format=tflite",
+        archives=_model("yamnet.tflite", _YAMNET_SHA256, 16_096_668, TFLITE, address="1"),
         licence="Apache 2.0",
         citation="M. Plakal, D. P. W. Ellis: YAMNet, https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
-        file="yamnet_embedding_metadata.tflite",
+        file="yamnet.tflite",
         sha256=_YAMNET_SHA256,
         format="tflite",
         sampling_rate=16_000,
         window=0.975,
         hop=0.48,
-        input=None,
-        output={"index": 0},
+        input={"name": "", "rank": 1, "scaling": _AS_IT_IS},
+        output={"index": 1},
         size=1024,
     ),
 }
