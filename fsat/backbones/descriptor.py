@@ -28,7 +28,20 @@ from fsat.files import disk_errors, sha256_of, write_whole
 DESCRIPTOR = "backbone.json"
 FORMATS = ("tflite", "onnx", "saved_model", "keras")
 
-KEYS = ("file", "format", "sampling_rate", "window", "hop", "input", "output", "size", "license", "source", "sha256")
+KEYS = (
+    "name",
+    "file",
+    "format",
+    "sampling_rate",
+    "window",
+    "hop",
+    "input",
+    "output",
+    "size",
+    "license",
+    "source",
+    "sha256",
+)
 REQUIRED = ("file", "format", "sampling_rate", "output", "sha256")
 
 OUTPUTS = ({"name"}, {"index"}, {"signature", "key"}, {"tensor"})
@@ -152,7 +165,9 @@ def read_backbone(path: Path | str) -> Backbone:
         license=values.text("license"),
         source=values.text("source"),
         sha256=_read_sha256(values),
-        name=_name(descriptor.parent.name if descriptor.name == DESCRIPTOR else descriptor.stem),
+        name=_name(
+            values.text("name") or (descriptor.parent.name if descriptor.name == DESCRIPTOR else descriptor.stem)
+        ),
         size=None if size is None else int(size),
     )
 
@@ -162,6 +177,7 @@ def write_backbone(backbone: Backbone, path: Path) -> None:
     path = path.absolute()
     scaling = "none" if backbone.input.peak is None else {"peak": backbone.input.peak}
     facts = {
+        "name": backbone.name,
         "file": Path(os.path.relpath(backbone.path, path.parent)).as_posix(),
         "format": backbone.format,
         "sampling_rate": backbone.sampling_rate,

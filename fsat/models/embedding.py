@@ -36,7 +36,11 @@ def embedding_head(config: Config, n_classes: int) -> keras.Model:
     if config.head == "mlp":
         x = layers.Dense(config.hidden_units, activation="relu", name="hidden")(x)
         x = layers.Dropout(config.dropout)(x)
-    return keras.Model(inputs, layers.Dense(n_classes, activation="softmax", name="classes")(x), name="embedding")
+    return keras.Model(
+        inputs,
+        layers.Dense(n_classes, activation="softmax", kernel_initializer="zeros", name="classes")(x),
+        name="embedding",
+    )
 
 
 class PresentWindows(layers.Layer):
