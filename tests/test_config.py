@@ -235,7 +235,7 @@ def test_options_are_the_fewest() -> None:
 
 
 IN_USE = {
-    **dict.fromkeys(EMBEDDING_ONLY, {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"}),
+    **{key: {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"} for key in EMBEDDING_ONLY},
     "head": {"model": "embedding", "backbone": "tiny@0123456789abcdef"},
 
     **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "n_mfcc": {"model": "conv2d_mfcc"},
