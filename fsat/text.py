@@ -46,19 +46,19 @@ def is_unknown(value: str) -> bool:
 
 
 NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial|research[ -](use[ -])?only|academic use only", re.IGNORECASE)
-"""Matches a license that does not allow commercial use."""
+"""Matches a licence that does not allow commercial use."""
 
 
 def license_line(name: str, license: str, source: str) -> str:
-    """Return a backbone, where it comes from, and what its license demands of those who use a tagger with it."""
+    """Return a backbone, where it comes from, and what its licence demands of those who use a tagger with it."""
     origin = f" from {printable(source)}" if source else ""
     if not license:
         return (
-            f"backbone {name}{origin}: its descriptor names no license; ask its publisher before you share the tagger"
+            f"backbone {name}{origin}: its descriptor names no licence; ask its publisher before you share the tagger"
         )
     is_limited = NON_COMMERCIAL.search(license)
     demand = "non-commercial use only, which holds for the tagger too" if is_limited else "it holds for the tagger too"
-    return f"backbone {name}{origin}: license {printable(license)} ({demand})"
+    return f"backbone {name}{origin}: licence {printable(license)} ({demand})"
 
 
 def code(value: object, limit: int = VALUE_LIMIT) -> str:

@@ -77,7 +77,7 @@ def _built(kind: str) -> Path:
     with quiet_stderr():
         tensor = BUILDERS[format](path, kind)
     facts = {"window": WINDOW, "license": "CC0", "source": "tests/tiny_backbones.py", "size": SIZE} | fields
-    backbone = Backbone(path, format, RATE, sha256=content_sha256(path), **facts)
+    backbone = Backbone(path, format, RATE, sha256=content_sha256(path), name=kind, **facts)
     if kind == "tflite_tensor":
         backbone = replace(backbone, output=Output(tensor=tensor))
     write_backbone(backbone, folder / DESCRIPTOR)

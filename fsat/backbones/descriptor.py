@@ -142,7 +142,9 @@ def read_backbone(path: Path | str) -> Backbone:
 
     The network's file must exist; its SHA-256 is compared when it is opened (`fsat.backbones.runtime.open_backbone`).
     """
-    descriptor = Path(path).absolute()
+    if str(path) == "none":
+        raise ConfigError(f"backbone=none: expected the descriptor of a pretrained network; {_INSPECT}")
+    descriptor = Path(path).expanduser().absolute()
     if descriptor.is_dir():
         if not (descriptor / DESCRIPTOR).is_file():
             raise ConfigError(f"backbone={printable(path)}: no {DESCRIPTOR} in this folder; {_INSPECT}")

@@ -101,7 +101,7 @@ class Network:
 
 
 def open_network(file: ModelFile, backbone: Backbone) -> Network:
-    """Open the input and the output that a descriptor names; raise `ConfigError` if the file has them not."""
+    """Open the input and the output that a descriptor names; raise `ConfigError` if the file lacks them."""
     signature, output = choose_output(file, backbone.output)
     tensor = choose_input(file, signature, backbone.input)
     batch, length = check_input(file, tensor, backbone)
@@ -174,11 +174,9 @@ def check_input(file: ModelFile, tensor: Tensor, backbone: Backbone) -> tuple[in
             given = "a window of null, which is any length"
         else:
             given = f"a window of {backbone.window:g} s, which is {backbone.n_samples} samples"
-        advice = (
-            f"set window to {length / backbone.sampling_rate:.6g}, or sampling_rate to what the network was made for"
-        )
-        fault = f"the input is {tensor}, {length} samples or {seconds}; the descriptor has {given}"
-        raise ConfigError(f"{file.name}: {fault}; the descriptor has {given}; {advice}")
+        advice = f"set window to {seconds}, or sampling_rate to what the network was made for"
+        fault = f"the input is {tensor}, {length} samples or {seconds} s; the descriptor has {given}"
+        raise ConfigError(f"{file.name}: {fault}; {advice}")
     return (1 if rank == 1 else tensor.shape[0]), backbone.n_samples
 
 

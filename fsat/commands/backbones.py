@@ -44,9 +44,6 @@ def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
 
 def find_backbone(backbone: str) -> Backbone:
     """Return the backbone of a descriptor, or ``NAME@DIGEST`` from the cache folder or the tracking server."""
-    if backbone == "none":
-        advice = "expected -P backbone=FILE.json, the descriptor of a pretrained network"
-        raise ConfigError(f"backbone=none: {advice}; `python -m fsat backbone inspect FILE` writes one")
     if digest := digest_of(backbone):
         return kept(digest) or fetch_backbone(backbone)
     return read_backbone(backbone)

@@ -247,7 +247,7 @@ class _Result:
         clips = f"{count(facts.n_train, 'training clip')} of {classes}, {verified}; {count(facts.n_test, 'test clip')}"
         scored = f"{count(int(blend.covered.sum()), 'training clip')}, each by models that did not train on it"
         dataset = f"{record.dataset}, in {record.data_dir} when the first fold was trained"
-        rows += [("license", line) for line in self.licenses]
+        rows += [("licence", line) for line in self.licenses]
         return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
 
     def _describe(self, registered: Registered, scores: dict[str, float]) -> str:

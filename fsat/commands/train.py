@@ -179,10 +179,10 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
     """Return how many folds are trained at the same time on this machine.
 
     ``auto`` is one fold for every `n_threads` cores, or one alone if a fold, of `n_clips` training clips, takes less
-    than about a minute.
+    than about a minute, as every head on embeddings does.
     """
     samples = n_clips * config.max_epochs * config.audio_length
-    if parallel_folds == "auto" and samples < SAMPLES_WORTH_A_PROCESS:
+    if parallel_folds == "auto" and (config.use_embedding or samples < SAMPLES_WORTH_A_PROCESS):
         return 1
     return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 

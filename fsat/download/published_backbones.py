@@ -22,7 +22,6 @@ Where the facts are from:
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from fsat.download.fetch import ONNX, TFLITE, FileKind
 from fsat.download.published import Archive, Published
 from fsat.errors import DataError
 from fsat.files import sha256_of
+from fsat.text import NON_COMMERCIAL
 
 DESCRIPTOR = "backbone.json"
 
@@ -69,8 +69,8 @@ class Backbone(Published):
 
     @property
     def is_commercial(self) -> bool:
-        """Whether the licence allows commercial use, as far as it is a Creative Commons one."""
-        return not re.search(r"\bNC\b", self.licence)
+        """Whether the licence allows commercial use, as far as its name says."""
+        return not NON_COMMERCIAL.search(self.licence)
 
     @property
     def descriptor(self) -> dict[str, Any]:

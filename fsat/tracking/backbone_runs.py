@@ -31,12 +31,16 @@ def store_backbone(backbone: Backbone) -> str:
     tags = {TAG + "stage": STAGE, TAG + "backbone": backbone.ref, TAG + "backbone_digest": backbone.digest}
     name = f"backbone {backbone.name}"
     run_id = call(lambda: client.create_run(experiment_id(), tags=tags, run_name=name)).info.run_id
-    with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
-        copy_backbone(backbone, Path(folder))
-        call(lambda: client.log_artifacts(run_id, folder, FOLDER))
-    for key in ("source", "license", "sha256", "format"):
-        call(partial(client.set_tag, run_id, TAG + key, getattr(backbone, key) or "unknown"))
-    call(partial(client.set_terminated, run_id, "FINISHED"))
+    status = "FAILED"
+    try:
+        with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
+            copy_backbone(backbone, Path(folder))
+            call(lambda: client.log_artifacts(run_id, folder, FOLDER))
+        for key in ("source", "license", "sha256", "format"):
+            call(partial(client.set_tag, run_id, TAG + key, getattr(backbone, key) or "unknown"))
+        status = "FINISHED"
+    finally:
+        call(partial(client.set_terminated, run_id, status))
     say(f"backbone {backbone.name}: stored on the tracking server in run {run_id}")
     return run_id
 

@@ -38,7 +38,7 @@ ALIAS, LOADER = "champion", "fsat.tagging"
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Modules that a served tagger needs, at the versions that trained it."""
 
-RUNTIMES: dict[str, tuple[str, ...]] = {"onnx": ("onnxruntime",), "tflite": (), "saved_model": (), "keras": ()}
+RUNTIMES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime"), "tflite": (), "saved_model": (), "keras": ()}
 """Further modules that a backbone of each format needs."""
 
 OPTIONAL = ("av",)
