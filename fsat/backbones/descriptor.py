@@ -16,11 +16,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fsat.backbones.json_values import HOW, Values
 from fsat.config import MAX_RATE, MAX_SECONDS
 from fsat.errors import ConfigError, printable
 from fsat.files import disk_errors, sha256_of, write_whole
@@ -47,8 +47,8 @@ REQUIRED = ("file", "format", "sampling_rate", "output", "sha256")
 OUTPUTS = ({"name"}, {"index"}, {"signature", "key"}, {"tensor"})
 EXPECTED_OUTPUT = 'expected one of {"name": ...}, {"index": 0}, {"signature": ..., "key": ...}, {"tensor": 0}'
 
-MAX_BYTES, MAX_TEXT, MAX_NAME = 1_000_000, 1000, 40
-"""Maximum size of a descriptor, and length of a text in it and of a backbone's name."""
+MAX_BYTES, MAX_NAME = 1_000_000, 40
+"""Maximum size of a descriptor, and length of a backbone's name."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def read_backbone(path: Path | str) -> Backbone:
     The network's file must exist; its SHA-256 is compared when it is opened (`fsat.backbones.runtime.open_backbone`).
     """
     if str(path) == "none":
-        raise ConfigError(f"backbone=none: expected the descriptor of a pretrained network; {_INSPECT}")
+        raise ConfigError(f"backbone=none: expected the descriptor of a pretrained network; {HOW}")
     descriptor = Path(path).expanduser().absolute()
     if descriptor.is_dir():
         if not (descriptor / DESCRIPTOR).is_file():
-            raise ConfigError(f"backbone={printable(path)}: no {DESCRIPTOR} in this folder; {_INSPECT}")
+            raise ConfigError(f"backbone={printable(path)}: no {DESCRIPTOR} in this folder; {HOW}")
         descriptor /= DESCRIPTOR
     prefix = f"backbone={printable(path)}"
-    values = _Values(prefix, _read_json(descriptor, prefix))
+    values = Values(prefix, _read_json(descriptor, prefix))
     values.check_keys(KEYS, REQUIRED)
     file = _locate(values, descriptor)
     rate = values.number("sampling_rate", "a whole number of Hz", 1, MAX_RATE, whole=True)
@@ -235,80 +235,22 @@ def check_sha256(backbone: Backbone, sha256: str) -> None:
     """Raise `ConfigError` if a file's SHA-256 is not that of its descriptor."""
     if sha256 != backbone.sha256:
         fault = f"its SHA-256 is {sha256[:16]}..., its descriptor has {printable(backbone.sha256)[:16]}..."
-        raise ConfigError(f"{backbone}: {fault}; get the original file, or describe this one: {_INSPECT}")
-
-
-_INSPECT = "`python -m fsat backbone inspect FILE` writes a descriptor"
-
-
-class _Values:
-    """Values of a JSON object, with errors that name the key."""
-
-    def __init__(self, prefix: str, values: Any) -> None:
-        self._prefix = prefix
-        if not isinstance(values, dict):
-            raise ConfigError(f"{prefix}: expected a JSON object with {', '.join(REQUIRED)}; {_INSPECT}")
-        self.values: Mapping[str, Any] = values
-
-    def error(self, key: str, expected: str) -> ConfigError:
-        """Return the error for a wrong value."""
-        received = json.dumps(self.values.get(key), ensure_ascii=False)
-        received = received if len(received) <= 60 else received[:57] + "..."
-        return ConfigError(f"{self._prefix}: {key} is {printable(received)}; expected {expected}")
-
-    def nested(self, key: str, values: Any) -> _Values:
-        """Return the values of a nested object."""
-        if not isinstance(values, dict):
-            raise self.error(key, "a JSON object")
-        return _Values(f"{self._prefix}: {key}", values)
-
-    def check_keys(self, known: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
-        """Raise `ConfigError` for unknown and for missing keys."""
-        if unknown := sorted(self.values.keys() - set(known)):
-            raise ConfigError(f"{self._prefix}: unknown key {printable(unknown[0])[:40]}; expected {', '.join(known)}")
-        if missing := [key for key in required if key not in self.values]:
-            raise ConfigError(f"{self._prefix}: {', '.join(missing)} missing; {_INSPECT}")
-
-    def text(self, key: str, required: bool = False) -> str:
-        """Return a text, empty if it is missing."""
-        value = self.values.get(key, "")
-        if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable() or (required and not value):
-            raise self.error(key, f"a text of one line, at most {MAX_TEXT} characters")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        """Return one of some words."""
-        value = self.values.get(key)
-        if value not in choices:
-            raise self.error(key, f"one of {', '.join(choices)}")
-        return str(value)
-
-    def number(
-        self, key: str, expected: str, least: float, most: float, whole: bool = False, optional: bool = False
-    ) -> float | None:
-        """Return a number within limits, None if it is missing or null and `optional`."""
-        value: Any = self.values.get(key)
-        if value is None and optional:
-            return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not least <= value <= most or (whole and value != int(value)):  # NaN is not within limits
-            raise self.error(key, f"{expected}, from {least:.6g} to {most:.6g}")
-        return float(value)
+        raise ConfigError(f"{backbone}: {fault}; get the original file, or describe this one: {HOW}")
 
 
 def _read_json(descriptor: Path, prefix: str) -> Any:
     try:
         if descriptor.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{prefix}: is no descriptor but a file of its own; {_INSPECT.replace('FILE', 'of it')}")
+            raise ConfigError(f"{prefix}: is too large for a descriptor; {HOW}")
         return json.loads(descriptor.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        raise ConfigError(f"{prefix}: {reason}; expected {DESCRIPTOR} or the folder that has it; {_INSPECT}") from None
+        raise ConfigError(f"{prefix}: {reason}; expected {DESCRIPTOR} or the folder that has it; {HOW}") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{prefix}: is not JSON; expected the descriptor of a network; {_INSPECT}") from None
+        raise ConfigError(f"{prefix}: is not JSON; expected the descriptor of a network; {HOW}") from None
 
 
-def _locate(values: _Values, descriptor: Path) -> Path:
+def _locate(values: Values, descriptor: Path) -> Path:
     """Return the path of the network."""
     name = values.text("file", required=True)
     path = Path(os.path.normpath(descriptor.parent / name))
@@ -322,7 +264,7 @@ def _locate(values: _Values, descriptor: Path) -> Path:
     return path
 
 
-def _read_input(values: _Values) -> Input:
+def _read_input(values: Values) -> Input:
     entry = values.nested("input", values.values.get("input", {}))
     entry.check_keys(("name", "rank", "scaling"))
     rank = entry.values.get("rank", 2)
@@ -336,7 +278,7 @@ def _read_input(values: _Values) -> Input:
     return Input(entry.text("name"), int(rank), peak)
 
 
-def _read_output(values: _Values) -> Output:
+def _read_output(values: Values) -> Output:
     entry = values.nested("output", values.values["output"])
     if entry.values.keys() not in OUTPUTS:
         raise values.error("output", EXPECTED_OUTPUT.removeprefix("expected "))
@@ -351,7 +293,7 @@ def _read_output(values: _Values) -> Output:
     return Output(**texts, index=position("index"), tensor=position("tensor"))
 
 
-def _read_sha256(values: _Values) -> str:
+def _read_sha256(values: Values) -> str:
     text = values.text("sha256").lower()
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise values.error("sha256", "64 hex digits")

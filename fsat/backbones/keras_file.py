@@ -55,7 +55,7 @@ class KerasFile(ModelFile):
             outputs = _tensors(self._model.output_names, self._model.outputs)
             inputs = _tensors([tensor.name for tensor in self._model.inputs], self._model.inputs)
             layers = tuple(_layer_tensors(self._model))
-        super().__init__(name, {"": Signature(inputs, outputs)}, layers, {"name": self._model.name})
+        super().__init__(name, {"": Signature(inputs, outputs)}, layers)
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return the compiled model, which several threads may call."""

@@ -72,13 +72,11 @@ class ModelFile(ABC):
         signatures: by name; the empty name is the network as a whole.
         internal: tensors that are no outputs but can be the embedding: layers of a Keras model, by name, and tensors
             of a TensorFlow Lite file, by index.
-        facts: what the file says of itself, by name.
     """
 
     name: str
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     internal: tuple[Tensor, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
 
     @abstractmethod
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:

@@ -46,10 +46,8 @@ class OnnxFile(ModelFile):
         weights = {tensor.name for tensor in proto.graph.initializer}
         inputs = [_tensor(value, i) for i, value in enumerate(proto.graph.input) if value.name not in weights]
         outputs = [_tensor(value, i) for i, value in enumerate(proto.graph.output)]
-        facts = {entry.key: entry.value for entry in proto.metadata_props}
-        facts |= {"producer": f"{proto.producer_name} {proto.producer_version}".strip()}
         self._content = content
-        super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))}, facts=facts)
+        super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))})
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a function on one session, which several threads may call; each call uses one thread."""

@@ -41,8 +41,7 @@ class TfliteFile(ModelFile):
             signatures = {"": _signature(self._model.Subgraphs(0))} | _signatures(self._model)
             internal = _activations(self._model)
         self._content = content
-        facts = {"description": (self._model.Description() or b"").decode(errors="replace")}
-        super().__init__(name, signatures, internal, {key: value for key, value in facts.items() if value})
+        super().__init__(name, signatures, internal)
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a function that runs one of a pool of interpreters with a thread each, made when they are needed."""
@@ -53,17 +52,6 @@ class TfliteFile(ModelFile):
         outputs = _root(content).Subgraphs(0).OutputsAsNumpy()
         outputs[:] = output.index
         return _Pool(self.name, lambda: _PlainCall(bytes(content), input.index, output.index))
-
-    def input_of_last_dense(self) -> Tensor | None:
-        """Return the input of the last fully connected layer, the embedding of most classifiers."""
-        names = _operator_names()
-        graph = self._model.Subgraphs(0)
-        for i in reversed(range(graph.OperatorsLength())):
-            operator = graph.Operators(i)
-            if names[_code(self._model, operator)] == "FULLY_CONNECTED":
-                index = int(operator.Inputs(0))
-                return next((tensor for tensor in self.internal if tensor.index == index), None)
-        return None
 
 
 def _root(content: bytes | bytearray) -> Any:
@@ -76,11 +64,6 @@ def _operator_names() -> dict[int, str]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-
-
-def _code(model: Any, operator: Any) -> int:
-    code = model.OperatorCodes(operator.OpcodeIndex())
-    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def _check_bounds(model: Any, n_bytes: int) -> None:
