@@ -105,8 +105,13 @@ def test_a_wrong_descriptor_is_one_line(changes: dict, words: str, tmp_path: Pat
 def test_what_is_no_descriptor_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("no JSON")
     (tmp_path / "list.json").write_text("[]")
-    for name, words in {"": "no backbone.json", "text.json": "is not JSON", "list.json": "expected a JSON object; docs/backbones.md",
-                        "missing.json": "no such file"}.items():  # fmt: skip
+    faults = {
+        "": "no backbone.json",
+        "text.json": "is not JSON",
+        "list.json": "expected a JSON object; docs/backbones.md",
+        "missing.json": "no such file",
+    }
+    for name, words in faults.items():
         assert words in refusal(tmp_path / name)
     with pytest.raises(ConfigError, match="backbone=none: expected the descriptor"):
         read_backbone("none")

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -56,11 +53,16 @@ def checked_size(backbone: Backbone) -> int:
 
 
 def probe(backbone: Backbone) -> int:
-    """Return the number of values of an embedding, after `check` in a process of its own.
+    """Return the number of values of an embedding, after `check` in a process with a limit of memory and time.
 
     Raises `ConfigError` if a check fails, `RunError` if the process dies, as it does without enough memory.
     """
-    return int(run_limited(check_backbone, backbone, str(backbone)))
+    gigabytes = memory_limit() / 1e9
+    advice = f"a backbone may use {gigabytes:g} GB of memory ({MEMORY}) and {CPU_SECONDS} s of processor time here"
+    ((size, error),) = Processes(1, advice).map(_check_limited, [backbone], "backbone")
+    if error:
+        raise ConfigError(error)
+    return int(size)
 
 
 def check_backbone(backbone: Backbone) -> int:
@@ -121,38 +123,8 @@ def probe_sounds(backbone: Backbone) -> dict[str, np.ndarray]:
     return {name: sound.astype(np.float32) for name, sound in sounds.items()}
 
 
-@dataclass(frozen=True)
-class _Task:
-    function: Callable[[Any], Any]
-    argument: Any
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def run_limited(function: Callable[[Any], Any], argument: Any, name: str) -> Any:
-    """Return ``function(argument)``, computed in a process with a limit of memory and of processor time.
-
-    Args:
-        function: a function of a module.
-        name: of what it works on, in errors.
-
-    Raises:
-        ConfigError: the function raised an `FsatError`.
-        RunError: the process died.
-    """
-    gigabytes = memory_limit() / 1e9
-    advice = f"a backbone may use {gigabytes:g} GB of memory ({MEMORY}) and {CPU_SECONDS} s of processor time here"
-    (outcome,) = Processes(1, advice).map(_limited, [_Task(function, argument, name)], "backbone")
-    result, error = outcome
-    if error:
-        raise ConfigError(error)
-    return result
-
-
-def _limited(task: _Task) -> tuple[Any, str]:
-    """Run a task in its process; return the result, and the message of an `FsatError`."""
+def _check_limited(backbone: Backbone) -> tuple[int, str]:
+    """Check a backbone in its process; return the number of values of an embedding, and the message of an error."""
     from fsat.models import import_keras
 
     import_keras()
@@ -160,9 +132,9 @@ def _limited(task: _Task) -> tuple[Any, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C++ code prints when it dies
     _limit_memory()
     try:
-        return task.function(task.argument), ""
+        return check_backbone(backbone), ""
     except FsatError as error:
-        return None, str(error)
+        return 0, str(error)
 
 
 def _limit_memory() -> None:
