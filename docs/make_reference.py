@@ -34,7 +34,7 @@ FEATURES = {"waveform": "waveform", "mfcc": "MFCC", "logmel": "log-mel spectrogr
 
 VARIABLES = {
     "FSAT_DATA_DIR": ("generated sounds", "data folder if `data_dir` is not given"),
-    "FSAT_CACHE_DIR": ("the platform's", "cache folder: decoded clips, checkpoints, generated sounds"),
+    "FSAT_CACHE_DIR": ("the platform's", "cache folder: decoded clips, embeddings, checkpoints, generated sounds"),
     "FSAT_BACKBONE_GB": ("4", "maximum memory of a pretrained network while it is checked, in GB"),
     "FSAT_THREADS": ("4", "threads per operation; other numbers change the last digits of results"),
     "FSAT_SERVER_WAIT": ("600", "seconds to retry an unreachable tracking server"),

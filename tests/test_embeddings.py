@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_files import clip_files, flip
+from clip_files import clip_files, flip, fsat_cache
 from helpers import tone, write_wav
 
 from fsat.config import Config
@@ -181,6 +181,14 @@ def test_damaged_embeddings_are_computed_again(folder: Path, damage: str) -> Non
     assert again.n_windows
     check(clips)
     embed_clips(open_clips(clip_files(folder), RATE), CONFIG, never)
+
+
+def test_the_command_lists_and_clears_embeddings(folder: Path) -> None:
+    embed_clips(open_clips(clip_files(folder), RATE), CONFIG, Counting())
+    store = only_store()
+    assert any(line.startswith("embeddings by tiny@0123456789abcdef: ") and str(store) in line for line in fsat_cache())
+    assert f"{store}: removed" in fsat_cache("--clear")
+    assert not store.exists()
 
 
 def test_other_backbones_and_windows_have_embeddings_of_their_own(folder: Path) -> None:

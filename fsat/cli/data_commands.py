@@ -87,12 +87,14 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
 
 
 @click.command()
-@click.option("--clear", is_flag=True, help="Remove decoded clips, except those being decoded.")
+@click.option(
+    "--clear", is_flag=True, help="Remove decoded clips, embeddings and copies of backbones, except those being made."
+)
 @click.option("--all", "everything", is_flag=True, help="With --clear: also remove generated sounds and checkpoints.")
 def cache(clear: bool, everything: bool) -> None:
-    """List or remove decoded clips, checkpoints and other files.
+    """List or remove what the cache folder has.
 
-    The folder is FSAT_CACHE_DIR, by default that of the platform.
+    It has decoded clips, embeddings, checkpoints and other files. The folder is FSAT_CACHE_DIR, by default that of the platform.
     """
     if everything and not clear:
         raise click.UsageError("--all requires --clear")

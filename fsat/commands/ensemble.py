@@ -129,8 +129,9 @@ class _Result:
         self.first = members[0]
         self.studies = by_study(members)
         self.leak = leak_of(members)
-        refs = dict.fromkeys(member.record.config.backbone for member in members if member.record.config.use_embedding)
-        self.backbones = [find_backbone(ref) for ref in refs]
+        configs = [member.record.config for member in members if member.record.config.use_embedding]
+        refs = {config.backbone_digest: config.backbone for config in configs}  # one may have several names
+        self.backbones = [find_backbone(ref) for ref in refs.values()]
         self.licenses = [license_line(each.name, each.license, each.source) for each in self.backbones]
         self.models = list(dict.fromkeys(member.record.config.model for member in members))
         self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
