@@ -87,9 +87,7 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
 
 
 @click.command()
-@click.option(
-    "--clear", is_flag=True, help="Remove decoded clips, embeddings and copies of backbones, except those being made."
-)
+@click.option("--clear", is_flag=True, help="Remove decoded clips, embeddings and backbones, except those being made.")
 @click.option("--all", "everything", is_flag=True, help="With --clear: also remove generated sounds and checkpoints.")
 def cache(clear: bool, everything: bool) -> None:
     """List or remove what the cache folder has.
