@@ -92,7 +92,8 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
 def cache(clear: bool, everything: bool) -> None:
     """List or remove what the cache folder has.
 
-    It has decoded clips, embeddings, checkpoints and other files. The folder is FSAT_CACHE_DIR, by default that of the platform.
+    It has decoded clips, embeddings, checkpoints and other files. The folder is FSAT_CACHE_DIR, by default that of the
+    platform.
     """
     if everything and not clear:
         raise click.UsageError("--all requires --clear")
