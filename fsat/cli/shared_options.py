@@ -12,8 +12,8 @@ import click
 
 from fsat.config import Config, digest_of
 from fsat.errors import ConfigError, DataError
-from fsat.model_presets import BLENDS, PRESETS
-from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
+from fsat.model_presets import PRESETS
+from fsat.options import AUTO_OR_COUNT, Cluster, Launch, check_model_name, option_name
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source
@@ -78,6 +78,18 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str) 
 
 
 cluster_options = options_of(Cluster)
+
+BACKBONE = "Pretrained network: its descriptor, the folder that has backbone.json, or NAME@DIGEST."
+HOP_HELP = "Maximum time between windows, in seconds. [default: the network's, else half a window]"
+window_options = _decorator(
+    click.option("--window_hop", type=float, metavar="SECONDS", help=HOP_HELP),
+    click.option(
+        "--audio_duration",
+        type=float,
+        metavar="SECONDS",
+        help=f"Length of the windows of a network that takes any. [default: {Config.audio_duration:g}]",
+    ),
+)
 
 source_options = _decorator(
     click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
