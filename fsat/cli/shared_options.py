@@ -12,8 +12,8 @@ import click
 
 from fsat.config import Config, digest_of
 from fsat.errors import ConfigError, DataError
-from fsat.model_presets import PRESETS
-from fsat.options import AUTO_OR_COUNT, Cluster, Launch, check_model_name, option_name
+from fsat.model_presets import BLENDS, PRESETS
+from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source

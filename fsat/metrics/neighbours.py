@@ -49,15 +49,15 @@ def similar_pairs(
         groups: int (n,); pairs of rows with the same number are left out.
         done: called with the number of rows after each block of rows.
     """
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.asarray(vectors, np.float32) / np.where(norms > 0, norms, 1).astype(np.float32)
-    groups = np.arange(len(unit)) if groups is None else groups
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    norms[norms == 0] = 1
+    groups = np.arange(len(vectors)) if groups is None else groups
     none = np.empty(0, np.int64)
     kept, total = Pairs(none, none, np.empty(0, np.float32), 0), 0
-    for top in range(0, len(unit), ROWS):
-        rows = unit[top : top + ROWS]
-        for left in range(top, len(unit), COLUMNS):
-            similarity = rows @ unit[left : left + COLUMNS].T
+    for top in range(0, len(vectors), ROWS):
+        rows = vectors[top : top + ROWS] / norms[top : top + ROWS, np.newaxis]
+        for left in range(top, len(vectors), COLUMNS):
+            similarity = rows @ vectors[left : left + COLUMNS].T / norms[left : left + COLUMNS]
             first, second = np.nonzero(similarity >= threshold)
             values = np.minimum(similarity[first, second], 1)
             first, second = first + top, second + left
