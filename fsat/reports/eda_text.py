@@ -158,11 +158,7 @@ def describe_near_duplicates(near: NearDuplicates | None) -> str:
     }
     numbers = {meaning: n for finding, meaning in meanings.items() if (n := near.count_of(finding))}
     parts = [f"{number:,} {'has' if number == 1 else 'have'} {meaning}" for meaning, number in numbers.items()]
-    return (
-        f"{text} {'; '.join(parts)}."
-        if parts
-        else f"{text} Both clips of each are in the same split and fold, with the same label."
-    )
+    return f"{text} {'; '.join(parts)}." if parts else f"{text} No pair differs in label, fold or split."
 
 
 def count(number: int, noun: str) -> str:
