@@ -14,7 +14,7 @@ from stores import TrainedStudy, current_store, train_study
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
-    "project", "pipeline", "server", "export", "ray", "embedding_study", "fold", "predict", "backbones", "verify",
+    "project", "pipeline", "server", "export", "ray", "embedding_study", "fold", "predict", "backbones", "embed_commands", "verify",
     "resume", "ownership", "interrupts", "app", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page",
     "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel",
 )  # fmt: skip

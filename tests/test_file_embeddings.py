@@ -86,7 +86,7 @@ def test_files_outside_the_folder_are_checked_and_remembered(folder, tmp_path, m
 
 
 def test_a_table_is_written_in_groups_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_table, "GROUP_BYTES", 100)
+    monkeypatch.setattr(embedding_table, "GROUP_BYTES", 60)
     rng = np.random.default_rng(0)
     vectors = {f"{name}.wav": rng.normal(size=(n, 4)).astype(np.float32) for name, n in (("a", 3), ("b", 1), ("ü", 9))}
     rows = [Rows(name, np.arange(2 * len(part)).reshape(-1, 2) / 2, part) for name, part in vectors.items()]

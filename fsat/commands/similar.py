@@ -61,7 +61,10 @@ def similar(
     elif backbone is None:
         raise ConfigError("--backbone is missing: expected FILE.json, a folder or NAME@DIGEST, unless among is a table")
     else:
-        files = read_input(among)
+        try:
+            files = read_input(among)
+        except DataError as error:
+            raise DataError(str(error).replace("input=", "among=", 1)) from error
         config, found = embedding_config(backbone, **windows)
         query, digest = _embed_clip(clip, config, opener(found))
         named = _means(list_files(files, among, "similar", "among"), config, opener(found), digest)

@@ -106,9 +106,8 @@ def read_table_facts(path: Path) -> dict[str, str]:
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     facts = {name: metadata.get(PREFIX + name) for name in FACTS}
     if None in facts.values() or list(schema.names) != list(COLUMNS):
-        raise DataError(
-            f"{printable(path)}: has columns {', '.join(schema.names)[:200]}; expected a table of `fsat embed`"
-        )
+        columns = printable(", ".join(schema.names)[:200])
+        raise DataError(f"{printable(path)}: has columns {columns}; expected a table that `fsat embed` wrote")
     return {name: str(value) for name, value in facts.items()}
 
 
