@@ -112,10 +112,24 @@ def test_a_row_for_each_clip_by_the_digest_of_the_backbone(root: Path) -> None:
         assert (row.start, row.end) == (0, pytest.approx(1.1))
 
 
+def test_a_network_of_any_length_takes_the_windows_that_are_given(root: Path) -> None:
+    tiny_backbone(root / "free", "onnx_rank1_free")
+    path, options = root / "free.parquet", ["--backbone", root / "free" / "backbone.json", "--audio_duration", 0.3]
+    fsat("embed", root / "sounds" / "pitch0" / "2.wav", path, *options, "--window_hop", 0.3)
+    table = pd.read_parquet(path)
+    assert table["fname"].unique().tolist() == ["2.wav"]
+    assert table["start"].round(3).tolist() == [0, 0.267, 0.533, 0.8]
+    assert (table["end"] - table["start"]).round(4).tolist() == [0.3] * 4
+    fsat("embed", root / "sounds" / "pitch0" / "2.wav", path, "--backbone", root / "free")
+    assert pd.read_parquet(path)["end"].tolist() == [pytest.approx(1.1)]  # a window of 2 s
+
+
 def test_recordings_longer_than_a_clip_are_embedded_as_they_are_read(root: Path, monkeypatch) -> None:
     monkeypatch.setattr("fsat.data.audio.LONGEST", 1.0)
     path = root / "recordings.parquet"
-    result = fsat("embed", root / "sounds" / "pitch0", path, "--backbone", root / "tiny")
+    shutil.copytree(root / "sounds" / "pitch0", root / "long")  # elsewhere, so that none has been checked before
+    result = fsat("embed", root / "long", path, "--backbone", root / "tiny")
+    assert "note: licence of onnx: CC0" in result.stderr
     assert "3 of 3 files embedded" in result.stderr
     rows = pd.read_parquet(path).query("fname == '2.wav'")
     assert rows["start"].round(6).tolist() == [0, 0.2, 0.4, 0.6, 0.7]
@@ -128,7 +142,9 @@ def test_recordings_longer_than_a_clip_are_embedded_as_they_are_read(root: Path,
     noise[2 * RATE :] = np.nan
     (root / "damaged").mkdir()
     write_wav(root / "damaged" / "day.wav", noise, RATE, "FLOAT")
+    (root / "damaged" / "undecodable\udcff.wav").write_bytes(b"no sound")
     result = fsat("embed", root / "damaged", path, "--backbone", root / "tiny", "--per", "clip")
+    assert r"warning: undecodable\udcff.wav: not embedded: " in result.stderr
     assert "warning: day.wav: only a part is embedded: NaN or infinite samples" in result.stderr
     (row,) = pd.read_parquet(path).itertuples()
     assert (row.start, row.end) == (0, pytest.approx(2.0))

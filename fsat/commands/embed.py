@@ -28,6 +28,7 @@ from fsat.reports import run_descriptions
 from fsat.tagging.embedding_table import Rows, check_table_suffix, facts_of, write_embeddings
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.recordings import Window, windows
+from fsat.tagging.tables import shown
 from fsat.text import short
 from fsat.tracking import mlflow_ui, ownership, runs
 
@@ -83,6 +84,7 @@ def embed(input: str, output: Path, backbone: str, per: str = "window", **window
         result = Embedded()
         rows = _rows(listed, stored, config, opener(found), result)
         write_embeddings(output, _counted(rows, per, result, input), facts)
+        say(f"note: licence of {found.name}: {printable(found.license or 'unknown')}; it may hold for embeddings too")
         _log(result, input, output, found.ref, run_id)
     return result
 
@@ -195,7 +197,7 @@ def _recording(
             padded = np.stack([np.pad(part, (0, length - len(part))) for part in samples])
             n_windows += len(batch)
             yield Rows(name, np.array([(window.start, window.end) for window in batch]), embed(padded))
-            progress.note(f"{name} at {batch[-1].end:.0f} s")
+            progress.note(f"{printable(name)} at {batch[-1].end:.0f} s")
     progress.note("")
     if failure:
         (result.partial if n_windows else result.failed).append((name, failure))
@@ -229,7 +231,8 @@ def _log(result: Embedded, input: str, output: Path, backbone: str, run_id: str)
     numbers = {"n_embedded": result.n_files, "n_failed": len(result.failed), "n_partial": len(result.partial)}
     runs.log_metrics({**numbers, "n_rows": result.n_rows})
     if faults := [*result.failed, *result.partial]:
-        runs.log_table(pd.DataFrame(faults, columns=["fname", "error"]), "failed.csv")
+        named = [(shown(name), error) for name, error in faults]
+        runs.log_table(pd.DataFrame(named, columns=["fname", "error"]), "failed.csv")
     facts = input, str(output.absolute()), backbone, result.n_files, result.n_rows, len(faults)
     mlflow_ui.describe(lambda link: run_descriptions.embed(*facts, link))
     report_failures(result.failed)

@@ -68,6 +68,8 @@ def check_clip(
 ) -> ClipFacts:
     """Check a file in a resolved folder, or `anywhere`; `known` facts are returned unread if the stamp is the same."""
     name = stored_name(root, fname)
+    if anywhere and "\0" in name:
+        return ClipFacts(reason="the file name has a NUL in it")
     if not anywhere and (reason := why_outside(root, name)):
         return ClipFacts(reason=reason)
     path = root / name

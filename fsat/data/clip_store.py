@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,6 +35,9 @@ from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
 
 FORMAT = 2  # raised when the layout of a store changes, or the samples that `decode` makes of the same bytes
+LONG_BYTES = 128 << 20
+"""Samples of a clip, as float32, above which no other is decoded at the same time: 12 minutes at 48 kHz."""
+
 _BYTES_PER_ENTRY = 256  # upper bound for a clip in index and journal
 
 
@@ -153,13 +157,14 @@ DecodedClip = tuple[np.ndarray, str, str]
 def decode_files(files: Sequence[ClipFile], sampling_rate: int) -> Generator[DecodedClip]:
     """Decode each file, in order, or copy it from a clip store; several are decoded ahead, in threads.
 
-    Raises as `open_clips`.
+    Files of more than `LONG_BYTES` are decoded one at a time. Raises as `open_clips`.
     """
     known = _samples_elsewhere(sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
-    decoded = Threads(workers, 4 * workers).map(lambda file: _samples_of(file, sampling_rate, known), files)
-    with closing(decoded):
-        yield from decoded
+    for is_long, group in groupby(files, lambda file: _expected_bytes(file, sampling_rate) > LONG_BYTES):
+        threads = Threads(workers, 1 if is_long else 4 * workers)
+        with closing(threads.map(lambda file: _samples_of(file, sampling_rate, known), group)) as decoded:
+            yield from decoded
 
 
 def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location]) -> DecodedClip:
