@@ -66,8 +66,9 @@ def similar(
         except DataError as error:
             raise DataError(str(error).replace("input=", "among=", 1)) from error
         config, found = embedding_config(backbone, **windows)
-        query, digest = _embed_clip(clip, config, opener(found))
-        named = _means(list_files(files, among, "similar", "among"), config, opener(found), digest)
+        open_backbone = opener(found)
+        query, digest = _embed_clip(clip, config, open_backbone)
+        named = _means(list_files(files, among, "similar", "among"), config, open_backbone, digest)
     table = _nearest(query, named, top)
     if table.empty:
         raise DataError(f"among={printable(among)}: no other clip to compare {printable(clip)} with")
