@@ -79,6 +79,18 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str) 
 
 cluster_options = options_of(Cluster)
 
+BACKBONE = "Pretrained network: its descriptor, the folder that has backbone.json, or NAME@DIGEST."
+HOP_HELP = "Maximum time between windows, in seconds. [default: the network's, else half a window]"
+window_options = _decorator(
+    click.option("--window_hop", type=float, metavar="SECONDS", help=HOP_HELP),
+    click.option(
+        "--audio_duration",
+        type=float,
+        metavar="SECONDS",
+        help=f"Length of the windows of a network that takes any. [default: {Config.audio_duration:g}]",
+    ),
+)
+
 source_options = _decorator(
     click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
     option(
