@@ -135,8 +135,8 @@ def study(
 
     import numpy as np
 
+    from fsat.commands.backbones import resolve_config
     from fsat.commands.train import prepare_dataset
-    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
@@ -145,7 +145,7 @@ def study(
     from fsat.training.predict_clips import predict_clips
 
     preset = options.pop("preset")
-    dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve(options, preset))
+    dataset = prepare_dataset(Source(Path(data_dir)), resolve_config(options, preset))
     others = {
         name: (dataset.train, replace(dataset.config, **changes)) for name, changes in (predictions or {}).items()
     }

@@ -181,15 +181,15 @@ def few_clips(
     data_dir: str, backbone: str, folder: str, fold: str, n: int, seed: int, options: dict[str, Any]
 ) -> dict[str, float]:
     """Return the accuracy of each side on the clips of a fold, after training on `n` clips a class of the others."""
+    from fsat.commands.backbones import resolve_config
     from fsat.commands.train import prepare_dataset
-    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.training.fold import train_fold
 
     write_few(data_dir, folder, fold, n, seed)
     results = {}
     for name, changes in ((EMBEDDING, {"backbone": backbone}), (SCRATCH, {})):
-        config = Config.resolve({"seed": seed, **changes, **options}, name)
+        config = resolve_config({"seed": seed, **changes, **options}, name)
         dataset = prepare_dataset(Source(Path(folder)), config)
         with tempfile.TemporaryDirectory() as scratch:
             results[name] = train_fold(dataset, 0, Path(scratch)).scores["val_acc"]

@@ -225,12 +225,12 @@ def _add_minutes(results: dict[str, dict[str, float]], start: float) -> dict[str
 
 def _study(folder: Path, seed: int, options: dict[str, Any]) -> list[str]:
     """Cross-validate within the training clips; return the run ids of the folds."""
+    from fsat.commands.backbones import resolve_config
     from fsat.commands.train import cross_validate
-    from fsat.config import Config
     from fsat.data.dataset import Source
 
     settings = {name: value for name, value in options.items() if name != "preset"}
-    config = Config.resolve({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **settings}, options["preset"])
+    config = resolve_config({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **settings}, options["preset"])
     return [record.run_id for record in cross_validate(Source(folder), config)]
 
 

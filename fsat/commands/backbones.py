@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from fsat.backbones.descriptor import Backbone, read_backbone
 from fsat.backbones.library import keep, kept
@@ -52,6 +53,20 @@ def find_backbone(backbone: str) -> Backbone:
     return read_backbone(backbone)
 
 
+def resolve_config(given: Mapping[str, Any], preset: str | None = None) -> Config:
+    """Return the settings of a preset and others that override it; None counts as not given.
+
+    Sampling rate and windows of a model on embeddings are by default those of its backbone. Raises `ConfigError` for
+    settings that contradict each other, and `FsatError` if the backbone cannot be found.
+    """
+    config = Config.resolve(given, preset)
+    if not config.use_embedding:
+        return Config.resolve({**given, "backbone": None}, preset)
+    found = find_backbone(config.backbone)
+    defaults = {"sampling_rate": found.sampling_rate, "audio_duration": found.window}
+    return Config.resolve(defaults | {name: value for name, value in given.items() if value is not None}, preset)
+
+
 def embedding_config(backbone: str, **windows: float | None) -> tuple[Config, Backbone]:
     """Return the Config of the embeddings by a backbone, and the backbone, whose copy in the cache folder is used.
 
@@ -62,10 +77,9 @@ def embedding_config(backbone: str, **windows: float | None) -> tuple[Config, Ba
     Raises `FsatError` if it cannot be used, or the windows contradict it.
     """
     found = find_backbone(backbone)
-    given = {"model": "embedding", "backbone": backbone, "sampling_rate": found.sampling_rate}
-    given_windows = {name: value for name, value in windows.items() if value is not None}
-    config = Config.resolve({**given, "audio_duration": found.window, **given_windows})
-    config, settled = settle_backbone(config, store=False)
+    config, settled = settle_backbone(
+        resolve_config({"model": "embedding", "backbone": backbone, **windows}), store=False
+    )
     assert settled is not None
     return config, replace(found, path=settled.path)
 
