@@ -14,8 +14,8 @@ from fsat.errors import ConfigError
 from fsat.tracking.backbone_runs import fetch_backbone, store_backbone
 
 
-def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
-    """Return the Config with its backbone settled, and the backbone; other models have none.
+def settle_backbone(config: Config) -> Config:
+    """Return the Config with its backbone settled; other models have none.
 
     The backbone becomes ``NAME@DIGEST``, `embedding_size` and `window_hop` those of the backbone. One given by its path
     is copied to the cache folder, and stored on the tracking server by the open run.
@@ -23,7 +23,7 @@ def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
     Raises `FsatError` if it cannot be used, or settings contradict it.
     """
     if not config.use_embedding:
-        return replace(config, backbone="none"), None
+        return replace(config, backbone="none")
     backbone = find_backbone(config.backbone)
     if config.sampling_rate != backbone.sampling_rate:
         expected = f"the backbone {backbone.name} takes {backbone.sampling_rate}; leave the option out"
@@ -39,7 +39,7 @@ def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
         backbone = keep(backbone)
         store_backbone(backbone)
     hop = config.window_hop or backbone.hop or config.audio_duration / 2
-    return replace(config, backbone=backbone.ref, embedding_size=size, window_hop=hop), backbone
+    return replace(config, backbone=backbone.ref, embedding_size=size, window_hop=hop)
 
 
 def find_backbone(backbone: str) -> Backbone:
@@ -49,12 +49,13 @@ def find_backbone(backbone: str) -> Backbone:
     return read_backbone(backbone)
 
 
-def embed_dataset(dataset: Dataset, backbone: Backbone) -> None:
-    """Compute the embeddings of all clips of a dataset, or find them in the cache folder."""
+def embed_dataset(dataset: Dataset) -> None:
+    """Compute the embeddings of all clips of a dataset, or find them in the cache folder; other models have none."""
 
     def opened() -> Embed:
         from fsat.backbones.runtime import open_backbone
 
-        return open_backbone(backbone).embed
+        return open_backbone(find_backbone(dataset.config.backbone)).embed
 
-    embed_clips(dataset.train, dataset.config, opened)
+    if dataset.config.use_embedding:
+        embed_clips(dataset.train, dataset.config, opened)
