@@ -116,7 +116,7 @@ def test_the_served_tagger_brings_its_backbone(folder: Path, trained: Trained, t
     expected = open_tagger("models:/tones/1").scores(files)[0]
     command = "mlflow models serve -m models:/tones/1 --env-manager local --port 5001"
     with Server(f"export FSAT_CACHE_DIR={tmp_path}/cache\n{command}", tmp_path, folder / "store") as server:
-        rows = server.tags(request([file.read_bytes() for file in files], top_k=3))
+        rows = server.tags(request(*(file.read_bytes() for file in files), top_k=3))
     labels = sorted(rows[0]["labels"])
     received = [[dict(zip(row["labels"], row["scores"], strict=True))[label] for label in labels] for row in rows]
     np.testing.assert_allclose(received, expected, atol=1e-6)
