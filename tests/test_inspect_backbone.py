@@ -181,6 +181,31 @@ def test_the_embedding_among_several_outputs(tmp_path: Path) -> None:
     assert "has no output 7; it has " in fault(path, window=WINDOW, output=Output(index=7))
 
 
+def test_a_keras_model_around_another_one(tmp_path: Path) -> None:
+    import keras
+
+    waveform = keras.Input((N_SAMPLES,), name="waveform")
+    frames = keras.layers.Reshape((-1, 64))(waveform)
+    inner = keras.Model(waveform, keras.layers.GlobalMaxPooling1D()(keras.layers.Dense(SIZE)(frames)), name="features")
+    outer = keras.Input((N_SAMPLES,))
+    scores = keras.layers.Dense(N_CLASSES, activation="softmax")(keras.layers.Dropout(0.5)(inner(outer)))
+    keras.Model(outer, scores).save(tmp_path / "network.keras")
+    for layer in ("dropout", "features"):
+        given = {"output": Output(name=layer)} if layer == "features" else {}
+        backbone = described(tmp_path / "network.keras", sampling_rate=RATE, **given)
+        assert (backbone.output.name.startswith(layer), backbone.size) == (True, SIZE)
+        windows = windows_of("keras")
+        np.testing.assert_allclose(open_backbone(backbone).embed(windows), inner(windows), rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_that_is_no_waveform_is_refused_before_its_rate_is_asked_for(tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input((64, 64, 1))
+    keras.Model(image, keras.layers.Flatten()(image)).save(tmp_path / "network.keras")
+    assert fault(tmp_path / "network.keras").endswith("(?, 64, 64, 1); expected (samples,) or (batch, samples)")
+
+
 def test_a_network_that_the_probe_refuses_is_shown_and_refused(tmp_path: Path) -> None:
     path = read_backbone(tiny_backbone(tmp_path, "onnx")).path
     fault(path, sampling_rate=RATE, rank=1)

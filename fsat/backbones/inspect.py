@@ -164,10 +164,10 @@ def _describe(file: ModelFile, request: Request, format: str) -> tuple[dict[str,
     output, why = (given["output"], "as given") if "output" in given else choose_embedding(file)
     signature, _ = choose_output(file, output)
     tensor = choose_input(file, signature, Input())
-    rate, window, origin = _rate_and_window(file, tensor, given, stated)
     rank = given.get("rank") or (2 if tensor.shape is None else len(tensor.shape))
     if rank not in (1, 2):
         raise ConfigError(f"{file.name}: the input is {tensor}; expected (samples,) or (batch, samples)")
+    rate, window, origin = _rate_and_window(file, tensor, given, stated)
     facts = {
         "name": given.get("name") or printable(path.name if path.is_dir() else path.stem),
         "file": Path(os.path.relpath(path, request.descriptor.parent)).as_posix(),

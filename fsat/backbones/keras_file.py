@@ -27,7 +27,7 @@ from fsat.backbones.network import (
     quiet,
     refuse,
 )
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, printable
 from fsat.models import import_keras
 
 CONFIG, METADATA, EXPORTED = "config.json", "metadata.json", "fsat.json"
@@ -85,8 +85,10 @@ class KerasFile(ModelFile):
         import tensorflow as tf
 
         keras, model = import_keras(), self._model
-        tensor = model.get_layer(output.name).output if output.index < 0 else model.outputs[output.index]
-        inner = keras.Model(model.inputs, tensor)
+        is_layer = output.index < 0
+        tensor = _output_of(model.get_layer(output.name)) if is_layer else model.outputs[output.index]
+        with one_line(self.name, f"{printable(output.name)} cannot be its output"):
+            inner = keras.Model(model.inputs, tensor)
         shape = (*(input.shape or ())[:-1], n_samples)
         spec = tf.TensorSpec(shape, tf.float32)
         function = tf.function(lambda samples: inner(samples, training=False), input_signature=[spec], autograph=False)
@@ -110,9 +112,14 @@ def _layer_tensors(model: Any) -> Iterator[Tensor]:
     for layer in model.layers[:-1]:
         nodes = layer._inbound_nodes
         if len(nodes) == 1 and len(nodes[0].output_tensors) == 1 and nodes[0].input_tensors:
-            tensor = layer.output
+            tensor = _output_of(layer)
             if str(tensor.dtype) == "float32":
                 yield Tensor(layer.name, tuple(tensor.shape), "float32", -1)
+
+
+def _output_of(layer: Any) -> Any:
+    """Return the only output of a layer in the model; ``layer.output`` of a model in it is one of its own."""
+    return layer._inbound_nodes[0].output_tensors[0]
 
 
 def _layer_before(layer: Any) -> str | None:
