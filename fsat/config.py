@@ -8,6 +8,7 @@ to Audio Data* notebook; those of later additions leave its results unchanged.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -57,6 +58,19 @@ def _run_id_or_none(text: str) -> str:
     if run_id != "none" and not (run_id and set(run_id) <= set("0123456789abcdef")):
         raise ValueError
     return run_id
+
+
+def _init_from(text: str) -> str:
+    """Return ``none``, ids of runs separated by commas, or the URI of a registered tagger; else `ValueError`."""
+    text = text.strip()
+    ids = [part.strip().lower() for part in text.split(",")]
+    if ids == ["none"] or all(re.fullmatch("[0-9a-f]+", run_id) for run_id in ids):
+        return ",".join(ids)
+    if re.fullmatch("[^:/]+@[^:/@]+", text):
+        return f"models:/{text}"
+    if not re.fullmatch("models:/[^/].*", text):
+        raise ValueError
+    return text
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,15 @@ class Config:
     eval_duration: float = option(
         0.0, "Maximum length of these crops, in seconds; at least audio_duration.", least=0, most=MAX_SECONDS
     )
+    init_from: str = option(
+        "none",
+        "Tagger whose weights training starts from: a registered one, or the run of a fold, of ensemble or of main.",
+        parse=_init_from,
+        expected="models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or "
+        "main, or none",
+        metavar="URI|RUN_ID",
+    )
+    frozen_epochs: int = option(0, "First epochs in which only the new layers train; requires init_from.", least=0)
     seed: int = option(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -143,6 +166,9 @@ class Config:
         if self.holdout and self.checkpoint != "best":
             fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
             raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
+        if self.frozen_epochs and self.init_from == "none":
+            fault = f"frozen_epochs={self.frozen_epochs}: without init_from all layers are new, and none is frozen"
+            raise ConfigError(f"{fault}; leave it at 0, or name an earlier tagger with init_from")
 
     def _check_length(self) -> None:
         """Raise `ConfigError` if the model cannot take the configured length."""
@@ -217,6 +243,17 @@ class Config:
         weights = "nothing" if self.checkpoint != "best" else "holdout" if self.holdout else "own fold"
         return weights if self.labels_run_id == "none" else f"{weights}, labels"
 
+    @property
+    def init_runs(self) -> list[str]:
+        """Ids of the fold runs to start from, one for all folds or one for each; empty without a settled init_from."""
+        is_settled = self.init_from != "none" and ":" not in self.init_from
+        return self.init_from.split(",") if is_settled else []
+
+    def init_run(self, fold: int) -> str:
+        """Return the id of the run whose weights a fold, from 0, starts from; empty without a settled init_from."""
+        ids = self.init_runs
+        return ids[fold if len(ids) > 1 else 0] if ids else ""
+
     def unverified_weight_at(self, epoch: int) -> float:
         """Return the weight of an unverified clip in the loss of an epoch, counted from 0."""
         pairs = weight_schedule(self.unverified_weight)
@@ -261,13 +298,15 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
     """Return the hash that the folds of one study share: of settings, dataset, label order, folds and recipe.
 
     The folds count because versions of scikit-learn may split the same dataset differently. Raises `ConfigError` if the
-    precision is ``auto``, which depends on the machine.
+    precision is ``auto``, which depends on the machine, or if `init_from` is the URI of a tagger, which may change.
     """
     import hashlib
     import json
 
     if config.precision == "auto":
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
+    if config.init_from != "none" and not config.init_runs:
+        raise ConfigError(f"init_from={config.init_from}: expected ids of fold runs in the id of a study")
     is_used = {  # settings that have no effect without others
         "n_mfcc": config.use_mfcc,
         "n_mels": config.use_logmel,
@@ -275,6 +314,8 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         "average_last": config.checkpoint == "average",
         "lq": config.loss == "lq",
         "bootstrap": config.loss.endswith("bootstrap"),
+        "init_from": config.init_from != "none",
+        "frozen_epochs": config.frozen_epochs > 0,
     }
     settings = {name: value for name, value in config.to_dict().items() if is_used.get(name, True)}
     facts = [settings, dataset_digest, list(labels), folds_digest, RECIPE]
