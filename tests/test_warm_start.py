@@ -1,0 +1,408 @@
+"""Warm start: weights of an earlier model, frozen epochs, and what a real store says of runs that start from others."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from clip_files import flip
+from helpers import CLASSES, error_line, make_dataset, one_line
+from stores import SETTINGS, artifacts, copy_run
+from taggers import ONE_OF_EACH
+
+from fsat.cli import cli
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate
+from fsat.commands.warm_start import with_version
+from fsat.config import Config
+from fsat.data.dataset import Source, Start, load_dataset
+from fsat.errors import RunError
+from fsat.models import build, build_for_training, import_keras, save_weights
+from fsat.tracking.select_runs import FoldRun, by_run_ids
+from fsat.tracking.warm_start import find_earlier
+from fsat.training.fold import FoldResult, train_fold
+from fsat.training.warm_start import Earlier, freeze, start_from, unfreeze
+
+keras = import_keras()
+
+EACH = (*ONE_OF_EACH, {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1})
+MODELS = [options["model"] for options in EACH]
+NEW_CLASSES = ("Bell", "Drum", "Flute", "Gong")
+
+
+# --- weights -----------------------------------------------------------------------------------------
+
+
+def config_of(options: dict, **others: object) -> Config:
+    return Config.resolve({**options, "precision": "float32", **others})
+
+
+@pytest.fixture
+def earlier_of(tmp_path: Path) -> Callable[..., tuple[keras.Model, Earlier]]:
+    """A function that makes an earlier model, all of whose weights differ from fresh ones, and its file."""
+
+    def make(config: Config, labels: Sequence[str] = CLASSES) -> tuple[keras.Model, Earlier]:
+        model, rng = build(config, len(labels)), np.random.default_rng(0)
+        for layer in model.layers:
+            layer.set_weights([1 + rng.random(weight.shape).astype(weight.dtype) for weight in layer.get_weights()])
+        save_weights(model, tmp_path / "earlier.weights.h5")
+        return model, Earlier(config, list(labels), tmp_path / "earlier.weights.h5")
+
+    return make
+
+
+def last_layers(model: keras.Model) -> list[keras.Layer]:
+    """The dense layers before the softmax: one, or one of each branch."""
+    return [layer for layer in model.layers if layer.weights][-2 if model.name == "cnn_logmel" else -1 :]
+
+
+@pytest.mark.parametrize("options", EACH, ids=MODELS)
+def test_layers_are_copied_and_last_ones_by_label(options, earlier_of) -> None:
+    config = config_of(options)
+    source, earlier = earlier_of(config)
+    model = build_for_training(config, len(NEW_CLASSES))
+    fresh = [layer.get_weights() for layer in last_layers(model)]
+    new = start_from(model, config, NEW_CLASSES, earlier)
+    assert new == {layer.name: "2 of 4 labels" for layer in last_layers(model)}
+    for layer, old in zip(model.layers, source.layers, strict=True):
+        if layer not in last_layers(model):
+            for weight, expected in zip(layer.get_weights(), old.get_weights(), strict=True):
+                np.testing.assert_array_equal(weight, expected)
+    for layer, old, before in zip(last_layers(model), last_layers(source), fresh, strict=True):
+        for weight, expected, first in zip(layer.get_weights(), old.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(weight[..., [0, 2]], expected[..., [0, 2]])  # Bell and Flute
+            np.testing.assert_array_equal(weight[..., [1, 3]], first[..., [1, 3]])
+
+
+@pytest.mark.parametrize("options", EACH, ids=MODELS)
+def test_the_same_labels_in_another_order_give_the_same_scores(options, earlier_of, capsys) -> None:
+    """The statistics of normalization layers come along."""
+    config = config_of(options)
+    source, earlier = earlier_of(config)
+    source.load_weights(earlier.weights)  # as a tagger does
+    model = build_for_training(config, 3)
+    assert start_from(model, config, ["Flute", "Bell", "Cello"], earlier) == {}
+    inputs = np.random.default_rng(1).standard_normal((4, *config.dim)).astype(np.float32)
+    np.testing.assert_array_equal(model(inputs).numpy()[:, [1, 2, 0]], source(inputs).numpy())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("labels", [NEW_CLASSES, ["Drum"] * 3])
+def test_a_hidden_layer_as_wide_as_the_labels_is_copied_as_it_is(labels, earlier_of) -> None:
+    config = config_of(ONE_OF_EACH[0])
+    many = [f"label {i}" for i in range(64)]  # conv1d has hidden layers of 64 and 1028
+    source, earlier = earlier_of(config, many)
+    model = build_for_training(config, 64)
+    assert start_from(model, config, many[::-1], earlier) == {}
+    hidden, old = ([layer for layer in each.layers if layer.weights][-3] for each in (model, source))
+    np.testing.assert_array_equal(hidden.get_weights()[0], old.get_weights()[0])
+    np.testing.assert_array_equal(
+        last_layers(model)[0].get_weights()[0], last_layers(source)[0].get_weights()[0][:, ::-1]
+    )
+
+
+def test_layers_of_other_shapes_are_new_and_other_features_are_said(earlier_of, capsys) -> None:
+    options = ONE_OF_EACH[1]
+    _, earlier = earlier_of(config_of(options))
+    config = config_of(options, n_mels=20, sampling_rate=16000)
+    new = start_from(build_for_training(config, 3), config, CLASSES, earlier)
+    assert new == {"bands": "all"}
+    assert "warning: the earlier model was trained with sampling_rate=8000 and n_mels=16" in capsys.readouterr().err
+    options = ONE_OF_EACH[2]
+    _, earlier = earlier_of(config_of(options))
+    config = config_of(options, audio_duration=2)
+    model = build_for_training(config, 3)
+    dense = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    assert start_from(model, config, CLASSES, earlier) == {dense.name: "all"}
+    assert capsys.readouterr().err == ""
+
+
+def test_it_is_said_when_nothing_fits(earlier_of, capsys) -> None:
+    config = config_of(EACH[-1])
+    _, earlier = earlier_of(config)
+    assert list(start_from(build_for_training(config, 2), config, ["Drum", "Gong"], earlier).values()) == ["all"]
+    assert "all weights are new" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", ONE_OF_EACH, ids=MODELS[:3])
+def test_frozen_layers_do_not_change_until_they_are_released(options, earlier_of) -> None:
+    config = config_of(options, weight_decay=0.1)
+    _, earlier = earlier_of(config)
+    model = build_for_training(config, 4)
+    new = start_from(model, config, NEW_CLASSES, earlier)
+    inputs = np.random.default_rng(1).standard_normal((8, *config.dim)).astype(np.float32)
+    targets = np.eye(4, dtype=np.float32)[np.arange(8) % 4]
+
+    def changed_by_a_step() -> set[str]:
+        before = {layer.name: layer.get_weights() for layer in model.layers}
+        model.optimizer.learning_rate = 0.01
+        model.train_on_batch(inputs, targets)
+        return {layer.name for layer in model.layers for old, weight in zip(before[layer.name], layer.get_weights())
+                if (old != weight).any()}  # fmt: skip
+
+    freeze(model, new)
+    assert changed_by_a_step() == changed_by_a_step() == set(new)
+    unfreeze(model, new)
+    assert not any(np.any(variable) for variable in model.optimizer.variables)
+    fixed = (keras.layers.Normalization, import_band_norm())
+    assert changed_by_a_step() >= {
+        layer.name for layer in model.layers if layer.weights and not isinstance(layer, fixed)
+    }
+
+
+def import_band_norm() -> type:
+    from fsat.models.layers import BandNorm
+
+    return BandNorm
+
+
+def test_nothing_is_frozen_if_no_layer_is_new(earlier_of) -> None:
+    config = config_of(ONE_OF_EACH[0])
+    model = build_for_training(config, 3)
+    new = start_from(model, config, CLASSES, earlier_of(config)[1])
+    freeze(model, new)
+    assert all(layer.trainable for layer in model.layers)
+    model.optimizer.iterations.assign(5)
+    unfreeze(model, new)
+    assert int(model.optimizer.iterations) == 5
+
+
+# --- training ----------------------------------------------------------------------------------------
+
+SMALL = {
+    "sampling_rate": 8000, "audio_duration": 0.25, "n_folds": 3, "max_epochs": 4, "batch_size": 8, "eval_crops": 1,
+    "precision": "float32", "patience": 9, "init_from": "abc123", "frozen_epochs": 2,
+}  # fmt: skip
+CASES = {
+    "cnn_logmel": {"n_mels": 16, "checkpoint": "average", "average_last": 0.6, "weight_decay": 0.01, "mixup": 0.4},
+    "conv2d_mfcc": {"audio_duration": 1, "n_mfcc": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "tones", clips_per_class=6, test_clips=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", CASES)
+def test_a_resumed_training_has_the_results_of_an_uninterrupted_one(model, folder, tmp_path, earlier_of) -> None:
+    """After an epoch with frozen layers, after the last such epoch, and after one more."""
+    config = Config(**{**SMALL, "model": model, **CASES[model]})
+    _, earlier = earlier_of(config, NEW_CLASSES)
+    dataset, checkpoint = load_dataset(folder, config).starting_from(Start("abc123")), tmp_path / "checkpoint"
+    started: list[dict[str, str]] = []
+
+    def train(name: str, path: Path, on_epoch: Callable[..., object] = lambda *_: None) -> FoldResult:
+        (tmp_path / name).mkdir()
+        return train_fold(dataset, 1, tmp_path / name, on_epoch, path, lambda: earlier, started.append)
+
+    whole = train("whole", checkpoint, lambda epoch, *_: shutil.copy(checkpoint, tmp_path / f"after {epoch + 1}"))
+    assert started == [whole.state.new_layers]
+    assert set(whole.state.new_layers.values()) == {"1 of 3 labels"}
+    for epochs in (1, 2, 3):
+        result = train(f"rest {epochs}", tmp_path / f"after {epochs}")
+        np.testing.assert_array_equal(result.train, whole.train)
+        np.testing.assert_array_equal(result.test, whole.test)
+        assert result.state.new_layers == whole.state.new_layers
+    assert len(started) == 1
+
+
+# --- runs --------------------------------------------------------------------------------------------
+
+
+def tiny(**options: object) -> Config:
+    return Config.resolve({**SETTINGS, "max_epochs": 1, **options})
+
+
+@pytest.fixture(scope="module")
+def study(trained_store) -> list[FoldRun]:
+    """Two folds of conv1d, whose tagger is ``tones``."""
+    return trained_store.fold_runs
+
+
+def write_clips(folder: Path, prefix: str, classes: Sequence[str] = NEW_CLASSES) -> Path:
+    """Write a dataset of 12 clips, whose names begin with `prefix`."""
+    make_dataset(folder, classes=classes, clips_per_class=12 // len(classes), test_clips=2)
+    table = folder / "train.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(prefix + line for line in lines[1:]), ""]))
+    for path in (folder / "audio_train").iterdir():
+        path.rename(path.with_name(prefix + path.name))
+    return folder
+
+
+def run_command(command: str, data: Path, **options: object) -> str:
+    """Run a command line with the tiny settings; return its output."""
+    settings = {**SETTINGS, "max_epochs": 1, "data_dir": data, **options}
+    arguments = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    result = CliRunner().invoke(cli, [command, *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def other(trained_store, tmp_path_factory) -> tuple[Path, list[FoldRun], str]:
+    """A dataset of other clips, a study of it that started from ``tones``, and what the command printed."""
+    data = write_clips(tmp_path_factory.mktemp("other") / "data", "new_")
+    output = run_command("cross_validate", data, init_from="tones@champion", frozen_epochs=1, max_epochs=2)
+    (run_ids,) = re.findall(r"^[0-9a-f]{32},[0-9a-f]{32}$", output, re.MULTILINE)
+    return data, by_run_ids(run_ids.split(",")), output
+
+
+def test_a_study_starts_from_a_tagger_of_other_classes(study, other) -> None:
+    _, records, output = other
+    first = study[0].run_id
+    assert f"init_from=models:/tones@champion (models:/tones/1): all folds start from run {first}, fold 0" in output
+    for record in records:
+        name = f"fold {record.fold} starts from the weights of run {first}; new layers: dense_2 (2 of 4 labels)"
+        assert name in output
+        tags = record.run.data.tags
+        assert record.run.data.params["init_from"] == record.config.init_from == tags["fsat.init_from"] == first
+        assert (tags["fsat.init_tagger"], tags["fsat.new_layers"]) == ("models:/tones/1", "dense_2 (2 of 4 labels)")
+        assert record.leak == ""
+        parent = mlflow.get_run(tags["mlflow.parentRunId"]).data.tags
+        assert (parent["fsat.init_from"], parent["fsat.init_tagger"]) == (first, "models:/tones/1")
+        origin = f"Training started from the weights of run `{first}` of `models:/tones/1`"
+        assert f"{origin}." in parent["mlflow.note.content"]
+        assert f"{origin}; new layers: dense_2 (2 of 4 labels)." in tags["mlflow.note.content"]
+    assert "too high" not in output
+
+
+def test_an_ensemble_inherits_the_origin_and_can_be_started_from(study, other, tmp_path) -> None:
+    """Clips that trained the tagger at the beginning of the chain are counted."""
+    data, records, _ = other
+    made = ensemble(run_ids=[record.run_id for record in records], register_as="again")
+    run = mlflow.get_run(made.run_id)
+    assert run.data.tags["fsat.init_from"] == study[0].run_id
+    assert run.data.tags["fsat.init_tagger"] == "models:/tones/1"
+    assert f"weights of run `{study[0].run_id}` of `models:/tones/1`." in run.data.tags["mlflow.note.content"]
+    assert f"models:/tones/1, run {study[0].run_id}" in (artifacts(made.run_id) / "report.html").read_text()
+    main_run = copy_run(made.run_id, tags={"fsat.stage": "main"})
+    mlflow.MlflowClient().set_tag(made.run_id, "mlflow.parentRunId", main_run)
+    for init_from in (made.run_id, main_run, "again@champion", "models:/again/latest"):
+        earlier = find_earlier(tiny(init_from=init_from))
+        assert [record.run_id for record in earlier.chosen] == [records[0].run_id]
+        assert earlier.tagger == ("" if "@" not in init_from and ":" not in init_from else "models:/again/1")
+    assert with_version(tiny(init_from="again@champion")).init_from == "models:/again/1"
+    known = write_clips(tmp_path / "known", "", CLASSES)  # names as in the dataset of `tones`
+    chained = cross_validate(Source(known), tiny(init_from=records[0].run_id))
+    n_known = len({name for name in names_trained_on(study[0]) if (known / "audio_train" / name).exists()})
+    assert 0 < n_known < 12
+    leak = f"{n_known} of 12 clips: used, by their names, to train the model that it starts from"
+    assert [record.leak for record in chained] == [leak, leak]
+    mlflow.MlflowClient().delete_run(study[0].run_id)
+    again = cross_validate(Source(known), tiny(init_from=records[0].run_id, seed=2))
+    mlflow.MlflowClient().restore_run(study[0].run_id)
+    assert "an unknown number of clips" in again[0].leak
+
+
+def names_trained_on(record: FoldRun) -> list[str]:
+    rows = (artifacts(record.run_id) / "predictions/clips.csv").read_text().splitlines()
+    return [row.split(",")[0] for row in rows if row.split(",")[1] in ("train", "holdout")]
+
+
+def test_a_study_of_the_same_folds_starts_fold_by_fold(trained_store, study, capsys) -> None:
+    """By a tagger, and by the id of one of its folds; the setting is settled to the ids."""
+    ids = ",".join(record.run_id for record in study)
+    records = cross_validate(Source(trained_store.data), tiny(init_from="models:/tones/1"))
+    for record, earlier in zip(records, study, strict=True):
+        assert record.run.data.tags["fsat.init_from"] == earlier.run_id
+        assert record.config.init_from == record.run.data.tags["fsat.init_folds"] == ids
+        assert (record.leak, record.run.data.tags["fsat.new_layers"]) == ("", "none")
+    assert (
+        f"each fold starts from the earlier run of the same fold: {ids.replace(',', ', ')}" in capsys.readouterr().err
+    )
+    again = cross_validate(Source(trained_store.data), tiny(init_from=study[1].run_id))
+    repeated = cross_validate(Source(trained_store.data), tiny(init_from=ids))
+    assert [r.run_id for r in again] == [r.run_id for r in repeated] == [r.run_id for r in records]  # FINISHED
+    typed = copy_run(records[0].run_id, params={"init_from": "models:/tones/1"})  # by `mlflow run`
+    assert by_run_ids([typed])[0].config == records[0].config
+
+
+def test_clips_that_trained_the_earlier_model_are_said_with_the_scores(trained_store, study, capsys) -> None:
+    """Other folds of the same clips."""
+    records = cross_validate(Source(trained_store.data), tiny(model="conv1d", folds="stratified", n_folds=3,
+                                                              init_from=study[0].run_id))  # fmt: skip
+    leak = "12 of 24 clips: used to train the model that it starts from"
+    messages = capsys.readouterr().err
+    assert f"warning: scores will be too high ({leak})" in messages
+    assert messages.count(f"; these are too high ({leak})") == 4
+    assert [record.leak for record in records] == [leak] * 3
+    made = ensemble(studies=[records[0].study], register_as="leaky")
+    assert set(made.scores["leak"]) == {"12 of 24 clips"}
+    assert f"(too high: {leak})" in made.registered.outcome
+    assert f"**The scores are too high**: {leak}." in mlflow.get_run(made.run_id).data.tags["mlflow.note.content"]
+
+
+@pytest.mark.process
+def test_folds_in_processes_of_their_own_start_from_it(study, other) -> None:
+    """In another experiment, which has no FINISHED folds."""
+    data, records, _ = other
+    experiment = mlflow.create_experiment("processes")
+    mlflow.set_experiment(experiment_id=experiment)
+    options = {"init_from": "models:/tones/1", "frozen_epochs": 1, "max_epochs": 2, "parallel_folds": 2}
+    again = run_command("cross_validate", data, **options).split()[-1].split(",")
+    mlflow.set_experiment(experiment_id="0")
+    for record, run_id in zip(records, again, strict=True):
+        run = mlflow.get_run(run_id)
+        assert run.info.experiment_id == experiment
+        assert run.data.tags["fsat.init_tagger"] == "models:/tones/1"
+        ours, theirs = ((artifacts(each) / "predictions/train.npy").read_bytes() for each in (record.run_id, run_id))
+        assert ours == theirs
+
+
+def refusal(**options: object) -> str:
+    line = error_line(RunError, find_earlier, tiny(**options))
+    assert line.startswith(f"init_from={tiny(**options).init_from}: ")
+    return line
+
+
+def test_what_cannot_be_started_from_is_one_line(study, trained_store, tmp_path) -> None:
+    run_id, client = study[0].run_id, mlflow.MlflowClient()
+    expected = "expected a FINISHED run of train_fold, ensemble or main"
+    assert f"no run {'0' * 32} on sqlite" in refusal(init_from="0" * 32)
+    for uri in ("models:/missing@champion", "models:/tones@missing", "models:/tones/99"):
+        line = refusal(init_from=uri)
+        assert "no such tagger on sqlite" in line
+        assert expected in line
+    line = refusal(init_from=run_id, model="dummy1d")
+    assert "it is conv1d, not dummy1d" in line
+    assert "train model=conv1d" in line
+    assert "it is conv1d, not cnn_logmel" in refusal(init_from="tones@champion", model="cnn_logmel")
+    failed = copy_run(run_id, status="FAILED")
+    assert f"run {failed} is FAILED; expected FINISHED runs: train fold 0 again" in refusal(init_from=failed)
+    for status in ("FAILED", "RUNNING"):
+        stopped = copy_run(trained_store.ensemble.run_id, status=status)
+        assert f"run {stopped} of ensemble is {status}; {expected}" in refusal(init_from=stopped)
+        client.set_terminated(stopped)
+    client.delete_run(stopped)
+    assert "is deleted" in refusal(init_from=stopped)
+    parent = study[0].run.data.tags["mlflow.parentRunId"]
+    assert f"run {parent} is of stage cross_validate; {expected}" in refusal(init_from=parent)
+    plain = copy_run(trained_store.ensemble.run_id)
+    (artifacts(plain) / "members.json").unlink()
+    assert "members.json of run" in refusal(init_from=plain)
+    three = f"{run_id},{study[1].run_id},{run_id}"
+    config = tiny(init_from=three)
+    with pytest.raises(RunError) as caught:
+        cross_validate(Source(trained_store.data), config)
+    assert one_line(caught.value).endswith("these are 3 runs; expected one, or one for each of 2 folds")
+
+
+@pytest.mark.parametrize(("name", "damage"), [("weights/best.weights.h5", flip), ("labels.json", Path.unlink)])
+def test_damaged_weights_are_not_used(name, damage, study, other) -> None:
+    damaged = copy_run(study[0].run_id)
+    path = artifacts(damaged) / name
+    damage(path, path.stat().st_size // 2) if damage is flip else damage(path)
+    with pytest.raises(RunError) as caught:
+        cross_validate(Source(other[0]), tiny(init_from=damaged))
+    line = one_line(caught.value)
+    assert line.startswith(f"run {damaged}: {name} ")
+    assert "train fold 0 again" in line
