@@ -93,8 +93,7 @@ def test_the_same_labels_in_another_order_give_the_same_scores(options, earlier_
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("labels", [NEW_CLASSES, ["Drum"] * 3])
-def test_a_hidden_layer_as_wide_as_the_labels_is_copied_as_it_is(labels, earlier_of) -> None:
+def test_a_hidden_layer_as_wide_as_the_labels_is_copied_as_it_is(earlier_of) -> None:
     config = config_of(ONE_OF_EACH[0])
     many = [f"label {i}" for i in range(64)]  # conv1d has hidden layers of 64 and 1028
     source, earlier = earlier_of(config, many)
@@ -102,9 +101,8 @@ def test_a_hidden_layer_as_wide_as_the_labels_is_copied_as_it_is(labels, earlier
     assert start_from(model, config, many[::-1], earlier) == {}
     hidden, old = ([layer for layer in each.layers if layer.weights][-3] for each in (model, source))
     np.testing.assert_array_equal(hidden.get_weights()[0], old.get_weights()[0])
-    np.testing.assert_array_equal(
-        last_layers(model)[0].get_weights()[0], last_layers(source)[0].get_weights()[0][:, ::-1]
-    )
+    last, old = (last_layers(each)[0].get_weights()[0] for each in (model, source))
+    np.testing.assert_array_equal(last, old[:, ::-1])
 
 
 def test_layers_of_other_shapes_are_new_and_other_features_are_said(earlier_of, capsys) -> None:
@@ -143,23 +141,14 @@ def test_frozen_layers_do_not_change_until_they_are_released(options, earlier_of
         before = {layer.name: layer.get_weights() for layer in model.layers}
         model.optimizer.learning_rate = 0.01
         model.train_on_batch(inputs, targets)
-        return {layer.name for layer in model.layers for old, weight in zip(before[layer.name], layer.get_weights())
-                if (old != weight).any()}  # fmt: skip
+        pairs = [(layer, zip(before[layer.name], layer.get_weights(), strict=True)) for layer in model.layers]
+        return {layer.name for layer, weights in pairs if any((old != now).any() for old, now in weights)}
 
     freeze(model, new)
     assert changed_by_a_step() == changed_by_a_step() == set(new)
     unfreeze(model, new)
     assert not any(np.any(variable) for variable in model.optimizer.variables)
-    fixed = (keras.layers.Normalization, import_band_norm())
-    assert changed_by_a_step() >= {
-        layer.name for layer in model.layers if layer.weights and not isinstance(layer, fixed)
-    }
-
-
-def import_band_norm() -> type:
-    from fsat.models.layers import BandNorm
-
-    return BandNorm
+    assert changed_by_a_step() == {layer.name for layer in model.layers if layer.trainable_variables}
 
 
 def test_nothing_is_frozen_if_no_layer_is_new(earlier_of) -> None:
@@ -277,7 +266,7 @@ def test_a_study_starts_from_a_tagger_of_other_classes(study, other) -> None:
 
 def test_an_ensemble_inherits_the_origin_and_can_be_started_from(study, other, tmp_path) -> None:
     """Clips that trained the tagger at the beginning of the chain are counted."""
-    data, records, _ = other
+    records = other[1]
     made = ensemble(run_ids=[record.run_id for record in records], register_as="again")
     run = mlflow.get_run(made.run_id)
     assert run.data.tags["fsat.init_from"] == study[0].run_id
