@@ -32,7 +32,7 @@ NAMES = (
 )
 """Benchmarks that run by default, in the order of RESULTS.md; each is a module with a function `run`."""
 
-SCORES = ("quality", "recipe", "weak_labels")
+SCORES = ("quality", "recipe", "weak_labels", "warm_start")
 """Benchmarks of the models' scores, with seeds instead of repeats."""
 
 LONG = (*SCORES, "eda")

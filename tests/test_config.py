@@ -24,8 +24,6 @@ RUN_ID = "the id of a run of verify, or none"
 TAGGER = (
     "models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or main, or none"
 )
-    "models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or main, or none"
-)
 LOSSES, PRECISIONS = ["ce", "lq", "soft_bootstrap", "hard_bootstrap"], ["auto", "float32", "mixed_bfloat16"]
 RATES = {"at least 1": [0, -16000], "at most 768000": [768001], WHOLE: [16000.5, "16k", None, True]}
 SECONDS = {"more than 0": [0.0, -2.0], "at most 600": [600.5], NUMBER: ["two", math.nan, math.inf]}
