@@ -40,7 +40,7 @@ types: setup
 
 # Pin the dependencies again, after a change of them in pyproject.toml.
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra app --extra export --extra media --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra app --extra backbones --extra export --extra media --extra ray --extra server --extra dev --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 	$(BIN)/python -c 'import hashlib, re, pathlib; lock, conda = map(pathlib.Path, ("requirements.lock", "conda.yaml")); \
 		digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]; \

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.harness import Bench, Score, Section, call, side_by_side
 
 SEEDS = (501, 502, 503)
-"""Seeds of the halves of the labels, and of weights, batches and augmentation; no setting was chosen by their scores."""
+"""Seeds of the halves of the labels, and of weights, batches and augmentation; no setting was chosen on them."""
 
 PRESET = "cnn_logmel"
 EARLIER = {"n_folds": 6, "folds": "stratified"}
@@ -85,14 +85,15 @@ def _section(results: Results, folds: list[str]) -> Section:
             gains(FROZEN_WARM, key),
         ]
     first = next(iter(results[WARM].values()))[0]
+    earlier = " ".join(f"{name}={value}" for name, value in EARLIER.items())
     section.notes = [
-        f"For each of seeds {', '.join(map(str, results[WARM]))}, half of the labels of DATA_DIR, drawn by the seed, are "
-        f"those of the earlier tagger: fold 0 of `{PRESET}` with {' '.join(f'{k}={v}' for k, v in EARLIER.items())}. The "
-        f"others are new: a model is trained on {first['n_train']:.0f} clips, {first['n_per_class']:.0f} of each, which "
-        f"are those of one fold of DATA_DIR, and scored on the {first['n_val']:.0f} clips of its other folds. Values are "
-        f"means over {len(folds)} such folds; minutes are those of one training, on one core.",
-        f"All sides have the preset of `{PRESET}` ({first['max_epochs']:.0f} epochs), which keeps the average of the last "
-        "epochs: nothing is selected on the scored clips.",
+        f"For each of seeds {', '.join(map(str, results[WARM]))}, half of the labels of DATA_DIR, drawn by the seed, "
+        f"are those of the earlier tagger: fold 0 of `{PRESET}` with {earlier}. The others are new: a model is trained "
+        f"on {first['n_train']:.0f} clips, {first['n_per_class']:.0f} of each, which are those of one fold of "
+        f"DATA_DIR, and scored on the {first['n_val']:.0f} clips of its other folds. Values are means over "
+        f"{len(folds)} such folds; minutes are those of one training, on one core.",
+        f"All sides have the preset of `{PRESET}` ({first['max_epochs']:.0f} epochs), which keeps the average of the "
+        "last epochs: nothing is selected on the scored clips.",
     ]
     return section
 

@@ -25,15 +25,17 @@ PRESET_DESCRIPTIONS = {
     "conv1d": "the notebook's 1D convolution on the waveform",
     "conv2d_mfcc": "the notebook's 2D convolution on MFCC",
     "cnn_logmel": "fsat's own compact convolutional network on log-mel spectrograms",
+    "embedding": "a linear layer or a small network on the embeddings of a pretrained network (`backbone`)",
     "conv1d_fsat": "the notebook's 1D network with fsat's recipe",
     "conv2d_mfcc_fsat": "the notebook's 2D network with fsat's recipe",
     "quick": "the notebook's smallest configuration, for a first test",
 }
-FEATURES = {"waveform": "waveform", "mfcc": "MFCC", "logmel": "log-mel spectrogram"}
+FEATURES = {"waveform": "waveform", "mfcc": "MFCC", "logmel": "log-mel spectrogram", "embedding": "embeddings"}
 
 VARIABLES = {
     "FSAT_DATA_DIR": ("generated sounds", "data folder if `data_dir` is not given"),
-    "FSAT_CACHE_DIR": ("the platform's", "cache folder: decoded clips, checkpoints, generated sounds"),
+    "FSAT_CACHE_DIR": ("the platform's", "cache folder: decoded clips, embeddings, checkpoints, generated sounds"),
+    "FSAT_BACKBONE_GB": ("4", "maximum memory of a pretrained network while it is checked, in GB"),
     "FSAT_THREADS": ("4", "threads per operation; other numbers change the last digits of results"),
     "FSAT_SERVER_WAIT": ("600", "seconds to retry an unreachable tracking server"),
     "FSAT_HEARTBEAT": ("20", "seconds between two heartbeats of a run; must be the same for all users of a server"),

@@ -6,8 +6,9 @@ Each package imports only from those above it:
     parallel                                threads, processes, Ray
     metrics                                 ranking, blending, calibration, label noise
     data                                    tables, folds, audio, decoded clips, features
-    download                                published datasets
+    download                                published datasets and backbones
     models                                  Keras builders, layers, losses
+    backbones                               pretrained networks: waveforms in, embeddings out
     training                                one fold, without MLflow
     reports                                 pages, figures, tables
     tagging                                 the registered tagger; tags of files and recordings

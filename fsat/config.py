@@ -25,6 +25,10 @@ SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "ev
 """Settings for models on log-mel spectrograms alone."""
 
 
+EMBEDDING_ONLY = ("backbone", "window_hop", "embedding_size", "head", "hidden_units", "pooling", "dropout")
+"""Settings of model=embedding, which other models ignore."""
+
+
 def weight_schedule(text: str) -> list[tuple[float, float]]:
     """Return the (epoch, weight) pairs of a schedule, in order; weights are interpolated linearly between them.
 
@@ -71,6 +75,13 @@ def _init_from(text: str) -> str:
     if not re.fullmatch("models:/[^/].*", text):
         raise ValueError
     return text
+
+
+def digest_of(backbone: str) -> str:
+    """Return the digest of a backbone given as ``NAME@DIGEST``; an empty text for a path, or none."""
+    name, _, digest = backbone.rpartition("@")
+    is_digest = len(digest) == 16 and set(digest) <= set("0123456789abcdef")
+    return digest if name and "/" not in name and is_digest else ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,32 @@ class Config:
         metavar="URI|RUN_ID",
     )
     frozen_epochs: int = option(0, "First epochs in which only the new layers train; requires init_from.", least=0)
+    class_weights: str = option(
+        "none", "Weight of classes in the loss; balanced: inverse to their clips.", choices=("none", "balanced")
+    )
+    backbone: str = option(
+        "none",
+        "Pretrained network of model=embedding: its descriptor, or the folder that has backbone.json.",
+        metavar="FILE.json|DIR",
+    )
+    window_hop: float = option(
+        0.0,
+        "Maximum time between windows of a backbone, in seconds.",
+        least=0,
+        most=MAX_SECONDS,
+        shown="the descriptor's, else half a window",
+    )
+    embedding_size: int = option(
+        0, "Number of values of an embedding, found from the backbone.", least=0, shown="the backbone's"
+    )
+    head: str = option(
+        "linear", "Classifier on embeddings: a linear layer, or one hidden layer.", choices=("linear", "mlp")
+    )
+    hidden_units: int = option(256, "Width of the hidden layer of head=mlp.", least=1, most=65536)
+    pooling: str = option(
+        "mean", "How the windows of a clip become one embedding.", choices=("mean", "max", "attention")
+    )
+    dropout: float = option(0.0, "Share of the head's inputs to drop at random.", least=0, below=1)
     seed: int = option(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -194,7 +231,7 @@ class Config:
 
     @property
     def features(self) -> str:
-        """``waveform``, ``mfcc`` or ``logmel``."""
+        """``waveform``, ``mfcc``, ``logmel`` or ``embedding``."""
         return MODELS[self.model].features
 
     @property
@@ -206,6 +243,16 @@ class Config:
     def use_logmel(self) -> bool:
         """Whether the model takes log-mel spectrograms."""
         return self.features == "logmel"
+
+    @property
+    def use_embedding(self) -> bool:
+        """Whether the model takes embeddings of a backbone."""
+        return self.features == "embedding"
+
+    @property
+    def backbone_digest(self) -> str:
+        """Digest of the backbone, once it is settled to ``NAME@DIGEST``; else an empty text."""
+        return digest_of(self.backbone)
 
     @property
     def min_samples(self) -> int:
@@ -229,9 +276,10 @@ class Config:
 
     @property
     def dim(self) -> tuple[int, ...]:
-        """Shape of the model's input; log-mel spectrograms may have more frames at prediction."""
+        """Shape of the model's input; spectrograms may have more frames at prediction, embeddings have more windows."""
         mfcc, logmel = (self.n_mfcc, self.n_frames, 1), (self.n_frames, self.n_mels, 1)
-        return {"waveform": (self.audio_length, 1), "mfcc": mfcc, "logmel": logmel}[self.features]
+        shapes = {"waveform": (self.audio_length, 1), "mfcc": mfcc, "logmel": logmel}
+        return (1, self.embedding_size) if self.use_embedding else shapes[self.features]
 
     @property
     def selected_on(self) -> str:
@@ -298,7 +346,7 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
     """Return the hash that the folds of one study share: of settings, dataset, label order, folds and recipe.
 
     The folds count because versions of scikit-learn may split the same dataset differently. Raises `ConfigError` if the
-    precision is ``auto``, which depends on the machine, or if `init_from` is the URI of a tagger, which may change.
+    precision is ``auto``, which depends on the machine, or if `init_from` or the backbone are not settled.
     """
     import hashlib
     import json
@@ -307,6 +355,8 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
     if config.init_from != "none" and not config.init_runs:
         raise ConfigError(f"init_from={config.init_from}: expected ids of fold runs in the id of a study")
+    if config.use_embedding and not config.backbone_digest:
+        raise ConfigError(f"backbone={config.backbone}: expected NAME@DIGEST in the id of a study")
     is_used = {  # settings that have no effect without others
         "n_mfcc": config.use_mfcc,
         "n_mels": config.use_logmel,
@@ -316,7 +366,12 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         "bootstrap": config.loss.endswith("bootstrap"),
         "init_from": config.init_from != "none",
         "frozen_epochs": config.frozen_epochs > 0,
+        "class_weights": config.class_weights != "none",
+        **dict.fromkeys(EMBEDDING_ONLY, config.use_embedding),
+        "hidden_units": config.use_embedding and config.head == "mlp",
     }
     settings = {name: value for name, value in config.to_dict().items() if is_used.get(name, True)}
+    if config.use_embedding:
+        settings["backbone"] = config.backbone_digest  # whatever it is called
     facts = [settings, dataset_digest, list(labels), folds_digest, RECIPE]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,6 +198,18 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     if checksum != _checksum(path.name, body):
         raise Damaged(f"{path.name} does not have its checksum")
     return dict(json.loads(body))
+
+
+def to_line(facts: Any) -> bytes:
+    """Return JSON values as a line of a journal, after their CRC-32."""
+    body = json.dumps(facts).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def read_line(line: bytes) -> Any:
+    """Return the values of a line written by `to_line`; None if it is damaged or not whole."""
+    crc, _, body = line.removesuffix(b"\n").partition(b" ")
+    return json.loads(body) if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(body) else None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ class ModelInfo:
 
     Attributes:
         builder: ``module:function`` that makes the Keras model.
-        features: ``waveform``, ``mfcc`` or ``logmel``, the input of the model.
+        features: ``waveform``, ``mfcc``, ``logmel`` or ``embedding``, the input of the model.
         bfloat16: whether ``precision=auto`` may select bfloat16, which the model gains by.
         preset: settings of the model that options override.
     """
@@ -53,6 +53,20 @@ LOGMEL: dict[str, Any] = {
 }
 """Recipe of `cnn_logmel`; the benchmark `recipe` measures the effect of each part."""
 
+EMBEDDING: dict[str, Any] = {
+    "batch_size": 32,
+    "max_epochs": 60,
+    "learning_rate": 0.003,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "checkpoint": "average",
+    "mixup": 0.2,
+    "dropout": 0.3,
+    "eval_crops": 1,
+}
+"""Recipe of `embedding`; sampling rate and length of the windows are the backbone's."""
+
 MODELS: dict[str, ModelInfo] = {
     "dummy1d": ModelInfo("fsat.models.notebook:dummy1d", bfloat16=False),
     "conv1d": ModelInfo("fsat.models.notebook:conv1d", min_samples=1616),
@@ -64,6 +78,9 @@ MODELS: dict[str, ModelInfo] = {
         preset={"sampling_rate": 44100, "n_mfcc": 40},
     ),
     "cnn_logmel": ModelInfo("fsat.models.logmel:cnn_logmel", features="logmel", min_frames=15, preset=LOGMEL),
+    "embedding": ModelInfo(
+        "fsat.models.embedding:embedding_head", features="embedding", bfloat16=False, preset=EMBEDDING
+    ),
 }
 """Models by name. To add one, write a builder function and add a line here."""
 

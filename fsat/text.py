@@ -5,6 +5,7 @@ A label is a word without white space, because a submission separates a clip's l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def why_not_a_label(label: str) -> str:
 def is_unknown(value: str) -> bool:
     """Return whether a cell stands for a missing number or name, such as an empty one, NA, NaN, None, null or -."""
     return value.strip().casefold() in ("", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil")
+
+
+NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial|research[ -](use[ -])?only|academic use only", re.IGNORECASE)
+"""Matches a licence that does not allow commercial use."""
+
+
+def license_line(name: str, license: str, source: str) -> str:
+    """Return a backbone, where it comes from, and what its licence demands of those who use a tagger with it."""
+    origin = f" from {printable(source)}" if source else ""
+    if not license:
+        return (
+            f"backbone {name}{origin}: its descriptor names no licence; ask its publisher before you share the tagger"
+        )
+    is_limited = NON_COMMERCIAL.search(license)
+    demand = "non-commercial use only, which holds for the tagger too" if is_limited else "it holds for the tagger too"
+    return f"backbone {name}{origin}: licence {printable(license)} ({demand})"
 
 
 def code(value: object, limit: int = VALUE_LIMIT) -> str:

@@ -1,8 +1,8 @@
-"""Download a dataset many times, each time killed a step later, and check the files and that a new download continues.
+"""Download a dataset or backbone many times, each time killed a step later; check its files, and that it can go on.
 
     kill_steps.py NAME URL FOLDER KNOWN SHARE
 
-Steps are the opening, renaming, linking, creation and removal of a file or folder of the dataset, and each half of a
+Steps are the opening, renaming, linking, creation and removal of a file or folder of the download, and each half of a
 write. KNOWN is a pickle of the result of `zip_server.small_...`; SHARE of the steps are tried. Prints the numbers of
 kills and of steps. Each download is a child of this process, so that it need not import anything.
 """
@@ -22,11 +22,12 @@ import soundfile  # noqa: F401
 from zip_server import files_of
 
 from fsat import files
-from fsat.download import fetch, install, published, unpack
+from fsat.download import fetch, install, unpack
+from fsat.download.catalogue import PUBLISHED
 
 name, url, top, known, share = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 dataset, _, expected = pickle.loads(Path(known).read_bytes())
-published.DATASETS[name] = dataset
+PUBLISHED[name] = dataset
 os.sync = lambda: None
 steps, limit, folder = 0, None, None
 
@@ -69,7 +70,7 @@ def child(limit_of_it):
 
 
 def check(k):
-    if (folder / dataset.table).exists():
+    if (folder / dataset.last).exists():
         found = {path: data for path, data in files_of(folder).items() if not path.startswith(".downloads")}
         assert found == expected, k
 

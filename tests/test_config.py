@@ -13,7 +13,7 @@ import pytest
 from helpers import error_line
 
 import fsat.config
-from fsat.config import MODELS, PRESETS, SPECTROGRAM_ONLY, Config, study_id
+from fsat.config import EMBEDDING_ONLY, MODELS, PRESETS, SPECTROGRAM_ONLY, Config, study_id
 from fsat.errors import ConfigError
 
 SETTLED = Config(precision="float32")
@@ -28,7 +28,7 @@ LOSSES, PRECISIONS = ["ce", "lq", "soft_bootstrap", "hard_bootstrap"], ["auto", 
 RATES = {"at least 1": [0, -16000], "at most 768000": [768001], WHOLE: [16000.5, "16k", None, True]}
 SECONDS = {"more than 0": [0.0, -2.0], "at most 600": [600.5], NUMBER: ["two", math.nan, math.inf]}
 SCHEDULES = ["-1", "", "much", "nan", "0:1,0:2", "30:1,0:2", "0:1,0.5", "-1:1", "0:1,30:-0.2", "0:1,", "1.5:1"]
-MODELS_LISTED = "one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel"
+MODELS_LISTED = "one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel, embedding"
 
 FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "model": ("dummy1d", ["dummy1d", "conv1d"], {MODELS_LISTED: ["conv3d", ""]}),
@@ -70,6 +70,14 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
         {TAGGER: ["", "fsat", "models:/", "runs:/a1/tagger", "a1,", "x@y/z"]},
     ),
     "frozen_epochs": (2, [0, 50], {"at least 0": [-1], WHOLE: [0.5]}),
+    "class_weights": ("balanced", ["none", "balanced"], {"one of none, balanced": ["auto"]}),
+    "backbone": ("other@fedcba9876543210", ["none", "folder/b.json", "tiny@0123456789abcdef"], {}),
+    "window_hop": (0.5, [0.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
+    "embedding_size": (8, [0, 1024], {"at least 0": [-1], WHOLE: [1.5]}),
+    "head": ("mlp", ["linear", "mlp"], {"one of linear, mlp": ["svm"]}),
+    "hidden_units": (16, [1, 65536], {"at least 1": [0], "at most 65536": [65537]}),
+    "pooling": ("max", ["mean", "max", "attention"], {"one of mean, max, attention": ["min"]}),
+    "dropout": (0.5, [0.0, 0.99], {"at least 0": [-0.1], "less than 1": [1.0]}),
     "seed": (7, [0, 2**31 - 1], {"at least 0": [-1], "at most 2147483647": [2**31], WHOLE: [""]}),
 }
 """For every field: a value that is not the default, allowed values at the ends of its range, and refused values by what
@@ -237,8 +245,10 @@ def test_options_are_the_fewest() -> None:
 
 
 IN_USE = {
-    **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "frozen_epochs": WARM,
-    "n_mfcc": {"model": "conv2d_mfcc"},
+    "frozen_epochs": WARM,
+    **{key: {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"} for key in EMBEDDING_ONLY},
+    "head": {"model": "embedding", "backbone": "tiny@0123456789abcdef"},
+    **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "n_mfcc": {"model": "conv2d_mfcc"},
     "average_last": {"checkpoint": "average"}, "lq": {"loss": "lq"}, "bootstrap": {"loss": "soft_bootstrap"},
 }  # fmt: skip
 """Settings that a field requires to change predictions."""

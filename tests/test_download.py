@@ -1,27 +1,23 @@
 """`python -m fsat download`: whole or not at all, from servers that break off, lie, stall and go away."""
 
 import os
-import pickle
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 
 import pytest
 from clip_files import mounted_disk
-from conftest import ROOT
 from helpers import error_line, one_line, wait_for
-from zip_server import ZipServer, files_of, small_esc50, small_fsdkaggle2018, with_archives, zipped
+from zip_server import ZipServer, files_of, kill_downloads, small_esc50, small_fsdkaggle2018, with_archives, zipped
 
 from fsat import interrupts
 from fsat.cli import run
 from fsat.data.manifest import read_manifest
 from fsat.download import fetch
 from fsat.download.install import download
-from fsat.download.published import DATASETS, FSDKAGGLE2018
+from fsat.download.published_datasets import DATASETS, FSDKAGGLE2018
 from fsat.errors import DataError, FsatError
 
 
@@ -239,12 +235,6 @@ def test_a_stopped_download_resumes_there(server, small, tmp_path, signals, caps
 @pytest.mark.process
 @pytest.mark.parametrize(("name", "share"), [("fsdkaggle2018", 0.12), ("esc50", 0.2)])
 def test_killed_at_any_step_it_goes_on_and_half_a_dataset_is_none(server, small, tmp_path, name, share):
-    known = tmp_path / "known"
-    known.write_bytes(pickle.dumps(small[name]))
-    arguments = [ROOT / "tests" / "kill_steps.py", name, server.url, tmp_path, known, share]
-    path = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, arguments)], env=path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    n_kills, n_steps = map(int, done.stdout.split())
+    n_kills, n_steps = kill_downloads(name, server.url, tmp_path, small[name], share)
     assert n_kills > 10
     assert n_steps > 60

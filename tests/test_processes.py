@@ -125,5 +125,6 @@ def test_folds_at_once(n_cores: int, expected: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(executor, "cores", lambda: list(range(n_cores)))
     assert folds_at_once("auto", Config(), 10, 9000) == expected  # each has the cores that it fills
     assert folds_at_once("auto", Config(), 10, 100) == 1  # not worth a process
+    assert folds_at_once("auto", Config(model="embedding"), 10, 9000) == 1
     monkeypatch.setenv("FSAT_THREADS", "16")
     assert folds_at_once("auto", Config(), 10, 9000) == max(1, n_cores // 16)

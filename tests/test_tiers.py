@@ -15,6 +15,7 @@ TIERS = [
     {"data"},
     {"download"},
     {"models"},
+    {"backbones"},
     {"training"},
     {"reports"},
     {"tagging"},
@@ -29,9 +30,9 @@ TIERS = [
 
 ALLOWED = {
     "mlflow": {"tracking"}, "ray": {"parallel"}, "librosa": {"data"}, "sklearn": {"data"}, "click": {"cli"},
-    "tensorflow": {"models", "training", "export"}, "keras": {"models", "training", "export"},
+    "tensorflow": {"models", "backbones", "training", "export"}, "keras": {"models", "backbones", "training", "export"},
     "jinja2": {"app", "reports"}, "gradio": {"app"}, "fastapi": {"app", "serving"},
-    "onnx": {"export"}, "onnxruntime": {"export"}, "tf2onnx": {"export"},
+    "onnx": {"backbones", "export"}, "onnxruntime": {"backbones", "export"}, "tf2onnx": {"export"},
 }  # fmt: skip
 """Packages that may import a library."""
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
+import pickle
 import re
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -22,7 +27,9 @@ import numpy as np
 from helpers import CLASSES, make_dataset, make_zenodo, tone, write_csv, write_wav
 from servers import free_port
 
-from fsat.download.published import DATASETS, ESC50_COMMIT, Dataset
+from fsat.download.published import Published
+from fsat.download.published_backbones import BACKBONES
+from fsat.download.published_datasets import DATASETS, ESC50_COMMIT, Dataset
 
 
 @dataclass
@@ -127,11 +134,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def with_archives(dataset: Dataset, zips: Mapping[str, bytes], **changes: Any) -> Dataset:
-    """A published dataset with these archives instead of its own."""
+def with_archives(dataset: Published, zips: Mapping[str, bytes], **changes: Any) -> Any:
+    """A published dataset or backbone with these archives instead of its own."""
     archives = tuple(
         replace(archive, checksum=f"sha256:{hashlib.sha256(zips[archive.name]).hexdigest()}",
-                zip_bytes=len(zips[archive.name]), unpacked_bytes=10 * len(zips[archive.name]))
+                fetched_bytes=len(zips[archive.name]), unpacked_bytes=10 * len(zips[archive.name]))
         for archive in dataset.archives
     )  # fmt: skip
     return replace(dataset, archives=archives, **changes)
@@ -174,6 +181,33 @@ def small_esc50(folder: Path) -> tuple[Dataset, dict[str, bytes], dict[str, byte
     expected["train.csv"] = "".join(f"{line}\n" for line in [header, *table]).encode()
     dataset = with_archives(real, zips, counts={"train.csv": 4}, wav=(800, 8000), n_folds=2)
     return dataset, zips, expected
+
+
+def small_backbone(name: str) -> tuple[Published, dict[str, bytes], dict[str, bytes]]:
+    """A known backbone with a file that is no network, as `small_fsdkaggle2018`."""
+    real = BACKBONES[name]
+    archive = real.archives[0]
+    model = (b"\x1c\0\0\0TFL3" if real.format == "tflite" else b"\x08\x08") + noise(5000)
+    named = {source: model if target == real.file else target.encode() for source, target in archive.targets.items()}
+    zips = {
+        archive.name: zipped({**named, "other/code.py": b"raise SystemExit"}) if archive.name not in named else model
+    }
+    backbone = with_archives(real, zips, sha256=hashlib.sha256(model).hexdigest())
+    files = {archive.targets[source]: data for source, data in named.items()}
+    files["backbone.json"] = (json.dumps(backbone.descriptor, indent=2) + "\n").encode()
+    return backbone, zips, files
+
+
+def kill_downloads(name: str, url: str, folder: Path, small: tuple[Published, Any, Any], share: float) -> list[int]:
+    """Run ``kill_steps.py`` on what a `small_...` function returned: the numbers of kills and of steps."""
+    known = folder / "known"
+    known.write_bytes(pickle.dumps(small))
+    script = Path(__file__).with_name("kill_steps.py")
+    environment = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
+    arguments = map(str, [script, name, url, folder, known, share])
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [int(number) for number in done.stdout.split()]
 
 
 def noise(size: int, seed: int = 0) -> bytes:

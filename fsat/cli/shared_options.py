@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from fsat.config import Config
+from fsat.config import Config, digest_of
 from fsat.errors import ConfigError, DataError
 from fsat.model_presets import BLENDS, PRESETS
 from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
@@ -121,8 +121,23 @@ def read_launch(options: dict[str, Any]) -> Launch:
 
 
 def read_config(options: dict[str, Any], **changes: Any) -> Config:
-    """Return the settings of a preset and the options that override it, with `changes`."""
-    return Config.resolve({spec.name: options[spec.name] for spec in fields(Config)} | changes, options["preset"])
+    """Return the settings of a preset and the options that override it, with `changes`.
+
+    Rate and windows of a model on embeddings are by default those of its backbone.
+    """
+    given = {spec.name: options[spec.name] for spec in fields(Config)} | changes
+    config = Config.resolve(given, options["preset"])
+    if not config.use_embedding:
+        return Config.resolve(given | {"backbone": None}, options["preset"])
+    if digest_of(config.backbone):
+        return config
+    from fsat.backbones.descriptor import read_backbone
+
+    backbone = read_backbone(config.backbone)
+    defaults = {"sampling_rate": backbone.sampling_rate, "audio_duration": backbone.window}
+    return Config.resolve(
+        defaults | {name: value for name, value in given.items() if value is not None}, options["preset"]
+    )
 
 
 def read_source(options: dict[str, Any]) -> Source:

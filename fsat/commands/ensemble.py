@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat import tagging
+from fsat.commands.backbones import find_backbone
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
 from fsat.commands.warm_start import describe_start
 from fsat.config import RECIPE
@@ -26,7 +27,7 @@ from fsat.reports.plots import FoldCurve
 from fsat.reports.prediction_tables import CLIPS_AT_ONCE, Predictions, analyse, write_reports, write_submission
 from fsat.reports.report_page import Result, write_result_page
 from fsat.reports.report_text import METHODS
-from fsat.text import dataset_name
+from fsat.text import dataset_name, license_line
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.client import Refused
 from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
@@ -129,6 +130,10 @@ class _Result:
         self.first = members[0]
         self.studies = by_study(members)
         self.leak, self.origins = leak_of(members), origins_of(members)
+        configs = [member.record.config for member in members if member.record.config.use_embedding]
+        refs = {config.backbone_digest: config.backbone for config in configs}  # one may have several names
+        self.backbones = [find_backbone(ref) for ref in refs.values()]
+        self.licenses = [license_line(each.name, each.license, each.source) for each in self.backbones]
         self.models = list(dict.fromkeys(member.record.config.model for member in members))
         self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
         self.artifacts = folder / "artifacts"
@@ -143,6 +148,8 @@ class _Result:
         runs.log_metrics(scores)
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
+        for line in self.licenses:
+            say(line)
         runs.set_tags({"registered": f"{name}/{registered.version}", "champion": registered.promoted})
         self._log_page(f"{registered.outcome}.")
         view = self._describe(registered, scores)
@@ -191,11 +198,12 @@ class _Result:
         folder, blend, labels = self.folder / "tagger", self.blend, self.first.labels
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
-        tagging.write(folder, files, labels, blend.method, blend.weights)
+        tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone)
         score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()), self.leak)
         digest = _digest(self.members, blend)
         try:
-            return register(name, folder, labels, score, self.first.record.dataset, promote, digest)
+            dataset = self.first.record.dataset
+            return register(name, folder, labels, score, dataset, promote, digest, self.backbones)
         except Refused as error:
             with suppress(RunError):
                 self._log_page(f"The tagger is not registered: {error}")
@@ -245,6 +253,7 @@ class _Result:
         clips = f"{count(facts.n_train, 'training clip')} of {classes}, {verified}; {count(facts.n_test, 'test clip')}"
         scored = f"{count(int(blend.covered.sum()), 'training clip')}, each by models that did not train on it"
         dataset = f"{record.dataset}, in {record.data_dir} when the first fold was trained"
+        rows += [("licence", line) for line in self.licenses]
         return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
 
     def _describe(self, registered: Registered, scores: dict[str, float]) -> str:
@@ -253,7 +262,8 @@ class _Result:
         blend = self.blend.method, scores, selected_on(self.members)
         facts = self.models, list(self.studies), *sizes, data_dir, *blend
         registration = registered.name, registered.version, registered.outcome
-        tagger = run_descriptions.Tagger(*facts, *registration, self.leak, describe_start(self.origins))
+        remarks = self.leak, describe_start(self.origins), self.licenses
+        tagger = run_descriptions.Tagger(*facts, *registration, *remarks)
         view, link = mlflow_ui.view_link(), mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id())
         mlflow_ui.describe(run_descriptions.ensemble(tagger, link, view))
         mlflow_ui.describe_version(tagger.name, tagger.version, *run_descriptions.version(tagger, link))

@@ -60,6 +60,9 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
         model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
+        if with_backbone := [member.name for member in tagger.members if member.config.use_embedding]:
+            fault = f"{with_backbone[0]} takes the embeddings of a backbone, which exports cannot hold yet"
+            raise FsatError(f"format={format}: {fault}; choose other members (members=STUDY/FOLD,...)")
         if check is not None:
             next(read_clips(check, tagger.rates[-1]))
         tagger_run = run_of(model)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fsat.commands.backbones import embed_dataset, settle_backbone
 from fsat.commands.warm_start import describe_start, earlier_model, new_layer_tags, settle_start, start_tags
 from fsat.config import RECIPE, Config
 from fsat.data.dataset import Dataset, Source, Start, load_dataset
@@ -56,9 +57,10 @@ DEFAULT_LAUNCH = Launch()
 def prepare_dataset(
     source: Source, config: Config, fold: int | None = None, quiet: bool = False, start: Start | None = None
 ) -> Dataset:
-    """Load a dataset with the labels of ``labels_run_id``, with the precision settled for this machine.
+    """Load a dataset with the labels of ``labels_run_id``, with precision and backbone settled, and its embeddings.
 
-    A given fold must exist. Without a `start`, ``init_from`` is settled.
+    A given fold must exist. A run must be open if the backbone is given by its path. Without a `start`, ``init_from``
+    is settled.
 
     Raises:
         DataError: the dataset has problems.
@@ -67,7 +69,8 @@ def prepare_dataset(
     n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     earlier = find_earlier(config) if start is None and config.init_from != "none" else None
-    dataset = load_dataset(source.data_dir, settle_precision(config), source.on_bad_clip, source.n_folds_given, fold)
+    config, backbone = settle_backbone(settle_precision(config))
+    dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
         if labels.dataset != (digest := dataset.manifest.digest):
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
@@ -79,6 +82,8 @@ def prepare_dataset(
         dataset = dataset.starting_from(start)
     for line in () if quiet else dataset.summary():
         say(line)
+    if backbone is not None:
+        embed_dataset(dataset, backbone)
     return dataset
 
 
@@ -185,10 +190,10 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
     """Return how many folds are trained at the same time on this machine.
 
     ``auto`` is one fold for every `n_threads` cores, or one alone if a fold, of `n_clips` training clips, takes less
-    than about a minute.
+    than about a minute, as every head on embeddings does.
     """
     samples = n_clips * config.max_epochs * config.audio_length
-    if parallel_folds == "auto" and samples < SAMPLES_WORTH_A_PROCESS:
+    if parallel_folds == "auto" and (config.use_embedding or samples < SAMPLES_WORTH_A_PROCESS):
         return 1
     return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
@@ -286,7 +291,7 @@ def _find_resumable(study: str, fold: int) -> str | None:
 def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
     config, splits = dataset.config, training.assign_splits(dataset, fold)
-    names = ("model", "folds", "precision", "selected_on")
+    names = ("model", "folds", "precision", "selected_on", "backbone")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
     tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **start_tags(dataset, fold), **dataset.marks}
     runs.set_tags(tags)

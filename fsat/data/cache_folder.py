@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from fsat import files
 from fsat.data.clip_store import clips_dir, read_header
@@ -14,14 +15,17 @@ from fsat.data.synth import SAMPLE
 from fsat.errors import count
 from fsat.files import INDEX, JOURNAL, MEMOS, REMOVED, UNFINISHED, Damaged, read_facts
 
-_STORE = re.compile(rf"[0-9a-f]{{20}}({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?")
+_SUFFIX = f"({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?"
+_STORE = re.compile(f"[0-9a-f]{{20}}{_SUFFIX}")
+COPIES = {"embeddings": _STORE, "backbones": re.compile(f"[0-9a-f]{{16}}{_SUFFIX}")}
+"""Folders of the cache with stores of embeddings and copies of backbones, and the names in them."""
 
 
 def list_cache() -> list[str]:
     """Return the contents of the cache line by line: a table of the clip stores, generated sounds, the total."""
     with files.cache_errors(files.cache_dir()):
-        stores, generated, memos = _contents()
-        sizes = {folder: _size(folder) for folder in [*stores, *generated, *memos]}
+        stores, generated, others = _contents()
+        sizes = {folder: _size(folder) for folder in [*stores, *generated, *others]}
         rows = [_row(folder, sizes[folder]) for folder in stores]
     lines = []
     if rows:
@@ -29,18 +33,20 @@ def list_cache() -> list[str]:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for *cells, last in rows:
             lines.append("  ".join([*(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)), last]))
-    for name, folders in (("generated sounds", generated), ("notes of checks", memos)):
-        lines += [f"{name}: {files.format_bytes(sizes[folder])} in {folder}" for folder in folders]
+    for folder in [*generated, *others]:
+        name = "generated sounds" if folder in generated else _kind(folder)
+        lines.append(f"{name}: {files.format_bytes(sizes[folder])} in {folder}")
     return [*lines, f"total: {files.format_bytes(sum(sizes.values()))} in {files.cache_dir().absolute()}"]
 
 
 def clear_cache(everything: bool = False) -> Iterator[str]:
-    """Remove the clip stores that no process is building, with `everything` generated sounds too; yields the report."""
+    """Remove what no process is building, with `everything` generated sounds too; yields the report."""
     freed = 0
     with files.cache_errors(files.cache_dir()):
-        stores, generated, memos = _contents()
-    for folder in [*stores, *memos, *(generated if everything else [])]:
-        lock = files.try_lock(files.lock_path(folder)) if folder in stores else nullcontext(True)
+        stores, generated, others = _contents()
+    for folder in [*stores, *others, *(generated if everything else [])]:
+        is_shared = folder in stores or folder.parent.name in COPIES
+        lock = files.try_lock(files.lock_path(folder)) if is_shared else nullcontext(True)
         with files.cache_errors(folder), lock as held:
             if not held:
                 yield f"{folder}: kept, because another process is building it"
@@ -52,11 +58,25 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
 
 
 def _contents() -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the folders of clip stores, of generated sounds, and of the results of checks."""
-    others, prefix = _folders(files.cache_dir().absolute()), SAMPLE.rstrip("0123456789")
+    """Return the folders of clip stores, of generated sounds, and others: results of checks, embeddings, backbones."""
+    cache, prefix = files.cache_dir().absolute(), SAMPLE.rstrip("0123456789")
+    folders = _folders(cache)
     stores = [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
-    memos = [folder for folder in others if folder.name in (MEMOS, MEMOS + REMOVED)]
-    return stores, [folder for folder in others if folder.name.startswith(prefix)], memos
+    others = [folder for folder in folders if folder.name in (MEMOS, MEMOS + REMOVED)]
+    for name, pattern in COPIES.items():
+        others += [folder for folder in _folders(cache / name) if pattern.fullmatch(folder.name)]
+    return stores, [folder for folder in folders if folder.name.startswith(prefix)], others
+
+
+def _kind(folder: Path) -> str:
+    """Return what a folder that is neither a clip store nor generated sounds has."""
+    if folder.parent.name not in COPIES:
+        return "notes of checks"
+    header: dict[str, Any] = {}
+    if folder.parent.name == "embeddings":
+        with suppress(OSError), open(folder / JOURNAL, "rb") as journal:
+            header = read_header(journal)
+    return f"embeddings by {header['backbone']}" if "backbone" in header else folder.parent.name
 
 
 def _folders(parent: Path) -> list[Path]:

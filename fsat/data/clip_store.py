@@ -11,7 +11,6 @@ whole line, checks the samples that it names, truncates both files there and con
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import zlib
@@ -110,7 +109,7 @@ def _open(folder: Path, digests: list[str], sampling_rate: int) -> Clips | None:
     with disk.unreadable(folder / SAMPLES):
         samples = Floats.of_file(folder / SAMPLES)
     crcs = np.array(facts["crcs"], dtype=np.uint32)
-    return Clips(Decoded(samples, lengths, facts["errors"], facts["notes"], sampling_rate, folder, crcs))
+    return Clips(Decoded(samples, lengths, facts["errors"], facts["notes"], sampling_rate, folder, crcs, digests))
 
 
 def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
@@ -133,7 +132,7 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
                     interrupts.check()
                     entry = Entry(len(clip), zlib.crc32(clip.data), error, notes)
                     write_all(samples, clip)
-                    write_all(journal, _line([len(entries), *entry]))
+                    write_all(journal, disk.to_line([len(entries), *entry]))
                     entries.append(entry)
                     progress.advance()
             os.fsync(samples.fileno())
@@ -219,20 +218,9 @@ def _expected_bytes(file: ClipFile, sampling_rate: int) -> int:
     return 4 * -(-file.frames * sampling_rate // max(1, file.samplerate)) + _BYTES_PER_ENTRY
 
 
-def _line(facts: Sequence[Any] | dict[str, Any]) -> bytes:
-    body = json.dumps(facts).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _read_line(line: bytes) -> Any:
-    """Return the facts of a whole line; None of any other."""
-    crc, _, body = line.removesuffix(b"\n").partition(b" ")
-    return json.loads(body) if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(body) else None
-
-
 def read_header(journal: BinaryIO) -> dict[str, Any]:
     """Return the first line of a journal: format, sampling rate and number of clips; empty if it is damaged."""
-    return _read_line(journal.readline()) or {}
+    return disk.read_line(journal.readline()) or {}
 
 
 def _resume(samples: Any, journal: Any, header: dict[str, Any]) -> list[Entry]:
@@ -241,14 +229,14 @@ def _resume(samples: Any, journal: Any, header: dict[str, Any]) -> list[Entry]:
     samples.seek(0)
     journal.seek(0)
     lines = journal.read().splitlines(keepends=True)
-    if not lines or _read_line(lines[0]) != header:
+    if not lines or disk.read_line(lines[0]) != header:
         samples.truncate(0)
         journal.truncate(0)
-        write_all(journal, _line(header))
+        write_all(journal, disk.to_line(header))
         return []
     for line in lines[1:]:
         interrupts.check()
-        facts = _read_line(line)
+        facts = disk.read_line(line)
         if not facts or facts[0] != len(entries) or read_crc(samples, 4 * facts[1]) != facts[2]:
             break
         entries.append(Entry(*facts[1:]))

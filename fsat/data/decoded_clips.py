@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from fsat import interrupts
 from fsat.data.levels import SILENT
 from fsat.errors import AudioError
 from fsat.files import Damaged, unreadable
+
+if TYPE_CHECKING:
+    from fsat.data.embeddings import EmbeddedClips
 
 TOUCHED_BYTES = 128 << 20  # bytes of a mapped file that may be used before its pages are returned
 CHECKED_BYTES = 2 << 30  # bytes of a file that are checked when it is opened
@@ -65,7 +68,9 @@ class Decoded:
         samples: clip after clip.
         folder: the clip store; None for clips in memory.
         crcs: uint32 (n,), CRC-32 of each clip's samples; empty for features.
+        digests: of each clip's file; empty for clips in memory, and for features.
         features: features of the clips by file name, those already opened and checked.
+        embeddings: embeddings of the clips by their key, see `fsat.data.embeddings`.
     """
 
     samples: Floats
@@ -75,7 +80,9 @@ class Decoded:
     sampling_rate: int
     folder: Path | None = None
     crcs: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+    digests: Sequence[str] = ()
     features: dict[str, Floats] = field(default_factory=dict)
+    embeddings: dict[str, EmbeddedClips] = field(default_factory=dict)
 
     @cached_property
     def starts(self) -> np.ndarray:

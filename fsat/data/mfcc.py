@@ -51,7 +51,13 @@ class FixedCrops:
         return [slice(first, min(first + size, stop)) for first, stop in starts]
 
 
-def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = None, cover: bool = True) -> FixedCrops:
+def fixed_crops(
+    lengths: np.ndarray,
+    config: Config,
+    crops: np.ndarray | None = None,
+    cover: bool = True,
+    least: np.ndarray | int = 1,
+) -> FixedCrops:
     """Return the crops for prediction: `eval_crops` of a clip, or as many as cover it without gaps; see `even_starts`.
 
     Args:
@@ -59,10 +65,11 @@ def fixed_crops(lengths: np.ndarray, config: Config, crops: np.ndarray | None = 
         config: has the crops' least number and length.
         crops: int (n_clips,), each clip's length of crops if it is not that of the config; in the unit of `lengths`.
         cover: False for exactly `eval_crops`, however long the clip is.
+        least: int (n_clips,), minimum number of crops of each clip that is longer than a crop.
     """
     if crops is None:
         crops = np.full(len(lengths), config.audio_length)
-    needed = -(-lengths // crops) if cover else np.ones_like(lengths)
+    needed = np.maximum(-(-lengths // crops) if cover else np.ones_like(lengths), least)
     triples = zip(lengths.tolist(), crops.tolist(), np.maximum(config.eval_crops, needed).tolist(), strict=True)
     starts = [even_starts(n, crop, number) if n else [] for n, crop, number in triples]
     counts = np.array([len(clip_starts) for clip_starts in starts], dtype=np.int64)

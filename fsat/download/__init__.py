@@ -1,1 +1,1 @@
-"""Published datasets, downloaded into folders that fsat reads: fetched, checked, unpacked, put in place."""
+"""Published datasets and backbones, made into folders that fsat reads: fetched, checked, unpacked, put in place."""

@@ -1,4 +1,4 @@
-"""Fetch one large zip file over HTTP. An interrupted download is kept as ``NAME.part`` and resumes there.
+"""Fetch one large file over HTTP. An interrupted download is kept as ``NAME.part`` and resumes there.
 
 Beside the part lies ``NAME.part.json`` with the file's size, and the ETag or date by which the server can tell that the
 file is still the same (If-Range, RFC 9110, 13.1.5). Without it the part is not used. Proxies are those of the
@@ -13,6 +13,7 @@ import os
 import re
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,24 @@ STATUS = {401: "asks for a login", 403: "refuses it", 404: "does not have it", 4
 _BLOCK_BYTES = 1 << 18
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file, told by the bytes `magic` from byte `start` on."""
+
+    title: str
+    start: int
+    magic: bytes
+
+    def may_begin(self, first: bytes) -> bool:
+        """Return whether a file of this kind may begin with these bytes."""
+        return self.magic.startswith(first[self.start : self.start + len(self.magic)])
+
+
+ZIP = FileKind("a zip file", 0, b"PK")
+TFLITE = FileKind("a TensorFlow Lite model", 4, b"TFL3")
+ONNX = FileKind("an ONNX model", 0, b"\x08")
+
+
 class Interrupted(Exception):
     """An attempt that is worth another one; `wait` is the time that the server asks to wait, in seconds."""
 
@@ -41,7 +60,16 @@ class Interrupted(Exception):
         self.wait = wait
 
 
-def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: int = 5, timeout: float = 30.0) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    checksum: str,
+    about: int,
+    most: int,
+    retries: int = 5,
+    timeout: float = 30.0,
+    kind: FileKind = ZIP,
+) -> None:
     """Download a file unless `path` has its checksum; resume an interrupted download.
 
     Args:
@@ -51,13 +79,14 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
         about, most: expected and maximum size in bytes.
         retries: attempts without progress after the first one.
         timeout: seconds to wait for a connection, and for the next bytes.
+        kind: what the file must begin as.
 
     Raises `FsatError` if the download failed, and OSError; what was received is kept unless it is of no use.
     """
     algorithm, _, expected = checksum.partition(":")
     if path.exists() and hash_file(path, algorithm) == expected:
         return
-    download = Download(path, about, most, retries, timeout)
+    download = Download(path, about, most, retries, timeout, kind)
     download.run(url)
     if (received := hash_file(download.part, algorithm)) != expected:
         download.forget()
@@ -71,9 +100,9 @@ def fetch(url: str, path: Path, checksum: str, about: int, most: int, retries: i
 class Download:
     """A download into a part beside `path`, which it resumes; arguments as for `fetch`."""
 
-    def __init__(self, path: Path, about: int, most: int, retries: int, timeout: float) -> None:
+    def __init__(self, path: Path, about: int, most: int, retries: int, timeout: float, kind: FileKind) -> None:
         self.name, self.about, self.most = path.name, about, most
-        self.retries, self.timeout = retries, timeout
+        self.retries, self.timeout, self.kind = retries, timeout, kind
         self.part, self._note_path = path.with_name(path.name + PART), path.with_name(path.name + NOTE)
 
     def run(self, url: str) -> None:
@@ -163,10 +192,10 @@ class Download:
         blocks = iter(lambda: response.raw.read1(_BLOCK_BYTES, decode_content=False) or b"", b"")
         first = next(blocks, b"")
         if not done:
-            if not first.startswith(b"PK"[: len(first)]):
+            if not self.kind.may_begin(first):
                 sent = "a web page" if "html" in response.headers.get("Content-Type", "") else "something else"
                 advice = "perhaps because of a proxy or a login: open the address in a browser, or check --base_url"
-                raise FsatError(f"{shown(response.url)}: the server sent {sent}, expected a zip file, {advice}")
+                raise FsatError(f"{shown(response.url)}: the server sent {sent}, expected {self.kind.title}, {advice}")
             self.forget()
             self._write_note(size, same)
         total = math.ceil((size or max(self.about, done)) / 1e6)

@@ -1,104 +1,91 @@
-"""Download a published dataset into a data folder, whole or not at all.
+"""Download a published dataset or backbone into a folder, whole or not at all.
 
 All work is in ``DIR/.downloads/``: archives and parts of them, ``unfinished/``, which starts again after a kill, and
-``ready/`` with a folder for each unpacked archive, flushed to the disk. Once every clip of the tables is there, the
-files are renamed into their place, the table of training clips last: if that exists, the dataset is complete. Archives
-are fetched and unpacked one after the other and then removed, so that little more space is needed than for the dataset.
+``ready/`` with a folder for each unpacked archive, flushed to the disk. Once all is there, the files are renamed into
+their place, the table of training clips or the backbone's descriptor last: if that exists, the download is complete.
+Archives are fetched and unpacked one after the other and then removed, so that little more space is needed than for
+what they become.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-import shlex
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsat.download.fetch import fetch, shown
-from fsat.download.published import DATASETS, Archive, Dataset
+from fsat.download.catalogue import PUBLISHED
+from fsat.download.fetch import ZIP, fetch, shown
+from fsat.download.published import Archive, Published
 from fsat.download.unpack import unpack
-from fsat.errors import AudioError, ConfigError, DataError, FsatError, count
+from fsat.errors import ConfigError, DataError, FsatError, count
 from fsat.files import disk_errors, format_bytes, held_lock, sync_folder
 from fsat.progress import say
 
-WORK, READY, UNFINISHED, LOCK, OWNER, NAME = ".downloads", "ready", "unfinished", "lock", "owner", "dataset"
+WORK, READY, UNFINISHED, LOCK, OWNER, NAME = ".downloads", "ready", "unfinished", "lock", "owner", "name"
 AGAIN = "and give the same command again"
 
 
 def download(
     name: str, folder: Path, base_url: str = "", keep_zips: bool = False, retries: int = 5, timeout: float = 30.0
 ) -> list[str]:
-    """Download a dataset, or resume an interrupted download.
+    """Download a dataset or backbone, or resume an interrupted download.
 
     Args:
-        name: a key of `DATASETS`.
-        folder: new, empty, or with an interrupted download of the same dataset.
+        name: a key of `PUBLISHED`.
+        folder: new, empty, or with an interrupted download of the same name.
         base_url: address of the archives instead of the publisher's server.
         keep_zips: leave the archives in ``.downloads/``.
         retries, timeout: as for `fsat.download.fetch.fetch`.
 
     Returns lines that say what was downloaded, its licence, how to cite it, and what to do next. Raises `ConfigError`
     for the address, `DataError` for other files in the folder or unexpected contents of the archives, and `FsatError`
-    if the dataset cannot be downloaded or written; what was received is kept.
+    if it cannot be downloaded or written; what was received is kept.
     """
-    dataset, folder = DATASETS[name], Path(folder).expanduser().absolute()
+    published, folder = PUBLISHED[name], Path(folder).expanduser().absolute()
     if base_url and not base_url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"base_url={shown(base_url)}: expected an address that begins with http:// or https://")
     work = folder / WORK
     advice, full = "fix that, or choose another folder", "finished archives are kept: make room"
     with disk_errors(folder, advice=f"{advice}, {AGAIN}", full=f"{full}, {AGAIN}"):
-        if not (work / NAME).exists() and is_complete(folder, dataset):
+        if not (work / NAME).exists() and published.is_complete(folder):
             _remove_empty(work)
-            return [f"{folder}: {dataset.title} is complete; nothing was downloaded", *_summary(folder, dataset)]
-        _check_folder(folder, name, dataset)
+            return [f"{folder}: {published.title} is complete; nothing was downloaded", *published.summary(folder)]
+        _check_folder(folder, name, published)
         work.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            if not _check_folder(folder, name, dataset):
+            if not _check_folder(folder, name, published):
                 (work / NAME).write_text(name)
-            if not is_complete(folder, dataset):
+            if not published.is_complete(folder):
                 shutil.rmtree(work / UNFINISHED, ignore_errors=True)
-                _check_space(folder, dataset, keep_zips)
-                for archive in dataset.archives:
+                _check_space(folder, published, keep_zips)
+                for archive in published.archives:
                     if not (work / READY / archive.name).exists():
-                        own = f"{dataset.base_url}/{archive.name}{dataset.query}"
-                        url = f"{base_url.rstrip('/')}/{archive.name}" if base_url else own
-                        size, most = archive.zip_bytes, archive.most_bytes
-                        fetch(url, work / archive.name, archive.checksum, size, most, retries, timeout)
-                        _unpack(work, dataset, archive)
+                        mirror = f"{base_url.rstrip('/')}/{archive.name}" if base_url else ""
+                        url = mirror or published.url(archive)
+                        size, most, kind = archive.fetched_bytes, archive.most_bytes, archive.kind
+                        fetch(url, work / archive.name, archive.checksum, size, most, retries, timeout, kind)
+                        _unpack(work, published, archive)
                     if not keep_zips:
                         (work / archive.name).unlink(missing_ok=True)
-                _verify(work, dataset)
-                _put_in_place(work, dataset)
-            _clean(work, keep_zips)
-    return [f"{folder}: {dataset.title} is complete", *_summary(folder, dataset)]
+                published.verify(_top_paths(work), f"remove {folder}, {AGAIN}")
+                _put_in_place(work, published)
+            _clean(work, published, keep_zips)
+    return [f"{folder}: {published.title} is complete", *published.summary(folder)]
 
 
-def is_complete(folder: Path, dataset: Dataset) -> bool:
-    """Return whether the table of training clips and all clips of the tables exist."""
-    try:
-        fnames = {row["fname"] for row in _rows(folder / dataset.table)}
-        return len(fnames) == dataset.counts[dataset.table] and all(
-            {row["fname"] for row in _rows(folder / table)} <= set(os.listdir(folder / audio))
-            for table, audio in dataset.tables.items()
-        )
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
-        return False
-
-
-def _check_folder(folder: Path, name: str, dataset: Dataset) -> bool:
+def _check_folder(folder: Path, name: str, published: Published) -> bool:
     """Return whether this download was begun in the folder; raise `DataError` if it has other files."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; expected a new or empty folder for {dataset.title}")
+        raise DataError(f"{folder}: is a file; expected a new or empty folder for {published.title}")
     marker = folder / WORK / NAME
     begun = marker.read_text() if marker.exists() else ""
     if begun not in ("", name):
         raise DataError(f"{folder}: has an interrupted download of {begun}; resume that, or choose another folder")
-    known = {WORK, *(_top_names(dataset) if begun else ())}
+    known = {WORK, *(published.names if begun else ())}
     if other := sorted({path.name for path in (folder.iterdir() if folder.exists() else ())} - known):
-        expected = f"expected a new or empty folder, or one with an interrupted download of {dataset.title}"
+        expected = f"expected a new or empty folder, or one with an interrupted download of {published.title}"
         raise DataError(f"{folder}: has other files in it, such as {other[0]}; {expected}")
     return bool(begun)
 
@@ -117,29 +104,31 @@ def _locked(folder: Path) -> Iterator[None]:
             owner.unlink(missing_ok=True)
 
 
-def _check_space(folder: Path, dataset: Dataset, keep_zips: bool) -> None:
+def _check_space(folder: Path, published: Published, keep_zips: bool) -> None:
     """Raise `FsatError` unless the disk has enough space, as far as sizes are known."""
     work, used, most = folder / WORK, 0, 0
-    for archive in dataset.archives:
+    for archive in published.archives:
         if (work / READY / archive.name).exists():
             continue
         received = sum(path.stat().st_size for path in work.glob(archive.name + "*"))
-        used += max(0, archive.zip_bytes - received) + archive.unpacked_bytes
+        used += max(0, archive.fetched_bytes - received) + archive.unpacked_bytes
         most = max(most, used)
-        used -= 0 if keep_zips else archive.zip_bytes
+        used -= 0 if keep_zips else archive.fetched_bytes
     if most > (free := shutil.disk_usage(work).free):
-        needs = f"{dataset.title} needs about {format_bytes(most)} more, {format_bytes(free)} are free"
+        needs = f"{published.title} needs about {format_bytes(most)} more, {format_bytes(free)} are free"
         raise FsatError(f"{folder}: no space left: {needs}; make room, or choose a folder on another disk")
 
 
-def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
-    """Unpack an archive into ``ready/``, whole or not at all."""
+def _unpack(work: Path, published: Published, archive: Archive) -> None:
+    """Unpack an archive into ``ready/``, whole or not at all; a file of another kind is put there as it is."""
     unfinished = work / UNFINISHED
     try:
-        if skipped := unpack(work / archive.name, unfinished, archive.targets, archive.most_bytes):
+        if archive.kind != ZIP:
+            unfinished.mkdir()
+            _link(work / archive.name, unfinished / archive.targets[archive.name])
+        elif skipped := unpack(work / archive.name, unfinished, archive.targets, archive.most_bytes):
             say(f"{archive.name}: {count(len(skipped), 'file')} not needed, such as {skipped[0]}")
-        if dataset.prepare:
-            dataset.prepare(unfinished, dataset)
+        published.finish(unfinished)
         os.sync()  # thousands of small files, before the archive is removed
         (work / READY).mkdir(exist_ok=True)
         os.rename(unfinished, work / READY / archive.name)
@@ -148,61 +137,32 @@ def _unpack(work: Path, dataset: Dataset, archive: Archive) -> None:
         raise
 
 
-def _top_names(dataset: Dataset) -> list[str]:
-    """Return the names in the finished data folder, the one with the table of training clips last."""
-    tops = {target.split("/")[0] for archive in dataset.archives for target in archive.targets.values()}
-    tops |= {table.split("/")[0] for table in dataset.tables}
-    return sorted(tops, key=lambda top: (top == dataset.table.split("/")[0], top))
+def _link(path: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
 
 
 def _top_paths(work: Path) -> dict[str, Path]:
-    """Return the current path of each of `_top_names`: in ``ready/``, or in its place already."""
+    """Return the current path of each of `Published.names`: in ``ready/``, or in its place already."""
     paths = {path.name: path for path in work.parent.iterdir() if path.name != WORK}
     return paths | {path.name: path for path in work.glob(f"{READY}/*/*")}
 
 
-def _verify(work: Path, dataset: Dataset) -> None:
-    """Raise `DataError` unless the tables have the expected number of clips, and every clip exists."""
-    again, tops = f"remove {work.parent}, {AGAIN}", _top_paths(work)
-    for table, audio in dataset.tables.items():
-        top, _, rest = table.partition("/")
-        fnames = [row.get("fname") or "" for row in _rows(tops[top] / rest if rest else tops[top])]
-        if len(set(fnames)) != dataset.counts[table]:
-            clips = count(len(set(fnames)), "clip")
-            raise DataError(f"{table}: has {clips}, expected {dataset.counts[table]}; {again}")
-        if missing := sorted(set(fnames) - set(os.listdir(tops[audio]))):
-            lack = f"{count(len(missing), 'clip')} of {len(fnames)} not in {audio}/, such as {missing[0]}"
-            raise DataError(f"{table}: {lack}; {again}")
-        if dataset.wav:
-            _check_audio(tops[audio], fnames, dataset.wav)
-
-
-def _check_audio(folder: Path, fnames: list[str], wav: tuple[int, int]) -> None:
-    """Raise `DataError` unless every clip has this length in samples and rate in Hz."""
-    from fsat.data.audio import read_header
-
-    expected = f"expected {wav[0]} samples at {wav[1]} Hz"
-    for fname in fnames:
-        try:
-            header = read_header(folder / fname)
-        except AudioError as error:
-            raise DataError(f"{fname}: {error}; {expected}") from error
-        if (header.frames, header.samplerate) != wav:
-            raise DataError(f"{fname}: has {header.frames} samples at {header.samplerate} Hz, {expected}")
-
-
-def _put_in_place(work: Path, dataset: Dataset) -> None:
-    """Rename the unpacked files into the data folder, the table of training clips last."""
+def _put_in_place(work: Path, published: Published) -> None:
+    """Rename the unpacked files into the folder, `Published.last` last."""
     paths = _top_paths(work)
-    for top in _top_names(dataset):
+    for top in sorted(published.names, key=lambda top: (top == published.last, top)):
         os.rename(paths[top], work.parent / top)
         sync_folder(work.parent)
 
 
-def _clean(work: Path, keep_zips: bool) -> None:
-    """Remove the working files, the dataset's name last, so that an interrupted download resumes here."""
+def _clean(work: Path, published: Published, keep_zips: bool) -> None:
+    """Remove the working files, the file with the name last, so that an interrupted download resumes here."""
     shutil.rmtree(work / READY, ignore_errors=True)
-    zips = {archive for archive in work.glob("*.zip") if keep_zips}
+    zips = {work / archive.name for archive in published.archives if keep_zips}
     for path in sorted(set(work.iterdir()) - zips, key=lambda path: (path.name == NAME, path.name == LOCK)):
         path.unlink(missing_ok=True)
     _remove_empty(work)
@@ -211,27 +171,3 @@ def _clean(work: Path, keep_zips: bool) -> None:
 def _remove_empty(work: Path) -> None:
     with suppress(OSError):  # it has archives, or does not exist
         work.rmdir()
-
-
-def _summary(folder: Path, dataset: Dataset) -> list[str]:
-    """Return lines with the number of clips, licence, citation, and what to do next."""
-    rows = _rows(folder / dataset.table)
-    sizes = [f"{dataset.counts[table]:,} clips in {audio}/" for table, audio in dataset.tables.items()]
-    lines = [
-        f"clips: {', '.join(sizes)}, of {len({row['label'] for row in rows})} classes",
-        f"licence: {dataset.licence}",
-        f"cite: {dataset.citation}",
-    ]
-    if dataset.n_folds:
-        folds = defaultdict(set)
-        for row in rows:
-            folds[row["freesound_id"]].add(row["fold"])
-        split = sorted(recording for recording, values in folds.items() if len(values) > 1)
-        several = f"{count(len(split), 'recording')} with clips in more than one ({', '.join(split)})"
-        lines += [f"folds: as published, {several}; -P folds=stratified keeps recordings together"] * bool(split)
-    return [*lines, f"next: mlflow run . -P data_dir={shlex.quote(str(folder))}"]
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    with open(table, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -36,7 +36,8 @@ class Tagger:
 
     Models and studies are in the order of the blend; `scores` are metrics of the ensemble's run; `selected_on` is as
     `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why;
-    `leak` says why scores are too high, and is empty if folds are apart; `start` is from `origin`.
+    `leak` says why scores are too high, and is empty if folds are apart; `start` is from `origin`; `backbones` are
+    lines of `license_line`.
     """
 
     models: Sequence[str]
@@ -52,6 +53,7 @@ class Tagger:
     outcome: str
     leak: str = ""
     start: str = ""
+    backbones: Sequence[str] = ()
 
 
 def fold(

@@ -2,8 +2,8 @@
 
 Its folder is written when an ensemble is registered and read when the tagger is loaded. It holds ``tagger.json``
 (labels, blending method, weights of the studies, and for each member its study, fold, Config, weights file and the
-SHA-256 of that file) and the weights files. Loading runs no code from the folder and rejects a weights file that has
-changed.
+SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone that members share. Loading runs no
+code from the folder and rejects a file that has changed.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fsat.backbones.descriptor import Backbone, copy_backbone, read_backbone
 from fsat.config import RECIPE, Config
 from fsat.data.audio import LONGEST, Heard, Report, hear
 from fsat.data.byte_source import AudioSource
 from fsat.data.decoded_clips import Clips
+from fsat.data.embeddings import Embed, embed_clips
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
@@ -39,7 +42,9 @@ from fsat.user_folders import settle_folders
 if TYPE_CHECKING:
     from os import PathLike
 
-FACTS = "tagger.json"
+    from fsat.backbones.runtime import Runtime
+
+FACTS, BACKBONES = "tagger.json", "backbones"
 MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 
 WINDOW_BATCH = 64
@@ -64,23 +69,34 @@ class MemberFiles:
     weights: Path
 
 
+def no_backbone(ref: str) -> Backbone:
+    """Raise `ValueError`: the backbone of a tagger was not given."""
+    raise ValueError(f"a member has the backbone {ref}; expected find_backbone to return it")
+
+
 def write(
     folder: Path, members: Sequence[MemberFiles], labels: Sequence[str], blend: str = "geometric",
-    study_weights: Mapping[str, float] | None = None,
+    study_weights: Mapping[str, float] | None = None, find_backbone: Callable[[str], Backbone] = no_backbone,
 ) -> None:  # fmt: skip
     """Write a tagger to an empty folder, without the members of studies with weight 0.
 
-    `blend` is one of `fsat.model_presets.BLENDS`; ``weighted`` needs the weight of each study.
+    `blend` is one of `fsat.model_presets.BLENDS`; ``weighted`` needs the weight of each study. `find_backbone` returns
+    the backbone that a member's Config names.
     """
     weights = dict(study_weights or {})
-    entries = []
+    entries, backbones = [], dict[str, dict[str, str]]()
     for member in members:
         if weights.get(member.study) != 0:
             path = folder / f"{member.study}-fold{member.fold}.weights.h5"
             shutil.copyfile(member.weights, path)
             file = {"weights": path.name, "sha256": sha256_of(path), "config": member.config.to_dict()}
             entries.append({"study": member.study, "fold": member.fold, **file})
+            digest = member.config.backbone_digest
+            if digest and digest not in backbones:
+                backbone = copy_backbone(find_backbone(member.config.backbone), folder / BACKBONES / digest)
+                backbones[digest] = {name: getattr(backbone, name) for name in ("name", "source", "license", "sha256")}
     facts = {"recipe": RECIPE, "labels": list(labels), "blend": blend, "study_weights": weights, "members": entries}
+    facts |= {"backbones": backbones} if backbones else {}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -121,6 +137,24 @@ def load_weights(model: Any, path: Path, sha256: str) -> None:
         raise RunError(f"{path}: has weights that are NaN or infinite; register the tagger anew")
 
 
+def _open_backbones(folder: Path, facts: Mapping[str, Mapping[str, str]]) -> dict[str, Runtime]:
+    """Open the backbones of a tagger, by digest; raise `RunError` if one has changed."""
+    if not facts:
+        return {}
+    from fsat.backbones.runtime import open_backbone
+
+    opened = {}
+    for digest in facts:
+        try:
+            backbone = read_backbone(folder / digest)
+            if backbone.digest != digest:
+                raise ConfigError(f"its descriptor has changed: its digest is {backbone.digest}")
+            opened[digest] = open_backbone(backbone)
+        except ConfigError as error:
+            raise RunError(f"{folder / digest}: cannot be loaded ({error}); register the tagger anew") from error
+    return opened
+
+
 class Member(NamedTuple):
     """One trained Keras model of a tagger."""
 
@@ -139,8 +173,9 @@ class Tagger:
     """Tags clips with all members of an ensemble, from a folder that `fsat.tagging.write` wrote.
 
     Thread-safe: results do not depend on other threads. `labels` is the label order; `members` go study after study;
-    `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study. `digest`
-    identifies the tagger with all of its members, whatever it is called.
+    `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study;
+    `backbones` are the networks of members on embeddings, by digest. `digest` identifies the tagger with all of its
+    members, whatever it is called.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -152,6 +187,7 @@ class Tagger:
         self.labels: list[str] = facts["labels"]
         self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]
         self._lock = threading.Lock()  # of the models; decoding runs in parallel
+        self.backbones = _open_backbones(Path(folder) / BACKBONES, facts.get("backbones", {}))
         self.members: list[Member] = []
         for member in facts["members"]:
             config = Config.from_mapping(member["config"])
@@ -267,6 +303,10 @@ class Tagger:
         if failure is not None:
             raise failure
 
+    def _embed_by(self, digest: str) -> Embed:
+        """Return the function that embeds windows by a backbone."""
+        return self.backbones[digest].embed
+
     def _blend(self, clips: dict[int, Clips]) -> np.ndarray:
         """Return the blended class probabilities of clips by rate, float32 (n, n_classes)."""
         from fsat.training.predict_clips import Predictor
@@ -275,10 +315,14 @@ class Tagger:
         for member in self.members:
             config = member.config
             crops = (config.audio_length, config.eval_crops, config.eval_duration)
-            same_input.setdefault((config.sampling_rate, config.features, config.dim, *crops), []).append(member)
+            windows_of = (config.backbone_digest, config.window_hop)
+            key = (config.sampling_rate, config.features, config.dim, *crops, *windows_of)
+            same_input.setdefault(key, []).append(member)
         studies: dict[str, list[np.ndarray]] = {}
         for members in same_input.values():
             config = members[0].config
+            if config.use_embedding:
+                embed_clips(clips[config.sampling_rate], config, partial(self._embed_by, config.backbone_digest))
             predictor = Predictor(clips[config.sampling_rate], config, keep=False)
             predictions = predictor(*(member.model for member in members))
             for member, prediction in zip(members, predictions, strict=True):

@@ -23,6 +23,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from fsat.backbones.descriptor import Backbone
 from fsat.data.audio import sine
 from fsat.errors import ConfigError, RunError, printable
 from fsat.metrics.ranking import TOP_K
@@ -36,6 +37,9 @@ ALIAS, LOADER = "champion", "fsat.tagging"
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "soundfile", "soxr", "mlflow")
 """Modules that a served tagger needs, at the versions that trained it."""
+
+RUNTIMES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime"), "tflite": (), "saved_model": (), "keras": ()}
+"""Further modules that a backbone of each format needs."""
 
 OPTIONAL = ("av",)
 """Modules that it uses if they are installed here."""
@@ -72,8 +76,9 @@ def check_registration(name: str, promote: str) -> None:
 
 
 def register(
-    name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str
-) -> Registered:
+    name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str,
+    backbones: Sequence[Backbone] = (),
+) -> Registered:  # fmt: skip
     """Register a tagger as a version of a model, and update the alias; a blend is registered only once.
 
     Args:
@@ -81,15 +86,19 @@ def register(
         tagger_folder, labels, score: what `fsat.tagging.write` wrote, the label order, and the score of the blend.
         dataset, blend: digests of the dataset, and of the members and the method.
         promote: ``auto``, ``always`` or ``never``.
+        backbones: that the tagger's members share.
     """
     client = mlflow.MlflowClient()
     champion = call(partial(aliased, client, name, ALIAS))
     registered = existing = call(partial(_version_of, client, name, blend))
     if registered is None:
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
-        uri = call(partial(log, **tagger_arguments(labels))).model_uri
+        uri = call(partial(log, **tagger_arguments(labels, backbones))).model_uri
         facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
         facts |= {"leak": score.leak} if score.leak else {}
+        if backbones:
+            facts["backbones"] = ",".join(backbone.ref for backbone in backbones)
+            facts["licenses"] = "; ".join(backbone.license or "unknown" for backbone in backbones)
         tags = {TAG + key: str(value) for key, value in facts.items()}
         create = partial(mlflow.register_model, uri, name, await_registration_for=60, tags=tags)
         registered = call(lambda: _version_of(client, name, blend) or create())
@@ -130,7 +139,7 @@ def run_of(model_uri: str) -> str:
     return call(lambda: mlflow.models.get_model_info(model_uri)).run_id or ""
 
 
-def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
+def tagger_arguments(labels: Sequence[str], backbones: Sequence[Backbone] = ()) -> dict[str, Any]:
     """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
     text, number = DataType.string, DataType.double
     outputs = [
@@ -145,19 +154,20 @@ def tagger_arguments(labels: Sequence[str]) -> dict[str, Any]:
         "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
         "input_example": pd.DataFrame({"audio": [sine(0.1, 16000)]}),
         "code_paths": [str(Path(__file__).parents[1])],
-        "pip_requirements": requirements(),
+        "pip_requirements": requirements([module for backbone in backbones for module in RUNTIMES[backbone.format]]),
         "metadata": {"labels": list(labels)},
     }
 
 
-def requirements() -> list[str]:
-    """Return pip's requirements for `REQUIREMENTS`: the distributions that have the modules here, and their versions.
+def requirements(others: Sequence[str] = ()) -> list[str]:
+    """Return pip's requirements for `REQUIREMENTS` and other modules.
 
-    A version is that of the package index, without what a builder has added (``2.4.6+cluster``).
+    They are the distributions that have the modules here, and their versions. A version is that of the package index,
+    without what a builder has added (``2.4.6+cluster``).
     """
     distributions = packages_distributions()
     optional = [module for module in OPTIONAL if module in distributions]
-    return [_requirement(module, distributions) for module in (*REQUIREMENTS, *optional)]
+    return [_requirement(module, distributions) for module in dict.fromkeys((*REQUIREMENTS, *others, *optional))]
 
 
 def _requirement(module: str, distributions: Mapping[str, Sequence[str]]) -> str:

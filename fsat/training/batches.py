@@ -12,6 +12,7 @@ import numpy as np
 
 from fsat.config import Config
 from fsat.data.decoded_clips import Clips
+from fsat.data.embeddings import embeddings
 from fsat.data.logmel import band_levels, spectra
 from fsat.data.mfcc import model_input
 from fsat.parallel.executor import Threads
@@ -21,6 +22,9 @@ from fsat.training.targets import Targets, encode_targets
 WORKERS, AHEAD = 2, 3
 """Threads that make batches while the model trains, and maximum number of batches that wait for it."""
 
+MAX_WINDOWS = 32
+"""Maximum number of windows of a clip that one batch has the embeddings of."""
+
 
 class TrainingClips:
     """The training clips of a fold with their targets."""
@@ -29,6 +33,7 @@ class TrainingClips:
         self.clips, self.targets, self.config = clips, targets, config
         self.spectra = spectra(clips, config) if config.use_logmel else None
         self.levels = band_levels(self.spectra) if self.spectra else None
+        self.embeddings = embeddings(clips, config) if config.use_embedding else None
 
     def n_batches(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
@@ -38,14 +43,19 @@ class TrainingClips:
     def batches(self, fold: int, epoch: int) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Iterate over one epoch: a random crop of each clip with a weight, in random order.
 
-        A clip that is shorter than a crop is placed at a random position in zeros, as in the notebook.
+        A clip that is shorter than a crop is placed at a random position in zeros, as in the notebook. A clip's
+        embeddings are those of at most `MAX_WINDOWS` windows from a random one on, repeated if others have more.
 
         Yields:
             inputs float32 (batch, *config.dim), and targets as from `fsat.training.targets.encode_targets`.
         """
         config, weights = self.config, self.targets.weights(self.config, epoch)
         rng = np.random.default_rng([config.seed, fold, epoch])
-        sizes = (self.spectra.n_frames, config.n_frames) if self.spectra else (self.clips.lengths, config.audio_length)
+        sizes = (self.clips.lengths, config.audio_length)
+        if self.spectra:
+            sizes = (self.spectra.n_frames, config.n_frames)
+        elif self.embeddings:
+            sizes = (self.embeddings.n_windows, 1)
         draws = draw(rng, np.flatnonzero(weights), *sizes, config)
         n = len(draws.order)
 
@@ -61,5 +71,9 @@ class TrainingClips:
         if self.spectra and self.levels:
             crops = mix(cut(self.spectra, draws, batch, config), draws, batch)
             return mask(crops, draws, batch, self.levels[0])[..., np.newaxis]
+        if self.embeddings:
+            clips = draws.order[batch]
+            n_windows = min(MAX_WINDOWS, int(self.embeddings.n_windows[clips].max()))
+            return mix(self.embeddings.windows(clips, draws.starts[batch], n_windows), draws, batch)
         crops = self.clips.crops(draws.order[batch], draws.starts[batch], config.audio_length)
         return mix(model_input(crops, config), draws, batch)

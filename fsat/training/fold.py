@@ -169,11 +169,14 @@ def adapt_normalization(model: keras.Model, clips: TrainingClips) -> None:
     keras = import_keras()
     import tensorflow as tf
 
+    from fsat.models.embedding import EmbeddingNorm
     from fsat.models.layers import BandNorm
 
     for layer in model.layers:
         if isinstance(layer, BandNorm) and clips.levels:
             layer.set_levels(*clips.levels)
+        elif isinstance(layer, EmbeddingNorm) and clips.embeddings:
+            layer.set_levels(*clips.embeddings.levels())
         elif isinstance(layer, keras.layers.Normalization):
             signature = tf.TensorSpec((None, *clips.config.dim), tf.float32)
             predictor = Predictor(clips.clips, clips.config)
@@ -215,7 +218,7 @@ def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: k
         if mask.any():
             scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
             scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
-    if dataset.config.eval_crops > 1:
+    if dataset.config.eval_crops > 1 and not dataset.config.use_embedding:
         config = replace(dataset.config, eval_crops=1)
         single_crop = Predictor(dataset.train.take(val), config, keep=False, cover=False)
         scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], dataset.targets[val])

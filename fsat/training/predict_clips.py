@@ -10,6 +10,7 @@ import numpy as np
 from fsat import interrupts
 from fsat.config import Config
 from fsat.data.decoded_clips import Clips
+from fsat.data.embeddings import embeddings
 from fsat.data.feature_store import fixed_features
 from fsat.data.logmel import crop_frames, spectra
 from fsat.data.mfcc import fixed_crops, model_input
@@ -25,8 +26,9 @@ CROPS_PER_BATCH = 64
 class Predictor:
     """Predict the same clips repeatedly: by one model after every epoch, or by several that share their features.
 
-    MFCC (unless `keep` is False) and spectrograms are computed once and cached with the clips. Clips of length 0 are
-    unusable. Crops cover the clips unless `cover` is False; see `fixed_crops`.
+    MFCC (unless `keep` is False) and spectrograms are computed once and cached with the clips; embeddings have been
+    before, by `embed_clips`. Clips of length 0 are unusable. Crops cover the clips unless `cover` is False; see
+    `fixed_crops`. The crop of a model on embeddings is all windows of a clip.
     """
 
     def __init__(self, clips: Clips, config: Config, keep: bool = True, cover: bool = True) -> None:
@@ -34,13 +36,19 @@ class Predictor:
         self.usable = clips.lengths > 0
         self._mfcc = fixed_features(clips, config) if config.use_mfcc and keep else None
         self._spectra = spectra(clips, config) if config.use_logmel else None
-        lengths = self._spectra.n_frames if self._spectra else clips.lengths
-        self.crops = fixed_crops(lengths, config, crop_frames(lengths, config) if self._spectra else None, cover)
+        self._embeddings = embeddings(clips, config) if config.use_embedding else None
+        lengths, crops = clips.lengths, None
+        if self._spectra:
+            lengths = self._spectra.n_frames
+            crops = crop_frames(lengths, config)
+        elif self._embeddings:
+            lengths = crops = self._embeddings.n_windows
+        self.crops = fixed_crops(lengths, config, crops, cover)
 
     def batches(self, batch_size: int = CROPS_PER_BATCH) -> Generator[np.ndarray]:
         """Iterate over the models' inputs for all fixed crops, in the order of `crops`: float32 (batch, *config.dim).
 
-        Log-mel spectrograms have more frames where `eval_duration` allows it.
+        Log-mel spectrograms have more frames where `eval_duration` allows it; embeddings are those of all windows.
         """
         return Threads(WORKERS, AHEAD).map(self._inputs, self.crops.batches(batch_size))
 
@@ -49,6 +57,8 @@ class Predictor:
             return self._mfcc.rows(batch.start, batch.stop)
         indices, starts = self.crops.clips[batch], self.crops.starts[batch]
         length = int(self.crops.lengths[batch.start])
+        if self._embeddings:
+            return self._embeddings.windows(indices, starts, length)
         if self._spectra:
             return self._spectra.crops(indices, starts, length)[..., np.newaxis]
         return model_input(self.clips.crops(indices, starts, length), self.config)

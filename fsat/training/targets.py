@@ -35,7 +35,16 @@ class Targets:
         """Return each clip's weight in the loss of an epoch, float32 (n,); clips of weight 0 are not trained on."""
         certainty = 1 if self.certainty is None else self.certainty
         weights = np.where(self.trusted, certainty, config.unverified_weight_at(epoch))
-        return np.where(self.classes < 0, 0, weights).astype(np.float32)
+        weights = np.where(self.classes < 0, 0, weights)
+        if config.class_weights == "balanced":
+            weights = weights * self._class_weights(weights > 0)
+        return weights.astype(np.float32)
+
+    def _class_weights(self, counted: np.ndarray) -> np.ndarray:
+        """Return the weight of each clip's class, inverse to its number of `counted` clips, whose mean is 1."""
+        counts = np.bincount(self.classes[counted], minlength=self.n_classes)
+        weights = counted.sum() / np.maximum(1, np.count_nonzero(counts) * counts)
+        return np.asarray(weights[self.classes])
 
 
 def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:

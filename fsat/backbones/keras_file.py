@@ -1,0 +1,133 @@
+"""Keras files, the format ``.keras``: their layers are checked before Keras makes any.
+
+Only classes and functions of Keras itself are made, and none that run code of the file or read other files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsat.backbones.network import Call, ModelFile, Signature, Tensor, check_size, one_line, quiet, refuse
+from fsat.errors import ConfigError
+from fsat.models import import_keras
+
+CONFIG = "config.json"
+
+REFUSED = {
+    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",  # code, or models of other libraries
+    "StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization", "Hashing", "HashedCrossing", "FeatureSpace",
+    "__lambda__", "__typespec__",
+}  # fmt: skip
+"""Classes that run code of a file or read other files, and others that no network for sound needs."""
+
+MODULES = (
+    "keras", "keras.activations", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers",
+    "keras.models", "keras.ops", "keras.quantizers", "keras.random", "keras.regularizers",
+    "keras.src.models.functional", "keras.src.models.sequential",
+)  # fmt: skip
+OPERATIONS = "keras.src.ops."
+"""Modules of classes; operations of ``keras.ops`` in a functional model have the module that defines them."""
+
+SPECIAL = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+"""Class names of values."""
+
+
+class KerasFile(ModelFile):
+    """A Keras file; the model is made when the file is read, as its inputs and outputs are known only then."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        keras = import_keras()
+        _check_archive(name, content)
+        with tempfile.TemporaryDirectory(prefix="fsat-backbone-") as folder:
+            path = Path(folder, "network.keras")
+            path.write_bytes(content)
+            with quiet(name, "Keras cannot load it"):
+                self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with one_line(name, "has no inputs and outputs; build the model before saving it"):
+            outputs = _tensors(self._model.output_names, self._model.outputs)
+            inputs = _tensors([tensor.name for tensor in self._model.inputs], self._model.inputs)
+            layers = tuple(_layer_tensors(self._model))
+        super().__init__(name, {"": Signature(inputs, outputs)}, layers)
+
+    def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
+        """Return the compiled model, which several threads may call."""
+        import tensorflow as tf
+
+        keras, model = import_keras(), self._model
+        tensor = model.get_layer(output.name).output if output.index < 0 else model.outputs[output.index]
+        inner = keras.Model(model.inputs, tensor)
+        shape = (*(input.shape or ())[:-1], n_samples)
+        spec = tf.TensorSpec(shape, tf.float32)
+        function = tf.function(lambda samples: inner(samples, training=False), input_signature=[spec], autograph=False)
+        with quiet(self.name, "cannot be compiled"):
+            compiled = function.get_concrete_function()
+
+        def call(samples: np.ndarray) -> np.ndarray:
+            with one_line(self.name, f"fails on an input of shape {samples.shape}"):
+                return compiled(tf.constant(samples)).numpy()
+
+        return call
+
+
+def _tensors(names: Any, tensors: Any) -> tuple[Tensor, ...]:
+    pairs = enumerate(zip(names, tensors, strict=True))
+    return tuple(Tensor(str(name), tuple(tensor.shape), str(tensor.dtype), i) for i, (name, tensor) in pairs)
+
+
+def _layer_tensors(model: Any) -> Iterator[Tensor]:
+    """Yield the float32 outputs of layers that have one; their index is -1."""
+    for layer in model.layers[:-1]:
+        nodes = layer._inbound_nodes
+        if len(nodes) == 1 and len(nodes[0].output_tensors) == 1 and nodes[0].input_tensors:
+            tensor = layer.output
+            if str(tensor.dtype) == "float32":
+                yield Tensor(layer.name, tuple(tensor.shape), "float32", -1)
+
+
+def _check_archive(name: str, content: bytes) -> None:
+    """Raise an error unless a file is a Keras archive without code."""
+    expected = "expected a .keras file, as `model.save('NAME.keras')` writes it"
+    if content.startswith(b"\x89HDF"):
+        raise ConfigError(f"{name}: is an HDF5 file, which may contain code; {expected}")
+    if not content.startswith(b"PK") or not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ConfigError(f"{name}: is no Keras file; {expected}")
+    with one_line(name, "is damaged, or no Keras file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if CONFIG not in archive.namelist():
+            raise ConfigError(f"{name}: has no {CONFIG}; {expected}")
+        check_size(name, sum(info.file_size for info in archive.infolist()))
+        config = json.loads(archive.read(CONFIG))
+    refuse(name, list(_code(config)), "fsat loads Keras's own layers only, and none with code")
+
+
+def _code(config: Any) -> Iterator[str]:
+    """Yield the names of classes and functions that are refused, at any depth."""
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+            if "class_name" in value or "registered_name" in value or "module" in value:
+                yield from _refused(value)
+        elif isinstance(value, list):
+            pending += value
+
+
+def _refused(value: dict[str, Any]) -> Iterator[str]:
+    """Yield the name of a serialized object that is refused."""
+    name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
+    if name in SPECIAL and module is None and registered is None:
+        return
+    is_function = name == "function"
+    shown = value.get("config") if is_function else name
+    is_keras = module in MODULES or (isinstance(module, str) and module.startswith(OPERATIONS))
+    is_keras = is_keras or (is_function and module == "builtins")
+    if name in REFUSED or not is_keras or (registered not in (None, name) and not is_function):
+        yield f"{module}.{shown}" if isinstance(module, str) and not is_keras else str(shown)

@@ -1,0 +1,112 @@
+"""ONNX files, computed by onnxruntime.
+
+A file with operators of other domains than those of ONNX and onnxruntime, or with weights in other files, is refused.
+The session is made from bytes, so that no name in the file is looked up on the disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fsat.backbones.network import Call, ModelFile, Signature, Tensor, one_line, quiet, refuse
+from fsat.errors import ConfigError
+
+PACKAGES = ("onnx", "onnxruntime")
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+"""Domains of the operators that onnxruntime brings."""
+
+REFUSED = ("EPContext", "PyOp")
+"""Operators of onnxruntime that run code of a file or read other files."""
+
+DTYPES = {1: "float32", 10: "float16", 11: "float64", 7: "int64", 6: "int32", 8: "string"}
+"""Usual types of inputs and outputs, by number in the schema."""
+
+
+class OnnxFile(ModelFile):
+    """An ONNX file."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        if missing := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
+            raise ConfigError(f"{name}: {', '.join(missing)} not installed; `pip install '.[backbones]'` in the clone")
+        import onnx
+
+        with one_line(name, "is damaged, or no ONNX file"):
+            proto = onnx.load_model_from_string(content)
+        if not proto.graph.node:
+            raise ConfigError(f"{name}: is damaged, or no ONNX file: it has no operators")
+        refuse(name, list(_custom_operators(proto)), "fsat runs the operators of ONNX and onnxruntime only")
+        if files := sorted(set(_external_files(proto))):
+            fault = f"its weights are in another file, {files[0]!r}"
+            raise ConfigError(f"{name}: {fault}; save them inside the file: `onnx.save(onnx.load('FILE'), 'NEW.onnx')`")
+        weights = {tensor.name for tensor in proto.graph.initializer}
+        inputs = [_tensor(value, i) for i, value in enumerate(proto.graph.input) if value.name not in weights]
+        outputs = [_tensor(value, i) for i, value in enumerate(proto.graph.output)]
+        self._content = content
+        super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))})
+
+    def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
+        """Return a function on one session, which several threads may call; each call uses one thread."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # fatal: errors are raised too
+        with quiet(self.name, "onnxruntime cannot load it"):
+            session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+
+        def call(samples: np.ndarray) -> np.ndarray:
+            with one_line(self.name, f"fails on an input of shape {samples.shape}"):
+                return session.run([output.name], {input.name: samples})[0]
+
+        return call
+
+
+def _tensor(value: Any, index: int) -> Tensor:
+    kind = value.type.tensor_type
+    shape = None
+    if kind.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim
+        )
+    return Tensor(value.name, shape, DTYPES.get(kind.elem_type, f"of ONNX type {kind.elem_type}"), index)
+
+
+def _nodes(proto: Any) -> Iterator[Any]:
+    """Yield the nodes of the graph, of the graphs in attributes, and of functions."""
+    pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while pending:
+        node = pending.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                pending += graph.node
+
+
+def _custom_operators(proto: Any) -> Iterator[str]:
+    functions = {(function.domain, function.name) for function in proto.functions}
+    for node in _nodes(proto):
+        is_known = node.domain in DOMAINS or (node.domain, node.op_type) in functions
+        if not is_known or node.op_type in REFUSED:
+            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _external_files(proto: Any) -> Iterator[str]:
+    """Yield the names of files that tensors refer to."""
+    graphs, tensors = [proto.graph], []
+    for node in _nodes(proto):
+        for attribute in node.attribute:
+            graphs += [attribute.g, *attribute.graphs]
+            tensors += [attribute.t, *attribute.tensors]
+            sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
+            tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
+    for graph in graphs:
+        tensors += graph.initializer
+        tensors += [part for tensor in graph.sparse_initializer for part in (tensor.values, tensor.indices)]
+    for tensor in tensors:
+        if tensor.external_data or tensor.data_location:
+            yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "unnamed")

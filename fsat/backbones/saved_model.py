@@ -1,0 +1,144 @@
+"""SavedModels of TensorFlow 2: folders with a graph, whose operators are checked before TensorFlow loads it.
+
+Operators that run Python, use files or a network, or are unknown to TensorFlow are refused. TensorFlow marks operators
+with side effects as stateful: of those only the ones in `STATEFUL` are allowed. The functions by which a SavedModel
+saves and restores its own variables may use files, if nothing else calls them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsat.backbones.network import Call, ModelFile, Signature, Tensor, check_size, one_line, quiet, read_file, refuse
+from fsat.errors import ConfigError, printable
+from fsat.files import disk_errors
+from fsat.models import import_keras
+
+GRAPH = "saved_model.pb"
+
+STATEFUL = {
+    "Assert", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "Case", "CheckNumerics",
+    "CheckNumericsV2", "DisableCopyOnRead", "Empty", "GuaranteeConst", "HashTableV2", "If", "InitializeTableV2",
+    "IsResourceHandleRefCounting", "LookupTableExportV2", "LookupTableFindV2", "LookupTableImportV2",
+    "LookupTableInsertV2", "LookupTableSizeV2", "Multinomial", "MutableHashTableV2", "ParameterizedTruncatedNormal",
+    "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal", "RandomUniform", "RandomUniformInt",
+    "ReadVariableOp", "ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall", "StatefulStandardNormalV2",
+    "StatefulUniform", "StatelessRandomGetAlg", "TensorArrayCloseV3", "TensorArrayConcatV3", "TensorArrayGatherV3",
+    "TensorArrayReadV3", "TensorArrayScatterV3", "TensorArraySizeV3", "TensorArraySplitV3", "TensorArrayV3",
+    "TensorArrayWriteV3", "TruncatedNormal", "VarHandleOp", "VarIsInitializedOp", "VariableShape", "While",
+    "XlaCallModule", "XlaIf", "XlaWhile", "_Arg", "_Retval",
+}  # fmt: skip
+"""Stateful operators that compute, or keep their state in memory."""
+
+REFUSED = re.compile("PyFunc|File|Dataset|Reader|Proto|Queue|Barrier|Vocab|Custom|Launch|TPU|Tpu|Debug|Iterator|Dump")
+"""In the names of operators that are not marked as stateful, but run code or use files."""
+
+SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "ShardedFilespec"}
+"""Operators by which variables are saved and restored."""
+
+
+class SavedModelFolder(ModelFile):
+    """A folder with a SavedModel of TensorFlow 2."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        import_keras()
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        self._path = path
+        if not path.is_dir() or not (path / GRAPH).is_file():
+            raise ConfigError(f"{name}: is no SavedModel; expected a folder with {GRAPH} and variables/")
+        with disk_errors(name, "cannot be read"):
+            files = [file for file in path.rglob("*") if file.is_file()]
+            check_size(name, sum(file.stat().st_size for file in files))
+        if others := [file.name for file in files if file.name.startswith("saved_model.") and file.name != GRAPH]:
+            raise ConfigError(f"{name}: has {printable(others[0])} beside {GRAPH}; expected one graph")
+        proto = saved_model_pb2.SavedModel()
+        with one_line(name, f"{GRAPH} is damaged, or no SavedModel"):
+            proto.ParseFromString(read_file(path / GRAPH))
+        if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].object_graph_def.nodes:
+            raise ConfigError(f"{name}: expected a SavedModel of TensorFlow 2, as `tf.saved_model.save` writes it")
+        (graph,) = proto.meta_graphs
+        refuse(name, list(_refused_operators(graph)), "fsat runs TensorFlow's operators without code or files only")
+        signatures = {
+            key: Signature(_tensors(signature.inputs), _tensors(signature.outputs))
+            for key, signature in sorted(graph.signature_def.items())
+            if not key.startswith("__")
+        }
+        if not signatures:
+            raise ConfigError(f"{name}: has no signatures; save it with `tf.saved_model.save(m, DIR, signatures=...)`")
+        super().__init__(name, signatures)
+
+    def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
+        """Return a signature's function, which several threads may call."""
+        import tensorflow as tf
+
+        with quiet(self.name, "TensorFlow cannot load it"):
+            loaded = tf.saved_model.load(str(self._path))
+            function = loaded.signatures[signature]
+
+        def call(samples: np.ndarray) -> np.ndarray:
+            with one_line(self.name, f"fails on an input of shape {samples.shape}"):
+                return function(**{input.name: tf.constant(samples)})[output.name].numpy()
+
+        call.loaded = loaded  # type: ignore[attr-defined]  # signatures do not keep their variables
+        return call
+
+
+def _tensors(entries: Any) -> tuple[Tensor, ...]:
+    """Return the tensors of a signature, sorted by name."""
+    import tensorflow as tf
+
+    result = []
+    for i, (key, info) in enumerate(sorted(entries.items())):
+        known = info.WhichOneof("encoding") == "name" and not info.tensor_shape.unknown_rank
+        shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim) if known else None
+        dtype = tf.dtypes.as_dtype(info.dtype).name if info.dtype else "another type"
+        result.append(Tensor(key, shape, dtype, i))
+    return tuple(result)
+
+
+def _refused_operators(meta_graph: Any) -> Iterator[str]:
+    """Yield the operators of a graph and its functions that are refused."""
+    functions = {function.signature.name: function.node_def for function in meta_graph.graph_def.library.function}
+    saver = _saver_functions(meta_graph, functions)
+    yield from (op for op in _refused(meta_graph.graph_def.node, functions) if op not in SAVER)
+    for name, nodes in functions.items():
+        yield from (op for op in _refused(nodes, functions) if not (name in saver and op in SAVER))
+
+
+def _refused(nodes: Any, functions: dict[str, Any]) -> Iterator[str]:
+    from tensorflow.python.framework import op_def_registry
+
+    for op in {node.op for node in nodes}:
+        definition = op_def_registry.get(op)
+        if definition is None:
+            if op not in functions:
+                yield op
+        elif REFUSED.search(op) or (definition.is_stateful and op not in STATEFUL):
+            yield op
+
+
+def _saver_functions(meta_graph: Any, functions: dict[str, Any]) -> set[str]:
+    """Return the functions that only the saver calls: not the program that loads the graph, nor another function."""
+    definition = meta_graph.saver_def
+    ends = {definition.save_tensor_name.partition(":")[0], definition.restore_op_name}
+    own, others = set[str](), set(meta_graph.object_graph_def.concrete_functions)
+    for node in meta_graph.graph_def.node:
+        (own if node.name in ends else others).update(_called(node))
+    for nodes in functions.values():
+        for node in nodes:
+            others |= _called(node)
+    return own - others
+
+
+def _called(node: Any) -> set[str]:
+    """Return the functions that a node calls."""
+    names = {node.op}
+    for value in node.attr.values():
+        names |= {value.func.name, *(function.name for function in value.list.func)}
+    return names

@@ -1,0 +1,123 @@
+"""Studies on embeddings, from the files to a served tagger; the formats of backbones have tests of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from helpers import make_dataset, read_csv
+from stores import current_store
+from tiny_backbones import RATE, WINDOW, tiny_backbone
+
+from fsat.backbones.library import library_dir
+from fsat.cli import cli
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate
+from fsat.config import Config
+from fsat.data.dataset import Source
+from fsat.errors import ConfigError, RunError
+from fsat.tagging import PyfuncTagger, Tagger
+
+pytestmark = pytest.mark.slow
+EPOCHS = {"max_epochs": 20, "batch_size": 8, "n_folds": 2, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("study")
+    make_dataset(root / "tones", clips_per_class=6, test_clips=3)
+    (root / "store").mkdir()
+    with current_store(root / "store"):
+        yield root
+
+
+def config_of(descriptor: Path, **options: object) -> Config:
+    windows = {"sampling_rate": RATE, "audio_duration": WINDOW}
+    return Config.resolve({"model": "embedding", "backbone": str(descriptor), **windows, **EPOCHS, **options})
+
+
+def fsat(*arguments: object) -> str:
+    result = CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_from_files_to_tags(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = "onnx"
+    descriptor = tiny_backbone(folder / kind, kind)
+    facts = json.loads(descriptor.read_text()) | {"license": "CC BY-NC 4.0", "source": "https://example.org/net"}
+    descriptor.write_text(json.dumps(facts))
+    source = Source(folder / "tones")
+    records = cross_validate(source, config_of(descriptor))
+    config = records[0].config
+    assert config.backbone.startswith(f"{kind}@")
+    assert (config.embedding_size, config.window_hop) == (8, WINDOW / 2)
+    again = cross_validate(source, config_of(descriptor.parent))
+    assert [record.run_id for record in again] == [record.run_id for record in records]  # the same study
+    client = mlflow.MlflowClient()
+    stored = client.search_runs(["0"], f"tags.`fsat.stage` = 'backbone' and tags.`fsat.backbone` = '{config.backbone}'")
+    assert [(run.info.status, run.data.tags["fsat.license"]) for run in stored] == [("FINISHED", "CC BY-NC 4.0")]
+    capsys.readouterr()
+    made = ensemble(run_ids=[record.run_id for record in records], register_as=kind)
+    assert "licence CC BY-NC 4.0 (non-commercial use only" in capsys.readouterr().err
+    assert made.scores["accuracy"].iloc[-1] == 1  # tones are told apart
+    version = client.get_model_version(kind, "1")
+    assert version.tags["fsat.backbones"] == config.backbone
+    assert "CC BY-NC 4.0" in version.description
+    page = Path(mlflow.artifacts.download_artifacts(run_id=made.run_id, artifact_path="report.html"))
+    assert "non-commercial use only" in page.read_text()
+    model = mlflow.pyfunc.load_model(f"models:/{kind}/1")
+    tagger: Tagger = model.get_raw_model()
+    assert list(tagger.backbones) == [config.backbone_digest]
+    files = sorted((folder / "tones" / "audio_test").glob("test_0*.wav"))
+    scores, errors = tagger.scores(files)
+    assert errors == [""] * len(files)
+    logged = np.load(mlflow.artifacts.download_artifacts(run_id=made.run_id, artifact_path="predictions/test.npy"))
+    np.testing.assert_allclose(scores, logged, atol=1e-5)
+    served = PyfuncTagger(tagger).predict(pd.DataFrame({"audio": [file.read_bytes() for file in files]}))
+    assert [labels[0] for labels in served["labels"]] == [tagger.labels[i] for i in logged.argmax(axis=1)]
+
+
+def test_the_command_line_takes_rate_and_windows_from_the_backbone(folder: Path) -> None:
+    descriptor = tiny_backbone(folder / "commands", "tflite_tensor")
+    options = [word for name, value in EPOCHS.items() for word in (f"--{name}", value)]
+    data = ["--data_dir", folder / "tones"]
+    one = fsat("cross_validate", *data, "--model", "embedding", "--backbone", descriptor, *options, "--head", "mlp")
+    other = fsat("cross_validate", *data, "--model", "dummy1d", "--max_epochs", 1, "--n_folds", 2, "--seed", 1)
+    runs = f"{one.strip()},{other.strip()}"
+    fsat("ensemble", "--run_ids", runs, "--register_as", "mixed")
+    table = folder / "tags.csv"
+    clip = folder / "tones" / "audio_train" / "bell_00.wav"
+    fsat("predict", "--input", clip, "--model", "models:/mixed/1", "--window", 0.2, "--output", table)
+    assert {row["error"] for row in read_csv(table)} == {""}
+    result = CliRunner().invoke(cli, ["export", "--format", "onnx", "--model", "models:/mixed/1",
+                                      "--output", str(folder / "tagger.onnx")])  # fmt: skip
+    assert "takes the embeddings of a backbone, which exports cannot hold yet" in str(result.exception)
+    for wrong in (["--sampling_rate", "16000"], ["--audio_duration", "1"], ["--embedding_size", "5"]):
+        arguments = ["--model", "embedding", "--backbone", str(descriptor), *map(str, options), *wrong]
+        result = CliRunner().invoke(cli, ["train_fold", "--fold", "0", *map(str, data), *arguments])
+        assert isinstance(result.exception, ConfigError)
+        assert str(result.exception).startswith(f"{wrong[0][2:]}={wrong[1]}")
+    result = CliRunner().invoke(cli, ["train_fold", "--fold", "0", *map(str, data), "--model", "embedding"])
+    assert "backbone=none: expected the descriptor" in str(result.exception)
+
+
+def test_a_study_continues_with_the_backbone_of_the_server(folder: Path) -> None:
+    """Its name and digest are enough: the cache folder may be empty, as on another machine."""
+    descriptor = tiny_backbone(folder / "attention", "keras_layer")
+    options = {"pooling": "attention", "class_weights": "balanced"}
+    records = cross_validate(Source(folder / "tones"), config_of(descriptor, **options))
+    settled = records[0].config
+    shutil.rmtree(library_dir())
+    shutil.rmtree(descriptor.parent)
+    again = cross_validate(Source(folder / "tones"), settled)
+    assert [record.run_id for record in again] == [record.run_id for record in records]
+    assert (library_dir() / settled.backbone_digest).is_dir()
+    with pytest.raises(RunError, match="neither in the cache folder nor in a run on "):
+        cross_validate(Source(folder / "tones"), config_of(Path("tiny@0123456789abcdef")))
