@@ -8,7 +8,6 @@ to Audio Data* notebook; those of later additions leave its results unchanged.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -17,6 +16,7 @@ from typing import Any
 from fsat.errors import ConfigError, count
 from fsat.model_presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 from fsat.options import check_options, option
+from fsat.setting_texts import normalised_schedule, run_id_or_none, tagger_or_run_ids, weight_schedule
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Maximum of sampling_rate in Hz and of audio_duration in s."""
@@ -27,54 +27,6 @@ SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "ev
 
 EMBEDDING_ONLY = ("backbone", "window_hop", "embedding_size", "head", "hidden_units", "pooling", "dropout")
 """Settings of model=embedding, which other models ignore."""
-
-
-def weight_schedule(text: str) -> list[tuple[float, float]]:
-    """Return the (epoch, weight) pairs of a schedule, in order; weights are interpolated linearly between them.
-
-    The text is one weight, such as ``0.5``, or pairs, such as ``0:1,30:0.2``; `ValueError` if it is neither, a weight
-    is negative, or the epochs do not increase.
-    """
-    pairs = []
-    for part in text.split(","):
-        epoch, colon, weight = part.rpartition(":")
-        if not colon and "," in text:
-            raise ValueError
-        pairs.append((float(int(epoch)) if colon else 0.0, float(weight)))
-    epochs = [epoch for epoch, _ in pairs]
-    is_increasing = epochs[0] >= 0 and all(a < b for a, b in pairwise(epochs))
-    if not is_increasing or not all(math.isfinite(weight) and weight >= 0 for _, weight in pairs):
-        raise ValueError
-    return pairs
-
-
-def _normalised_schedule(value: Any) -> str:
-    """Return the one text of equal schedules."""
-    pairs = weight_schedule(str(value))
-    weights = [repr(weight).removesuffix(".0") for _, weight in pairs]
-    if len(pairs) == 1:
-        return weights[0]
-    return ",".join(f"{epoch:.0f}:{weight}" for (epoch, _), weight in zip(pairs, weights, strict=True))
-
-
-def _run_id_or_none(text: str) -> str:
-    run_id = text.strip().lower()
-    if run_id != "none" and not (run_id and set(run_id) <= set("0123456789abcdef")):
-        raise ValueError
-    return run_id
-
-
-def _init_from(text: str) -> str:
-    """Return ``none``, ids of runs separated by commas, or the URI of a registered tagger; else `ValueError`."""
-    text = text.strip()
-    ids = [part.strip().lower() for part in text.split(",")]
-    if ids == ["none"] or all(re.fullmatch("[0-9a-f]+", run_id) for run_id in ids):
-        return ",".join(ids)
-    if re.fullmatch("[^:/]+@[^:/@]+", text):
-        return f"models:/{text}"
-    if not re.fullmatch("models:/[^/].*", text):
-        raise ValueError
-    return text
 
 
 def digest_of(backbone: str) -> str:
@@ -125,7 +77,7 @@ class Config:
     unverified_weight: str = option(
         "1",
         "Weight of unverified clips in the loss; or epoch:weight,... with linear interpolation, such as 0:1,30:0.2.",
-        parse=_normalised_schedule,
+        parse=normalised_schedule,
         expected="a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2",
     )
     loss: str = option(
@@ -139,7 +91,7 @@ class Config:
     labels_run_id: str = option(
         "none",
         "Run of `verify` whose labels replace those of the table.",
-        parse=_run_id_or_none,
+        parse=run_id_or_none,
         expected="the id of a run of verify, or none",
     )
     precision: str = option(
@@ -157,7 +109,7 @@ class Config:
     init_from: str = option(
         "none",
         "Tagger whose weights training starts from: a registered one, or the run of a fold, of ensemble or of main.",
-        parse=_init_from,
+        parse=tagger_or_run_ids,
         expected="models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or "
         "main, or none",
         metavar="URI|RUN_ID",
@@ -206,6 +158,9 @@ class Config:
         if self.frozen_epochs and self.init_from == "none":
             fault = f"frozen_epochs={self.frozen_epochs}: without init_from all layers are new, and none is frozen"
             raise ConfigError(f"{fault}; leave it at 0, or name an earlier tagger with init_from")
+        if self.frozen_epochs > self.max_epochs:
+            fault = f"frozen_epochs={self.frozen_epochs}: training has max_epochs={self.max_epochs}"
+            raise ConfigError(f"{fault}; expected at most as many frozen epochs")
 
     def _check_length(self) -> None:
         """Raise `ConfigError` if the model cannot take the configured length."""

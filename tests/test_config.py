@@ -69,7 +69,7 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
         ["none", "models:/fsat@champion", "models:/fsat/3", "models:/m-1", "a1,b2"],
         {TAGGER: ["", "fsat", "models:/", "runs:/a1/tagger", "a1,", "x@y/z"]},
     ),
-    "frozen_epochs": (2, [0, 50], {"at least 0": [-1], WHOLE: [0.5]}),
+    "frozen_epochs": (1, [0, 50], {"at least 0": [-1], WHOLE: [0.5]}),
     "class_weights": ("balanced", ["none", "balanced"], {"one of none, balanced": ["auto"]}),
     "backbone": ("other@fedcba9876543210", ["none", "folder/b.json", "tiny@0123456789abcdef"], {}),
     "window_hop": (0.5, [0.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
@@ -292,6 +292,8 @@ def test_the_run_that_a_fold_starts_from() -> None:
 def test_frozen_epochs_need_an_earlier_model() -> None:
     line = error_line(ConfigError, Config, frozen_epochs=3)
     assert line.startswith("frozen_epochs=3: without init_from all layers are new")
+    line = error_line(ConfigError, Config, frozen_epochs=3, max_epochs=2, **WARM)
+    assert line == "frozen_epochs=3: training has max_epochs=2; expected at most as many frozen epochs"
 
 
 @pytest.mark.parametrize(("unused", "settings"), [

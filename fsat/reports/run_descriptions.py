@@ -141,7 +141,8 @@ def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) ->
 
 def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
     """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
-    text = _render("version", tagger, Path(tagger.data_dir).name, run_link, _warn_of(tagger.leak))
+    remarks = f"{_warn_of(tagger.leak)} {tagger.start}".strip()
+    text = _render("version", tagger, Path(tagger.data_dir).name, run_link, remarks)
     return text, _render("registered", tagger.name)
 
 

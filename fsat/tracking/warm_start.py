@@ -73,11 +73,15 @@ def find_earlier(config: Config) -> EarlierRuns:
 
 
 def choose_start(earlier: EarlierRuns, dataset: Dataset) -> Start:
-    """Return what the folds of a dataset start from; raise `RunError` if there are not as many runs as folds."""
+    """Return what the folds of a dataset start from.
+
+    Raises `RunError` if there are not as many runs as folds, or if they have another backbone.
+    """
     n_folds, chosen = dataset.config.n_folds, earlier.chosen
     if len(chosen) not in (1, n_folds):
         ids = f"init_from={dataset.config.init_from}: these are {len(chosen)} runs"
         raise RunError(f"{ids}; expected one, or one for each of {n_folds} folds")
+    _check_backbones(chosen, dataset.config)
     seen = SeenClips(dataset)
     leak = seen.leak(chosen)
     if leak and len(chosen) == 1 and n_folds <= MOST_FOLDS:
@@ -85,6 +89,13 @@ def choose_start(earlier: EarlierRuns, dataset: Dataset) -> Start:
         if list(members) == list(range(n_folds)) and not seen.leak(list(members.values())):
             chosen, leak = list(members.values()), ""
     return Start(",".join(record.run_id for record in chosen), earlier.tagger, leak)
+
+
+def _check_backbones(records: Sequence[FoldRun], config: Config) -> None:
+    for earlier in [record.config for record in records] if config.use_embedding else []:
+        if earlier.backbone_digest != config.backbone_digest:
+            fault = f"it has the backbone {earlier.backbone}, not {config.backbone}, whose embeddings are others"
+            raise RunError(f"init_from={config.init_from}: {fault}; use backbone={earlier.backbone}, or another tagger")
 
 
 class SeenClips:

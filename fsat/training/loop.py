@@ -49,7 +49,8 @@ def fit(
         freeze(model, state.new_layers)
     with Progress(f"fold {fold} of {config.n_folds}", n_steps, step) as progress:
         while (epoch := state.n_epochs) < config.max_epochs:
-            if config.checkpoint == "best" and epoch - 1 - state.best_epoch >= config.patience:
+            waited_since = max(state.best_epoch, config.frozen_epochs - 1)  # the loss may stand still while layers are
+            if config.checkpoint == "best" and epoch - 1 - waited_since >= config.patience:
                 break
             if config.frozen_epochs and epoch == config.frozen_epochs:
                 unfreeze(model, state.new_layers)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsat.config import Config
-from fsat.errors import count
+from fsat.errors import ConfigError, count
 from fsat.models import build, import_keras
 from fsat.progress import say
 
@@ -41,7 +41,8 @@ class Earlier:
 def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlier: Earlier) -> dict[str, str]:
     """Copy the weights of an earlier model of the same name into a model of `config` and `labels`.
 
-    Returns the layers with new weights by name, in order, and what is new: ``all``, or ``N of M labels``.
+    Returns the layers with new weights by name, in order, and what is new: ``all``, or ``N of M labels``. Raises
+    `ConfigError` if no layer that trains fits.
     """
     source = build(replace(earlier.config, precision=config.precision), len(earlier.labels))
     source.load_weights(earlier.weights)
@@ -61,7 +62,12 @@ def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlie
         else:
             layer.set_weights(partner.get_weights())
     use_statistics(model)
-    _warn(config, earlier.config, model, new)
+    trained = [layer.name for layer in model.layers if layer.trainable_variables]
+    if all(new.get(name) == "all" for name in trained):
+        theirs, ours = f"inputs {earlier.config.dim}, {_few(earlier.labels)}", f"{config.dim}, {_few(labels)}"
+        fault = f"no layer of the earlier {config.model} fits: it has {theirs}; this model has {ours}"
+        raise ConfigError(f"init_from={config.init_from}: {fault}; name another tagger, or leave init_from out")
+    _warn(config, earlier.config, has_new=any(name in new for name in trained))
     return new
 
 
@@ -144,11 +150,15 @@ def _copy_rows(
     return len(labels) - len(shared)
 
 
-def _warn(config: Config, earlier: Config, model: keras.Model, new: dict[str, str]) -> None:
-    """Warn if the earlier model had other inputs, or nothing of it is used."""
+def _few(labels: Sequence[str]) -> str:
+    return f"{count(len(labels), 'label')} ({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})"
+
+
+def _warn(config: Config, earlier: Config, has_new: bool) -> None:
+    """Warn if the earlier model had other inputs, or if layers are to be frozen and none that trains is new."""
     settings = [name for name in FEATURE_SETTINGS if getattr(config, name) != getattr(earlier, name)]
     unused = {"n_mels": not config.use_logmel, "n_mfcc": not config.use_mfcc}
     if differing := [f"{name}={getattr(earlier, name)}" for name in settings if not unused.get(name)]:
         say(f"warning: the earlier model was trained with {' and '.join(differing)}: its weights fit such inputs best")
-    if all(new.get(layer.name) == "all" for layer in model.layers if layer.trainable_variables):
-        say("warning: no layer of the earlier model fits: all weights are new")
+    if config.frozen_epochs and not has_new:
+        say(f"warning: frozen_epochs={config.frozen_epochs} has no effect: no layer that trains is new")
