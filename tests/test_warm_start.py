@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -27,13 +28,14 @@ from fsat.data.dataset import Source, Start, load_dataset
 from fsat.errors import ConfigError, RunError
 from fsat.models import build, build_for_training, import_keras, save_weights
 from fsat.tracking.select_runs import FoldRun, by_run_ids
-from fsat.tracking.warm_start import find_earlier
+from fsat.tracking.warm_start import EarlierRuns, choose_start, find_earlier
 from fsat.training import fold as training
 from fsat.training.warm_start import Earlier, freeze, start_from, unfreeze
 
 keras = import_keras()
 
-EACH = (*ONE_OF_EACH, {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1})
+EMBEDDING = {"model": "embedding", "backbone": "tiny@0123456789abcdef", "embedding_size": 8, "head": "mlp"}
+EACH = (*ONE_OF_EACH, EMBEDDING, {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1})
 MODELS = [options["model"] for options in EACH]
 NEW_CLASSES = ("Bell", "Drum", "Flute", "Gong")
 
@@ -404,6 +406,15 @@ def test_what_cannot_be_started_from_is_one_line(study, trained_store, tmp_path)
     with pytest.raises(RunError) as caught:
         cross_validate(Source(trained_store.data), config)
     assert one_line(caught.value).endswith("these are 3 runs; expected one, or one for each of 2 folds")
+
+
+def test_heads_start_from_those_on_the_same_backbone(study, folder) -> None:
+    dataset = load_dataset(folder, tiny())
+    other, config = (config_of({**EMBEDDING, "backbone": f"tiny@{digit * 16}"}, init_from="abc123") for digit in "12")
+    earlier = EarlierRuns([replace(study[0], config=other)], [])
+    line = error_line(RunError, choose_start, earlier, replace(dataset, config=config))
+    assert line.startswith(f"init_from=abc123: it has the backbone {other.backbone}, not {config.backbone}")
+    assert choose_start(earlier, replace(dataset, config=other)).init_from == study[0].run_id
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
