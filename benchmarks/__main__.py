@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import subprocess
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.harness import Bench, Section, is_installed, say
+from benchmarks.harness import ROOT, Bench, Section, is_installed, say
 
 NAMES = (
     "decode",
@@ -32,11 +33,11 @@ NAMES = (
 )
 """Benchmarks that run by default, in the order of RESULTS.md; each is a module with a function `run`."""
 
-SCORES = ("quality", "recipe", "weak_labels", "warm_start")
+SCORES = ("quality", "recipe", "weak_labels", "transfer", "weak_labels_embedding", "warm_start")
 """Benchmarks of the models' scores, with seeds instead of repeats."""
 
-LONG = (*SCORES, "eda")
-"""Benchmarks that run only by name: they take long, and `eda` needs another DATA_DIR and 11 GB of disk."""
+LONG = (*SCORES, "embed", "eda")
+"""Benchmarks that run only by name: they take long, need a pretrained network, or, as `eda`, 11 GB of disk."""
 
 FAULTS = ("kill_fold", "kill_predict", "server_away", "sqlite_ten", "disk_full", "records", "overhead", "ray_cost")
 """Benchmarks in `benchmarks.faults`, run only by name: behaviour when processes, servers and disks fail."""
@@ -57,7 +58,14 @@ def main() -> int:
             os.environ["FSAT_CACHE_DIR"] = str(Path(folder) / "cache")  # not the user's cache
             work = Path(folder) / "work"
             work.mkdir()
-            bench = Bench(arguments.data_dir, work, arguments.repeats, arguments.quick, tuple(arguments.store_mb))
+            bench = Bench(
+                arguments.data_dir,
+                work,
+                arguments.repeats,
+                arguments.quick,
+                tuple(arguments.store_mb),
+                download(work) if arguments.download else arguments.backbone,
+            )
             try:
                 section = run(name, bench)
             except Exception:  # the others still run; the old section stays
@@ -80,6 +88,13 @@ def run(name: str, bench: Bench) -> Section:
         words = " ".join(missing)
         return Section(notes=[f"Not run: {words} is not installed. `pip install {words}`, then run it again."])
     return module.run(bench)
+
+
+def download(folder: Path) -> Path:
+    """Download BirdNET 2.4 into a folder, and return the folder of its descriptor."""
+    out = folder / "birdnet"
+    subprocess.run([sys.executable, "-m", "fsat", "download", "birdnet", str(out)], cwd=ROOT, check=True)
+    return out
 
 
 def parse() -> argparse.Namespace:
@@ -106,6 +121,8 @@ def parse() -> argparse.Namespace:
         metavar=("SMALL", "LARGE"),
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
     )
+    parser.add_argument("--backbone", type=Path, help="transfer, embed, weak_labels_embedding: the pretrained network")
+    parser.add_argument("--download", action="store_true", help="download BirdNET 2.4 (61 MB, CC BY-NC-SA) as backbone")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(ALL):
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; expected {', '.join(ALL)}")
@@ -114,6 +131,7 @@ def parse() -> argparse.Namespace:
     if arguments.repeats < 1:
         parser.error(f"--repeats {arguments.repeats}: expected at least 1")
     arguments.data_dir = arguments.data_dir.resolve()
+    arguments.backbone = arguments.backbone and arguments.backbone.resolve()
     arguments.names = list(dict.fromkeys(arguments.names)) or list(NAMES)
     arguments.store_mb = arguments.store_mb or ([4, 40] if arguments.quick else [400, 4000])
     if arguments.output is None and not arguments.quick:
@@ -127,7 +145,8 @@ def command(arguments: argparse.Namespace, name: str) -> str:
     quick = " --quick" if arguments.quick else ""
     has_seeds = name in (*SCORES, *FAULTS[:5])
     repeats = "" if has_seeds else f" --repeats {arguments.repeats}"
-    return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{quick}"
+    backbone = " --download" if arguments.download else " --backbone DIR" if arguments.backbone else ""
+    return f"python -m benchmarks DATA_DIR {name}{repeats}{sizes}{backbone}{quick}"
 
 
 def quiet(before: tuple[int, int, int], busy: float) -> str:

@@ -40,6 +40,7 @@ class Bench:
         repeats: number of runs of each side.
         quick: only test that the benchmark runs; the numbers have no meaning.
         store_mb: sizes in MB of the decoded clips that `memory` compares.
+        backbone: descriptor of the pretrained network that `transfer`, `embed` and `weak_labels` use, if any.
     """
 
     data_dir: Path
@@ -47,10 +48,17 @@ class Bench:
     repeats: int = 3
     quick: bool = False
     store_mb: tuple[int, int] = (400, 4000)
+    backbone: Path | None = None
 
     def pick(self, usual: T, quick: T) -> T:
         """Return `usual`, or `quick` in a quick run."""
         return quick if self.quick else usual
+
+    def require_backbone(self) -> Path:
+        """Return the backbone; raise `BenchmarkError` without one."""
+        if self.backbone is None:
+            raise BenchmarkError("no backbone; name its descriptor with --backbone, or use --download")
+        return self.backbone
 
 
 @dataclass(frozen=True)

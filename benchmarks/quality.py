@@ -59,7 +59,7 @@ def run(bench: Bench) -> Section:
     side_results = alternate(1, sides)
     results = {name: [side_results[f"{name}, seed {seed}"][0] for seed in seeds] for name in studies}
     blends = [
-        call("benchmarks.quality:blend", paths=[results[name][i]["path"] for name in MEMBERS], data_dir=data)
+        call("benchmarks.quality:blend", paths=[results[name][i]["path"] for name in MEMBERS], data_dir=data)["map3"]
         for i in range(len(seeds))
     ]
     return _section(results, blends, seeds)
@@ -135,8 +135,8 @@ def study(
 
     import numpy as np
 
+    from fsat.commands.backbones import resolve_config
     from fsat.commands.train import prepare_dataset
-    from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
     from fsat.metrics.ranking import accuracy, map_at_k
@@ -145,7 +145,7 @@ def study(
     from fsat.training.predict_clips import predict_clips
 
     preset = options.pop("preset")
-    dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve(options, preset))
+    dataset = prepare_dataset(Source(Path(data_dir)), resolve_config(options, preset))
     others = {
         name: (dataset.train, replace(dataset.config, **changes)) for name, changes in (predictions or {}).items()
     }
@@ -176,15 +176,15 @@ def study(
     }
 
 
-def blend(paths: list[str], data_dir: str) -> dict[str, float]:
-    """Return the mAP@3 of each blend of studies' out-of-fold predictions, with weights fitted on other folds."""
+def blend(paths: list[str], data_dir: str) -> dict[str, dict[str, float]]:
+    """Return ``map3`` and ``accuracy`` of blends of out-of-fold predictions, with weights fitted on other folds."""
     import numpy as np
 
     from fsat.commands.train import prepare_dataset
     from fsat.config import Config
     from fsat.data.dataset import Source
     from fsat.metrics.blending import Blended, OutOfFold, cross_fit
-    from fsat.metrics.ranking import map_at_k
+    from fsat.metrics.ranking import accuracy, map_at_k
 
     dataset = prepare_dataset(Source(Path(data_dir)), Config.resolve({"model": "dummy1d"}))
     masks = [dataset.folds == fold for fold in range(dataset.config.n_folds)]
@@ -193,4 +193,8 @@ def blend(paths: list[str], data_dir: str) -> dict[str, float]:
     weights = cross_fit(studies, dataset.targets, dataset.verified, everywhere).by_fold
     blends = {name: Blended([[study] for study in studies], name) for name in ("geometric", "arithmetic")}
     blends["weighted"] = Blended([[study] for study in studies], "weighted", weights, dataset.folds)
-    return {name: map_at_k(rows, dataset.targets) for name, rows in blends.items()}
+    measures = {"map3": map_at_k, "accuracy": accuracy}
+    return {
+        key: {name: measure(rows[:], dataset.targets) for name, rows in blends.items()}
+        for key, measure in measures.items()
+    }

@@ -32,17 +32,16 @@ UNVERIFIED, WRONG = 0.61, 0.35
 N_FOLDS = 3
 """Folds within the training clips."""
 
-PRESET = "cnn_logmel"
 CLEAN, NAIVE, TOGETHER = "clean", "naive", "naive and both rounds"
 FSAT = ("fsat, one round", "fsat, two rounds")
 SIDES = (CLEAN, NAIVE, *FSAT)
 
 
-def run(bench: Bench) -> Section:
-    """Train all sides for each seed and fold."""
+def run(bench: Bench, preset: str = "cnn_logmel", changes: dict[str, Any] | None = None) -> Section:
+    """Train all sides for each seed and fold, with a preset and changes of its settings."""
     folds = call("benchmarks.weak_labels:folds_of", data_dir=str(bench.data_dir))
     seeds, folds = bench.pick(SEEDS, SEEDS[:1]), bench.pick(folds, folds[:1])
-    options = bench.pick({}, {"max_epochs": 2})
+    options = {"preset": preset, **(changes or {}), **bench.pick({}, {"max_epochs": 2})}
     facts, jobs = {}, {}
     given, true = on_given_labels.__name__, on_true_labels.__name__
     for seed in seeds:
@@ -67,10 +66,10 @@ def run(bench: Bench) -> Section:
         seed: [job_results[f"{given}, {seed}, {fold}"] | job_results[f"{true}, {seed}, {fold}"] for fold in folds]
         for seed in seeds
     }
-    return _section(results, facts)
+    return _section(results, facts, preset)
 
 
-def _section(results: Results, facts: dict[str, int]) -> Section:
+def _section(results: Results, facts: dict[str, int], preset: str) -> Section:
     def values(side: str, key: str) -> list[float]:
         """Return means over the folds, one per seed."""
         return [statistics.mean(result[side][key] for result in folds) for folds in results.values()]
@@ -122,8 +121,8 @@ def _section(results: Results, facts: dict[str, int]) -> Section:
         "mean of their scores, blend: the score of their geometric mean. Values are means over the folds of DATA_DIR "
         "for each seed (of noise, split and training). The recipe was chosen on seeds "
         f"{CHOSEN_ON}; these are seeds {', '.join(map(str, results))}.",
-        f"clean: `{PRESET}` on the true labels. naive: `{PRESET}` on the given ones, with equal weights. fsat: "
-        f"`verify` with naive's study, and `{PRESET}` with `labels_run_id`; in the second round `verify` with both "
+        f"clean: `{preset}` on the true labels. naive: `{preset}` on the given ones, with equal weights. fsat: "
+        f"`verify` with naive's study, and `{preset}` with `labels_run_id`; in the second round `verify` with both "
         "studies. Minutes include all work of a side for one fold of DATA_DIR, with scoring, on one core. Accepting "
         "is correct if the label is true, dropping if it is wrong, replacing if the new label is true.",
     ]
@@ -226,11 +225,12 @@ def _add_minutes(results: dict[str, dict[str, float]], start: float) -> dict[str
 
 def _study(folder: Path, seed: int, options: dict[str, Any]) -> list[str]:
     """Cross-validate within the training clips; return the run ids of the folds."""
+    from fsat.commands.backbones import resolve_config
     from fsat.commands.train import cross_validate
-    from fsat.config import Config
     from fsat.data.dataset import Source
 
-    config = Config.resolve({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **options}, PRESET)
+    settings = {name: value for name, value in options.items() if name != "preset"}
+    config = resolve_config({"n_folds": N_FOLDS, "folds": "stratified", "seed": seed, **settings}, options["preset"])
     return [record.run_id for record in cross_validate(Source(folder), config)]
 
 

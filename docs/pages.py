@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
@@ -57,16 +59,19 @@ def fsat_arguments(text: str) -> list[str] | None:
     if words[:3] != ["mlflow", "run", "."]:
         return None
     entry_point = "main"
-    arguments: list[str] = []
+    given: dict[str, str] = {}
     for option, value in zip(words[3::2], words[4::2], strict=True):
         if option == "-e":
             entry_point = value
         elif option == "-P":
             name, _, setting = value.partition("=")
-            arguments += [f"--{name}", setting]
+            given[name] = setting
         elif option != "--env-manager":
             raise ValueError(f"{text}: unexpected option {option}; expected -e, -P or --env-manager")
-    return [entry_point, *arguments]
+    project = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]
+    named = {name: shlex.quote(given[name]) for name in project.get("parameters", {}) if name in given}
+    others = [word for name, value in given.items() if name not in named for word in (f"--{name}", value)]
+    return [*shlex.split(project["command"].format(**named))[3:], *others]
 
 
 def _join_continued(block: str) -> list[str]:

@@ -61,8 +61,8 @@ EMBEDDING: dict[str, Any] = {
     "warmup": 0.1,
     "weight_decay": 0.01,
     "checkpoint": "average",
-    "mixup": 0.2,
-    "dropout": 0.3,
+    "pooling": "max",
+    "dropout": 0.5,
     "eval_crops": 1,
 }
 """Recipe of `embedding`; sampling rate and length of the windows are the backbone's."""

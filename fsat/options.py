@@ -40,6 +40,9 @@ mean something in its addresses or searches; its databases have no room for long
 LONGEST_CLIP = 600.0
 """Length of the longest clip that is tagged as a whole by default, in seconds."""
 
+NEAR_DUPLICATE = 0.98
+"""Cosine of the embeddings of two clips from which on `eda` calls them near-duplicates, by default."""
+
 SHORTEST_WINDOW = 0.01
 """Shortest window of tags over time, in seconds."""
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
     "project", "pipeline", "server", "export", "ray", "embedding_study", "fold", "predict", "backbones", "verify",
     "resume", "ownership", "interrupts", "app", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page",
-    "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel",
+    "embed_commands", "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
 time."""

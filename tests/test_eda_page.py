@@ -16,7 +16,7 @@ from fsat.data.dataset import Source, inspect_dataset
 from fsat.reports.eda_page import write_eda
 
 pytestmark = pytest.mark.slow
-SECTIONS = ["classes", "waveforms", "lengths-per-label", "lengths", "repeated", "levels", "listen", "problems"]
+SECTIONS = "classes waveforms lengths-per-label lengths repeated levels near-duplicates listen problems".split()
 EVIL = "<img/src=x/onerror=alert(1)>&$x^"
 MISSING = 600
 PLAY = """async name => {

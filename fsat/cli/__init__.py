@@ -15,6 +15,7 @@ import click
 
 from fsat import __version__, interrupts
 from fsat.cli.data_commands import cache, download, sample, score, sync
+from fsat.cli.embedding_commands import embed, similar
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
@@ -38,7 +39,7 @@ def cli() -> None:
 
 
 STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)
-for command in (*STEPS, predict, export, app, sync, score, sample, download, cache):
+for command in (*STEPS, predict, export, embed, similar, app, sync, score, sample, download, cache):
     cli.add_command(command)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from fsat.config import Config, digest_of
+from fsat.config import Config
 from fsat.errors import ConfigError, DataError
 from fsat.model_presets import BLENDS, PRESETS
 from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
@@ -79,6 +79,18 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str) 
 
 cluster_options = options_of(Cluster)
 
+BACKBONE = "Pretrained network: its descriptor, the folder that has backbone.json, or NAME@DIGEST."
+HOP_HELP = "Maximum time between windows, in seconds. [default: the network's, else half a window]"
+window_options = _decorator(
+    click.option("--window_hop", type=float, metavar="SECONDS", help=HOP_HELP),
+    click.option(
+        "--audio_duration",
+        type=float,
+        metavar="SECONDS",
+        help=f"Length of the windows of a network that takes any. [default: {Config.audio_duration:g}]",
+    ),
+)
+
 source_options = _decorator(
     click.option("--data_dir", metavar="DIR", help="Data folder. [default: $FSAT_DATA_DIR, else generated sounds]"),
     option(
@@ -126,18 +138,11 @@ def read_config(options: dict[str, Any], **changes: Any) -> Config:
     Rate and windows of a model on embeddings are by default those of its backbone.
     """
     given = {spec.name: options[spec.name] for spec in fields(Config)} | changes
-    config = Config.resolve(given, options["preset"])
-    if not config.use_embedding:
-        return Config.resolve(given | {"backbone": None}, options["preset"])
-    if digest_of(config.backbone):
-        return config
-    from fsat.backbones.descriptor import read_backbone
+    if Config.resolve(given, options["preset"]).use_embedding:
+        from fsat.commands.backbones import resolve_config
 
-    backbone = read_backbone(config.backbone)
-    defaults = {"sampling_rate": backbone.sampling_rate, "audio_duration": backbone.window}
-    return Config.resolve(
-        defaults | {name: value for name, value in given.items() if value is not None}, options["preset"]
-    )
+        return resolve_config(given, options["preset"])
+    return Config.resolve(given | {"backbone": None}, options["preset"])
 
 
 def read_source(options: dict[str, Any]) -> Source:

@@ -9,7 +9,7 @@ import click
 
 from fsat.cli import shared_options as shared
 from fsat.model_presets import PRESETS
-from fsat.options import Launch, Thresholds
+from fsat.options import NEAR_DUPLICATE, Launch, Thresholds
 
 
 @click.command("main")
@@ -39,7 +39,14 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
 
 @click.command()
 @shared.source_options
-def eda(**options: Any) -> None:
+@click.option("--backbone", metavar="FILE.json|DIR", help=f"{shared.BACKBONE} Finds near-duplicates.")
+@shared.option(
+    "--near_duplicate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=NEAR_DUPLICATE,
+    help="Cosine of the embeddings of near-duplicates.",
+)
+def eda(backbone: str | None, near_duplicate: float, **options: Any) -> None:
     """Write a page of a dataset's classes, sounds and faults.
 
     Prints the run id; eda.html of the run has waveforms, lengths, and all faults of the clips.
@@ -47,7 +54,7 @@ def eda(**options: Any) -> None:
     source = shared.read_source(options)
     from fsat.commands.eda import eda
 
-    click.echo(eda(source))
+    click.echo(eda(source, backbone, near_duplicate))
 
 
 @click.command("train_fold")

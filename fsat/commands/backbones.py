@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 from fsat.backbones.descriptor import Backbone, read_backbone
 from fsat.backbones.library import keep, kept
@@ -14,11 +17,11 @@ from fsat.errors import ConfigError
 from fsat.tracking.backbone_runs import fetch_backbone, store_backbone
 
 
-def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
+def settle_backbone(config: Config, store: bool = True) -> tuple[Config, Backbone | None]:
     """Return the Config with its backbone settled, and the backbone; other models have none.
 
     The backbone becomes ``NAME@DIGEST``, `embedding_size` and `window_hop` those of the backbone. One given by its path
-    is copied to the cache folder, and stored on the tracking server by the open run.
+    is copied to the cache folder, and if `store`, stored on the tracking server by the open run.
 
     Raises `FsatError` if it cannot be used, or settings contradict it.
     """
@@ -37,7 +40,8 @@ def settle_backbone(config: Config) -> tuple[Config, Backbone | None]:
         raise ConfigError(f"embedding_size={config.embedding_size}: {fault}")
     if not config.backbone_digest:
         backbone = keep(backbone)
-        store_backbone(backbone)
+        if store:
+            store_backbone(backbone)
     hop = config.window_hop or backbone.hop or config.audio_duration / 2
     return replace(config, backbone=backbone.ref, embedding_size=size, window_hop=hop), backbone
 
@@ -49,12 +53,49 @@ def find_backbone(backbone: str) -> Backbone:
     return read_backbone(backbone)
 
 
-def embed_dataset(dataset: Dataset, backbone: Backbone) -> None:
-    """Compute the embeddings of all clips of a dataset, or find them in the cache folder."""
+def resolve_config(given: Mapping[str, Any], preset: str | None = None) -> Config:
+    """Return the settings of a preset and others that override it; None counts as not given.
 
+    Sampling rate and windows of a model on embeddings are by default those of its backbone. Raises `ConfigError` for
+    settings that contradict each other, and `FsatError` if the backbone cannot be found.
+    """
+    config = Config.resolve(given, preset)
+    if not config.use_embedding:
+        return Config.resolve({**given, "backbone": None}, preset)
+    found = find_backbone(config.backbone)
+    defaults = {"sampling_rate": found.sampling_rate, "audio_duration": found.window}
+    return Config.resolve(defaults | {name: value for name, value in given.items() if value is not None}, preset)
+
+
+def embedding_config(backbone: str, **windows: float | None) -> tuple[Config, Backbone]:
+    """Return the Config of the embeddings by a backbone, and the backbone, whose copy in the cache folder is used.
+
+    Args:
+        backbone: its descriptor, the folder of it, or ``NAME@DIGEST``.
+        windows: ``audio_duration`` and ``window_hop``, None for those of the backbone.
+
+    Raises `FsatError` if it cannot be used, or the windows contradict it.
+    """
+    found = find_backbone(backbone)
+    config, settled = settle_backbone(
+        resolve_config({"model": "embedding", "backbone": backbone, **windows}), store=False
+    )
+    assert settled is not None
+    return config, replace(found, path=settled.path)
+
+
+def opener(backbone: Backbone) -> Callable[[], Embed]:
+    """Return a function that opens a backbone when it is first called."""
+
+    @cache
     def opened() -> Embed:
         from fsat.backbones.runtime import open_backbone
 
         return open_backbone(backbone).embed
 
-    embed_clips(dataset.train, dataset.config, opened)
+    return opened
+
+
+def embed_dataset(dataset: Dataset, backbone: Backbone) -> None:
+    """Compute the embeddings of all clips of a dataset, or find them in the cache folder."""
+    embed_clips(dataset.train, dataset.config, opener(backbone))

@@ -41,13 +41,20 @@ class ClipFacts:
     stamp: tuple[int, ...] = ()
 
 
-def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[ClipFacts]:
-    """Check every file of a table, in order; `description` is that of the progress line, such as "training clips"."""
+def check_clips(folder: Path, fnames: Sequence[str], description: str, anywhere: bool = False) -> list[ClipFacts]:
+    """Check every file of a table, in order.
+
+    Args:
+        folder: that of the clips.
+        fnames: names relative to it, or absolute.
+        description: of the clips in the progress line, such as "training clips".
+        anywhere: whether names may lead out of the folder, as those that a user gives for his own files.
+    """
     root, facts = folder.resolve(), []
     identity = identity_of(root)
     known, now = _read_memo(root), time.time()
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"checking {description}", len(fnames)) as progress:
-        for result in pool.map(lambda fname: check_clip(root, fname, known), fnames):
+        for result in pool.map(lambda fname: check_clip(root, fname, known, anywhere), fnames):
             facts.append(result)
             progress.advance()
     if identity_of(root) != identity:
@@ -56,10 +63,14 @@ def check_clips(folder: Path, fnames: Sequence[str], description: str) -> list[C
     return facts
 
 
-def check_clip(root: Path, fname: str, known: Mapping[str, ClipFacts] | None = None) -> ClipFacts:
-    """Check a file in a resolved folder; `known` facts are returned without reading it if its stamp is the same."""
+def check_clip(
+    root: Path, fname: str, known: Mapping[str, ClipFacts] | None = None, anywhere: bool = False
+) -> ClipFacts:
+    """Check a file in a resolved folder, or `anywhere`; `known` facts are returned unread if the stamp is the same."""
     name = stored_name(root, fname)
-    if reason := why_outside(root, name):
+    if anywhere and "\0" in name:
+        return ClipFacts(reason="the file name has a NUL in it")
+    if not anywhere and (reason := why_outside(root, name)):
         return ClipFacts(reason=reason)
     path = root / name
     try:
@@ -125,6 +136,7 @@ def _write_memo(root: Path, checked: dict[str, ClipFacts], known: dict[str, Clip
     """Keep the results of usable clips; if they cannot be written, the next run reads the files again."""
     latest = 1e9 * (now - RACY_SECONDS)
     certain = {fname: facts for fname, facts in checked.items() if not facts.reason and max(facts.stamp[1:3]) < latest}
+    certain = {fname: facts for fname, facts in known.items() if fname not in checked} | certain
     if certain == known:
         return
     with suppress(OSError):

@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,6 +35,9 @@ from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
 
 FORMAT = 2  # raised when the layout of a store changes, or the samples that `decode` makes of the same bytes
+LONG_BYTES = 128 << 20
+"""Samples of a clip, as float32, above which no other is decoded at the same time: 12 minutes at 48 kHz."""
+
 _BYTES_PER_ENTRY = 256  # upper bound for a clip in index and journal
 
 
@@ -128,7 +132,7 @@ def build(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> None:
             disk.check_space(unfinished, sum(sizes[len(entries) :]))
             with Progress(f"decoding clips to {sampling_rate} Hz", len(files)) as progress:
                 progress.advance(len(entries))
-                for clip, error, notes in _decode_all(folder, files[len(entries) :], sampling_rate):
+                for clip, error, notes in decode_files(files[len(entries) :], sampling_rate):
                     interrupts.check()
                     entry = Entry(len(clip), zlib.crc32(clip.data), error, notes)
                     write_all(samples, clip)
@@ -150,13 +154,17 @@ DecodedClip = tuple[np.ndarray, str, str]
 """Samples, float32 (n,), the reason if there are none, and notes, separated by ``; ``."""
 
 
-def _decode_all(folder: Path, files: Sequence[ClipFile], sampling_rate: int) -> Iterator[DecodedClip]:
-    """Decode each file; several are decoded ahead, in threads."""
-    known = _samples_elsewhere(folder, sampling_rate, {file.digest for file in files})
+def decode_files(files: Sequence[ClipFile], sampling_rate: int) -> Generator[DecodedClip]:
+    """Decode each file, in order, or copy it from a clip store; several are decoded ahead, in threads.
+
+    Files of more than `LONG_BYTES` are decoded one at a time. Raises as `open_clips`.
+    """
+    known = _samples_elsewhere(sampling_rate, {file.digest for file in files})
     workers = os.cpu_count() or 1
-    decoded = Threads(workers, 4 * workers).map(lambda file: _samples_of(file, sampling_rate, known), files)
-    with closing(decoded):
-        yield from decoded
+    for is_long, group in groupby(files, lambda file: _expected_bytes(file, sampling_rate) > LONG_BYTES):
+        threads = Threads(workers, 1 if is_long else 4 * workers)
+        with closing(threads.map(lambda file: _samples_of(file, sampling_rate, known), group)) as decoded:
+            yield from decoded
 
 
 def _samples_of(file: ClipFile, sampling_rate: int, known: dict[str, _Location]) -> DecodedClip:
@@ -263,10 +271,10 @@ class _Location(NamedTuple):
         return samples if len(samples) == self.length and zlib.crc32(samples.data) == self.crc else None
 
 
-def _samples_elsewhere(folder: Path, sampling_rate: int, digests: set[str]) -> dict[str, _Location]:
+def _samples_elsewhere(sampling_rate: int, digests: set[str]) -> dict[str, _Location]:
     """Return where finished stores of the same rate have clips of these digests."""
     locations: dict[str, _Location] = {}
-    for index in sorted(folder.parent.glob(f"*/{INDEX}")):
+    for index in sorted(clips_dir().glob(f"*/{INDEX}")):
         try:
             facts = disk.read_facts(index)
         except Damaged:

@@ -106,12 +106,12 @@ def embed_clips(clips: Clips, config: Config, open_backbone: Callable[[], Embed]
         return
     every = Clips(decoded)
     if decoded.folder is None:
-        vectors = [rows for _, rows in _compute(every, np.flatnonzero(every.lengths), config, open_backbone())]
+        vectors = [rows for _, rows in embed_each(every, np.flatnonzero(every.lengths), config, open_backbone())]
         values = np.concatenate([np.empty((0, config.embedding_size), np.float32), *vectors])
         counts = window_crops(every.lengths, config).counts
         decoded.embeddings[key] = EmbeddedClips(Floats(values.ravel()), np.cumsum(counts) - counts, counts)
     else:
-        decoded.embeddings[key] = _stored(every, config, key, open_backbone)
+        decoded.embeddings[key] = _stored(every, config, open_backbone)
 
 
 def _key(config: Config) -> str:
@@ -119,23 +119,30 @@ def _key(config: Config) -> str:
     return files.key_of([EMBEDDINGS, FORMAT, config.backbone_digest, config.embedding_size, *layout])
 
 
-def _stored(clips: Clips, config: Config, key: str, open_backbone: Callable[[], Embed]) -> EmbeddedClips:
-    """Return the embeddings of a clip store's clips from the cache folder, after computing those that it lacks."""
+def store_of(config: Config) -> EmbeddingStore:
+    """Return the store of the embeddings by the backbone and the windows of a Config."""
+    key = _key(config)
+    header = {"key": key, "backbone": config.backbone, "size": config.embedding_size}
     folder = embeddings_dir() / key
+    with files.cache_errors(folder):
+        return EmbeddingStore(folder, config.embedding_size, header)
+
+
+def _stored(clips: Clips, config: Config, open_backbone: Callable[[], Embed]) -> EmbeddedClips:
+    """Return the embeddings of a clip store's clips from the cache folder, after computing those that it lacks."""
+    store = store_of(config)
     digests = [digest if length else "" for digest, length in zip(clips.decoded.digests, clips.lengths, strict=True)]
     wanted = [digest for digest in digests if digest]
-    header = {"key": key, "backbone": config.backbone, "size": config.embedding_size}
     counts, lacking = window_crops(clips.lengths, config).counts, list[str]()
-    with files.cache_errors(folder, lambda: _bytes_of(digests, lacking, counts, config)):
-        store = EmbeddingStore(folder, config.embedding_size, header)
+    with files.cache_errors(store.folder, lambda: _bytes_of(digests, lacking, counts, config)):
         if store.lacking(wanted):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with files.locked(folder, "computing these embeddings"):
+            store.folder.parent.mkdir(parents=True, exist_ok=True)
+            with files.locked(store.folder, "computing these embeddings"):
                 store.read()
                 lacking += store.lacking(wanted)
                 if damaged := [digest for digest in lacking if digest in store.rows]:
-                    say(f"{folder}: the embeddings of {len(damaged)} clips are damaged; computing them again")
-                files.check_space(folder, _bytes_of(digests, lacking, counts, config))
+                    say(f"{store.folder}: the embeddings of {len(damaged)} clips are damaged; computing them again")
+                files.check_space(store.folder, _bytes_of(digests, lacking, counts, config))
                 by_digest = {digest: i for i, digest in enumerate(digests)}
                 if chosen := [by_digest[digest] for digest in lacking]:
                     store.append(_progress(clips, np.array(chosen), digests, config, open_backbone()))
@@ -158,12 +165,12 @@ def _progress(
     """Yield digest and embeddings of the chosen clips, with a progress line."""
     name = config.backbone.partition("@")[0]
     with Progress(f"computing embeddings by {name}", len(chosen)) as progress:
-        for index, vectors in _compute(clips, chosen, config, embed):
+        for index, vectors in embed_each(clips, chosen, config, embed):
             yield digests[index], vectors
             progress.advance()
 
 
-def _compute(clips: Clips, chosen: np.ndarray, config: Config, embed: Embed) -> Iterator[tuple[int, np.ndarray]]:
+def embed_each(clips: Clips, chosen: np.ndarray, config: Config, embed: Embed) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the index and the embeddings, float32 (n_windows, size), of each of the chosen usable clips, in order."""
     crops = window_crops(clips.lengths[chosen], config)
     size = max(1, BATCH_BYTES // (4 * config.audio_length))

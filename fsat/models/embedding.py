@@ -1,8 +1,8 @@
 """Heads on the embeddings of a backbone.
 
 Input float32 (batch, windows, size), the embeddings of each clip's windows; the clips of a batch have equally many. A
-window whose embedding is 0 throughout counts as absent. The first layer standardises the values. Output probabilities
-(batch, n_classes). Everything computes in float32.
+window whose embedding is 0 throughout counts as absent. The first layer standardises the values and scales each window
+to a length. Output probabilities (batch, n_classes). Everything computes in float32.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from fsat.errors import ConfigError
 
 ATTENTION_UNITS = 64
 """Width of the hidden layer that weights the windows of pooling=attention."""
+
+EPSILON = 1e-6
+"""Added to the mean square of a vector."""
 
 
 def embedding_head(config: Config, n_classes: int) -> keras.Model:
@@ -57,9 +60,10 @@ class PresentWindows(layers.Layer):
 
 
 class EmbeddingNorm(layers.Layer):
-    """Standardise each value of an embedding by its mean and deviation over the windows of the training clips.
+    """Standardise the values of embeddings, then scale each window's vector to a mean square of 1.
 
-    Mean and deviation are weights, so they are saved with the model. A value that is constant becomes 0.
+    Mean and deviation of each value are those over the windows of the training clips. They are weights, so they are
+    saved with the model. A value that is constant becomes 0.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -79,11 +83,16 @@ class EmbeddingNorm(layers.Layer):
 
     def call(self, embeddings: tf.Tensor) -> tf.Tensor:
         """Standardise embeddings."""
-        return (embeddings - self.mean) * self.scale
+        return _scaled((embeddings - self.mean) * self.scale)
 
     def in_keras(self, inputs: Any) -> Any:
         """Compute the same with Keras's operations."""
-        return (inputs - ops.convert_to_numpy(self.mean)) * ops.convert_to_numpy(self.scale)
+        return _scaled((inputs - ops.convert_to_numpy(self.mean)) * ops.convert_to_numpy(self.scale))
+
+
+def _scaled(x: Any) -> Any:
+    """Scale vectors, along the last axis, to a mean square of 1."""
+    return x / ops.sqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
 
 
 def _pool(x: keras.KerasTensor, present: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

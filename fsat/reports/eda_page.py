@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pandas as pd
 
 from fsat.data.levels import by_kind
 from fsat.data.manifest import Manifest
+from fsat.data.near_duplicates import NearDuplicates
 from fsat.data.tables import write_table
 from fsat.errors import Problem
 from fsat.progress import Progress
@@ -34,8 +36,12 @@ MAX_ROWS, MAX_CELL = 500, 160
 short_cell = partial(short, limit=MAX_CELL)
 
 
-def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[Problem]]:
+def write_eda(
+    manifest: Manifest, folder: Path, near: NearDuplicates | None = None
+) -> tuple[dict[str, float], list[Problem]]:
     """Write figures (``plots/*.png``), tables (``tables/*.csv``) and the page of a dataset into an existing folder.
+
+    `near` are its near-duplicates, None if they were not looked for.
 
     Returns:
         numbers of clips, classes, verified clips, seconds, ...; and the clips whose samples could not be read for the
@@ -51,8 +57,9 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
     plot_repeated(facts, plots / "repeated_lengths.png")
 
     problems = [Problem(manifest.train_table, wave.row, wave.fname, wave.reason) for wave in waveforms if wave.reason]
-    choice, sounds = choose_examples(manifest, facts), []
-    examples = [*choice.of_classes, *choice.of_lengths]
+    choice, sounds = choose_examples(manifest, facts, near), []
+    groups = choice.of_classes, choice.of_lengths, choice.of_pairs
+    examples = list(chain(*groups))
     with Progress("making players", len(examples)) as progress:
         for sound, problem in example_sounds(examples, choice.seconds):
             sounds.append(sound)
@@ -60,6 +67,10 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
             progress.advance()
     odd = odd_clips(manifest)
     write_table(odd, folder / "tables" / "levels.csv")
+    if near:
+        write_table(near.pairs, folder / "tables" / "near_duplicates.csv")
+    in_order = iter(sounds)
+    class_sounds, length_sounds, pair_sounds = (list(islice(in_order, len(group))) for group in groups)
     unreadable = list({(problem.split, problem.fname): problem for problem in problems}.values())
     tables = " and ".join(filter(None, (manifest.train_table, manifest.test_table)))
     test_clips = count(facts.n_test, "test clip") if facts.n_test else "No test clips"
@@ -76,8 +87,11 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
         loudness=describe_waveforms(waveforms),
         first_samples=FIRST_SAMPLES,
         choice=choice,
-        class_sounds=sounds[: len(choice.of_classes)],
-        length_sounds=sounds[len(choice.of_classes) :],
+        class_sounds=class_sounds,
+        length_sounds=length_sounds,
+        pair_sounds=pair_sounds,
+        near=near,
+        near_table=_near_table(near),
         class_table=_class_table(facts),
         odd_clips=eda_text.describe_odd_clips(by_kind(odd["fname"], odd["note"])),
         odd_table=_limited_table(odd, "Clips with odd levels or headers", "tables/levels.csv"),
@@ -86,7 +100,8 @@ def write_eda(manifest: Manifest, folder: Path) -> tuple[dict[str, float], list[
         copy_table=_copy_table(facts),
         problem_table=_problem_table([*unreadable, *facts.problems]),
     )
-    return facts.metrics() | {"n_odd_clips": len(odd)}, unreadable
+    numbers = facts.metrics() | {"n_odd_clips": len(odd)} | (near.metrics() if near else {})
+    return numbers, unreadable
 
 
 def _class_table(facts: Facts) -> Table:
@@ -117,6 +132,22 @@ def _copy_table(facts: Facts) -> Table:
     columns = {"fname": "clip", "split": "split", "copy_of": "the same sound as"}
     rows = facts.copies[[*columns]].rename(columns=columns).map(short_cell)
     return _limited_table(rows, "Clips that are the same sound as a training clip", "tables/copies.csv")
+
+
+def _near_table(near: NearDuplicates | None) -> Table | None:
+    if near is None or near.pairs.empty:
+        return None
+    pairs = near.pairs
+    rows = pd.DataFrame({"cosine": pairs["similarity"]})
+    for prefix, name in (("", "clip"), ("other_", "other clip")):
+        rows[name] = pairs[f"{prefix}fname"].map(short_cell)
+        rows[f"{name}: label" if prefix else "label"] = [
+            short_cell(label) if split == "train" else "(test)"
+            for label, split in zip(pairs[f"{prefix}label"], pairs[f"{prefix}split"], strict=True)
+        ]
+    rows["finding"] = pairs["finding"]
+    caption = "Pairs of clips that sound almost the same"
+    return _limited_table(rows, caption, "tables/near_duplicates.csv", {"cosine": ".3f"})
 
 
 def _limited_table(frame: pd.DataFrame, caption: str, file: str, formats: Mapping[str, str] | None = None) -> Table:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from fsat.data.near_duplicates import OTHER_FOLDS, OTHER_LABELS, OTHER_SPLITS, NearDuplicates
 from fsat.errors import plural
 from fsat.reports.eda_facts import MIN_REPEATS, MIN_REPEATS_SHARE, Facts
 from fsat.text import short
@@ -137,6 +138,27 @@ def describe_odd_clips(kinds: Mapping[str, Sequence[str]]) -> str:
         f"{kind}: {count(len(names), 'clip')} ({listed(list(map(short, names)))})" for kind, names in kinds.items()
     ]
     return f"{'; '.join(texts)}."
+
+
+def describe_near_duplicates(near: NearDuplicates | None) -> str:
+    """Describe how many pairs of clips sound almost the same, and what is wrong with them."""
+    if near is None:
+        return "Clips that sound almost the same were not looked for: name a pretrained network, -P backbone=FILE.json."
+    how = f"by the embeddings of {near.backbone.partition('@')[0]} (cosine of at least {near.threshold:g})"
+    if not near.n_pairs:
+        return f"No two of {count(near.n_clips, 'clip')} sound almost the same {how}, apart from equal sounds."
+    verb = "sounds" if near.n_pairs == 1 else "sound"
+    text = f"{count(near.n_pairs, 'pair')} of clips {verb} almost the same {how}, apart from equal sounds."
+    if near.n_pairs > len(near.pairs):
+        text += f" The {len(near.pairs):,} most similar ones are listed."
+    meanings = {
+        OTHER_LABELS: "different labels, of which one may be wrong",
+        OTHER_FOLDS: "clips in different folds, so that scores may be too high",
+        OTHER_SPLITS: "a training and a test clip, so that scores on test clips may be too high",
+    }
+    numbers = {meaning: n for finding, meaning in meanings.items() if (n := near.count_of(finding))}
+    parts = [f"{number:,} {'has' if number == 1 else 'have'} {meaning}" for meaning, number in numbers.items()]
+    return f"{text} {'; '.join(parts)}." if parts else f"{text} No pair differs in label, fold or split."
 
 
 def count(number: int, noun: str) -> str:

@@ -23,6 +23,7 @@ import soundfile as sf
 from fsat.data.audio import blocks, read_header
 from fsat.data.clip_names import stored_name
 from fsat.data.manifest import Manifest
+from fsat.data.near_duplicates import NearDuplicates
 from fsat.errors import AudioError, Problem, count, printable
 from fsat.metrics.ranking import TOP_K, top_k
 from fsat.parallel.executor import Threads
@@ -45,8 +46,9 @@ SOUND_SECONDS = 600.0
 SOUND_BYTES, REPORT_BYTES = 12_000_000, 5_000_000
 """Maximum size of all MP3 files of ``eda.html`` and of ``report.html``; as text they take a third more."""
 
-LENGTHS_PLAYED, CLIPS_PER_LENGTH, LIST_LENGTH = 8, 2, 20
-"""Number of repeated lengths that have players, of clips of each, and of clips in a list of ``report.html``."""
+LENGTHS_PLAYED, CLIPS_PER_LENGTH, PAIRS_PLAYED, LIST_LENGTH = 8, 2, 8, 20
+"""Number of repeated lengths that have players, of clips of each, of pairs of near-duplicates that have players, and of
+clips in a list of ``report.html``."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Example:
 class Choice:
     """The clips that ``eda.html`` plays, the first `seconds` of each.
 
-    They are of the first `n_classes` classes by label, and of the repeated lengths; `one_per_class` if there is no room
-    for both a verified and an unverified clip of each class.
+    They are of the first `n_classes` classes by label, of the repeated lengths, and of pairs of near-duplicates, both
+    clips of one after those of another; `one_per_class` if there is no room for both a verified and an unverified clip
+    of each class.
     """
 
     of_classes: list[Example]
     of_lengths: list[Example]
+    of_pairs: list[Example]
     seconds: float
     n_classes: int
     one_per_class: bool
@@ -117,17 +121,20 @@ def _mp3(path: Path, n_samples: int) -> bytes:
     return file.getvalue()
 
 
-def choose_examples(manifest: Manifest, facts: Facts) -> Choice:
-    """Choose one verified and one unverified clip of each class, if it has both, and clips of the repeated lengths."""
-    of_lengths, pairs = _examples_of_lengths(manifest, facts), _examples_of_classes(manifest)
-    singles = [examples[:1] for examples in pairs]
-    for groups in (pairs, singles):
+def choose_examples(manifest: Manifest, facts: Facts, near: NearDuplicates | None = None) -> Choice:
+    """Choose one verified and one unverified clip of each class, if it has both, clips of the repeated lengths, and the
+    first pairs of near-duplicates.
+    """
+    of_lengths, both = _examples_of_lengths(manifest, facts), _examples_of_classes(manifest)
+    of_pairs = _examples_of_pairs(manifest, near) if near else []
+    singles = [examples[:1] for examples in both]
+    for groups in (both, singles):
         of_classes = list(chain(*groups))
-        seconds = _playable_seconds([example.seconds for example in (*of_classes, *of_lengths)])
+        seconds = _playable_seconds([example.seconds for example in (*of_classes, *of_lengths, *of_pairs)])
         if seconds >= MIN_SECONDS:
-            return Choice(of_classes, of_lengths, seconds, len(groups), groups != pairs)
-    first = singles[: max(0, int(SOUND_SECONDS / MIN_SECONDS) - len(of_lengths))]
-    return Choice(list(chain(*first)), of_lengths, MIN_SECONDS, len(first), pairs != singles)
+            return Choice(of_classes, of_lengths, of_pairs, seconds, len(groups), groups != both)
+    first = singles[: max(0, int(SOUND_SECONDS / MIN_SECONDS) - len(of_lengths) - len(of_pairs))]
+    return Choice(list(chain(*first)), of_lengths, of_pairs, MIN_SECONDS, len(first), both != singles)
 
 
 def example_sounds(
@@ -233,6 +240,24 @@ def _examples_of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:
             clip = same.iloc[i * len(same) // CLIPS_PER_LENGTH]
             title, note = count(length.frames, "sample"), clip["label"] or "test clip"
             examples.append(_example(clip, title, note, manifest, length.split))
+    return examples
+
+
+def _examples_of_pairs(manifest: Manifest, near: NearDuplicates) -> list[Example]:
+    """Return both clips of the first pairs of near-duplicates."""
+    tables = {"train": manifest.train, "test": manifest.test}
+    by_name = {
+        split: table.assign(seconds=table["frames"] / table["samplerate"], name=table["fname"])
+        .drop_duplicates("name")
+        .set_index("name")
+        for split, table in tables.items()
+    }
+    examples = []
+    for number, pair in enumerate(near.pairs.head(PAIRS_PLAYED).to_dict("records"), 1):
+        title = f"pair {number}, {pair['similarity']:.3f}"
+        for prefix in ("", "other_"):
+            split, fname, label = (pair[f"{prefix}{name}"] for name in ("split", "fname", "label"))
+            examples.append(_example(by_name[split].loc[fname], title, label or "test clip", manifest, split))
     return examples
 
 

@@ -134,6 +134,11 @@ def predict(
     return _render("predict", input, model, n_files, n_failed, output, options, run_link)
 
 
+def embed(input: str, output: str, backbone: str, n_files: int, n_rows: int, n_failed: int, run_link: str) -> str:
+    """Describe a run of ``embed``; `n_failed` files are in ``failed.csv``."""
+    return _render("embed", input, output, backbone, n_files, n_rows, n_failed, run_link)
+
+
 def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) -> str:
     """Describe a run of ``export``; `facts` is the content of the JSON file beside the model."""
     return _render("export", format, output, facts, run_link)
