@@ -129,7 +129,7 @@ def configuration() -> str:
 def update_option_tables(page: str) -> str:
     """Return the text of docs/commands.md with its option tables replaced by the current ones."""
     return re.sub(
-        r"(<!-- options of (\w+) -->\n).*?(<!-- end of options -->)",
+        r"(<!-- options of ([\w ]+) -->\n).*?(<!-- end of options -->)",
         lambda match: match[1] + option_table(match[2]) + match[3],
         page,
         flags=re.DOTALL,
@@ -138,12 +138,23 @@ def update_option_tables(page: str) -> str:
 
 def option_table(command: str) -> str:
     """Return a Markdown table of a command's options, without settings and those of Ray, which have their own pages."""
-    options = [option for option in cli.commands[command].params if isinstance(option, click.Option)]
+    options = [option for option in all_commands()[command].params if isinstance(option, click.Option)]
     hidden = _hidden_options(option.name or "" for option in options)
     rows = [_option_row(option) for option in options if option.name not in hidden and option.expose_value]
     if not rows:
         return "This command has no options.\n"
     return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Return the commands by name, those of a group by its name and their own: ``backbone inspect``."""
+    commands = dict[str, click.Command]()
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            commands |= {f"{name} {own}": part for own, part in command.commands.items()}
+        else:
+            commands[name] = command
+    return commands
 
 
 def _hidden_options(names: Iterable[str]) -> set[str]:

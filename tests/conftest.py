@@ -15,8 +15,9 @@ from stores import TrainedStudy, current_store, train_study
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
     "project", "pipeline", "server", "export", "ray", "embedding_study", "fold", "predict", "backbones", "verify",
-    "resume", "ownership", "interrupts", "app", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page",
-    "embed_commands", "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel",
+    "resume", "ownership", "inspect_backbone", "interrupts", "app", "serving", "mlflow_ui", "live_metrics", "hostile",
+    "report_page", "embed_commands", "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth",
+    "logmel",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
 time."""

@@ -108,7 +108,7 @@ def test_what_is_no_descriptor_is_one_line(tmp_path: Path) -> None:
     faults = {
         "": "no backbone.json",
         "text.json": "is not JSON",
-        "list.json": "expected a JSON object; docs/backbones.md",
+        "list.json": "expected a JSON object; `python -m fsat backbone inspect FILE`",
         "missing.json": "no such file",
     }
     for name, words in faults.items():

@@ -150,7 +150,17 @@ def read_backbone(path: Path | str) -> Backbone:
             raise ConfigError(f"backbone={printable(path)}: no {DESCRIPTOR} in this folder; {HOW}")
         descriptor /= DESCRIPTOR
     prefix = f"backbone={printable(path)}"
-    values = Values(prefix, _read_json(descriptor, prefix))
+    return parse_backbone(_read_json(descriptor, prefix), descriptor, prefix)
+
+
+def parse_backbone(facts: Any, descriptor: Path, prefix: str) -> Backbone:
+    """Return the backbone that the JSON values of a descriptor describe; raise `ConfigError` for anything wrong.
+
+    Args:
+        descriptor: absolute path of the descriptor, which need not exist.
+        prefix: beginning of errors.
+    """
+    values = Values(prefix, facts)
     values.check_keys(KEYS, REQUIRED)
     file = _locate(values, descriptor)
     rate = values.number("sampling_rate", "a whole number of Hz", 1, MAX_RATE, whole=True)

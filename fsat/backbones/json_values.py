@@ -8,8 +8,8 @@ from typing import Any
 
 from fsat.errors import ConfigError, printable
 
-HOW = "docs/backbones.md describes the file"
-"""Where to look, in errors."""
+HOW = "`python -m fsat backbone inspect FILE` describes a network (docs/backbones.md)"
+"""How to get a descriptor, in errors."""
 
 MAX_TEXT = 1000
 """Maximum length of a text."""

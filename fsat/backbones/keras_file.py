@@ -15,11 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from fsat.backbones.network import Call, ModelFile, Signature, Tensor, check_size, one_line, quiet, refuse
-from fsat.errors import ConfigError
+from fsat.backbones.file_facts import archived_facts
+from fsat.backbones.network import (
+    Call,
+    ModelFile,
+    Signature,
+    Tensor,
+    check_size,
+    input_of_dense,
+    one_line,
+    quiet,
+    refuse,
+)
+from fsat.errors import ConfigError, printable
 from fsat.models import import_keras
 
-CONFIG = "config.json"
+CONFIG, METADATA, EXPORTED = "config.json", "metadata.json", "fsat.json"
+"""Entries of the archive; the last one in files that fsat has exported."""
 
 REFUSED = {
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",  # code, or models of other libraries
@@ -55,15 +67,28 @@ class KerasFile(ModelFile):
             outputs = _tensors(self._model.output_names, self._model.outputs)
             inputs = _tensors([tensor.name for tensor in self._model.inputs], self._model.inputs)
             layers = tuple(_layer_tensors(self._model))
-        super().__init__(name, {"": Signature(inputs, outputs)}, layers)
+        facts = archived_facts(content, METADATA) | archived_facts(content, EXPORTED)
+        super().__init__(name, {"": Signature(inputs, outputs)}, layers, facts | {"name": self._model.name})
+
+    def before_classifier(self, output: Tensor) -> Tensor | None:
+        """Return the output of the layer before a dense layer that gives an output."""
+        producers = {}
+        for layer in self._model.layers:
+            if (before := _layer_before(layer)) is not None:
+                producers[layer.name] = (type(layer).__name__, before)
+        last = self._model.outputs[output.index]._keras_history[0].name
+        before = input_of_dense(last, producers)
+        return next((tensor for tensor in self.internal if tensor.name == before), None)
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return the compiled model, which several threads may call."""
         import tensorflow as tf
 
         keras, model = import_keras(), self._model
-        tensor = model.get_layer(output.name).output if output.index < 0 else model.outputs[output.index]
-        inner = keras.Model(model.inputs, tensor)
+        is_layer = output.index < 0
+        tensor = _output_of(model.get_layer(output.name)) if is_layer else model.outputs[output.index]
+        with one_line(self.name, f"{printable(output.name)} cannot be its output"):
+            inner = keras.Model(model.inputs, tensor)
         shape = (*(input.shape or ())[:-1], n_samples)
         spec = tf.TensorSpec(shape, tf.float32)
         function = tf.function(lambda samples: inner(samples, training=False), input_signature=[spec], autograph=False)
@@ -87,9 +112,21 @@ def _layer_tensors(model: Any) -> Iterator[Tensor]:
     for layer in model.layers[:-1]:
         nodes = layer._inbound_nodes
         if len(nodes) == 1 and len(nodes[0].output_tensors) == 1 and nodes[0].input_tensors:
-            tensor = layer.output
+            tensor = _output_of(layer)
             if str(tensor.dtype) == "float32":
                 yield Tensor(layer.name, tuple(tensor.shape), "float32", -1)
+
+
+def _output_of(layer: Any) -> Any:
+    """Return the only output of a layer in the model; ``layer.output`` of a model in it is one of its own."""
+    return layer._inbound_nodes[0].output_tensors[0]
+
+
+def _layer_before(layer: Any) -> str | None:
+    """Return the name of the only layer whose output a layer takes in; None if there are none or several."""
+    nodes = layer._inbound_nodes
+    inputs = nodes[0].input_tensors if len(nodes) == 1 else []
+    return inputs[0]._keras_history[0].name if len(inputs) == 1 else None
 
 
 def _check_archive(name: str, content: bytes) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,9 +22,18 @@ from fsat.errors import ConfigError, FsatError, count, printable
 from fsat.files import disk_errors, format_bytes
 
 Call = Callable[[np.ndarray], np.ndarray]
+Key = TypeVar("Key", int, str)
 
 MEMORY = "FSAT_BACKBONE_GB"
 """Environment variable: GB of memory that a network may need, and maximum size of its file."""
+
+DENSE = {"Dense", "FULLY_CONNECTED", "Gemm", "MatMul"}
+ACTIVATIONS = {
+    "Activation", "Softmax", "ReLU", "Dropout",
+    "LOGISTIC", "SOFTMAX", "LOG_SOFTMAX", "RELU",
+    "Add", "Identity", "Sigmoid", "LogSoftmax", "Relu",
+}  # fmt: skip
+"""Names of dense layers, and of what may follow the last one of a classifier, in Keras, TensorFlow Lite and ONNX."""
 
 SHOWN = 8
 """Number of names in an error."""
@@ -72,11 +81,20 @@ class ModelFile(ABC):
         signatures: by name; the empty name is the network as a whole.
         internal: tensors that are no outputs but can be the embedding: layers of a Keras model, by name, and tensors
             of a TensorFlow Lite file, by index.
+        facts: what the file says of itself, by name, such as its license.
     """
 
     name: str
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     internal: tuple[Tensor, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def before_classifier(self, output: Tensor) -> Tensor | None:
+        """Return what the dense layer takes in that gives an output of the network as a whole; None if none does.
+
+        Only activations may follow the dense layer. The embedding of most classifiers is what this one takes in.
+        """
+        return None
 
     @abstractmethod
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
@@ -96,6 +114,24 @@ class Network:
     rank: int
     batch: int | None
     n_samples: int | None
+
+
+def input_of_dense(output: Key, producers: Mapping[Key, tuple[str, Key]]) -> Key | None:
+    """Return what the last dense layer of a network takes in, if only activations follow it.
+
+    Args:
+        output: what the network gives.
+        producers: for what an operator or layer gives, its kind and what it takes in, weights excepted.
+    """
+    passed = set[Key]()
+    while output in producers and output not in passed:
+        passed.add(output)
+        kind, output = producers[output]
+        if kind in DENSE:
+            return output
+        if kind not in ACTIVATIONS:
+            return None
+    return None
 
 
 def open_network(file: ModelFile, backbone: Backbone) -> Network:

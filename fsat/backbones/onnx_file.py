@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fsat.backbones.network import Call, ModelFile, Signature, Tensor, one_line, quiet, refuse
+from fsat.backbones.network import Call, ModelFile, Signature, Tensor, input_of_dense, one_line, quiet, refuse
 from fsat.errors import ConfigError
 
 PACKAGES = ("onnx", "onnxruntime")
@@ -46,8 +46,13 @@ class OnnxFile(ModelFile):
         weights = {tensor.name for tensor in proto.graph.initializer}
         inputs = [_tensor(value, i) for i, value in enumerate(proto.graph.input) if value.name not in weights]
         outputs = [_tensor(value, i) for i, value in enumerate(proto.graph.output)]
-        self._content = content
-        super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))})
+        self._content, self._producers = content, _producers(proto, weights)
+        super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))}, facts=_facts(proto))
+
+    def before_classifier(self, output: Tensor) -> Tensor | None:
+        """Return the output that a dense layer takes in which gives another output."""
+        before = input_of_dense(output.name, self._producers)
+        return next((tensor for tensor in self.signatures[""].outputs if tensor.name == before), None)
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a function on one session, which several threads may call; each call uses one thread."""
@@ -74,6 +79,23 @@ def _tensor(value: Any, index: int) -> Tensor:
             dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim
         )
     return Tensor(value.name, shape, DTYPES.get(kind.elem_type, f"of ONNX type {kind.elem_type}"), index)
+
+
+def _producers(proto: Any, weights: set[str]) -> dict[str, tuple[str, str]]:
+    """Return the operator that gives a value, and what it takes in, for those that take in one value and weights."""
+    constants = weights | {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
+    producers = {}
+    for node in proto.graph.node:
+        sources = [name for name in node.input if name and name not in constants]
+        if len(sources) == 1:
+            producers[node.output[0]] = (node.op_type, sources[0])
+    return producers
+
+
+def _facts(proto: Any) -> dict[str, str]:
+    """Return what the file says of itself."""
+    own = {"description": proto.doc_string, "producer": f"{proto.producer_name} {proto.producer_version}".strip()}
+    return own | {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _nodes(proto: Any) -> Iterator[Any]:

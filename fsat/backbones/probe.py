@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +20,9 @@ from fsat.backbones.network import MEMORY, memory_limit
 from fsat.backbones.runtime import Runtime, open_backbone
 from fsat.errors import ConfigError, FsatError
 from fsat.parallel.executor import Processes
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 CHECKS = 1
 """Version of the checks: those of other versions are not remembered."""
@@ -57,12 +63,20 @@ def probe(backbone: Backbone) -> int:
 
     Raises `ConfigError` if a check fails, `RunError` if the process dies, as it does without enough memory.
     """
+    return run_limited(check_backbone, backbone)
+
+
+def run_limited(function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Return ``function(argument)``, computed in a process with a limit of memory and time.
+
+    Raises `ConfigError` if the function raises an `FsatError`, `RunError` if it fails otherwise, or its process dies.
+    """
     gigabytes = memory_limit() / 1e9
     advice = f"a backbone may use {gigabytes:g} GB of memory ({MEMORY}) and {CPU_SECONDS} s of processor time here"
-    ((size, error),) = Processes(1, advice).map(_check_limited, [backbone], "backbone")
+    ((result, error),) = Processes(1, advice).map(partial(_limited, function), [argument], "backbone")
     if error:
         raise ConfigError(error)
-    return int(size)
+    return result
 
 
 def check_backbone(backbone: Backbone) -> int:
@@ -123,8 +137,8 @@ def probe_sounds(backbone: Backbone) -> dict[str, np.ndarray]:
     return {name: sound.astype(np.float32) for name, sound in sounds.items()}
 
 
-def _check_limited(backbone: Backbone) -> tuple[int, str]:
-    """Check a backbone in its process; return the number of values of an embedding, and the message of an error."""
+def _limited(function: Callable[[Argument], Any], argument: Argument) -> tuple[Any, str]:
+    """Return the result of a function in its process, and the message of an error."""
     from fsat.models import import_keras
 
     import_keras()
@@ -132,9 +146,9 @@ def _check_limited(backbone: Backbone) -> tuple[int, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C++ code prints when it dies
     _limit_memory()
     try:
-        return check_backbone(backbone), ""
+        return function(argument), ""
     except FsatError as error:
-        return 0, str(error)
+        return None, str(error)
 
 
 def _limit_memory() -> None:

@@ -71,7 +71,7 @@ class SavedModelFolder(ModelFile):
         }
         if not signatures:
             raise ConfigError(f"{name}: has no signatures; save it with `tf.saved_model.save(m, DIR, signatures=...)`")
-        super().__init__(name, signatures)
+        super().__init__(name, signatures, facts={"TensorFlow": graph.meta_info_def.tensorflow_version})
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a signature's function, which several threads may call."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fsat.backbones.network import Call, ModelFile, Signature, Tensor, one_line, quiet, refuse
+from fsat.backbones.file_facts import archived_facts, tflite_facts
+from fsat.backbones.network import Call, ModelFile, Signature, Tensor, input_of_dense, one_line, quiet, refuse
 from fsat.errors import ConfigError
 from fsat.models import import_keras
 from fsat.parallel.executor import cores
@@ -23,6 +24,9 @@ from fsat.parallel.executor import cores
 IDENTIFIER = b"TFL3"
 DTYPES = ("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64")
 """Types of a tensor, by number in the schema."""
+
+EXPORTED = "fsat.json"
+"""Entry of the archive at the end of a file that fsat has exported."""
 
 CUSTOM, STABLEHLO_CUSTOM = "CUSTOM", "STABLEHLO_CUSTOM_CALL"
 
@@ -41,7 +45,18 @@ class TfliteFile(ModelFile):
             signatures = {"": _signature(self._model.Subgraphs(0))} | _signatures(self._model)
             internal = _activations(self._model)
         self._content = content
-        super().__init__(name, signatures, internal)
+        super().__init__(name, signatures, internal, tflite_facts(self._model) | archived_facts(content, EXPORTED))
+
+    def before_classifier(self, output: Tensor) -> Tensor | None:
+        """Return the vector that a fully connected layer takes in which gives an output."""
+        names, graph, producers = _operator_names(), self._model.Subgraphs(0), {}
+        for i in range(graph.OperatorsLength()):
+            operator = graph.Operators(i)
+            if operator.InputsLength() and operator.OutputsLength():
+                kind = names.get(_code(self._model, operator), "unknown")
+                producers[int(operator.Outputs(0))] = (kind, int(operator.Inputs(0)))
+        before = input_of_dense(output.index, producers)
+        return next((tensor for tensor in self.internal if tensor.index == before), None)
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a function that runs one of a pool of interpreters with a thread each, made when they are needed."""
@@ -64,6 +79,11 @@ def _operator_names() -> dict[int, str]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+
+
+def _code(model: Any, operator: Any) -> int:
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def _check_bounds(model: Any, n_bytes: int) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 import click
 
 from fsat import __version__, interrupts
+from fsat.cli.backbone_commands import backbone
 from fsat.cli.data_commands import cache, download, sample, score, sync
 from fsat.cli.embedding_commands import embed, similar
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
@@ -39,7 +40,7 @@ def cli() -> None:
 
 
 STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)
-for command in (*STEPS, predict, export, embed, similar, app, sync, score, sample, download, cache):
+for command in (*STEPS, predict, export, embed, similar, app, sync, score, sample, download, backbone, cache):
     cli.add_command(command)
 
 

@@ -17,8 +17,8 @@ from fsat.errors import ConfigError
 from fsat.tracking.backbone_runs import fetch_backbone, store_backbone
 
 
-def settle_backbone(config: Config, store: bool = True) -> tuple[Config, Backbone | None]:
-    """Return the Config with its backbone settled, and the backbone; other models have none.
+def settle_backbone(config: Config, store: bool = True) -> Config:
+    """Return the Config with its backbone settled; other models have none.
 
     The backbone becomes ``NAME@DIGEST``, `embedding_size` and `window_hop` those of the backbone. One given by its path
     is copied to the cache folder, and if `store`, stored on the tracking server by the open run.
@@ -26,7 +26,7 @@ def settle_backbone(config: Config, store: bool = True) -> tuple[Config, Backbon
     Raises `FsatError` if it cannot be used, or settings contradict it.
     """
     if not config.use_embedding:
-        return replace(config, backbone="none"), None
+        return replace(config, backbone="none")
     backbone = find_backbone(config.backbone)
     if config.sampling_rate != backbone.sampling_rate:
         expected = f"the backbone {backbone.name} takes {backbone.sampling_rate}; leave the option out"
@@ -43,7 +43,7 @@ def settle_backbone(config: Config, store: bool = True) -> tuple[Config, Backbon
         if store:
             store_backbone(backbone)
     hop = config.window_hop or backbone.hop or config.audio_duration / 2
-    return replace(config, backbone=backbone.ref, embedding_size=size, window_hop=hop), backbone
+    return replace(config, backbone=backbone.ref, embedding_size=size, window_hop=hop)
 
 
 def find_backbone(backbone: str) -> Backbone:
@@ -77,11 +77,8 @@ def embedding_config(backbone: str, **windows: float | None) -> tuple[Config, Ba
     Raises `FsatError` if it cannot be used, or the windows contradict it.
     """
     found = find_backbone(backbone)
-    config, settled = settle_backbone(
-        resolve_config({"model": "embedding", "backbone": backbone, **windows}), store=False
-    )
-    assert settled is not None
-    return config, replace(found, path=settled.path)
+    config = resolve_config({"model": "embedding", "backbone": backbone, **windows})
+    return settle_backbone(config, store=False), replace(found, path=keep(found).path)
 
 
 def opener(backbone: Backbone) -> Callable[[], Embed]:
@@ -96,6 +93,7 @@ def opener(backbone: Backbone) -> Callable[[], Embed]:
     return opened
 
 
-def embed_dataset(dataset: Dataset, backbone: Backbone) -> None:
-    """Compute the embeddings of all clips of a dataset, or find them in the cache folder."""
-    embed_clips(dataset.train, dataset.config, opener(backbone))
+def embed_dataset(dataset: Dataset) -> None:
+    """Compute the embeddings of all clips of a dataset, or find them in the cache folder; other models have none."""
+    if dataset.config.use_embedding:
+        embed_clips(dataset.train, dataset.config, lambda: opener(find_backbone(dataset.config.backbone))())

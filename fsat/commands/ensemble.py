@@ -130,7 +130,8 @@ class _Result:
         self.first = members[0]
         self.studies = by_study(members)
         self.leak, self.origins = leak_of(members), origins_of(members)
-        configs = [member.record.config for member in members if member.record.config.use_embedding]
+        used = [member.record for member in members if blend.weights.get(member.record.study) != 0]  # in the tagger
+        configs = [record.config for record in used if record.config.use_embedding]
         refs = {config.backbone_digest: config.backbone for config in configs}  # one may have several names
         self.backbones = [find_backbone(ref) for ref in refs.values()]
         self.licenses = [license_line(each.name, each.license, each.source) for each in self.backbones]

@@ -55,12 +55,17 @@ DEFAULT_LAUNCH = Launch()
 
 
 def prepare_dataset(
-    source: Source, config: Config, fold: int | None = None, quiet: bool = False, start: Start | None = None
+    source: Source,
+    config: Config,
+    fold: int | None = None,
+    quiet: bool = False,
+    embed: bool = True,
+    start: Start | None = None,
 ) -> Dataset:
     """Load a dataset with the labels of ``labels_run_id``, with precision and backbone settled, and its embeddings.
 
-    A given fold must exist. A run must be open if the backbone is given by its path. Without a `start`, ``init_from``
-    is settled.
+    A given fold must exist. A run must be open if the backbone is given by its path. If `embed` is not set,
+    `embed_dataset` adds the embeddings later. Without a `start`, ``init_from`` is settled.
 
     Raises:
         DataError: the dataset has problems.
@@ -69,7 +74,7 @@ def prepare_dataset(
     n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     earlier = find_earlier(config) if start is None and config.init_from != "none" else None
-    config, backbone = settle_backbone(settle_precision(config))
+    config = settle_backbone(settle_precision(config))
     dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
         if labels.dataset != (digest := dataset.manifest.digest):
@@ -82,8 +87,8 @@ def prepare_dataset(
         dataset = dataset.starting_from(start)
     for line in () if quiet else dataset.summary():
         say(line)
-    if backbone is not None:
-        embed_dataset(dataset, backbone)
+    if embed:
+        embed_dataset(dataset)
     return dataset
 
 
@@ -101,7 +106,7 @@ def train_fold(source: Source, config: Config, fold: int, launch: Launch = DEFAU
     """
     with runs.tracked("train_fold", fold_name(config.model, fold, source.data_dir)) as run_id:
         ownership.sweep()
-        dataset = prepare_dataset(source, config, fold)
+        dataset = prepare_dataset(source, config, fold, embed=False)
         finished = ownership.finished_run(dataset.study, fold) if launch.resume else None
         if finished is None:
             return _train(dataset, fold, source, launch, repeat=not launch.resume)
@@ -119,7 +124,7 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
     check_installed(launch.cluster)
     with runs.tracked("cross_validate", f"{config.model} all folds on {dataset_name(source.data_dir)}"):
         ownership.sweep()
-        dataset = prepare_dataset(source, config)
+        dataset = prepare_dataset(source, config, embed=False)
         config, study = dataset.config, dataset.study
         runs.set_tags({"study": study, "model": config.model} | start_tags(dataset) | dataset.marks)
         mlflow_ui.give_colour(study)
@@ -172,6 +177,7 @@ def _wait_for(study: str, folds: list[int]) -> None:
 
 def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Launch) -> dict[int, str]:
     """Train folds one after the other, in processes, or on a cluster; return run ids, without folds that were taken."""
+    embed_dataset(dataset)
     config, parent = dataset.config, runs.Parent(runs.active_run_id(), runs.experiment_id())
     absolute = replace(source, data_dir=source.data_dir.absolute())
     train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study, dataset.start)
@@ -236,6 +242,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
         live = LiveMetrics(folder, launch.checkpoint_to == "server")
         try:
             if not folder.has_results:
+                embed_dataset(dataset)
                 with live, tempfile.TemporaryDirectory(prefix="fsat-") as name:
                     earlier = partial(earlier_model, dataset.config.init_run(fold)) if dataset.start else None
                     arguments = dataset, fold, Path(name), live.epoch, folder.checkpoint, earlier
