@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo check test lint types lock docs bench quality recipe weak_labels faults clean
+.PHONY: setup demo check test lint types lock docs bench quality recipe weak_labels warm_start faults clean
 
 setup: $(VENV)/.installed
 
@@ -57,8 +57,8 @@ bench: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $(BENCH)
 
 # How good the models are: quality, on DATA_DIR's folds; recipe, what each part of cnn_logmel's is worth there;
-# weak_labels, with labels made wrong on purpose.
-quality recipe weak_labels: setup
+# weak_labels, with labels made wrong on purpose; warm_start, from a tagger of other classes.
+quality recipe weak_labels warm_start: setup
 	$(BIN)/python -m benchmarks $(DATA_DIR) $@
 
 # What fsat does when processes are killed, servers stop and disks fill: make faults DATA_DIR=DIR [FAULTS="kill_fold"].

@@ -33,7 +33,7 @@ NAMES = (
 )
 """Benchmarks that run by default, in the order of RESULTS.md; each is a module with a function `run`."""
 
-SCORES = ("quality", "recipe", "weak_labels", "transfer", "weak_labels_embedding")
+SCORES = ("quality", "recipe", "weak_labels", "transfer", "weak_labels_embedding", "warm_start")
 """Benchmarks of the models' scores, with seeds instead of repeats."""
 
 LONG = (*SCORES, "embed", "eda")

@@ -16,6 +16,7 @@ from typing import Any
 from fsat.errors import ConfigError, count
 from fsat.model_presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
 from fsat.options import check_options, option
+from fsat.setting_texts import normalised_schedule, run_id_or_none, tagger_or_run_ids, weight_schedule
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Maximum of sampling_rate in Hz and of audio_duration in s."""
@@ -26,41 +27,6 @@ SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "ev
 
 EMBEDDING_ONLY = ("backbone", "window_hop", "embedding_size", "head", "hidden_units", "pooling", "dropout")
 """Settings of model=embedding, which other models ignore."""
-
-
-def weight_schedule(text: str) -> list[tuple[float, float]]:
-    """Return the (epoch, weight) pairs of a schedule, in order; weights are interpolated linearly between them.
-
-    The text is one weight, such as ``0.5``, or pairs, such as ``0:1,30:0.2``; `ValueError` if it is neither, a weight
-    is negative, or the epochs do not increase.
-    """
-    pairs = []
-    for part in text.split(","):
-        epoch, colon, weight = part.rpartition(":")
-        if not colon and "," in text:
-            raise ValueError
-        pairs.append((float(int(epoch)) if colon else 0.0, float(weight)))
-    epochs = [epoch for epoch, _ in pairs]
-    is_increasing = epochs[0] >= 0 and all(a < b for a, b in pairwise(epochs))
-    if not is_increasing or not all(math.isfinite(weight) and weight >= 0 for _, weight in pairs):
-        raise ValueError
-    return pairs
-
-
-def _normalised_schedule(value: Any) -> str:
-    """Return the one text of equal schedules."""
-    pairs = weight_schedule(str(value))
-    weights = [repr(weight).removesuffix(".0") for _, weight in pairs]
-    if len(pairs) == 1:
-        return weights[0]
-    return ",".join(f"{epoch:.0f}:{weight}" for (epoch, _), weight in zip(pairs, weights, strict=True))
-
-
-def _run_id_or_none(text: str) -> str:
-    run_id = text.strip().lower()
-    if run_id != "none" and not (run_id and set(run_id) <= set("0123456789abcdef")):
-        raise ValueError
-    return run_id
 
 
 def digest_of(backbone: str) -> str:
@@ -111,7 +77,7 @@ class Config:
     unverified_weight: str = option(
         "1",
         "Weight of unverified clips in the loss; or epoch:weight,... with linear interpolation, such as 0:1,30:0.2.",
-        parse=_normalised_schedule,
+        parse=normalised_schedule,
         expected="a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2",
     )
     loss: str = option(
@@ -125,7 +91,7 @@ class Config:
     labels_run_id: str = option(
         "none",
         "Run of `verify` whose labels replace those of the table.",
-        parse=_run_id_or_none,
+        parse=run_id_or_none,
         expected="the id of a run of verify, or none",
     )
     precision: str = option(
@@ -140,6 +106,15 @@ class Config:
     eval_duration: float = option(
         0.0, "Maximum length of these crops, in seconds; at least audio_duration.", least=0, most=MAX_SECONDS
     )
+    init_from: str = option(
+        "none",
+        "Tagger whose weights training starts from: a registered one, or the run of a fold, of ensemble or of main.",
+        parse=tagger_or_run_ids,
+        expected="models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or "
+        "main, or none",
+        metavar="URI|RUN_ID",
+    )
+    frozen_epochs: int = option(0, "First epochs in which only the new layers train; requires init_from.", least=0)
     class_weights: str = option(
         "none", "Weight of classes in the loss; balanced: inverse to their clips.", choices=("none", "balanced")
     )
@@ -180,6 +155,12 @@ class Config:
         if self.holdout and self.checkpoint != "best":
             fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
             raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
+        if self.frozen_epochs and self.init_from == "none":
+            fault = f"frozen_epochs={self.frozen_epochs}: without init_from all layers are new, and none is frozen"
+            raise ConfigError(f"{fault}; leave it at 0, or name an earlier tagger with init_from")
+        if self.frozen_epochs > self.max_epochs:
+            fault = f"frozen_epochs={self.frozen_epochs}: training has max_epochs={self.max_epochs}"
+            raise ConfigError(f"{fault}; expected at most as many frozen epochs")
 
     def _check_length(self) -> None:
         """Raise `ConfigError` if the model cannot take the configured length."""
@@ -265,6 +246,17 @@ class Config:
         weights = "nothing" if self.checkpoint != "best" else "holdout" if self.holdout else "own fold"
         return weights if self.labels_run_id == "none" else f"{weights}, labels"
 
+    @property
+    def init_runs(self) -> list[str]:
+        """Ids of the fold runs to start from, one for all folds or one for each; empty without a settled init_from."""
+        is_settled = self.init_from != "none" and ":" not in self.init_from
+        return self.init_from.split(",") if is_settled else []
+
+    def init_run(self, fold: int) -> str:
+        """Return the id of the run whose weights a fold, from 0, starts from; empty without a settled init_from."""
+        ids = self.init_runs
+        return ids[fold if len(ids) > 1 else 0] if ids else ""
+
     def unverified_weight_at(self, epoch: int) -> float:
         """Return the weight of an unverified clip in the loss of an epoch, counted from 0."""
         pairs = weight_schedule(self.unverified_weight)
@@ -309,13 +301,15 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
     """Return the hash that the folds of one study share: of settings, dataset, label order, folds and recipe.
 
     The folds count because versions of scikit-learn may split the same dataset differently. Raises `ConfigError` if the
-    precision is ``auto``, which depends on the machine, or the backbone is not settled.
+    precision is ``auto``, which depends on the machine, or if `init_from` or the backbone are not settled.
     """
     import hashlib
     import json
 
     if config.precision == "auto":
         raise ConfigError("precision=auto: expected float32 or mixed_bfloat16 in the id of a study")
+    if config.init_from != "none" and not config.init_runs:
+        raise ConfigError(f"init_from={config.init_from}: expected ids of fold runs in the id of a study")
     if config.use_embedding and not config.backbone_digest:
         raise ConfigError(f"backbone={config.backbone}: expected NAME@DIGEST in the id of a study")
     is_used = {  # settings that have no effect without others
@@ -325,6 +319,8 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         "average_last": config.checkpoint == "average",
         "lq": config.loss == "lq",
         "bootstrap": config.loss.endswith("bootstrap"),
+        "init_from": config.init_from != "none",
+        "frozen_epochs": config.frozen_epochs > 0,
         "class_weights": config.class_weights != "none",
         **dict.fromkeys(EMBEDDING_ONLY, config.use_embedding),
         "hidden_units": config.use_embedding and config.head == "mlp",

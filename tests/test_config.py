@@ -21,6 +21,9 @@ SETTLED = Config(precision="float32")
 WHOLE, NUMBER = "a whole number", "a number"
 SCHEDULE = "a weight of at least 0, or weights from epoch to epoch such as 0:1,30:0.2"
 RUN_ID = "the id of a run of verify, or none"
+TAGGER = (
+    "models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, the id of a run of train_fold, ensemble or main, or none"
+)
 LOSSES, PRECISIONS = ["ce", "lq", "soft_bootstrap", "hard_bootstrap"], ["auto", "float32", "mixed_bfloat16"]
 RATES = {"at least 1": [0, -16000], "at most 768000": [768001], WHOLE: [16000.5, "16k", None, True]}
 SECONDS = {"more than 0": [0.0, -2.0], "at most 600": [600.5], NUMBER: ["two", math.nan, math.inf]}
@@ -61,6 +64,12 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "precision": ("mixed_bfloat16", PRECISIONS, {f"one of {', '.join(PRECISIONS)}": ["float16"]}),
     "eval_crops": (1, [1, 100], {"at least 1": [0], "at most 100": [101]}),
     "eval_duration": (5.0, [0.0, 2.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
+    "init_from": (
+        "0123abcd",
+        ["none", "models:/fsat@champion", "models:/fsat/3", "models:/m-1", "a1,b2"],
+        {TAGGER: ["", "fsat", "models:/", "runs:/a1/tagger", "a1,", "x@y/z"]},
+    ),
+    "frozen_epochs": (1, [0, 50], {"at least 0": [-1], WHOLE: [0.5]}),
     "class_weights": ("balanced", ["none", "balanced"], {"one of none, balanced": ["auto"]}),
     "backbone": ("other@fedcba9876543210", ["none", "folder/b.json", "tiny@0123456789abcdef"], {}),
     "window_hop": (0.5, [0.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
@@ -76,7 +85,8 @@ is expected instead."""
 
 OTHER_VALUES = {name: value for name, (value, _, _) in FIELDS.items()}
 
-TOGETHER = {key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}
+WARM = {"init_from": "0123abcd"}
+TOGETHER = {**{key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}, "frozen_epochs": WARM}
 """Settings that a field requires."""
 
 EVERYWHERE = {name: value for name, value in OTHER_VALUES.items() if name not in (*SPECTROGRAM_ONLY, "holdout")}
@@ -221,7 +231,7 @@ def test_values_have_the_type_of_their_field() -> None:
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("model", "sampling_rate")])
 def test_options_give_the_config_back(preset: str, name: str) -> None:
-    config = Config.resolve({name: OTHER_VALUES[name]}, preset)
+    config = Config.resolve({**(WARM if name == "frozen_epochs" else {}), name: OTHER_VALUES[name]}, preset)
     options = config.options()
     assert Config.resolve(options) == config
     assert next(iter(options)) == "model"
@@ -235,9 +245,9 @@ def test_options_are_the_fewest() -> None:
 
 
 IN_USE = {
+    "frozen_epochs": WARM,
     **{key: {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"} for key in EMBEDDING_ONLY},
     "head": {"model": "embedding", "backbone": "tiny@0123456789abcdef"},
-
     **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "n_mfcc": {"model": "conv2d_mfcc"},
     "average_last": {"checkpoint": "average"}, "lq": {"loss": "lq"}, "bootstrap": {"loss": "soft_bootstrap"},
 }  # fmt: skip
@@ -256,6 +266,34 @@ def test_study_changes_with_every_setting(name: str) -> None:
 def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
     with pytest.raises(ConfigError, match="precision=auto"):
         study_id(Config(), *FACTS)
+
+
+def test_studies_without_a_warm_start_have_the_ids_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsat.config, "RECIPE", 4)
+    assert study_id(SETTLED, "digest", ["a", "b"], "folds") == "e70d29b6c1"
+    assert study_id(Config.resolve({"precision": "float32"}, "cnn_logmel"), *FACTS) == "c7e18e1868"
+
+
+def test_a_study_is_not_named_before_its_start_is_settled() -> None:
+    config = Config(precision="float32", init_from=" birds@champion ")
+    assert config == replace(config, init_from="models:/birds@champion")
+    with pytest.raises(ConfigError, match="init_from=models:/birds@champion"):
+        study_id(config, *FACTS)
+    assert (config.init_runs, config.init_run(1)) == ([], "")
+
+
+def test_the_run_that_a_fold_starts_from() -> None:
+    one, each = Config(init_from="A1"), Config(init_from="a1, b2")
+    assert [one.init_run(fold) for fold in range(2)] == ["a1", "a1"]
+    assert [each.init_run(fold) for fold in range(2)] == ["a1", "b2"]
+    assert (Config().init_runs, each.init_from) == ([], "a1,b2")
+
+
+def test_frozen_epochs_need_an_earlier_model() -> None:
+    line = error_line(ConfigError, Config, frozen_epochs=3)
+    assert line.startswith("frozen_epochs=3: without init_from all layers are new")
+    line = error_line(ConfigError, Config, frozen_epochs=3, max_epochs=2, **WARM)
+    assert line == "frozen_epochs=3: training has max_epochs=2; expected at most as many frozen epochs"
 
 
 @pytest.mark.parametrize(("unused", "settings"), [

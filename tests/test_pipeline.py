@@ -385,7 +385,7 @@ def test_scores_of_folds_that_split_recordings_carry_a_mark(trained_store, tmp_p
     assert set(table(run_id, "scores.csv")["leak"]) == {"12 of 12 clips"}
     assert leak in verify(studies=[records[0].study]).warning
     report = run_descriptions.main(folder, ["conv1d"], result_rows(run_id), "It is registered", "view")
-    assert "**The scores are too high**: 12 of 12 clips have a clip of the same recording or sound" in report
+    assert "**The scores are too high**: models know 12 of 12 clips, or clips of the same sounds." in report
 
 
 def result_rows(run_id: str) -> list[dict]:

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 TIERS = [
-    {"errors", "text", "files", "config", "model_presets", "options", "interrupts", "progress", "user_folders"},
+    {"errors", "text", "files", "config", "setting_texts", "model_presets", "options", "interrupts", "progress"}
+    | {"user_folders"},
     {"parallel"},
     {"metrics"},
     {"data"},

@@ -19,15 +19,17 @@ from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
 from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
 from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
 from fsat.model_presets import BLENDS
+from fsat.tracking.client import TAG
 from fsat.tracking.fold_artifacts import Member, is_test
+from fsat.tracking.select_runs import INIT_FROM, INIT_TAGGER
 
 COLUMNS = (
     *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
     *("selected_on", "leak", "minutes", "run_id"),
 )
 """Columns of the table of scores. ``selected_on`` is that of `Config`: scores on the clips that the weights were
-selected on are slightly too high. ``leak`` is the number of clips that have a clip of the same recording or sound in
-another fold, which makes scores too high; empty if there are none."""
+selected on are slightly too high. ``leak`` is the number of clips that models score although they know them: they have
+trained on a clip of the same recording or sound, or start from weights that have; empty if there are none."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def _row(kind: str, members: Sequence[Member], scores: list[float], method: str 
     studies = "+".join(dict.fromkeys(record.study for record in records))
     models = "+".join(dict.fromkeys(record.config.model for record in records))
     fold, run_id = (records[0].fold, records[0].run_id) if kind == "member" else ("", "")
-    minutes, leak = sum(record.minutes for record in records), leak_of(members).partition(":")[0]
+    minutes = sum(record.minutes for record in records)
+    leak = " and ".join(dict.fromkeys(part.partition(":")[0] for part in leak_of(members).split("; ")))
     return [kind, studies, models, method, fold, *scores, selected_on(members), leak, minutes, run_id]
 
 
@@ -158,6 +161,13 @@ def selected_on(members: Sequence[Member]) -> str:
 def leak_of(members: Sequence[Member]) -> str:
     """Return the members' leaks, see `FoldRun.leak`, joined by a semicolon where they differ."""
     return "; ".join(filter(None, dict.fromkeys(member.record.leak for member in members)))
+
+
+def origins_of(members: Sequence[Member]) -> dict[str, str]:
+    """Return the tags that say which earlier taggers the members start from; empty if they start from none."""
+    tags = [member.record.run.data.tags for member in members]
+    values = {name: dict.fromkeys(tag.get(TAG + name, "") for tag in tags) for name in (INIT_FROM, INIT_TAGGER)}
+    return {name: text for name, found in values.items() if (text := ",".join(filter(None, found)))}
 
 
 def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:

@@ -14,7 +14,8 @@ import pandas as pd
 
 from fsat import tagging
 from fsat.commands.backbones import find_backbone
-from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, selected_on
+from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
+from fsat.commands.warm_start import describe_start
 from fsat.config import RECIPE
 from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
@@ -32,7 +33,7 @@ from fsat.tracking.client import Refused
 from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
 from fsat.tracking.registry import Registered, Score, check_registration, register
 from fsat.tracking.runs import epoch_history
-from fsat.tracking.select_runs import FoldRun, choose
+from fsat.tracking.select_runs import INIT_FROM, INIT_TAGGER, FoldRun, choose
 
 PAGE = "report.html"
 
@@ -128,7 +129,7 @@ class _Result:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
         self.first = members[0]
         self.studies = by_study(members)
-        self.leak = leak_of(members)
+        self.leak, self.origins = leak_of(members), origins_of(members)
         used = [member.record for member in members if blend.weights.get(member.record.study) != 0]  # in the tagger
         configs = [record.config for record in used if record.config.use_embedding]
         refs = {config.backbone_digest: config.backbone for config in configs}  # one may have several names
@@ -171,6 +172,7 @@ class _Result:
             "data_dir": record.data_dir,
             "selected_on": selected_on(self.members),
             **({"leak": self.leak} if self.leak else {}),
+            **self.origins,
             "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in self.members})),
         }
         runs.set_tags(tags)
@@ -245,6 +247,9 @@ class _Result:
             config = members[0].record.config
             folds = f"{len(members)} of {count(config.n_folds, 'fold')}"
             rows.append((f"study {study}", f"{config.model}, {folds}{weight}"))
+        if INIT_FROM in self.origins:
+            origins = [self.origins[name] for name in (INIT_TAGGER, INIT_FROM) if name in self.origins]
+            rows.append(("started from the weights of", ", run ".join(origins)))
         classes, verified = count(len(self.first.labels), "class"), f"{int(blend.verified.sum())} of them verified"
         clips = f"{count(facts.n_train, 'training clip')} of {classes}, {verified}; {count(facts.n_test, 'test clip')}"
         scored = f"{count(int(blend.covered.sum()), 'training clip')}, each by models that did not train on it"
@@ -258,7 +263,8 @@ class _Result:
         blend = self.blend.method, scores, selected_on(self.members)
         facts = self.models, list(self.studies), *sizes, data_dir, *blend
         registration = registered.name, registered.version, registered.outcome
-        tagger = run_descriptions.Tagger(*facts, *registration, leak=self.leak, backbones=self.licenses)
+        remarks = self.leak, describe_start(self.origins), self.licenses
+        tagger = run_descriptions.Tagger(*facts, *registration, *remarks)
         view, link = mlflow_ui.view_link(), mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id())
         mlflow_ui.describe(run_descriptions.ensemble(tagger, link, view))
         mlflow_ui.describe_version(tagger.name, tagger.version, *run_descriptions.version(tagger, link))

@@ -13,6 +13,7 @@ from fsat.commands.eda import eda
 from fsat.commands.ensemble import ensemble_best
 from fsat.commands.predict import Tagged, predict
 from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
+from fsat.commands.warm_start import with_version
 from fsat.config import Config
 from fsat.data.audio_files import walk
 from fsat.data.dataset import Source
@@ -51,6 +52,7 @@ def main(
     check_registration(register_as, promote)
     for run_id in {config.labels_run_id for config in configs} - {"none"}:
         fetch_labels(run_id)
+    configs = [with_version(config) for config in configs]
     with runs.tracked("main", f"main on {dataset_name(source.data_dir)}"):
         models = [config.model for config in configs]
         link = mlflow_ui.view_link()

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from fsat.commands.backbones import embed_dataset, settle_backbone
+from fsat.commands.warm_start import describe_start, earlier_model, new_layer_tags, settle_start, start_tags
 from fsat.config import RECIPE, Config
-from fsat.data.dataset import Dataset, Source, load_dataset
+from fsat.data.dataset import Dataset, Source, Start, load_dataset
 from fsat.errors import DataError, RunError
 from fsat.metrics.ranking import top_k
 from fsat.models import n_threads, settle_precision
@@ -37,6 +38,7 @@ from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table,
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
 from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
+from fsat.tracking.warm_start import find_earlier
 from fsat.training import fold as training
 from fsat.training.checkpoint import count_epochs
 
@@ -53,19 +55,25 @@ DEFAULT_LAUNCH = Launch()
 
 
 def prepare_dataset(
-    source: Source, config: Config, fold: int | None = None, quiet: bool = False, embed: bool = True
+    source: Source,
+    config: Config,
+    fold: int | None = None,
+    quiet: bool = False,
+    embed: bool = True,
+    start: Start | None = None,
 ) -> Dataset:
     """Load a dataset with the labels of ``labels_run_id``, with precision and backbone settled, and its embeddings.
 
     A given fold must exist. A run must be open if the backbone is given by its path. If `embed` is not set,
-    `embed_dataset` adds the embeddings later.
+    `embed_dataset` adds the embeddings later. Without a `start`, ``init_from`` is settled.
 
     Raises:
         DataError: the dataset has problems.
-        RunError: the labels cannot be fetched, or are of another dataset.
+        RunError: the labels cannot be fetched, or are of another dataset; ``init_from`` names nothing that fits.
     """
     n_threads()  # a wrong FSAT_THREADS is an error now, not when all clips are decoded
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
+    earlier = find_earlier(config) if start is None and config.init_from != "none" else None
     config = settle_backbone(settle_precision(config))
     dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold)
     if labels is not None:
@@ -73,6 +81,10 @@ def prepare_dataset(
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
             raise RunError(f"labels_run_id={labels.run_id}: its labels are {other}; run verify on a study of this one")
         dataset = dataset.relabelled(labels.new_labels, labels.certainty)
+    if earlier:
+        start = settle_start(earlier, dataset)
+    if start:
+        dataset = dataset.starting_from(start)
     for line in () if quiet else dataset.summary():
         say(line)
     if embed:
@@ -114,19 +126,20 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
         ownership.sweep()
         dataset = prepare_dataset(source, config, embed=False)
         config, study = dataset.config, dataset.study
-        runs.set_tags({"study": study, "model": config.model} | dataset.marks)
+        runs.set_tags({"study": study, "model": config.model} | start_tags(dataset) | dataset.marks)
         mlflow_ui.give_colour(study)
         runs.log_params(config.to_dict())
         runs.log_dataset(dataset.manifest)
         view = mlflow_ui.view_link()
-        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, {}, view, dataset.leak))
+        remarks = view, dataset.leak, describe_start(start_tags(dataset))
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, {}, *remarks))
         mlflow_ui.share_view(run_descriptions.experiment(view))
         run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
         scores = {name: [record.run.data.metrics[name] for record in records] for name in ("val_map3", "val_acc")}
         means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items()}
         runs.log_metrics(means)
-        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, view, dataset.leak))
+        mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, *remarks))
         text = ", ".join(f"{name.replace('_', ' ', 1)} {mean:.4f}" for name, mean in means.items())
         text += f"; these are too high ({dataset.leak})" if dataset.leak else ""
         say(f"study {study} ({config.model}) has all {config.n_folds} folds: {text}")
@@ -167,7 +180,7 @@ def _train_folds(source: Source, dataset: Dataset, folds: list[int], launch: Lau
     embed_dataset(dataset)
     config, parent = dataset.config, runs.Parent(runs.active_run_id(), runs.experiment_id())
     absolute = replace(source, data_dir=source.data_dir.absolute())
-    train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study)
+    train_one = partial(_train_elsewhere, absolute, config, launch, parent, dataset.study, dataset.start)
     if launch.cluster.kind == "ray":
         run_ids = RayCluster(launch.cluster, n_threads(), absolute_uri(), is_remote()).map(train_one, folds, "fold")
     elif (count := folds_at_once(launch.parallel_folds, config, len(folds), len(dataset.train))) > 1:
@@ -191,12 +204,14 @@ def folds_at_once(parallel_folds: str, config: Config, n_folds: int, n_clips: in
     return max(1, min(n_workers(parallel_folds, n_threads()), n_folds))
 
 
-def _train_elsewhere(source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, fold: int) -> str:
+def _train_elsewhere(
+    source: Source, config: Config, launch: Launch, parent: runs.Parent, study: str, start: Start | None, fold: int
+) -> str:
     """Train a fold in another process, maybe on another machine, whose dataset must be the same."""
     if not source.data_dir.is_dir():
         advice = "the dataset must be under the same path on each node"
         raise DataError(f"{source.data_dir}: no such folder there; {advice}")
-    dataset = _read_once(source, config, quiet=True)
+    dataset = _read_once(source, config, quiet=True, start=start)
     if dataset.study != study:
         fault = "its clips, labels or folds, which scikit-learn draws, are not those of the machine that started"
         known, advice = f"study {dataset.study}, expected {study}", "copy the dataset, or install the same packages"
@@ -229,7 +244,9 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
             if not folder.has_results:
                 embed_dataset(dataset)
                 with live, tempfile.TemporaryDirectory(prefix="fsat-") as name:
-                    result = training.train_fold(dataset, fold, Path(name), live.epoch, folder.checkpoint)
+                    earlier = partial(earlier_model, dataset.config.init_run(fold)) if dataset.start else None
+                    arguments = dataset, fold, Path(name), live.epoch, folder.checkpoint, earlier
+                    result = training.train_fold(*arguments, lambda new: runs.set_tags(new_layer_tags(new)))
                     _store(dataset, fold, result, facts, folder)
             ownership.confirm_owner(folder.run_id)
             upload(folder)
@@ -283,7 +300,7 @@ def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     config, splits = dataset.config, training.assign_splits(dataset, fold)
     names = ("model", "folds", "precision", "selected_on", "backbone")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
-    tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **dataset.marks}
+    tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **start_tags(dataset, fold), **dataset.marks}
     runs.set_tags(tags)
     n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())
     counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
@@ -319,6 +336,7 @@ def _store(dataset: Dataset, fold: int, result: training.FoldResult, facts: dict
     final = {"best_epoch": result.state.best_epoch, **result.scores, "train_seconds": result.state.seconds}
     last = {"step": len(result.state.history), "timestamp": runs.now()}
     points += [{"key": key, "value": value, **last} for key, value in final.items()]
+    facts["tags"] |= {f"fsat.{name}": text for name, text in new_layer_tags(result.state.new_layers).items()}
     train, test = dataset.manifest.train, dataset.manifest.test
     table = submission(test["fname"].tolist(), top_k(result.test), dataset.labels)
     predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)

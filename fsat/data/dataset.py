@@ -38,6 +38,21 @@ class Source:
     n_folds_given: bool = False
 
 
+@dataclass(frozen=True)
+class Start:
+    """What the folds of a dataset start from.
+
+    Attributes:
+        init_from: the setting of this name, settled: ids of fold runs, one for all folds or one for each.
+        tagger: ``models:/NAME/VERSION``, if that named them, else empty.
+        leak: how many clips have trained the model that scores them, in words; empty if none have.
+    """
+
+    init_from: str
+    tagger: str = ""
+    leak: str = ""
+
+
 def warning_lines(manifest: Manifest) -> list[str]:
     """Return the warnings of a manifest, of which the last names the first of the training rows that are excluded."""
     warnings = list(manifest.warnings)
@@ -61,6 +76,7 @@ class Dataset:
             use `targets` only.
         trusted: bool (n_train,), that class was verified, by hand or by `verify`.
         certainty: float32 (n_train,), in [0, 1], the probability of that class if it is trusted.
+        start: earlier fold runs whose weights the folds start from, if any.
     """
 
     manifest: Manifest
@@ -72,6 +88,11 @@ class Dataset:
     target_classes: np.ndarray
     trusted: np.ndarray
     certainty: np.ndarray
+    start: Start | None = None
+
+    def starting_from(self, start: Start) -> Dataset:
+        """Return the dataset whose folds start from earlier runs."""
+        return replace(self, config=replace(self.config, init_from=start.init_from), start=start)
 
     def relabelled(self, new_labels: Mapping[str, str], certainty: Mapping[str, float] | None = None) -> Dataset:
         """Return the dataset with other labels to train on, which count as trusted.
@@ -97,8 +118,9 @@ class Dataset:
 
     @cached_property
     def leak(self) -> str:
-        """Which clips have a clip of the same recording or sound in another fold; empty if there are none."""
-        return describe_leak(self.manifest.train, self.folds)
+        """Which clips the models that score them know: of a recording or sound in another fold, or of the start."""
+        leaks = describe_leak(self.manifest.train, self.folds), self.start.leak if self.start else ""
+        return "; ".join(filter(None, leaks))
 
     @property
     def marks(self) -> dict[str, str]:

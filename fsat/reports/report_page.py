@@ -40,7 +40,7 @@ class Result:
         curves: of all members.
         plots: folder with ``confusion.png``, ``class_precision.png`` and ``calibration.png``; gets the other figures.
         location: where the audio of the clips is.
-        leak: which clips have a clip of the same recording or sound in another fold; empty if there are none.
+        leak: why scores are too high: which clips the models know; empty if they know none.
     """
 
     title: str

@@ -36,7 +36,8 @@ class Tagger:
 
     Models and studies are in the order of the blend; `scores` are metrics of the ensemble's run; `selected_on` is as
     `Config.selected_on`, joined by + where members differ; `outcome` says whether it is the champion now, and why;
-    `leak` says why scores are too high, and is empty if folds are apart; `backbones` are lines of `license_line`.
+    `leak` says why scores are too high, and is empty if folds are apart; `start` is from `origin`; `backbones` are
+    lines of `license_line`.
     """
 
     models: Sequence[str]
@@ -51,6 +52,7 @@ class Tagger:
     version: int
     outcome: str
     leak: str = ""
+    start: str = ""
     backbones: Sequence[str] = ()
 
 
@@ -62,25 +64,41 @@ def fold(
         Path(tags["fsat.data_dir"]).name,
         _selection(tags.get("fsat.selected_on", ""), tags.get("fsat.leak", "")),
     )
-    return _render("fold", params, data, tags["fsat.study"], settings(params), scores, selection, run_link, view_link)
+    start = origin(tags.get("fsat.init_from", ""), tags.get("fsat.init_tagger", ""), tags.get("fsat.new_layers", ""))
+    facts = params, data, tags["fsat.study"], f"{settings(params)} {start}".strip()
+    return _render("fold", *facts, scores, selection, run_link, view_link)
 
 
 def settings(params: Mapping[str, Any]) -> str:
     """Name the settings that differ from the model's preset, without folds, which come from the dataset."""
     config = Config.from_mapping({field.name: params[field.name] for field in fields(Config)})
-    ignored = "model", "folds", "precision"
+    ignored = "model", "folds", "precision", "init_from"
     options = [code(f"{name}={value}") for name, value in config.options().items() if name not in ignored]
     if not options:
         return f"All settings are those of {config.model}'s preset."
     return f"Settings that differ from the preset: {', '.join(options)}."
 
 
+def origin(init_from: str, tagger: str = "", new_layers: str = "") -> str:
+    """Say which fold runs, with ids separated by commas, and which tagger a training started from; may be empty."""
+    if not init_from:
+        return ""
+    first, *others = init_from.split(",")
+    runs = f"run {code(first)}" + (f" and {count(len(others), 'other')}" if others else "")
+    of = f" of {' and '.join(map(code, tagger.split(',')))}" if tagger else ""
+    return f"Training started from the weights of {runs}{of}{f'; new layers: {new_layers}' if new_layers else ''}."
+
+
 def study(
-    config: Config, study: str, data_dir: Path, means: Mapping[str, float], view_link: str, leak: str = ""
-) -> str:
-    """Describe a run of ``cross_validate``; `means` are the folds' mean scores, empty while they train."""
-    facts = data_dir.absolute().name, settings(config.to_dict()), means, view_link, _warn_of(leak)
-    return _render("study", config, study, *facts)
+    config: Config, study: str, data_dir: Path, means: Mapping[str, float], view_link: str, leak: str = "",
+    start: str = "",
+) -> str:  # fmt: skip
+    """Describe a run of ``cross_validate``.
+
+    `means` are the folds' mean scores, empty while they train; `start` is from `origin`.
+    """
+    facts = data_dir.absolute().name, f"{settings(config.to_dict())} {start}".strip()
+    return _render("study", config, study, *facts, means, view_link, _warn_of(leak))
 
 
 def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
@@ -91,15 +109,13 @@ def eda(data_dir: Path, metrics: Mapping[str, float], run_link: str) -> str:
 def main(data_dir: Path, models: Sequence[str], rows: Sequence[Mapping[str, Any]], outcome: str, view_link: str) -> str:
     """Describe a run of ``main`` by the rows of its table of scores, empty while it runs, and the tagger's outcome."""
     leaks = dict.fromkeys(row["leak"] for row in rows if row.get("leak"))
-    warning = _warn_of(
-        f"{' and '.join(leaks)} have a clip of the same recording or sound in another fold" if leaks else ""
-    )
+    warning = _warn_of(f"models know {' and '.join(leaks)}, or clips of the same sounds" if leaks else "")
     return _render("main", data_dir.absolute().name, models, rows, outcome, view_link, warning)
 
 
 def ensemble(tagger: Tagger, run_link: str, view_link: str) -> str:
     """Describe a run of ``ensemble``."""
-    selection = _selection(tagger.selected_on, tagger.leak)
+    selection = f"{_selection(tagger.selected_on, tagger.leak)} {tagger.start}".strip()
     return _render("ensemble", tagger, Path(tagger.data_dir).name, selection, run_link, view_link)
 
 
@@ -130,7 +146,8 @@ def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) ->
 
 def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
     """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
-    text = _render("version", tagger, Path(tagger.data_dir).name, run_link, _warn_of(tagger.leak))
+    remarks = f"{_warn_of(tagger.leak)} {tagger.start}".strip()
+    text = _render("version", tagger, Path(tagger.data_dir).name, run_link, remarks)
     return text, _render("registered", tagger.name)
 
 

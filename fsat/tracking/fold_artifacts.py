@@ -75,6 +75,11 @@ def is_test(clips: pd.DataFrame) -> np.ndarray:
     return (clips["split"] == TEST).to_numpy()
 
 
+def trained_on(clips: pd.DataFrame) -> pd.Series:
+    """Return the names in a table of clips that the weights depend on: of training, or of choosing the epoch."""
+    return clips.loc[clips["split"].isin(["train", "holdout"]), "fname"]
+
+
 def without_fold(clips: pd.DataFrame) -> pd.DataFrame:
     """Return the table of clips with only ``train`` and ``test`` in its column ``split``."""
     return clips.assign(split=np.where(is_test(clips), TEST, "train"))
@@ -192,27 +197,31 @@ class Member:
             yield from parts
 
 
-def download(record: FoldRun, folder: Path) -> Member:
-    """Download what an ensemble needs into a folder named by the run; raise `RunError` if it is missing or changed."""
+def download(record: FoldRun, folder: Path, files: Sequence[str] = MEMBER_FILES) -> Member:
+    """Download artifacts, by default what an ensemble needs, into a folder named by the run.
+
+    Raises `RunError` if one of the `files` is missing or changed.
+    """
     target = folder / record.run_id
     target.mkdir(parents=True)
     advice = f"train fold {record.fold} again (mlflow run . -e train_fold -P fold={record.fold} -P resume=false ...)"
-    fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id, dst_path=str(target))
-    for name in (CHECKSUMS, LABELS, "weights", "predictions"):
+    fetch = partial(mlflow.artifacts.download_artifacts, run_id=record.run_id)
+    for name in (CHECKSUMS, *files):
+        (target / name).parent.mkdir(exist_ok=True)
         try:
-            call(partial(fetch, artifact_path=name))
+            call(partial(fetch, artifact_path=name, dst_path=str((target / name).parent)))
         except Refused as error:
             if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
                 raise
             cause = " ".join(str(error.__cause__).split())[:200]
             raise RunError(f"run {record.run_id}: {name} cannot be fetched ({cause}); {advice}") from error
-    for name in MEMBER_FILES:
+    for name in files:
         if not (target / name).is_file():
             raise RunError(f"run {record.run_id}: {name} is missing; {advice}")
     expected, actual = {CHECKSUMS: record.run.data.tags.get(TAG + "checksums", "")}, checksums(target)
     if actual[CHECKSUMS] == expected[CHECKSUMS]:
         expected |= json.loads((target / CHECKSUMS).read_text())
-    for name in (CHECKSUMS, *MEMBER_FILES):
+    for name in (CHECKSUMS, *files):
         if actual[name] != expected[name]:
             digests = f"its SHA-256 begins with {actual[name][:8]}, expected {expected[name][:8]}"
             raise RunError(f"run {record.run_id}: {name} was changed after it was logged: {digests}; {advice}")

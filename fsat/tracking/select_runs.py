@@ -21,6 +21,13 @@ from fsat.tracking.client import TAG, Refused, address, call, search_runs
 from fsat.tracking.ownership import STAGE
 from fsat.tracking.runs import get_run
 
+INIT_FROM, INIT_FOLDS, INIT_TAGGER = "init_from", "init_folds", "init_tagger"
+"""Tags of runs that start from an earlier tagger: the fold run whose weights a fold starts from; if each fold starts
+from another one, the setting ``init_from`` of the study; and the version of the tagger, if it was named."""
+
+NEW_LAYERS = "new_layers"
+"""Tag of fold runs that start from an earlier tagger: their layers with new weights."""
+
 
 @dataclass(frozen=True)
 class FoldRun:
@@ -41,7 +48,7 @@ class FoldRun:
 
     @property
     def leak(self) -> str:
-        """Which clips have a clip of the same recording or sound in another fold, as `Dataset.leak`; may be empty."""
+        """Which clips make the study's scores too high, as `Dataset.leak`; may be empty."""
         return self.run.data.tags.get(TAG + "leak", "")
 
 
@@ -66,22 +73,27 @@ def newest_per_fold(records: Sequence[FoldRun]) -> dict[int, FoldRun]:
     return dict(sorted(by_fold.items()))
 
 
-def by_run_ids(run_ids: Sequence[str]) -> list[FoldRun]:
-    """Return the fold runs with these ids; raise `RunError` if one is unknown, or not that of a FINISHED fold run."""
+def by_run_ids(run_ids: Sequence[str], option: str = "run_ids") -> list[FoldRun]:
+    """Return the fold runs with these ids, given by an option.
+
+    Raises `RunError` if one is unknown, or not that of a FINISHED fold run.
+    """
     records = []
     for run_id in map(str.lower, run_ids):
         advice = "expected ids of fold runs, as the MLflow UI and `mlflow runs list` show them"
-        run = get_run(run_id, f"run_ids: no run {run_id} on {address()}; {advice}")
+        run = get_run(run_id, f"{option}: no run {run_id} on {address()}; {advice}")
         stage, status = run.data.tags.get(TAG + "stage", "no fsat stage"), run.info.status
         if run.info.lifecycle_stage != "active":
-            raise RunError(f"run_ids: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`")
+            raise RunError(
+                f"{option}: run {run_id} is deleted; restore it with `mlflow runs restore --run-id {run_id}`"
+            )
         if stage != STAGE:
-            raise RunError(f"run_ids: run {run_id} is of stage {stage}; expected fold runs ({STAGE})")
+            raise RunError(f"{option}: run {run_id} is of stage {stage}; expected fold runs ({STAGE})")
         if status != "FINISHED":
             fold = run.data.tags.get(TAG + "fold", "?")
-            raise RunError(f"run_ids: run {run_id} is {status}; expected FINISHED runs: train fold {fold} again")
+            raise RunError(f"{option}: run {run_id} is {status}; expected FINISHED runs: train fold {fold} again")
         if (record := _record(run)) is None:
-            raise RunError(f"run_ids: run {run_id} was made by another version of fsat; train its fold again")
+            raise RunError(f"{option}: run {run_id} was made by another version of fsat; train its fold again")
         records.append(record)
     return records
 
@@ -94,6 +106,7 @@ def _record(run: Run) -> FoldRun | None:
     try:
         # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
         settled = {name: tags[TAG + name] for name in ("folds", "precision", "backbone")}
+        settled["init_from"] = tags.get(TAG + INIT_FOLDS) or tags.get(TAG + INIT_FROM, "none")
         config = Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled)
         study, fold, dataset, data_dir = (tags[TAG + name] for name in ("study", "fold", "dataset", "data_dir"))
         return FoldRun(run, config, study, int(fold), dataset, data_dir, run.data.metrics["train_seconds"] / 60)

@@ -17,6 +17,7 @@ import numpy as np
 
 from fsat.files import disk_errors, replace_whole
 from fsat.progress import say
+from fsat.training.warm_start import use_statistics
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,7 @@ class TrainingState:
         n_averaged: number of epochs that `weights` is the mean of, if they are averaged.
         seconds: training time so far, without interruptions.
         weights: the kept weights.
+        new_layers: of a warm start, the layers with new weights; see `fsat.training.warm_start.start_from`.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -45,6 +47,7 @@ class TrainingState:
     n_averaged: int = 0
     seconds: float = 0.0
     weights: list[np.ndarray] = field(default_factory=list)
+    new_layers: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_epochs(self) -> int:
@@ -107,6 +110,7 @@ def restore(path: Path, model: keras.Model, fold: int) -> TrainingState:
         return TrainingState()
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+    use_statistics(model)
     now = _versions()
     if changed := [f"{name} {versions.get(name)}, now {now[name]}" for name in now if versions.get(name) != now[name]]:
         say(f"warning: the checkpoint was written with {'; '.join(changed)}: the last digits of results may differ")

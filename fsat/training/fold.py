@@ -22,11 +22,13 @@ from fsat.errors import ConfigError
 from fsat.metrics.blending import label_prior
 from fsat.metrics.ranking import accuracy, log_loss, map_at_k
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
+from fsat.progress import say
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import TrainingState, restore, write_checkpoint
 from fsat.training.loop import Validation, fit
 from fsat.training.predict_clips import Predictor, predict_clips
 from fsat.training.targets import Targets
+from fsat.training.warm_start import Earlier, describe_new, start_from
 
 if TYPE_CHECKING:
     import keras
@@ -68,6 +70,8 @@ def train_fold(
     folder: Path,
     on_epoch: Callable[[int, dict[str, float], int], None] = lambda epoch, metrics, milliseconds: None,
     checkpoint: Path | None = None,
+    earlier: Callable[[], Earlier] | None = None,
+    on_start: Callable[[dict[str, str]], None] = lambda new_layers: None,
 ) -> FoldResult:
     """Train `dataset.config.model` on the fold's training clips and predict every clip with the kept weights.
 
@@ -78,6 +82,8 @@ def train_fold(
         on_epoch: called after every epoch with its number, its metrics, and its end in milliseconds since 1970; first
             for the epochs before a resumed training.
         checkpoint: a file to resume from if it exists; it is written after every epoch, before `on_epoch` is called.
+        earlier: returns the model whose weights to start from; called unless the training is resumed.
+        on_start: called with the layers that are new then, as from `start_from`.
 
     Raises:
         ConfigError: there is no such fold, or it has no training clips.
@@ -97,6 +103,11 @@ def train_fold(
     adapt_normalization(model, clips)
     limit_momentum(model, clips.n_batches(0))
     state = restore(checkpoint, model, fold) if checkpoint else TrainingState()
+    if earlier and not state.history:
+        state.new_layers = start_from(model, config, dataset.labels, earlier())
+        origin, new = f"the weights of run {config.init_run(fold)}", describe_new(state.new_layers)
+        say(f"fold {fold} starts from {origin}; new layers: {new}")
+        on_start(state.new_layers)
     earlier_seconds = state.seconds
 
     def save_and_report() -> None:

@@ -20,6 +20,7 @@ from fsat.progress import Progress
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import TrainingState
 from fsat.training.predict_clips import Predictor
+from fsat.training.warm_start import freeze, unfreeze
 
 if TYPE_CHECKING:
     import keras
@@ -44,10 +45,15 @@ def fit(
     config = clips.config
     steps = [clips.n_batches(epoch) for epoch in range(config.max_epochs)]
     n_steps, step = sum(steps), sum(steps[: state.n_epochs])
+    if state.n_epochs < config.frozen_epochs:
+        freeze(model, state.new_layers)
     with Progress(f"fold {fold} of {config.n_folds}", n_steps, step) as progress:
         while (epoch := state.n_epochs) < config.max_epochs:
-            if config.checkpoint == "best" and epoch - 1 - state.best_epoch >= config.patience:
+            waited_since = max(state.best_epoch, config.frozen_epochs - 1)  # the loss may stand still while layers are
+            if config.checkpoint == "best" and epoch - 1 - waited_since >= config.patience:
                 break
+            if config.frozen_epochs and epoch == config.frozen_epochs:
+                unfreeze(model, state.new_layers)
             started = time.perf_counter()
             rates = [learning_rate(config, step + i, n_steps) for i in range(steps[epoch])]
             with closing(clips.batches(fold, epoch)) as batches:
