@@ -57,13 +57,17 @@ class KerasFile(ModelFile):
             layers = tuple(_layer_tensors(self._model))
         super().__init__(name, {"": Signature(inputs, outputs)}, layers)
 
+    def model(self, output: Tensor, name: str | None = None) -> Any:
+        """Return a model of the same layers with one output."""
+        keras, model = import_keras(), self._model
+        tensor = model.get_layer(output.name).output if output.index < 0 else model.outputs[output.index]
+        return keras.Model(model.inputs[0], tensor, name=name)
+
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return the compiled model, which several threads may call."""
         import tensorflow as tf
 
-        keras, model = import_keras(), self._model
-        tensor = model.get_layer(output.name).output if output.index < 0 else model.outputs[output.index]
-        inner = keras.Model(model.inputs, tensor)
+        inner = self.model(output)
         shape = (*(input.shape or ())[:-1], n_samples)
         spec = tf.TensorSpec(shape, tf.float32)
         function = tf.function(lambda samples: inner(samples, training=False), input_signature=[spec], autograph=False)

@@ -1,17 +1,20 @@
-"""Put ONNX backbones between the two halves of a tagger, in one ONNX model; see `fsat.export.halves`.
+"""Put backbones between the two halves of a tagger, in one ONNX model; see `fsat.export.networks.Halves`.
 
 The nodes of all parts stand in one graph, with names that tell the parts apart. (`onnx.compose` does not give new names
-to what the bodies of loops and branches take from the graph around them.) A backbone is the body of a `Scan`.
+to what the bodies of loops and branches take from the graph around them.) A backbone is the body of a ``Scan``, which
+embeds one window after another, so that memory suffices for many. Its weights stand outside of it, once in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fsat.errors import ConfigError
-from fsat.export.halves import OUTPUT, Slot
+from fsat.backbones.network import one_line
+from fsat.export.convert import NEWEST, OPSET, embed, to_onnx
+from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot
 
 OLDEST, IR_VERSION = 13, 8
 """Oldest version of operators in a merged model, to which older backbones are converted, and of the file format."""
@@ -22,10 +25,13 @@ OWN_DOMAINS = {"", "ai.onnx"}
 AXES_ARE_INPUTS = 18
 """Version of operators from which on the axes of a mean are an input and no attribute."""
 
+WINDOW, EMBEDDING = "window", "embedding"
+"""Names of input and output of a backbone that is converted."""
+
 
 @dataclass(frozen=True)
 class Part:
-    """A model, a ``ModelProto``, and the names of one input and one output."""
+    """A backbone as a model, a ``ModelProto``, and the names of its input and output."""
 
     model: Any
     input: str
@@ -37,34 +43,75 @@ def opset_of(model: Any) -> int:
     return int(max(entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS))
 
 
-def merge(convert: Callable[[str, int], Any], slots: Sequence[Slot]) -> Any:
-    """Return a model from a waveform to scores; each slot's backbone is a `Part`.
+def merge(halves: Halves) -> Any:
+    """Return a model from a waveform to scores, a ``ModelProto``.
 
-    Args:
-        convert: returns the ``front`` or the ``back`` half, with ONNX's own operators of at most a version.
-
-    Raises:
-        ConfigError: a backbone cannot be converted to the operators that the others have.
+    Its operators have the version of the newest ONNX backbone, else that of other exports. Raises `ConfigError` if a
+    backbone cannot be converted.
     """
     import onnx
 
-    opset = max(OLDEST, *(opset_of(slot.network.part.model) for slot in slots))
-    front, back = (_at_opset(convert(half, opset), opset) for half in ("front", "back"))
-    backbones = [_backbone(slot, f"backbone{number}", opset) for number, slot in enumerate(slots)]
-    ends = {value.name for value in (*back.graph.input, *back.graph.output)}
-    _rename(back.graph, lambda name: name if name in ends else f"back/{name}")
+    networks = [slot.network for slot in halves.slots]
+    files = {network.backbone.digest: _read(network) for network in networks if network.backbone.format == "onnx"}
+    opset = max(OLDEST, *(opset_of(part.model) for part in files.values())) if files else OPSET
+    parts = [_at(opset, network, files.get(network.backbone.digest)) for network in networks]
+    front, back = _halves(halves, opset)
+    weights: dict[bytes, Any] = {}
+    for number, part in enumerate(parts):
+        _keep_needed(part.model.graph, part.output)
+        _take_weights(part.model.graph, f"window{number}/", weights)
     scans = [
-        _scan(slot, model.graph, f"backbone{n}", opset)
-        for n, (slot, model) in enumerate(zip(slots, backbones, strict=True))
+        _scan(slot, part, number, opset) for number, (slot, part) in enumerate(zip(halves.slots, parts, strict=True))
     ]
-    nodes = [*front.graph.node, *scans, *back.graph.node]
-    initializers = [*front.graph.initializer, *back.graph.initializer]
-    graph = onnx.helper.make_graph(nodes, "tagger", front.graph.input, back.graph.output, initializers)
-    versions = {entry.domain: entry.version for model in backbones for entry in model.opset_import}
-    versions = versions | dict.fromkeys(versions.keys() & OWN_DOMAINS | {""}, opset)
+    graph = onnx.helper.make_graph(
+        [*front.graph.node, *scans, *back.graph.node],
+        "tagger",
+        front.graph.input,
+        back.graph.output,
+        [*front.graph.initializer, *back.graph.initializer, *weights.values()],
+    )
+    versions = {entry.domain: entry.version for part in parts for entry in part.model.opset_import}
+    versions = versions | dict.fromkeys((versions.keys() & OWN_DOMAINS) | {""}, opset)
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
-    ir_version = max(IR_VERSION, *(model.ir_version for model in (front, back, *backbones)))
+    ir_version = max(IR_VERSION, *(part.model.ir_version for part in parts))
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
+
+
+def _halves(halves: Halves, opset: int) -> tuple[Any, Any]:
+    """Return the halves as ONNX models whose values have different names, apart from the waveform."""
+    windows = {slot.windows: (None, slot.network.n_samples) for slot in halves.slots}
+    embeddings = {slot.embeddings: (None, slot.network.size) for slot in halves.slots}
+    signatures = {INPUT: (None,)}, {INPUT: (None,), **embeddings}
+    functions = (
+        lambda waveform: dict(zip(windows, _listed(halves.front(waveform, training=False)), strict=True)),
+        lambda *arrays: {OUTPUT: halves.back(arrays, training=False)},
+    )
+    front, back = (
+        _at_opset(to_onnx(function, signature, min(opset, NEWEST)), opset)
+        for function, signature in zip(functions, signatures, strict=True)
+    )
+    ends = {INPUT, OUTPUT, *embeddings}
+    _rename(back.graph, lambda name: name if name in ends else f"back/{name}")
+    return front, back
+
+
+def _read(network: Network) -> Part:
+    """Return an ONNX backbone."""
+    import onnx
+
+    model = onnx.load_model_from_string(network.file.content)  # type: ignore[attr-defined]
+    return Part(model, network.input.name, network.output.name)
+
+
+def _at(opset: int, network: Network, part: Part | None) -> Part:
+    """Return a backbone with operators of a version: `part`, or one converted from another format."""
+    name, format = str(network.backbone), network.backbone.format
+    if part is None:
+        with one_line(name, f"tf2onnx cannot convert this {format} file"):
+            model = to_onnx(embed(network), {WINDOW: network.shape}, min(opset, NEWEST))
+        part = Part(model, WINDOW, EMBEDDING)
+    with one_line(name, f"ONNX cannot convert its operators of version {opset_of(part.model)} to {opset}"):
+        return Part(_at_opset(part.model, opset), part.input, part.output)
 
 
 def _at_opset(model: Any, opset: int) -> Any:
@@ -81,39 +128,47 @@ def _at_opset(model: Any, opset: int) -> Any:
     return result
 
 
-def _backbone(slot: Slot, prefix: str, opset: int) -> Any:
-    """Return a slot's backbone with names that begin with a prefix, without what its embedding does not need."""
-    part = slot.network.part
-    try:
-        model = _at_opset(part.model, opset)
-    except RuntimeError as error:
-        fault = f"ONNX cannot convert the backbone's operators of version {opset_of(part.model)} to {opset}"
-        raise ConfigError(f"format=onnx: {fault}: {str(error).splitlines()[0]}") from None
-    _keep_needed(model.graph, part.output)
-    _rename(model.graph, lambda name: f"{prefix}/{name}")
-    return model
-
-
-def _scan(slot: Slot, graph: Any, prefix: str, opset: int) -> Any:
-    """Return the node from a slot's windows to its embeddings; `graph` is the backbone's."""
+def _scan(slot: Slot, part: Part, number: int, opset: int) -> Any:
+    """Return the node from a slot's windows to its embeddings."""
     from onnx import TensorProto, helper
 
-    part, batch, size = slot.network.part, slot.network.batch, slot.network.size
+    network, graph, prefix = slot.network, part.model.graph, f"window{number}"
+    batch, size = network.batch, network.size
     window, answer, first, embedding = (f"{prefix}:{name}" for name in ("window", "answer", "first", "embedding"))
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (window, embedding)]
     constants = {"batch": [batch, 1] if batch else [1], "frames": [max(batch, 1), -1, size], "0": [0], "axes": [0, 1]}
     weights = [helper.make_tensor(f"{prefix}:{name}", TensorProto.INT64, [len(v)], v) for name, v in constants.items()]
     axes = {"axes": constants["axes"]} if opset < AXES_ARE_INPUTS else {}
     nodes = [
-        helper.make_node("Expand", [window, f"{prefix}:batch"], [f"{prefix}/{part.input}"]),
+        helper.make_node("Expand", [window, f"{prefix}:batch"], [graph.input[0].name]),
         *graph.node,
-        helper.make_node("Reshape", [f"{prefix}/{part.output}", f"{prefix}:frames"], [answer]),
+        helper.make_node("Reshape", [graph.output[0].name, f"{prefix}:frames"], [answer]),
         helper.make_node("Gather", [answer, f"{prefix}:0"], [first]),
         helper.make_node("ReduceMean", [first] if axes else [first, f"{prefix}:axes"], [embedding], keepdims=0, **axes),
     ]
-    body = helper.make_graph(nodes, prefix, ends[:1], ends[1:], [*graph.initializer, *weights])
+    body = helper.make_graph(nodes, prefix, ends[:1], ends[1:], weights)
     body.sparse_initializer.extend(graph.sparse_initializer)
     return helper.make_node("Scan", [slot.windows], [slot.embeddings], prefix, body=body, num_scan_inputs=1)
+
+
+def _take_weights(graph: Any, prefix: str, weights: dict[bytes, Any]) -> None:
+    """Move a graph's weights to `weights`, by content, unless they are there, and begin other names with a prefix."""
+    import onnx
+
+    names = {}
+    for value in graph.initializer:
+        weight = onnx.TensorProto()
+        weight.CopyFrom(value)
+        weight.name = ""
+        content = hashlib.sha256(weight.SerializeToString(deterministic=True)).digest()
+        weight.name = prefix + value.name
+        names[value.name] = weights.setdefault(content, weight).name
+    graph.ClearField("initializer")
+    _rename(graph, lambda name: names.get(name, prefix + name))
+
+
+def _listed(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _keep_needed(graph: Any, output: str) -> None:
