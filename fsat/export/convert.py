@@ -7,14 +7,20 @@ that the argument gets.
 from __future__ import annotations
 
 import logging
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from fsat.export.networks import Network
+from fsat.export.networks import INPUT, OUTPUT, Halves, Network
 from fsat.models import quiet_stderr
 
 OPSET, NEWEST = 17, 18
 """ONNX operator sets: that of exports, supported by onnxruntime since 1.13 (2022), and the newest that tf2onnx has."""
+
+WINDOW, EMBEDDING = "window", "embedding"
+"""Names of input and output of a backbone that is converted."""
 
 Function: TypeAlias = Callable[..., Mapping[str, Any]]
 Shape: TypeAlias = tuple[int | None, ...]
@@ -46,6 +52,19 @@ def to_tflite(function: Function, signature: Mapping[str, Shape]) -> bytes:
         return bytes(converter.convert())
 
 
+def tflite_to_onnx(content: bytes, input: str, output: str, opset: int) -> Any:
+    """Convert a TensorFlow Lite file to an ONNX model; operators that ONNX lacks keep their names, ``TFL_...``."""
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="fsat-export-") as folder, quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that tf.lite is deprecated
+        path = Path(folder, "backbone.tflite")
+        path.write_bytes(content)
+        proto, _ = tf2onnx.convert.from_tflite(str(path), [input], [output], opset=opset)
+    return proto
+
+
 def _compiled(function: Function, signature: Mapping[str, Shape]) -> tuple[Any, list[Any]]:
     import tensorflow as tf
 
@@ -54,9 +73,25 @@ def _compiled(function: Function, signature: Mapping[str, Shape]) -> tuple[Any, 
 
 
 def embed(network: Network) -> Function:
-    """Return a function that maps the input of a backbone, Keras or SavedModel, to ``embedding``."""
+    """Return a function that maps the input of a backbone, Keras or SavedModel, to `EMBEDDING`."""
     if network.backbone.format == "keras":
         model = network.keras_model()
-        return lambda window: {"embedding": model(window, training=False)}
+        return lambda window: {EMBEDDING: model(window, training=False)}
     function = network.file.function(network.signature, network.input, network.output)  # type: ignore[attr-defined]
-    return lambda window: {"embedding": function(window)}
+    return lambda window: {EMBEDDING: function(window)}
+
+
+def halves_functions(halves: Halves) -> tuple[tuple[Function, dict[str, Shape]], tuple[Function, dict[str, Shape]]]:
+    """Return both halves as functions, each with its signature."""
+    names = [slot.windows for slot in halves.slots]
+
+    def front(waveform: Any) -> dict[str, Any]:
+        windows = halves.front(waveform, training=False)
+        return dict(zip(names, windows if len(names) > 1 else [windows], strict=True))
+
+    def back(*arrays: Any) -> dict[str, Any]:
+        return {OUTPUT: halves.back(list(arrays), training=False)}
+
+    waveform: dict[str, Shape] = {INPUT: (None,)}
+    embeddings = {slot.embeddings: (None, slot.network.size) for slot in halves.slots}
+    return (front, waveform), (back, waveform | embeddings)

@@ -23,7 +23,6 @@ from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot, backbones
 from fsat.metrics.blending import TINY
 from fsat.tagging import Tagger
 
-
 Embed: TypeAlias = Callable[[str, Tensor], Tensor]
 """Maps the digest of a backbone and windows, float32 (m, n_samples), to embeddings, float32 (m, size)."""
 
@@ -71,7 +70,8 @@ def halves(tagger: Tagger) -> Halves:
 
     given = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
     scores = _scores(tagger, given, embed)
-    return Halves(keras.Model(given, windows), keras.Model([given, *embeddings], scores), slots)
+    front = keras.Model(given, windows if len(windows) > 1 else windows[0])
+    return Halves(front, keras.Model([given, *embeddings], scores), slots)
 
 
 def _network(tagger: Tagger, digest: str, windows: Tensor) -> Network:

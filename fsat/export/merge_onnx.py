@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsat.backbones.network import one_line
-from fsat.export.convert import NEWEST, OPSET, embed, to_onnx
-from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot
+from fsat.errors import ConfigError
+from fsat.export.convert import EMBEDDING, NEWEST, OPSET, WINDOW, embed, halves_functions, tflite_to_onnx, to_onnx
+from fsat.export.networks import Halves, Network, Slot
 
 OLDEST, IR_VERSION = 13, 8
 """Oldest version of operators in a merged model, to which older backbones are converted, and of the file format."""
@@ -24,9 +25,6 @@ OWN_DOMAINS = {"", "ai.onnx"}
 
 AXES_ARE_INPUTS = 18
 """Version of operators from which on the axes of a mean are an input and no attribute."""
-
-WINDOW, EMBEDDING = "window", "embedding"
-"""Names of input and output of a backbone that is converted."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +75,13 @@ def merge(halves: Halves) -> Any:
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
 
-def _halves(halves: Halves, opset: int) -> tuple[Any, Any]:
-    """Return the halves as ONNX models whose values have different names, apart from the waveform."""
-    windows = {slot.windows: (None, slot.network.n_samples) for slot in halves.slots}
-    embeddings = {slot.embeddings: (None, slot.network.size) for slot in halves.slots}
-    signatures = {INPUT: (None,)}, {INPUT: (None,), **embeddings}
-    functions = (
-        lambda waveform: dict(zip(windows, _listed(halves.front(waveform, training=False)), strict=True)),
-        lambda *arrays: {OUTPUT: halves.back(arrays, training=False)},
-    )
-    front, back = (
-        _at_opset(to_onnx(function, signature, min(opset, NEWEST)), opset)
-        for function, signature in zip(functions, signatures, strict=True)
-    )
-    ends = {INPUT, OUTPUT, *embeddings}
-    _rename(back.graph, lambda name: name if name in ends else f"back/{name}")
-    return front, back
+def _halves(halves: Halves, opset: int) -> list[Any]:
+    """Return the halves as ONNX models whose values have different names, apart from those that they share."""
+    functions = halves_functions(halves)
+    front, back = (_at_opset(to_onnx(*function, opset=min(opset, NEWEST)), opset) for function in functions)
+    shared = {value.name for value in (*back.graph.input, *back.graph.output)}
+    _rename(back.graph, lambda name: name if name in shared else f"back/{name}")
+    return [front, back]
 
 
 def _read(network: Network) -> Part:
@@ -105,13 +94,26 @@ def _read(network: Network) -> Part:
 
 def _at(opset: int, network: Network, part: Part | None) -> Part:
     """Return a backbone with operators of a version: `part`, or one converted from another format."""
-    name, format = str(network.backbone), network.backbone.format
+    name = str(network.backbone)
     if part is None:
-        with one_line(name, f"tf2onnx cannot convert this {format} file"):
-            model = to_onnx(embed(network), {WINDOW: network.shape}, min(opset, NEWEST))
-        part = Part(model, WINDOW, EMBEDDING)
+        with one_line(name, f"tf2onnx cannot convert its format, {network.backbone.format}, to ONNX"):
+            part = Part(_converted(network, min(opset, NEWEST)), WINDOW, EMBEDDING)
     with one_line(name, f"ONNX cannot convert its operators of version {opset_of(part.model)} to {opset}"):
         return Part(_at_opset(part.model, opset), part.input, part.output)
+
+
+def _converted(network: Network, opset: int) -> Any:
+    """Convert a backbone of another format, for one window."""
+    if network.backbone.format != "tflite":
+        return to_onnx(embed(network), {WINDOW: network.shape}, opset)
+    from fsat.export.merge_tflite import alone
+
+    model = tflite_to_onnx(alone(network), WINDOW, EMBEDDING, opset)
+    operators = sorted({node.op_type for node in model.graph.node if node.op_type.startswith("TFL_")})
+    if operators:
+        fault = f"ONNX has no operators for {', '.join(operators)[:200]} of TensorFlow Lite"
+        raise ConfigError(f"{network.backbone}: {fault}; use format=tflite")
+    return model
 
 
 def _at_opset(model: Any, opset: int) -> Any:
@@ -165,10 +167,6 @@ def _take_weights(graph: Any, prefix: str, weights: dict[bytes, Any]) -> None:
         names[value.name] = weights.setdefault(content, weight).name
     graph.ClearField("initializer")
     _rename(graph, lambda name: names.get(name, prefix + name))
-
-
-def _listed(outputs: Any) -> list[Any]:
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _keep_needed(graph: Any, output: str) -> None:

@@ -1,22 +1,25 @@
-"""Put TensorFlow Lite backbones between the two halves of a tagger, in one file; see `fsat.export.halves`.
+"""Put backbones between the two halves of a tagger, in one TensorFlow Lite file; see `fsat.export.networks.Halves`.
 
-The halves come from TensorFlow's converter; a backbone's operators and weights are copied as they are, without those
-that its embedding does not need. The words of the file format: a graph is a "subgraph", a weight is a "buffer", and an
-operator refers to a "code" that has its name and version.
+The halves come from TensorFlow's converter. A backbone's operators and weights are copied as they are, without those
+that its embedding does not need, into a loop that embeds one window after another, so that memory suffices for many.
+The words of the file format: a graph is a "subgraph", a weight is a "buffer", and an operator refers to a "code" that
+has its name and version.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import flatbuffers
 import numpy as np
 
-from fsat.export.halves import INPUT, OUTPUT, SAMPLES, Slot
-from fsat.models import quiet_stderr
+from fsat.backbones.network import one_line
+from fsat.export.convert import EMBEDDING, WINDOW, Function, Shape, embed, halves_functions, to_tflite
+from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot
 
 IDENTIFIER, ALIGNMENT = b"TFL3", 16
 """Of TensorFlow Lite files: their first letters, and the alignment of weights in bytes."""
@@ -40,113 +43,114 @@ class Part:
         return self.model.subgraphs[self.graph_index]
 
 
-def read_part(content: bytes, choose: Callable[[Any], tuple[int, int, int]] | None = None) -> Part:
-    """Read a file.
+def merge(halves: Halves) -> bytes:
+    """Return a file with the signature of fsat's exports; raise `ConfigError` if a backbone cannot be converted."""
+    (front_function, windows), (back_function, embeddings) = halves_functions(halves)
+    front, back = _convert(front_function, windows), _convert(back_function, embeddings)
+    slots = [(slot, _part(slot.network)) for slot in halves.slots]
+    target = Target()
+    main = target.add_graph("main")
+    tensors = target.append(main, front, {})
+    wires = {INPUT: tensors[INPUT]}
+    for slot, part in slots:
+        wires[slot.embeddings] = _loop(target, main, slot, part, tensors[slot.windows])
+    scores = target.append(main, back, wires)[OUTPUT]
+    target.add_version([front.model, back.model, *(part.model for _, part in slots)])
+    return target.content({INPUT: tensors[INPUT]}, {OUTPUT: scores})
 
-    Args:
-        content: the file's bytes.
-        choose: returns the index of a graph, and those of its input and output, for a ``ModelT``; by default the inputs
-            and outputs are those of the only signature.
-    """
+
+def alone(network: Network) -> bytes:
+    """Return a TensorFlow Lite backbone in a file of its own, with one window as input, `WINDOW`, and one output."""
+    part, target = _part(network), Target()
+    main = target.add_graph("main")
+    tensors = target.append(main, part, {})
+    given = main.tensors[tensors[WINDOW]]
+    given.shape, given.shapeSignature, given.name = np.array(network.shape, np.int32), None, WINDOW
+    main.tensors[tensors[EMBEDDING]].name = EMBEDDING
+    return target.content({WINDOW: tensors[WINDOW]}, {EMBEDDING: tensors[EMBEDDING]})
+
+
+def _part(network: Network) -> Part:
+    """Return a backbone, which is converted if it is a Keras file or a SavedModel."""
+    if network.backbone.format != "tflite":
+        with one_line(str(network.backbone), "TensorFlow Lite's converter refuses it"):
+            return _convert(embed(network), {WINDOW: network.shape})
+    model = _read(network.file.content)  # type: ignore[attr-defined]
+    key = network.signature.encode()
+    index = next((s.subgraphIndex for s in model.signatureDefs or () if key and s.signatureKey == key), 0)
+    return Part(model, {WINDOW: network.input.index}, {EMBEDDING: network.output.index}, index)
+
+
+def _convert(function: Function, signature: Mapping[str, Shape]) -> Part:
+    """Convert a function of TensorFlow's tensors to a graph."""
+    model = _read(to_tflite(function, signature))
+    (defined,) = model.signatureDefs
+    inputs, outputs = ({t.name.decode(): t.tensorIndex for t in ends} for ends in (defined.inputs, defined.outputs))
+    return Part(model, inputs, outputs, defined.subgraphIndex)
+
+
+def _read(content: bytes) -> Any:
     from tensorflow.lite.tools.flatbuffer_utils import read_model_from_bytearray
 
-    model = read_model_from_bytearray(bytearray(content))
-    if choose:
-        index, given, result = choose(model)
-        return Part(model, {"": given}, {"": result}, index)
-    (signature,) = model.signatureDefs
-    inputs, outputs = ({t.name.decode(): t.tensorIndex for t in ends} for ends in (signature.inputs, signature.outputs))
-    return Part(model, inputs, outputs, signature.subgraphIndex)
+    return read_model_from_bytearray(bytearray(content))
 
 
-def convert(function: Callable[..., Mapping[str, Any]], **signature: Any) -> Part:
-    """Convert a function of TensorFlow's tensors to a graph; `signature` has a ``TensorSpec`` for each argument."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in signature.items()]
-    with quiet_stderr():
-        concrete = tf.function(lambda *arrays: function(*arrays), input_signature=specs).get_concrete_function()
-        frozen, names = convert_variables_to_constants_v2(concrete), sorted(concrete.structured_outputs)
-        named = tf.function(lambda *arrays: dict(zip(names, frozen(*arrays), strict=True)), input_signature=specs)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([named.get_concrete_function()], tf.Module())
-        return read_part(converter.convert())
-
-
-def merge(front: Part, slots: Sequence[Slot], back: Part) -> bytes:
-    """Return a file with the signature of fsat's exports; each slot's backbone is a `Part` with one input and output."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    target = schema.ModelT(version=3, description="fsat", operatorCodes=[], buffers=[schema.BufferT()], subgraphs=[])
-    main = _new_graph(target, "main")
-    tensors = _append(target, main, front, {})
-    wires = {SAMPLES: tensors[SAMPLES]}
-    for slot in slots:
-        wires[slot.embeddings] = _loop(target, main, slot, tensors[slot.windows])
-    scores = _append(target, main, back, wires)[OUTPUT]
-    main.inputs, main.outputs = [tensors[INPUT]], [scores]
-    ends = ([schema.TensorMapT(INPUT, tensors[INPUT])], [schema.TensorMapT(OUTPUT, scores)])
-    target.signatureDefs = [schema.SignatureDefT(*ends, "serving_default", 0)]
-    _add_version(target, [front.model, back.model, *(slot.network.part.model for slot in slots)])
-    return _pack(target)
-
-
-def _loop(target: Any, graph: Any, slot: Slot, windows: int) -> int:
+def _loop(target: Target, graph: Any, slot: Slot, backbone: Part, windows: int) -> int:
     """Append a loop in which each window goes through the backbone; return the tensor of the embeddings."""
-    import tensorflow as tf
     from tensorflow.lite.python import schema_py_generated as schema
 
-    n_samples, size, batch = int(graph.tensors[windows].shape[-1]), slot.network.size, slot.network.batch
-    i, x = tf.TensorSpec([], tf.int32), tf.TensorSpec([None, n_samples])
-    some, answer = tf.TensorSpec([None, size]), tf.TensorSpec([None])  # an answer of any rank is only reshaped
-
-    def keep(i: Any, some: Any, answer: Any) -> dict[str, Any]:
-        embedding = tf.reduce_mean(tf.reshape(answer, [max(batch, 1), -1, size])[0], axis=0)
-        is_here = tf.equal(tf.range(tf.shape(some)[0]), i)
-        return {"next": i + 1, "embeddings": tf.where(is_here[:, tf.newaxis], embedding, some)}
-
-    start = convert(lambda x: {"i": 0 * tf.shape(x)[0], "none": tf.zeros([tf.shape(x)[0], size])}, x=x)
-    test = convert(lambda i, x: {"goes_on": tf.less(i, tf.shape(x)[0])}, i=i, x=x)
-    take = convert(lambda i, x: {"window": tf.gather(x, tf.fill([batch], i) if batch else i)}, i=i, x=x)
-    store = convert(keep, i=i, some=some, answer=answer)
-
-    condition, body = _new_graph(target, "has_more"), _new_graph(target, "embed")
+    start, test, take, store = _loop_parts(slot.network)
+    condition, body = target.add_graph(f"has more {slot.windows}"), target.add_graph(f"embeds {slot.windows}")
     for inner in (condition, body):
         like = (take.graph.tensors[take.inputs["i"]], graph.tensors[windows], store.graph.tensors[store.inputs["some"]])
         inner.inputs = [_add_tensor(inner, tensor) for tensor in like]
     state = dict(zip(("i", "x"), condition.inputs, strict=False))
-    condition.outputs = [_append(target, condition, test, state)["goes_on"]]
+    condition.outputs = [target.append(condition, test, state)["goes_on"]]
     state = dict(zip(("i", "x", "some"), body.inputs, strict=True))
-    window = _append(target, body, take, {name: state[name] for name in take.inputs})["window"]
-    (given,), (result,) = slot.network.part.inputs, slot.network.part.outputs
-    result_here = _append(target, body, slot.network.part, {given: window})[result]
-    stored = _append(target, body, store, {"i": state["i"], "some": state["some"], "answer": result_here})
+    window = target.append(body, take, {name: state[name] for name in ("i", "x")})["window"]
+    answer = target.append(body, backbone, {WINDOW: window})[EMBEDDING]
+    stored = target.append(body, store, {"i": state["i"], "some": state["some"], "answer": answer})
     body.outputs = [stored["next"], state["x"], stored["embeddings"]]
 
-    started = _append(target, graph, start, {"x": windows})
-    before = [started["i"], windows, started["none"]]
+    started = target.append(graph, start, {"x": windows})
+    before = [started["i"], windows, started["some"]]
     after = [_add_tensor(graph, graph.tensors[tensor]) for tensor in before]
-    options = schema.WhileOptionsT(target.subgraphs.index(condition), target.subgraphs.index(body))
+    options = schema.WhileOptionsT(target.index_of(condition), target.index_of(body))
     loop = schema.BuiltinOperator.WHILE
-    code = _code_index(target, schema.OperatorCodeT(deprecatedBuiltinCode=loop, builtinCode=loop))
-    kind = schema.BuiltinOptions.WhileOptions
-    graph.operators.append(schema.OperatorT(code, before, after, kind, options))
+    code = target.code_index(schema.OperatorCodeT(deprecatedBuiltinCode=loop, builtinCode=loop))
+    graph.operators.append(schema.OperatorT(code, before, after, schema.BuiltinOptions.WhileOptions, options))
     return after[2]
 
 
-def _append(target: Any, graph: Any, part: Part, wires: Mapping[str, int]) -> dict[str, int]:
-    """Append a part to a graph of the target, whose tensors `wires` are inputs; return inputs and outputs there."""
-    copier = _Copier(part.model, target)
-    given = {part.inputs[name]: tensor for name, tensor in wires.items()}
-    tensors = copier.append(part.graph, list(part.inputs.values()), list(part.outputs.values()), graph, given)
-    return {name: tensors[tensor] for name, tensor in {**part.inputs, **part.outputs}.items()}
+def _loop_parts(network: Network) -> tuple[Part, Part, Part, Part]:
+    """Return graphs that start a loop, test whether it goes on, take a window, and store its embedding.
 
+    The loop's state is the number of a window, float32 (), the windows, and the embeddings.
+    """
+    import tensorflow as tf
 
-def _new_graph(target: Any, name: str | bytes) -> Any:
-    from tensorflow.lite.python import schema_py_generated as schema
+    size, batch, n_samples = network.size, network.batch, network.n_samples
 
-    target.subgraphs.append(schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[], name=name))
-    return target.subgraphs[-1]
+    def start(x: Any) -> dict[str, Any]:
+        n_windows = tf.shape(x)[0]
+        return {"i": tf.cast(0 * n_windows, tf.float32), "some": tf.zeros([n_windows, size])}
+
+    def test(i: Any, x: Any) -> dict[str, Any]:
+        return {"goes_on": tf.less(tf.cast(i, tf.int32), tf.shape(x)[0])}
+
+    def take(i: Any, x: Any) -> dict[str, Any]:
+        number = tf.cast(i, tf.int32)
+        return {"window": tf.gather(x, tf.fill([batch], number) if batch else number)}
+
+    def store(i: Any, some: Any, answer: Any) -> dict[str, Any]:  # an answer of any rank is only reshaped
+        embedding = tf.reduce_mean(tf.reshape(answer, [max(batch, 1), -1, size])[0], axis=0)
+        is_here = tf.equal(tf.range(tf.shape(some)[0]), tf.cast(i, tf.int32))
+        return {"next": i + 1, "embeddings": tf.where(is_here[:, tf.newaxis], embedding, some)}
+
+    i: dict[str, Shape] = {"i": ()}
+    x: dict[str, Shape] = {"x": (None, n_samples)}
+    stored: dict[str, Shape] = {"some": (None, size), "answer": (None,)}
+    return _convert(start, x), _convert(test, i | x), _convert(take, i | x), _convert(store, i | stored)
 
 
 def _add_tensor(graph: Any, like: Any, buffer: int = 0) -> int:
@@ -157,46 +161,114 @@ def _add_tensor(graph: Any, like: Any, buffer: int = 0) -> int:
     return len(graph.tensors) - 1
 
 
-def _code_index(target: Any, code: Any) -> int:
-    """Return the index of an operator code, which is added if it is new."""
-    known = [vars(other) for other in target.operatorCodes]
-    if vars(code) not in known:
-        target.operatorCodes.append(code)
-        return len(known)
-    return known.index(vars(code))
+class Target:
+    """A file in the making; `model` is a ``ModelT``."""
+
+    def __init__(self) -> None:
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        empty = schema.BufferT()
+        self.model = schema.ModelT(version=3, description="fsat", operatorCodes=[], buffers=[empty], subgraphs=[])
+        self._buffers: dict[bytes, int] = {}
+
+    def append(self, graph: Any, part: Part, wires: Mapping[str, int]) -> dict[str, int]:
+        """Append a part to a graph, whose tensors `wires` are inputs; return its inputs and outputs there."""
+        given = {part.inputs[name]: tensor for name, tensor in wires.items()}
+        ends, outputs = {**part.inputs, **part.outputs}, list(part.outputs.values())
+        tensors = _Copier(part.model, self).append(part.graph, list(ends.values()), outputs, graph, given)
+        return {name: tensors[tensor] for name, tensor in ends.items()}
+
+    def add_graph(self, name: str | bytes) -> Any:
+        """Add an empty graph."""
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        self.model.subgraphs.append(schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[], name=name))
+        return self.model.subgraphs[-1]
+
+    def index_of(self, graph: Any) -> int:
+        """Return the index of a graph."""
+        return int(self.model.subgraphs.index(graph))
+
+    def code_index(self, code: Any) -> int:
+        """Return the index of an operator code, which is added if it is new."""
+        known = [vars(other) for other in self.model.operatorCodes]
+        if vars(code) not in known:
+            self.model.operatorCodes.append(code)
+            return len(known)
+        return known.index(vars(code))
+
+    def buffer_index(self, buffer: Any) -> int:
+        """Return the index of a weight, which is added if it is new; 0 for none."""
+        if buffer.data is None or not len(buffer.data):
+            return 0
+        content = hashlib.sha256(np.asarray(buffer.data, np.uint8).tobytes()).digest()
+        if content not in self._buffers:
+            self._buffers[content] = len(self.model.buffers)
+            self.model.buffers.append(buffer)
+        return self._buffers[content]
+
+    def add_version(self, models: Sequence[Any]) -> None:
+        """Add the oldest version of the runtime that has the operators of all parts, as far as they say."""
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        entries = [(model, entry) for model in models for entry in model.metadata or () if entry.name == MIN_VERSION]
+        texts = [bytes(model.buffers[entry.buffer].data).rstrip(b"\0") for model, entry in entries]
+        newest = max(texts, key=lambda text: [int(number) for number in text.split(b".") if number.isdigit()])
+        self.model.metadata = [schema.MetadataT(MIN_VERSION, len(self.model.buffers))]
+        self.model.buffers.append(schema.BufferT(np.frombuffer(newest.ljust(16, b"\0"), np.uint8)))
+
+    def content(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
+        """Return the bytes of the file, whose first graph has these inputs and outputs."""
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        main = self.model.subgraphs[0]
+        main.inputs, main.outputs = list(inputs.values()), list(outputs.values())
+        ends = ([schema.TensorMapT(name, tensor) for name, tensor in named.items()] for named in (inputs, outputs))
+        self.model.signatureDefs = [schema.SignatureDefT(*ends, "serving_default", 0)]
+        builder = _Builder(1024 + sum(len(buffer.data) for buffer in self.model.buffers if buffer.data is not None))
+        builder.Finish(self.model.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+
+class _Builder(flatbuffers.Builder):
+    """Aligns weights; the library would align bytes to 4."""
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
+        """Begin an array."""
+        return super().StartVector(elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment)
 
 
 @dataclass
 class _Copier:
-    """Copies graphs of one model into another, with the weights and the further graphs that they use, each once."""
+    """Copies graphs of one model into another, with the weights and the further graphs that they use."""
 
     source: Any
-    target: Any
-    buffers: dict[int, int] = field(default_factory=lambda: {0: 0})
+    target: Target
     graphs: dict[int, int] = field(default_factory=dict)
 
     def append(
-        self, source: Any, inputs: Sequence[int], outputs: Sequence[int], graph: Any, given: Mapping[int, int]
+        self, source: Any, ends: Sequence[int], outputs: Sequence[int], graph: Any, given: Mapping[int, int]
     ) -> dict[int, int]:
         """Append the operators of a graph that `outputs` need to another graph.
 
         Args:
+            ends: tensors that are copied even if no operator uses them.
             given: tensors of that graph in place of tensors of `source`.
 
         Returns:
             tensors of that graph by tensors of `source`.
         """
         operators, tensors = needed(source, outputs, set(given)), dict(given)
-        ends = [_indices(getattr(operator, name)) for operator in operators for name in TENSORS]
-        for index in sorted({*inputs, *outputs}.union(*ends) - {-1} - set(given)):
+        used = [_indices(getattr(operator, name)) for operator in operators for name in TENSORS]
+        for index in sorted({*ends}.union(*used) - {-1} - set(given)):
             tensor = source.tensors[index]
-            tensors[index] = _add_tensor(graph, tensor, self._buffer(tensor.buffer))
+            tensors[index] = _add_tensor(graph, tensor, self.target.buffer_index(self.source.buffers[tensor.buffer]))
         graph.operators += [self._operator(operator, tensors) for operator in operators]
         return tensors
 
     def _operator(self, operator: Any, tensors: Mapping[int, int]) -> Any:
         new = copy.copy(operator)
-        new.opcodeIndex = _code_index(self.target, self.source.operatorCodes[operator.opcodeIndex])
+        new.opcodeIndex = self.target.code_index(self.source.operatorCodes[operator.opcodeIndex])
         for name in TENSORS:
             setattr(new, name, [tensors.get(index, -1) for index in _indices(getattr(operator, name))])
         for name in ("builtinOptions", "builtinOptions2"):
@@ -213,18 +285,12 @@ class _Copier:
         """Copy a graph that an operator calls; return its index."""
         if index >= 0 and index not in self.graphs:
             source = self.source.subgraphs[index]
-            graph = _new_graph(self.target, source.name)
-            self.graphs[index] = len(self.target.subgraphs) - 1
+            graph = self.target.add_graph(source.name)
+            self.graphs[index] = self.target.index_of(graph)
             inputs, outputs = _indices(source.inputs), _indices(source.outputs)
-            tensors = self.append(source, inputs, outputs, graph, {})
+            tensors = self.append(source, [*inputs, *outputs], outputs, graph, {})
             graph.inputs, graph.outputs = ([tensors[tensor] for tensor in ends] for ends in (inputs, outputs))
         return self.graphs.get(index, index)
-
-    def _buffer(self, index: int) -> int:
-        if index not in self.buffers:
-            self.buffers[index] = len(self.target.buffers)
-            self.target.buffers.append(self.source.buffers[index])
-        return self.buffers[index]
 
 
 TENSORS = ("inputs", "outputs", "intermediates")
@@ -248,29 +314,3 @@ def needed(graph: Any, outputs: Sequence[int], given: set[int]) -> list[Any]:
 def _indices(values: Any) -> list[int]:
     """Return a list of the file format, which is None or an array."""
     return [] if values is None else [int(value) for value in values]
-
-
-def _add_version(target: Any, models: Sequence[Any]) -> None:
-    """Add the oldest version of the runtime that has the operators of all parts, as far as they say."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    entries = [(model, entry) for model in models for entry in model.metadata or () if entry.name == MIN_VERSION]
-    texts = [bytes(model.buffers[entry.buffer].data).rstrip(b"\0") for model, entry in entries]
-    newest = max(texts, key=lambda text: [int(part) for part in text.split(b".") if part.isdigit()])
-    target.metadata = [schema.MetadataT(MIN_VERSION, len(target.buffers))]
-    target.buffers.append(schema.BufferT(np.frombuffer(newest.ljust(16, b"\0"), np.uint8)))
-
-
-class _Builder(flatbuffers.Builder):
-    """Aligns weights; the library would align bytes to 4."""
-
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
-        """Begin an array."""
-        return super().StartVector(elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment)
-
-
-def _pack(model: Any) -> bytes:
-    """Return the bytes of a file."""
-    builder = _Builder(1024 + sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None))
-    builder.Finish(model.Pack(builder), IDENTIFIER)
-    return bytes(builder.Output())
