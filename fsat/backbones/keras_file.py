@@ -50,8 +50,10 @@ class KerasFile(ModelFile):
             path = Path(folder, "network.keras")
             path.write_bytes(content)
             with quiet(name, "Keras cannot load it"):
-                self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
+                loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         with one_line(name, "has no inputs and outputs; build the model before saving it"):
+            is_sequential = isinstance(loaded, keras.Sequential)  # its outputs have no names
+            self._model = keras.Model(loaded.inputs, loaded.outputs) if is_sequential else loaded
             outputs = _tensors(self._model.output_names, self._model.outputs)
             inputs = _tensors([tensor.name for tensor in self._model.inputs], self._model.inputs)
             layers = tuple(_layer_tensors(self._model))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsat import __version__
+from fsat.backbones.network import one_line
 from fsat.commands.predict import uri_of
 from fsat.errors import FsatError, count
 from fsat.files import check_writable, write_whole
@@ -99,7 +100,8 @@ def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: P
 
     rate = original.rates[-1]
     clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
-    difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
+    with one_line(f"format={format}", "the exported file does not run, nothing was written; try another format"):
+        difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
     if difference.greatest > LIMIT:
         fault = f"a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most {LIMIT:g}"
         advice = "nothing was written: try another format, or one member (members=...)"

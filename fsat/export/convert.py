@@ -53,7 +53,7 @@ def to_tflite(function: Function, signature: Mapping[str, Shape]) -> bytes:
 
 
 def tflite_to_onnx(content: bytes, input: str, output: str, opset: int) -> Any:
-    """Convert a TensorFlow Lite file to an ONNX model; operators that ONNX lacks keep their names, ``TFL_...``."""
+    """Convert a TensorFlow Lite file to an ONNX model; operators that it lacks keep their names."""
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)

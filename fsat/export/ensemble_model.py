@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fsat.backbones.network import one_line
 from fsat.config import Config
 from fsat.export.crops import Crops, backbone_windows, logmel_crops, one_crop, waveform_crops
 from fsat.export.embedding import apply, scaled
@@ -51,7 +52,8 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
         network = _network(tagger, digest, windows)
         if digest not in models:
             models[digest] = network.keras_model(f"backbone{len(models)}")
-        return apply(models[digest], windows, network.size)
+        with one_line(str(network.backbone), "cannot be a layer that takes any number of windows; use another format"):
+            return apply(models[digest], windows, network.size)
 
     given = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)
     return keras.Model(given, _scores(tagger, given, embed), name="tagger")

@@ -106,10 +106,12 @@ def _converted(network: Network, opset: int) -> Any:
     """Convert a backbone of another format, for one window."""
     if network.backbone.format != "tflite":
         return to_onnx(embed(network), {WINDOW: network.shape}, opset)
+    import onnx
+
     from fsat.export.merge_tflite import alone
 
     model = tflite_to_onnx(alone(network), WINDOW, EMBEDDING, opset)
-    operators = sorted({node.op_type for node in model.graph.node if node.op_type.startswith("TFL_")})
+    operators = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if operators:
         fault = f"ONNX has no operators for {', '.join(operators)[:200]} of TensorFlow Lite"
         raise ConfigError(f"{network.backbone}: {fault}; use format=tflite")
@@ -138,9 +140,11 @@ def _scan(slot: Slot, part: Part, number: int, opset: int) -> Any:
     batch, size = network.batch, network.size
     window, answer, first, embedding = (f"{prefix}:{name}" for name in ("window", "answer", "first", "embedding"))
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (window, embedding)]
-    constants = {"batch": [batch, 1] if batch else [1], "frames": [max(batch, 1), -1, size], "0": [0], "axes": [0, 1]}
+    constants = {"batch": [batch, 1] if batch else [1], "frames": [max(batch, 1), -1, size], "0": [0]}
+    axes = {"axes": [0, 1]}
+    if opset >= AXES_ARE_INPUTS:
+        constants, axes = constants | axes, {}
     weights = [helper.make_tensor(f"{prefix}:{name}", TensorProto.INT64, [len(v)], v) for name, v in constants.items()]
-    axes = {"axes": constants["axes"]} if opset < AXES_ARE_INPUTS else {}
     nodes = [
         helper.make_node("Expand", [window, f"{prefix}:batch"], [graph.input[0].name]),
         *graph.node,

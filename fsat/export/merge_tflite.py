@@ -67,6 +67,7 @@ def alone(network: Network) -> bytes:
     given = main.tensors[tensors[WINDOW]]
     given.shape, given.shapeSignature, given.name = np.array(network.shape, np.int32), None, WINDOW
     main.tensors[tensors[EMBEDDING]].name = EMBEDDING
+    target.store_empty_constants(main)
     return target.content({WINDOW: tensors[WINDOW]}, {EMBEDDING: tensors[EMBEDDING]})
 
 
@@ -206,6 +207,16 @@ class Target:
             self._buffers[content] = len(self.model.buffers)
             self.model.buffers.append(buffer)
         return self._buffers[content]
+
+    def store_empty_constants(self, graph: Any) -> None:
+        """Give constants without elements a weight of no bytes, without which tf2onnx does not know them."""
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        computed = {index for operator in graph.operators for index in operator.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in computed and tensor.shape is not None and 0 in tensor.shape:
+                tensor.buffer = len(self.model.buffers)
+                self.model.buffers.append(schema.BufferT(np.zeros(0, np.uint8)))
 
     def add_version(self, models: Sequence[Any]) -> None:
         """Add the oldest version of the runtime that has the operators of all parts, as far as they say."""
