@@ -9,6 +9,7 @@ has its name and version.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,8 @@ def _loop(target: Target, graph: Any, slot: Slot, backbone: Part, windows: int) 
     """Append a loop in which each window goes through the backbone; return the tensor of the embeddings."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    start, test, take, store = _loop_parts(slot.network)
+    network = slot.network
+    start, test, take, store = _loop_parts(network.batch, network.n_samples, network.size)
     condition, body = target.add_graph(f"has more {slot.windows}"), target.add_graph(f"embeds {slot.windows}")
     for inner in (condition, body):
         like = (take.graph.tensors[take.inputs["i"]], graph.tensors[windows], store.graph.tensors[store.inputs["some"]])
@@ -123,14 +125,13 @@ def _loop(target: Target, graph: Any, slot: Slot, backbone: Part, windows: int) 
     return after[2]
 
 
-def _loop_parts(network: Network) -> tuple[Part, Part, Part, Part]:
+@functools.cache
+def _loop_parts(batch: int, n_samples: int, size: int) -> tuple[Part, Part, Part, Part]:
     """Return graphs that start a loop, test whether it goes on, take a window, and store its embedding.
 
     The loop's state is the number of a window, float32 (), the windows, and the embeddings.
     """
     import tensorflow as tf
-
-    size, batch, n_samples = network.size, network.batch, network.n_samples
 
     def start(x: Any) -> dict[str, Any]:
         n_windows = tf.shape(x)[0]
