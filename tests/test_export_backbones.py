@@ -85,7 +85,7 @@ def backbone_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bac
 
 @pytest.fixture(scope="module")
 def mixed(backbone_of, tmp_path_factory) -> Callable[[str], Tagger]:
-    """Make a tagger of backbones of each kind of `FITTING`, two heads on one of them, and a cnn_logmel."""
+    """Make a tagger of backbones of each kind of `FITTING`, two heads on one of them, and a dummy1d."""
     root = tmp_path_factory.mktemp("taggers")
 
     @cache
@@ -94,7 +94,7 @@ def mixed(backbone_of, tmp_path_factory) -> Callable[[str], Tagger]:
         pooling = cycle(["mean", "max", "attention"])
         heads = [head(backbone, pooling=next(pooling)) for backbone in backbones]
         heads.append(head(backbones[0], window_hop=0.13, eval_crops=4, head="mlp", hidden_units=16))
-        network = Config.resolve({"model": "cnn_logmel", "sampling_rate": 16000, "audio_duration": 0.5})
+        network = Config.resolve({"model": "dummy1d", "sampling_rate": 16000, "audio_duration": 0.5})
         return write_tagger(root / format, [*heads, network], backbones, blend="arithmetic")
 
     return make
@@ -176,3 +176,35 @@ def test_formats_that_cannot_hold_a_backbone_are_refused(backbone_of, tmp_path) 
     check_backbones(tagger.only("s1/0"), "keras")
     rank1 = replace(keras, input=Input(rank=1))
     assert formats_of(rank1) == ["onnx", "tflite"]
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_fourier_transforms_of_tflite_become_those_of_onnx() -> None:
+    """Quiet bands agree, too. A transform of two axes keeps its name, and is refused."""
+    needs(all(map(importlib.util.find_spec, EXTRA)), ", ".join(EXTRA), "pip install '.[export]'")
+    import onnx
+    import onnxruntime
+    import tensorflow as tf
+
+    from fsat.export.convert import tflite_to_onnx, to_tflite
+    from fsat.export.onnx_fft import without_complex
+
+    def spectra(window: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"out": tf.cast(tf.signal.stft(window, 128, 64), tf.float32) ** 2}
+
+    def convert(content: bytes) -> onnx.ModelProto:
+        model = tflite_to_onnx(content, 17)
+        without_complex(model, 17)
+        return model
+
+    content = to_tflite(spectra, {"window": (1000,)})
+    model = convert(content)
+    tone = (0.5 + 0.1 * np.sin(np.arange(1000))).astype(np.float32)
+    expected = tf.lite.Interpreter(model_content=content).get_signature_runner()(window=tone)["out"]
+    for proto in (model, onnx.version_converter.convert_version(model, 21)):
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        (received,) = session.run(None, {session.get_inputs()[0].name: tone})
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-10)
+    function = lambda window: {"out": tf.math.real(tf.signal.rfft2d(tf.reshape(window, [1, 25, 40])))}  # noqa: E731
+    both = convert(to_tflite(function, {"window": (1000,)}))
+    assert "RFFT2D" in {node.op_type for node in both.graph.node}

@@ -52,7 +52,7 @@ def to_tflite(function: Function, signature: Mapping[str, Shape]) -> bytes:
         return bytes(converter.convert())
 
 
-def tflite_to_onnx(content: bytes, input: str, output: str, opset: int) -> Any:
+def tflite_to_onnx(content: bytes, opset: int) -> Any:
     """Convert a TensorFlow Lite file to an ONNX model; operators that it lacks keep their names."""
     import tf2onnx
 
@@ -61,7 +61,7 @@ def tflite_to_onnx(content: bytes, input: str, output: str, opset: int) -> Any:
         warnings.simplefilter("ignore", UserWarning)  # that tf.lite is deprecated
         path = Path(folder, "backbone.tflite")
         path.write_bytes(content)
-        proto, _ = tf2onnx.convert.from_tflite(str(path), [input], [output], opset=opset)
+        proto, _ = tf2onnx.convert.from_tflite(str(path), opset=opset)
     return proto
 
 

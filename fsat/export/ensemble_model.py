@@ -52,7 +52,7 @@ def ensemble_model(tagger: Tagger) -> keras.Model:
         network = _network(tagger, digest, windows)
         if digest not in models:
             models[digest] = network.keras_model(f"backbone{len(models)}")
-        with one_line(str(network.backbone), "cannot be a layer that takes any number of windows; use another format"):
+        with one_line(f"format=keras: {network.name}", "takes a batch of one size only; use format=onnx or tflite"):
             return apply(models[digest], windows, network.size)
 
     given = keras.Input(batch_shape=(None,), dtype="float32", name=INPUT)

@@ -16,6 +16,7 @@ from fsat.backbones.network import one_line
 from fsat.errors import ConfigError
 from fsat.export.convert import EMBEDDING, NEWEST, OPSET, WINDOW, embed, halves_functions, tflite_to_onnx, to_onnx
 from fsat.export.networks import Halves, Network, Slot
+from fsat.export.onnx_fft import without_complex
 
 OLDEST, IR_VERSION = 13, 8
 """Oldest version of operators in a merged model, to which older backbones are converted, and of the file format."""
@@ -94,9 +95,9 @@ def _read(network: Network) -> Part:
 
 def _at(opset: int, network: Network, part: Part | None) -> Part:
     """Return a backbone with operators of a version: `part`, or one converted from another format."""
-    name = str(network.backbone)
+    name = f"format=onnx: {network.name}"
     if part is None:
-        with one_line(name, f"tf2onnx cannot convert its format, {network.backbone.format}, to ONNX"):
+        with one_line(name, "tf2onnx cannot convert it"):
             part = Part(_converted(network, min(opset, NEWEST)), WINDOW, EMBEDDING)
     with one_line(name, f"ONNX cannot convert its operators of version {opset_of(part.model)} to {opset}"):
         return Part(_at_opset(part.model, opset), part.input, part.output)
@@ -104,17 +105,19 @@ def _at(opset: int, network: Network, part: Part | None) -> Part:
 
 def _converted(network: Network, opset: int) -> Any:
     """Convert a backbone of another format, for one window."""
-    if network.backbone.format != "tflite":
-        return to_onnx(embed(network), {WINDOW: network.shape}, opset)
     import onnx
 
-    from fsat.export.merge_tflite import alone
+    if network.backbone.format == "tflite":
+        from fsat.export.merge_tflite import alone
 
-    model = tflite_to_onnx(alone(network), WINDOW, EMBEDDING, opset)
+        model = tflite_to_onnx(alone(network), opset)
+        without_complex(model, opset)
+    else:
+        model = to_onnx(embed(network), {WINDOW: network.shape}, opset)
     operators = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if operators:
-        fault = f"ONNX has no operators for {', '.join(operators)[:200]} of TensorFlow Lite"
-        raise ConfigError(f"{network.backbone}: {fault}; use format=tflite")
+        fault = f"ONNX, as tf2onnx converts to it, has no operators for {', '.join(operators)[:200]}"
+        raise ConfigError(f"format=onnx: {network.name}: {fault}; use format=tflite")
     return model
 
 

@@ -75,7 +75,7 @@ def alone(network: Network) -> bytes:
 def _part(network: Network) -> Part:
     """Return a backbone, which is converted if it is a Keras file or a SavedModel."""
     if network.backbone.format != "tflite":
-        with one_line(str(network.backbone), "TensorFlow Lite's converter refuses it"):
+        with one_line(f"format=tflite: {network.name}", "TensorFlow's converter refuses it"):
             return _convert(embed(network), {WINDOW: network.shape})
     model = _read(network.file.content)  # type: ignore[attr-defined]
     key = network.signature.encode()

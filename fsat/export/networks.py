@@ -56,6 +56,11 @@ class Network:
         """Shape of the input for one window."""
         return (self.batch, self.n_samples) if self.batch else (self.n_samples,)
 
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"the backbone {self.backbone.name} ({self.backbone.format})"
+
     def keras_model(self, name: str | None = None) -> Any:
         """Return the model of a Keras file with one output, the embedding."""
         return self.file.model(self.output, name)  # type: ignore[attr-defined]
