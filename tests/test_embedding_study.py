@@ -103,6 +103,8 @@ def test_the_command_line_takes_rate_and_windows_from_the_backbone(folder: Path)
     about = json.loads((folder / "tagger.tflite.json").read_text())
     assert [(entry["license"], len(entry["sha256"])) for entry in about["backbones"]] == [("CC0", 64)]
     assert about["difference"]["greatest"] < 1e-4
+    note = mlflow.get_run(about["export_run"]).data.tags["mlflow.note.content"]
+    assert "- backbone tflite_tensor from tests/tiny_backbones.py: licence CC0 (it holds for the tagger too)" in note
     arguments = ["export", "--format", "keras", "--model", "models:/mixed/1", "--output", str(folder / "no.keras")]
     refused = str(CliRunner().invoke(cli, arguments).exception)
     assert "(tflite) fits into onnx or tflite only; use format=onnx, or other members" in refused
