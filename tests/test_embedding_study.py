@@ -157,9 +157,18 @@ def test_the_command_line_takes_rate_and_windows_from_the_backbone(
     clip = folder / "tones" / "audio_train" / "bell_00.wav"
     fsat("predict", "--input", clip, "--model", "models:/mixed/1", "--window", 0.2, "--output", table)
     assert {row["error"] for row in read_csv(table)} == {""}
-    result = CliRunner().invoke(cli, ["export", "--format", "onnx", "--model", "models:/mixed/1",
-                                      "--output", str(folder / "tagger.onnx")])  # fmt: skip
-    assert "takes the embeddings of a backbone, which exports cannot hold yet" in str(result.exception)
+    exported = folder / "tagger.tflite"
+    result = CliRunner().invoke(cli, ["export", "--format", "tflite", "--model", "models:/mixed/1",
+                                      "--output", str(exported)], catch_exceptions=False)  # fmt: skip
+    assert "backbone tflite_tensor from tests/tiny_backbones.py: licence CC0" in result.stderr
+    about = json.loads((folder / "tagger.tflite.json").read_text())
+    assert [(entry["license"], len(entry["sha256"])) for entry in about["backbones"]] == [("CC0", 64)]
+    assert about["difference"]["greatest"] < 1e-4
+    note = mlflow.get_run(about["export_run"]).data.tags["mlflow.note.content"]
+    assert "- backbone tflite_tensor from tests/tiny_backbones.py: licence CC0 (it holds for the tagger too)" in note
+    arguments = ["export", "--format", "keras", "--model", "models:/mixed/1", "--output", str(folder / "no.keras")]
+    refused = str(CliRunner().invoke(cli, arguments).exception)
+    assert "(tflite) fits into onnx or tflite only; use format=onnx, or other members" in refused
     for wrong in (["--sampling_rate", "16000"], ["--audio_duration", "1"], ["--embedding_size", "5"]):
         arguments = ["--model", "embedding", "--backbone", str(descriptor), *map(str, options), *wrong]
         result = CliRunner().invoke(cli, ["train_fold", "--fold", "0", *map(str, data), *arguments])

@@ -336,7 +336,7 @@ def test_crops_start_where_numpy_rounds_to() -> None:
     waveform, n_most = keras.Input(batch_shape=(None,)), 130
     zero = keras.ops.zeros_like(slice_first(waveform, 0, 1), dtype="int32")
     n, numbers = length_of(waveform), zero + np.arange(n_most, dtype=np.int32)
-    all_counts = {least: count_crops(n, 50, least) for least in (1, 2, 3, 4, 7, 33)}
+    all_counts = {least: count_crops(n, 50, 50, least) for least in (1, 2, 3, 4, 7, 33)}
     outputs = [[count, even_starts(n, 50, Crops(numbers, count))] for count in all_counts.values()]
     starts_of = tf.function(keras.Model(waveform, outputs), input_signature=[tf.TensorSpec([None])])
     for n_samples in (*range(1, 150), 5003, 6499):

@@ -62,8 +62,10 @@ class KerasFile(ModelFile):
             path = Path(folder, "network.keras")
             path.write_bytes(content)
             with quiet(name, "Keras cannot load it"):
-                self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
+                loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         with one_line(name, "has no inputs and outputs; build the model before saving it"):
+            is_sequential = isinstance(loaded, keras.Sequential)  # its outputs have no names
+            self._model = keras.Model(loaded.inputs, loaded.outputs) if is_sequential else loaded
             outputs = _tensors(self._model.output_names, self._model.outputs)
             inputs = _tensors([tensor.name for tensor in self._model.inputs], self._model.inputs)
             layers = tuple(_layer_tensors(self._model))
@@ -80,15 +82,19 @@ class KerasFile(ModelFile):
         before = input_of_dense(last, producers)
         return next((tensor for tensor in self.internal if tensor.name == before), None)
 
+    def model(self, output: Tensor, name: str | None = None) -> Any:
+        """Return a model of the same layers with one output."""
+        keras, model = import_keras(), self._model
+        is_layer = output.index < 0
+        tensor = _output_of(model.get_layer(output.name)) if is_layer else model.outputs[output.index]
+        return keras.Model(model.inputs[0], tensor, name=name)
+
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return the compiled model, which several threads may call."""
         import tensorflow as tf
 
-        keras, model = import_keras(), self._model
-        is_layer = output.index < 0
-        tensor = _output_of(model.get_layer(output.name)) if is_layer else model.outputs[output.index]
         with one_line(self.name, f"{printable(output.name)} cannot be its output"):
-            inner = keras.Model(model.inputs, tensor)
+            inner = self.model(output)
         shape = (*(input.shape or ())[:-1], n_samples)
         spec = tf.TensorSpec(shape, tf.float32)
         function = tf.function(lambda samples: inner(samples, training=False), input_signature=[spec], autograph=False)

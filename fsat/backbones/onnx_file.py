@@ -46,7 +46,7 @@ class OnnxFile(ModelFile):
         weights = {tensor.name for tensor in proto.graph.initializer}
         inputs = [_tensor(value, i) for i, value in enumerate(proto.graph.input) if value.name not in weights]
         outputs = [_tensor(value, i) for i, value in enumerate(proto.graph.output)]
-        self._content, self._producers = content, _producers(proto, weights)
+        self.content, self._producers = content, _producers(proto, weights)
         super().__init__(name, {"": Signature(tuple(inputs), tuple(outputs))}, facts=_facts(proto))
 
     def before_classifier(self, output: Tensor) -> Tensor | None:
@@ -62,7 +62,7 @@ class OnnxFile(ModelFile):
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # fatal: errors are raised too
         with quiet(self.name, "onnxruntime cannot load it"):
-            session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
 
         def call(samples: np.ndarray) -> np.ndarray:
             with one_line(self.name, f"fails on an input of shape {samples.shape}"):

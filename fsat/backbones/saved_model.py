@@ -8,7 +8,7 @@ saves and restores its own variables may use files, if nothing else calls them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,27 @@ class SavedModelFolder(ModelFile):
         """Return a signature's function, which several threads may call."""
         import tensorflow as tf
 
-        with quiet(self.name, "TensorFlow cannot load it"):
-            loaded = tf.saved_model.load(str(self._path))
-            function = loaded.signatures[signature]
+        function = self.function(signature, input, output)
 
         def call(samples: np.ndarray) -> np.ndarray:
             with one_line(self.name, f"fails on an input of shape {samples.shape}"):
-                return function(**{input.name: tf.constant(samples)})[output.name].numpy()
+                return function(tf.constant(samples)).numpy()
 
-        call.loaded = loaded  # type: ignore[attr-defined]  # signatures do not keep their variables
         return call
+
+    def function(self, signature: str, input: Tensor, output: Tensor) -> Callable[[Any], Any]:
+        """Return a function of TensorFlow's tensors that maps one input of a signature to one output."""
+        import tensorflow as tf
+
+        with quiet(self.name, "TensorFlow cannot load it"):
+            loaded = tf.saved_model.load(str(self._path))
+            named = loaded.signatures[signature]
+
+        def function(samples: Any) -> Any:
+            return named(**{input.name: samples})[output.name]
+
+        function.loaded = loaded  # type: ignore[attr-defined]  # signatures do not keep their variables
+        return function
 
 
 def _tensors(entries: Any) -> tuple[Tensor, ...]:

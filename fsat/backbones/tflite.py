@@ -44,7 +44,7 @@ class TfliteFile(ModelFile):
             refuse(name, _custom_operators(self._model), "fsat runs TensorFlow Lite's own operators only")
             signatures = {"": _signature(self._model.Subgraphs(0))} | _signatures(self._model)
             internal = _activations(self._model)
-        self._content = content
+        self.content = content
         super().__init__(name, signatures, internal, tflite_facts(self._model) | archived_facts(content, EXPORTED))
 
     def before_classifier(self, output: Tensor) -> Tensor | None:
@@ -61,8 +61,8 @@ class TfliteFile(ModelFile):
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
         """Return a function that runs one of a pool of interpreters with a thread each, made when they are needed."""
         if signature:
-            return _Pool(self.name, lambda: _SignatureCall(self._content, signature, input.name, output.name))
-        content = bytearray(self._content)
+            return _Pool(self.name, lambda: _SignatureCall(self.content, signature, input.name, output.name))
+        content = bytearray(self.content)
         # a view of the copy: one output, and that one
         outputs = _root(content).Subgraphs(0).OutputsAsNumpy()
         outputs[:] = output.index

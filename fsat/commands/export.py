@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsat import __version__
+from fsat.backbones.network import one_line
 from fsat.commands.predict import uri_of
 from fsat.errors import FsatError, count
 from fsat.files import check_writable, write_whole
@@ -19,7 +20,7 @@ from fsat.options import LONGEST_CLIP
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.tagging import Tagger
-from fsat.text import short
+from fsat.text import license_line, short
 from fsat.tracking import artifact_names, mlflow_ui, runs
 from fsat.tracking.model_uri import pinned
 from fsat.tracking.registry import open_tagger, run_of
@@ -46,10 +47,11 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         the content of ``FILE.json``.
 
     Raises:
-        FsatError: tagger, members, clips or a package are missing, one model cannot have the members' sampling rates,
-            the file cannot be written, or its scores are not the original's.
+        FsatError: tagger, members, clips or a package are missing, one model cannot have the members' sampling rates
+            or their backbones, the file cannot be written, or its scores are not the original's.
     """
     from fsat.export.formats import check_packages, find_files, read_clips
+    from fsat.export.networks import check_backbones
 
     check_output(format, output)
     artifact_names.announce(output)
@@ -60,9 +62,7 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.log_params({"format": format, "model": model, "members": members, "check": str(check or "made")})
         model = pinned(uri_of(model))
         tagger = open_tagger(model).only(members)
-        if with_backbone := [member.name for member in tagger.members if member.config.use_embedding]:
-            fault = f"{with_backbone[0]} takes the embeddings of a backbone, which exports cannot hold yet"
-            raise FsatError(f"format={format}: {fault}; choose other members (members=STUDY/FOLD,...)")
+        check_backbones(tagger, format)
         if check is not None:
             next(read_clips(check, tagger.rates[-1]))
         tagger_run = run_of(model)
@@ -71,6 +71,8 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
         runs.set_tags({"tagger_run": tagger_run, "tagger": model})
         sources = {"source": model, "tagger_run": tagger_run, "export_run": run_id}
         facts = facts_of(tagger, format) | sources
+        for backbone in facts["backbones"]:
+            say(license_line(backbone["name"], backbone["license"], backbone["source"]))
         _write_model(tagger, format, output, check, facts)
         _log(facts, format, output, run_id)
     return facts
@@ -78,11 +80,11 @@ def export(format: str, output: Path, model: str, members: str = "all", check: P
 
 def _write_model(tagger: Tagger, format: str, output: Path, check: Path | None, facts: dict[str, Any]) -> None:
     """Write the model, unless its scores differ from the tagger's, and add facts about the file."""
-    from fsat.export.ensemble_model import ensemble_model
+    from fsat.export.ensemble_model import exported_model
     from fsat.export.formats import write_model
 
     original = tagger.in_float32()
-    model = ensemble_model(original)
+    model = exported_model(original, format)
 
     def write(path: Path) -> None:
         write_model(model, path, format, facts)
@@ -98,7 +100,8 @@ def _compare(path: Path, format: str, original: Tagger, tagger: Tagger, check: P
 
     rate = original.rates[-1]
     clips = read_clips(check, rate) if check else generate_clips([member.config for member in original.members], rate)
-    difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
+    with one_line(f"format={format}", "the exported file does not run, nothing was written; try another format"):
+        difference = compare(open_model(path, format)[0], original, tagger, clips, rate)
     if difference.greatest > LIMIT:
         fault = f"a score differs by {difference.greatest:.1e} on {difference.clip}, expected at most {LIMIT:g}"
         advice = "nothing was written: try another format, or one member (members=...)"
@@ -141,6 +144,8 @@ def sidecar_of(output: Path) -> Path:
 
 def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
     """Return what a program needs to know to use the exported tagger, and its members."""
+    from fsat.export.networks import backbones_of
+
     method, weights = tagger.blend
     return {
         "fsat": __version__,
@@ -154,4 +159,8 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "members": [member.name for member in tagger.members],
         "blend": method,
         "study_weights": weights,
+        "backbones": [
+            {key: getattr(backbone, key) for key in ("name", "license", "source", "sha256")}
+            for backbone in backbones_of(tagger).values()
+        ],
     }

@@ -1,6 +1,7 @@
 """The fixed crops of prediction, as part of the exported Keras model.
 
-They are those of `fsat.data.mfcc.fixed_crops` and `fsat.data.logmel.crop_frames`. See `fsat.export.frontend` for the
+They are those of `fsat.data.mfcc.fixed_crops`, `fsat.data.logmel.crop_frames` and, for backbones,
+`fsat.data.embeddings.window_crops`. See `fsat.export.frontend` for the
 conventions. How many crops there are follows from the waveform's length; see `Signal.ones_from`.
 """
 
@@ -34,13 +35,19 @@ class Crops:
         return ops.sum(predictions * ops.expand_dims(counts, 1), axis=0) / ops.cast(self.n, "float32")
 
 
-def count_crops(n: Tensor, length: int | Tensor, least: int) -> Tensor:
+def one_crop(signal: Signal) -> Crops:
+    """Return one crop, whatever the signal's length."""
+    return Crops(signal.zero(), 1 + ops.sum(signal.zero()))
+
+
+def count_crops(n: Tensor, length: int | Tensor, hop: int | Tensor, least: int) -> Tensor:
     """Return the number of crops of a clip, int32 (), as `fsat.data.mfcc.fixed_crops`: one if it is no longer than one.
 
-    `n` and `length`, of the clip and of the crops, are in samples or in frames.
+    `n`, `length` and `hop`, of the clip, of the crops, and the greatest distance of two, are in samples or in frames.
     """
     is_longer = ops.cast(ops.greater(n, length), "int32")
-    return 1 + is_longer * (ops.maximum((n + length - 1) // length, least) - 1)
+    spare = ops.maximum(n - length, 0)
+    return 1 + is_longer * (ops.maximum(1 + (spare + hop - 1) // hop, least) - 1)
 
 
 def even_starts(n: Tensor, length: int | Tensor, crops: Crops) -> Tensor:
@@ -71,16 +78,26 @@ def with_more(numbers: Tensor, signal: Signal, n_crops: int, min_length: int, st
     return ops.concatenate([numbers, n_crops - 1 + ops.cumsum(signal.ones_from(min_length, step))])
 
 
-def waveform_crops(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
-    """Return the fixed crops, and their samples, float32 (m, audio_length)."""
+def waveform_crops(signal: Signal, config: Config, max_hop: int | None = None) -> tuple[Tensor, Crops]:
+    """Return the fixed crops, and their samples, float32 (m, audio_length).
+
+    `max_hop` is the greatest distance of two crops in samples, by default and at most their length.
+    """
     length, n_crops = config.audio_length, config.eval_crops
+    hop = min(max_hop or length, length)
     numbers = crop_numbers(signal, length + 1, n_crops)
-    numbers = with_more(numbers, signal, n_crops, n_crops * length + 1, length)
-    crops = Crops(numbers, count_crops(signal.n, length, n_crops))
+    numbers = with_more(numbers, signal, n_crops, length + (n_crops - 1) * hop + 1, hop)
+    crops = Crops(numbers, count_crops(signal.n, length, hop, n_crops))
     margin = length // 2 + 1  # a short clip is centred in zeros
     padded = ops.pad(signal.samples, (margin, length))
     offsets = indices_of(slice_first(padded, 0, length)) + margin
     return ops.take(padded, ops.expand_dims(even_starts(signal.n, length, crops), 1) + offsets, axis=0), crops
+
+
+def backbone_windows(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
+    """Return the windows of `fsat.data.embeddings.window_crops`, and their samples, float32 (m, audio_length)."""
+    windows, crops = waveform_crops(signal, config, max(1, round(config.sampling_rate * config.window_hop)))
+    return ops.reshape(windows, (-1, config.audio_length)), crops
 
 
 def logmel_crops(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
@@ -104,7 +121,7 @@ def logmel_crops(signal: Signal, config: Config) -> tuple[Tensor, Crops]:
         numbers = crop_numbers(signal, min_frames * hop, n_crops)
     longest = max([min_frames, *lengths]) * hop
     numbers = with_more(numbers, signal, n_crops, n_crops * longest, longest)
-    crops = Crops(numbers, count_crops(n_frames, crop, config.eval_crops))
+    crops = Crops(numbers, count_crops(n_frames, crop, crop, config.eval_crops))
     frames = ops.expand_dims(even_starts(n_frames, crop, crops), 1) + offsets  # crops, frames
     inside = ops.logical_and(ops.greater_equal(frames, 0), ops.less(frames, n_frames))
     decibels = ops.take(logmel(signal, config), ops.minimum(ops.maximum(frames, 0), n_frames - 1), axis=0)

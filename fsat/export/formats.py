@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import logging
 import os
 import warnings
 import zipfile
@@ -31,15 +30,16 @@ from fsat.data.audio import decode
 from fsat.data.audio_files import walk
 from fsat.data.synth import SYNTHESISERS, synthesise
 from fsat.errors import AudioError, DataError, FsatError, count, printable
+from fsat.export.convert import Function, to_onnx, to_tflite
+from fsat.export.networks import INPUT, OUTPUT, Halves
 from fsat.models import import_keras, quiet_stderr
 from fsat.options import LONGEST_CLIP
 from fsat.tagging import Tagger
 
-INPUT, OUTPUT = "waveform", "scores"
 FACTS = "fsat.json"
 
-OPSET, EXTRA = 17, ("onnx", "onnxruntime", "tf2onnx")
-"""ONNX operator set, supported by onnxruntime since 1.13 (2022); and packages that ONNX needs."""
+EXTRA = ("onnx", "onnxruntime", "tf2onnx")
+"""Packages that ONNX needs."""
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Maps a waveform, float32 (n_samples,), to scores, float32 (n_classes,)."""
@@ -53,7 +53,7 @@ def check_packages(format: str) -> None:
 
 
 def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -> None:
-    """Write a model of `fsat.export.ensemble_model` in one of `fsat.model_presets.EXPORT_FORMATS`.
+    """Write what `fsat.export.ensemble_model.exported_model` returns for one of `fsat.model_presets.EXPORT_FORMATS`.
 
     A Keras file's name must end in ``.keras``; `facts` contain ``labels``, a list of strings, and ``sampling_rate``.
     """
@@ -71,37 +71,31 @@ def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -
 
 def _write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
     import onnx
-    import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function, signature = _function(model)
-    with quiet_stderr():
-        proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    if isinstance(model, Halves):
+        from fsat.export.merge_onnx import merge
+
+        proto = merge(model)
+    else:
+        proto = to_onnx(whole(model), {INPUT: (None,)})
     proto.producer_name, proto.producer_version = "fsat", str(facts.get("fsat", ""))
-    proto.graph.doc_string = ""  # it contains names of local files
     entries = {name: json.dumps(facts[name]) for name in ("labels", "sampling_rate")}
     onnx.helper.set_model_props(proto, entries | {FACTS: json.dumps(facts)})
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _write_tflite(model: Any, path: Path) -> None:
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    if isinstance(model, Halves):
+        from fsat.export.merge_tflite import merge
 
-    function, signature = _function(model)
-    with quiet_stderr():
-        frozen = convert_variables_to_constants_v2(function.get_concrete_function())
-        named = tf.function(lambda waveform: {OUTPUT: frozen(waveform)[0]}, input_signature=signature)
-        concrete = named.get_concrete_function()
-        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module()).convert())
+        path.write_bytes(merge(model))
+    else:
+        path.write_bytes(to_tflite(whole(model), {INPUT: (None,)}))
 
 
-def _function(model: Any) -> tuple[Any, list[Any]]:
-    """Return the model as a TensorFlow function, and its signature."""
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec([None], tf.float32, name=INPUT)]
-    return tf.function(lambda waveform: {OUTPUT: model(waveform, training=False)}, input_signature=signature), signature
+def whole(model: Any) -> Function:
+    """Return a model from a waveform to scores as a function."""
+    return lambda waveform: {OUTPUT: model(waveform, training=False)}
 
 
 def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Scorer, dict[str, Any]]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fsat.config import Config
 from fsat.errors import count
-from fsat.text import code, cut
+from fsat.text import code, cut, license_line
 
 SELECTION = {
     "own fold": "The best epoch was chosen on these very clips, so the scores are slightly optimistic.",
@@ -141,7 +141,8 @@ def embed(input: str, output: str, backbone: str, n_files: int, n_rows: int, n_f
 
 def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) -> str:
     """Describe a run of ``export``; `facts` is the content of the JSON file beside the model."""
-    return _render("export", format, output, facts, run_link)
+    licenses = [license_line(entry["name"], entry["license"], entry["source"]) for entry in facts["backbones"]]
+    return _render("export", format, output, facts, licenses, run_link)
 
 
 def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
