@@ -46,12 +46,17 @@ def test_absent_windows_and_their_order_do_not_count(pooling: str, head: str) ->
     assert np.isfinite(model.predict_on_batch(np.zeros((2, 3, SIZE), np.float32))).all()
 
 
-def test_values_are_standardised_and_the_linear_head_starts_at_equal_scores() -> None:
+def test_windows_are_standardised_and_scaled_and_the_linear_head_starts_at_equal_scores() -> None:
     model = build(config_of(), 3)
     adapt_normalization(model, Levels())
-    values = model.get_layer("standardise")(WINDOWS).numpy().reshape(-1, SIZE)
-    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(values.std(axis=0), [1, 1, 1, 1, 0], atol=1e-5)  # the last value is constant
+    mean, deviation = Levels().levels()
+    expected = np.append(
+        (WINDOWS - mean)[..., :-1] / deviation[:-1], np.zeros((4, 3, 1)), axis=-1
+    )  # the last: constant
+    expected /= np.sqrt(np.mean(expected**2, axis=-1, keepdims=True))
+    layer = model.get_layer("standardise")
+    for values in (layer(WINDOWS), layer.in_keras(WINDOWS)):
+        np.testing.assert_allclose(np.asarray(values), expected, atol=1e-4)
     np.testing.assert_allclose(model.predict_on_batch(WINDOWS), 1 / 3, rtol=1e-6)
     with pytest.raises(ConfigError, match="expected embedding_size to be settled"):
         build(Config(model="embedding"), 3)
