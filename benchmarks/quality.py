@@ -135,7 +135,7 @@ def study(
 
     import numpy as np
 
-    from fsat.commands.backbones import resolve_config
+    from fsat.commands.backbones import resolve_config, settle_backbone
     from fsat.commands.train import prepare_dataset
     from fsat.data.dataset import Source
     from fsat.metrics.blending import OutOfFold
@@ -145,7 +145,8 @@ def study(
     from fsat.training.predict_clips import predict_clips
 
     preset = options.pop("preset")
-    dataset = prepare_dataset(Source(Path(data_dir)), resolve_config(options, preset))
+    config = settle_backbone(resolve_config(options, preset), store=False)
+    dataset = prepare_dataset(Source(Path(data_dir)), config)
     others = {
         name: (dataset.train, replace(dataset.config, **changes)) for name, changes in (predictions or {}).items()
     }

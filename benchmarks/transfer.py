@@ -69,8 +69,6 @@ def run(bench: Bench) -> Section:
             data_dir=str(bench.data_dir),
             options={**options, **quick, "seed": seed},
             path=str(bench.folder / f"{name}-{seed}.npy"),
-            environment={"MLFLOW_TRACKING_URI": f"sqlite:///{bench.folder}/studies.db"},
-            cwd=bench.folder,
         )
         for seed in seeds
         for name, options in studies.items()
@@ -153,8 +151,6 @@ def _few_clips(bench: Bench, backbone: Path, seeds: tuple[int, ...], quick: dict
             n=n,
             seed=seed,
             options=quick,
-            environment={"MLFLOW_TRACKING_URI": f"sqlite:///{bench.folder}/few-{n}-{seed}-{fold}.db"},
-            cwd=bench.folder,
         )
         for n in sizes
         for seed in seeds
@@ -181,7 +177,7 @@ def few_clips(
     data_dir: str, backbone: str, folder: str, fold: str, n: int, seed: int, options: dict[str, Any]
 ) -> dict[str, float]:
     """Return the accuracy of each side on the clips of a fold, after training on `n` clips a class of the others."""
-    from fsat.commands.backbones import resolve_config
+    from fsat.commands.backbones import resolve_config, settle_backbone
     from fsat.commands.train import prepare_dataset
     from fsat.data.dataset import Source
     from fsat.training.fold import train_fold
@@ -189,7 +185,7 @@ def few_clips(
     write_few(data_dir, folder, fold, n, seed)
     results = {}
     for name, changes in ((EMBEDDING, {"backbone": backbone}), (SCRATCH, {})):
-        config = resolve_config({"seed": seed, **changes, **options}, name)
+        config = settle_backbone(resolve_config({"seed": seed, **changes, **options}, name), store=False)
         dataset = prepare_dataset(Source(Path(folder)), config)
         with tempfile.TemporaryDirectory() as scratch:
             results[name] = train_fold(dataset, 0, Path(scratch)).scores["val_acc"]
@@ -200,13 +196,14 @@ def few_clips(
 
 def write_few(data_dir: str, folder: str, fold: str, n: int, seed: int) -> None:
     """Write a dataset of two folds: 0, the clips of `fold`, and 1, `n` clips a class of the others."""
+    import numpy as np
     import pandas as pd
 
     source, out = Path(data_dir).absolute(), Path(folder)
     table = pd.read_csv(source / "train.csv", dtype=str)
     if "freesound_id" not in table:
         raise BenchmarkError(f"{data_dir}: train.csv has no column freesound_id; expected the layout of README.md")
-    shuffled = table[table["fold"] != fold].sample(frac=1, random_state=[seed, int(fold)])
+    shuffled = table[table["fold"] != fold].sample(frac=1, random_state=np.random.default_rng([seed, int(fold)]))
     repeated = shuffled.groupby(["label", "freesound_id"]).cumcount()  # clips of another recording come first
     drawn = shuffled.assign(repeated=repeated).sort_values("repeated", kind="stable").groupby("label").head(n)
     test = table[table["fold"] == fold].assign(fold="0")
