@@ -25,7 +25,7 @@ Results: TypeAlias = dict[int, list[dict[str, dict[str, Any]]]]
 """By seed, the results of each fold by side and measure."""
 
 SEEDS = (201, 202, 203)
-"""Seeds of noise and training; the recipe was chosen on others."""
+"""Seeds of noise and training; the settings of `verify` were chosen on others."""
 
 CHOSEN_ON = "101 and 102"
 UNVERIFIED, WRONG = 0.61, 0.35
@@ -119,8 +119,8 @@ def _section(results: Results, facts: dict[str, int], preset: str) -> Section:
         f"those with a wrong label, uniformly among the other classes; {facts['test']} test clips with true labels, "
         f"which no training and no decision uses. {N_FOLDS} stratified folds within the training clips; one model: the "
         "mean of their scores, blend: the score of their geometric mean. Values are means over the folds of DATA_DIR "
-        "for each seed (of noise, split and training). The recipe was chosen on seeds "
-        f"{CHOSEN_ON}; these are seeds {', '.join(map(str, results))}.",
+        "for each seed (of noise, split and training). The settings of `verify` were chosen "
+        f"with `cnn_logmel` on seeds {CHOSEN_ON}; these are seeds {', '.join(map(str, results))}.",
         f"clean: `{preset}` on the true labels. naive: `{preset}` on the given ones, with equal weights. fsat: "
         f"`verify` with naive's study, and `{preset}` with `labels_run_id`; in the second round `verify` with both "
         "studies. Minutes include all work of a side for one fold of DATA_DIR, with scoring, on one core. Accepting "

@@ -197,6 +197,7 @@ def test_the_nearest_clips_of_a_folder_and_of_a_table(root: Path) -> None:
         ("similar {clip} --among {sounds}", "--backbone is missing"),
         ("similar {clip} --among {sounds} --backbone {tiny} --output x.txt", "expected a name that ends in .csv"),
         ("eda --data_dir {sounds} --near_duplicate 2", "2.0 is not in the range"),
+        ("eda --data_dir {sounds} --near_duplicate 0.9", "has no effect without --backbone"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(root: Path, command: str, words: str, tmp_path: Path) -> None:

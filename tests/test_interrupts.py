@@ -58,7 +58,7 @@ def strike(monkeypatch, path: str, when: str = "before", signum: int = signal.SI
 MOMENTS = {
     "reading": ("fsat.commands.train.load_dataset", "before", signal.SIGTERM),
     "opened": ("fsat.tracking.runs.set_tags", "before", signal.SIGTERM),
-    "results": ("fsat.commands.train.plot_confusion", "after", signal.SIGTERM),
+    "results": ("fsat.commands.fold_records.plot_confusion", "after", signal.SIGTERM),
     "uploading": ("mlflow.MlflowClient.log_artifacts", "before", signal.SIGINT),
     "opening": ("mlflow.start_run", "after", signal.SIGTERM),
 }

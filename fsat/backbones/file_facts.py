@@ -13,6 +13,9 @@ import zipfile
 import zlib
 from typing import Any
 
+EXPORTED = "fsat.json"
+"""Entry of the archive in, or at the end of, a file that fsat has exported."""
+
 METADATA = b"TFLITE_METADATA"
 
 TEXTS = {"name": 0, "description": 1, "version": 2, "author": 4, "license": 5}

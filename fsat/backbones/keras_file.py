@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fsat.backbones.file_facts import archived_facts
+from fsat.backbones.file_facts import EXPORTED, archived_facts
 from fsat.backbones.network import (
     Call,
     ModelFile,
@@ -30,8 +30,8 @@ from fsat.backbones.network import (
 from fsat.errors import ConfigError, printable
 from fsat.models import import_keras
 
-CONFIG, METADATA, EXPORTED = "config.json", "metadata.json", "fsat.json"
-"""Entries of the archive; the last one in files that fsat has exported."""
+CONFIG, METADATA = "config.json", "metadata.json"
+"""Entries of the archive."""
 
 REFUSED = {
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",  # code, or models of other libraries

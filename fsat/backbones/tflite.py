@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fsat.backbones.file_facts import archived_facts, tflite_facts
+from fsat.backbones.file_facts import EXPORTED, archived_facts, tflite_facts
 from fsat.backbones.network import Call, ModelFile, Signature, Tensor, input_of_dense, one_line, quiet, refuse
 from fsat.errors import ConfigError
 from fsat.models import import_keras
@@ -24,9 +24,6 @@ from fsat.parallel.executor import cores
 IDENTIFIER = b"TFL3"
 DTYPES = ("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64")
 """Types of a tensor, by number in the schema."""
-
-EXPORTED = "fsat.json"
-"""Entry of the archive at the end of a file that fsat has exported."""
 
 CUSTOM, STABLEHLO_CUSTOM = "CUSTOM", "STABLEHLO_CUSTOM_CALL"
 

@@ -40,21 +40,22 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
 @click.command()
 @shared.source_options
 @click.option("--backbone", metavar="FILE.json|DIR", help=f"{shared.BACKBONE} Finds near-duplicates.")
-@shared.option(
+@click.option(
     "--near_duplicate",
     type=click.FloatRange(0, 1, min_open=True),
-    default=NEAR_DUPLICATE,
-    help="Cosine of the embeddings of near-duplicates.",
+    help=f"Cosine of the embeddings of near-duplicates; needs --backbone. [default: {NEAR_DUPLICATE}]",
 )
-def eda(backbone: str | None, near_duplicate: float, **options: Any) -> None:
+def eda(backbone: str | None, near_duplicate: float | None, **options: Any) -> None:
     """Write a page of a dataset's classes, sounds and faults.
 
     Prints the run id; eda.html of the run has waveforms, lengths, and all faults of the clips.
     """
+    if near_duplicate is not None and backbone is None:
+        raise click.UsageError("--near_duplicate has no effect without --backbone; give both, or neither")
     source = shared.read_source(options)
     from fsat.commands.eda import eda
 
-    click.echo(eda(source, backbone, near_duplicate))
+    click.echo(eda(source, backbone, near_duplicate or NEAR_DUPLICATE))
 
 
 @click.command("train_fold")

@@ -13,28 +13,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fsat.commands.backbones import embed_dataset, settle_backbone
+from fsat.commands.fold_records import log_facts, store_results, summarise
 from fsat.commands.warm_start import describe_start, earlier_model, new_layer_tags, settle_start, start_tags
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, Start, load_dataset
 from fsat.errors import DataError, RunError
-from fsat.metrics.ranking import top_k
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
-from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
-from fsat.reports.prediction_tables import submission
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import mlflow_ui, ownership, runs
 from fsat.tracking.client import Refused, ServerUnreachable, absolute_uri, address, discard, is_remote
-from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table, write_artifacts, write_checksums
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
 from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
@@ -238,7 +234,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
     A fold with a FINISHED run is trained only if `repeat` is set.
     """
     with _claimed_run(dataset, fold, launch.resume, repeat) as folder:
-        facts = _log_facts(dataset, fold, source)
+        facts = log_facts(dataset, fold, source)
         live = LiveMetrics(folder, launch.checkpoint_to == "server")
         try:
             if not folder.has_results:
@@ -247,7 +243,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
                     earlier = partial(earlier_model, dataset.config.init_run(fold)) if dataset.start else None
                     arguments = dataset, fold, Path(name), live.epoch, folder.checkpoint, earlier
                     result = training.train_fold(*arguments, lambda new: runs.set_tags(new_layer_tags(new)))
-                    _store(dataset, fold, result, facts, folder)
+                    store_results(dataset, fold, result, facts, folder)
             ownership.confirm_owner(folder.run_id)
             upload(folder)
         except (ServerUnreachable, Refused) as error:
@@ -258,7 +254,7 @@ def _train(dataset: Dataset, fold: int, source: Source, launch: Launch, repeat: 
             first = "when the server answers again" if isinstance(error, ServerUnreachable) else f"after this: {remedy}"
             advice = f"upload them with `python -m fsat sync` {first}"
             raise RunError(f"fold {fold}: it is trained, but {fault}; {place}: {advice}") from error
-        say(_summarise(dataset, fold, folder))
+        say(summarise(dataset, fold, folder))
         runs.after_finish(folder.remove)
         return folder.run_id
 
@@ -293,74 +289,3 @@ def _find_resumable(study: str, fold: int) -> str | None:
             return folder.run_id
         folder.remove_if_empty()  # killed before its first epoch ended
     return None
-
-
-def _log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
-    """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
-    config, splits = dataset.config, training.assign_splits(dataset, fold)
-    names = ("model", "folds", "precision", "selected_on", "backbone")
-    tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
-    tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **start_tags(dataset, fold), **dataset.marks}
-    runs.set_tags(tags)
-    n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())
-    counts = {"dataset_digest": dataset.manifest.digest, "n_train": n_train, "n_val": n_val}
-    params = {**config.to_dict(), "fold": fold, **counts}
-    runs.log_params(params)
-    runs.log_json(config.to_dict(), CONFIG)  # an artifact store that takes nothing ends the run before the training
-    runs.log_dataset(dataset.manifest)
-    mlflow_ui.give_colour(dataset.study)
-    if missing := training.labels_without_clips(dataset, splits):
-        labels = ", ".join([*missing[:5], "..."] if len(missing) > 5 else missing)
-        settings = f"labels_run_id={config.labels_run_id}, unverified_weight={config.unverified_weight}"
-        reason = f"with {settings} and holdout={config.holdout}"
-        say(f"warning: fold {fold}: no clip that it trains on is labelled {labels}, {reason}")
-    tags = {f"fsat.{name}": str(value) for name, value in {**tags, "data_dir": source.data_dir.absolute()}.items()}
-    facts = {"params": {name: str(value) for name, value in params.items()}, "tags": tags}
-    mlflow_ui.describe(_description(facts, {}))
-    return facts
-
-
-def _description(facts: dict[str, Any], scores: dict[str, float]) -> str:
-    """Return the description of the open run; `scores` are empty while it trains."""
-    links = mlflow_ui.run_link(runs.experiment_id(), runs.active_run_id()), mlflow_ui.view_link()
-    return run_descriptions.fold(facts["params"], facts["tags"], scores, *links)
-
-
-def _store(dataset: Dataset, fold: int, result: training.FoldResult, facts: dict[str, Any], folder: RunFolder) -> None:
-    """Write metrics, description and artifacts of a trained fold into its run folder."""
-    points = [
-        {"key": key, "value": value, "step": epoch, "timestamp": milliseconds}
-        for epoch, (metrics, milliseconds) in enumerate(zip(result.state.history, result.state.times, strict=True))
-        for key, value in metrics.items()
-    ]
-    final = {"best_epoch": result.state.best_epoch, **result.scores, "train_seconds": result.state.seconds}
-    last = {"step": len(result.state.history), "timestamp": runs.now()}
-    points += [{"key": key, "value": value, **last} for key, value in final.items()]
-    facts["tags"] |= {f"fsat.{name}": text for name, text in new_layer_tags(result.state.new_layers).items()}
-    train, test = dataset.manifest.train, dataset.manifest.test
-    table = submission(test["fname"].tolist(), top_k(result.test), dataset.labels)
-    predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)
-    with folder.new_results(points, _description(facts, final)) as artifacts:
-        files = result.folder / training.WEIGHTS, result.summary, result.folder / "tensorboard"
-        write_artifacts(artifacts, dataset.config.to_dict(), dataset.labels, predictions, *files)
-        _plot(dataset, fold, result, artifacts / PLOTS)
-        write_checksums(artifacts)
-
-
-def _plot(dataset: Dataset, fold: int, result: training.FoldResult, folder: Path) -> None:
-    held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
-    title = f"{dataset.config.model}, fold {fold}"
-    plot_learning_curves(result.state.history, result.state.best_epoch, title, folder / "learning_curves.png")
-    title += ": validation clips"
-    plot_confusion(held_out, targets, dataset.labels, title, folder / "confusion.png")
-    plot_class_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")
-
-
-def _summarise(dataset: Dataset, fold: int, folder: RunFolder) -> str:
-    """Return the scores of a trained fold in one line."""
-    scores = {point["key"]: point["value"] for point in folder.metrics()}
-    chosen = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[dataset.config.checkpoint]
-    names = {"val_map3": "val_map3", "val_acc": "val_acc", "val_map3_verified": "val_map3 on verified clips"}
-    text = "".join(f", {words} {scores[name]:.4f}" for name, words in names.items() if name in scores)
-    text += f"; these are too high ({dataset.leak})" if dataset.leak else ""
-    return f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}{text}"

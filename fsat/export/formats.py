@@ -1,7 +1,7 @@
 """Write and open taggers as ONNX, TensorFlow Lite and Keras files.
 
 Conventions: the model has one input, ``waveform``, float32 (n_samples,), and one output, ``scores``, float32
-(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file as `FACTS`: in ONNX's metadata,
+(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file as `EXPORTED`: in ONNX's metadata,
 where ``labels`` and ``sampling_rate`` are entries too; in Keras's ZIP archive; and in one at the end of a TensorFlow
 Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from fsat.backbones.file_facts import EXPORTED
 from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.audio_files import walk
@@ -35,8 +36,6 @@ from fsat.export.networks import INPUT, OUTPUT, Halves
 from fsat.models import import_keras, quiet_stderr
 from fsat.options import LONGEST_CLIP
 from fsat.tagging import Tagger
-
-FACTS = "fsat.json"
 
 EXTRA = ("onnx", "onnxruntime", "tf2onnx")
 """Packages that ONNX needs."""
@@ -65,7 +64,7 @@ def write_model(model: Any, path: Path, format: str, facts: Mapping[str, Any]) -
     else:
         model.save(path, overwrite=True)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(FACTS, json.dumps(facts, indent=2) + "\n")
+        archive.writestr(EXPORTED, json.dumps(facts, indent=2) + "\n")
         archive.writestr("labels.txt", "".join(f"{label}\n" for label in facts["labels"]))
 
 
@@ -80,7 +79,7 @@ def _write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
         proto = to_onnx(whole(model), {INPUT: (None,)})
     proto.producer_name, proto.producer_version = "fsat", str(facts.get("fsat", ""))
     entries = {name: json.dumps(facts[name]) for name in ("labels", "sampling_rate")}
-    onnx.helper.set_model_props(proto, entries | {FACTS: json.dumps(facts)})
+    onnx.helper.set_model_props(proto, entries | {EXPORTED: json.dumps(facts)})
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -110,11 +109,11 @@ def open_model(path: Path, format: str, threads: int | None = None) -> tuple[Sco
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[EXPORTED])
         return lambda waveform: session.run([OUTPUT], {INPUT: waveform})[0], facts
     score = _open_tflite(path, threads) if format == "tflite" else _open_keras(path)
     with zipfile.ZipFile(path) as archive:
-        return score, json.loads(archive.read(FACTS))
+        return score, json.loads(archive.read(EXPORTED))
 
 
 def _open_tflite(path: Path, threads: int) -> Scorer:
