@@ -1,12 +1,9 @@
 """Write and open taggers as ONNX, TensorFlow Lite and Keras files.
 
 Conventions: the model has one input, ``waveform``, float32 (n_samples,), and one output, ``scores``, float32
-(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file as `EXPORTED`: in ONNX's metadata,
-where ``labels`` and ``sampling_rate`` are entries too; in Keras's ZIP archive; and in one at the end of a TensorFlow
-Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
-
-`compare` scores the same samples, mono at the exported model's rate, by the file and by its tagger in float32: file
-decoding is not part of the comparison.
+(n_classes,). Its facts (labels, sampling rate, ...) are JSON values stored in the file under the name `EXPORTED`: in
+ONNX's metadata, where ``labels`` and ``sampling_rate`` are entries too; in Keras's ZIP archive; and in one at the end
+of a TensorFlow Lite file, as its own metadata would be. The archives also contain ``labels.txt``.
 """
 
 from __future__ import annotations
