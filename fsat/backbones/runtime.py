@@ -8,6 +8,7 @@ depend on the other windows of a call, not even in the last bits. Windows are co
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from fsat.backbones.descriptor import Backbone, check_sha256, content_sha256
 from fsat.backbones.network import ModelFile, Network, open_network, read_checked
 from fsat.errors import FsatError, printable
-from fsat.parallel.executor import Threads, cores
+from fsat.parallel.executor import cores
 
 ROUNDING = 1e-9
 """Deviation from the mean, relative to the greatest sample, that a constant window has by rounding."""
@@ -33,6 +34,7 @@ class Runtime:
 
     def __init__(self, backbone: Backbone, network: Network, workers: int | None = None) -> None:
         self.backbone, self._network, self._workers = backbone, network, workers or len(cores())
+        self._pool = ThreadPoolExecutor(self._workers, "embed")  # of all calls: no more windows at once than workers
         self.size = backbone.size or 0
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, backbone.n_samples or backbone.sampling_rate))
         self._padded_answer(noise.astype(np.float32))  # sets the size
@@ -52,7 +54,12 @@ class Runtime:
             return np.zeros((0, self.size), np.float32)
         if len(batches) == 1 or self._workers == 1:
             return np.concatenate([self._padded_answer(batch) for batch in batches])
-        return np.concatenate(list(Threads(self._workers, 2 * self._workers).map(self._padded_answer, batches)))
+        futures = [self._pool.submit(self._padded_answer, batch) for batch in batches]
+        try:
+            return np.concatenate([future.result() for future in futures])
+        finally:
+            for future in futures:  # after an error the others need not be computed
+                future.cancel()
 
     def embed_together(self, windows: np.ndarray) -> np.ndarray:
         """Return the embeddings of windows, (n, n_samples), computed in one call if the network takes any batch."""
