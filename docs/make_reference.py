@@ -178,7 +178,8 @@ def _format_default(value: Any) -> str:
 
 def _setting_row(setting: Field[Any]) -> str:
     text = _escape(setting.metadata["help"].rstrip("."))
-    return f"| `{setting.name}` | {setting.default} | {_allowed(setting)} | {text} |"
+    default = setting.metadata["shown"] or setting.default
+    return f"| `{setting.name}` | {default} | {_allowed(setting)} | {text} |"
 
 
 def _allowed(setting: Field[Any]) -> str:
@@ -205,6 +206,9 @@ def _changes(preset: str) -> str:
 def _model_rows() -> Iterator[str]:
     for name, model in MODELS.items():
         config = Config.resolve({"model": name})
+        if config.use_embedding:
+            yield f"| `{name}` | {FEATURES[model.features]} | any, if the backbone has no window |"
+            continue
         samples = config.min_samples
         unit = "sample" if samples == 1 else "samples"
         milliseconds = f"{1000 * samples / config.sampling_rate:.3g} ms at {config.sampling_rate} Hz"

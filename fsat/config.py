@@ -120,8 +120,8 @@ class Config:
     )
     backbone: str = option(
         "none",
-        "Pretrained network of model=embedding: its descriptor, or the folder that has backbone.json.",
-        metavar="FILE.json|DIR",
+        "Pretrained network of model=embedding: its descriptor, the folder that has backbone.json, or a used one.",
+        metavar="FILE.json|DIR|NAME@DIGEST",
     )
     window_hop: float = option(
         0.0,

@@ -73,7 +73,7 @@ def test_it_becomes_a_folder_with_model_and_descriptor(server, tmp_path, signals
     ran = "yes" if name == "birdnet" else "no; the description is that of its publisher"
     assert f"was run with fsat: {ran}" in said
     assert json.loads((folder / "backbone.json").read_text()) == backbone.descriptor
-    assert said[-1] == f"next: mlflow run . -P model=embedding -P backbone='{folder}'"
+    assert said[-1] == f"next: mlflow run . -e cross_validate -P model=embedding -P backbone='{folder}' -P data_dir=DIR"
 
     asked = len(server.asked)
     assert run(arguments) == 0

@@ -35,6 +35,7 @@ from fsat.files import sha256_of
 from fsat.text import NON_COMMERCIAL
 
 DESCRIPTOR = "backbone.json"
+TRAIN = "mlflow run . -e cross_validate -P model=embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class Backbone(Published):
             f"licence: {self.licence}{'' if self.is_commercial else '; not for commercial use'}",
             f"cite: {self.citation}",
             f"was run with fsat: {ran}",
-            f"next: mlflow run . -P model=embedding -P backbone={shlex.quote(str(folder))}",
+            f"next: {TRAIN} -P backbone={shlex.quote(str(folder))} -P data_dir=DIR",
         ]
 
 
