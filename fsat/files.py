@@ -173,10 +173,15 @@ def format_bytes(number: float) -> str:
     return f"{number / unit:.1f} {name}"
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave with ``~`` and ``~USER`` replaced; that of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_dir() -> Path:
     """Return ``FSAT_CACHE_DIR``, or the platform's user cache."""
     if folder := os.environ.get("FSAT_CACHE_DIR"):
-        return Path(folder).expanduser()
+        return user_path(folder)
     import pooch
 
     return Path(pooch.os_cache("fsat"))

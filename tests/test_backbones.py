@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tiny_backbones import KINDS, N_SAMPLES, RATE, SIZE, reference_embedding, ti
 from fsat.backbones import probe
 from fsat.backbones.descriptor import content_sha256, copy_backbone, read_backbone
 from fsat.backbones.library import keep, kept
+from fsat.backbones.network import read_file
 from fsat.backbones.runtime import open_backbone
 from fsat.errors import ConfigError, FsatError, RunError
 
@@ -105,16 +107,28 @@ def test_a_wrong_descriptor_is_one_line(changes: dict, words: str, tmp_path: Pat
 def test_what_is_no_descriptor_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("no JSON")
     (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "twice.json").write_text('{"window": 1, "input": {"rank": 1, "rank": 2}}')
     faults = {
         "": "no backbone.json",
         "text.json": "is not JSON",
         "list.json": "expected a JSON object; `python -m fsat backbone inspect FILE`",
+        "twice.json": "rank is given twice",
+        300 * "a": "cannot be read: File name too long",
         "missing.json": "no such file",
     }
     for name, words in faults.items():
         assert words in refusal(tmp_path / name)
-    with pytest.raises(ConfigError, match="backbone=none: expected the descriptor"):
-        read_backbone("none")
+    for path, words in {"none": "expected the descriptor", "~no-such-user/backbone.json": "no such file"}.items():
+        with pytest.raises(ConfigError, match=f"backbone={path}: {words}"):
+            read_backbone(path)
+
+
+def test_what_has_no_end_is_refused(tmp_path: Path) -> None:
+    folder = read_backbone(tiny_backbone(tmp_path / "saved_model", "saved_model")).path
+    for pipe in (tmp_path / "pipe.onnx", folder / "pipe"):
+        os.mkfifo(pipe)
+        with pytest.raises(ConfigError, match=r"pipe.*: is no regular file"):
+            read_file(pipe) if pipe.suffix else content_sha256(folder)
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx", "keras"])

@@ -125,6 +125,18 @@ def test_layers_of_other_shapes_are_new_and_other_features_are_said(earlier_of, 
     assert capsys.readouterr().err == ""
 
 
+def test_layers_with_names_are_copied_by_name(earlier_of) -> None:
+    """Attention adds a dense layer before the hidden one, here of the same shape."""
+    options = EMBEDDING | {"hidden_units": 64, "embedding_size": 64}
+    source, earlier = earlier_of(config_of(options, pooling="mean"))
+    config = config_of(options, pooling="attention")
+    model = build_for_training(config, 3)
+    assert start_from(model, config, CLASSES, earlier) == {"attention_hidden": "all", "attention": "all"}
+    for name in ("hidden", "classes", "standardise"):
+        for weight, expected in zip(*(each.get_layer(name).get_weights() for each in (model, source)), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
 def test_it_is_an_error_if_nothing_fits(earlier_of) -> None:
     config = config_of(EACH[-1], init_from="abc123")
     _, earlier = earlier_of(config)

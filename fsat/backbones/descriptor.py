@@ -17,13 +17,14 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fsat.backbones.json_values import HOW, Values
 from fsat.config import MAX_RATE, MAX_SECONDS
 from fsat.errors import ConfigError, printable
-from fsat.files import disk_errors, sha256_of, write_whole
+from fsat.files import disk_errors, sha256_of, user_path, write_whole
 
 DESCRIPTOR = "backbone.json"
 FORMATS = ("tflite", "onnx", "saved_model", "keras")
@@ -144,12 +145,12 @@ def read_backbone(path: Path | str) -> Backbone:
     """
     if str(path) == "none":
         raise ConfigError(f"backbone=none: expected the descriptor of a pretrained network; {HOW}")
-    descriptor = Path(path).expanduser().absolute()
-    if descriptor.is_dir():
-        if not (descriptor / DESCRIPTOR).is_file():
-            raise ConfigError(f"backbone={printable(path)}: no {DESCRIPTOR} in this folder; {HOW}")
-        descriptor /= DESCRIPTOR
-    prefix = f"backbone={printable(path)}"
+    descriptor, prefix = user_path(path).absolute(), f"backbone={printable(path)}"
+    with disk_errors(prefix, "cannot be read", HOW):
+        if descriptor.is_dir():
+            if not (descriptor / DESCRIPTOR).is_file():
+                raise ConfigError(f"{prefix}: no {DESCRIPTOR} in this folder; {HOW}")
+            descriptor /= DESCRIPTOR
     return parse_backbone(_read_json(descriptor, prefix), descriptor, prefix)
 
 
@@ -226,7 +227,7 @@ def copy_backbone(backbone: Backbone, folder: Path) -> Backbone:
 def content_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, or of the sorted relative names and SHA-256 of the files of a folder.
 
-    Raises `ConfigError` if there is nothing to read, or a folder has links to folders.
+    Raises `ConfigError` if there is nothing to read, or a folder has anything but folders and files.
     """
     with disk_errors(printable(path), "cannot be read"):
         if not path.is_dir():
@@ -237,6 +238,8 @@ def content_sha256(path: Path) -> str:
                 raise ConfigError(f"{printable(path)}: {printable(linked[0])} is a link; expected a folder with files")
             for name in names:
                 file = Path(folder, name)
+                if not file.is_file():  # a pipe or a device may have no end
+                    raise ConfigError(f"{printable(file)}: is no regular file; expected a folder with files")
                 lines.append(f"{file.relative_to(path).as_posix()}\n{sha256_of(file)}\n")
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -252,7 +255,7 @@ def _read_json(descriptor: Path, prefix: str) -> Any:
     try:
         if descriptor.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{prefix}: is too large for a descriptor; {HOW}")
-        return json.loads(descriptor.read_bytes().decode("utf-8-sig"))
+        return json.loads(descriptor.read_bytes().decode("utf-8-sig"), object_pairs_hook=partial(_once, prefix))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise ConfigError(f"{prefix}: {reason}; expected {DESCRIPTOR} or the folder that has it; {HOW}") from None
@@ -260,12 +263,22 @@ def _read_json(descriptor: Path, prefix: str) -> Any:
         raise ConfigError(f"{prefix}: is not JSON; expected the descriptor of a network; {HOW}") from None
 
 
+def _once(prefix: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raise `ConfigError` if it has a key twice."""
+    keys = [key for key, _ in pairs]
+    if repeated := [key for key in keys if keys.count(key) > 1]:
+        raise ConfigError(f"{prefix}: {printable(repeated[0])[:40]} is given twice; expected each key once")
+    return dict(pairs)
+
+
 def _locate(values: Values, descriptor: Path) -> Path:
     """Return the path of the network."""
     name = values.text("file", required=True)
     path = Path(os.path.normpath(descriptor.parent / name))
     is_folder = values.values.get("format") == "saved_model"
-    if not path.exists():
+    with disk_errors(printable(path)[:200], "cannot be read", HOW):
+        exists = path.is_file() or path.is_dir()
+    if not exists:
         raise values.error("file", f"a file or folder beside {descriptor.name}, but there is no {printable(path)}")
     if is_folder and descriptor.is_relative_to(path):
         raise values.error("file", "a folder beside the descriptor, which would else be part of its own SHA-256")

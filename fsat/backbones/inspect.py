@@ -29,7 +29,7 @@ from fsat.backbones.probe import check, run_limited
 from fsat.backbones.runtime import Runtime, read_model
 from fsat.backbones.saved_model import GRAPH
 from fsat.errors import ConfigError, FsatError, printable
-from fsat.files import format_bytes
+from fsat.files import disk_errors, format_bytes, user_path
 
 TITLES = {"tflite": "TensorFlow Lite", "onnx": "ONNX", "saved_model": "SavedModel", "keras": "Keras"}
 
@@ -102,10 +102,12 @@ def inspect(request: Request) -> Inspection:
 
 def find_network(path: Path) -> Path:
     """Return the absolute path of a network or a descriptor; raise `ConfigError` if it cannot be either."""
-    path = path.expanduser().absolute()
+    path = user_path(path).absolute()
     if path.name == GRAPH:
         path = path.parent
-    if not path.exists():
+    with disk_errors(printable(path), "cannot be read", EXPECTED):
+        exists = path.exists()
+    if not exists:
         raise ConfigError(f"{printable(path)}: no such file; {EXPECTED}")
     if path.is_dir() and not (path / GRAPH).exists():
         if not (path / DESCRIPTOR).exists():

@@ -269,6 +269,8 @@ def read_checked(backbone: Backbone) -> bytes:
 def read_file(path: Path) -> bytes:
     """Return a file's bytes; raise `FsatError` if it cannot be read or is too large."""
     with disk_errors(printable(path), "cannot be read"):
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise ConfigError(f"{printable(path)}: is no regular file; expected a network")
         check_size(printable(path), path.stat().st_size)
         content = path.read_bytes()
     if not content:

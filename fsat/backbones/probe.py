@@ -149,6 +149,8 @@ def _limited(function: Callable[[Argument], Any], argument: Argument) -> tuple[A
         return function(argument), ""
     except FsatError as error:
         return None, str(error)
+    except MemoryError:
+        return None, f"{argument}: needs more than {memory_limit() / 1e9:g} GB of memory; set {MEMORY} to allow more"
 
 
 def _limit_memory() -> None:

@@ -20,7 +20,7 @@ from fsat.cli.embedding_commands import embed, similar
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
-from fsat.errors import DataError, FsatError, listed
+from fsat.errors import DataError, FsatError, listed, printable
 from fsat.user_folders import settle_folders
 
 PROBLEMS_SHOWN = 50
@@ -97,6 +97,8 @@ def _run(arguments: list[str]) -> int:
         return _fail("stopped", 130)
     except Exception as error:  # a fault of fsat or of the machine
         message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            message = f"{printable(error.filename)[:200]}: {error.strerror}"
         return _fail(f"{message}; set {DEBUG}=1 or add --debug for a traceback", 1)
 
 

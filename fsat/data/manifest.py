@@ -24,6 +24,7 @@ from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.label_checks import label_faults
 from fsat.data.tables import Table, read_table
 from fsat.errors import ConfigError, DataError, Problem, count, printable
+from fsat.files import user_path
 from fsat.text import NO_LABEL, is_unknown, label_order
 
 REQUIRED = ("fname", "label", "manually_verified")
@@ -121,7 +122,7 @@ def read_manifest(folder: str | Path, on_bad_clip: str = "error", config: Config
     Raises `DataError` with all problems if the folder or a table is missing, a table cannot be read, training rows are
     bad and `on_bad_clip` is ``error`` rather than ``exclude``, or a class has fewer clips than the folds of `config`.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         raise DataError(
             f"{folder.absolute()}: no such folder; expected one with train.csv and audio_train/ (data_dir=DIR)"

@@ -21,6 +21,7 @@ from fsat.data.clip_names import stored_name
 from fsat.data.manifest import OPTIONAL, TEST_FOLDERS, TRAIN_FOLDERS, TRAIN_TABLES, Manifest
 from fsat.data.tables import read_table
 from fsat.errors import AudioError, DataError, FsatError, printable
+from fsat.files import user_path
 
 CLIPS_CHECKED = 50_000  # maximum number of clips that are hashed for the digest
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
@@ -66,7 +67,7 @@ class ClipFolder:
 
 def find_clips(trained: Trained, known: Sequence[str], data_dir: str | Path | None = None) -> ClipFolder:
     """Find the clips in the data folders of the runs, or in `data_dir`; never raises because they are missing."""
-    folders = [Path(name).expanduser() for name in ([data_dir] if data_dir else dict.fromkeys(known))]
+    folders = [user_path(name) for name in ([data_dir] if data_dir else dict.fromkeys(known))]
     results = [_examine(trained, folder, own=str(folder.absolute()) in known) for folder in folders]
     missing = ClipFolder(None, f"No players: the runs do not say where the clips were: {OPTION}.")
     return next((result for result in results if result.folder), results[0] if results else missing)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import soundfile
 
 from fsat.errors import DataError
-from fsat.files import cache_dir, disk_errors
+from fsat.files import cache_dir, disk_errors, user_path
 from fsat.progress import say
 
 SAMPLE = "generated-sounds-1"
@@ -241,7 +241,7 @@ def synthesise(label: str, seconds: float, rate: int, rng: np.random.Generator) 
 def data_dir_or_default(data_dir: str | None) -> Path:
     """Return the folder, or ``FSAT_DATA_DIR``, or the generated sounds, which are written at first use."""
     if folder := data_dir or os.environ.get("FSAT_DATA_DIR"):
-        return Path(os.path.expanduser(folder))
+        return user_path(folder)
     sample = cache_dir() / SAMPLE
     if not sample.is_dir():
         say(f"no data_dir given: generating sounds in {sample}")

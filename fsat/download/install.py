@@ -20,7 +20,7 @@ from fsat.download.fetch import ZIP, fetch, shown
 from fsat.download.published import Archive, Published
 from fsat.download.unpack import unpack
 from fsat.errors import ConfigError, DataError, FsatError, count
-from fsat.files import disk_errors, format_bytes, held_lock, sync_folder
+from fsat.files import disk_errors, format_bytes, held_lock, sync_folder, user_path
 from fsat.progress import say
 
 WORK, READY, UNFINISHED, LOCK, OWNER, NAME = ".downloads", "ready", "unfinished", "lock", "owner", "name"
@@ -43,7 +43,7 @@ def download(
     for the address, `DataError` for other files in the folder or unexpected contents of the archives, and `FsatError`
     if it cannot be downloaded or written; what was received is kept.
     """
-    published, folder = PUBLISHED[name], Path(folder).expanduser().absolute()
+    published, folder = PUBLISHED[name], user_path(folder).absolute()
     if base_url and not base_url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"base_url={shown(base_url)}: expected an address that begins with http:// or https://")
     work = folder / WORK

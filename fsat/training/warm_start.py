@@ -1,6 +1,7 @@
 """Warm start: begin a training with the weights of an earlier model, and freeze them for the first epochs.
 
-Weights are copied layer by layer, where the shapes are the same. The last layers have a row for each label: rows of
+Weights are copied layer by layer, where the shapes are the same: between layers of the same name, if the builder of the
+model named them, else between layers of the same type, in order. The last layers have a row for each label: rows of
 labels that both models have are copied, by label. All other weights are new, as the seed draws them.
 
 The statistics of normalization layers are copied like other weights, and so replace those of the training clips: the
@@ -9,6 +10,7 @@ earlier weights belong to inputs that were normalized by them.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +26,9 @@ from fsat.progress import say
 
 if TYPE_CHECKING:
     import keras
+
+Role = tuple[type, str, bool]
+"""Of a layer: its type, the name that the builder of the model gave it, and whether it is among the last ones."""
 
 FEATURE_SETTINGS = ("sampling_rate", "n_mels", "n_mfcc")
 """Settings that decide what the inputs of a network mean."""
@@ -52,7 +57,7 @@ def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlie
     for layer in model.layers:
         if not layer.weights:
             continue
-        partner = next(partners[type(layer), layer in last], None)
+        partner = next(partners[_role(layer, layer in last)], None)
         if layer in last:
             n_new = _copy_rows(layer, labels, partner, earlier.labels)
             if n_new:
@@ -122,12 +127,18 @@ def _last_layers(model: keras.Model, n_classes: int) -> list[keras.Layer]:
     return [layer for layer in fitting if id(layer) not in before]
 
 
-def _partners(model: keras.Model, last: Sequence[keras.Layer]) -> defaultdict[tuple[type, bool], Iterator[keras.Layer]]:
-    """Return iterators over the layers with weights by type, and whether they are among the last ones."""
+def _role(layer: keras.Layer, is_last: bool) -> Role:
+    """Return type and name of a layer, without a name that Keras has made of the type and a number."""
+    automatic = re.sub(r"(_\d+)?$", "", layer.name, count=1).replace("_", "") == type(layer).__name__.lower()
+    return type(layer), "" if automatic else layer.name, is_last
+
+
+def _partners(model: keras.Model, last: Sequence[keras.Layer]) -> defaultdict[Role, Iterator[keras.Layer]]:
+    """Return iterators over the layers with weights by role."""
     layers = defaultdict(list)
     for layer in model.layers:
         if layer.weights:
-            layers[type(layer), layer in last].append(layer)
+            layers[_role(layer, layer in last)].append(layer)
     return defaultdict(lambda: iter(()), {key: iter(found) for key, found in layers.items()})
 
 
