@@ -25,6 +25,12 @@ class AudioError(FsatError):
     """A file cannot be used as a clip; the message is the reason, without the file's name."""
 
 
+class WindowError(FsatError):
+    """A backbone has no embedding for a window of the clip with this `index`; -1 until that is known."""
+
+    index: int = -1
+
+
 class StorageError(FsatError):
     """The machine or its file system failed while a file was read, which says nothing about the file."""
 

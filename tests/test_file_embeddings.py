@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from clip_files import clip_file, clip_files
 from helpers import tone, write_wav
-from test_embeddings import CONFIG, RATE, SECONDS, Counting, expected_of, never
+from test_embeddings import CONFIG, RATE, SECONDS, Counting, embedded, expected_of, never
 
 from fsat.data.clip_checks import check_clips
 from fsat.data.clip_store import ClipFile, clips_dir, open_clips
 from fsat.data.embeddings import embed_clips, window_crops
 from fsat.data.file_embeddings import embed_files, window_spans
-from fsat.errors import ConfigError, DataError
+from fsat.errors import ConfigError, DataError, WindowError
 from fsat.tagging import embedding_table
 from fsat.tagging.embedding_table import FACTS, Rows, check_table_suffix, read_means, read_table_facts, write_embeddings
 
@@ -40,6 +40,26 @@ def test_files_have_the_embeddings_of_clips_without_a_clip_store(folder, monkeyp
     for i, file in enumerate(files):
         np.testing.assert_allclose(found.windows(file.digest), expected_of(clips[i]), rtol=1e-5)
         np.testing.assert_allclose(found.mean(file.digest), expected_of(clips[i]).mean(axis=0), rtol=1e-5)
+
+
+def test_a_clip_without_embeddings_is_named_and_the_others_are_kept(folder):
+    """Two soft clips, in a batch with others, have none."""
+    for i in (1, 3):
+        write_wav(folder / f"{i}.wav", tone(500, SECONDS[i], RATE, amplitude=0.05), RATE)
+    files = clip_files(folder)
+
+    def embed(windows: np.ndarray) -> np.ndarray:
+        if (np.abs(windows).max(axis=1) < 0.1).any():
+            raise WindowError("net: NaN")
+        return embedded(windows)
+
+    found, clips = embed_files(files, CONFIG, lambda: embed), open_clips(files, RATE)
+    assert found.errors == {files[1].digest: "net: NaN", files[3].digest: "net: NaN"}
+    for i in set(range(len(files))) - {1, 3}:
+        np.testing.assert_allclose(found.windows(files[i].digest), expected_of(clips[i]), rtol=1e-5)
+    with pytest.raises(WindowError) as error:
+        embed_clips(clips, CONFIG, lambda: embed)
+    assert error.value.index == 1
 
 
 def test_files_and_datasets_share_what_is_computed(folder, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from fsat.backbones.descriptor import Backbone, check_sha256, content_sha256
 from fsat.backbones.network import ModelFile, Network, open_network, read_checked
-from fsat.errors import FsatError, printable
+from fsat.errors import FsatError, WindowError, printable
 from fsat.parallel.executor import cores
 
 ROUNDING = 1e-9
@@ -42,7 +42,8 @@ class Runtime:
     def embed(self, windows: np.ndarray) -> np.ndarray:
         """Return the embeddings of windows, float32 (n, n_samples) -> (n, `size`); several threads may call this.
 
-        Raises `FsatError` if an embedding is NaN or infinite, or the windows have another length than the backbone's.
+        Raises `WindowError` if an embedding is NaN or infinite, `FsatError` if the windows have another length than the
+        backbone's.
         """
         n_samples = self.backbone.n_samples
         if windows.ndim != 2 or not windows.shape[1] or n_samples not in (None, windows.shape[1]):
@@ -80,11 +81,12 @@ class Runtime:
         self.size = self.size or embeddings.shape[1]
         if embeddings.shape[1] != self.size:
             fault = f"an embedding of {windows.shape[1]} samples has {embeddings.shape[1]} values, expected {self.size}"
-            raise FsatError(f"{self.backbone}: {fault}; correct or remove size, set a window, or choose another output")
-        if not np.isfinite(embeddings).all():
-            raise FsatError(
-                f"{self.backbone}: an embedding has NaN or infinite values; choose another output or scaling"
+            raise WindowError(
+                f"{self.backbone}: {fault}; correct or remove size, set a window, or choose another output"
             )
+        if not np.isfinite(embeddings).all():
+            fault = "an embedding has NaN or infinite values"
+            raise WindowError(f"{self.backbone}: {fault}; leave the clip out, or choose another output or scaling")
         return embeddings
 
 
@@ -149,8 +151,8 @@ def per_window(answer: np.ndarray, n: int, name: str) -> np.ndarray:
     shape = answer.shape
     if not np.issubdtype(answer.dtype, np.floating):
         raise FsatError(f"{name}: the output is {answer.dtype}; expected floating-point numbers, {EXPECTED}")
-    if answer.ndim == 1 and n == 1:
-        answer = answer[np.newaxis]
+    if n == 1 and (answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1)):
+        answer = answer.reshape(1, -1)
     if answer.ndim > 2:
         inner = [length for length in answer.shape[1:] if length != 1]
         answer = answer.reshape(answer.shape[0], *(inner or [1]))

@@ -13,7 +13,7 @@ from fsat.backbones.probe import checked_size
 from fsat.config import Config, digest_of
 from fsat.data.dataset import Dataset
 from fsat.data.embeddings import Embed, embed_clips
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, FsatError, WindowError, printable
 from fsat.tracking.backbone_runs import fetch_backbone, store_backbone
 
 
@@ -94,6 +94,15 @@ def opener(backbone: Backbone) -> Callable[[], Embed]:
 
 
 def embed_dataset(dataset: Dataset) -> None:
-    """Compute the embeddings of all clips of a dataset, or find them in the cache folder; other models have none."""
-    if dataset.config.use_embedding:
+    """Compute the embeddings of all clips of a dataset, or find them in the cache folder; other models have none.
+
+    Raises `FsatError` with the name of a clip for which the backbone has no embedding.
+    """
+    if not dataset.config.use_embedding:
+        return
+    try:
         embed_clips(dataset.train, dataset.config, lambda: opener(find_backbone(dataset.config.backbone))())
+    except WindowError as error:
+        names = [*dataset.manifest.train["fname"], *dataset.manifest.test["fname"]]
+        rows = [*dataset.train.rows, *dataset.test.rows]
+        raise FsatError(f"{printable(names[rows.index(error.index)])}: {error}") from error

@@ -19,6 +19,7 @@ from fsat.data.clip_store import FORMAT
 from fsat.data.decoded_clips import Clips, Floats
 from fsat.data.embedding_store import EmbeddingStore, embeddings_dir
 from fsat.data.mfcc import FixedCrops, fixed_crops
+from fsat.errors import WindowError
 from fsat.files import Damaged
 from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
@@ -94,8 +95,8 @@ def embeddings(clips: Clips, config: Config) -> Embeddings:
 def embed_clips(clips: Clips, config: Config, open_backbone: Callable[[], Embed]) -> None:
     """Compute the embeddings of all clips that were decoded with these, or find them in the cache folder.
 
-    `open_backbone` is called if there are any to compute. Raises `FsatError` if the disk is full, or whatever the
-    backbone raises; what was computed before is kept.
+    `open_backbone` is called if there are any to compute. Raises `FsatError` if the disk is full, `WindowError` with
+    the index among all clips, or whatever the backbone raises; what was computed before is kept.
     """
     if not config.backbone_digest or config.sampling_rate != clips.sampling_rate:
         raise ValueError(
@@ -171,12 +172,27 @@ def _progress(
 
 
 def embed_each(clips: Clips, chosen: np.ndarray, config: Config, embed: Embed) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the index and the embeddings, float32 (n_windows, size), of each of the chosen usable clips, in order."""
+    """Yield the index and the embeddings, float32 (n_windows, size), of each of the chosen usable clips, in order.
+
+    Raises `WindowError` with the index of a clip for which the backbone has none, perhaps before earlier ones are
+    yielded.
+    """
     crops = window_crops(clips.lengths[chosen], config)
     size = max(1, BATCH_BYTES // (4 * config.audio_length))
 
     def compute(batch: slice) -> np.ndarray:
-        return embed(clips.crops(chosen[crops.clips[batch]], crops.starts[batch], config.audio_length))
+        indices = chosen[crops.clips[batch]]
+        windows = clips.crops(indices, crops.starts[batch], config.audio_length)
+        try:
+            return embed(windows)
+        except WindowError:
+            for index, window in zip(indices.tolist(), windows, strict=True):
+                try:
+                    embed(window[np.newaxis])
+                except WindowError as error:
+                    error.index = index
+                    raise
+            raise
 
     rest, clip = np.empty((0, config.embedding_size), np.float32), 0
     with closing(Threads(AT_ONCE, AT_ONCE).map(compute, crops.batches(size))) as batches:

@@ -18,6 +18,7 @@ from fsat.data.clip_store import ClipFile, decode_files
 from fsat.data.decoded_clips import Clips
 from fsat.data.embedding_store import EmbeddingStore
 from fsat.data.embeddings import BATCH_BYTES, Embed, embed_each, store_of, window_crops
+from fsat.errors import WindowError
 from fsat.progress import Progress
 
 
@@ -47,7 +48,8 @@ class FileEmbeddings:
 def embed_files(files: Sequence[ClipFile], config: Config, open_backbone: Callable[[], Embed]) -> FileEmbeddings:
     """Compute the embeddings of files with a digest, or find them in the cache folder.
 
-    `open_backbone` is called if there are any to compute. A file that cannot be decoded has an error. Raises as
+    `open_backbone` is called if there are any to compute. A file that cannot be decoded, or for which the backbone has
+    no embedding, has an error. Raises as
     `fsat.data.clip_store.open_clips`, or whatever the backbone raises; what was computed before is kept.
     """
     by_digest, errors = {file.digest: file for file in files}, dict[str, str]()
@@ -93,14 +95,22 @@ def window_spans(length: int, n_windows: int, config: Config) -> np.ndarray:
 def _computed(
     files: Sequence[ClipFile], config: Config, embed: Embed, errors: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield digest and embeddings of files in order; add the reasons of those that cannot be decoded to `errors`."""
+    """Yield digest and embeddings of files in order; add the reasons of those without embeddings to `errors`."""
     name = config.backbone.partition("@")[0]
     with Progress(f"computing embeddings by {name}", len(files)) as progress:
         for group in _decoded(files, config.sampling_rate, errors, progress):
             clips = Clips.from_arrays([samples for _, samples in group], config.sampling_rate)
-            for index, vectors in embed_each(clips, np.arange(len(group)), config, embed):
-                yield group[index][0], vectors
-                progress.advance()
+            lacking = list(range(len(group)))
+            while lacking:
+                try:
+                    for index, vectors in embed_each(clips, np.array(lacking), config, embed):
+                        yield group[index][0], vectors
+                        lacking.remove(index)
+                        progress.advance()
+                except WindowError as error:
+                    errors[group[error.index][0]] = str(error)
+                    lacking.remove(error.index)
+                    progress.advance()
 
 
 def _decoded(

@@ -32,7 +32,7 @@ from fsat.data.audio import LONGEST, Heard, Report, hear
 from fsat.data.byte_source import AudioSource
 from fsat.data.decoded_clips import Clips
 from fsat.data.embeddings import Embed, embed_clips
-from fsat.errors import AudioError, ConfigError, FsatError, RunError, printable
+from fsat.errors import AudioError, ConfigError, FsatError, RunError, WindowError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
 from fsat.options import LONGEST_CLIP
@@ -270,10 +270,16 @@ class Tagger:
         errors = [str(clip) if isinstance(clip, AudioError) else clip.fault for clip in decoded]
         heard = {i: clip.at for i, clip in enumerate(decoded) if isinstance(clip, Heard) and not clip.is_silent}
         scores = np.full((len(decoded), len(self.labels)), np.nan, dtype=np.float32)
-        if heard:
+        while heard:
             clips = {rate: Clips.from_arrays([at[rate] for at in heard.values()], rate) for rate in self.rates}
-            with self._lock:
-                scores[list(heard)] = self._blend(clips)
+            try:
+                with self._lock:
+                    scores[list(heard)] = self._blend(clips)
+                break
+            except WindowError as error:  # the others are scored without it
+                i = list(heard)[error.index]
+                errors[i] = str(error)
+                del heard[i]
         return scores, errors
 
     def over_time(
@@ -298,8 +304,11 @@ class Tagger:
                     failure = error
                 if not batch:
                     break
-                scores, _ = self.scores_of([Heard(item.samples, is_silent=item.is_silent) for item in batch])
-                yield from ((item.start, item.end, row) for item, row in zip(batch, scores, strict=True))
+                scores, errors = self.scores_of([Heard(item.samples, is_silent=item.is_silent) for item in batch])
+                for item, row, reason in zip(batch, scores, errors, strict=True):
+                    if reason:
+                        raise AudioError(reason)
+                    yield item.start, item.end, row
         if failure is not None:
             raise failure
 
