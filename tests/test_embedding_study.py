@@ -32,7 +32,7 @@ from fsat.commands.train import cross_validate
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.data.embedding_store import embeddings_dir
-from fsat.errors import ConfigError, RunError
+from fsat.errors import AudioError, ConfigError, RunError, WindowError
 from fsat.tagging import PyfuncTagger
 from fsat.tracking.registry import open_tagger
 from fsat.tracking.select_runs import FoldRun
@@ -110,6 +110,31 @@ def test_from_files_to_tags(folder: Path, trained: Trained) -> None:
 
 
 @pytest.mark.server
+def test_a_clip_without_an_embedding_has_an_error_and_the_others_have_scores(
+    folder: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagger = open_tagger("models:/tones/1")
+    (runtime,), files = tagger.backbones.values(), sorted((folder / "tones" / "audio_test").glob("*.wav"))
+    embed, expected, seen = runtime.embed, tagger.scores(files)[0], []
+    monkeypatch.setattr(runtime, "embed", lambda windows: seen.append(windows) or embed(windows))
+    tagger.scores(files[1:2])
+
+    def failing(windows: np.ndarray) -> np.ndarray:
+        if (windows == seen[0][0]).all(axis=1).any():
+            raise WindowError("net: NaN")
+        return embed(windows)
+
+    monkeypatch.setattr(runtime, "embed", failing)
+    scores, errors = tagger.scores(files)
+    assert errors == ["", "net: NaN", ""]
+    np.testing.assert_array_equal(scores[[0, 2]], expected[[0, 2]])
+    assert np.isnan(scores[1]).all()
+    served = PyfuncTagger(tagger).predict(pd.DataFrame({"audio": [file.read_bytes() for file in files]}))
+    assert served["error"].tolist() == errors
+    with pytest.raises(AudioError, match="net: NaN"):
+        list(tagger.over_time(files[1], WINDOW, WINDOW))
+
+
 def test_the_served_tagger_brings_its_backbone(folder: Path, trained: Trained, tmp_path: Path) -> None:
     """The server has another cache folder, and fsat's code and the backbone from the registered model alone."""
     files = sorted((folder / "tones" / "audio_test").glob("test_0*.wav"))
