@@ -161,7 +161,7 @@ def _write_checked(path: Path, name: str, content: bytes) -> None:
         check_size(name, sum(info.file_size for info in archive.infolist()))
         config, weights = json.loads(archive.read(CONFIG)), archive.read(WEIGHTS)
         _remove_training(config)
-        refused, links = list(_code(config)), list(_links(weights))
+        refused, links, model = list(_code(config)), list(_links(weights)), json.dumps(config)
     advice = "build the model without it: fsat loads Keras's own layers only, and none with code or files"
     refuse(name, refused, advice)
     if links:
@@ -169,7 +169,7 @@ def _write_checked(path: Path, name: str, content: bytes) -> None:
         raise ConfigError(f"{name}: {fault}; save the whole model again: `model.save('NAME.keras')`")
     with disk_errors(name, "cannot be copied"), zipfile.ZipFile(path, "w") as archive:
         archive.writestr(METADATA, "{}")
-        archive.writestr(CONFIG, json.dumps(config))
+        archive.writestr(CONFIG, model)
         archive.writestr(WEIGHTS, weights)
 
 
