@@ -1,12 +1,14 @@
 """Keras files, the format ``.keras``: their layers are checked before Keras makes any.
 
-Only classes and functions of Keras itself are made, and none that run code of the file or read other files.
+Only layers, operations and the like of Keras itself are made, and none that run code of the file or read other files.
+Keras loads a copy of the archive with the model and its weights, without optimizers and assets.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -28,27 +30,39 @@ from fsat.backbones.network import (
     refuse,
 )
 from fsat.errors import ConfigError, printable
+from fsat.files import disk_errors
 from fsat.models import import_keras
 
-CONFIG, METADATA = "config.json", "metadata.json"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 """Entries of the archive."""
 
 REFUSED = {
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",  # code, or models of other libraries
     "StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization", "Hashing", "HashedCrossing", "FeatureSpace",
-    "__lambda__", "__typespec__",
 }  # fmt: skip
 """Classes that run code of a file or read other files, and others that no network for sound needs."""
 
+KINDS = {
+    "Layer", "Operation", "DTypePolicy", "Initializer", "Regularizer", "Constraint", "Quantizer", "QuantizationConfig",
+    "SeedGenerator",
+}  # fmt: skip
+"""Base classes of Keras of what is made."""
+
 MODULES = (
-    "keras", "keras.activations", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers",
-    "keras.models", "keras.ops", "keras.quantizers", "keras.random", "keras.regularizers",
-    "keras.src.models.functional", "keras.src.models.sequential",
+    "keras", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers", "keras.models",
+    "keras.quantizers", "keras.random", "keras.regularizers", "keras.src.models.functional",
+    "keras.src.models.sequential",
 )  # fmt: skip
 OPERATIONS = "keras.src.ops."
 """Modules of classes; operations of ``keras.ops`` in a functional model have the module that defines them."""
 
-SPECIAL = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+FUNCTIONS = {"builtins": "keras.activations", "keras.activations": "keras.activations", "keras.ops": "keras.ops"}
+"""Modules of functions: as named in a file, and where they are."""
+
+MAKERS = {"deserialize", "get", "serialize"}
+"""Functions in these modules that make objects."""
+
+SPECIAL = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
 """Class names of values."""
 
 
@@ -57,10 +71,9 @@ class KerasFile(ModelFile):
 
     def __init__(self, name: str, content: bytes) -> None:
         keras = import_keras()
-        _check_archive(name, content)
         with tempfile.TemporaryDirectory(prefix="fsat-backbone-") as folder:
             path = Path(folder, "network.keras")
-            path.write_bytes(content)
+            _write_checked(path, name, content)
             with quiet(name, "Keras cannot load it"):
                 loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         with one_line(name, "has no inputs and outputs; build the model before saving it"):
@@ -135,42 +148,95 @@ def _layer_before(layer: Any) -> str | None:
     return inputs[0]._keras_history[0].name if len(inputs) == 1 else None
 
 
-def _check_archive(name: str, content: bytes) -> None:
-    """Raise an error unless a file is a Keras archive without code."""
+def _write_checked(path: Path, name: str, content: bytes) -> None:
+    """Write an archive with the model and its weights only; raise an error if it has code or needs other files."""
     expected = "expected a .keras file, as `model.save('NAME.keras')` writes it"
     if content.startswith(b"\x89HDF"):
         raise ConfigError(f"{name}: is an HDF5 file, which may contain code; {expected}")
     if not content.startswith(b"PK") or not zipfile.is_zipfile(io.BytesIO(content)):
         raise ConfigError(f"{name}: is no Keras file; {expected}")
     with one_line(name, "is damaged, or no Keras file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if CONFIG not in archive.namelist():
-            raise ConfigError(f"{name}: has no {CONFIG}; {expected}")
+        if missing := [entry for entry in (CONFIG, WEIGHTS) if entry not in archive.namelist()]:
+            raise ConfigError(f"{name}: has no {missing[0]}; {expected}")
         check_size(name, sum(info.file_size for info in archive.infolist()))
-        config = json.loads(archive.read(CONFIG))
-    refuse(name, list(_code(config)), "fsat loads Keras's own layers only, and none with code")
+        config, weights = json.loads(archive.read(CONFIG)), archive.read(WEIGHTS)
+        _remove_training(config)
+        refused, links, model = list(_code(config)), list(_links(weights)), json.dumps(config)
+    advice = "build the model without it: fsat loads Keras's own layers only, and none with code or files"
+    refuse(name, refused, advice)
+    if links:
+        fault = f"its weights are elsewhere, {printable(links[0])!r} is a link"
+        raise ConfigError(f"{name}: {fault}; save the whole model again: `model.save('NAME.keras')`")
+    with disk_errors(name, "cannot be copied"), zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(METADATA, "{}")
+        archive.writestr(CONFIG, model)
+        archive.writestr(WEIGHTS, weights)
 
 
-def _code(config: Any) -> Iterator[str]:
-    """Yield the names of classes and functions that are refused, at any depth."""
+def _links(weights: bytes) -> Iterator[str]:
+    """Yield the names in an HDF5 file that refer to something else in the file, or to other files."""
+    import h5py  # type: ignore[import-untyped]
+
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        pending, passed = [file["/"]], set()
+        while pending:
+            group = pending.pop()
+            address = h5py.h5o.get_info(group.id).addr
+            if address in passed:
+                continue
+            passed.add(address)
+            for key in group:
+                is_hard = isinstance(group.get(key, getlink=True), h5py.HardLink)
+                item = group[key] if is_hard else None
+                if isinstance(item, h5py.Group):
+                    pending.append(item)
+                elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
+                    yield key
+
+
+def _dicts(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects in JSON, at any depth."""
     pending = [config]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
+            yield value
             pending += value.values()
-            if "class_name" in value or "registered_name" in value or "module" in value:
-                yield from _refused(value)
         elif isinstance(value, list):
             pending += value
 
 
-def _refused(value: dict[str, Any]) -> Iterator[str]:
-    """Yield the name of a serialized object that is refused."""
-    name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
-    if name in SPECIAL and module is None and registered is None:
-        return
-    is_function = name == "function"
-    shown = value.get("config") if is_function else name
-    is_keras = module in MODULES or (isinstance(module, str) and module.startswith(OPERATIONS))
-    is_keras = is_keras or (is_function and module == "builtins")
-    if name in REFUSED or not is_keras or (registered not in (None, name) and not is_function):
-        yield f"{module}.{shown}" if isinstance(module, str) and not is_keras else str(shown)
+def _remove_training(config: Any) -> None:
+    """Remove the optimizers, losses and metrics of compiled models."""
+    for value in _dicts(config):
+        value.pop("compile_config", None)
+
+
+def _code(config: Any) -> Iterator[str]:
+    """Yield the names of classes and functions that are refused, at any depth."""
+    for value in _dicts(config):
+        if value.keys() & {"class_name", "registered_name", "module"} and not _is_allowed(value):
+            module, name = value.get("module"), value.get("class_name")
+            shown = value.get("config") if name == "function" else name
+            yield f"{module}.{shown}" if module else str(shown)
+
+
+def _is_allowed(value: dict[str, Any]) -> bool:
+    """Return whether a serialized object is a value, or a class or function of Keras that may be made."""
+    name, module, registered = (value.get(key) for key in ("class_name", "module", "registered_name"))
+    if module is None and registered is None:
+        return name in SPECIAL
+    if not isinstance(module, str):
+        return False
+    if name == "function":
+        function = _found(FUNCTIONS.get(module), value.get("config"))
+        return callable(function) and value["config"] not in MAKERS
+    found = _found(module, name) if module in MODULES or module.startswith(OPERATIONS) else None
+    names = {base.__name__ for base in getattr(found, "__mro__", ())}
+    return bool(names & KINDS) and not names & REFUSED and registered in (None, name)
+
+
+def _found(module: str | None, name: Any) -> Any:
+    """Return what a module of Keras has under a name, which has no dots: Keras would look behind those."""
+    is_name = module is not None and isinstance(name, str) and name.isidentifier()
+    return getattr(sys.modules.get(module or ""), name, None) if is_name else None

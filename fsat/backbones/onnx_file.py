@@ -1,7 +1,7 @@
 """ONNX files, computed by onnxruntime.
 
-A file with operators of other domains than those of ONNX and onnxruntime, or with weights in other files, is refused.
-The session is made from bytes, so that no name in the file is looked up on the disk.
+A file with operators of other domains than those of ONNX and onnxruntime, or with tensors in other files, is refused,
+wherever in the file they are. The session is made from bytes, which onnxruntime reads as ONNX, not as its own format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fsat.backbones.network import Call, ModelFile, Signature, Tensor, input_of_dense, one_line, quiet, refuse
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, printable
 
 PACKAGES = ("onnx", "onnxruntime")
 
@@ -39,9 +39,11 @@ class OnnxFile(ModelFile):
             proto = onnx.load_model_from_string(content)
         if not proto.graph.node:
             raise ConfigError(f"{name}: is damaged, or no ONNX file: it has no operators")
-        refuse(name, list(_custom_operators(proto)), "fsat runs the operators of ONNX and onnxruntime only")
-        if files := sorted(set(_external_files(proto))):
-            fault = f"its weights are in another file, {files[0]!r}"
+        operators, files = _checked(proto)
+        advice = "export the network without it: fsat runs the operators of ONNX and onnxruntime only"
+        refuse(name, operators, advice)
+        if files:
+            fault = f"its weights are in another file, {printable(files[0])!r}"
             raise ConfigError(f"{name}: {fault}; save them inside the file: `onnx.save(onnx.load('FILE'), 'NEW.onnx')`")
         weights = {tensor.name for tensor in proto.graph.initializer}
         inputs = [_tensor(value, i) for i, value in enumerate(proto.graph.input) if value.name not in weights]
@@ -61,6 +63,7 @@ class OnnxFile(ModelFile):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # fatal: errors are raised too
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         with quiet(self.name, "onnxruntime cannot load it"):
             session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
 
@@ -98,37 +101,32 @@ def _facts(proto: Any) -> dict[str, str]:
     return own | {entry.key: entry.value for entry in proto.metadata_props}
 
 
-def _nodes(proto: Any) -> Iterator[Any]:
-    """Yield the nodes of the graph, of the graphs in attributes, and of functions."""
-    pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                pending += graph.node
+def _checked(proto: Any) -> tuple[list[str], list[str]]:
+    """Return the operators that are refused, and the names of the files that tensors refer to."""
+    import onnx
 
-
-def _custom_operators(proto: Any) -> Iterator[str]:
     functions = {(function.domain, function.name) for function in proto.functions}
-    for node in _nodes(proto):
-        is_known = node.domain in DOMAINS or (node.domain, node.op_type) in functions
-        if not is_known or node.op_type in REFUSED:
-            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    operators, files = [], []
+    for message in _messages(proto):
+        if isinstance(message, onnx.TensorProto):
+            if message.external_data or message.data_location:
+                files += [entry.value for entry in message.external_data if entry.key == "location"] or ["unnamed"]
+        elif isinstance(message, onnx.NodeProto):
+            key = message.domain, message.op_type
+            if message.op_type in REFUSED or not (message.domain in DOMAINS or key in functions):
+                operators.append("::".join(filter(None, key)))
+    return operators, files
 
 
-def _external_files(proto: Any) -> Iterator[str]:
-    """Yield the names of files that tensors refer to."""
-    graphs, tensors = [proto.graph], []
-    for node in _nodes(proto):
-        for attribute in node.attribute:
-            graphs += [attribute.g, *attribute.graphs]
-            tensors += [attribute.t, *attribute.tensors]
-            sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
-            tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
-    for graph in graphs:
-        tensors += graph.initializer
-        tensors += [part for tensor in graph.sparse_initializer for part in (tensor.values, tensor.indices)]
-    for tensor in tensors:
-        if tensor.external_data or tensor.data_location:
-            yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "unnamed")
+def _messages(proto: Any) -> Iterator[Any]:
+    """Yield a message and those in it, at any depth: graphs, functions with their defaults, tensors and more."""
+    import onnx
+
+    pending = [proto]
+    while pending:
+        message = pending.pop()
+        yield message
+        if not isinstance(message, onnx.TensorProto):  # its values would be copied
+            for field, value in message.ListFields():
+                if field.message_type is not None:
+                    pending += [value] if hasattr(value, "ListFields") else value

@@ -1,13 +1,15 @@
 """SavedModels of TensorFlow 2: folders with a graph, whose operators are checked before TensorFlow loads it.
 
 Operators that run Python, use files or a network, or are unknown to TensorFlow are refused. TensorFlow marks operators
-with side effects as stateful: of those only the ones in `STATEFUL` are allowed. The functions by which a SavedModel
-saves and restores its own variables may use files, if nothing else calls them.
+with side effects as stateful: of those only the ones in `STATEFUL` are allowed. TensorFlow loads a copy of the graph
+without the functions that the program never calls. Those by which a SavedModel saves and restores its variables are
+among them, and may use files.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from fsat.errors import ConfigError, printable
 from fsat.files import disk_errors
 from fsat.models import import_keras
 
-GRAPH = "saved_model.pb"
+GRAPH, VARIABLES = "saved_model.pb", "variables"
 
 STATEFUL = {
     "Assert", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "Case", "CheckNumerics",
@@ -35,7 +37,10 @@ STATEFUL = {
 }  # fmt: skip
 """Stateful operators that compute, or keep their state in memory."""
 
-REFUSED = re.compile("PyFunc|File|Dataset|Reader|Proto|Queue|Barrier|Vocab|Custom|Launch|TPU|Tpu|Debug|Iterator|Dump")
+REFUSED = re.compile(
+    "PyFunc|File|Dataset|Reader|Proto|Queue|Barrier|Vocab|Custom|Launch|TPU|Tpu|Debug|Iterator|Dump"
+    "|^Abort$|^Copy|ImmutableConst|MlirPassthrough|RemoteFused"
+)
 """In the names of operators that are not marked as stateful, but run code or use files."""
 
 SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "ShardedFilespec"}
@@ -63,7 +68,9 @@ class SavedModelFolder(ModelFile):
         if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].object_graph_def.nodes:
             raise ConfigError(f"{name}: expected a SavedModel of TensorFlow 2, as `tf.saved_model.save` writes it")
         (graph,) = proto.meta_graphs
-        refuse(name, list(_refused_operators(graph)), "fsat runs TensorFlow's operators without code or files only")
+        called = _called_functions(graph)
+        advice = "save the network without it: fsat runs TensorFlow's own operators only, and none with code or files"
+        refuse(name, list(_refused_operators(graph, called)), advice)
         signatures = {
             key: Signature(_tensors(signature.inputs), _tensors(signature.outputs))
             for key, signature in sorted(graph.signature_def.items())
@@ -71,6 +78,8 @@ class SavedModelFolder(ModelFile):
         }
         if not signatures:
             raise ConfigError(f"{name}: has no signatures; save it with `tf.saved_model.save(m, DIR, signatures=...)`")
+        _keep_program(graph, called)
+        self._graph = proto.SerializeToString()
         super().__init__(name, signatures, facts={"TensorFlow": graph.meta_info_def.tensorflow_version})
 
     def open(self, signature: str, input: Tensor, output: Tensor, n_samples: int | None) -> Call:
@@ -89,8 +98,13 @@ class SavedModelFolder(ModelFile):
         """Return a function of TensorFlow's tensors that maps one input of a signature to one output."""
         import tensorflow as tf
 
-        with quiet(self.name, "TensorFlow cannot load it"):
-            loaded = tf.saved_model.load(str(self._path))
+        with (
+            quiet(self.name, "TensorFlow cannot load it"),
+            tempfile.TemporaryDirectory(prefix="fsat-backbone-") as copy,
+        ):
+            Path(copy, GRAPH).write_bytes(self._graph)
+            Path(copy, VARIABLES).symlink_to((self._path / VARIABLES).resolve())
+            loaded = tf.saved_model.load(copy)
             named = loaded.signatures[signature]
 
         def function(samples: Any) -> Any:
@@ -113,16 +127,16 @@ def _tensors(entries: Any) -> tuple[Tensor, ...]:
     return tuple(result)
 
 
-def _refused_operators(meta_graph: Any) -> Iterator[str]:
-    """Yield the operators of a graph and its functions that are refused."""
-    functions = {function.signature.name: function.node_def for function in meta_graph.graph_def.library.function}
-    saver = _saver_functions(meta_graph, functions)
-    yield from (op for op in _refused(meta_graph.graph_def.node, functions) if op not in SAVER)
-    for name, nodes in functions.items():
-        yield from (op for op in _refused(nodes, functions) if not (name in saver and op in SAVER))
+def _refused_operators(meta_graph: Any, called: set[str]) -> Iterator[str]:
+    """Yield the operators of a graph and its functions that are refused; `called` are those of the program."""
+    names = {function.signature.name for function in meta_graph.graph_def.library.function}
+    yield from (op for op in _refused(meta_graph.graph_def.node, names) if op not in SAVER)
+    for function in meta_graph.graph_def.library.function:
+        is_called = function.signature.name in called
+        yield from (op for op in _refused(function.node_def, names) if is_called or op not in SAVER)
 
 
-def _refused(nodes: Any, functions: dict[str, Any]) -> Iterator[str]:
+def _refused(nodes: Any, functions: set[str]) -> Iterator[str]:
     from tensorflow.python.framework import op_def_registry
 
     for op in {node.op for node in nodes}:
@@ -134,17 +148,21 @@ def _refused(nodes: Any, functions: dict[str, Any]) -> Iterator[str]:
             yield op
 
 
-def _saver_functions(meta_graph: Any, functions: dict[str, Any]) -> set[str]:
-    """Return the functions that only the saver calls: not the program that loads the graph, nor another function."""
-    definition = meta_graph.saver_def
-    ends = {definition.save_tensor_name.partition(":")[0], definition.restore_op_name}
-    own, others = set[str](), set(meta_graph.object_graph_def.concrete_functions)
-    for node in meta_graph.graph_def.node:
-        (own if node.name in ends else others).update(_called(node))
-    for nodes in functions.values():
-        for node in nodes:
-            others |= _called(node)
-    return own - others
+def _called_functions(meta_graph: Any) -> set[str]:
+    """Return the names of the functions that the program may call when it is loaded or run."""
+    library, program = meta_graph.graph_def.library, meta_graph.object_graph_def
+    calls: dict[str, set[str]] = {}
+    for function in library.function:
+        calls.setdefault(function.signature.name, set()).update(*map(_called, function.node_def))
+    pending = {*program.concrete_functions, *(gradient.gradient_func for gradient in library.registered_gradients)}
+    for node in program.nodes:
+        pending |= {node.bare_concrete_function.concrete_function_name, node.captured_tensor.concrete_function}
+        pending |= set(node.function.concrete_functions)
+    called = set[str]()
+    while pending := (pending & calls.keys()) - called:
+        called |= pending
+        pending = set[str]().union(*(calls[name] for name in pending))
+    return called
 
 
 def _called(node: Any) -> set[str]:
@@ -153,3 +171,18 @@ def _called(node: Any) -> set[str]:
     for value in node.attr.values():
         names |= {value.func.name, *(function.name for function in value.list.func)}
     return names
+
+
+def _keep_program(meta_graph: Any, called: set[str]) -> None:
+    """Remove all that TensorFlow 2 does not run: of the graph all but constants, and the functions that are not called.
+
+    A call of a function that is missing is an error, so that nothing unchecked can run.
+    """
+    graph = meta_graph.graph_def
+    constants = [node for node in graph.node if node.op == "Const"]
+    functions = [function for function in graph.library.function if function.signature.name in called]
+    for entries, kept in ((graph.node, constants), (graph.library.function, functions)):
+        del entries[:]
+        entries.extend(kept)
+    for message, field in ((graph.library, "gradient"), (meta_graph, "saver_def"), (meta_graph, "collection_def")):
+        message.ClearField(field)

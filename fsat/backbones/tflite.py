@@ -17,7 +17,7 @@ import numpy as np
 
 from fsat.backbones.file_facts import EXPORTED, archived_facts, tflite_facts
 from fsat.backbones.network import Call, ModelFile, Signature, Tensor, input_of_dense, one_line, quiet, refuse
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, printable
 from fsat.models import import_keras
 from fsat.parallel.executor import cores
 
@@ -25,7 +25,8 @@ IDENTIFIER = b"TFL3"
 DTYPES = ("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64")
 """Types of a tensor, by number in the schema."""
 
-CUSTOM, STABLEHLO_CUSTOM = "CUSTOM", "STABLEHLO_CUSTOM_CALL"
+CUSTOM = ("CUSTOM", "STABLEHLO_CUSTOM_CALL", "DELEGATE", "unknown")
+"""Operators whose code is elsewhere."""
 
 
 class TfliteFile(ModelFile):
@@ -38,7 +39,9 @@ class TfliteFile(ModelFile):
         with one_line(name, "is damaged, or no TensorFlow Lite file"):
             self._model = _root(content)
             _check_bounds(self._model, len(content))
-            refuse(name, _custom_operators(self._model), "fsat runs TensorFlow Lite's own operators only")
+            advice = "convert the network without it: fsat runs TensorFlow Lite's own operators only"
+            refuse(name, _custom_operators(self._model), advice)
+            _refuse_files(name, self._model)
             signatures = {"": _signature(self._model.Subgraphs(0))} | _signatures(self._model)
             internal = _activations(self._model)
         self.content = content
@@ -117,9 +120,17 @@ def _custom_operators(model: Any) -> list[str]:
     for i in range(model.OperatorCodesLength()):
         code = model.OperatorCodes(i)
         name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
-        if name in (CUSTOM, STABLEHLO_CUSTOM, "unknown"):
+        if name in CUSTOM:
             custom.append((code.CustomCode() or name.encode()).decode(errors="replace"))
     return custom
+
+
+def _refuse_files(name: str, model: Any) -> None:
+    """Raise an error if a file has weights in other files, which it calls groups of external buffers."""
+    if model.ExternalBufferGroupsLength() or model.ExternalBuffersLength():
+        groups = [model.ExternalBufferGroups(i).Name() or b"" for i in range(model.ExternalBufferGroupsLength())]
+        file = printable(next(iter(groups), b"").decode(errors="replace")) or "unnamed"
+        raise ConfigError(f"{name}: its weights are in another file, {file!r}; convert the network into one file")
 
 
 def _tensor(graph: Any, index: int, name: str = "") -> Tensor:
