@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -269,3 +271,33 @@ def test_a_network_that_needs_too_much_memory_is_one_line(
     assert probe.checked_size(small) == SIZE
     monkeypatch.setattr(probe, "probe", lambda backbone: pytest.fail("it was probed before"))
     assert probe.checked_size(small) == SIZE
+
+
+def test_interpreters_that_cannot_be_made_leave_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    monkeypatch.setattr(tflite, "cores", lambda: [0, 1])
+    all_wait, faults = threading.Event(), [MemoryError("no memory")] * 2
+
+    def make() -> Callable[[np.ndarray], np.ndarray]:
+        all_wait.wait(10)
+        if faults:
+            raise faults.pop()
+        return np.negative
+
+    def call() -> None:
+        try:
+            answers.append(pool(np.ones(2, np.float32)).tolist())
+        except ConfigError as error:
+            answers.append(str(error))
+
+    pool, answers = tflite._Pool("net.tflite", make), list[Any]()
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)  # two make interpreters, and two wait for those
+    all_wait.set()
+    for thread in threads:
+        thread.join(10)
+    refused = "net.tflite: TensorFlow Lite cannot load it: MemoryError: no memory"
+    assert sorted(answers, key=str) == [[-1, -1], [-1, -1], refused, refused]
