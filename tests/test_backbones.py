@@ -301,3 +301,16 @@ def test_interpreters_that_cannot_be_made_leave_no_thread_waiting(monkeypatch: p
         thread.join(10)
     refused = "net.tflite: TensorFlow Lite cannot load it: MemoryError: no memory"
     assert sorted(answers, key=str) == [[-1, -1], [-1, -1], refused, refused]
+
+
+def test_interpreters_share_the_bytes_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    contents, interpreter = [], tflite._interpreter
+    monkeypatch.setattr(tflite, "_interpreter", lambda content: (contents.append(content), interpreter(content))[1])
+    for kind in ("tflite", "tflite_signature"):
+        contents.clear()
+        runtime = open_backbone(read_backbone(tiny_backbone(tmp_path / kind, kind)))
+        runtime._network.call._make()  # as a second thread does
+        assert len(contents) == 2
+        assert contents[0] is contents[1]

@@ -59,11 +59,12 @@ class TfliteFile(ModelFile):
         """Return a function that runs one of a pool of interpreters with a thread each, made when they are needed."""
         if signature:
             return _Pool(self.name, lambda: _SignatureCall(self.content, signature, input.name, output.name))
-        content = bytearray(self.content)
+        copy = bytearray(self.content)
         # a view of the copy: one output, and that one
-        outputs = _root(content).Subgraphs(0).OutputsAsNumpy()
+        outputs = _root(copy).Subgraphs(0).OutputsAsNumpy()
         outputs[:] = output.index
-        return _Pool(self.name, lambda: _PlainCall(bytes(content), input.index, output.index))
+        content = bytes(copy)  # which all interpreters read
+        return _Pool(self.name, lambda: _PlainCall(content, input.index, output.index))
 
 
 def _root(content: bytes | bytearray) -> Any:
