@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import pickle
+import signal
 import threading
 import time
 import zipfile
@@ -314,3 +317,44 @@ def test_interpreters_share_the_bytes_of_the_file(tmp_path: Path, monkeypatch: p
         runtime._network.call._make()  # as a second thread does
         assert len(contents) == 2
         assert contents[0] is contents[1]
+
+
+def answers_in_a_fork(call: Callable[[], np.ndarray], expected: np.ndarray) -> bool:
+    """Return whether a call in a child of this process, which has one thread, gives the expected array in 20 s."""
+    if (pid := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            os._exit(int(not np.array_equal(call(), expected)))
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_forked_process_embeds_too(kind: str, tmp_path: Path) -> None:
+    runtime, windows = open_backbone(read_backbone(tiny_backbone(tmp_path, kind)), workers=2), windows_of(kind)
+    embeddings = runtime.embed(windows)
+    assert answers_in_a_fork(lambda: runtime.embed(windows), embeddings)
+    np.testing.assert_array_equal(copy.deepcopy(runtime).embed(windows), embeddings)
+
+
+def test_a_process_that_is_forked_during_calls_embeds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    monkeypatch.setattr(tflite, "cores", lambda: [0])
+    begun, end, samples = threading.Event(), threading.Event(), np.ones(3, np.float32)
+
+    def call(samples: np.ndarray) -> np.ndarray:
+        begun.set()
+        end.wait(30)
+        return -samples
+
+    pool = tflite._Pool("net.tflite", lambda: call)
+    thread = threading.Thread(target=pool, args=[samples])
+    thread.start()
+    begun.wait(10)
+    monkeypatch.setattr(pool, "_make", lambda: np.negative)
+    assert answers_in_a_fork(lambda: pool(samples), -samples)
+    end.set()
+    thread.join(10)

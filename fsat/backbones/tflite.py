@@ -7,6 +7,7 @@ output in a copy of the file, so that the interpreter keeps computing at full sp
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -218,9 +219,12 @@ class _Pool:
 
     def __init__(self, name: str, make: Callable[[], Call]) -> None:
         self._name, self._make = name, make
-        self._turns, self._idle = threading.Semaphore(len(cores())), list[Call]()
+        self._idle = list[Call]()
+        self._set_turns()
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
+        if self._process != os.getpid():  # after a fork, the calls of the parent's threads never end
+            self._set_turns()
         with self._turns:
             call = self._take()
             try:
@@ -228,6 +232,12 @@ class _Pool:
                     return call(samples)
             finally:
                 self._idle.append(call)
+
+    def __deepcopy__(self, memo: dict) -> _Pool:
+        return self
+
+    def _set_turns(self) -> None:
+        self._turns, self._process = threading.Semaphore(len(cores())), os.getpid()
 
     def _take(self) -> Call:
         """Return an idle interpreter, or a new one."""
