@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import pickle
+import re
+import resource
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clip_files import flip
 from tiny_backbones import KINDS, N_SAMPLES, RATE, SIZE, reference_embedding, tiny_backbone
 
 from fsat.backbones import probe
@@ -358,3 +361,43 @@ def test_a_process_that_is_forked_during_calls_embeds_too(monkeypatch: pytest.Mo
     assert answers_in_a_fork(lambda: pool(samples), -samples)
     end.set()
     thread.join(10)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_a_damaged_copy_in_the_cache_is_replaced(
+    kind: str, tmp_path: Path, cache_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    backbone = read_backbone(tiny_backbone(tmp_path / "original", kind))
+    folder = keep(backbone).path.parent
+    for name in ("backbone.json", "saved_model.pb" if kind == "saved_model" else backbone.path.name):
+        (path,) = folder.rglob(name)
+        flip(path, 0)
+        capsys.readouterr()
+        copy = keep(backbone)
+        assert capsys.readouterr().err.count(f"{folder}: this copy of a backbone is damaged") == 1
+        assert content_sha256(copy.path) == backbone.sha256
+        assert (kept(backbone.digest), copy.path.parent) == (copy, folder)
+        assert capsys.readouterr().err == ""
+    flip(path, 20)
+    assert kept(backbone.digest) is None
+    assert f"{folder}/" in refusal(folder, keep)  # a damaged copy is not its own original, and stays
+    assert path.exists()
+    assert sorted(path.name for path in (cache_folder / "backbones").iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_copy(
+    kind: str, tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = tiny_backbone(tmp_path / "original", kind)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        line = refusal(descriptor, keep)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.search(
+        r"no space left in the cache: (?!0.0)[0-9.]+ [kM]B more needed, .* free; set FSAT_CACHE_DIR=DIR", line
+    )
+    assert [path.suffix for path in (cache_folder / "backbones").iterdir()] == [".lock"]
+    assert keep(read_backbone(descriptor)).path.exists()
