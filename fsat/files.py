@@ -61,17 +61,34 @@ def _unfinished(path: Path) -> Path:
 def new_folder(path: Path) -> Iterator[Path]:
     """Write a new folder whole or not at all; raises OSError.
 
-    Yields an empty folder beside it, which is renamed to `path` when the block ends without an error.
+    Yields an empty folder beside it, which is renamed to `path` when the block ends without an error, else removed.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    yield unfinished
-    for file in unfinished.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        for file in unfinished.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as opened:
+                    os.fsync(opened.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder to a new one; raises the first OSError, which `shutil.copytree` turns into text."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(source, onerror=fail):
+        copy = target / Path(folder).relative_to(source)
+        copy.mkdir(parents=True)
+        for name in names:
+            shutil.copyfile(Path(folder, name), copy / name)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
+import re
+import resource
+import signal
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clip_files import flip
 from tiny_backbones import KINDS, N_SAMPLES, RATE, SIZE, reference_embedding, tiny_backbone
 
 from fsat.backbones import probe
@@ -283,3 +290,127 @@ def test_a_network_that_needs_too_much_memory_is_one_line(
     assert probe.checked_size(small) == SIZE
     monkeypatch.setattr(probe, "probe", lambda backbone: pytest.fail("it was probed before"))
     assert probe.checked_size(small) == SIZE
+
+
+def test_interpreters_that_cannot_be_made_leave_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    monkeypatch.setattr(tflite, "cores", lambda: [0, 1])
+    all_wait, faults = threading.Event(), [MemoryError("no memory")] * 2
+
+    def make() -> Callable[[np.ndarray], np.ndarray]:
+        all_wait.wait(10)
+        if faults:
+            raise faults.pop()
+        return np.negative
+
+    def call() -> None:
+        try:
+            answers.append(pool(np.ones(2, np.float32)).tolist())
+        except ConfigError as error:
+            answers.append(str(error))
+
+    pool, answers = tflite._Pool("net.tflite", make), list[Any]()
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)  # two make interpreters, and two wait for those
+    all_wait.set()
+    for thread in threads:
+        thread.join(10)
+    refused = "net.tflite: TensorFlow Lite cannot load it: MemoryError: no memory"
+    assert sorted(answers, key=str) == [[-1, -1], [-1, -1], refused, refused]
+
+
+def test_interpreters_share_the_bytes_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    contents, interpreter = [], tflite._interpreter
+    monkeypatch.setattr(tflite, "_interpreter", lambda content: (contents.append(content), interpreter(content))[1])
+    for kind in ("tflite", "tflite_signature"):
+        contents.clear()
+        runtime = open_backbone(read_backbone(tiny_backbone(tmp_path / kind, kind)))
+        runtime._network.call._make()  # as a second thread does
+        assert len(contents) == 2
+        assert contents[0] is contents[1]
+
+
+def answers_in_a_fork(call: Callable[[], np.ndarray], expected: np.ndarray) -> bool:
+    """Return whether a call in a child of this process, which has one thread, gives the expected array in 20 s."""
+    if (pid := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            os._exit(int(not np.array_equal(call(), expected)))
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_forked_process_embeds_too(kind: str, tmp_path: Path) -> None:
+    runtime, windows = open_backbone(read_backbone(tiny_backbone(tmp_path, kind)), workers=2), windows_of(kind)
+    embeddings = runtime.embed(windows)
+    assert answers_in_a_fork(lambda: runtime.embed(windows), embeddings)
+    np.testing.assert_array_equal(copy.deepcopy(runtime).embed(windows), embeddings)
+
+
+def test_a_process_that_is_forked_during_calls_embeds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsat.backbones import tflite
+
+    monkeypatch.setattr(tflite, "cores", lambda: [0])
+    begun, end, samples = threading.Event(), threading.Event(), np.ones(3, np.float32)
+
+    def call(samples: np.ndarray) -> np.ndarray:
+        begun.set()
+        end.wait(30)
+        return -samples
+
+    pool = tflite._Pool("net.tflite", lambda: call)
+    thread = threading.Thread(target=pool, args=[samples])
+    thread.start()
+    begun.wait(10)
+    monkeypatch.setattr(pool, "_make", lambda: np.negative)
+    assert answers_in_a_fork(lambda: pool(samples), -samples)
+    end.set()
+    thread.join(10)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_a_damaged_copy_in_the_cache_is_replaced(
+    kind: str, tmp_path: Path, cache_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    backbone = read_backbone(tiny_backbone(tmp_path / "original", kind))
+    folder = keep(backbone).path.parent
+    for name in ("backbone.json", "saved_model.pb" if kind == "saved_model" else backbone.path.name):
+        (path,) = folder.rglob(name)
+        flip(path, 0)
+        capsys.readouterr()
+        copy = keep(backbone)
+        assert capsys.readouterr().err.count(f"{folder}: this copy of a backbone is damaged") == 1
+        assert content_sha256(copy.path) == backbone.sha256
+        assert (kept(backbone.digest), copy.path.parent) == (copy, folder)
+        assert capsys.readouterr().err == ""
+    flip(path, 20)
+    assert kept(backbone.digest) is None
+    assert f"{folder}/" in refusal(folder, keep)  # a damaged copy is not its own original, and stays
+    assert path.exists()
+    assert sorted(path.name for path in (cache_folder / "backbones").iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_copy(
+    kind: str, tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = tiny_backbone(tmp_path / "original", kind)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        line = refusal(descriptor, keep)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.search(
+        r"no space left in the cache: (?!0.0)[0-9.]+ [kM]B more needed, .* free; set FSAT_CACHE_DIR=DIR", line
+    )
+    assert [path.suffix for path in (cache_folder / "backbones").iterdir()] == [".lock"]
+    assert keep(read_backbone(descriptor)).path.exists()

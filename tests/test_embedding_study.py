@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import soundfile
 from click.testing import CliRunner
+from clip_files import flip
 from helpers import make_dataset, read_csv, write_wav
 from hostile_requests import request
 from stores import current_store
@@ -24,9 +25,11 @@ from test_serving import Server
 from tiny_backbones import RATE, WINDOW, tiny_backbone
 
 from fsat.app.handlers import Limits, Sound, TagHandler
+from fsat.backbones.descriptor import content_sha256
 from fsat.backbones.library import library_dir
 from fsat.cli import cli
 from fsat.commands import blend_members
+from fsat.commands.backbones import find_backbone
 from fsat.commands.ensemble import Ensembled, ensemble
 from fsat.commands.train import cross_validate
 from fsat.config import Config
@@ -213,6 +216,8 @@ def test_a_study_continues_with_the_backbone_of_the_server(folder: Path) -> None
     shutil.rmtree(descriptor.parent)
     again = cross_validate(Source(folder / "tones"), settled)
     assert [record.run_id for record in again] == [record.run_id for record in records]
-    assert (library_dir() / settled.backbone_digest).is_dir()
+    flip(copy := library_dir() / settled.backbone_digest / "network.keras", 50)
+    assert find_backbone(settled.backbone).path == copy  # fetched again, as the copy is damaged
+    assert content_sha256(copy) == find_backbone(settled.backbone).sha256
     with pytest.raises(RunError, match="neither in the cache folder nor in a run on "):
         cross_validate(Source(folder / "tones"), config_of(Path("tiny@0123456789abcdef")))

@@ -154,7 +154,7 @@ def test_a_computation_continues_where_it_was_stopped(folder: Path, monkeypatch:
     n_lines = len((store / JOURNAL).read_bytes().splitlines())
     assert 2 <= n_lines <= 1 + len(SECONDS)
     with open(store / VECTORS, "ab") as vectors, open(store / JOURNAL, "ab") as journal:
-        vectors.write(b"half a vector")
+        vectors.write(b"half a row")
         journal.write(b'00000000 ["half a line')
     rest, clips = Counting(), open_clips(clip_files(folder), RATE)
     embed_clips(clips, CONFIG, rest)
@@ -181,6 +181,38 @@ def test_damaged_embeddings_are_computed_again(folder: Path, damage: str) -> Non
     assert again.n_windows
     check(clips)
     embed_clips(open_clips(clip_files(folder), RATE), CONFIG, never)
+
+
+@pytest.mark.parametrize("line", range(1 + len(SECONDS)))
+@pytest.mark.parametrize("place", [12, -1], ids=["in it", "its end"])
+def test_a_damaged_line_loses_no_other_clip(folder: Path, line: int, place: int) -> None:
+    """One line without its end is two damaged ones. Rows that another process has mapped stay where they are."""
+    clips = open_clips(clip_files(folder), RATE)
+    embed_clips(clips, CONFIG, Counting())
+    store, mapped = only_store(), check(clips)
+    size, lines = (store / VECTORS).stat().st_size, (store / JOURNAL).read_bytes().splitlines(keepends=True)
+    flip(store / JOURNAL, sum(map(len, lines[: line + (place < 0)])) + place)
+    new, again = write_wav(folder / "new.wav", tone(999, 0.25, RATE), RATE), Counting()
+    clips = open_clips(clip_files(folder), RATE)
+    embed_clips(clips, CONFIG, again)
+    lost = [] if line == 0 else [line - 1]
+    lost += [line] if place < 0 and line < len(SECONDS) else []
+    assert again.n_windows == sum(mapped.n_windows[lost]) + 1
+    assert (store / VECTORS).stat().st_size == size + 12 * again.n_windows
+    check(clips)
+    for i in range(len(SECONDS)):
+        assert mapped.windows(np.array([i]), np.array([0]), int(mapped.n_windows[i])).any()
+    new.unlink()
+    embed_clips(open_clips(clip_files(folder), RATE), CONFIG, never)
+
+
+def test_embeddings_are_used_while_another_process_appends(folder: Path) -> None:
+    embed_clips(open_clips(clip_files(folder), RATE), CONFIG, Counting())
+    with open(only_store() / VECTORS, "ab") as vectors:
+        vectors.write(b"half a row")
+    clips = open_clips(clip_files(folder), RATE)
+    embed_clips(clips, CONFIG, never)
+    check(clips)
 
 
 def test_the_command_lists_and_clears_embeddings(folder: Path) -> None:

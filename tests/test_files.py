@@ -14,9 +14,11 @@ from fsat.errors import FsatError
 from fsat.files import (
     Damaged,
     check_writable,
+    copy_folder,
     disk_errors,
     format_bytes,
     held_lock,
+    new_folder,
     read_facts,
     replace_whole,
     sha256_of,
@@ -39,6 +41,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         unfinished.write_text("new")
     assert path.read_text() == "new"
     assert os.listdir(path.parent) == ["table.csv"]
+
+
+def test_a_folder_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "source" / "inner").mkdir(parents=True)
+    (tmp_path / "source" / "inner" / "file").write_text("content")
+    with new_folder(tmp_path / "made") as unfinished:
+        copy_folder(tmp_path / "source", unfinished / "copy")
+    assert (tmp_path / "made" / "copy" / "inner" / "file").read_text() == "content"
+    (tmp_path / "source" / "dangling").symlink_to(tmp_path / "nothing")
+    with pytest.raises(FsatError) as caught, disk_errors("x"), new_folder(tmp_path / "failed") as unfinished:
+        copy_folder(tmp_path / "source", unfinished / "copy")
+    assert one_line(caught.value) == "x: cannot be written: No such file or directory"
+    assert sorted(os.listdir(tmp_path)) == ["made", "source"]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

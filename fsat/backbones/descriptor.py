@@ -24,7 +24,7 @@ from typing import Any
 from fsat.backbones.json_values import HOW, Values
 from fsat.config import MAX_RATE, MAX_SECONDS
 from fsat.errors import ConfigError, printable
-from fsat.files import disk_errors, sha256_of, user_path, write_whole
+from fsat.files import copy_folder, disk_errors, sha256_of, user_path, write_whole
 
 DESCRIPTOR = "backbone.json"
 FORMATS = ("tflite", "onnx", "saved_model", "keras")
@@ -215,11 +215,8 @@ def copy_backbone(backbone: Backbone, folder: Path) -> Backbone:
     copy = replace(backbone, path=folder.absolute() / backbone.path.name)
     with disk_errors(folder, "the backbone cannot be copied"):
         folder.mkdir(parents=True, exist_ok=True)
-        if backbone.path.is_dir():
-            shutil.copytree(backbone.path, copy.path)
-        else:
-            shutil.copyfile(backbone.path, copy.path)
-    check_sha256(replace(copy, path=copy.path), content_sha256(copy.path))
+        (copy_folder if backbone.path.is_dir() else shutil.copyfile)(backbone.path, copy.path)
+    check_sha256(backbone, content_sha256(copy.path))
     write_backbone(copy, folder / DESCRIPTOR)
     return copy
 

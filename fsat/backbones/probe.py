@@ -1,7 +1,8 @@
 """Try a backbone on silence, noise and a tone, in a process of its own with a limit of memory.
 
-A network that needs more memory than `fsat.backbones.network.memory_limit` fails there, and not in the process that
-trains or serves. What passed is remembered by digest in the cache folder.
+A network that needs more memory than `fsat.backbones.network.memory_limit` for one window fails there, and not in the
+process that trains or serves; windows that are computed at once take more. What passed is remembered by digest in the
+cache folder.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ depend on the other windows of a call, not even in the last bits. Windows are co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,6 @@ class Runtime:
 
     def __init__(self, backbone: Backbone, network: Network, workers: int | None = None) -> None:
         self.backbone, self._network, self._workers = backbone, network, workers or len(cores())
-        self._pool = ThreadPoolExecutor(self._workers, "embed")  # of all calls: no more windows at once than workers
         self.size = backbone.size or 0
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, backbone.n_samples or backbone.sampling_rate))
         self._padded_answer(noise.astype(np.float32))  # sets the size
@@ -55,7 +56,8 @@ class Runtime:
             return np.zeros((0, self.size), np.float32)
         if len(batches) == 1 or self._workers == 1:
             return np.concatenate([self._padded_answer(batch) for batch in batches])
-        futures = [self._pool.submit(self._padded_answer, batch) for batch in batches]
+        pool = _threads(self._workers, os.getpid())
+        futures = [pool.submit(self._padded_answer, batch) for batch in batches]
         try:
             return np.concatenate([future.result() for future in futures])
         finally:
@@ -88,6 +90,12 @@ class Runtime:
             fault = "an embedding has NaN or infinite values"
             raise WindowError(f"{self.backbone}: {fault}; leave the clip out, or choose another output or scaling")
         return embeddings
+
+
+@cache
+def _threads(n_workers: int, process: int) -> ThreadPoolExecutor:
+    """Return the threads of all calls in a process: no more windows at once than workers. A fork has none of them."""
+    return ThreadPoolExecutor(n_workers, "embed")
 
 
 def open_backbone(backbone: Backbone, workers: int | None = None) -> Runtime:

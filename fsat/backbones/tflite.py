@@ -7,10 +7,11 @@ output in a copy of the file, so that the interpreter keeps computing at full sp
 
 from __future__ import annotations
 
-import queue
+import os
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,12 @@ class TfliteFile(ModelFile):
         """Return a function that runs one of a pool of interpreters with a thread each, made when they are needed."""
         if signature:
             return _Pool(self.name, lambda: _SignatureCall(self.content, signature, input.name, output.name))
-        content = bytearray(self.content)
+        copy = bytearray(self.content)
         # a view of the copy: one output, and that one
-        outputs = _root(content).Subgraphs(0).OutputsAsNumpy()
+        outputs = _root(copy).Subgraphs(0).OutputsAsNumpy()
         outputs[:] = output.index
-        return _Pool(self.name, lambda: _PlainCall(bytes(content), input.index, output.index))
+        content = bytes(copy)  # which all interpreters read
+        return _Pool(self.name, lambda: _PlainCall(content, input.index, output.index))
 
 
 def _root(content: bytes | bytearray) -> Any:
@@ -224,32 +226,33 @@ def _interpreter(content: bytes) -> Any:
 
 
 class _Pool:
-    """At most as many interpreters as there are cores, for any number of threads."""
+    """At most as many interpreters as there are cores, made when they are needed, for any number of threads."""
 
     def __init__(self, name: str, make: Callable[[], Call]) -> None:
         self._name, self._make = name, make
-        self._idle: queue.LifoQueue[Call] = queue.LifoQueue()
-        self._n_left, self._lock = len(cores()), threading.Lock()
+        self._idle = list[Call]()
+        self._set_turns()
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        call = self._take()
-        try:
-            with one_line(self._name, f"fails on an input of shape {samples.shape}"):
-                return call(samples)
-        finally:
-            self._idle.put(call)
+        if self._process != os.getpid():  # after a fork, the calls of the parent's threads never end
+            self._set_turns()
+        with self._turns:
+            call = self._take()
+            try:
+                with one_line(self._name, f"fails on an input of shape {samples.shape}"):
+                    return call(samples)
+            finally:
+                self._idle.append(call)
+
+    def __deepcopy__(self, memo: dict) -> _Pool:
+        return self
+
+    def _set_turns(self) -> None:
+        self._turns, self._process = threading.Semaphore(len(cores())), os.getpid()
 
     def _take(self) -> Call:
-        """Return an idle interpreter, or a new one; else wait."""
-        with self._lock:
-            is_new = self._idle.empty() and self._n_left > 0
-            self._n_left -= is_new
-        if not is_new:
-            return self._idle.get()
-        try:
-            with quiet(self._name, "TensorFlow Lite cannot load it"):
-                return self._make()
-        except BaseException:
-            with self._lock:
-                self._n_left += 1
-            raise
+        """Return an idle interpreter, or a new one."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        with quiet(self._name, "TensorFlow Lite cannot load it"):
+            return self._make()

@@ -41,12 +41,13 @@ class Floats:
         self._lock, self._touched = threading.Lock(), 0
 
     @classmethod
-    def of_file(cls, path: Path) -> Floats:
-        """Map a file of little-endian float32; raises OSError."""
+    def of_file(cls, path: Path, row_bytes: int = 4) -> Floats:
+        """Map the whole rows of a file of little-endian float32; raises OSError."""
         with open(path, "rb") as file:
-            if not path.stat().st_size:  # an empty file cannot be mapped
+            n_bytes = path.stat().st_size // row_bytes * row_bytes
+            if not n_bytes:  # an empty file cannot be mapped
                 return cls(_read_only(np.empty(0, np.float32)))
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_READ)
         return cls(np.frombuffer(mapped, "<f4"), mapped)
 
     def touch(self, n_values: int) -> None:

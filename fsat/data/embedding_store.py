@@ -2,9 +2,10 @@
 
 A store ``embeddings/<key>/`` serves every dataset: ``vectors.f32`` has the embeddings of clip after clip, and a journal
 has a line for each: the clip's digest, its first row, its number of windows, and a CRC-32, under the line's own
-checksum. Both files only grow, while the store's lock is held. So a computation that is killed loses at most the clips
+checksum. Both files grow while the store's lock is held. So a computation that is killed loses at most the clips
 in progress, other processes can read what is there, and a clip whose embeddings are damaged is computed again: the last
-line of a clip counts.
+line of a clip counts. A damaged line loses one clip: the next computation replaces the journal by its sound lines.
+Whole rows are never removed, since another process may have them mapped; those without a line are not used again.
 """
 
 from __future__ import annotations
@@ -51,24 +52,18 @@ class EmbeddingStore:
         self.read()
 
     def read(self) -> None:
-        """Read what the store has, up to what a process that was killed left unfinished; raises OSError."""
-        self.rows: dict[str, Rows] = {}
-        self._n_rows = self._journal_bytes = 0
+        """Read what the store has, without damaged lines and what a killed process left unfinished; raises OSError."""
         journal, vectors = self.folder / JOURNAL, self.folder / VECTORS
         lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
-        if not lines or (files.read_line(lines[0]) or {}).get("key") != self.header["key"]:
-            return
-        self._journal_bytes = len(lines[0])
-        n_bytes = vectors.stat().st_size if vectors.exists() else 0
-        for line in lines[1:]:
-            if (entry := files.read_line(line)) is None:
-                return
-            digest, *numbers = entry
-            rows = Rows(*numbers)
-            if self._bytes(end := rows.first + rows.n_windows) > n_bytes:
-                return
-            self.rows[digest] = rows
-            self._n_rows, self._journal_bytes = max(self._n_rows, end), self._journal_bytes + len(line)
+        n_bytes = vectors.stat().st_size if vectors.exists() else 0  # after the journal, which is written later
+        self._n_rows = n_bytes // self._bytes(1)
+        header, *entries = [files.read_line(line) for line in lines] or [None]
+        if header is not None and header["key"] != self.header["key"]:
+            header, entries = None, []
+        known = [(entry[0], Rows(*entry[1:])) for entry in entries if entry is not None]
+        known = [(digest, rows) for digest, rows in known if rows.first + rows.n_windows <= self._n_rows]
+        self.rows: dict[str, Rows] = dict(known)
+        self._is_sound = header is not None and len(known) == len(entries)
 
     def lacking(self, digests: Iterable[str]) -> list[str]:
         """Return those of the clips that the store does not have, or whose embeddings are damaged; raises OSError.
@@ -95,14 +90,13 @@ class EmbeddingStore:
         The store's lock must be held, and `read` called since.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_sound:
+            self._replace_journal()
         with (
             open(self.folder / VECTORS, "ab", buffering=0) as vectors,
             open(self.folder / JOURNAL, "ab", buffering=0) as journal,
         ):
-            vectors.truncate(self._bytes(self._n_rows))
-            journal.truncate(self._journal_bytes)
-            if not self._journal_bytes:
-                files.write_all(journal, files.to_line(self.header))
+            vectors.truncate(self._bytes(self._n_rows))  # which removes a part of a row
             for digest, embeddings in computed:
                 interrupts.check()
                 values = np.ascontiguousarray(embeddings, "<f4")
@@ -114,9 +108,15 @@ class EmbeddingStore:
             os.fsync(vectors.fileno())
         self.read()
 
+    def _replace_journal(self) -> None:
+        """Write a journal of the clips that the store has."""
+        with files.replace_whole(self.folder / JOURNAL) as unfinished:
+            lines = [self.header, *([digest, *rows] for digest, rows in self.rows.items())]
+            unfinished.write_bytes(b"".join(map(files.to_line, lines)))
+
     def open(self) -> Floats:
         """Map the embeddings of all clips, float32 (n_rows * size,); raises OSError."""
-        return Floats.of_file(self.folder / VECTORS)
+        return Floats.of_file(self.folder / VECTORS, self._bytes(1))
 
     def _bytes(self, n_rows: int) -> int:
         return 4 * self.size * n_rows

@@ -27,7 +27,7 @@ from pandas.api.types import union_categoricals
 
 from fsat.data.tables import write_table
 from fsat.errors import RunError
-from fsat.files import sha256_of
+from fsat.files import copy_folder, sha256_of
 from fsat.metrics.row_blocks import open_rows
 from fsat.tracking.client import TAG, Refused, call
 from fsat.tracking.select_runs import FoldRun
@@ -96,7 +96,7 @@ def write_artifacts(
     for name in (WEIGHTS, TRAIN_PREDICTIONS):
         (folder / name).parent.mkdir()
     shutil.copyfile(weights, folder / WEIGHTS)
-    shutil.copytree(events, folder / EVENTS)
+    copy_folder(events, folder / EVENTS)
     (folder / MODEL).write_text(model)
     for name, value in ((CONFIG, dict(config)), (LABELS, list(labels))):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
