@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -20,9 +20,6 @@ from fsat.setting_texts import normalised_schedule, run_id_or_none, tagger_or_ru
 
 MAX_RATE, MAX_SECONDS = 768000, 600
 """Maximum of sampling_rate in Hz and of audio_duration in s."""
-
-WARM_RATE = 0.5
-"""Factor of a preset's learning rate if training starts from earlier weights; see the benchmark `warm_start`."""
 
 SPECTROGRAM_ONLY = ("gain", "stretch", "mel_shift", "time_mask", "mel_mask", "eval_duration")
 """Settings for models on log-mel spectrograms alone."""
@@ -52,9 +49,7 @@ class Config:
     folds: str = option(
         "auto", "Source of folds; auto is the table's column, if it has one.", choices=("auto", "column", "stratified")
     )
-    learning_rate: float = option(
-        0.001, "Learning rate of Adam; the peak of a schedule. Half the preset's with init_from.", above=0
-    )
+    learning_rate: float = option(0.001, "Learning rate of Adam; the peak of a schedule.", above=0)
     schedule: str = option("constant", "Learning rate schedule; cosine falls to 0.", choices=("constant", "cosine"))
     warmup: float = option(0.0, "Share of the training in which the learning rate rises from 0.", least=0, below=1)
     weight_decay: float = option(0.0, "Weight decay of kernels, decoupled from the loss (AdamW).", least=0, most=1)
@@ -272,19 +267,13 @@ class Config:
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], preset: str | None = None) -> Config:
-        """Return the Config of a preset, by default the model's, and the options that override it unless None.
-
-        With ``init_from`` and without ``learning_rate``, that of the preset is multiplied by `WARM_RATE`.
-        """
+        """Return the Config of a preset, by default the model's, and the options that override it unless None."""
         given = {name: value for name, value in options.items() if value is not None}
         preset = given.get("model", cls.model) if preset is None else preset
         if preset not in PRESETS:
             name, known = ("model", MODELS) if preset == given.get("model") else ("preset", PRESETS)
             raise ConfigError(f"{name}={preset}: expected one of {', '.join(known)}")
-        config = cls.from_mapping({**PRESETS[preset], **given})
-        if config.init_from == "none" or "learning_rate" in given:
-            return config
-        return replace(config, learning_rate=WARM_RATE * config.learning_rate)
+        return cls.from_mapping({**PRESETS[preset], **given})
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
