@@ -93,8 +93,7 @@ def _section(results: Results, folds: list[str]) -> Section:
         f"DATA_DIR, and scored on the {first['n_val']:.0f} clips of its other folds. Values are means over "
         f"{len(folds)} such folds; minutes are those of one training, on one core.",
         f"All sides have the preset of `{PRESET}` ({first['max_epochs']:.0f} epochs), which keeps the average of the "
-        "last epochs: nothing is selected on the scored clips. A warm start has half the preset's learning rate, the "
-        "default. It was chosen with seeds 601 to 603; from scratch the preset's own rate was better there.",
+        "last epochs: nothing is selected on the scored clips.",
     ]
     return section
 
