@@ -114,9 +114,6 @@ class Config:
         "main, or none",
         metavar="URI|RUN_ID",
     )
-    init_depth: float = option(
-        1.0, "Share of the network, from its input, that starts from the earlier weights.", above=0, most=1
-    )
     frozen_epochs: int = option(0, "First epochs in which only the new layers train; requires init_from.", least=0)
     class_weights: str = option(
         "none", "Weight of classes in the loss; balanced: inverse to their clips.", choices=("none", "balanced")
@@ -161,9 +158,6 @@ class Config:
         if self.frozen_epochs and self.init_from == "none":
             fault = f"frozen_epochs={self.frozen_epochs}: without init_from all layers are new, and none is frozen"
             raise ConfigError(f"{fault}; leave it at 0, or name an earlier tagger with init_from")
-        if self.init_depth != 1 and self.init_from == "none":
-            fault = f"init_depth={self.init_depth:g}: without init_from no layer starts from earlier weights"
-            raise ConfigError(f"{fault}; leave it at 1, or name an earlier tagger with init_from")
         if self.frozen_epochs > self.max_epochs:
             fault = f"frozen_epochs={self.frozen_epochs}: training has max_epochs={self.max_epochs}"
             raise ConfigError(f"{fault}; expected at most as many frozen epochs")
@@ -326,7 +320,6 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         "lq": config.loss == "lq",
         "bootstrap": config.loss.endswith("bootstrap"),
         "init_from": config.init_from != "none",
-        "init_depth": config.init_depth < 1,
         "frozen_epochs": config.frozen_epochs > 0,
         "class_weights": config.class_weights != "none",
         **dict.fromkeys(EMBEDDING_ONLY, config.use_embedding),

@@ -69,7 +69,6 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
         ["none", "models:/fsat@champion", "models:/fsat/3", "models:/m-1", "a1,b2"],
         {TAGGER: ["", "fsat", "models:/", "runs:/a1/tagger", "a1,", "x@y/z"]},
     ),
-    "init_depth": (0.5, [0.01, 1.0], {"more than 0": [0.0], "at most 1": [1.1]}),
     "frozen_epochs": (1, [0, 50], {"at least 0": [-1], WHOLE: [0.5]}),
     "class_weights": ("balanced", ["none", "balanced"], {"one of none, balanced": ["auto"]}),
     "backbone": ("other@fedcba9876543210", ["none", "folder/b.json", "tiny@0123456789abcdef"], {}),
@@ -87,7 +86,7 @@ is expected instead."""
 OTHER_VALUES = {name: value for name, (value, _, _) in FIELDS.items()}
 
 WARM = {"init_from": "0123abcd"}
-TOGETHER = {**{key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}, "init_depth": WARM, "frozen_epochs": WARM}
+TOGETHER = {**{key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}, "frozen_epochs": WARM}
 """Settings that a field requires."""
 
 EVERYWHERE = {name: value for name, value in OTHER_VALUES.items() if name not in (*SPECTROGRAM_ONLY, "holdout")}
@@ -232,7 +231,7 @@ def test_values_have_the_type_of_their_field() -> None:
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("model", "sampling_rate")])
 def test_options_give_the_config_back(preset: str, name: str) -> None:
-    config = Config.resolve({**TOGETHER.get(name, {}), name: OTHER_VALUES[name]}, preset)
+    config = Config.resolve({**(WARM if name == "frozen_epochs" else {}), name: OTHER_VALUES[name]}, preset)
     options = config.options()
     assert Config.resolve(options) == config
     assert next(iter(options)) == "model"
@@ -246,7 +245,7 @@ def test_options_are_the_fewest() -> None:
 
 
 IN_USE = {
-    "init_depth": WARM, "frozen_epochs": WARM,
+    "frozen_epochs": WARM,
     **{key: {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"} for key in EMBEDDING_ONLY},
     "head": {"model": "embedding", "backbone": "tiny@0123456789abcdef"},
     **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "n_mfcc": {"model": "conv2d_mfcc"},
@@ -290,11 +289,9 @@ def test_the_run_that_a_fold_starts_from() -> None:
     assert (Config().init_runs, each.init_from) == ([], "a1,b2")
 
 
-def test_depth_and_frozen_epochs_need_an_earlier_model() -> None:
+def test_frozen_epochs_need_an_earlier_model() -> None:
     line = error_line(ConfigError, Config, frozen_epochs=3)
     assert line.startswith("frozen_epochs=3: without init_from all layers are new")
-    line = error_line(ConfigError, Config, init_depth=0.5)
-    assert line.startswith("init_depth=0.5: without init_from no layer starts from earlier weights")
     line = error_line(ConfigError, Config, frozen_epochs=3, max_epochs=2, **WARM)
     assert line == "frozen_epochs=3: training has max_epochs=2; expected at most as many frozen epochs"
 

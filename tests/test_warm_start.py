@@ -125,24 +125,6 @@ def test_layers_of_other_shapes_are_new_and_other_features_are_said(earlier_of, 
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("options", "depth", "n_copied"), [
-    (ONE_OF_EACH[1], 0.5, 8), (ONE_OF_EACH[1], 0.9, 16), (ONE_OF_EACH[0], 0.2, 2), (EMBEDDING, 0.5, 1),
-], ids=["half of cnn_logmel", "all but the last of cnn_logmel", "conv1d", "hidden layer"])  # fmt: skip
-def test_layers_within_a_depth_are_copied(options, depth, n_copied, earlier_of) -> None:
-    config = config_of(options, init_from="abc123", init_depth=depth)
-    source, earlier = earlier_of(config_of(options))
-    model = build_for_training(config, 3)
-    fresh = [layer.get_weights() for layer in model.layers]
-    new = start_from(model, config, CLASSES, earlier)
-    kernels = [layer.name for layer in model.layers if any(len(w.shape) > 1 for w in layer.trainable_variables)]
-    assert [name for name in kernels if name not in new] == kernels[:n_copied]
-    for layer, old, before in zip(model.layers, source.layers, fresh, strict=True):
-        for weight, expected in zip(
-            layer.get_weights(), before if layer.name in new else old.get_weights(), strict=True
-        ):
-            np.testing.assert_array_equal(weight, expected)
-
-
 def test_layers_with_names_are_copied_by_name(earlier_of) -> None:
     """Attention adds a dense layer before the hidden one, here of the same shape."""
     options = EMBEDDING | {"hidden_units": 64, "embedding_size": 64}
@@ -158,9 +140,6 @@ def test_layers_with_names_are_copied_by_name(earlier_of) -> None:
 def test_it_is_an_error_if_nothing_fits(earlier_of) -> None:
     config = config_of(EACH[-1], init_from="abc123")
     _, earlier = earlier_of(config)
-    shallow = replace(config, init_depth=0.5)
-    line = error_line(ConfigError, start_from, build_for_training(config, 3), shallow, CLASSES, earlier)
-    assert line == "init_from=abc123: no layer of dummy1d is within init_depth=0.5; raise it"
     line = error_line(ConfigError, start_from, build_for_training(config, 2), config, ["Drum", "Gong"], earlier)
     assert line == (
         "init_from=abc123: no layer of the earlier dummy1d fits: it has inputs (100, 1), 3 labels (Bell, Cello, Flute);"

@@ -2,8 +2,7 @@
 
 Weights are copied layer by layer, where the shapes are the same: between layers of the same name, if the builder of the
 model named them, else between layers of the same type, in order. The last layers have a row for each label: rows of
-labels that both models have are copied, by label. All other weights are new, as the seed draws them; so are those of
-layers deeper than the setting ``init_depth`` allows.
+labels that both models have are copied, by label. All other weights are new, as the seed draws them.
 
 The statistics of normalization layers are copied like other weights, and so replace those of the training clips: the
 earlier weights belong to inputs that were normalized by them.
@@ -54,15 +53,12 @@ def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlie
     source.load_weights(earlier.weights)
     last = _last_layers(model, len(labels))
     partners = _partners(source, _last_layers(source, len(earlier.labels)))
-    deeper = _deeper_layers(model, config.init_depth)
     new = {}
     for layer in model.layers:
         if not layer.weights:
             continue
         partner = next(partners[_role(layer, layer in last)], None)
-        if layer in deeper:
-            new[layer.name] = "all"
-        elif layer in last:
+        if layer in last:
             n_new = _copy_rows(layer, labels, partner, earlier.labels)
             if n_new:
                 new[layer.name] = "all" if n_new == len(labels) else f"{n_new} of {count(len(labels), 'label')}"
@@ -75,10 +71,7 @@ def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlie
     if all(new.get(name) == "all" for name in trained):
         theirs, ours = f"inputs {earlier.config.dim}, {_few(earlier.labels)}", f"{config.dim}, {_few(labels)}"
         fault = f"no layer of the earlier {config.model} fits: it has {theirs}; this model has {ours}"
-        advice = "name another tagger, or leave init_from out"
-        if config.init_depth < 1:
-            fault, advice = f"no layer of {config.model} is within init_depth={config.init_depth:g}", "raise it"
-        raise ConfigError(f"init_from={config.init_from}: {fault}; {advice}")
+        raise ConfigError(f"init_from={config.init_from}: {fault}; name another tagger, or leave init_from out")
     _warn(config, earlier.config, has_new=any(name in new for name in trained))
     return new
 
@@ -124,32 +117,13 @@ def _earlier_layers(model: keras.Model, new: dict[str, str]) -> list[keras.Layer
     return [layer for layer in model.layers if layer.weights and layer.name not in new]
 
 
-def _deeper_layers(model: keras.Model, share: float) -> list[keras.Layer]:
-    """Return the layers with weights that are deeper than a share of the network.
-
-    The depth of a layer is the number of convolutions and dense layers on the way to it, with itself.
-    """
-    if share == 1:
-        return []
-    depths = {layer: sum(map(_has_kernel, _layers_to(model, layer))) for layer in model.layers if layer.weights}
-    return [layer for layer, depth in depths.items() if depth > share * max(depths.values()) + 1e-9]
-
-
-def _has_kernel(layer: keras.Layer) -> bool:
-    return any(len(variable.shape) > 1 for variable in layer.trainable_variables)
-
-
-def _layers_to(model: keras.Model, layer: keras.Layer) -> list[keras.Layer]:
-    """Return the layers that a layer's output is computed by."""
-    return list(import_keras().Model(model.inputs, layer.output).layers)
-
-
 def _last_layers(model: keras.Model, n_classes: int) -> list[keras.Layer]:
     """Return the layers with a value for each class and no layer with weights behind them."""
     fitting = [layer for layer in model.layers if layer.weights and {s[-1:] for s in _shapes(layer)} == {(n_classes,)}]
     before = set()
     for layer in fitting:
-        before |= {id(other) for other in _layers_to(model, layer) if other is not layer}
+        path = import_keras().Model(model.inputs, layer.output).layers
+        before |= {id(other) for other in path if other is not layer}
     return [layer for layer in fitting if id(layer) not in before]
 
 
