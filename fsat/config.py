@@ -120,7 +120,7 @@ class Config:
     )
     backbone: str = option(
         "none",
-        "Pretrained network of model=embedding: its descriptor, the folder that has backbone.json, or a used one.",
+        "Pretrained network of model=embedding: its descriptor, the folder that has backbone.json, or NAME@DIGEST.",
         metavar="FILE.json|DIR|NAME@DIGEST",
     )
     window_hop: float = option(

@@ -62,6 +62,8 @@ def error_line(signals, tmp_path, monkeypatch, capsys) -> Callable[..., str]:
         ("eda --data_dir", 2, "Option '--data_dir' requires an argument"),
         ("sample /dev/null", 1, "/dev/null: is a file; expected a new or empty folder"),
         ("eda --data_dir /dev/null", 1, "/dev/null: not a folder"),
+        (f"eda --data_dir {300 * 'a'}", 1, "a: File name too long; set FSAT_DEBUG=1"),
+        ("eda --data_dir ~no-such-user/x", 1, "~no-such-user/x: no such folder"),
         ("tag", 2, "No such command 'tag'"),
         ("score a.csv b.csv", 1, "a.csv: cannot be read: No such file or directory"),
         ("main --models conv1d,resnet", 1, "model=resnet: expected one of dummy1d"),

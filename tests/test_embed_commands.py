@@ -17,9 +17,10 @@ from html_page import Page
 from stores import current_store
 from tiny_backbones import N_SAMPLES, RATE, WINDOW, reference_embedding, tiny_backbone
 
+from fsat.backbones.runtime import Runtime
 from fsat.cli import cli
 from fsat.data.audio import decode
-from fsat.errors import FsatError
+from fsat.errors import FsatError, WindowError
 
 pytestmark = pytest.mark.slow
 PEAK = 0.25
@@ -148,6 +149,29 @@ def test_recordings_longer_than_a_clip_are_embedded_as_they_are_read(root: Path,
     assert "warning: day.wav: only a part is embedded: NaN or infinite samples" in result.stderr
     (row,) = pd.read_parquet(path).itertuples()
     assert (row.start, row.end) == (0, pytest.approx(2.0))
+
+
+def test_a_recording_without_an_embedding_is_named_and_the_others_are_embedded(root: Path, monkeypatch) -> None:
+    """The second recording is loud in its last second, which the backbone does not like."""
+    monkeypatch.setattr("fsat.data.audio.LONGEST", 1.0)
+    monkeypatch.setattr("fsat.commands.embed.WINDOW_BATCH", 2)
+    answer = Runtime._answer
+
+    def fail(self: Runtime, windows: np.ndarray) -> np.ndarray:
+        if np.abs(windows).max() > 0.9:
+            raise WindowError("net: NaN")
+        return answer(self, windows)
+
+    for i, loud in enumerate((0.1, 0.95)):
+        noise = np.random.default_rng(i).uniform(-0.1, 0.1, 3 * RATE).astype(np.float32)
+        noise[-RATE // 2] = loud
+        write_wav(root / "days" / f"{i}.wav", noise, RATE, "FLOAT")
+    monkeypatch.setattr(Runtime, "_answer", fail)
+    result = fsat("embed", root / "days", root / "days.parquet", "--backbone", root / "tiny")
+    assert "warning: 1.wav: only a part is embedded: net: NaN" in result.stderr
+    table = pd.read_parquet(root / "days.parquet")
+    assert table[table["fname"] == "0.wav"]["end"].max() == pytest.approx(3.0)
+    assert 0 < table[table["fname"] == "1.wav"]["end"].max() < 2.6
 
 
 def test_the_nearest_clips_of_a_folder_and_of_a_table(root: Path) -> None:

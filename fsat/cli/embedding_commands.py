@@ -13,7 +13,7 @@ from fsat.cli.shared_options import BACKBONE, option, window_options
 @click.command()
 @click.argument("input", metavar="INPUT")
 @click.argument("output", metavar="OUT.parquet", type=click.Path(path_type=Path))
-@click.option("--backbone", required=True, metavar="FILE.json|DIR", help=BACKBONE)
+@click.option("--backbone", required=True, metavar="FILE.json|DIR|NAME@DIGEST", help=BACKBONE)
 @option("--per", type=click.Choice(["window", "clip"]), default="window", help="What a row of the table is.")
 @window_options
 def embed(input: str, output: Path, backbone: str, per: str, **windows: float | None) -> None:
@@ -37,7 +37,7 @@ def embed(input: str, output: Path, backbone: str, per: str, **windows: float | 
 @click.command()
 @click.argument("clip", metavar="CLIP", type=click.Path(path_type=Path))
 @click.option("--among", required=True, metavar="PATH", help="Files to search: as INPUT of embed, or its table.")
-@click.option("--backbone", metavar="FILE.json|DIR", help=f"{BACKBONE} [default: that of the table]")
+@click.option("--backbone", metavar="FILE.json|DIR|NAME@DIGEST", help=f"{BACKBONE} [default: that of the table]")
 @option("--top", type=click.IntRange(min=1), default=10, help="Number of clips to list.")
 @click.option("--output", metavar="FILE.csv", type=click.Path(path_type=Path), help="Table to write, too.")
 @window_options

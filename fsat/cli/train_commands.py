@@ -39,7 +39,7 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
 
 @click.command()
 @shared.source_options
-@click.option("--backbone", metavar="FILE.json|DIR", help=f"{shared.BACKBONE} Finds near-duplicates.")
+@click.option("--backbone", metavar="FILE.json|DIR|NAME@DIGEST", help=f"{shared.BACKBONE} Finds near-duplicates.")
 @click.option(
     "--near_duplicate",
     type=click.FloatRange(0, 1, min_open=True),

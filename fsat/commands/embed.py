@@ -21,7 +21,7 @@ from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile
 from fsat.data.embeddings import Embed, window_crops
 from fsat.data.file_embeddings import FileEmbeddings, embed_files, length_at, window_spans
-from fsat.errors import AudioError, DataError, count, printable
+from fsat.errors import AudioError, DataError, WindowError, count, printable
 from fsat.files import check_writable
 from fsat.progress import Progress, say
 from fsat.reports import run_descriptions
@@ -195,8 +195,13 @@ def _recording(
             interrupts.check()
             samples = [window.samples[rate][:length] for window in batch]
             padded = np.stack([np.pad(part, (0, length - len(part))) for part in samples])
+            try:
+                vectors = embed(padded)
+            except WindowError as error:
+                failure = str(error)
+                break
             n_windows += len(batch)
-            yield Rows(name, np.array([(window.start, window.end) for window in batch]), embed(padded))
+            yield Rows(name, np.array([(window.start, window.end) for window in batch]), vectors)
             progress.note(f"{printable(name)} at {batch[-1].end:.0f} s")
     progress.note("")
     if failure:

@@ -19,7 +19,7 @@ from fsat.data.clip_store import FORMAT
 from fsat.data.decoded_clips import Clips, Floats
 from fsat.data.embedding_store import EmbeddingStore, embeddings_dir
 from fsat.data.mfcc import FixedCrops, fixed_crops
-from fsat.errors import WindowError
+from fsat.errors import FsatError, WindowError
 from fsat.files import Damaged
 from fsat.parallel.executor import Threads
 from fsat.progress import Progress, say
@@ -185,14 +185,14 @@ def embed_each(clips: Clips, chosen: np.ndarray, config: Config, embed: Embed) -
         windows = clips.crops(indices, crops.starts[batch], config.audio_length)
         try:
             return embed(windows)
-        except WindowError:
+        except WindowError as failure:
             for index, window in zip(indices.tolist(), windows, strict=True):
                 try:
                     embed(window[np.newaxis])
                 except WindowError as error:
                     error.index = index
                     raise
-            raise
+            raise FsatError(str(failure)) from failure  # no window fails alone
 
     rest, clip = np.empty((0, config.embedding_size), np.float32), 0
     with closing(Threads(AT_ONCE, AT_ONCE).map(compute, crops.batches(size))) as batches:

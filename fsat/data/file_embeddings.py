@@ -49,8 +49,8 @@ def embed_files(files: Sequence[ClipFile], config: Config, open_backbone: Callab
     """Compute the embeddings of files with a digest, or find them in the cache folder.
 
     `open_backbone` is called if there are any to compute. A file that cannot be decoded, or for which the backbone has
-    no embedding, has an error. Raises as
-    `fsat.data.clip_store.open_clips`, or whatever the backbone raises; what was computed before is kept.
+    no embedding, has an error. Raises as `fsat.data.clip_store.open_clips`, or whatever the backbone raises; what was
+    computed before is kept.
     """
     by_digest, errors = {file.digest: file for file in files}, dict[str, str]()
     lacking: list[str] = []

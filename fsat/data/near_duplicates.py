@@ -22,8 +22,9 @@ from fsat.data.file_embeddings import embed_files
 from fsat.data.folds import fold_keys
 from fsat.data.levels import SILENT
 from fsat.data.manifest import Manifest
+from fsat.errors import printable
 from fsat.metrics.neighbours import similar_pairs
-from fsat.progress import Progress
+from fsat.progress import Progress, say
 
 MAX_PAIRS = 10_000
 """Maximum number of pairs that are listed, the most similar ones."""
@@ -76,10 +77,15 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Return the pairs of usable clips that are nearly parallel, apart from equal sounds and silence.
 
+    Clips for which the backbone has no embedding are named and left out.
+
     The tables of the manifest have ``sound``, and ``note`` (see `fsat.data.dataset.inspect_dataset`).
     """
     clips = _clips(manifest)
     stored = embed_files(clips["file"].tolist(), config, open_backbone)
+    for fname, file in zip(clips["fname"], clips["file"], strict=True):
+        if reason := stored.errors.get(file.digest):
+            say(f"warning: {printable(fname)}: not compared with other clips: {reason}")
     clips = clips[[file.digest not in stored.errors for file in clips["file"]]].reset_index(drop=True)
     means = np.empty((len(clips), config.embedding_size), np.float32)
     for i, file in enumerate(clips["file"]):
