@@ -293,7 +293,7 @@ class Config:
         return {"model": self.model} | {k: v for k, v in self.to_dict().items() if v != getattr(preset, k)}
 
 
-RECIPE = 4
+RECIPE = 5
 """Number that increases whenever results change for the same Config and dataset."""
 
 

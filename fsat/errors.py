@@ -41,7 +41,10 @@ class RunError(FsatError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a dataset, in a table's line `row`, counted from 1; 0 and no `fname` for the table as a whole."""
+    """One fault of a dataset, in a table's line `row`, counted from 1; 0 and no `fname` for the table as a whole.
+
+    A clip that no table names has no `file`, and a number as `row`.
+    """
 
     file: str
     row: int
@@ -50,6 +53,8 @@ class Problem:
     split: str = "train"
 
     def __str__(self) -> str:
+        if not self.file:
+            return f"{printable(self.fname)}: {self.reason}"
         where = f"{self.file}:{self.row}" if self.row else self.file
         return f"{where}: {printable(self.fname)}: {self.reason}" if self.fname else f"{where}: {self.reason}"
 

@@ -41,6 +41,16 @@ def say(message: str) -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the rest of the process)
 
 
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Print one line to standard error, unless this process has printed it before."""
+    if message not in _said:
+        _said.add(message)
+        say(message)
+
+
 class Progress:
     """Number of finished pieces of work, `done` of `total` before, with their rate and the time left.
 

@@ -122,7 +122,7 @@ def test_contradictory_labels_of_equal_sounds_are_a_problem(data: Path, how: str
     assert len(dataset.manifest.train) == len(dataset.train) == len(dataset.folds) == 17
     assert {"bell_00.wav", "copy0.wav", "copy1.wav"}.isdisjoint(dataset.manifest.train["fname"])
     manifest = inspect_dataset(data, "exclude")
-    assert manifest.train["fname"].tolist() == dataset.manifest.train["fname"].tolist()
+    assert sorted(manifest.train["fname"]) == sorted(dataset.manifest.train["fname"])
     assert manifest.digest == dataset.manifest.digest
     assert len(manifest.problems) == 3
 
@@ -134,7 +134,7 @@ def test_exclusion_that_leaves_too_few_clips(data: Path) -> None:
     assert "6 problems" not in message
     with pytest.raises(DataError) as caught:
         load_dataset(data, CONFIG, "exclude")
-    assert "class Bell has 1 clip, fewer than the 2 folds" in str(caught.value.problems[-1])
+    assert "class Bell has 1 clip: a class needs two or more" in str(caught.value.problems[-1])
 
 
 def test_silence_is_no_sound(data: Path) -> None:
@@ -184,7 +184,7 @@ def table(**columns: list) -> pd.DataFrame:
 
 
 def test_recordings_and_equal_sounds_are_linked() -> None:
-    train = table(freesound_id=["1", "1", "2", "NA", "none", "3.0", "3"], sound=[0, 1, 1, 3, 3, 5, 6])
+    train = table(group=["1", "1", "2", "NA", "none", "3.0", "3"], sound=[0, 1, 1, 3, 3, 5, 6])
     groups = clip_groups(train)
     assert groups is not None
     numbers = pd.factorize(groups)[0].tolist()
@@ -222,6 +222,6 @@ def test_a_fold_column_that_splits_recordings_and_copies(data: Path) -> None:
         assert manifest.warnings[-1].startswith(f"{leak}, so that models are scored on what they have trained on")
     assert load_dataset(data, CONFIG).leak == leak
     assert load_dataset(data, Config.resolve({**OPTIONS, "folds": "stratified"}, "quick")).leak == ""
-    train = table(freesound_id=["1", "1", "2", ""], sound=[0, 1, 2, 3])
+    train = table(group=["1", "1", "2", ""], sound=[0, 1, 2, 3])
     assert describe_leak(train, np.array([0, 1, 1, 0])) == "2 of 4 clips: 1 recording is in several folds"
     assert describe_leak(train, np.array([0, 0, 1, 0])) == ""

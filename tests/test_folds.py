@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import error_line, make_dataset
+from helpers import CLASSES, error_line, make_dataset
 
 from fsat.config import Config
 from fsat.data.dataset import load_dataset
-from fsat.data.folds import check_fold, fold_of_clips, hold_aside, resolve_folds, small_classes
+from fsat.data.folds import check_fold, fold_of_clips, hold_aside, resolve_folds, settle_folds, small_classes
 from fsat.data.tables import read_table
 from fsat.errors import ConfigError, DataError
 from fsat.training.fold import assign_splits
@@ -121,7 +121,7 @@ def test_every_class_is_spread_evenly(n_folds: int) -> None:
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_split_comes_from_the_seed_alone(grouped: bool) -> None:
-    columns = {"freesound_id": [str(i // 2) for i in range(118)]} if grouped else {}
+    columns = {"group": [str(i // 2) for i in range(118)]} if grouped else {}
     train = clips(uneven(), **columns)
     config = replace(CONFIG, n_folds=3)
     np.random.seed(1)
@@ -134,7 +134,7 @@ def test_the_split_comes_from_the_seed_alone(grouped: bool) -> None:
 
 
 def assert_groups_stay_together(train: pd.DataFrame, folds: np.ndarray) -> None:
-    for _, members in train.groupby("freesound_id"):
+    for _, members in train.groupby("group"):
         assert len(set(folds[members.index].tolist())) == 1
 
 
@@ -143,7 +143,7 @@ def test_clips_of_one_recording_stay_together(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.permutation(np.repeat(np.arange(150), rng.integers(1, 5, 150)))  # recordings of 1 to 4 clips
     kinds = np.where(rng.random(len(ids)) < 0.9, ids, rng.integers(5, size=len(ids)))  # most of one label
-    train = clips(["ABCDE"[kind % 5] for kind in kinds], freesound_id=ids.astype(str).tolist())
+    train = clips(["ABCDE"[kind % 5] for kind in kinds], group=ids.astype(str).tolist())
     folds, _ = split(train, replace(CONFIG, n_folds=4))
     assert_groups_stay_together(train, folds)
     assert_every_class_is_trained_on(train, folds, 4)
@@ -153,9 +153,9 @@ def test_clips_of_one_recording_stay_together(seed: int) -> None:
 
 
 def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
-    train = clips(["Bell", "Cello"] * 20, freesound_id=["", " "] * 10 + ["1"] * 2 + ["2"] * 2 + [""] * 16)
+    train = clips(["Bell", "Cello"] * 20, group=["", " "] * 10 + ["1"] * 2 + ["2"] * 2 + [""] * 16)
     folds = split(train, replace(CONFIG, n_folds=2))[0]
-    blank = (train["freesound_id"].str.strip() == "").to_numpy()
+    blank = (train["group"].str.strip() == "").to_numpy()
     assert 10 < folds[blank].sum() < 26
     assert_groups_stay_together(train[~blank], folds)
 
@@ -169,12 +169,12 @@ def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
             2,
             "every clip of class B, so none is left to train on: they are of one",
         ),
-        ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (freesound_id, equal sounds), which"),
+        ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (groups and equal sounds), which"),
     ],
     ids=["a class of one recording", "fewer recordings than folds"],
 )
 def test_recordings_that_cannot_be_split(labels: str, ids: str, n_folds: int, message: str) -> None:
-    train = clips(list(labels), freesound_id=list(ids))
+    train = clips(list(labels), group=list(ids))
     assert message in error_line(DataError, split, train, replace(CONFIG, n_folds=n_folds))
 
 
@@ -207,7 +207,7 @@ def test_clips_held_aside_depend_on_fold_and_seed() -> None:
 def test_whole_recordings_are_held_aside(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.permutation(np.repeat(np.arange(60), rng.integers(1, 5, 60)))
-    train = clips(["ABC"[i % 3] for i in ids], freesound_id=ids.astype(str).tolist())
+    train = clips(["ABC"[i % 3] for i in ids], group=ids.astype(str).tolist())
     held = aside(train, 0.2, seed=seed)
     assert_groups_stay_together(train, held)
     assert 0.1 < held.mean() < 0.3
@@ -219,7 +219,7 @@ def test_whole_recordings_are_held_aside(seed: int) -> None:
         (clips(["Bell", "Cello"] * 4), 0.2, "8 clips of 8 recordings, at most 4 of a class"),
         (clips([]), 0.5, "0 clips of 0 recordings, at most 0 of a class"),
         (clips(["Bell"]), 0.5, "1 clip of 1 recording, at most 1 of a class"),
-        (clips(list("ABCDEFGHIJ") * 8, freesound_id=[str(i // 10) for i in range(80)]), 0.2,
+        (clips(list("ABCDEFGHIJ") * 8, group=[str(i // 10) for i in range(80)]), 0.2,
          "80 clips of 8 recordings, at most 8 of a class"),
     ],
     ids=["clips", "none", "one", "recordings"],
@@ -240,11 +240,25 @@ def test_small_classes_do_not_keep_others_from_being_held_aside() -> None:
 
 
 def test_small_classes_are_named_in_order() -> None:
-    train = clips(["Bell"] * 3 + ["Squeak"] * 2 + ["Cello"] * 10 + ["Applause"])
-    lines = [str(problem).partition(" clip")[0] for problem in small_classes(train, 4, "train.csv")]
-    names = ("Applause has 1", "Bell has 3", "Squeak has 2")
-    assert lines == [f"train.csv: class {name}" for name in names]
-    assert small_classes(train, 1, "train.csv") == []
+    train = clips(["Squeak"] + ["Cello"] * 10 + ["Applause"] + ["Bell"] * 2)
+    lines = [str(problem).partition(":")[2] for problem in small_classes(train, "train.csv")]
+    assert [line.partition(":")[0] for line in lines] == [" class Applause has 1 clip", " class Squeak has 1 clip"]
+
+
+def test_small_classes_make_fewer_folds() -> None:
+    train = clips(["Bell"] * 3 + ["Cello"] * 30)
+    ten = replace(CONFIG, folds="stratified")
+    config, folds, remark = settle_folds(train, targets_of(train), ten)
+    assert (config.n_folds, set(folds.tolist())) == (3, {0, 1, 2})
+    assert remark == "3 folds instead of 10: class Bell has 3 clips"
+    grouped = clips(["Bell"] * 6 + ["Cello"] * 30, group=["1", "1", "2", "2", "", ""] + [""] * 30)
+    config, folds, remark = settle_folds(grouped, targets_of(grouped), ten)
+    assert remark == "4 folds instead of 10: class Bell has 4 recordings"
+    assert_groups_stay_together(grouped[:4], folds[:4])
+    config, _, remark = settle_folds(train, targets_of(train), replace(ten, n_folds=2))
+    assert (config.n_folds, remark) == (2, "")
+    one = clips(["Bell"] * 4 + ["Cello"] * 30, group=["1"] * 4 + [""] * 30)
+    assert "they are of one recording" in error_line(DataError, settle_folds, one, targets_of(one), ten)
 
 
 def test_the_fold_must_exist() -> None:
@@ -262,7 +276,8 @@ def test_a_dataset_has_the_folds_of_its_column_or_keeps_recordings_together(tmp_
     folder = make_dataset(tmp_path / "data", fold_column=3, freesound_id=True, test_clips=0)
     config = Config.resolve({"n_folds": None}, "quick")
     dataset = load_dataset(folder, config)
-    assert dataset.folds.tolist() == [j // 2 for j in range(6) for _ in range(3)]
+    expected = {f"{label.lower()}_{j:02d}.wav": j // 2 for j in range(6) for label in CLASSES}
+    assert dict(zip(dataset.manifest.train["fname"], dataset.folds.tolist(), strict=True)) == expected
     assert (dataset.config.folds, dataset.config.n_folds) == ("column", 3)
     ignoring = load_dataset(folder, replace(config, folds="stratified"), n_folds_given=True)
     assert (ignoring.config.folds, ignoring.config.n_folds) == ("stratified", 2)
@@ -280,6 +295,7 @@ def test_a_dataset_has_the_folds_of_its_column_or_keeps_recordings_together(tmp_
 def test_an_eighth_of_the_real_table_splits_into_ten(shared: Path) -> None:
     path = shared / "data" / "fsdkaggle2018" / "train_post_competition.csv"
     train = read_table(path, ("fname", "label"), ("freesound_id",)).frame[::8].reset_index(drop=True)
+    train = train.rename(columns={"freesound_id": "group"})
     folds, _ = split(train)
     assert_groups_stay_together(train, folds)
     assert_every_class_is_trained_on(train, folds, 10)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers import error_line
 
-from fsat.data.tables import read_table, write_parts, write_table
+from fsat.data.tables import read_header, read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, listed
 from fsat.text import why_not_a_label
 
@@ -38,12 +38,18 @@ def test_cells_come_as_texts_with_their_line(tmp_path: Path) -> None:
         "fname,label\r\na.wav,Flute\r\nb.wav,Bell\r\n",
         "fname,label\ra.wav,Flute\rb.wav,Bell\r",
         '"fname","label"\n"a.wav","Flute"\n"b.wav","Bell"\n',
+        "fname;label\na.wav;Flute\nb.wav;Bell\n",
+        "fname\tlabel\na.wav\tFlute\nb.wav\tBell\n",
+        "fname|label\na.wav|Flute\nb.wav|Bell\n",
+        "\ufefffname,label\r\na.wav,Flute\r\nb.wav,Bell\r\n",
+        "fname\tlabel\r\na.wav\tFlute\r\nb.wav\tBell\r\n".encode("utf-16"),
         "label,fname\nFlute,a.wav\nBell,b.wav\n",
         " fname , label\na.wav,Flute\nb.wav,Bell\n",
     ],
-    ids=["plain", "no end", "crlf", "cr", "quoted", "other order", "spaces in header"],
-)
-def test_ways_to_write_the_same_table(tmp_path: Path, content: str) -> None:
+    ids=["plain", "no end", "crlf", "cr", "quoted", "semicolons", "tabs", "bars", "utf-8 with a mark", "utf-16",
+         "other order", "spaces in header"],
+)  # fmt: skip
+def test_ways_to_write_the_same_table(tmp_path: Path, content: str | bytes) -> None:
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame
     assert frame[["row", *REQUIRED]].to_numpy().tolist() == [[2, "a.wav", "Flute"], [3, "b.wav", "Bell"]]
 
@@ -54,12 +60,11 @@ def test_lines_are_counted_with_blank_ones_and_those_inside_quotes(tmp_path: Pat
     assert frame[["row", "label"]].to_numpy().tolist() == [[4, "Flute\nBell"], [7, "Bell"]]
 
 
-def test_a_byte_order_mark_and_unknown_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_unknown_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
     content = "\ufefffname,mood,label,row,reason,\nä.wav,sad,Flöte,7,x,y\n"  # also columns with fsat's own names
     table = read_table(table_of(tmp_path, content), REQUIRED)
     assert table.frame.to_dict("records") == [{"row": 2, "fname": "ä.wav", "label": "Flöte"}]
     assert table.warnings == [
-        "table.csv: starts with a byte order mark, which is left out",
         "table.csv: unknown columns are left out: mood, row, reason",
         "table.csv: 1 cell in columns without a name are left out, first 'y' in line 2",
     ]
@@ -101,16 +106,14 @@ def test_ragged_rows_are_problems_with_their_line(tmp_path: Path) -> None:
         (b"", ["empty", "fname,label"]),
         (b"fname,label\n", ["no rows"]),
         (b"file,tag\na.wav,Flute\n", ["unknown column layout", "'file,tag'", "fname,label", "missing fname, label"]),
-        (b"fname;label\na.wav;Flute\n", ["unknown column layout", "'fname;label'"]),
         (b"a.wav,Flute\nb.wav,Bell\n", ["unknown column layout", "'a.wav,Flute'"]),  # no header
         (b"fname,label,label\na.wav,Flute,Bell\n", ["label", "twice"]),
-        ("fname,label\na.wav,Flute\nb.wav,Flöte\n".encode("latin-1"), ["line 3", "wrong encoding", "0xf6", "UTF-8"]),
-        ("fname,label\na.wav,Flute\n".encode("utf-16"), ["wrong encoding", "UTF-16", "UTF-8"]),
+        ("fname,label\na.wav,Flute\n".encode("utf-16")[:-1], ["wrong encoding", "UTF-16", "UTF-8"]),
         ("fname,label\na.wav,Flute\n".encode("utf-16-le"), ["wrong encoding", "UTF-8"]),  # without a mark
         (b'fname,label\na.wav,Flute\n"b.wav,Bell\nc.wav,Bell\n', ["not CSV", "line"]),
         (b'fname,label\na.wav,"Flute"x\n', ["not CSV", "line 2"]),
     ],
-    ids=["empty", "header only", "layout", "semicolons", "no header", "column twice", "latin-1", "utf-16",
+    ids=["empty", "header only", "layout", "no header", "column twice", "damaged utf-16",
          "utf-16 without mark", "open quote", "text after quote"],
 )  # fmt: skip
 def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -118,6 +121,25 @@ def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, words: list
     message = error_line(DataError, read_table, path, REQUIRED)
     assert message.startswith(f"{path}: ")
     assert [word for word in words if word not in message] == []
+
+
+def test_windows_encoding_is_read_with_a_warning(tmp_path: Path) -> None:
+    table = read_table(table_of(tmp_path, "fname,label\na.wav,Flute\nb.wav,Flöte\n".encode("cp1252")), REQUIRED)
+    assert table.frame["label"].tolist() == ["Flute", "Flöte"]
+    assert table.warnings == ["table.csv: not UTF-8, so read as Windows-1252; line 3 is 'b.wav,Flöte': correct?"]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text(
+        '{"fname": "a.wav", "label": "Flöte"}\n\n{"label": ["Bell", "Cello"], "fname": "b.wav", "fold": 1}\n'
+    )
+    assert read_header(path) == ["fname", "label", "fold"]
+    table = read_table(path, REQUIRED, ("fold",))
+    assert table.frame.to_numpy().tolist() == [[1, "a.wav", "Flöte", ""], [3, "b.wav", "Bell,Cello", "1"]]
+    for text, words in (('{"fname": 1}\n{"fname"\n', "line 2: not JSON"), ("[1]\n", "line 1: '[1]' is no object")):
+        path.write_text(text)
+        assert words in error_line(DataError, read_table, path, REQUIRED)
 
 
 def test_no_such_table(tmp_path: Path) -> None:

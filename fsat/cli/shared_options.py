@@ -13,7 +13,7 @@ import click
 from fsat.config import Config
 from fsat.errors import ConfigError, DataError
 from fsat.model_presets import BLENDS, PRESETS
-from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
+from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, LayoutOptions, check_model_name, option_name
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source
@@ -30,7 +30,11 @@ option = partial(click.option, show_default=True)
 
 def options_of(kind: type, without: tuple[str, ...] = ()) -> Callable:
     """Return a decorator that adds an option for each field of a dataclass, except those named in `without`."""
-    return _decorator(*(_option(spec) for spec in fields(kind) if spec.metadata and spec.name not in without))
+    return _decorator(*_options(kind, without))
+
+
+def _options(kind: type, without: tuple[str, ...] = ()) -> list[Callable]:
+    return [_option(spec) for spec in fields(kind) if spec.metadata and spec.name not in without]
 
 
 def read_options(kind: Callable[..., Kind], options: dict[str, Any], **others: Any) -> Kind:
@@ -96,6 +100,7 @@ source_options = _decorator(
     option(
         "--on_bad_clip", type=click.Choice(["error", "exclude"]), default="error", help="Handling of unusable clips."
     ),
+    *_options(LayoutOptions),
 )
 
 blend_options = _decorator(
@@ -153,8 +158,9 @@ def read_source(options: dict[str, Any]) -> Source:
     folder = data_dir_or_default(options["data_dir"])
     if not folder.is_dir():
         reason = "not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder.absolute()}: {reason}; expected one with train.csv and audio_train/ (data_dir=DIR)")
-    return Source(folder, options["on_bad_clip"], n_folds_given=options.get("n_folds") is not None)
+        raise DataError(f"{folder.absolute()}: {reason}; expected one with clips and their labels (data_dir=DIR)")
+    layout = read_options(LayoutOptions, options)
+    return Source(folder, options["on_bad_clip"], options.get("n_folds") is not None, layout)
 
 
 def read_words(name: str, text: str | None) -> list[str]:

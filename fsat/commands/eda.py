@@ -11,7 +11,7 @@ from fsat.data.manifest import Manifest
 from fsat.data.near_duplicates import NearDuplicates, find_near_duplicates
 from fsat.errors import count
 from fsat.options import NEAR_DUPLICATE
-from fsat.progress import say
+from fsat.progress import say, say_once
 from fsat.reports import run_descriptions
 from fsat.reports.eda_page import PAGE, write_eda
 from fsat.reports.eda_text import describe_near_duplicates
@@ -26,7 +26,7 @@ def eda(source: Source, backbone: str | None = None, near_duplicate: float = NEA
     embeddings have a cosine of at least `near_duplicate`.
     """
     with runs.tracked("eda", f"eda of {dataset_name(source.data_dir)}") as run_id:
-        manifest = inspect_dataset(source.data_dir, source.on_bad_clip)
+        manifest = inspect_dataset(source.data_dir, source.on_bad_clip, source.layout, say_once)
         for line in warning_lines(manifest):
             say(line)
         runs.log_dataset(manifest)

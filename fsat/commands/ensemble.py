@@ -214,7 +214,7 @@ class _Result:
         """Write ``report.html`` and log it; `outcome` tells whether the tagger is registered."""
         records = [member.record for member in self.members]
         began, clips = min(record.run.info.start_time for record in records) / 1000, self.first.clips
-        trained = Trained(clips, is_test(clips), records[0].dataset, began)
+        trained = Trained(clips, is_test(clips), records[0].dataset, began, records[0].layout)
         location = find_clips(trained, [record.data_dir for record in records], self.data_dir)
         if location.note:
             say(f"{PAGE}: {location.note}")

@@ -15,14 +15,15 @@ from fsat.commands.predict import Tagged, predict
 from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
 from fsat.commands.warm_start import with_version
 from fsat.config import Config
-from fsat.data.audio_files import walk
+from fsat.data.audio_files import LeftOut
 from fsat.data.dataset import Source
-from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+from fsat.data.layouts.recognise import read_layout
 from fsat.files import check_writable
 from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say
 from fsat.reports import run_descriptions
+from fsat.tagging.input_files import Input
 from fsat.tagging.tables import Tags, check_suffix
 from fsat.text import dataset_name
 from fsat.tracking import artifact_names, mlflow_ui, runs
@@ -62,21 +63,21 @@ def main(
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
-        folder, is_training = _clips_to_tag(source.data_dir)
+        files, is_training = _clips_to_tag(source)
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
-        tags = predict(
-            str(folder), output, f"models:/{register_as}/{result.registered.version}", cluster=launch.cluster
-        )
+        model = f"models:/{register_as}/{result.registered.version}"
+        tags = predict(str(files.root), output, model, cluster=launch.cluster, files=files)
         mlflow_ui.describe(describe(result.candidates.to_dict("records"), result.registered.outcome))
     return _report(result.candidates, result.registered.outcome, tags, output, mlflow_ui.how_to_compare(view))
 
 
-def _clips_to_tag(data_dir: Path) -> tuple[Path, bool]:
-    """Return the folder of test clips, or of training clips where there are none, and whether it is the latter."""
-    folders = [data_dir / name for name in (*TEST_FOLDERS, *TRAIN_FOLDERS) if (data_dir / name).is_dir()]
-    folder = next((folder for folder in folders if any(walk(folder))), folders[-1])
-    return folder, folder.name in TRAIN_FOLDERS
+def _clips_to_tag(source: Source) -> tuple[Input, bool]:
+    """Return the test clips, or the training clips where there are none, and whether it is the latter."""
+    rows = read_layout(source.data_dir, source.layout).rows
+    part = rows.test if rows.test is not None and len(rows.test.table.frame) else rows.train
+    names = part.table.frame["fname"].tolist()
+    return Input(part.folder.absolute(), iter(names), True, LeftOut()), part is rows.train
 
 
 def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, compare: str) -> str:

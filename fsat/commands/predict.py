@@ -103,6 +103,7 @@ def predict(
     workers: str = "auto",
     label_tracks: Path | None = None,
     resume: bool = True,
+    files: Input | None = None,
 ) -> Tagged:
     """Tag files and write a table of their tags.
 
@@ -114,6 +115,7 @@ def predict(
         model: as for `uri_of`.
         cluster: machines to tag on; each must find the files at the same path.
         workers: number of processes on this machine, or ``auto`` for one for every `n_threads` cores.
+        files: those of the input, if they are known.
         label_tracks: folder for an Audacity label track of each recording; requires ``settings.window``.
 
     Raises:
@@ -126,7 +128,7 @@ def predict(
     check_installed(cluster)
     if label_tracks is not None:
         check_writable(label_tracks / "NAME.txt")
-    files = read_input(input)
+    files = files or read_input(input)
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         asked = uri_of(model)

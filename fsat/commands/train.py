@@ -26,7 +26,7 @@ from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
-from fsat.progress import say
+from fsat.progress import say, say_once
 from fsat.reports import run_descriptions
 from fsat.text import dataset_name, fold_name
 from fsat.tracking import mlflow_ui, ownership, runs
@@ -71,7 +71,8 @@ def prepare_dataset(
     labels = fetch_labels(config.labels_run_id) if config.labels_run_id != "none" else None
     earlier = find_earlier(config) if start is None and config.init_from != "none" else None
     config = settle_backbone(settle_precision(config))
-    dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold)
+    tell = (lambda line: None) if quiet else say_once
+    dataset = load_dataset(source.data_dir, config, source.on_bad_clip, source.n_folds_given, fold, source.layout, tell)
     if labels is not None:
         if labels.dataset != (digest := dataset.manifest.digest):
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"

@@ -39,16 +39,16 @@ def recording_ids(column: pd.Series) -> pd.Series:
 def clip_groups(train: pd.DataFrame) -> pd.Series | None:
     """Return the name of each clip's group: the clips that are linked by recordings or equal sounds.
 
-    `train` has ``fname``, and may have ``freesound_id`` and ``sound``, a number that equal sounds share. A clip that is
+    `train` has ``fname``, and may have ``group`` and ``sound``, a number that equal sounds share. A clip that is
     linked to no other has its own group. None if the table says nothing of recordings and no two sounds are equal.
     """
     sounds = "sound" in train and bool(train["sound"].duplicated().any())
-    if "freesound_id" not in train and not sounds:
+    if "group" not in train and not sounds:
         return None
     own = "clip " + train["fname"]
     names = own
-    if "freesound_id" in train:
-        ids = recording_ids(train["freesound_id"])
+    if "group" in train:
+        ids = recording_ids(train["group"])
         names = ids.where(ids != "", own)
     return names if not sounds else names.groupby(_linked(names, train["sound"])).transform("first")
 
@@ -86,8 +86,8 @@ def describe_leak(train: pd.DataFrame, folds: np.ndarray) -> str:
     `folds` is int (n_clips,), or any other values that are equal for the clips of a fold.
     """
     columns = {}
-    if "freesound_id" in train:
-        ids = recording_ids(train["freesound_id"])
+    if "group" in train:
+        ids = recording_ids(train["group"])
         columns["recording"] = ids.where(ids != "", "clip " + train["fname"])
     if "sound" in train:
         columns["repeated sound"] = train["sound"]

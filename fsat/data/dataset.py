@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 
 from fsat.config import Config, study_id
-from fsat.data.clip_groups import describe_large_groups, describe_leak
+from fsat.data.clip_groups import clip_groups, describe_large_groups, describe_leak
 from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
 from fsat.data.duplicates import contradictions, describe_copies, equal_clips
-from fsat.data.folds import check_fold, fold_keys, fold_of_clips, resolve_folds
+from fsat.data.folds import check_fold, fold_keys, resolve_folds, settle_folds
 from fsat.data.levels import by_kind, kind_lines
 from fsat.data.listening import listen_to_clips
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.errors import DataError, count
+from fsat.options import FOUND, LayoutOptions
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 
@@ -36,6 +37,7 @@ class Source:
     data_dir: Path
     on_bad_clip: str = "error"
     n_folds_given: bool = False
+    layout: LayoutOptions = FOUND
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,11 @@ class Dataset:
     @property
     def study(self) -> str:
         """The study's id."""
-        folds = hashlib.sha256(np.ascontiguousarray(self.folds, "<i8").tobytes()).hexdigest()
-        return study_id(self.config, self.manifest.digest, self.labels, folds)
+        folds = hashlib.sha256(np.ascontiguousarray(self.folds, "<i8").tobytes())
+        groups = clip_groups(self.manifest.train) if self.config.holdout else None
+        if groups is not None:  # they decide which clips are held out
+            folds.update(np.ascontiguousarray(pd.factorize(groups)[0], "<i8").tobytes())
+        return study_id(self.config, self.manifest.digest, self.labels, folds.hexdigest())
 
     def summary(self) -> list[str]:
         """Return the warnings and one line about the study."""
@@ -145,15 +150,25 @@ class Dataset:
 
 
 def load_dataset(
-    folder: str | Path, config: Config, on_bad_clip: str = "error", n_folds_given: bool = False, fold: int | None = None
+    folder: str | Path,
+    config: Config,
+    on_bad_clip: str = "error",
+    n_folds_given: bool = False,
+    fold: int | None = None,
+    layout: LayoutOptions = FOUND,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
     """Read, check, decode and split a dataset, which must have the `fold`, if given.
+
+    Its training clips are in the same order whatever the order of the table and the names of the files. `tell` is
+    called with what was found, in a line, before the clips are decoded.
 
     Raises:
         DataError: the dataset has problems, see `read_manifest`, or one label only.
         ConfigError: the folds do not fit the dataset; found before anything is decoded.
     """
-    manifest = read_manifest(folder, on_bad_clip, config)
+    manifest = read_manifest(folder, on_bad_clip, config, layout)
+    tell(manifest.describe())
     check_labels(manifest)
     config = resolve_folds(manifest.train, config, n_folds_given)
     if fold is not None:
@@ -166,20 +181,29 @@ def load_dataset(
     train = train.take(usable)
     kinds = by_kind([*manifest.train["fname"], *manifest.test["fname"]], [*train.notes, *test.notes])
     manifest = replace(manifest, warnings=[*manifest.warnings, *kind_lines(kinds)])
-    targets = manifest.targets
-    folds = fold_of_clips(manifest.train, targets, config)
-    warnings = [*manifest.warnings, *_describe_groups(manifest.train, config.n_folds, folds)]
+    manifest, order = manifest.in_canonical_order()
+    train, targets = train.take(order), manifest.targets
+    config, folds, remark = settle_folds(manifest.train, targets, config)
+    if fold is not None:
+        check_fold(fold, config, remark)
+    warnings = [*manifest.warnings, *filter(None, [remark]), *_describe_groups(manifest.train, config.n_folds, folds)]
     manifest = replace(manifest, warnings=warnings)
     certainty = np.ones(len(targets), dtype=np.float32)
     return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
 
 
-def inspect_dataset(folder: str | Path, on_bad_clip: str = "error") -> Manifest:
+def inspect_dataset(
+    folder: str | Path,
+    on_bad_clip: str = "error",
+    layout: LayoutOptions = FOUND,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Manifest:
     """Read and check a dataset and listen to every clip; warnings tell what training would refuse or warn of.
 
     Both tables have the column ``note``, what is odd about a clip. Raises `DataError` as `load_dataset`.
     """
-    manifest = read_manifest(folder, on_bad_clip)
+    manifest = read_manifest(folder, on_bad_clip, layout=layout)
+    tell(manifest.describe())
     folders, tables = (manifest.train_folder, manifest.test_folder), (manifest.train, manifest.test)
     heard, n_train = listen_to_clips(folders, tables), len(manifest.train)
     train, test = manifest.train.assign(note=heard.notes[:n_train]), manifest.test.assign(note=heard.notes[n_train:])

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fsat.config import Config
 from fsat.data.clip_groups import clip_groups
-from fsat.errors import ConfigError, DataError, Problem, count
+from fsat.errors import ConfigError, DataError, Problem, count, printable
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
@@ -37,20 +37,50 @@ def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = Fal
     return replace(config, folds="column", n_folds=n_folds)
 
 
-def check_fold(fold: int, config: Config) -> None:
-    """Raise `ConfigError` unless the fold is one of the study's."""
+def check_fold(fold: int, config: Config, remark: str = "") -> None:
+    """Raise `ConfigError` unless the fold is one of the study's; `remark` says why there are not more."""
     if not 0 <= fold < config.n_folds:
-        raise ConfigError(f"fold={fold}: there are {config.n_folds} folds, numbered 0 to {config.n_folds - 1}")
+        reason = f" ({remark})" if remark else ""
+        raise ConfigError(f"fold={fold}: there are {config.n_folds} folds, numbered 0 to {config.n_folds - 1}{reason}")
 
 
-def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]:
-    """Return the classes with fewer clips than folds as problems."""
+def small_classes(train: pd.DataFrame, file: str) -> list[Problem]:
+    """Return the classes with a single clip as problems."""
     counts = train["label"].value_counts()
-    advice = f"fewer than the {n_folds} folds; add clips, take the class out, or lower n_folds"
+    advice = "a class needs two or more, some to train on and others to score; add clips, or take the class out"
     return [
-        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}, {advice}")
-        for label, number in sorted(counts[counts < n_folds].items())
+        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}: {advice}")
+        for label, number in sorted(counts[counts < 2].items())
     ]
+
+
+def settle_folds(train: pd.DataFrame, targets: np.ndarray, config: Config) -> tuple[Config, np.ndarray, str]:
+    """Return the fold of each clip, and the settings and a remark, if there are fewer folds than these ask for.
+
+    A stratified split has at most as many folds as the smallest class has clips of different recordings and sounds.
+    `config` is of `resolve_folds`; the folds are int64 (n_clips,). Raises `DataError` as `fold_of_clips`.
+    """
+    most = config.n_folds
+    reason = ""
+    if config.folds == "stratified":
+        groups = clip_groups(train)
+        units = train["label"] if groups is None else train.assign(of=groups).drop_duplicates(["label", "of"])["label"]
+        counts = units.value_counts()
+        label = counts.index[int(np.argmin(counts.to_numpy()))]
+        most = max(2, min(most, int(counts.min())))
+        noun = "clip" if groups is None else "recording"
+        reason = f"class {printable(label)} has {count(int(counts.min()), noun)}"
+    for n_folds in range(most, 1, -1):
+        settled = replace(config, n_folds=n_folds)
+        try:
+            folds = fold_of_clips(train, targets, settled)
+        except DataError:
+            if n_folds == 2 or config.folds == "column":
+                raise
+            continue
+        remark = "" if n_folds == config.n_folds else f"{n_folds} folds instead of {config.n_folds}: {reason}"
+        return settled, folds, remark
+    raise AssertionError(f"{most} folds")
 
 
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
@@ -107,7 +137,7 @@ def fold_keys(column: pd.Series) -> list[Any]:
 def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:
     groups = clip_groups(train)
     if groups is not None and (n_groups := groups.nunique()) < config.n_folds:
-        fault = f"the clips come from {count(n_groups, 'recording')} (freesound_id, equal sounds)"
+        fault = f"the clips come from {count(n_groups, 'recording')} (groups and equal sounds)"
         raise DataError(f"{fault}, which cannot be spread over {config.n_folds} folds; lower n_folds")
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(_splits(targets, groups, config.n_folds, config.seed)):
@@ -124,7 +154,7 @@ def _splits(
     options = {"n_splits": n, "shuffle": True, "random_state": seed}
     with warnings.catch_warnings():  # small classes are reported by small_classes
         warnings.simplefilter("ignore", UserWarning)
-        if groups is None:
+        if groups is None or groups.is_unique:
             yield from StratifiedKFold(**options).split(targets, targets)
         else:
-            yield from StratifiedGroupKFold(**options).split(targets, targets, groups)
+            yield from StratifiedGroupKFold(**options).split(targets, targets, pd.factorize(groups)[0])

@@ -45,7 +45,7 @@ class NearDuplicates:
         backbone: ``NAME@DIGEST``.
         threshold: smallest cosine of the mean embeddings of a pair.
         pairs: `COLUMNS`, first those with a finding, then the most similar ones; ``finding`` has `FINDINGS` separated
-            by ``; ``, ``same_recording`` is 1 for clips with the same `freesound_id`.
+            by ``; ``, ``same_recording`` is 1 for clips with the same ``group``.
         n_pairs: number of all pairs, of which at most `MAX_PAIRS` are listed.
         n_clips: number of clips that were compared.
     """
@@ -111,7 +111,7 @@ def _clips(manifest: Manifest) -> pd.DataFrame:
         part = table[["split", "fname", "label", "sound"]].copy()
         has_folds = "fold" in table and table is train
         part["fold"] = pd.Series(fold_keys(table["fold"]), dtype=object).to_numpy() if has_folds else ""
-        part["recording"] = recording_ids(table["freesound_id"]) if "freesound_id" in table else ""
+        part["recording"] = recording_ids(table["group"]) if "group" in table else ""
         facts = table[["fname", "digest", "stamp", "frames", "samplerate"]].itertuples(index=False, name=None)
         part["file"] = [ClipFile(Path(folder) / stored_name(folder, fname), *rest) for fname, *rest in facts]
         parts.append(part[~table["note"].str.startswith(SILENT)])

@@ -18,10 +18,12 @@ import pandas as pd
 
 from fsat.data.clip_checks import check_clips, why_outside
 from fsat.data.clip_names import stored_name
-from fsat.data.manifest import OPTIONAL, TEST_FOLDERS, TRAIN_FOLDERS, TRAIN_TABLES, Manifest
-from fsat.data.tables import read_table
-from fsat.errors import AudioError, DataError, FsatError, printable
+from fsat.data.layouts.recognise import read_layout
+from fsat.data.layouts.rows import Rows
+from fsat.data.manifest import Manifest
+from fsat.errors import AudioError, FsatError, printable
 from fsat.files import user_path
+from fsat.options import FOUND, LayoutOptions
 
 CLIPS_CHECKED = 50_000  # maximum number of clips that are hashed for the digest
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
@@ -29,12 +31,16 @@ OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run was trained on: ``fname,label,manually_verified`` of all clips, and the start in s since 1970."""
+    """What a run was trained on: ``fname,label,manually_verified`` of all clips, and the start in s since 1970.
+
+    `layout` has the options that its data folder was read with.
+    """
 
     clips: pd.DataFrame
     is_test: np.ndarray
     digest: str
     began: float
+    layout: LayoutOptions = FOUND
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,11 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
     try:
         if not folder.is_dir():
             return ClipFolder(None, f"No players: this machine has no folder {shown} with the clips: {OPTION}.")
-        if (named := _first(folder, TRAIN_FOLDERS)) is None:
-            names = " or ".join(TRAIN_FOLDERS)
-            return ClipFolder(None, f"No players: {shown} has no {names} with the clips: {OPTION}.")
-        train_folder = named.resolve()
+        rows = read_layout(folder, trained.layout).rows
+        train_folder = rows.train.folder.resolve()
         if len(trained.clips) > CLIPS_CHECKED:
             doubt = f"{shown} has too many clips to compare them all with those that were trained on"
-        elif (digest := _digest(trained, folder, train_folder)) == trained.digest:
+        elif (digest := _digest(trained, rows)) == trained.digest:
             return ClipFolder(train_folder)
         else:
             reason = f"its digest is {digest}, expected {trained.digest}" if digest else "a clip is missing or unusable"
@@ -97,27 +101,14 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
     return ClipFolder(None, f"No players: {doubt}: {OPTION} that has the unchanged clips.")
 
 
-def _digest(trained: Trained, folder: Path, train_folder: Path) -> str:
+def _digest(trained: Trained, rows: Rows) -> str:
     """Return the dataset's digest with the labels that were trained on; empty if a clip is missing."""
     train, test = trained.clips[~trained.is_test].astype(str), trained.clips.loc[trained.is_test, ["fname"]]
-    facts = check_clips(train_folder, train["fname"].tolist(), "training clips")
+    facts = check_clips(rows.train.folder, train["fname"].tolist(), "training clips")
     if any(fact.reason for fact in facts):
         return ""
     train = train.assign(digest=[fact.digest for fact in facts])
-    if table := _first(folder, TRAIN_TABLES):
-        try:
-            frame = read_table(table, ("fname",), ("label", "manually_verified", *OPTIONAL, "license")).frame
-        except DataError:
-            return ""
-        frame = frame.drop_duplicates("fname").set_index("fname")
-        for name in OPTIONAL:
-            if name in frame:
-                train[name] = frame[name].str.strip().reindex(train["fname"]).to_numpy()
-    test_folder = _first(folder, TEST_FOLDERS) or folder / TEST_FOLDERS[0]
-    facts = check_clips(test_folder, test["fname"].tolist(), "test clips") if len(test) else []
+    folder = (rows.test or rows.train).folder
+    facts = check_clips(folder, test["fname"].tolist(), "test clips") if len(test) else []
     test = test.assign(digest=[fact.digest for fact in facts])
-    return Manifest(folder, train, test, "", train_folder, test_folder, "", []).digest
-
-
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    return Manifest(folder, train, test, "", folder, folder, "", []).digest

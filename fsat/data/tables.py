@@ -1,13 +1,16 @@
-"""Read CSV tables so that every fault has a line number, and write them whole or not at all.
+"""Read tables so that every fault has a line number, and write them whole or not at all.
 
-Conventions: UTF-8, commas, one header line; lines are counted from 1, the header's. A byte order mark is removed with a
-warning. A fault of the table as a whole raises `DataError`; faults of rows are returned as `Problem`s.
+Conventions: one header line, then a row for each clip; lines are counted from 1, the header's. Tables are CSV as
+spreadsheets write it, separated by commas, semicolons, tabs or ``|``, in UTF-8, UTF-16 or Windows-1252, or JSON lines
+(``.jsonl``), an object for each row. A fault of the table as a whole raises `DataError`; faults of rows are returned as
+`Problem`s.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,12 @@ import pandas as pd
 
 from fsat.errors import DataError, Problem, count, printable
 from fsat.files import write_whole
+
+SEPARATORS = ",;\t|"
+"""Characters that may separate the cells of a row; the one that gives the header most cells does."""
+
+JSON_LINES = (".jsonl", ".ndjson")
+"""Suffixes of tables of JSON lines."""
 
 
 @dataclass
@@ -27,33 +36,94 @@ class Table:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), split: str = "train") -> Table:
-    """Read a CSV file as text, with the `required` columns, and the `known` ones that it has.
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of a table: its header, the cells of each line with its number, and warnings."""
 
-    Raises `DataError` if the file does not exist, is not UTF-8 text or is empty, or required columns are missing.
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+    warnings: list[str]
+
+
+def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), split: str = "train") -> Table:
+    """Read a table as text, with the `required` columns, and the `known` ones that it has.
+
+    Raises `DataError` if the file does not exist, is no text or is empty, or required columns are missing.
     """
-    text, warnings = _read_text(path)
-    expected = ",".join(required)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        numbered = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); expected columns {expected}") from error
-    if fault := _fault_of(header, required):
+    cells = _read_cells(path, f"expected columns {','.join(required)}")
+    if fault := _fault_of(cells.header, required):
         raise DataError(f"{path}: {fault}")
-    if not numbered:
+    if not cells.rows:
         raise DataError(f"{path}: the table has a header but no rows; expected a row for every clip")
-    used = [i for i, name in enumerate(header) if name in {*required, *known}]
-    unnamed = [i for i, name in enumerate(header) if not name]
-    key = header.index(required[0])
-    rows, problems, stray = [], [], []
-    for line, cells in numbered:
-        if reason := why_ragged(cells, header):
-            problems.append(Problem(path.name, line, cells[key] if key < len(cells) else "", reason, split))
+    return _table(path, cells, required[0], {*required, *known}, split)
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the names of a table's columns; empty if it has no header line. Raises `DataError` if it is no text."""
+    return _read_cells(path, "", header_only=True).header
+
+
+def _read_cells(path: Path, expected: str, header_only: bool = False) -> _Cells:
+    text, warnings = _read_text(path)
+    if path.suffix.lower() in JSON_LINES:
+        return _Cells(*_read_json(path, text), warnings)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(SEPARATORS, key=lambda character: len(_split(first, character)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = [name.strip() for name in next((cells for cells in reader if cells), [])]
+        rows = [] if header_only else [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); {expected}") from error
+    return _Cells(header, rows, warnings)
+
+
+def _split(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+def _read_json(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header and the rows of JSON lines: the keys of all objects, and their values as text."""
+    objects = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
             continue
-        rows.append([line, *(cells[i] for i in used)])
-        stray += [(line, cells[i]) for i in unnamed if i < len(cells) and cells[i].strip()]
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: not JSON ({error}); expected an object on each line") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: line {number}: {printable(line)[:60]!r} is no object; expected one on each line")
+        objects.append((number, value))
+    header = list(dict.fromkeys(key for _, value in objects for key in value))
+    return header, [(number, [_text_of(value.get(key)) for key in header]) for number, value in objects]
+
+
+def _text_of(value: object) -> str:
+    """Return a value of JSON as the text of a cell; the items of a list are separated by commas."""
+    if isinstance(value, list):
+        return ",".join(map(_text_of, value))
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _table(path: Path, cells: _Cells, key_name: str, names: set[str], split: str) -> Table:
+    """Return the columns `names` of a table; `key_name` is the column that names a ragged row."""
+    header, warnings = cells.header, list(cells.warnings)
+    used = [i for i, name in enumerate(header) if name in names]
+    unnamed = [i for i, name in enumerate(header) if not name]
+    key = header.index(key_name)
+    rows, problems, stray = [], [], []
+    for line, row in cells.rows:
+        if reason := why_ragged(row, header):
+            problems.append(Problem(path.name, line, row[key] if key < len(row) else "", reason, split))
+            continue
+        rows.append([line, *(row[i] for i in used)])
+        stray += [(line, row[i]) for i in unnamed if i < len(row) and row[i].strip()]
     frame = pd.DataFrame(rows, columns=["row", *(header[i] for i in used)], dtype=object)
     if unknown := [name for i, name in enumerate(header) if name and i not in used]:
         warnings.append(f"{path.name}: unknown columns are left out: {', '.join(unknown)}")
@@ -109,14 +179,14 @@ def _read_text(path: Path) -> tuple[str, list[str]]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a CSV table") from error
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: wrong encoding: UTF-16; save the table as UTF-8")
-    text, mark = raw.removeprefix(b"\xef\xbb\xbf"), raw.startswith(b"\xef\xbb\xbf")
-    warnings = [f"{path.name}: starts with a byte order mark, which is left out"] * mark
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a table") from error
     try:
-        return text.decode("utf-8"), warnings
+        is_utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return raw.decode("utf-16" if is_utf16 else "utf-8-sig"), []
     except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        fault = f"wrong encoding: byte 0x{text[error.start]:02x} is not UTF-8; save the table as UTF-8"
-        raise DataError(f"{path}: line {line}: {fault}") from error
+        if is_utf16:
+            raise DataError(f"{path}: wrong encoding: damaged UTF-16; save the table as UTF-8") from error
+        line = raw.count(b"\n", 0, error.start) + 1
+        text = raw.decode("cp1252", "replace")
+        shown = printable(text.splitlines()[line - 1].strip())[:80]
+        return text, [f"{path.name}: not UTF-8, so read as Windows-1252; line {line} is {shown!r}: correct?"]

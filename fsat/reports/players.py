@@ -264,9 +264,8 @@ def _examples_of_pairs(manifest: Manifest, near: NearDuplicates) -> list[Example
 def _example(clip: pd.Series, title: str, note: str, manifest: Manifest, split: str) -> Example:
     train, fname = split == "train", clip["fname"]
     folder = manifest.train_folder if train else manifest.test_folder
-    table = manifest.train_table if train else manifest.test_table
     path = folder / stored_name(folder, fname)
-    return Example(title, note, path, float(clip["seconds"]), Problem(table, int(clip["row"]), fname, "", split))
+    return Example(title, note, path, float(clip["seconds"]), Problem(clip["file"], int(clip["row"]), fname, "", split))
 
 
 def _playable_seconds(lengths: Sequence[float]) -> float:

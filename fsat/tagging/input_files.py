@@ -88,7 +88,7 @@ def _matches(pattern: str) -> Iterator[str]:
 def _folder_of(names: list[str], list_folder: Path) -> Path:
     """Return the folder that a list's names are relative to, by the first: its own, or that of a dataset's clips."""
     from fsat.data.clip_names import stored_name
-    from fsat.data.manifest import TEST_FOLDERS, TRAIN_FOLDERS
+    from fsat.data.layouts.fsdkaggle2018 import TEST_FOLDERS, TRAIN_FOLDERS
 
     folders = [list_folder, *(list_folder / folder for folder in (*TRAIN_FOLDERS, *TEST_FOLDERS))]
     return next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from mlflow.entities import Run
 
 from fsat.config import RECIPE, Config
 from fsat.errors import ConfigError, RunError
+from fsat.options import LayoutOptions
 from fsat.progress import say
 from fsat.text import dataset_name
 from fsat.tracking.client import TAG, Refused, address, call, search_runs
@@ -50,6 +52,11 @@ class FoldRun:
     def leak(self) -> str:
         """Which clips make the study's scores too high, as `Dataset.leak`; may be empty."""
         return self.run.data.tags.get(TAG + "leak", "")
+
+    @property
+    def layout(self) -> LayoutOptions:
+        """The options that the data folder was read with."""
+        return LayoutOptions(**json.loads(self.run.data.tags.get(TAG + "layout", "{}")))
 
 
 Studies = dict[str, list[FoldRun]]
@@ -141,7 +148,7 @@ def missing_folds(records: Sequence[FoldRun]) -> list[int]:
 def _describe_missing(records: Sequence[FoldRun], optional: bool) -> str:
     """Return in one line which folds a study lacks, and the commands that help; `optional`: one allows it."""
     first = records[0]
-    options = {"data_dir": first.data_dir, **first.config.options()}
+    options = {"data_dir": first.data_dir, **first.layout.given, **first.config.options()}
     if options.get("folds") == "column":
         options.pop("n_folds", None)  # the column says how many
     if first.run.data.tags.get(TAG + "on_bad_clip") == "exclude":

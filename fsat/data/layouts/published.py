@@ -1,0 +1,236 @@
+"""The layouts of published datasets, as their archives unpack, with the meaning that their authors give the columns.
+
+Sources: the README files of ESC-50 (github.com/karolpiczak/ESC-50), UrbanSound8K (urbansounddataset.weebly.com),
+FSDKaggle2019 (Zenodo, record 3612637), FSD50K (record 4060432), FSDnoisy18k (record 2529934), and Speech Commands
+(arxiv.org/abs/1804.03209).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from fsat.data.layouts.rows import (
+    DataFolder,
+    Part,
+    Rows,
+    frame_of,
+    listed_names,
+    natural,
+    one_label_each,
+    optional_part,
+    renamed,
+)
+from fsat.data.tables import Table, read_table
+from fsat.errors import DataError, count
+
+ESC50_TABLES = ("meta/esc50.csv", "esc50.csv")
+URBANSOUND_TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
+URBANSOUND_COLUMNS = ("slice_file_name", "class", "fold", "fsID")
+FSD50K_TABLES = ("FSD50K.ground_truth/dev.csv", "FSD50K.ground_truth/eval.csv")
+NOISY18K_TABLES = ("FSDnoisy18k.meta/train.csv", "FSDnoisy18k.meta/test.csv")
+CURATED_TABLES = (
+    "train_curated.csv", "train_curated_post_competition.csv",
+    "FSDKaggle2019.meta/train_curated_post_competition.csv",
+)  # fmt: skip
+NOISY_TABLES = (
+    "train_noisy.csv", "train_noisy_post_competition.csv", "FSDKaggle2019.meta/train_noisy_post_competition.csv"
+)  # fmt: skip
+TEST_2019_TABLES = (
+    "sample_submission.csv", "test_post_competition.csv", "FSDKaggle2019.meta/test_post_competition.csv"
+)  # fmt: skip
+SPEECH_LISTS = ("testing_list.txt", "validation_list.txt")
+NO_HASH = "_nohash_"
+BACKGROUND = "_background_noise_"
+
+
+def is_esc50(data: DataFolder) -> bool:
+    """Return whether the folder is that of ESC-50, or of its part ESC-10."""
+    return data.find(ESC50_TABLES) is not None and (data.path / "audio").is_dir()
+
+
+def read_esc50(data: DataFolder) -> Rows:
+    """Read ESC-50: its folds, its classes in words, and ``src_file``, the recording at Freesound, as group."""
+    path = _given(data, ESC50_TABLES)
+    table = read_table(path, ("filename", "category", "fold"), ("src_file", "target", "esc10", "take"))
+    names = {"filename": "fname", "category": "label", "src_file": "group"}
+    return Rows(_reading(data, path, "filename, category, fold, src_file"), _part(table, names, path, "audio", data))
+
+
+def is_urbansound8k(data: DataFolder) -> bool:
+    """Return whether the folder is that of UrbanSound8K."""
+    return data.find(URBANSOUND_TABLES) is not None and (data.path / "audio").is_dir()
+
+
+def read_urbansound8k(data: DataFolder) -> Rows:
+    """Read UrbanSound8K: a clip is in the folder of its fold, and clips with one ``fsID`` are of one recording.
+
+    ``start`` and ``end`` are times in that recording, from which the clips were cut already.
+    """
+    path = _given(data, URBANSOUND_TABLES)
+    table = read_table(path, URBANSOUND_COLUMNS, ("start", "end", "salience", "classID"))
+    frame = table.frame
+    frame["slice_file_name"] = "fold" + frame["fold"].str.strip() + "/" + frame["slice_file_name"].str.strip()
+    names = {"slice_file_name": "fname", "class": "label", "fsID": "group"}
+    return Rows(_reading(data, path, ", ".join(URBANSOUND_COLUMNS)), _part(table, names, path, "audio", data))
+
+
+def is_fsd50k(data: DataFolder) -> bool:
+    """Return whether the folder is that of FSD50K."""
+    return data.find(FSD50K_TABLES[:1]) is not None
+
+
+def read_fsd50k(data: DataFolder) -> Rows:
+    """Read FSD50K: the clips of dev.csv to train on, of both of its splits, and those of eval.csv as test clips.
+
+    A name is a number without suffix, that of the sound at Freesound. Clips of several labels are problems.
+    """
+    path = data.path / FSD50K_TABLES[0]
+    table = one_label_each(read_table(path, ("fname", "labels"), ("mids", "split")), path.name)
+    folder = _folder(data, "FSD50K.dev_audio")
+    train = Part(_with_suffix(renamed(table, {"labels": "label"}, path.name), folder), path.name, folder)
+    rows = Rows(_reading(data, path, "fname, labels"), train)
+    if "split" in table.frame:
+        rows.warnings.append(f"{path.name}: split ({_values(table.frame['split'])}) is not used: folds take its place")
+    eval_path = data.path / FSD50K_TABLES[1]
+    if eval_path.exists():
+        rows.test, rows.test_fault = optional_part(eval_path, lambda: _fsd50k_test(eval_path, data))
+    return rows
+
+
+def is_fsdnoisy18k(data: DataFolder) -> bool:
+    """Return whether the folder is that of FSDnoisy18k."""
+    return data.find(NOISY18K_TABLES[:1]) is not None
+
+
+def read_fsdnoisy18k(data: DataFolder) -> Rows:
+    """Read FSDnoisy18k: the clean and the noisy clips to train on, of which ``manually_verified`` tells.
+
+    ``noisy_small`` marks a part of the noisy clips, for experiments with as many of these as of clean ones.
+    """
+    path = data.path / NOISY18K_TABLES[0]
+    table = read_table(path, ("fname", "label", "manually_verified"), ("aso_id", "noisy_small"))
+    rows = Rows(_reading(data, path, "fname, label, manually_verified"),
+                _part(table, {}, path, "FSDnoisy18k.audio_train", data))  # fmt: skip
+    test_path, test_folder = data.path / NOISY18K_TABLES[1], data.path / "FSDnoisy18k.audio_test"
+    if test_path.exists() and test_folder.is_dir():
+        rows.test, rows.test_fault = optional_part(
+            test_path, lambda: Part(_names_alone(test_path, ("label", "aso_id")), test_path.name, test_folder)
+        )
+    return rows
+
+
+def is_fsdkaggle2019(data: DataFolder) -> bool:
+    """Return whether the folder is that of FSDKaggle2019, with Kaggle's names or Zenodo's."""
+    return data.find(CURATED_TABLES) is not None
+
+
+def read_fsdkaggle2019(data: DataFolder) -> Rows:
+    """Read FSDKaggle2019: the curated clips as verified and the noisy ones as not; clips of several are problems."""
+    parts, tables = list[Table](), list[Path]()
+    for tables_of, folders, verified in (
+        (CURATED_TABLES, ("train_curated", "FSDKaggle2019.audio_train_curated"), "1"),
+        (NOISY_TABLES, ("train_noisy", "FSDKaggle2019.audio_train_noisy"), "0"),
+    ):
+        path, folder = data.find(tables_of), data.find(folders)
+        if path is None or folder is None:
+            if verified == "1":
+                raise DataError(f"{data.path}: {' or '.join(folders)} is missing, the folder of the curated clips")
+            continue
+        known = ("freesound_id", "license", "flickr_video_URL")
+        table = one_label_each(read_table(path, ("fname", "labels"), known), path.name)
+        table = renamed(table, {"labels": "label", "freesound_id": "group"}, path.name)
+        table.frame = table.frame.assign(fname=folder.name + "/" + table.frame["fname"], manually_verified=verified)
+        parts, tables = [*parts, table], [*tables, path]
+    frame = pd.concat([table.frame for table in parts], ignore_index=True).fillna("")
+    problems = [problem for table in parts for problem in table.problems]
+    warnings = [warning for table in parts for warning in table.warnings]
+    names = " and ".join(path.name for path in tables)
+    rows = Rows(f"{names}: fname, labels", Part(Table(frame, problems, warnings), names, data.path))
+    test_path, test_folder = data.find(TEST_2019_TABLES), data.find(("test", "FSDKaggle2019.audio_test"))
+    if test_path and test_folder:
+        columns = ("labels", "usage", "freesound_id", "license")
+        rows.test, rows.test_fault = optional_part(
+            test_path, lambda: Part(_names_alone(test_path, columns), test_path.name, test_folder)
+        )
+    return rows
+
+
+def is_speech_commands(data: DataFolder) -> bool:
+    """Return whether the folder is that of Speech Commands."""
+    return data.find(SPEECH_LISTS) is not None and any(NO_HASH in name for name in data.audio[:1000])
+
+
+def read_speech_commands(data: DataFolder) -> Rows:
+    """Read Speech Commands: a folder for each word, the clips of a speaker as group, and testing_list.txt.
+
+    The beginning of a name, up to ``_nohash_``, is that of its speaker. Clips of validation_list.txt are trained on.
+    """
+    tests = _lines(data.path / SPEECH_LISTS[0])
+    names = [name for name in data.audio if "/" in name and not name.startswith(f"{BACKGROUND}/")]
+    train = [name for name in names if name not in tests]
+    columns: dict[str, Sequence[str]] = {
+        "fname": train,
+        "label": [name.split("/")[0] for name in train],
+        "manually_verified": ["0"] * len(train),
+        "group": [PurePosixPath(name).stem.partition(NO_HASH)[0] for name in train],
+    }
+    part = Part(Table(frame_of(columns)), data.path.name, data.path, lists_all=True)
+    rows = Rows("a folder for each word, and the beginning of a name for its speaker", part)
+    if tests:
+        listed = Table(frame_of({"fname": sorted(tests, key=natural)}, SPEECH_LISTS[0]))
+        rows.test = Part(listed, SPEECH_LISTS[0], data.path)
+    if left := [name for name in data.audio if name.startswith(f"{BACKGROUND}/")]:
+        rows.warnings.append(f"{BACKGROUND}: {count(len(left), 'recording')} without a word, not used")
+    return rows
+
+
+def _given(data: DataFolder, names: Sequence[str]) -> Path:
+    path = data.find(names)
+    if path is None:
+        raise DataError(f"{data.path}: expected {' or '.join(names)}")
+    return path
+
+
+def _folder(data: DataFolder, name: str) -> Path:
+    folder = data.path / name
+    if not folder.is_dir():
+        raise DataError(f"{data.path}: {name}/ is missing, the folder of the clips")
+    return folder
+
+
+def _part(table: Table, names: dict[str, str], path: Path, folder: str, data: DataFolder) -> Part:
+    return Part(renamed(table, names, path.name), path.name, _folder(data, folder))
+
+
+def _reading(data: DataFolder, path: Path, columns: str) -> str:
+    return f"{path.relative_to(data.path).as_posix()}: {columns}"
+
+
+def _values(column: pd.Series) -> str:
+    return listed_names(sorted(set(column)), 4)
+
+
+def _with_suffix(table: Table, folder: Path) -> Table:
+    """Return a table whose names have the suffix of their files, by default ``.wav``."""
+    stems = {path.stem: path.name for path in folder.iterdir() if path.suffix}
+    names = [stems.get(name.strip(), f"{name.strip()}.wav") for name in table.frame["fname"]]
+    return Table(table.frame.assign(fname=names), table.problems, table.warnings)
+
+
+def _fsd50k_test(path: Path, data: DataFolder) -> Part:
+    folder = _folder(data, "FSD50K.eval_audio")
+    return Part(_with_suffix(_names_alone(path, ("labels", "mids")), folder), path.name, folder)
+
+
+def _names_alone(path: Path, known: Sequence[str]) -> Table:
+    return renamed(read_table(path, ("fname",), known, "test"), {}, path.name)
+
+
+def _lines(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        return set()

@@ -1,0 +1,136 @@
+"""Find the layout of a data folder, and read its rows.
+
+The layouts of published datasets and of fsat's own tables are known by their files. Of the others a table with a row
+for each clip counts before the names of folders; if both are there and do not agree on the clips, that is an error
+that names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsat.data.layouts import class_folders, fsdkaggle2018, labelled_table, published
+from fsat.data.layouts.rows import DataFolder, Rows, listed_names
+from fsat.errors import ConfigError, DataError, count
+from fsat.options import FOUND, LAYOUTS, LayoutOptions
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whether a folder has a layout, and the function that reads it."""
+
+    matches: Callable[[DataFolder], bool]
+    read: Callable[[DataFolder], Rows]
+
+
+READERS: dict[str, Layout] = {
+    "fsdkaggle2018": Layout(fsdkaggle2018.matches, fsdkaggle2018.read),
+    "fsdkaggle2019": Layout(published.is_fsdkaggle2019, published.read_fsdkaggle2019),
+    "fsd50k": Layout(published.is_fsd50k, published.read_fsd50k),
+    "fsdnoisy18k": Layout(published.is_fsdnoisy18k, published.read_fsdnoisy18k),
+    "esc50": Layout(published.is_esc50, published.read_esc50),
+    "urbansound8k": Layout(published.is_urbansound8k, published.read_urbansound8k),
+    "speech_commands": Layout(published.is_speech_commands, published.read_speech_commands),
+    "audiofolder": Layout(labelled_table.is_audiofolder, labelled_table.read_audiofolder),
+    "table": Layout(lambda data: bool(labelled_table.tables(data)), labelled_table.read),
+    "class_folders": Layout(class_folders.matches, class_folders.read),
+}
+"""The layouts, in the order in which they are looked for; `fsat.options.LAYOUTS` describes them."""
+
+GENERAL = ("table", "class_folders")
+"""Layouts that a folder with a more special one has too."""
+
+TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_column", "verified_column")
+"""Options of `labelled_table` alone."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The rows of a data folder, and the name of its layout."""
+
+    layout: str
+    rows: Rows
+
+
+def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
+    """Return the rows of a data folder, whose layout is given by the options or found.
+
+    Raises:
+        DataError: no layout is found, several are, or the one that is cannot be read.
+        ConfigError: an option does not belong to the layout.
+    """
+    data = DataFolder(folder, options)
+    name = _given(options) or _find(data)
+    _check_options(name, options)
+    return Reading(name, READERS[name].read(data))
+
+
+def _given(options: LayoutOptions) -> str:
+    """Return the layout that the options name or imply; empty if it is to be found."""
+    if options.layout != "auto":
+        return options.layout
+    if any(getattr(options, name) for name in TABLE_OPTIONS):
+        return "table"
+    return "class_folders" if options.label_level else ""
+
+
+def _check_options(name: str, options: LayoutOptions) -> None:
+    """Raise `ConfigError` if an option is given that the layout does not read."""
+    read = {"table": TABLE_OPTIONS, "audiofolder": TABLE_OPTIONS[1:], "class_folders": ("label_level",)}.get(name, ())
+    for option, value in options.given.items():
+        if option != "layout" and option not in read:
+            owner = "class_folders" if option == "label_level" else "table"
+            raise ConfigError(f"{option}={value}: layout={name} does not read it; leave it out, or use layout={owner}")
+
+
+def _find(data: DataFolder) -> str:
+    special = [name for name, layout in READERS.items() if name not in GENERAL and layout.matches(data)]
+    if len(special) > 1:
+        raise _ambiguous(data, special)
+    if special:
+        return special[0]
+    general = [name for name in GENERAL if READERS[name].matches(data)]
+    if not general:
+        raise DataError(f"{data.path}: {_what_is_there(data)}; expected {_EXPECTED}")
+    if len(general) > 1 and not _table_covers_folders(data):
+        raise _ambiguous(data, general)
+    return general[0]
+
+
+_EXPECTED = (
+    "a folder for each class with its clips, a table (.csv, .tsv, .jsonl) with columns such as filename and label, or "
+    "a published dataset; see docs/data.md, or name the columns with path_column= and label_column="
+)
+
+
+def _what_is_there(data: DataFolder) -> str:
+    n_audio = len(data.audio)
+    if not n_audio:
+        return "no audio file is in or below it"
+    return (
+        f"{count(n_audio, 'audio file')} ({listed_names(data.audio)}), but neither a table of labels nor class folders"
+    )
+
+
+def _table_covers_folders(data: DataFolder) -> bool:
+    """Return whether a table names all audio files in folders, so that the folders say nothing else."""
+    try:
+        rows = labelled_table.read(data)
+    except DataError:
+        return True  # reading it says what is wrong
+    named = {fname for part in (rows.train, rows.test) if part for fname in part.table.frame["fname"]}
+    return set(class_folders.clips_below_classes(data)) <= named
+
+
+def _ambiguous(data: DataFolder, names: list[str]) -> DataError:
+    kinds = {"class_folders": class_folders.describe, "table": _describe_tables}
+    known = [f"layout={name} ({kinds[name](data) if name in kinds else LAYOUTS[name]})" for name in names]
+    return DataError(
+        f"{data.path}: it may be read in {len(names)} ways: {', '.join(known)}; choose one of these options"
+    )
+
+
+def _describe_tables(data: DataFolder) -> str:
+    return listed_names([path.relative_to(data.path).as_posix() for path in labelled_table.tables(data)])

@@ -1,0 +1,133 @@
+"""What the readers of layouts return: the rows of a dataset's training and test clips.
+
+Conventions: names of clips are relative to the folder of their part, with forward slashes. All cells are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+
+import pandas as pd
+
+from fsat.data.audio_files import LeftOut, walk
+from fsat.data.tables import Table
+from fsat.errors import DataError, Problem, printable
+from fsat.options import LayoutOptions
+
+
+class DataFolder:
+    """A folder whose layout is looked for: its path, the options, and its audio files, which are listed once."""
+
+    def __init__(self, path: Path, options: LayoutOptions) -> None:
+        self.path, self.options = path, options
+
+    def find(self, names: Iterable[str]) -> Path | None:
+        """Return the first of these names that exists below the folder, as a path."""
+        return next((self.path / name for name in names if (self.path / name).exists()), None)
+
+    @cached_property
+    def audio(self) -> tuple[str, ...]:
+        """Names of the audio files in and below the folder, sorted, but for those in hidden folders."""
+        names = sorted((PurePath(name).as_posix() for name in walk(self.path, self.left_out)), key=natural)
+        return tuple(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """Files without sound, counted once `audio` was read."""
+        return LeftOut()
+
+
+TEST_SPLITS = ("test", "testing", "eval", "evaluation")
+"""Names of the part of a dataset that is held back, in lower case."""
+
+TRAIN_SPLITS = ("train", "training", "val", "valid", "validation", "dev", "devel", "development")
+"""Names of parts that clips to train on come from; cross-validation makes its own partition of them."""
+
+COLUMNS = ("fname", "label", "manually_verified", "fold", "group")
+"""Columns of a part of training clips; the last two are optional."""
+
+
+@dataclass
+class Part:
+    """The training clips or the test clips of a dataset.
+
+    Attributes:
+        table: ``file, row, fname``, the table and the line that name the clip, or an empty text and a number where
+            files have made the row; of training clips also ``label, manually_verified``, 0 or 1, and maybe ``fold`` and
+            ``group``, the recording or site whose clips belong together. Its problems are of rows that it leaves out.
+        name: of the table, or of the folder if there is none, for messages.
+        folder: that of the clips.
+        lists_all: whether the rows are made from the files, so that no file can lack a row.
+    """
+
+    table: Table
+    name: str
+    folder: Path
+    lists_all: bool = False
+
+
+@dataclass
+class Rows:
+    """The clips of a dataset.
+
+    Attributes:
+        reading: how the layout was understood, in words.
+        train, test: the parts; no test part if there are no test clips.
+        test_fault: why there is a test part that cannot be read, in words, with its table; empty if there is none.
+        warnings: what is left out, and what could be read in another way.
+    """
+
+    reading: str
+    train: Part
+    test: Part | None = None
+    test_fault: tuple[str, str] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def optional_part(table: Path, read: Callable[[], Part]) -> tuple[Part | None, tuple[str, str] | None]:
+    """Return the part that `read` returns, and if it raises `DataError`, the name of its table and the reason."""
+    try:
+        return read(), None
+    except DataError as error:
+        return None, (table.name, str(error).partition(": ")[2])
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts ``fold2`` before ``fold10``."""
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def frame_of(columns: Mapping[str, Sequence[str]], file: str = "") -> pd.DataFrame:
+    """Return columns of text with ``file`` and ``row``, numbered from 1."""
+    n_rows = len(next(iter(columns.values())))
+    return pd.DataFrame({"file": [file] * n_rows, "row": range(1, n_rows + 1), **columns}, dtype=object)
+
+
+def renamed(table: Table, names: Mapping[str, str], file: str) -> Table:
+    """Return a table with `COLUMNS` only, by other names, and with ``manually_verified`` as 0 if it has none."""
+    frame = table.frame.rename(columns=dict(names)).assign(file=file)
+    if "label" in frame and "manually_verified" not in frame:
+        frame["manually_verified"] = "0"
+    return Table(frame[["file", "row", *(name for name in COLUMNS if name in frame)]], table.problems, table.warnings)
+
+
+def one_label_each(table: Table, name: str) -> Table:
+    """Return a table of clips with labels separated by commas without the clips of several, which are problems."""
+    is_list = table.frame["label"].str.contains(",", regex=False)
+    problems = [
+        Problem(name, row, fname, f"the clip has {label.count(',') + 1} labels ({printable(label)}), and takes one")
+        for row, fname, label in table.frame.loc[is_list, ["row", "fname", "label"]].itertuples(index=False)
+    ]
+    frame = table.frame[~is_list].reset_index(drop=True)
+    return Table(frame, [*table.problems, *problems], table.warnings)
+
+
+def listed_names(names: Sequence[str], shown: int = 3) -> str:
+    """Return a number of names in words, and the first ones."""
+    first = ", ".join(map(printable, names[:shown]))
+    return f"{first}, ..." if len(names) > shown else first

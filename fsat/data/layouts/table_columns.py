@@ -1,0 +1,125 @@
+"""Which columns of a table name the clips, their labels, folds, groups and verification.
+
+Conventions: names are compared in lower case, with ``_`` for spaces and hyphens. An option names a column outright. Of
+several columns with a usual name the first in the order below counts, and a remark says so; but if they may both be the
+labels and differ, the table is ambiguous, which is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fsat.errors import DataError, count, printable
+from fsat.options import LayoutOptions
+
+USUAL = {
+    "fname": (
+        "fname", "filename", "file_name", "file", "path", "filepath", "file_path", "audio", "audio_file", "audio_path",
+        "wav", "wav_file", "clip", "clip_name", "slice_file_name",
+    ),
+    "label": (
+        "label", "labels", "category", "class", "class_name", "class_label", "target", "species", "common_name",
+        "scientific_name", "tag", "tags",
+    ),
+    "fold": ("fold", "folds", "split", "subset", "partition"),
+    "group": ("group", "recording_id", "freesound_id", "fsid", "src_file", "site"),
+    "manually_verified": ("manually_verified", "verified", "is_verified"),
+}  # fmt: skip
+"""Usual names of columns, by what they mean."""
+
+OPTIONS = {
+    "fname": "path_column", "label": "label_column", "fold": "fold_column", "group": "group_column",
+    "manually_verified": "verified_column",
+}  # fmt: skip
+"""The option that names the column of each meaning."""
+
+MEANINGS = {"fname": "the files of the clips", "label": "the labels", "fold": "the folds", "group": "groups",
+            "manually_verified": "what is verified"}  # fmt: skip
+
+NONE = "none"
+"""Value of an option for no such column."""
+
+
+def look_of(name: str) -> str:
+    """Return the name of a column as names are compared."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def candidates(header: Sequence[str], options: LayoutOptions, path: Path, meaning: str) -> list[str]:
+    """Return the columns that may have a meaning, the likeliest first; raise `DataError` for one that is not there."""
+    option = OPTIONS[meaning]
+    given = getattr(options, option)
+    if given == NONE and meaning not in ("fname", "label"):
+        return []
+    if given:
+        alike = [name for name in header if name == given] or [
+            name for name in header if look_of(name) == look_of(given)
+        ]
+        if not alike:
+            columns = ", ".join(map(printable, filter(None, header)))
+            raise DataError(f"{option}={printable(given)}: {path} has no such column; it has {columns}")
+        return alike[:1]
+    by_look = {look_of(name): name for name in reversed(header)}
+    return [by_look[name] for name in USUAL[meaning] if name in by_look]
+
+
+def is_clip_table(header: Sequence[str], options: LayoutOptions, path: Path) -> bool:
+    """Return whether a table has columns of files and labels."""
+    try:
+        return all(candidates(header, options, path, meaning) for meaning in ("fname", "label"))
+    except DataError:
+        return False
+
+
+def find_candidates(
+    header: Sequence[str], options: LayoutOptions, path: Path, needed: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the candidates for each meaning; raise `DataError` if there are none for one that is `needed`."""
+    found = {meaning: candidates(header, options, path, meaning) for meaning in USUAL}
+    for meaning in needed:
+        if not found[meaning]:
+            columns = ", ".join(printable(name) for name in header if name)
+            usual = ", ".join(USUAL[meaning])
+            fault = f"no column is known to be {MEANINGS[meaning]}: it has {columns}; expected one of {usual}"
+            raise DataError(f"{path}: {fault}, or name it with {OPTIONS[meaning]}=")
+    return {meaning: columns for meaning, columns in found.items() if columns}
+
+
+def choose(
+    frame: pd.DataFrame, found: Mapping[str, Sequence[str]], path: Path, n_resolved: Callable[[str], int]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the column of each meaning, and remarks on those that had others beside them.
+
+    Args:
+        frame: the candidates' cells.
+        found: see `find_candidates`.
+        n_resolved: returns how many cells of a column name files.
+    """
+    chosen, remarks = {}, []
+    for meaning, columns in found.items():
+        chosen[meaning] = columns[0]
+        if len(columns) == 1:
+            continue
+        if meaning == "fname":
+            chosen[meaning] = max(columns, key=n_resolved)
+        if meaning == "label":
+            chosen[meaning] = _label_column(frame, columns, path)
+        others = " and ".join(printable(name) for name in columns if name != chosen[meaning])
+        what = f"{path.name}: {printable(chosen[meaning])} is read as {MEANINGS[meaning]}, not {others}"
+        remarks.append(f"{what} ({OPTIONS[meaning]}= chooses another)")
+    return chosen, remarks
+
+
+def _label_column(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> str:
+    """Return the column of labels if the others number or rename the same classes; else raise `DataError`."""
+    pairs = frame[list(columns)].drop_duplicates()
+    counts = {name: pairs[name].nunique() for name in columns}
+    if len(set(counts.values())) > 1 or len(pairs) != min(counts.values()):
+        known = ", ".join(f"{printable(name)} ({count(number, 'class')})" for name, number in counts.items())
+        raise DataError(f"{path}: several columns may be the labels: {known}; choose one with label_column=")
+    words = [name for name in columns if not pairs[name].str.fullmatch(r"\s*\d+\s*").all()]
+    return (words or columns)[0]
