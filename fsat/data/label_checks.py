@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fsat.errors import count
 from fsat.text import NO_VALUES, why_not_a_label
@@ -158,8 +159,8 @@ def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling
 
     A part may contain separators itself, as in ``Chirp, tweet; Dog``.
     """
-    pieces = [match.span() for match in re.finditer(rf"(?:(?!{separator.pattern}).)+", label)]
-    pieces = [(start, end) for start, end in pieces if label[start:end].strip(_BRACKETS)]
+    spans = [(0, 0), *(match.span() for match in separator.finditer(label)), (len(label), len(label))]
+    pieces = [(start, end) for (_, start), (end, _) in pairwise(spans) if label[start:end].strip(_BRACKETS)]
     found: list[_Spelling] = []
     lists: list[list[_Spelling] | None] = [*[None for _ in pieces], []]  # labels that the rest from a piece on lists
     for i in reversed(range(len(pieces))):
