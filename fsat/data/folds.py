@@ -17,6 +17,7 @@ import pandas as pd
 from fsat.config import Config
 from fsat.data.clip_groups import clip_groups
 from fsat.errors import ConfigError, DataError, Problem, count
+from fsat.text import named
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
@@ -48,7 +49,7 @@ def small_classes(train: pd.DataFrame, n_folds: int, file: str) -> list[Problem]
     counts = train["label"].value_counts()
     advice = f"fewer than the {n_folds} folds; add clips, take the class out, or lower n_folds"
     return [
-        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}, {advice}")
+        Problem(file, 0, "", f"class {named(label)} has {count(number, 'clip')}, {advice}")
         for label, number in sorted(counts[counts < n_folds].items())
     ]
 
@@ -69,7 +70,9 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
             raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
         if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
-            fault = f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on"
+            fault = (
+                f"fold {fold} of {config.n_folds} holds every clip of class {named(label)}, so none is left to train on"
+            )
             groups = clip_groups(train[targets == min(lost)])
             if config.folds == "stratified" and groups is not None and groups.nunique() == 1:
                 raise DataError(f"{fault}: they are of one recording or sound; add others, or take the class out")

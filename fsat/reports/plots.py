@@ -80,9 +80,9 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def ignore_missing_glyphs() -> Iterator[None]:
-    """Silence the warnings about labels in scripts that the font lacks; they are drawn as boxes."""
+    """Silence the warnings about labels in scripts that no font has, which are drawn as boxes, or that need shaping."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support .* natively")
         yield
 
 
