@@ -6,11 +6,13 @@ prints it without a traceback and exits with a non-zero code.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 WRONG_LABEL = ("the label '", 'the label "')
-"""Beginnings of the reasons of `fsat.text.why_not_a_label` that quote a label, equal for all clips with that label."""
+"""Beginnings of the reasons of `fsat.text.why_not_a_label` and of `fsat.data.label_checks.label_faults` that quote a
+label, equal for all clips with that label."""
 
 
 class FsatError(Exception):
@@ -78,9 +80,20 @@ def listed(problems: Sequence[Problem]) -> list[str]:
 
 
 def printable(value: object) -> str:
-    """Return the value as text on one line, with line ends and control characters escaped."""
+    """Return the value as text on one line, with line ends and control characters escaped.
+
+    Spaces of all widths, and the joiners of scripts and emoji, stay as they are.
+    """
     text = str(value)
-    return text if text.isprintable() else repr(text)[1:-1]
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or _joins_or_spaces(char) else repr(char)[1:-1] for char in text)
+
+
+def _joins_or_spaces(character: str) -> bool:
+    """Return whether a character is a space, or joins or separates letters or emoji: U+200C, U+200D, tags of flags."""
+    is_tag = "\U000e0020" <= character <= "\U000e007f"
+    return is_tag or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
 
 
 def count(number: int, noun: str) -> str:

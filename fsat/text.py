@@ -1,11 +1,13 @@
 """Text that users name or read: labels, names of runs, values in Markdown.
 
-A label is a word without white space, because a submission separates a clip's labels by spaces.
+A label is one line of text in any script. Only a submission, which separates the labels of a clip by spaces, has
+underscores in place of the spaces inside a label.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,14 +32,45 @@ def label_order(labels: Iterable[str]) -> list[str]:
 
 
 def why_not_a_label(label: str) -> str:
-    """Return the reason why a text cannot be a label, or an empty string if it can."""
+    """Return the reason why a text cannot be a label, or an empty string if it can.
+
+    A label is one line of text without control characters, and without white space around it.
+    """
     if not label.strip():
         return "the label is empty"
-    if label in NO_VALUES:
-        return f"the label is {label}: the clip has no label"
-    if label.split() != [label]:
-        return f"the label {label!r} has white space, which separates labels in a submission: use _ instead"
+    if label.strip() in NO_VALUES:
+        return f"the label is {label.strip()}: the clip has no label"
+    for character in label:
+        if what := _why_not_in_a_label(character):
+            return f"the label {label!r} has {what}: expected one line of text"
+    if label != label.strip():
+        return f"the label {label!r} has white space around it: remove it"
     return ""
+
+
+def _why_not_in_a_label(character: str) -> str:
+    """Name a character that a label cannot have; empty for all others."""
+    category = unicodedata.category(character)
+    if category == "Cs":  # from a file name; a table with such bytes is not read
+        return "bytes that are not UTF-8"
+    if category not in ("Cc", "Zl", "Zp"):
+        return ""
+    if character == "\t":
+        return "a tab"
+    return "a line break" if character.splitlines() == [""] else f"the control character {character!a}"
+
+
+def submitted(label: str) -> str:
+    """Return a label as a submission has it: with an underscore for each run of white space."""
+    return "_".join(label.split())
+
+
+def named(label: str) -> str:
+    """Return a label as a sentence or a list names it: in quotes unless it is a single word, without a comma."""
+    if not re.search(r"[\s,;]", label):
+        return printable(label)
+    quote = '"' if "'" in label else "'"
+    return f"{quote}{printable(label)}{quote}"
 
 
 def is_unknown(value: str) -> bool:

@@ -101,7 +101,9 @@ def test_a_sound_gets_the_scores_of_the_tagger(tagger, clips) -> None:
     best = []
     for name in ("low.wav", "middle 01 – größe.wav", "high.wav"):
         html = TagHandler(tagger, Limits(), 3).answer([Sound(str(clips / name), name)])
-        shown = re.findall(r'<tr><th scope="row">(\w+)</th>.*?<data value="([0-9.]+)">', html, re.DOTALL)
+        shown = re.findall(
+            r'<tr><th scope="row" title="\w+"><bdi>(\w+)</bdi></th>.*?<data value="([0-9.]+)">', html, re.DOTALL
+        )
         assert shown == expected(tagger, clips / name)
         assert f"<bdi>{name}</bdi>, 0.4 s" in html
         assert f'alt="Waveform and log-mel spectrogram of {name}"' in html
@@ -113,7 +115,7 @@ def test_a_sound_gets_the_scores_of_the_tagger(tagger, clips) -> None:
 def test_a_longer_sound_gets_tags_over_time(tagger, clips) -> None:
     path = clips.parent / "three.wav"
     html = TagHandler(tagger, Limits(), 3).answer([Sound(str(path), "three.wav")])
-    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>\n<td><data .*?>(.*?)</data>", html)
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td><bdi>(.*?)</bdi></td>\n<td><data .*?>(.*?)</data>", html)
     spans = list(segments(tagger.over_time(path, 0.25, 0.125), tagger.labels))
     assert rows == [(clock(s.start), clock(s.end), s.label, f"{s.score:.3f}") for s in spans]
     assert (spans[0].start, spans[-1].end) == (0, pytest.approx(4.5))

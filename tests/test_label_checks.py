@@ -1,4 +1,4 @@
-"""Labels of a table that look alike or are lists of labels: which rows have the problem, and what is said."""
+"""Labels of a table: any text; which look alike or are lists of labels, and what is said."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from helpers import append_line, error_line, make_dataset, read_csv, tone, write
 
 from fsat.config import Config
 from fsat.data.dataset import load_dataset
-from fsat.data.label_checks import label_faults
+from fsat.data.label_checks import label_faults, label_warnings
 from fsat.data.manifest import read_manifest
-from fsat.errors import DataError, listed
+from fsat.errors import DataError, Problem, listed
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32"}, "quick")
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Grün") for form in ("NFC", "NFD"))
@@ -50,27 +50,80 @@ def test_both_spellings_are_named_in_the_rows_of_the_rarer_one(usual: str, rarer
     assert reason.isprintable()
 
 
+def warnings(*labels: str) -> list[str]:
+    return label_warnings(labels, range(2, len(labels) + 2))
+
+
+ANY_TEXT = (
+    DECOMPOSED, "Dog\u200b", "CAT", "R&B", "C++", "C", "Hi-hat", "Hi_hat", "none", "a,b", "x/y", "_", "Dog bark",
+    "Chirp, tweet", "R/C car", "犬 の声", "鳥\u3000の声", "Żaba", "$x^2$ | `a`", '<b>bold</b> & "q"', "12", "=1+1",
+    "naïve café", "👩\u200d🚒", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", "می\u200cخواهم", "Owl, cuckoo", "x" * 5000,
+)  # fmt: skip
+
+
 def test_labels_that_are_alone_or_differ_are_fine() -> None:
-    labels = (DECOMPOSED, "Dog\u200b", "CAT", "R&B", "C++", "C", "Hi-hat", "Hi_hat", "none", "a,b", "x/y", "_")
-    assert faults(*labels) == {}
+    assert faults(*ANY_TEXT) == {}
+    assert warnings(*ANY_TEXT) == []
     assert faults("Dog", "\u200b") == {"\u200b": "the label '\\u200b' has only invisible characters"}
 
 
-@pytest.mark.parametrize("cell", [
-    "Dog,Cat", "Dog;Cat", "Dog|Cat", "Dog/Cat", "Dog + Cat", "cat&dog", "Bird,Dog", "Dog, Bird", "['Dog', 'Bird']",
-    "Dog Cat",
+@pytest.mark.parametrize(("cell", "n"), [
+    ("Dog,Cat", 2), ("Dog;Cat", 2), ("Dog|Cat", 2), ("Dog/Cat", 2), ("Dog + Cat", 2), ("cat&dog", 2), ("Dog、Cat", 2),
+    ("['Dog', 'Cat']", 2), ("Dog, , Cat ,", 2), ("Cat;Chirp, tweet", 2), ("Chirp, tweet, Dog; Cat", 3),
+    ("(big) Bear/Dog", 2), ("Dog, Guinea pig", 2),
 ])  # fmt: skip
-def test_several_labels_in_a_cell(cell: str) -> None:
-    ((label, reason),) = faults("Dog", cell, "Cat", "Dog").items()
+def test_several_labels_in_a_cell(cell: str, n: int) -> None:
+    labels = "Dog", cell, "Cat", "Dog", "Chirp, tweet", "(big) Bear", "Guinea pig"
+    ((label, reason),) = faults(*labels).items()
     assert label == cell
-    assert reason.startswith(f"the label {cell!r} names 2, and a clip takes one label (")
-    assert reason.endswith(
-        ("'Dog' is the label of 2 other clips): keep one", "'Cat' is the label of 1 other clip): keep one")
-    )
+    assert reason.startswith(f"the label {cell!r} names {n}, and a clip takes one label (")
+    assert reason.endswith(("of 2 other clips): keep one", "of 1 other clip): keep one"))
+    assert warnings(*labels) == []
 
 
-def test_white_space_is_named_where_only_a_part_is_a_label() -> None:
-    assert "has white space" in faults("drum", "Bass drum")["Bass drum"]
+@pytest.mark.parametrize(("cell", "words"), [
+    ("Dog, Bird", "'Dog' is a label"), ("Bird,Dog", "'Dog' is a label"), ("a+Dog|cat", "'Dog' and 'Cat' are labels"),
+    ("Chirp, tweet; Bird", "'Chirp, tweet' is a label"), ("Dog Cat", "'Dog' and 'Cat' are labels"),
+    ("dog\u3000guinea pig", "'Dog' and 'Guinea pig' are labels"),
+])  # fmt: skip
+def test_a_label_with_other_labels_in_it_is_read_as_one_with_a_word(cell: str, words: str) -> None:
+    labels = "Dog", cell, "Cat", cell, "Chirp, tweet", "Guinea pig"
+    assert faults(*labels) == {}
+    advice = "keep one where a clip has several"
+    assert warnings(*labels) == [
+        f"read as one label: {cell!r} (2 clips, first in line 3), though {words} of other clips: {advice}"
+    ]
+
+
+def test_words_of_a_label_that_are_not_all_labels_are_text() -> None:
+    labels = "drum", "Bass drum", "Dog", "Dog bark", "Dog,"
+    assert faults(*labels) == {}
+    assert warnings(*labels) == []
+
+
+def test_a_few_labels_are_named_in_a_warning() -> None:
+    (line,) = warnings("Dog", *(f"Dog, {i}" for i in range(9)), "Dog/Dog")
+    assert line.count("first in line") == 3
+    assert "; and 6 other labels like these: " in line
+    assert "Dog/Dog" not in line  # that is a fault
+
+
+@pytest.mark.parametrize(("label", "what"), [
+    ("Dog\nbark", "a line break"), ("Dog\r\nbark", "a line break"), ("Dog\u2028bark", "a line break"),
+    ("Dog\x0bbark", "a line break"), ("Dog\tbark", "a tab"), ("Dog\x07", r"the control character '\x07'"),
+    ("Caf\udce9", "bytes that are not UTF-8"),
+])  # fmt: skip
+def test_a_label_is_one_line_of_text(label: str, what: str) -> None:
+    reason = f"the label {label!r} has {what}: expected one line of text"
+    assert faults("Cat", label) == {label: reason}
+    assert reason.isprintable()
+    first, second = (Problem("train.csv", line, "a.wav", reason) for line in (2, 3))
+    assert listed([first, second]) == [f"{first}; 1 more clip with it"]
+
+
+def test_white_space_around_a_label() -> None:
+    assert faults("Cat", " Dog") == {" Dog": "the label ' Dog' has white space around it: remove it"}
 
 
 @pytest.mark.parametrize("label", ["None", "NaN", "nan", "NA", "N/A", "<NA>"])

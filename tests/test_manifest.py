@@ -161,7 +161,7 @@ PROBLEMS: list[tuple[Callable[[Path], object], str, str]] = [
     (no_file, "bell_02.wav,Cello,1", "duplicate row: the clip is in line 8 too"),
     (file("unlabelled.wav"), "unlabelled.wav,,1", "the label is empty"),
     (file("none.wav"), "none.wav,None,1", "the label is None"),
-    (file("two.wav"), "two.wav,Bass drum,1", "the label 'Bass drum' has white space"),
+    (file("two.wav"), "two.wav,Bass\tdrum,1", "the label 'Bass\\tdrum' has a tab"),
     (file("v2.wav"), "v2.wav,Flute,2", "manually_verified is '2', expected 0 or 1"),
     (file("vyes.wav"), "vyes.wav,Flute,yes", "manually_verified is 'yes', expected 0 or 1"),
     (file("../outside.wav"), "../outside.wav,Flute,1", "leaves the folder"),

@@ -14,8 +14,8 @@ from fsat.data.manifest import KNOWN, REQUIRED
 from fsat.data.tables import read_table
 from fsat.errors import DataError
 from fsat.metrics.ranking import top_k
-from fsat.reports.prediction_tables import score_submission, submission
-from fsat.text import label_order, why_not_a_label
+from fsat.reports.prediction_tables import announce_submission, score_submission, submission
+from fsat.text import label_order, submitted, why_not_a_label
 
 TRUTH = [("a.wav", "Bell"), ("b.wav", "Cello"), ("c.wav", "Flute"), ("d.wav", "Bell")]
 PERFECT = {"all": (4, 1.0, 1.0)}
@@ -98,6 +98,33 @@ def test_a_submission_has_the_three_best_labels_of_each_clip() -> None:
     assert table.columns.tolist() == ["fname", "label"]
     assert table.to_numpy().tolist() == [["a.wav", "Gong Flute Cello"], ["b.wav", "Bell Cello Flute"]]
     assert submission(["a.wav"], top_k(np.array([[0.3, 0.7]])), ["Bell", "Cello"])["label"].tolist() == ["Cello Bell"]
+
+
+def test_labels_with_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["12", "Chirp, tweet", "Dog bark", "犬\u3000の声"]
+    truth = [(f"{i}.wav", label) for i, label in enumerate(labels)]
+    scores = np.eye(4)[[0, 1, 2, 2]]
+    table = submission([name for name, _ in truth], top_k(scores), labels)
+    assert table["label"].tolist()[1:3] == ["Chirp,_tweet 12 Dog_bark", "Dog_bark 12 Chirp,_tweet"]
+    assert all(len(cell.split()) == 3 for cell in table["label"])
+    guesses = table.to_numpy().tolist()
+    for name in (str, submitted):  # in the truth's words
+        assert score(tmp_path, guesses, [(fname, name(label)) for fname, label in truth]) == {"all": (4, 0.75, 0.75)}
+    assert capsys.readouterr().err == ""
+    assert score(tmp_path, truth, truth) == {"all": (4, 0.25, 0.25)}
+    assert one_line(ValueError(capsys.readouterr().err.removesuffix("\n"))) == (
+        f"warning: {tmp_path / 'submission.csv'}: 3 labels with spaces, first 'Chirp, tweet' of 1.wav, count as "
+        "several labels: write _ for a space, Chirp,_tweet"
+    )
+
+
+def test_that_labels_have_underscores_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        announce_submission("here/submission.csv", ["Bell", "Dog bark", "R/C car"])
+        announce_submission("there/submission.csv", ["Bell", "Dog_bark"])
+    assert capsys.readouterr().err == (
+        "note: here/submission.csv has _ for the spaces in labels, such as Dog_bark: spaces separate labels\n"
+    )
 
 
 # --- the real tables -------------------------------------------------------------------------------

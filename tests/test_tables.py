@@ -154,7 +154,7 @@ def test_problems_read_as_one_line() -> None:
 
 
 def test_clips_of_a_wrong_label_are_one_line() -> None:
-    crying, wrong = why_not_a_label("crying baby"), why_not_a_label("it's dark")
+    crying, wrong = why_not_a_label("crying\tbaby"), why_not_a_label("it's\tdark")
     rows = [("a.wav", crying), ("b.wav", "missing file"), ("c.wav", wrong), ("d.wav", crying), ("e.wav", crying),
             ("f.wav", "missing file"), ("g.wav", why_not_a_label("")), ("h.wav", why_not_a_label(""))]  # fmt: skip
     lines = listed([Problem("train.csv", line, *row) for line, row in enumerate(rows, 2)])

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 
 from fsat.data.logmel import FLOOR_DB, band_centres, logmel
 from fsat.model_presets import LOGMEL_HOP
-from fsat.reports.plots import BLUE, GREY, ignore_missing_glyphs
+from fsat.reports.plots import BLUE, GREY, figure_text, ignore_missing_glyphs
 from fsat.tagging.recordings import Segment
 
 N_MELS = 96
@@ -115,14 +115,15 @@ def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
     colours = dict(zip(labels, COLOURS, strict=False))
     for span in spans:
         axes.axvspan(span.start, span.end, color=colours.get(span.label, GREY), linewidth=0)
-    handles = [axes.axvspan(0, 0, color=colours[label], label=label) for label in durations if label in colours]
+    entries = [(figure_text(label), colours[label]) for label in durations if label in colours]
     if len(labels) > len(COLOURS):
-        handles.append(axes.axvspan(0, 0, color=GREY, label="others"))
+        entries.append(("others", GREY))
     axes.set_yticks([])
     axes.set_ylim(0, 1)
     axes.grid(False)
-    if handles:
-        axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    if entries:
+        handles, names = [axes.axvspan(0, 0, color=colour) for _, colour in entries], [name for name, _ in entries]
+        axes.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
 
 
 def _edges(n_samples: int) -> np.ndarray:

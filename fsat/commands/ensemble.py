@@ -24,13 +24,20 @@ from fsat.metrics.row_blocks import create_rows, iter_blocks, release
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import FoldCurve
-from fsat.reports.prediction_tables import CLIPS_AT_ONCE, Predictions, analyse, write_reports, write_submission
+from fsat.reports.prediction_tables import (
+    CLIPS_AT_ONCE,
+    Predictions,
+    analyse,
+    announce_submission,
+    write_reports,
+    write_submission,
+)
 from fsat.reports.report_page import Result, write_result_page
 from fsat.reports.report_text import METHODS
 from fsat.text import dataset_name, license_line
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.client import Refused
-from fsat.tracking.fold_artifacts import Member, download, is_test, without_fold
+from fsat.tracking.fold_artifacts import SUBMISSION, Member, download, is_test, without_fold
 from fsat.tracking.registry import Registered, Score, check_registration, register
 from fsat.tracking.runs import epoch_history
 from fsat.tracking.select_runs import INIT_FROM, INIT_TAGGER, FoldRun, choose
@@ -193,6 +200,8 @@ class _Result:
         write_parts(folder / "clips.csv", (without_fold(clips.iloc[i : i + CLIPS_AT_ONCE]) for i in starts))
         test_names = clips.loc[is_test(clips), "fname"].array
         write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
+        if len(test_names):
+            announce_submission(SUBMISSION, self.first.labels)
 
     def _register(self, name: str, promote: str) -> Registered:
         """Write the tagger and register it; if that is refused, the report shows the blend all the same."""

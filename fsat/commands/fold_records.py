@@ -13,9 +13,18 @@ from fsat.metrics.ranking import top_k
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
-from fsat.reports.prediction_tables import submission
+from fsat.reports.prediction_tables import announce_submission, submission
+from fsat.text import named
 from fsat.tracking import mlflow_ui, runs
-from fsat.tracking.fold_artifacts import CONFIG, PLOTS, Predictions, clip_table, write_artifacts, write_checksums
+from fsat.tracking.fold_artifacts import (
+    CONFIG,
+    PLOTS,
+    SUBMISSION,
+    Predictions,
+    clip_table,
+    write_artifacts,
+    write_checksums,
+)
 from fsat.tracking.run_folder import RunFolder
 from fsat.training import fold as training
 
@@ -36,7 +45,7 @@ def log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     runs.log_dataset(dataset.manifest)
     mlflow_ui.give_colour(dataset.study)
     if missing := training.labels_without_clips(dataset, splits):
-        labels = ", ".join([*missing[:5], "..."] if len(missing) > 5 else missing)
+        labels = ", ".join([*map(named, missing[:5]), *["..."] * (len(missing) > 5)])
         settings = f"labels_run_id={config.labels_run_id}, unverified_weight={config.unverified_weight}"
         reason = f"with {settings} and holdout={config.holdout}"
         say(f"warning: fold {fold}: no clip that it trains on is labelled {labels}, {reason}")
@@ -67,6 +76,8 @@ def store_results(
     facts["tags"] |= {f"fsat.{name}": text for name, text in new_layer_tags(result.state.new_layers).items()}
     train, test = dataset.manifest.train, dataset.manifest.test
     table = submission(test["fname"].tolist(), top_k(result.test), dataset.labels)
+    if len(table):
+        announce_submission(SUBMISSION, dataset.labels)
     predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)
     with folder.new_results(points, _description(facts, final)) as artifacts:
         files = result.folder / training.WEIGHTS, result.summary, result.folder / "tensorboard"

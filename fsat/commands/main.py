@@ -89,7 +89,7 @@ def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, comp
     first = [row for row in tags.first if isinstance(row, Tags)]
     width = max((len(row.fname) for row in first), default=0)
     rows = [
-        f"  {row.fname:<{width}}  {' '.join(row.labels)}  ({' '.join(f'{score:.6f}' for score in row.scores)})"
+        f"  {row.fname:<{width}}  {', '.join(row.labels)}  ({', '.join(f'{score:.6f}' for score in row.scores)})"
         for row in first
     ]
     heading = f"Tags of all clips are in {output}; the first {len(first)}:"

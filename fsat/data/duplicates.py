@@ -13,6 +13,7 @@ import pandas as pd
 
 from fsat.data.decoded_clips import Clips
 from fsat.errors import count, printable
+from fsat.text import named
 
 SHOWN = 5
 
@@ -62,7 +63,7 @@ def contradictions(train: pd.DataFrame, first: Sequence[Hashable]) -> list[str]:
     for group in groups.values():
         for i in group if len({rows[j][1] for j in group}) > 1 else ():
             fname, label, line = next(rows[j] for j in group if rows[j][1] != rows[i][1])
-            reasons[i] = f"the same sound as {printable(fname)} in line {line}, whose label is {printable(label)}"
+            reasons[i] = f"the same sound as {printable(fname)} in line {line}, whose label is {named(label)}"
     return reasons
 
 

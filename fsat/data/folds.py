@@ -16,7 +16,8 @@ import pandas as pd
 
 from fsat.config import Config
 from fsat.data.clip_groups import clip_groups
-from fsat.errors import ConfigError, DataError, Problem, count, printable
+from fsat.errors import ConfigError, DataError, Problem, count
+from fsat.text import named
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
@@ -49,7 +50,7 @@ def small_classes(train: pd.DataFrame, file: str) -> list[Problem]:
     counts = train["label"].value_counts()
     advice = "a class needs two or more, some to train on and others to score; add clips, or take the class out"
     return [
-        Problem(file, 0, "", f"class {label} has {count(number, 'clip')}: {advice}")
+        Problem(file, 0, "", f"class {named(label)} has {count(number, 'clip')}: {advice}")
         for label, number in sorted(counts[counts < 2].items())
     ]
 
@@ -69,7 +70,7 @@ def settle_folds(train: pd.DataFrame, targets: np.ndarray, config: Config) -> tu
         label = counts.index[int(np.argmin(counts.to_numpy()))]
         most = max(2, min(most, int(counts.min())))
         noun = "clip" if groups is None else "recording"
-        reason = f"class {printable(label)} has {count(int(counts.min()), noun)}"
+        reason = f"class {named(label)} has {count(int(counts.min()), noun)}"
     for n_folds in range(most, 1, -1):
         settled = replace(config, n_folds=n_folds)
         try:
@@ -99,7 +100,9 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
             raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
         if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
             label = train["label"].to_numpy()[targets == min(lost)][0]
-            fault = f"fold {fold} of {config.n_folds} holds every clip of class {label}, so none is left to train on"
+            fault = (
+                f"fold {fold} of {config.n_folds} holds every clip of class {named(label)}, so none is left to train on"
+            )
             groups = clip_groups(train[targets == min(lost)])
             if config.folds == "stratified" and groups is not None and groups.nunique() == 1:
                 raise DataError(f"{fault}: they are of one recording or sound; add others, or take the class out")

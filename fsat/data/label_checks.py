@@ -2,6 +2,7 @@
 
 Conventions: two labels look alike if they differ only in Unicode normal form, letter case, invisible characters, spaces
 and underscores, or in letters of other alphabets that look the same. The rows with the rarer spelling have the problem.
+A comma, or another separator of lists, is text unless all that it separates are labels of other rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fsat.errors import count
 from fsat.text import NO_VALUES, why_not_a_label
@@ -18,7 +20,14 @@ _TWINS = str.maketrans("авекмнорстухіјѕο‐‑‒–—−’‘
 """Letters of Cyrillic and Greek, dashes and apostrophes, to those of ASCII that look the same."""
 
 _SEPARATORS = re.compile(r"[\s_]+")
-_LIST = re.compile(r"[,;|/+&\s]+")
+_LIST, _SPACES = re.compile(r"\s*[,;|/+&，；｜／＋＆、،؛]+\s*"), re.compile(r"\s+")
+_BRACKETS = "[](){}\"'"
+
+MAX_PIECES = 8
+"""Number of pieces between separators that are looked up together, as a label that contains separators itself."""
+
+SHOWN = 3
+"""Number of labels that a warning names."""
 
 
 def look_of(label: str) -> str:
@@ -29,9 +38,12 @@ def look_of(label: str) -> str:
 
 
 def _is_invisible(character: str) -> bool:
-    """Return whether a character has no width: marks of direction, joiners, soft hyphens, variation selectors."""
-    category = unicodedata.category(character)
-    return (category in ("Cf", "Cc") and not character.isspace()) or "\ufe00" <= character <= "\ufe0f"
+    """Return whether a character has no width: marks of direction, joiners, soft hyphens, variation selectors.
+
+    Tags are visible: they tell the flags of regions apart.
+    """
+    category, is_tag = unicodedata.category(character), "\U000e0020" <= character <= "\U000e007f"
+    return (category in ("Cf", "Cc") and not is_tag and not character.isspace()) or "\ufe00" <= character <= "\ufe0f"
 
 
 @dataclass(frozen=True)
@@ -51,10 +63,7 @@ def label_faults(labels: Sequence[str], lines: Sequence[int]) -> dict[str, str]:
     `labels` and `lines` have an entry for each row.
     """
     spellings = _spellings(labels, lines)
-    by_look: dict[str, list[_Spelling]] = {}
-    for spelling in spellings.values():
-        by_look.setdefault(look_of(spelling.label), []).append(spelling)
-    usual = {look: max(alike, key=_usability) for look, alike in by_look.items()}
+    usual = _usual(spellings)
     faults = {}
     for label, spelling in spellings.items():
         best = usual[look_of(label)]
@@ -71,12 +80,38 @@ def label_faults(labels: Sequence[str], lines: Sequence[int]) -> dict[str, str]:
     return faults
 
 
+def label_warnings(labels: Sequence[str], lines: Sequence[int]) -> list[str]:
+    """Return what to say about the labels that are read as one each, though they may be lists of labels.
+
+    `labels` and `lines` are as for `label_faults`; labels with a fault are left out. At most one line, which names
+    `SHOWN` labels at most.
+    """
+    faults, spellings = label_faults(labels, lines), _spellings(labels, lines)
+    usual, doubts = _usual(spellings), []
+    for label, spelling in spellings.items():
+        if label not in faults and (parts := _doubtful_parts(label, usual)):
+            are = "is a label" if len(parts) == 1 else "are labels"
+            doubts.append(f"{spelling.told()}, though {' and '.join(parts)} {are} of other clips")
+    if not doubts:
+        return []
+    others = f"; and {count(len(doubts) - SHOWN, 'other label')} like these" if len(doubts) > SHOWN else ""
+    return [f"read as one label: {'; '.join(doubts[:SHOWN])}{others}: keep one where a clip has several"]
+
+
 def _spellings(labels: Sequence[str], lines: Sequence[int]) -> Mapping[str, _Spelling]:
     found: dict[str, _Spelling] = {}
     for label, line in zip(labels, lines, strict=True):
         known = found.get(label)
         found[label] = _Spelling(label, 1, line) if known is None else _Spelling(label, known.n_clips + 1, known.line)
     return found
+
+
+def _usual(spellings: Mapping[str, _Spelling]) -> dict[str, _Spelling]:
+    """Return the best of the spellings that look alike, by look."""
+    by_look: dict[str, list[_Spelling]] = {}
+    for spelling in spellings.values():
+        by_look.setdefault(look_of(spelling.label), []).append(spelling)
+    return {look: max(alike, key=_usability) for look, alike in by_look.items()}
 
 
 def _usability(spelling: _Spelling) -> tuple[bool, int, int]:
@@ -102,15 +137,49 @@ def _why_alike(rarer: _Spelling, usual: _Spelling) -> str:
 
 
 def _why_several(label: str, usual: Mapping[str, _Spelling]) -> str:
-    """Return the reason if a label is a list of labels, of which at least one is a label of other rows.
-
-    Parts that only white space separates must all be labels.
-    """
-    parts = [part.strip("[](){}\"'") for part in _LIST.split(label)]
-    parts = [part for part in parts if part]
-    known = [usual[look_of(part)] for part in parts if look_of(part) in usual and look_of(part) != look_of(label)]
-    is_spaced = len(label.split()) == len(parts) and not re.search(r"[,;|/+&]", label)
-    if len(parts) < 2 or not known or (is_spaced and len(known) < len(parts)):
+    """Return the reason if a label is a list, such as ``Dog, Cat``, of labels that are all labels of other rows."""
+    parts, is_all = _parts(label, _LIST, usual)
+    if not is_all:
         return ""
-    others = f"{known[0].label!r} is the label of {count(known[0].n_clips, 'other clip')}"
+    others = f"{parts[0].label!r} is the label of {count(parts[0].n_clips, 'other clip')}"
     return f"the label {label!r} names {len(parts)}, and a clip takes one label ({others}): keep one"
+
+
+def _doubtful_parts(label: str, usual: Mapping[str, _Spelling]) -> list[str]:
+    """Return the labels of other rows that are parts of a label: at least one of a list, or all words."""
+    parts, _ = _parts(label, _LIST, usual)
+    if not _LIST.search(label):
+        parts, is_all = _parts(label, _SPACES, usual)
+        parts = parts if is_all else []
+    return [repr(part.label) for part in dict.fromkeys(parts)][:SHOWN]
+
+
+def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling]) -> tuple[list[_Spelling], bool]:
+    """Return the labels of other rows that a label is a list of, and true; or those that are parts of it, and false.
+
+    A part may contain separators itself, as in ``Chirp, tweet; Dog``.
+    """
+    spans = [(0, 0), *(match.span() for match in separator.finditer(label)), (len(label), len(label))]
+    pieces = [(start, end) for (_, start), (end, _) in pairwise(spans) if label[start:end].strip(_BRACKETS)]
+    found: list[_Spelling] = []
+    lists: list[list[_Spelling] | None] = [*[None for _ in pieces], []]  # labels that the rest from a piece on lists
+    for i in reversed(range(len(pieces))):
+        for j in range(min(i + MAX_PIECES, len(pieces)), i, -1):  # the shortest part last, which counts
+            part = _other_label(label[pieces[i][0] : pieces[j - 1][1]], label, usual)
+            rest = lists[j]
+            if part is not None:
+                found.insert(0, part)
+                lists[i] = lists[i] if rest is None else [part, *rest]
+    whole = lists[0] or []
+    if len(whole) > 1:
+        return whole, True
+    return (found if len(pieces) > 1 else []), False
+
+
+def _other_label(part: str, label: str, usual: Mapping[str, _Spelling]) -> _Spelling | None:
+    """Return the label of other rows that a part of a label is, with or without brackets and quotes around it."""
+    for text in (part, part.strip(_BRACKETS)):
+        spelling = usual.get(look_of(text))
+        if spelling is not None and look_of(text) != look_of(label) and not why_not_a_label(spelling.label):
+            return spelling
+    return None

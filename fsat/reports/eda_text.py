@@ -14,7 +14,7 @@ import pandas as pd
 from fsat.data.near_duplicates import OTHER_FOLDS, OTHER_LABELS, OTHER_SPLITS, NearDuplicates
 from fsat.errors import plural
 from fsat.reports.eda_facts import MIN_REPEATS, MIN_REPEATS_SHARE, Facts
-from fsat.text import short
+from fsat.text import named, short
 
 SMIRNOV, MIN_DIFFERENCE = 1.95, 0.05
 """Two samples of n and m clips differ beyond chance (p = 0.001) if their cumulative shares differ by more than SMIRNOV
@@ -26,15 +26,15 @@ def describe_classes(facts: Facts) -> str:
     table, n_classes = facts.classes, len(facts.classes)
     fewest, most = int(table["clips"].min()), int(table["clips"].max())
     if n_classes == 1:
-        text = f"There is one class, {table['label'].iloc[0]}, with {count(most, 'clip')}."
+        text = f"There is one class, {named(table['label'].iloc[0])}, with {count(most, 'clip')}."
     elif fewest == most:
         text = f"Each of the {n_classes:,} classes has {count(most, 'clip')}."
     else:
-        smallest, largest = (_having(_labels_with(table, "clips", number)) for number in (fewest, most))
+        smallest, largest = (_having(table, number) for number in (fewest, most))
         text = f"{n_classes:,} classes with {fewest:,} to {most:,} clips per class; {smallest} the fewest, "
         text += f"{largest} the most."
     if n_classes > 1 and most > facts.n_train / 2:
-        text += f" {table['label'].iloc[-1]} alone has {percent(most, facts.n_train)} of all clips."
+        text += f" {named(table['label'].iloc[-1])} alone has {percent(most, facts.n_train)} of all clips."
     return f"{text} {_describe_verified(facts)}"
 
 
@@ -50,6 +50,7 @@ def describe_rates(facts: Facts) -> str:
 def describe_lengths_per_label(facts: Facts) -> str:
     """Describe how the lengths of training clips differ between labels and within them."""
     table = facts.classes.sort_values(["median_seconds", "label"])
+    table = table.assign(label=table["label"].map(named))
     first, last, seconds = table.iloc[0], table.iloc[-1], facts.seconds("train")
     medians = duration(first["median_seconds"]), duration(last["median_seconds"])
     if seconds.min() == seconds.max():
@@ -242,13 +243,15 @@ def _compare_lengths(train: np.ndarray, test: np.ndarray) -> str:
 
 
 def _labels_with(table: pd.DataFrame, column: str, value: float) -> list[str]:
-    """Return the labels of the classes with this value; if they are more than three, their number."""
+    """Name the labels of the classes with this value; if they are more than three, return their number."""
     labels = table.loc[table[column] == value, "label"].tolist()
-    return labels if len(labels) <= 3 else [f"{len(labels):,} classes"]
+    return list(map(named, labels)) if len(labels) <= 3 else [f"{len(labels):,} classes"]
 
 
-def _having(labels: list[str]) -> str:
-    return f"{listed(labels)} {'has' if len(labels) == 1 and not labels[0].endswith(' classes') else 'have'}"
+def _having(table: pd.DataFrame, n_clips: int) -> str:
+    """Name the labels of the classes with this number of clips, with the verb."""
+    is_one = (table["clips"] == n_clips).sum() == 1
+    return f"{listed(_labels_with(table, 'clips', n_clips))} {'has' if is_one else 'have'}"
 
 
 def _is(number: int) -> str:

@@ -30,6 +30,7 @@ from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
 from fsat.reports.eda_text import duration
 from fsat.reports.prediction_tables import Analysis, Predictions, rank_suspects
+from fsat.text import named
 
 Clip = TypeVar("Clip")
 
@@ -192,7 +193,7 @@ class PlayerMaker:
         sounds = []
         for i, fname, row, best in zip(indices.tolist(), fnames, rows, top_k(rows, TOP_K), strict=True):
             label = clips.targets[i]
-            notes = ["guesses: " + ", ".join(f"{clips.labels[j]} {row[j]:.2f}" for j in best)]
+            notes = ["guesses: " + ", ".join(f"{named(clips.labels[j])} {row[j]:.2f}" for j in best)]
             if label not in best:
                 notes.append(f"the label itself: {row[label]:.2g}")
             lines, mp3 = self._player(fname)

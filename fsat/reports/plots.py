@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 DPI, PAGE_WIDTH = 110, 9.0
@@ -39,7 +40,26 @@ MAX_MARKED, MIN_CELL = 30, 0.205
 """Longest curve whose points get markers; and smallest cell of a confusion matrix in inches: room for a label's letters
 and two digits."""
 
+FONT = "DejaVu Sans"
+"""Comes with matplotlib; has Latin, Greek, Cyrillic, Arabic and Hebrew letters."""
+
+OTHER_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Noto Sans Devanagari", "Noto Sans Thai",
+    "WenQuanYi Micro Hei", "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "PingFang HK", "Heiti TC",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI",
+    "Leelawadee UI", "Segoe UI Emoji", "Segoe UI Symbol",
+)  # fmt: skip
+"""Fonts of Linux, macOS and Windows with letters of other scripts, used where they are installed."""
+
+
+def installed_fonts(names: Sequence[str]) -> list[str]:
+    """Return those of the fonts that this machine has."""
+    known = {font.name for font in fontManager.ttflist}
+    return [name for name in names if name in known]
+
+
 plt.rcParams.update({
+    "font.family": [FONT, *installed_fonts(OTHER_FONTS)],
     "axes.grid": True, "grid.color": "#e3e6e8", "axes.axisbelow": True, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#8a9299", "axes.titlesize": 12, "font.size": 10,
 })  # fmt: skip
@@ -80,9 +100,9 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def ignore_missing_glyphs() -> Iterator[None]:
-    """Silence the warnings about labels in scripts that the font lacks; they are drawn as boxes."""
+    """Silence the warnings about labels in scripts that no font has, which are drawn as boxes, or that need shaping."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support .* natively")
         yield
 
 

@@ -7,20 +7,22 @@ is empty where a number is undefined, such as the recall of a class without clip
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsat.data.tables import read_table, write_parts, write_table
-from fsat.errors import DataError, Problem, count
+from fsat.errors import DataError, Problem, count, printable
 from fsat.metrics import ranking
 from fsat.metrics.calibration import Reliability, reliability
 from fsat.metrics.ranking import TOP_K, Guesses, best_guesses, confusion
+from fsat.progress import say
 from fsat.reports.plots import plot_calibration, plot_class_precision, plot_confusion
-from fsat.text import NO_LABEL
+from fsat.text import NO_LABEL, submitted
 
 TITLE = "out-of-fold predictions"
 DECIMALS = 6
@@ -146,9 +148,23 @@ CLIPS_AT_ONCE = 50_000
 
 
 def submission(fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Return ``fname,label`` with the labels of each clip; `best` is int (n_clips, 3), classes from `top_k`."""
-    texts = [" ".join(labels[j] for j in row) for row in best.tolist()]
-    return pd.DataFrame({"fname": list(fnames), "label": texts})
+    """Return ``fname,label`` with the labels of each clip, separated by spaces, as `fsat.text.submitted` has them.
+
+    `best` is int (n_clips, 3), classes from `top_k`.
+    """
+    names = [submitted(label) for label in labels]
+    return pd.DataFrame({"fname": list(fnames), "label": [" ".join(names[j] for j in row) for row in best.tolist()]})
+
+
+def announce_submission(name: str, labels: Sequence[str]) -> None:
+    """Say, once in a process, that a submission with this name has other labels than the dataset, if it has."""
+    if changed := [label for label in labels if submitted(label) != label]:
+        _say_once(
+            f"note: {name} has _ for the spaces in labels, such as {submitted(changed[0])}: spaces separate labels"
+        )
+
+
+_say_once = cache(say)
 
 
 def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels: Sequence[str]) -> None:
@@ -162,9 +178,11 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     """Return mAP@3 and accuracy of a submission.
 
     Args:
-        submission_path: ``fname,label``, up to three labels separated by spaces; further labels are ignored.
-        truth_path: ``fname,label``; clips without a label (empty or ``None``) are not scored. If it has a column
-            ``usage``, as FSDKaggle2018's ``test_post_competition.csv``, each of its values is scored by itself too.
+        submission_path: ``fname,label``, up to three labels separated by spaces, with an underscore for the spaces in
+            a label; further labels are ignored.
+        truth_path: ``fname,label``; clips without a label (empty or ``None``) are not scored. Labels have spaces or
+            underscores. If it has a column ``usage``, as FSDKaggle2018's ``test_post_competition.csv``, each of its
+            values is scored by itself too.
 
     Returns:
         ``part, clips, map3, accuracy``; the last row is for all clips.
@@ -179,12 +197,14 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     if len(missing):
         fault = f"{len(missing)} of {count(len(truth), 'clip')} have no row, first {missing[0]}"
         raise DataError(f"{submission_path}: {fault}; expected a row for every clip of the truth table")
-    numbers = {name: i for i, name in enumerate(sorted(set(truth["label"])))}
+    names, cells = truth["label"].map(submitted), guesses.loc[truth.index, "label"]
+    numbers = {name: i for i, name in enumerate(sorted(set(names)))}
     best = np.full((len(truth), TOP_K), -1)
-    for i, text in enumerate(guesses.loc[truth.index, "label"]):
+    for i, text in enumerate(cells):
         classes = [numbers.get(name, -1) for name in text.split()[:TOP_K]]
         best[i, : len(classes)] = classes
-    targets = truth["label"].map(numbers).to_numpy()
+    _warn_of_spaces(submission_path, cells, numbers)
+    targets = names.map(numbers).to_numpy()
     precision, correct = ranking.average_precision_at_k(best, targets), best[:, 0] == targets
     order = {"Public": 0, "Private": 1}
     usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
@@ -192,6 +212,15 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
     rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
+
+
+def _warn_of_spaces(path: Path, cells: pd.Series, names: Container[str]) -> None:
+    """Warn if cells of a submission are labels with spaces, which count as several labels."""
+    spaced = cells[[submitted(cell) in names and any(word not in names for word in cell.split()) for cell in cells]]
+    if len(spaced):
+        first = f"first {spaced.iloc[0]!r} of {printable(spaced.index[0])}"
+        advice = f"write _ for a space, {submitted(spaced.iloc[0])}"
+        say(f"warning: {path}: {count(len(spaced), 'label')} with spaces, {first}, count as several labels: {advice}")
 
 
 def _read_by_fname(path: Path) -> pd.DataFrame:

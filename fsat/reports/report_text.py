@@ -14,6 +14,7 @@ import pandas as pd
 from fsat.errors import count
 from fsat.reports.plots import FoldCurve
 from fsat.reports.prediction_tables import Analysis, Predictions
+from fsat.text import named
 
 CALIBRATED, RISE = 0.02, 0.01
 """Largest difference between mean score and accuracy for scores to be called right on the whole, and smallest relative
@@ -95,8 +96,8 @@ def describe_classes(analysis: Analysis) -> str:
     scored = analysis.classes[analysis.classes["ap"].notna()]
     worst, best = scored.iloc[0], scored.iloc[-1]
     return (
-        f"{worst['label']} is recognised worst (average precision {worst['ap']:.3f} on "
-        f"{count(int(worst['clips']), 'clip')}), {best['label']} best ({best['ap']:.3f}). The mean over "
+        f"{named(worst['label'])} is recognised worst (average precision {worst['ap']:.3f} on "
+        f"{count(int(worst['clips']), 'clip')}), {named(best['label'])} best ({best['ap']:.3f}). The mean over "
         f"{count(len(scored), 'class')} is {scored['ap'].mean():.3f}."
     )
 
@@ -107,7 +108,7 @@ def class_rows(analysis: Analysis) -> pd.DataFrame:
 
     def guess(label: str, n_clips: int) -> str:
         wrong = worst.loc[label] if label in worst.index else None
-        return "" if wrong is None else f"{wrong['guess']}, {wrong['clips']} of {count(n_clips, 'clip')}"
+        return "" if wrong is None else f"{named(wrong['guess'])}, {wrong['clips']} of {count(n_clips, 'clip')}"
 
     guesses = list(map(guess, analysis.classes["label"], analysis.classes["clips"]))
     return analysis.classes.rename(columns={"ap": "average precision"}).assign(**{"most often taken for": guesses})
@@ -122,13 +123,14 @@ def describe_confusion(analysis: Analysis, labels: Sequence[str]) -> str:
     pair = pairs.iloc[0]
     text = (
         f"The best guess is wrong for {wrong} of {count(n_clips, 'clip')} ({wrong / n_clips:.0%}). Most often "
-        f"{pair['label']} is taken for {pair['guess']}: {pair['clips']} of its "
+        f"{named(pair['label'])} is taken for {named(pair['guess'])}: {pair['clips']} of its "
         f"{count(round(pair['clips'] / pair['share']), 'clip')}."
     )
     both = np.triu(counts + counts.T, 1)
     i, j = np.unravel_index(both.argmax(), both.shape)
     if both[i, j] > pair["clips"]:
-        text += f" In both directions together {labels[i]} and {labels[j]} are confused most, {both[i, j]} times."
+        two = f"{named(labels[i])} and {named(labels[j])}"
+        text += f" In both directions together {two} are confused most, {both[i, j]} times."
     return text
 
 

@@ -2,7 +2,8 @@
 
 Weights are copied layer by layer, where the shapes are the same: between layers of the same name, if the builder of the
 model named them, else between layers of the same type, in order. The last layers have a row for each label: rows of
-labels that both models have are copied, by label. All other weights are new, as the seed draws them.
+labels that both models have are copied, by label; ``Dog bark`` is the same as ``Dog_bark``. All other weights are new,
+as the seed draws them.
 
 The statistics of normalization layers are copied like other weights, and so replace those of the training clips: the
 earlier weights belong to inputs that were normalized by them.
@@ -23,6 +24,7 @@ from fsat.config import Config
 from fsat.errors import ConfigError, count
 from fsat.models import build, import_keras
 from fsat.progress import say
+from fsat.text import named, submitted
 
 if TYPE_CHECKING:
     import keras
@@ -152,8 +154,9 @@ def _copy_rows(
     """Copy the weights of the labels that both layers have, along the last axis; return how many labels are new."""
     if partner is None or [shape[:-1] for shape in _shapes(layer)] != [shape[:-1] for shape in _shapes(partner)]:
         return len(labels)
-    shared = [i for i, label in enumerate(labels) if label in earlier_labels]
-    rows = [earlier_labels.index(labels[i]) for i in shared]
+    row_of = {submitted(label): row for row, label in enumerate(earlier_labels)}
+    shared = [i for i, label in enumerate(labels) if submitted(label) in row_of]
+    rows = [row_of[submitted(labels[i])] for i in shared]
     weights = layer.get_weights()
     for weight, source in zip(weights, partner.get_weights(), strict=True):
         weight[..., shared] = source[..., rows]
@@ -162,7 +165,7 @@ def _copy_rows(
 
 
 def _few(labels: Sequence[str]) -> str:
-    return f"{count(len(labels), 'label')} ({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})"
+    return f"{count(len(labels), 'label')} ({', '.join(map(named, labels[:3]))}{', ...' if len(labels) > 3 else ''})"
 
 
 def _warn(config: Config, earlier: Config, has_new: bool) -> None:
