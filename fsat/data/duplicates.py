@@ -56,14 +56,15 @@ def contradictions(train: pd.DataFrame, first: Sequence[Hashable]) -> list[str]:
     `first` has a value for each clip that equal sounds share.
     """
     reasons = [""] * len(train)
-    rows = list(zip(train["fname"], train["label"], train["row"], strict=True))
+    lines = [f" in line {row}" if file else "" for file, row in zip(train["file"], train["row"], strict=True)]
+    rows = list(zip(train["fname"], train["label"], lines, strict=True))
     groups: dict[Hashable, list[int]] = {}
     for i, sound in enumerate(first):
         groups.setdefault(sound, []).append(i)
     for group in groups.values():
         for i in group if len({rows[j][1] for j in group}) > 1 else ():
             fname, label, line = next(rows[j] for j in group if rows[j][1] != rows[i][1])
-            reasons[i] = f"the same sound as {printable(fname)} in line {line}, whose label is {named(label)}"
+            reasons[i] = f"the same sound as {printable(fname)}{line}, whose label is {named(label)}"
     return reasons
 
 

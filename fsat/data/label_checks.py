@@ -54,7 +54,8 @@ class _Spelling:
 
     def told(self, show: Callable[[str], str] = repr) -> str:
         """Return the label with its number of clips and first line."""
-        return f"{show(self.label)} ({count(self.n_clips, 'clip')}, first in line {self.line})"
+        line = f", first in line {self.line}" if self.line else ""
+        return f"{show(self.label)} ({count(self.n_clips, 'clip')}{line})"
 
 
 def label_faults(labels: Sequence[str], lines: Sequence[int]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.clip_checks import check_clips
 from fsat.data.clip_names import ascii_if_alike, earlier_rows, explain_missing, unnamed_files, unnamed_warnings
 from fsat.data.folds import resolve_folds, small_classes
-from fsat.data.label_checks import label_faults
+from fsat.data.label_checks import label_faults, label_warnings
 from fsat.data.layouts.recognise import read_layout
 from fsat.data.layouts.rows import Part, Rows
 from fsat.errors import ConfigError, DataError, Problem, count, printable
@@ -143,7 +143,8 @@ def read_manifest(
     rows, part = found.rows, found.rows.train
     train, unnamed = _with_facts(part, "training clips")
     train["label"] = train["label"].str.strip()
-    faults = label_faults(train["label"].tolist(), train["row"].tolist())
+    labels, lines = train["label"].tolist(), train["row"].where(train["file"] != "", 0).tolist()
+    faults, doubts = label_faults(labels, lines), label_warnings(labels, lines)
     problems = [*part.table.problems, *_row_problems(train, part.folder, faults), *_problems_of(train, train["reason"])]
     problems.sort(key=lambda problem: (problem.file, problem.row))
     test = _read_test(rows)
@@ -167,7 +168,7 @@ def read_manifest(
     train = usable.drop(columns="reason").reset_index(drop=True).astype({"manually_verified": "int64"})
     if test.folder.exists() and test.folder.samefile(part.folder):
         unnamed = sorted(set(unnamed) - set(map(os.path.normpath, test.clips["fname"])))
-    warnings = [*rows.warnings, *part.table.warnings, *unnamed_warnings(unnamed, part.folder.name, part.name)]
+    warnings = [*rows.warnings, *part.table.warnings, *doubts, *unnamed_warnings(unnamed, part.folder.name, part.name)]
     return Manifest(
         folder, train, test.clips, part.name, part.folder, test.folder, test.table, label_order(train["label"]),
         [*problems, *test.problems], [*warnings, *test.warnings], (found.layout, rows.reading),

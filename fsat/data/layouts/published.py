@@ -88,9 +88,10 @@ def read_fsd50k(data: DataFolder) -> Rows:
     A name is a number without suffix, that of the sound at Freesound. Clips of several labels are problems.
     """
     path = data.path / FSD50K_TABLES[0]
-    table = one_label_each(read_table(path, ("fname", "labels"), ("mids", "split")), path.name)
+    table = read_table(path, ("fname", "labels"), ("mids", "split"))
     folder = _folder(data, "FSD50K.dev_audio")
-    train = Part(_with_suffix(renamed(table, {"labels": "label"}, path.name), folder), path.name, folder)
+    labelled = one_label_each(renamed(table, {"labels": "label"}, path.name))
+    train = Part(_with_suffix(labelled, folder), path.name, folder)
     rows = Rows(_reading(data, path, "fname, labels"), train)
     if "split" in table.frame:
         rows.warnings.append(f"{path.name}: split ({_values(table.frame['split'])}) is not used: folds take its place")
@@ -140,8 +141,8 @@ def read_fsdkaggle2019(data: DataFolder) -> Rows:
                 raise DataError(f"{data.path}: {' or '.join(folders)} is missing, the folder of the curated clips")
             continue
         known = ("freesound_id", "license", "flickr_video_URL")
-        table = one_label_each(read_table(path, ("fname", "labels"), known), path.name)
-        table = renamed(table, {"labels": "label", "freesound_id": "group"}, path.name)
+        table = read_table(path, ("fname", "labels"), known)
+        table = one_label_each(renamed(table, {"labels": "label", "freesound_id": "group"}, path.name))
         table.frame = table.frame.assign(fname=folder.name + "/" + table.frame["fname"], manually_verified=verified)
         parts, tables = [*parts, table], [*tables, path]
     frame = pd.concat([table.frame for table in parts], ignore_index=True).fillna("")

@@ -116,15 +116,15 @@ def renamed(table: Table, names: Mapping[str, str], file: str) -> Table:
     return Table(frame[["file", "row", *(name for name in COLUMNS if name in frame)]], table.problems, table.warnings)
 
 
-def one_label_each(table: Table, name: str) -> Table:
-    """Return a table of clips with labels separated by commas without the clips of several, which are problems."""
+def one_label_each(table: Table) -> Table:
+    """Return a table without the clips that have several labels, separated by commas, which are problems."""
     is_list = table.frame["label"].str.contains(",", regex=False)
+    cells = table.frame.loc[is_list, ["file", "row", "fname", "label"]]
     problems = [
-        Problem(name, row, fname, f"the clip has {label.count(',') + 1} labels ({printable(label)}), and takes one")
-        for row, fname, label in table.frame.loc[is_list, ["row", "fname", "label"]].itertuples(index=False)
+        Problem(file, row, fname, f"the clip has {label.count(',') + 1} labels ({printable(label)}), and takes one")
+        for file, row, fname, label in cells.itertuples(index=False)
     ]
-    frame = table.frame[~is_list].reset_index(drop=True)
-    return Table(frame, [*table.problems, *problems], table.warnings)
+    return Table(table.frame[~is_list].reset_index(drop=True), [*table.problems, *problems], table.warnings)
 
 
 def listed_names(names: Sequence[str], shown: int = 3) -> str:
