@@ -239,6 +239,18 @@ CLIPS = TagSettings()
 
 
 @dataclass(frozen=True)
+class TableOptions(Checked):
+    """Form of a table of tags, beside its format."""
+
+    long: bool = option(False, "Write a row for each label of a clip; recordings always have a row for each tag.")
+    excel: bool = option(False, "Write CSV or TSV that Excel shows rightly: all letters, and no cell as a formula.")
+
+
+PLAIN = TableOptions()
+"""Default form: a row for each clip, in UTF-8."""
+
+
+@dataclass(frozen=True)
 class Thresholds(Checked):
     """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
 
