@@ -25,8 +25,7 @@ RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Begin File",
     "Annotation", "Score",
 )  # fmt: skip
-"""The columns that Raven Pro itself writes, with their names; it opens any others, such as the last two, as
-annotations."""
+"""Raven Pro's own columns, and two more, which it shows as annotations."""
 
 RAVEN_VIEW = "Spectrogram 1"
 """Name of a sound window's first spectrogram."""
@@ -95,10 +94,9 @@ class LabelTracks(Tracks):
 class RavenTables(Tracks):
     """Selection tables for Raven, ``day.Table.1.selections.txt`` for ``day.wav``, as Raven Pro names them.
 
-    A table is tab-separated text with a header, as described in the chapter on measurements and annotations of the
-    *Raven Pro 1.4 User's Manual* (Cornell Lab of Ornithology, 2010). BirdNET-Analyzer writes the same first seven
-    columns. A selection is a box in the first channel, from 0 Hz to the highest frequency that the tagger hears of the
-    recording: half the lower of their sampling rates.
+    A table is tab-separated text. It has the columns that Raven Pro saves and BirdNET-Analyzer writes for it
+    (github.com/birdnet-team/BirdNET-Analyzer, pull requests 188 and 306). A selection is a box in the first channel,
+    from 0 Hz to the highest frequency that the tagger hears of the recording: half the lower of their sampling rates.
 
     Args:
         folder: where the tables go.
