@@ -40,9 +40,7 @@ from fsat.options import Cluster, TableOptions, TagSettings
 @option("--resume", type=bool, default=True, help="Resume an interrupted tagging with the same output.")
 @workers_option
 @cluster_options
-def predict(
-    input: str, output: str, label_tracks: Path | None, raven_tables: Path | None, **options: Any
-) -> None:
+def predict(input: str, output: str, label_tracks: Path | None, raven_tables: Path | None, **options: Any) -> None:
     """Tag files with a registered tagger.
 
     Tags whole clips, or recordings over time; any number of files.

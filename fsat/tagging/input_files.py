@@ -157,7 +157,8 @@ def _read_column(lines: Iterable[str], source: str, delimiter: str) -> Iterator[
             if cells:
                 yield cells[column]
     except csv.Error as error:
-        raise DataError(f"input: {source}: line {reader.line_num}: not {kind} ({error}); fix that line") from error
+        fault = f"not {kind} ({printable(error)})"
+        raise DataError(f"input: {source}: line {reader.line_num}: {fault}; fix that line") from error
 
 
 def _split_at_nuls(file: BinaryIO, start: bytes) -> Iterator[bytes]:
