@@ -10,7 +10,7 @@ import click
 from fsat.cli.shared_options import cluster_options, model_option, option, options_of, read_options, workers_option
 from fsat.errors import DataError, count, printable
 from fsat.model_presets import EXPORT_FORMATS
-from fsat.options import Cluster, TableOptions, TagSettings
+from fsat.options import Cluster, SegmentOptions, TableOptions, TagSettings
 
 
 @click.command()
@@ -63,6 +63,22 @@ def predict(input: str, output: str, label_tracks: Path | None, raven_tables: Pa
         name, error = tagged.failure
         fault = f"none of {count(tagged.n_files, 'file')} could be tagged, first {printable(name)}: {error}"
         raise DataError(f"input={printable(input)}: {fault}; {output} has the error of each")
+
+
+@click.command()
+@click.option("--input", required=True, metavar="PATH", help="Recordings that the table is about: INPUT of predict.")
+@option("--tags", default="tags.csv", metavar="FILE", help="Table that predict wrote, in any of its formats.")
+@option("--output", default="segments", metavar="DIR", help="Folder to write: a new or empty one.")
+@options_of(SegmentOptions)
+def segments(input: str, tags: str, output: str, **options: Any) -> None:
+    """Cut the best-scoring segments of each class out of recordings.
+
+    Writes WAV files in a folder for each class, and segments.csv, a table to train on after a review.
+    """
+    from fsat.commands.segments import segments
+
+    segments(Path(tags), input, Path(output), read_options(SegmentOptions, options))
+    click.echo(output)
 
 
 @click.command()
