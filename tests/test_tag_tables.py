@@ -1,4 +1,4 @@
-"""Tables of tags in every form and format, as other programs read them, and read back; tracks for Audacity and Raven."""
+"""Tables of tags in every form and format, as other programs read them and as fsat does; tables for Raven."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Cut pieces out of a recording of any length, as WAV files with its very samples.
 
-Conventions: a piece has the recording's sampling rate and channels. Samples of 8, 16 and 24 bits stay as they are, those
-of 32 bits or floating point become 32-bit floats, and those of compressed formats, such as MP3, 16 bits. The recording
-is read once, from front to back in blocks, up to the end of its last piece. Times are in seconds.
+Conventions: a piece has the recording's sampling rate and channels. Samples of 8, 16 and 24 bits stay as they are,
+those of 32 bits or floating point become 32-bit floats, and those of compressed formats, such as MP3, 16 bits. The
+recording is read once, from front to back in blocks, up to the end of its last piece. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -176,7 +177,7 @@ class _Cut:
                 raise FsatError(f"{self._path}: cannot be written: {error}; free disk space") from error
         self._n_written += len(samples)
 
-    def _opened(self) -> sf.SoundFile:  # noqa: F821
+    def _opened(self) -> Any:
         """Open the unfinished file, a new one for the first samples, and no longer than for one block."""
         import soundfile as sf
 
@@ -193,7 +194,7 @@ class _Cut:
         bits, kind = BITS[self._subtype]
         top = 1 << bits - 1
         whole = np.clip(np.rint(np.nan_to_num(samples) * np.float32(top)), -top, top - 1).astype(kind)
-        return whole << (8 * whole.itemsize - bits)
+        return np.left_shift(whole, 8 * whole.itemsize - bits)
 
     def _finish(self) -> None:
         assert self._open_file is not None

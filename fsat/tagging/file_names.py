@@ -10,9 +10,12 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from fsat.errors import printable
+FORBIDDEN = re.compile('[<>:"/\\\\|?*\u202a-\u202e\u2066-\u2069]')
+"""Matches what Windows does not take, and marks that show a name in another order than it is written."""
 
-FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+CONTROLS = ("Cc", "Cn", "Cs", "Zl", "Zp")
+"""Unicode categories of characters that no name has: controls, unassigned ones, line ends."""
+
 DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 """Matches the beginning of a name that Windows takes for a device, whatever its suffix."""
 
@@ -23,7 +26,7 @@ LONGEST = 100
 def safe_name(text: str, longest: int = LONGEST) -> str:
     """Return a text as the name of a file or folder, shortened at its end to a number of bytes."""
     text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    text = "".join(char if printable(char) == char else "_" for char in FORBIDDEN.sub("_", text))
+    text = "".join("_" if unicodedata.category(char) in CONTROLS else char for char in FORBIDDEN.sub("_", text))
     name = shortened(text.strip(), longest).rstrip(". ")
     name = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), name) or "_"
     return DEVICE.sub(lambda device: f"{device[0]}_", name, count=1)

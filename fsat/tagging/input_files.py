@@ -22,7 +22,7 @@ from fsat.errors import DataError, printable
 from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, unguard
 
 LISTS, STDIN = (*DELIMITERS, ".txt"), "-"
-"""Suffixes of lists (CSV or TSV with a column ``fname``, or one name per line), and the name of one on standard input."""
+"""Suffixes of lists (tables with a column ``fname``, or one name per line), and the name of one on standard input."""
 
 SHOWN_SUFFIXES = ".wav, .flac, .mp3, .ogg, .opus, .m4a, .aif"
 EXPECTED = f"expected a file, a folder or glob of audio files ({SHOWN_SUFFIXES}, ...), a .csv, .tsv or .txt list, or -"
