@@ -40,6 +40,9 @@ mean something in its addresses or searches; its databases have no room for long
 LONGEST_CLIP = 600.0
 """Length of the longest clip that is tagged as a whole by default, in seconds."""
 
+LONGEST_SEGMENT = 30.0
+"""Length of the longest segment that is cut out of a recording by default, in seconds."""
+
 NEAR_DUPLICATE = 0.98
 """Cosine of the embeddings of two clips from which on `eda` calls them near-duplicates, by default."""
 
@@ -236,6 +239,37 @@ class TagSettings(Checked):
 
 CLIPS = TagSettings()
 """Default settings: one set of tags for each clip."""
+
+
+@dataclass(frozen=True)
+class TableOptions(Checked):
+    """Form of a table of tags, beside its format."""
+
+    long: bool = option(False, "Write a row for each label of a clip; recordings always have a row for each tag.")
+    excel: bool = option(False, "Write CSV or TSV that Excel shows rightly: all letters, and no cell as a formula.")
+
+
+PLAIN = TableOptions()
+"""Default form: a row for each clip, in UTF-8."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions(Checked):
+    """What is cut out of recordings."""
+
+    per_class: int = option(20, "Maximum number of segments of a class.", least=1)
+    min_score: float = option(0.0, "Minimum score of a segment.", least=0, most=1)
+    padding: float = option(0.0, "Time to add before and after a segment, in seconds.", **SECONDS)
+    max_seconds: float = option(
+        0.0,
+        "Maximum length of a segment without padding, in seconds; the middle of a longer one is cut out.",
+        **SECONDS,
+        shown=f"{LONGEST_SEGMENT:.0f}, any length of a clip that was tagged as a whole",
+    )
+
+    def longest(self, is_clip: bool) -> float:
+        """Return the maximum length of a segment, or of a clip that was tagged as a whole, in seconds."""
+        return self.max_seconds or (math.inf if is_clip else LONGEST_SEGMENT)
 
 
 @dataclass(frozen=True)

@@ -69,15 +69,19 @@ def expected(tagger: Tagger, path: Path) -> list[tuple[str, str]]:
 def test_texts_from_outside_are_escaped() -> None:
     clip, failed = Tags("<b>\n\x00'>.wav", ["<i>L", "M"], [0.75, 0.25]), Tags("<u>", [], [], "<s>")
     drawn = Picture(b"1", b"2")
-    for html in (render_tags([clip], 1.0, drawn, [Segment(0, 1, "<i>L", 0.5)]), render_tags([failed]),
-                 render_tags([clip, failed]), render("answer.html", message="<s>")):  # fmt: skip
+    for html in (render_tags([clip], 2, 1.0, drawn, [Segment(0, 1, "<i>L", 0.5)]), render_tags([failed], 2),
+                 render_tags([clip, failed], 2), render("answer.html", message="<s>")):  # fmt: skip
         assert not [text for text in ("<b>", "<i>", "<s>", "<u>", "\x00", "'>.wav") if text in html]
 
 
 def test_the_link_contains_the_table() -> None:
-    html = render_tags([Tags('a,"b".wav', ["X", "Y"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")])
+    html = render_tags([Tags('a,"b".wav', ["X", "Y, Z"], [0.5, 0.25]), Tags("c", [], [], "no samples in it")], 2)
     text = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
-    assert text == 'fname,label,scores,error,note\n"a,""b"".wav",X Y,0.500000 0.250000,,\nc,,,no samples in it,\n'
+    assert text == (
+        "fname,label,score,label_2,score_2,error,note\n"
+        '"a,""b"".wav",X,0.500000,"Y, Z",0.250000,,\n'
+        "c,,,,,no samples in it,\n"
+    )
 
 
 def test_clock() -> None:

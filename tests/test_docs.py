@@ -30,7 +30,18 @@ README = TEXTS["README.md"]
 REFERENCE = TEXTS["configuration.md"] + TEXTS["commands.md"]
 COMMANDS = [command for page in PAGES for command in commands(page)]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-ENTRY_POINTS = ["main", "eda", "train_fold", "cross_validate", "ensemble", "verify", "predict", "export", "embed"]
+ENTRY_POINTS = [
+    "main",
+    "eda",
+    "train_fold",
+    "cross_validate",
+    "ensemble",
+    "verify",
+    "predict",
+    "segments",
+    "export",
+    "embed",
+]
 OTHER_PROGRAMS = ("make", "mlflow", "printf", "find")
 """Programs other than fsat that `docs.run_commands` runs."""
 

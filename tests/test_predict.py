@@ -64,6 +64,12 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False)
 
 
+def tags_of(row: pd.Series) -> tuple[list[str], list[float]]:
+    """Labels and scores of a clip's row in CSV, best first."""
+    names = [name for name in row.index if re.fullmatch(r"label(_\d+)?", name) and row[name]]
+    return [row[name] for name in names], [float(row[name.replace("label", "score")]) for name in names]
+
+
 def names_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
 
@@ -79,17 +85,18 @@ def table(tagger, clips, tmp_path_factory) -> pd.DataFrame:
 
 
 def test_every_file_has_a_row_with_the_scores_of_the_tagger(tagger, clips, table):
-    assert list(table) == ["fname", "label", "scores", "error", "note"]
+    assert list(table) == ["fname", "label", "score", "label_2", "score_2", "label_3", "score_3", "error", "note"]
     assert table["fname"].tolist() == names_below(clips)
     scores, errors = tagger.scores([clips / name for name in table["fname"]])
-    for row, expected, error in zip(table.itertuples(), scores, errors, strict=True):
+    for (_, row), expected, error in zip(table.iterrows(), scores, errors, strict=True):
         if error:
-            assert error.startswith(BAD[row.fname])
-            assert (row.error, row.label, row.scores) == (error, "", "")
+            assert error.startswith(BAD[row["fname"]])
+            assert (row["error"], *tags_of(row)) == (error, [], [])
             continue
         best = np.argsort(-expected, kind="stable")
-        assert row.label.split() == [CLASSES[j] for j in best]
-        np.testing.assert_allclose([float(x) for x in row.scores.split()], expected[best], atol=2e-6)
+        labels, written = tags_of(row)
+        assert labels == [CLASSES[j] for j in best]
+        np.testing.assert_allclose(written, expected[best], atol=2e-6)
     assert table["label"].nunique() > 3  # the tagger tells the tones apart
 
 
@@ -101,7 +108,7 @@ def test_the_run_has_the_table_and_counts(tagger, clips, tmp_path):
     assert (run.data.params["top_k"], run.data.params["min_score"]) == ("1", "0.5")
     assert (artifacts(run.info.run_id) / "tags.csv").read_text() == (tmp_path / "tags.csv").read_text()
     table = read(tmp_path / "tags.csv")
-    scores = [float(text) for text in table["scores"] if text]
+    scores = [float(text) for text in table["score"] if text]
     assert min(scores) >= 0.5
     assert 0 < len(scores) < 72  # the others have no tag, and no error either
     assert (table["error"] != "").sum() == 3
@@ -113,9 +120,10 @@ def test_json_lines_and_parquet_hold_the_same(table, clips, tmp_path):
     lines = pd.read_json(tmp_path / "tags.jsonl", lines=True, dtype={"fname": str})
     for other in (lines, pd.read_parquet(tmp_path / "tags.parquet")):
         assert list(other) == ["fname", "labels", "scores", "error", "note"]
-        other["label"] = other.pop("labels").map(" ".join)
-        other["scores"] = other["scores"].map(lambda row: " ".join(f"{score:.6f}" for score in row))
-        pd.testing.assert_frame_equal(other[list(table)], table, check_dtype=False)
+        assert other["fname"].tolist() == table["fname"].tolist()
+        for (_, row), written in zip(table.iterrows(), other.itertuples(), strict=True):
+            rounded = [float(f"{score:.6f}") for score in written.scores]
+            assert (list(written.labels), rounded, written.error, written.note) == (*tags_of(row), row.error, row.note)
 
 
 def test_a_list_is_tagged_in_its_order(table, clips, tmp_path, monkeypatch, capsys):
@@ -146,7 +154,7 @@ def test_members_are_selected_by_number_or_name(tagger, clips, tmp_path):
     assert len({row.tobytes() for row in (all_members, rows[0], rows[2])}) == 3
     assert [member.name for member in tagger.members] == ["study0/0", "study0/1", "study1/0", "study1/1"]
     predict(str(path), tmp_path / "one.csv", "champion", TagSettings(members="1", top_k=1))
-    assert float(read(tmp_path / "one.csv")["scores"][0]) == pytest.approx(rows[0].max(), abs=1e-6)
+    assert float(read(tmp_path / "one.csv")["score"][0]) == pytest.approx(rows[0].max(), abs=1e-6)
     for wrong in ("0", "5", "study0/7", ""):
         line = error_line(ConfigError, tagger.only, wrong)
         assert re.match("members=.*study0/0, study0/1, study1/0, study1/1", line)
@@ -223,7 +231,7 @@ def test_an_interrupted_tagging_is_resumed(tagger, many, store, tmp_path, how, c
 
 @pytest.mark.parametrize(("text", "output", "model", "message"), [
     ("*.nothing", "t.csv", "champion", "no files to tag; expected a file, a folder"),
-    (".", "t.xml", "champion", "expected a name that ends in .csv, .jsonl, .parquet"),
+    (".", "t.xml", "champion", "expected a name that ends in .csv, .tsv, .jsonl, .parquet"),
     (".", "t.csv", "challenger", "model=models:/fsat@challenger: cannot be loaded"),
     ("torn.csv", "t.csv", "champion", "torn.csv: line 3: 1 cell in a table of 2 columns"),
 ])  # fmt: skip
@@ -351,7 +359,7 @@ def test_odd_files_are_tagged_as_far_as_they_can_be(tagger, odd_files, tmp_path,
     assert "note: silent: 1 file: silent.wav\n" in printed
     assert "warning: only a part could be tagged of 1 file: cut.ogg: cut off after" in printed
     score = tagger.scores([write_wav(tmp_path / "mono.wav", tone(700, 4.0, RATE), RATE, "FLOAT")])[0][0]
-    assert rows["inverted.wav"].label.split()[0] == CLASSES[score.argmax()]
+    assert rows["inverted.wav"].label == CLASSES[score.argmax()]
 
 
 def test_odd_recordings_are_tagged_over_time(tagger, odd_files, tmp_path):

@@ -205,8 +205,9 @@ def test_machines_that_share_only_the_dataset_work_together(server, store, data,
         body = {"dataframe_records": [{"audio": base64.b64encode(clip.read_bytes()).decode()}]}
         (answer,) = requests.post(f"{serving.uri}/invocations", json=body, timeout=60).json()["predictions"]
     assert_no_secret((second.working / "log").read_text())
-    assert answer["labels"] == tags[0]["label"].split()
-    np.testing.assert_allclose(answer["scores"], [float(text) for text in tags[0]["scores"].split()], atol=1e-6)
+    assert answer["labels"] == [tags[0][name] for name in ("label", "label_2", "label_3")]
+    scores = [float(tags[0][name]) for name in ("score", "score_2", "score_3")]
+    np.testing.assert_allclose(answer["scores"], scores, atol=1e-6)
 
     message = error_of(refused)
     assert "does not permit this to ann" in message

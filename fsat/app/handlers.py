@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
@@ -81,7 +81,7 @@ class TagHandler:
             progress(first, len(sounds))
             tagged += self._tag(sounds[first : first + BATCH_SIZE])
         if len(sounds) > 1 or (tagged[0].error and not tagged[0].labels):
-            return render_tags(tagged)
+            return self._render(tagged)
         return self._with_pictures(sounds[0], tagged[0])
 
     def _tag(self, sounds: Sequence[Sound]) -> Iterator[Tags]:
@@ -106,7 +106,10 @@ class TagHandler:
         spans = self._spans(sound.path) if seconds >= LONG_SOUND * self.window else None
         with self._lock:
             drawn = picture(samples, rate, spans)
-        return render_tags([tags], seconds, drawn, spans)
+        return self._render([tags], seconds, drawn, spans)
+
+    def _render(self, sounds: Sequence[Tags], *about_one: Any) -> str:
+        return render_tags(sounds, min(self.top_k, len(self.labels)), *about_one)
 
     def _spans(self, path: str) -> list[Segment]:
         """Return the best label over time."""
@@ -119,12 +122,16 @@ class TagHandler:
 
 
 def render_tags(
-    sounds: Sequence[Tags], seconds: float = 0, picture: Picture | None = None, spans: Sequence[Segment] | None = None
-) -> str:
-    """Return the answer: a table of several sounds, or length, picture and tags over time (if it is long) of one."""
+    sounds: Sequence[Tags], n_tags: int, seconds: float = 0, picture: Picture | None = None,
+    spans: Sequence[Segment] | None = None,
+) -> str:  # fmt: skip
+    """Return the answer: a table of several sounds, or length, picture and tags over time (if it is long) of one.
+
+    `n_tags` is the maximum number of tags of a sound.
+    """
     n_failed = sum(bool(sound.error and not sound.labels) for sound in sounds)
     summary = f"{count(len(sounds) - n_failed, 'sound')} tagged" + (f", {n_failed} could not be" if n_failed else "")
-    values = {"seconds": seconds, "picture": picture, "spans": spans, "csv": csv_of(sounds).encode()}
+    values = {"seconds": seconds, "picture": picture, "spans": spans, "csv": csv_of(sounds, n_tags).encode()}
     return render("answer.html", sounds=sounds, summary=summary, **values)
 
 

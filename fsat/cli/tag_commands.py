@@ -10,7 +10,7 @@ import click
 from fsat.cli.shared_options import cluster_options, model_option, option, options_of, read_options, workers_option
 from fsat.errors import DataError, count, printable
 from fsat.model_presets import EXPORT_FORMATS
-from fsat.options import Cluster, TagSettings
+from fsat.options import Cluster, SegmentOptions, TableOptions, TagSettings
 
 
 @click.command()
@@ -18,10 +18,10 @@ from fsat.options import Cluster, TagSettings
     "--input",
     required=True,
     metavar="PATH",
-    help="A file; a folder, with all audio files below it; a glob; a CSV file with a column fname or "
+    help="A file; a folder, with all audio files below it; a glob; a CSV or TSV file with a column fname or "
     "a .txt file of names; or - for a list on standard input.",
 )
-@option("--output", default="tags.csv", metavar="FILE", help="Table to write: .csv, .jsonl or .parquet.")
+@option("--output", default="tags.csv", metavar="FILE", help="Table to write: .csv, .tsv, .jsonl or .parquet.")
 @model_option
 @options_of(TagSettings)
 @click.option(
@@ -30,30 +30,55 @@ from fsat.options import Cluster, TagSettings
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for an Audacity label track of each recording; requires --window.",
 )
+@click.option(
+    "--raven_tables",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a Raven selection table of each recording; requires --window.",
+)
+@options_of(TableOptions)
 @option("--resume", type=bool, default=True, help="Resume an interrupted tagging with the same output.")
 @workers_option
 @cluster_options
-def predict(input: str, output: str, label_tracks: Path | None, **options: Any) -> None:
+def predict(input: str, output: str, label_tracks: Path | None, raven_tables: Path | None, **options: Any) -> None:
     """Tag files with a registered tagger.
 
     Tags whole clips, or recordings over time; any number of files.
     """
     cluster, settings = read_options(Cluster, options), read_options(TagSettings, options)
-    if label_tracks is not None and not settings.window:
-        raise click.UsageError("--label_tracks requires --window")
+    table = read_options(TableOptions, options)
+    for name, folder in (("label_tracks", label_tracks), ("raven_tables", raven_tables)):
+        if folder is not None and not settings.window:
+            raise click.UsageError(f"--{name} requires --window")
     from fsat.tagging.input_files import read_input
 
     if input != "-":
         read_input(input)  # a missing input is an error before anything heavy is imported
     from fsat.commands.predict import predict
 
-    arguments = settings, cluster, options["workers"], label_tracks, options["resume"]
+    arguments = settings, cluster, options["workers"], label_tracks, options["resume"], raven_tables, table
     tagged = predict(input, Path(output), options["model"], *arguments)
     click.echo(output)
     if tagged.n_failed == tagged.n_files:
         name, error = tagged.failure
         fault = f"none of {count(tagged.n_files, 'file')} could be tagged, first {printable(name)}: {error}"
         raise DataError(f"input={printable(input)}: {fault}; {output} has the error of each")
+
+
+@click.command()
+@click.option("--input", required=True, metavar="PATH", help="Recordings that the table is about: INPUT of predict.")
+@option("--tags", default="tags.csv", metavar="FILE", help="Table that predict wrote, in any of its formats.")
+@option("--output", default="segments", metavar="DIR", help="Folder to write: a new or empty one.")
+@options_of(SegmentOptions)
+def segments(input: str, tags: str, output: str, **options: Any) -> None:
+    """Cut the best-scoring segments of each class out of recordings.
+
+    Writes WAV files in a folder for each class, and segments.csv, a table to train on after a review.
+    """
+    from fsat.commands.segments import segments
+
+    segments(Path(tags), input, Path(output), read_options(SegmentOptions, options))
+    click.echo(output)
 
 
 @click.command()

@@ -88,10 +88,12 @@ def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, comp
     table = scores[[*names]].rename(columns=names)
     first = [row for row in tags.first if isinstance(row, Tags)]
     width = max((len(row.fname) for row in first), default=0)
-    rows = [
-        f"  {row.fname:<{width}}  {', '.join(row.labels)}  ({', '.join(f'{score:.6f}' for score in row.scores)})"
-        for row in first
-    ]
+    rows = [f"  {row.fname:<{width}}  {_tags_of(row)}" for row in first]
     heading = f"Tags of all clips are in {output}; the first {len(first)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join(["", numbers, "", outcome, "", heading, *rows, "", compare])
+
+
+def _tags_of(row: Tags) -> str:
+    """Return a clip's labels and scores in words."""
+    return ", ".join(f"{label} {score:.6f}" for label, score in zip(row.labels, row.scores, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -14,7 +14,7 @@ from fsat.data.levels import N_NAMES, SEPARATOR, SILENT, kind_of
 from fsat.errors import DataError, RunError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
-from fsat.options import ALONE, CLIPS, Cluster, TagSettings
+from fsat.options import ALONE, CLIPS, PLAIN, Cluster, TableOptions, TagSettings
 from fsat.parallel.executor import Processes, n_workers
 from fsat.parallel.ray_cluster import RayCluster, check_installed
 from fsat.progress import Progress, say
@@ -24,8 +24,9 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.presence import Presence
-from fsat.tagging.tables import Span, Tags, TrackPaths, check_suffix, write_label_track, write_tags
+from fsat.tagging.tables import Form, Span, Tags, check_suffix, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
+from fsat.tagging.tracks import LabelTracks, RavenTables, Tracks
 from fsat.text import short
 from fsat.tracking import artifact_names, client, mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable
@@ -103,6 +104,8 @@ def predict(
     workers: str = "auto",
     label_tracks: Path | None = None,
     resume: bool = True,
+    raven_tables: Path | None = None,
+    table: TableOptions = PLAIN,
     files: Input | None = None,
 ) -> Tagged:
     """Tag files and write a table of their tags.
@@ -117,23 +120,26 @@ def predict(
         workers: number of processes on this machine, or ``auto`` for one for every `n_threads` cores.
         files: those of the input, if they are known.
         label_tracks: folder for an Audacity label track of each recording; requires ``settings.window``.
+        raven_tables: folder for a Raven selection table of each recording; requires ``settings.window``.
+        table: form of the table.
 
     Raises:
         DataError: the input has no files, or the output belongs to another tagging.
         RunError: the model does not exist.
     """
     check_writable(output)
-    check_suffix(output)
+    check_suffix(output, table.excel)
     artifact_names.announce(output)
     check_installed(cluster)
-    if label_tracks is not None:
-        check_writable(label_tracks / "NAME.txt")
     files = files or read_input(input)
+    tracks: list[Tracks] = [LabelTracks(label_tracks)] if label_tracks is not None else []
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         asked = uri_of(model)
         model, tagger = _open(asked, output, resume)
         tagger = tagger.only(settings.members)
+        if raven_tables is not None:
+            tracks.append(RavenTables(raven_tables, files.root, max(tagger.rates)))
         runs.log_params(
             {"input": input, "model": asked, **asdict(settings), "tagger": model, "tagger_run": run_of(model)}
         )
@@ -148,7 +154,8 @@ def predict(
                     task = partial(_tag_task, model, tagger.digest, files.root, settings)
                     results = _in_parallel(task, groups, cluster, workers)
                 _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
-            result = _write(ledger, output, settings, label_tracks)
+            n_tags = min(settings.tags, len(tagger.labels))
+            result = _write(ledger, output, Form(n_tags, bool(settings.window), table.long, table.excel), tracks)
             runs.log_file(output)
         _log(result, input, model, output, settings, run_id)
     return result
@@ -243,23 +250,22 @@ def _record(ledger: Ledger, batches: Generator[Results], progress: Progress, pre
         raise
 
 
-def _write(ledger: Ledger, output: Path, settings: TagSettings, label_tracks: Path | None) -> Tagged:
-    """Write the table and the label tracks."""
-    summary, tracks = Tagged(), TrackPaths(label_tracks or Path())
+def _write(ledger: Ledger, output: Path, form: Form, tracks: Iterable[Tracks]) -> Tagged:
+    """Write the table, and the tracks of recordings."""
+    summary = Tagged()
 
     def rows() -> Iterator[Tags | Span]:
         for name, result in ledger.results():
-            file_rows = _rows(name, result, bool(settings.window))
+            file_rows = _rows(name, result, form.over_time)
             summary.add(name, result, file_rows)
-            if label_tracks is not None:
-                write_label_track(tracks.of(name), file_rows)
+            for files in tracks:
+                files.write(name, file_rows)
             yield from file_rows
 
-    write_tags(output, rows(), bool(settings.window))
-    if tracks.renamed:
-        name, path = tracks.renamed[0]
-        numbered = f"{count(len(tracks.renamed), 'label track')} with a number, as another has the same name"
-        say(f"warning: {numbered}; first that of {printable(name)}, {printable(path)}")
+    write_tags(output, rows(), form)
+    for files in tracks:
+        if warning := files.warning():
+            say(warning)
     return summary
 
 

@@ -43,6 +43,9 @@ ESTIMATED = {"aac", "ac3", "amr", "amrnb", "amrwb", "eac3", "gsm", "loas", "mp3"
 SCALES = {"u8": 2**-7, "s16": 2**-15, "s32": 2**-31, "flt": 1.0, "dbl": 1.0}
 """Factors that bring FFmpeg's sample formats to [-1, 1]."""
 
+SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32"}
+"""Names that soundfile has for FFmpeg's sample formats of whole numbers."""
+
 
 class SoundfileReader:
     """Reads with libsndfile.
@@ -181,6 +184,7 @@ class FfmpegReader:
     """Reads the first audio stream of a file with FFmpeg.
 
     Attributes:
+        subtype: the name of its whole numbers in soundfile, such as ``PCM_16``; empty if they are floats.
         is_damaged: what follows the samples so far could not be decoded.
         n_skipped: places where packets of a stream without times could not be decoded and were left out.
     """
@@ -208,6 +212,8 @@ class FfmpegReader:
         self.format, self.n_streams = self._container.format.name, len(self._container.streams.audio)
         if not self.samplerate or not self.channels:
             raise AudioError("unreadable audio (damaged)")
+        sample_format = stream.codec_context.format
+        self.subtype = SUBTYPES.get(sample_format.name.removesuffix("p") if sample_format else "", "")
         self.frames = 0
         if not ESTIMATED & set(self.format.split(",")):
             seconds = self._container.duration / 1e6 if self._container.duration else 0.0

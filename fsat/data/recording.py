@@ -52,6 +52,7 @@ class Recording:
         samplerate, channels: of the file; the rate is in Hz.
         frames: samples per channel that the header states; 0 if unknown.
         quiet: half of the range of samples that are silent, by the number of bits.
+        subtype: how samples are stored, as soundfile names it, such as ``PCM_16``; empty if compressed or unknown.
         notes: what is odd about the file, complete when all of it was read.
     """
 
@@ -63,6 +64,7 @@ class Recording:
         self.frames = 0 if self._part.rest else reader.frames
         if isinstance(reader, FfmpegReader) and reader.n_streams > 1:
             self.notes.append(f"several audio streams: the first of {reader.n_streams} is used")
+        self.subtype = reader.subtype
         is_coarse = isinstance(reader, SoundfileReader) and reader.subtype in ("PCM_U8", "PCM_S8")
         self.quiet = 1.5 / 128 if is_coarse else QUIET
 

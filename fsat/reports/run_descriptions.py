@@ -139,6 +139,13 @@ def embed(input: str, output: str, backbone: str, n_files: int, n_rows: int, n_f
     return _render("embed", input, output, backbone, n_files, n_rows, n_failed, run_link)
 
 
+def segments(
+    tags: str, output: str, n_segments: int, n_classes: int, n_recordings: int, n_failed: int, run_link: str
+) -> str:
+    """Describe a run of ``segments``; `n_failed` recordings lack some or all of their segments."""
+    return _render("segments", tags, output, n_segments, n_classes, n_recordings, n_failed, run_link)
+
+
 def export(format: str, output: str, facts: Mapping[str, Any], run_link: str) -> str:
     """Describe a run of ``export``; `facts` is the content of the JSON file beside the model."""
     licenses = [license_line(entry["name"], entry["license"], entry["source"]) for entry in facts["backbones"]]

@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fsat.data.audio_files import APPLE_DOUBLE, LeftOut, walk
 from fsat.errors import DataError, printable
+from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, unguard
 
-LISTS, STDIN = (".csv", ".txt"), "-"
-"""Suffixes of lists (CSV with a column ``fname``, or one name per line), and the name of one on standard input."""
+LISTS, STDIN = (*DELIMITERS, ".txt"), "-"
+"""Suffixes of lists (tables with a column ``fname``, or one name per line), and the name of one on standard input."""
 
 SHOWN_SUFFIXES = ".wav, .flac, .mp3, .ogg, .opus, .m4a, .aif"
-EXPECTED = f"expected a file, a folder or glob of audio files ({SHOWN_SUFFIXES}, ...), a .csv or .txt list, or -"
+EXPECTED = f"expected a file, a folder or glob of audio files ({SHOWN_SUFFIXES}, ...), a .csv, .tsv or .txt list, or -"
 
 CHUNK_BYTES = 1 << 16
 
@@ -109,38 +110,46 @@ def _files_of(match: str, left_out: LeftOut) -> Iterable[str]:
 def _read_list_file(path: Path) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
-            yield from _read_list(file, str(path), table=path.suffix.lower() == ".csv")
+            yield from _read_list(file, str(path), DELIMITERS.get(path.suffix.lower(), ""))
     except OSError as error:
         raise DataError(f"input={path}: cannot be read: {error.strerror or error}; expected a list of files") from error
 
 
-def _read_list(file: BinaryIO, source: str, table: bool = False) -> Iterator[str]:
-    """Yield the names in a list: a CSV table with a column ``fname``, or names separated by line ends or NULs."""
-    start = file.read(CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
+def _read_list(file: BinaryIO, source: str, delimiter: str = "") -> Iterator[str]:
+    """Yield the names in a list: a table with a column ``fname``, or names separated by line ends or NULs.
+
+    A table has a `delimiter`, or, if that is not known, a comma or a tab beside the name of the column.
+    """
+    start = file.read(CHUNK_BYTES)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"input: {source}: wrong encoding: UTF-16; save the list as UTF-8")
-    if b"\0" in start and not table:
+    mark = BYTE_ORDER_MARK.encode()
+    is_for_excel, start = start.startswith(mark), start.removeprefix(mark)
+    if b"\0" in start and not delimiter:
         yield from (os.fsdecode(name) for name in _split_at_nuls(file, start) if name)
         return
     text = io.TextIOWrapper(io.BufferedReader(_Rejoined(start, file)), "utf-8", "surrogateescape", newline="")
     first = text.readline()
     lines = chain([first], text)
-    if table or "fname" in [cell.strip() for cell in first.split(",")]:
-        yield from _read_column(lines, source)
+    possible = [delimiter] if delimiter else DELIMITERS.values()
+    if delimiter := next((text for text in possible if "fname" in map(str.strip, first.split(text))), delimiter):
+        names = _read_column(lines, source, delimiter)
+        yield from map(unguard, names) if is_for_excel else names
     else:
         yield from filter(None, (line.rstrip("\r\n") for line in lines))
 
 
-def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
-    """Yield the cells of a CSV table's column ``fname``."""
+def _read_column(lines: Iterable[str], source: str, delimiter: str) -> Iterator[str]:
+    """Yield the cells of a table's column ``fname``."""
     from fsat.data.tables import why_ragged
 
-    reader = csv.reader(lines, strict=True)
+    kind = "TSV" if delimiter == "\t" else "CSV"
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
         if "fname" not in header:
             columns = printable(",".join(header)[:200])
-            raise DataError(f"input: {source}: got columns {columns!r}; expected a CSV table with a column fname")
+            raise DataError(f"input: {source}: got columns {columns!r}; expected a {kind} table with a column fname")
         column = header.index("fname")
         for cells in reader:
             if cells and (fault := why_ragged(cells, header)):
@@ -148,7 +157,8 @@ def _read_column(lines: Iterable[str], source: str) -> Iterator[str]:
             if cells:
                 yield cells[column]
     except csv.Error as error:
-        raise DataError(f"input: {source}: line {reader.line_num}: not CSV ({error}); fix that line") from error
+        fault = f"not {kind} ({printable(error)})"
+        raise DataError(f"input: {source}: line {reader.line_num}: {fault}; fix that line") from error
 
 
 def _split_at_nuls(file: BinaryIO, start: bytes) -> Iterator[bytes]:

@@ -1,10 +1,11 @@
-"""Tables of tags: CSV, JSON lines or Parquet by the file's suffix, and label tracks for Audacity.
+"""Tables of tags: CSV, TSV, JSON lines or Parquet by the file's suffix.
 
-Conventions: a clip has one row, ``fname,label,scores,error,note`` in CSV, where labels and scores are separated by
-spaces, and ``fname,labels,scores,error,note`` with lists in the other formats. A recording has a row for each segment,
-``fname,start,end,label,score,error,note``, times in seconds. ``error`` says why a file, or the rest of it, could not be
-tagged; ``note`` says what is odd about its header or its levels. For a recording these are rows without times. Rows are
-written as they come, so a table may be larger than memory.
+Conventions: a clip has one row. In CSV and TSV it is ``fname,label,score,label_2,score_2,...,error,note``, one value
+per cell, best first; the other formats have ``fname,labels,scores,error,note`` with lists. In the long form a clip has
+a row for each label, ``fname,label,score,rank,error,note``, rank 1 being the best. A recording has a row for each
+segment, ``fname,start,end,label,score,error,note``, times in seconds. ``error`` says why a file, or the rest of it,
+could not be tagged; ``note`` says what is odd about its header or its levels. For a recording these are rows without
+times. Rows are written as they come, so a table may be larger than memory. `fsat.tagging.read_tables` reads them.
 """
 
 from __future__ import annotations
@@ -12,18 +13,27 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import unicodedata
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from fsat.errors import ConfigError
+from fsat.errors import ConfigError, printable
 from fsat.files import write_whole
 
 PARQUET_ROWS = 4096
 """Rows of a row group."""
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""What separates the cells of a text table, by suffix."""
+
+BYTE_ORDER_MARK = "\ufeff"
+"""Beginning of a table for Excel, which reads other tables in the encoding of the country."""
+
+FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+"""Matches the beginning of a text that spreadsheets would compute, and of one that `guard` has changed."""
 
 
 class Tags(NamedTuple):
@@ -48,45 +58,51 @@ class Span(NamedTuple):
     note: str = ""
 
 
+class Ranked(NamedTuple):
+    """A row of a clip in the long form; a clip without tags has one row without label, score and rank."""
+
+    fname: str
+    label: str
+    score: float | None
+    rank: int | None
+    error: str = ""
+    note: str = ""
+
+
+Row = Tags | Span | Ranked
 Rows = Iterable[Tags | Span]
 
 
-def check_suffix(path: Path) -> None:
-    """Raise `ConfigError` unless the suffix of a file names a format."""
-    if path.suffix.lower() not in WRITERS:
+@dataclass(frozen=True)
+class Form:
+    """Form of a table.
+
+    Attributes:
+        n_tags: pairs of columns of a label and its score that a clip has in CSV and TSV; more tags are left out.
+        over_time: the rows are segments of recordings, `Span`, rather than clips, `Tags`.
+        long: a clip has a row for each label; the rows of recordings are as they are.
+        excel: CSV and TSV begin with a byte order mark, and no text begins as a formula does; see `guard`.
+    """
+
+    n_tags: int = 3
+    over_time: bool = False
+    long: bool = False
+    excel: bool = False
+
+
+def check_suffix(path: Path, excel: bool = False) -> None:
+    """Raise `ConfigError` unless the suffix of a file names a format, one that Excel opens if `excel`."""
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
         raise ConfigError(f"output={path}: expected a name that ends in {', '.join(WRITERS)}, which is the format")
+    if excel and suffix not in DELIMITERS:
+        expected = f"a name that ends in {' or '.join(DELIMITERS)} with excel=true"
+        raise ConfigError(f"output={printable(path)}: expected {expected}")
 
 
-def write_tags(path: Path, rows: Rows, over_time: bool = False) -> None:
-    """Write a table of `Tags`, or of `Span` if `over_time`, whole, in the format of the suffix; raise `FsatError`."""
-    write_whole(path, lambda unfinished: WRITERS[path.suffix.lower()](unfinished, rows, over_time))
-
-
-def write_label_track(path: Path, rows: Rows) -> None:
-    """Write the segments of a recording as a label track for Audacity: start, end and label, separated by tabs."""
-    spans = [row for row in rows if isinstance(row, Span) and row.label]
-    lines = [f"{span.start:.6f}\t{span.end:.6f}\t{span.label}\n" for span in spans]
-    write_whole(path, lambda unfinished: unfinished.write_text("".join(lines), encoding="utf-8"))
-
-
-class TrackPaths:
-    """Paths of label tracks below a folder, in the subfolders that a recording's name has; each is given once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._given = folder, set[str]()
-        self.renamed: list[tuple[str, Path]] = []  # recordings whose track has a number, as another has its name
-
-    def of(self, fname: str) -> Path:
-        """Return the path of another recording's track; names that differ in case alone may be one file elsewhere."""
-        parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
-        path, number = self._folder.joinpath(*parts[:-1], f"{parts[-1]}.txt"), 1
-        while (key := unicodedata.normalize("NFC", str(path)).casefold()) in self._given:
-            number += 1
-            path = path.with_name(f"{parts[-1]} ({number}).txt")
-        self._given.add(key)
-        if number > 1:
-            self.renamed.append((fname, path))
-        return path
+def write_tags(path: Path, rows: Rows, form: Form) -> None:
+    """Write a table whole, in the format of the suffix; raise `FsatError` if it cannot be written."""
+    write_whole(path, lambda unfinished: WRITERS[path.suffix.lower()](unfinished, rows, form))
 
 
 def shown(fname: str) -> str:
@@ -94,58 +110,104 @@ def shown(fname: str) -> str:
     return fname.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def csv_of(rows: Iterable[Tags]) -> str:
-    """Return the text of the CSV file that `write_tags` writes of clips."""
+def guard(text: str) -> str:
+    """Return a text that spreadsheets do not take for a formula: with an apostrophe before its beginning."""
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def unguard(text: str) -> str:
+    """Return the text that `guard` was given."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def csv_of(rows: Iterable[Tags], n_tags: int) -> str:
+    """Return the text of the CSV file that `write_tags` writes of clips with `n_tags` tags at most."""
     text = io.StringIO()
-    _to_csv(text, rows)
+    _to_csv(text, rows, Form(n_tags), ",")
     return text.getvalue()
 
 
-def _write_csv(path: Path, rows: Rows, over_time: bool) -> None:
+def _write_csv(path: Path, rows: Rows, form: Form) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        _to_csv(file, rows, over_time)
+        _to_csv(file, rows, form, DELIMITERS[path.suffix.lower()])
 
 
-def _to_csv(file: TextIO, rows: Rows, over_time: bool = False) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Span._fields if over_time else ("fname", "label", "scores", "error", "note"))
-    writer.writerows(_cells(row) for row in rows)
+def _to_csv(file: TextIO, rows: Rows, form: Form, delimiter: str) -> None:
+    if form.excel:
+        file.write(BYTE_ORDER_MARK)
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(_columns(form))
+    text = guard if form.excel else str
+    writer.writerows(_cells(row, form.n_tags, text) for row in _in_form(rows, form))
 
 
-def _cells(row: Tags | Span) -> tuple[str, ...]:
-    name = shown(row.fname)
+def _columns(form: Form) -> list[str]:
+    """Return the header of a CSV table."""
+    if form.over_time or form.long:
+        return list((Span if form.over_time else Ranked)._fields)
+    pairs = [f"{name}_{i}" if i > 1 else name for i in range(1, form.n_tags + 1) for name in ("label", "score")]
+    return ["fname", *pairs, "error", "note"]
+
+
+def _cells(row: Row, n_tags: int, text: Callable[[str], str]) -> list[str]:
+    """Return the cells of a row; `text` is applied to names, labels, errors and notes."""
     if isinstance(row, Tags):
-        return name, " ".join(row.labels), " ".join(f"{score:.6f}" for score in row.scores), row.error, row.note
-    start, end = ("" if time is None else f"{time:.3f}" for time in (row.start, row.end))
-    return name, start, end, row.label, "" if row.score is None else f"{row.score:.6f}", row.error, row.note
+        pairs = zip(map(text, row.labels), map(_score, row.scores), strict=True)
+        cells = [cell for pair in islice(pairs, n_tags) for cell in pair]
+        cells += [""] * (2 * n_tags - len(cells))
+    elif isinstance(row, Span):
+        start, end = ("" if time is None else f"{time:.3f}" for time in (row.start, row.end))
+        cells = [start, end, text(row.label), _score(row.score)]
+    else:
+        cells = [text(row.label), _score(row.score), "" if row.rank is None else str(row.rank)]
+    return [text(shown(row.fname)), *cells, text(row.error), text(row.note)]
 
 
-def _write_jsonl(path: Path, rows: Rows, over_time: bool) -> None:
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.6f}"
+
+
+def _in_form(rows: Rows, form: Form) -> Iterator[Row]:
+    """Yield the rows of a table: those given, or one for each label of a clip in the long form."""
+    for row in rows:
+        if not form.long or isinstance(row, Span):
+            yield row
+        elif not row.labels:
+            yield Ranked(row.fname, "", None, None, row.error, row.note)
+        else:
+            for rank, (label, score) in enumerate(zip(row.labels, row.scores, strict=True), 1):
+                yield Ranked(row.fname, label, score, rank, row.error, row.note)
+
+
+def _write_jsonl(path: Path, rows: Rows, form: Form) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(_as_dict(row)) + "\n" for row in rows)
+        file.writelines(json.dumps(_as_dict(row)) + "\n" for row in _in_form(rows, form))
 
 
-def _write_parquet(path: Path, rows: Rows, over_time: bool) -> None:
+def _write_parquet(path: Path, rows: Rows, form: Form) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text, score, time = pa.string(), pa.float32(), pa.float64()
-    clip, segment = {"labels": pa.list_(text), "scores": pa.list_(score)}, {"start": time, "end": time, "label": text}
-    schema = pa.schema(
-        {"fname": text, **({**segment, "score": score} if over_time else clip), "error": text, "note": text}
-    )
-    dicts = (_as_dict(row) for row in rows)
+    tags = {"labels": pa.list_(text), "scores": pa.list_(score)}
+    if form.over_time:
+        tags = {"start": time, "end": time, "label": text, "score": score}
+    elif form.long:
+        tags = {"label": text, "score": score, "rank": pa.int32()}
+    schema = pa.schema({"fname": text, **tags, "error": text, "note": text})
+    dicts = (_as_dict(row) for row in _in_form(rows, form))
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(dicts, PARQUET_ROWS)):
             writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
-def _as_dict(row: Tags | Span) -> dict[str, Any]:
+def _as_dict(row: Row) -> dict[str, Any]:
     return {**row._asdict(), "fname": shown(row.fname)}
 
 
-WRITERS: dict[str, Callable[[Path, Rows, bool], None]] = {
+WRITERS: dict[str, Callable[[Path, Rows, Form], None]] = {
     ".csv": _write_csv,
+    ".tsv": _write_csv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
 }
