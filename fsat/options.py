@@ -323,6 +323,21 @@ class LayoutOptions(Checked):
         shown="the only one",
     )  # fmt: skip
 
+    annotations: str = option(
+        "", "Annotations of recordings: a folder or a file.", metavar="PATH", shown="in the data folder"
+    )
+    clip_seconds: float = option(
+        0.0,
+        "Length of the clips of annotated recordings: a shorter annotation has the sound around it, a longer one "
+        "becomes several clips.",
+        **SECONDS,
+        most=600,
+        shown="that of each annotation",
+    )
+    background: str = option(
+        "", "Label of clips between the annotations of recordings.", metavar="LABEL", shown="none, and no such clips"
+    )
+
     @property
     def given(self) -> dict[str, Any]:
         """The options that are not at their defaults, by name."""

@@ -36,6 +36,9 @@ BITS = {"PCM_U8": (8, np.int16), "PCM_16": (16, np.int16), "PCM_24": (24, np.int
 LARGEST_WAV = 4_000_000_000
 """Bytes of samples above which a WAV file is an RF64, whose header has room for more."""
 
+HEADER_BYTES = 256
+"""Bytes of a WAV file that have the chunks before its samples."""
+
 ROUNDING = 0.05
 """Seconds by which a recording may end before a piece does: times in tables are rounded."""
 
@@ -199,9 +202,19 @@ class _Cut:
     def _finish(self) -> None:
         assert self._open_file is not None
         with disk_errors(self._path):
+            _clear_time(self._unfinished)
             self._open_file.close()
         self._open_file = None
         self.span = self.first / self._rate, (self.first + self._n_written) / self._rate
+
+
+def _clear_time(path: Path) -> None:
+    """Clear the time in the PEAK chunk that libsndfile writes with floats: the same piece is the same file."""
+    with open(path, "rb+") as file:
+        at = file.read(HEADER_BYTES).find(b"PEAK")
+        if at >= 0:
+            file.seek(at + 12)
+            file.write(bytes(4))
 
 
 class _Abandoned(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsat.data.layouts import class_folders, fsdkaggle2018, labelled_table, published
+from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
 from fsat.data.layouts.rows import DataFolder, Rows, listed_names
 from fsat.errors import ConfigError, DataError, count
 from fsat.options import FOUND, LAYOUTS, LayoutOptions
@@ -34,6 +34,7 @@ READERS: dict[str, Layout] = {
     "urbansound8k": Layout(published.is_urbansound8k, published.read_urbansound8k),
     "speech_commands": Layout(published.is_speech_commands, published.read_speech_commands),
     "audiofolder": Layout(labelled_table.is_audiofolder, labelled_table.read_audiofolder),
+    "annotations": Layout(annotated.matches, annotated.read),
     "table": Layout(lambda data: bool(labelled_table.tables(data)), labelled_table.read),
     "class_folders": Layout(class_folders.matches, class_folders.read),
 }
@@ -43,7 +44,18 @@ GENERAL = ("table", "class_folders")
 """Layouts that a folder with a more special one has too."""
 
 TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_column", "verified_column")
-"""Options of `labelled_table` alone."""
+"""Options of `labelled_table`."""
+
+ANNOTATION_OPTIONS = ("annotations", "clip_seconds", "background")
+"""Options of `annotated`."""
+
+READ_OPTIONS = {
+    "table": TABLE_OPTIONS,
+    "audiofolder": TABLE_OPTIONS[1:],
+    "annotations": (*ANNOTATION_OPTIONS, "path_column", "label_column"),
+    "class_folders": ("label_level",),
+}
+"""The options that each layout reads."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +74,28 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
         ConfigError: an option does not belong to the layout.
     """
     data = DataFolder(folder, options)
-    name = _given(options) or _find(data)
+    name = _given(data) or _find(data)
     _check_options(name, options)
     return Reading(name, READERS[name].read(data))
 
 
-def _given(options: LayoutOptions) -> str:
+def _given(data: DataFolder) -> str:
     """Return the layout that the options name or imply; empty if it is to be found."""
-    if options.layout != "auto":
-        return options.layout
-    if any(getattr(options, name) for name in TABLE_OPTIONS):
-        return "table"
-    return "class_folders" if options.label_level else ""
+    given = data.options.given
+    if "layout" in given:
+        return data.options.layout
+    if given.keys() & set(ANNOTATION_OPTIONS):
+        return "annotations"
+    if given.keys() & set(TABLE_OPTIONS):
+        return "annotations" if "table" not in given and annotated.matches(data) else "table"
+    return "class_folders" if "label_level" in given else ""
 
 
 def _check_options(name: str, options: LayoutOptions) -> None:
     """Raise `ConfigError` if an option is given that the layout does not read."""
-    read = {"table": TABLE_OPTIONS, "audiofolder": TABLE_OPTIONS[1:], "class_folders": ("label_level",)}.get(name, ())
     for option, value in options.given.items():
-        if option != "layout" and option not in read:
-            owner = "class_folders" if option == "label_level" else "table"
+        if option != "layout" and option not in READ_OPTIONS.get(name, ()):
+            owner = next(layout for layout, read in READ_OPTIONS.items() if option in read)
             raise ConfigError(f"{option}={value}: layout={name} does not read it; leave it out, or use layout={owner}")
 
 

@@ -1,0 +1,164 @@
+"""The layout of long recordings with annotations: each annotated sound is a clip to train on.
+
+Annotations are Audacity label tracks, Raven selection tables, or tables with a start and an end, as
+`fsat.data.annotations` reads them, in the data folder or in another one. The clips of a recording stay in one fold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fsat.data.annotated_clips import (
+    Span,
+    background_spans,
+    clip_names,
+    cut_clips,
+    lengths_of,
+    spans_of,
+    stretches,
+)
+from fsat.data.annotation_files import Columns, read_annotation_file
+from fsat.data.annotation_names import RecordingNames
+from fsat.data.annotation_rows import AnnotationFile, NotAnnotations
+from fsat.data.annotations import AnnotationsRead, find_annotation_files, read_annotations
+from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of
+from fsat.data.tables import Table
+from fsat.errors import DataError, Problem, count, printable
+from fsat.files import user_path
+
+MAY_BE_CUT = 5
+"""Files of a table that are opened to tell recordings from clips that were cut out of them."""
+
+
+def matches(data: DataFolder) -> bool:
+    """Return whether a file below the folder has annotations of one of its audio files."""
+    names, _ = find_annotation_files(data.path)
+    if not names or not data.audio:
+        return False
+    index = RecordingNames(data.audio, data.path)
+    for name in names:
+        try:
+            file = read_annotation_file(data.path / name)
+        except NotAnnotations:
+            continue
+        if not file.names_recordings:
+            if file.rows and index.match_file(data.path / name).recordings:
+                return True
+        elif _is_of_recordings(data, index, file):
+            return True
+    return False
+
+
+def _is_of_recordings(data: DataFolder, index: RecordingNames, file: AnnotationFile) -> bool:
+    """Return whether the rows of a table are parts of recordings, rather than of what clips were cut out of before."""
+    ends: dict[str, float] = {}
+    n_rows = Counter(row.recording for row in file.rows)
+    for row in file.rows:
+        found = index.match_path(row.recording).recordings
+        if len(found) == 1:
+            ends[found[0]] = max(row.end, ends.get(found[0], 0.0))
+        if len(ends) == MAY_BE_CUT:
+            break
+    lengths = lengths_of(data.path, list(ends))
+    fitting = [name for name, seconds in lengths.items() if ends[name] <= seconds + 1]
+    return bool(ends) and len(fitting) == len(lengths) and (max(n_rows.values()) > 1 or _are_parts(ends, lengths))
+
+
+def _are_parts(ends: dict[str, float], lengths: dict[str, float]) -> bool:
+    """Return whether some recordings are clearly longer than what their only row marks."""
+    return any(lengths[name] > ends[name] + 1 for name in lengths)
+
+
+def read(data: DataFolder) -> Rows:
+    """Read the annotations, and cut their clips out; raise `DataError` if there are none."""
+    options = data.options
+    if options.background and not data.audio:
+        raise DataError(f"{data.path}: no recording is in or below it")
+    folder = _annotation_folder(data)
+    lengths = lengths_of(data.path, data.audio)
+    columns = Columns(recording=options.path_column, label=options.label_column)
+    found = read_annotations(data.audio, data.path, folder, columns, lengths, options.clip_seconds)
+    by_recording = {
+        name: spans_of(name, annotated.events, lengths.get(name, np.inf), options.clip_seconds)
+        for name, annotated in found.recordings.items()
+    }
+    spans = [span for own in by_recording.values() for span in own]
+    warnings = list(found.warnings)
+    if options.background and spans:
+        spans += _background(found, by_recording, lengths, data, warnings)
+    if not spans and not found.problems:
+        raise DataError(f"{folder}: no annotation of the recordings in {data.path}; expected start, end and label")
+    table = _table(data.path, spans, [*found.problems], warnings)
+    n_recordings = sum(bool(own) for own in by_recording.values())
+    reading = f"{count(len(spans), 'clip')} of {count(n_recordings, 'annotated recording')} ({_files_of(found)})"
+    return Rows(reading, Part(table[0], printable(folder.name), table[1], lists_all=True), warnings=warnings)
+
+
+def _annotation_folder(data: DataFolder) -> Path:
+    if not data.options.annotations:
+        return data.path
+    for path in (data.path / user_path(data.options.annotations), user_path(data.options.annotations)):
+        if path.exists():
+            return path
+    raise DataError(
+        f"annotations={printable(data.options.annotations)}: no such file or folder, also below {data.path}"
+    )
+
+
+def _files_of(found: AnnotationsRead) -> str:
+    names = list(dict.fromkeys(file for own in found.recordings.values() for file in own.files))
+    return ", ".join(map(printable, names[:2])) + (", ..." if len(names) > 2 else "")
+
+
+def _background(
+    found: AnnotationsRead,
+    by_recording: dict[str, list[Span]],
+    lengths: dict[str, float],
+    data: DataFolder,
+    warnings: list[str],
+) -> list[Span]:
+    """Return the clips of background, of the usual length, and as many as the class with most clips has."""
+    spans = [span for own in by_recording.values() for span in own]
+    seconds = data.options.clip_seconds or float(np.median([span.end - span.start for span in spans]))
+    most = max(Counter(span.label for span in spans).values())
+    label = data.options.background
+    taken = {
+        name: [(item.start, item.end) for item in (*annotated.events, *by_recording[name])]
+        for name, annotated in found.recordings.items()
+    }
+    chosen = background_spans(taken, lengths, label, seconds, most)
+    if not chosen:
+        warnings.append(f"background={label}: no stretch of {seconds:.2f} s is without an annotation")
+    return chosen
+
+
+def _table(root: Path, spans: Sequence[Span], problems: list[Problem], warnings: list[str]) -> tuple[Table, Path]:
+    """Return the rows of the clips, and the folder that they were cut into."""
+    names = clip_names(spans)
+    folder, faults = cut_clips(root, spans, names)
+    groups = [span.recording for span in spans]
+    if len(set(groups)) == 1 and len(spans) > 1:
+        groups = stretches(spans)
+        warnings.append(
+            f"all clips are of one recording, {printable(spans[0].recording)}, so they are in several folds: scores "
+            "tell of this recording, not of others"
+        )
+    frame = frame_of(
+        {
+            "fname": names,
+            "label": [span.label for span in spans],
+            "manually_verified": ["0"] * len(spans),
+            "group": groups,
+        }
+    )
+    frame["file"] = [span.file for span in spans]
+    frame["row"] = [span.row or -1 - i for i, span in enumerate(spans)]
+    is_cut = [name not in faults for name in names]
+    for name, span in zip(names, spans, strict=True):
+        if name in faults:
+            problems.append(Problem(span.file, span.row or 1, name, faults[name]))
+    return Table(frame[is_cut].reset_index(drop=True), problems), folder
