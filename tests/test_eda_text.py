@@ -18,11 +18,11 @@ def manifest(
     """Return a dataset without files; lengths in samples are one number, or one per clip."""
     n, n_test = len(labels), len(test) + unusable
     train = pd.DataFrame({
-        "row": range(2, n + 2), "fname": [f"{i:05d}.wav" for i in range(n)], "label": labels,
+        "file": "train.csv", "row": range(2, n + 2), "fname": [f"{i:05d}.wav" for i in range(n)], "label": labels,
         "manually_verified": verified, "frames": frames, "samplerate": rate, "digest": "", "stamp": None,
     })  # fmt: skip
     tests = pd.DataFrame({
-        "row": range(2, n_test + 2), "fname": [f"t{i:05d}.wav" for i in range(n_test)],
+        "file": "sample_submission.csv", "row": range(2, n_test + 2), "fname": [f"t{i:05d}.wav" for i in range(n_test)],
         "frames": [*test, *[0] * unusable], "samplerate": [test_rate] * len(test) + [0] * unusable, "digest": "",
         "stamp": None, "reason": [""] * len(test) + ["no samples in it"] * unusable,
     })  # fmt: skip

@@ -23,6 +23,7 @@ from fsat.commands.train import cross_validate, train_fold
 from fsat.commands.verify_labels import Verified, label_table, verify
 from fsat.config import Config
 from fsat.data.dataset import Source
+from fsat.data.manifest import read_manifest
 from fsat.errors import RunError
 from fsat.metrics.label_noise import DECISIONS, beliefs, decide, wrong_share
 from fsat.options import Thresholds
@@ -52,7 +53,9 @@ def source(tmp_path_factory) -> Source:
 
 @pytest.fixture(scope="module")
 def given(source) -> pd.DataFrame:
-    return pd.read_csv(source.data_dir / "train.csv")
+    """The table of the clips, in the order of predictions."""
+    manifest, _ = read_manifest(source.data_dir).in_canonical_order()
+    return manifest.train[["fname", "label", "manually_verified"]]
 
 
 @pytest.fixture(scope="module")

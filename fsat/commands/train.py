@@ -21,7 +21,7 @@ from fsat.commands.fold_records import log_facts, store_results, summarise
 from fsat.commands.warm_start import describe_start, earlier_model, new_layer_tags, settle_start, start_tags
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, Start, load_dataset
-from fsat.errors import DataError, RunError
+from fsat.errors import DataError, RunError, printable
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
@@ -77,6 +77,9 @@ def prepare_dataset(
         if labels.dataset != (digest := dataset.manifest.digest):
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
             raise RunError(f"labels_run_id={labels.run_id}: its labels are {other}; run verify on a study of this one")
+        if unknown := sorted(set(labels.new_labels) - set(dataset.manifest.train["fname"])):
+            names = f"its clips have other names than those in {source.data_dir}, such as {printable(unknown[0])}"
+            raise RunError(f"labels_run_id={labels.run_id}: {names}; use the data_dir of its study")
         dataset = dataset.relabelled(labels.new_labels, labels.certainty)
     if earlier:
         start = settle_start(earlier, dataset)

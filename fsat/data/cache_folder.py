@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fsat import files
+from fsat.data.annotated_clips import ANNOTATED
 from fsat.data.clip_store import clips_dir, read_header
 from fsat.data.synth import SAMPLE
 from fsat.errors import count
@@ -17,8 +18,8 @@ from fsat.files import INDEX, JOURNAL, MEMOS, REMOVED, UNFINISHED, Damaged, read
 
 _SUFFIX = f"({re.escape(UNFINISHED)}|{re.escape(REMOVED)})?"
 _STORE = re.compile(f"[0-9a-f]{{20}}{_SUFFIX}")
-COPIES = {"embeddings": _STORE, "backbones": re.compile(f"[0-9a-f]{{16}}{_SUFFIX}")}
-"""Folders of the cache with stores of embeddings and copies of backbones, and the names in them."""
+COPIES = {"embeddings": _STORE, ANNOTATED: _STORE, "backbones": re.compile(f"[0-9a-f]{{16}}{_SUFFIX}")}
+"""Folders of the cache with embeddings, clips cut out of recordings and backbones, and the names in them."""
 
 
 def list_cache() -> list[str]:
@@ -58,7 +59,7 @@ def clear_cache(everything: bool = False) -> Iterator[str]:
 
 
 def _contents() -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the folders of clip stores, of generated sounds, and others: results of checks, embeddings, backbones."""
+    """Return the folders of clip stores, of generated sounds, and others: results of checks, and `COPIES`."""
     cache, prefix = files.cache_dir().absolute(), SAMPLE.rstrip("0123456789")
     folders = _folders(cache)
     stores = [folder for folder in _folders(clips_dir()) if _STORE.fullmatch(folder.name)]
@@ -76,6 +77,8 @@ def _kind(folder: Path) -> str:
     if folder.parent.name == "embeddings":
         with suppress(OSError), open(folder / JOURNAL, "rb") as journal:
             header = read_header(journal)
+    if folder.parent.name == ANNOTATED:
+        return "clips of annotated recordings"
     return f"embeddings by {header['backbone']}" if "backbone" in header else folder.parent.name
 
 

@@ -43,8 +43,15 @@ MEMBER_FILES = (LABELS, WEIGHTS, TRAIN_PREDICTIONS, TEST_PREDICTIONS, CLIPS)
 
 VAL, TEST = "val", "test"
 
-SHARED_COLUMNS, CATEGORIES = ("fname", "label", "manually_verified"), ("split", "label", "manually_verified")
-"""Columns of the table of clips that are the same for all members of an ensemble; columns with few different values."""
+SHARED_COLUMNS = {False: ("label", "manually_verified"), True: ("fname",)}
+"""Columns of the training and the test clips that are the same for all members of an ensemble.
+
+Training clips are in the order of their content (`Manifest.in_canonical_order`), so their names may be those of another
+layout of the same dataset.
+"""
+
+CATEGORIES = ("split", "label", "manually_verified")
+"""Columns of the table of clips with few different values."""
 
 CLIPS_AT_ONCE = 50_000
 """Rows of the table of clips that are read at once."""
@@ -130,7 +137,7 @@ def is_intact(folder: Path) -> bool:
 class ClipFacts:
     """What an ensemble compares between members, without their tables of clips.
 
-    `train` and `test` are digests of the clips' names, labels and verification, in order.
+    `train` and `test` are digests of `SHARED_COLUMNS`, in order.
     """
 
     n_train: int
@@ -164,16 +171,16 @@ class Member:
     def facts(self) -> ClipFacts:
         """Counts, digests and held-out clips of the table of clips."""
         counts, held_out = {True: 0, False: 0}, [np.empty(0, bool)]
-        hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED_COLUMNS}
+        hashes = {(test, name): hashlib.sha256() for test in counts for name in SHARED_COLUMNS[test]}
         for part in self._clip_parts():
             mask = is_test(part)
             held_out.append((part["split"] == VAL).to_numpy()[~mask])
             for test in counts:
                 rows = part[mask == test]
                 counts[test] += len(rows)
-                for name in SHARED_COLUMNS:
+                for name in SHARED_COLUMNS[test]:
                     hashes[test, name].update("\0".join([*rows[name].tolist(), ""]).encode())
-        digests = {test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS) for test in (False, True)}
+        digests = {test: " ".join(hashes[test, name].hexdigest() for name in SHARED_COLUMNS[test]) for test in counts}
         return ClipFacts(counts[False], counts[True], digests[False], digests[True], np.concatenate(held_out))
 
     @cached_property
