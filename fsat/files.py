@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fsat import interrupts
-from fsat.errors import FsatError
+from fsat.errors import DataError, FsatError
 from fsat.progress import say
 
 SAMPLES, INDEX, JOURNAL = "samples.f32", "index.json", "journal.txt"
@@ -193,6 +193,15 @@ def format_bytes(number: float) -> str:
 def user_path(path: str | Path) -> Path:
     """Return a path that a user gave with ``~`` and ``~USER`` replaced; that of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
+
+
+def data_folder(path: str | Path) -> Path:
+    """Return the path of a data folder that exists; raise `DataError` if it does not."""
+    folder = user_path(path)
+    if not folder.is_dir():
+        reason = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder.absolute()}: {reason}; expected one with clips and their labels (data_dir=DIR)")
+    return folder
 
 
 def cache_dir() -> Path:

@@ -15,7 +15,7 @@ import click
 
 from fsat import __version__, interrupts
 from fsat.cli.backbone_commands import backbone
-from fsat.cli.data_commands import cache, download, sample, score, sync
+from fsat.cli.data_commands import cache, download, manifest, sample, score, sync
 from fsat.cli.embedding_commands import embed, similar
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict, segments
@@ -40,7 +40,8 @@ def cli() -> None:
 
 
 STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)
-for command in (*STEPS, predict, segments, export, embed, similar, app, sync, score, sample, download, backbone, cache):
+OTHERS = (predict, segments, export, embed, similar, app, sync, manifest, score, sample, download, backbone, cache)
+for command in (*STEPS, *OTHERS):
     cli.add_command(command)
 
 
@@ -71,6 +72,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] not in cli.commands and os.path.isdir(os.path.expanduser(arguments[0])):
+        arguments = ["main", "--data_dir", *arguments]
     try:
         cli.main(args=arguments, prog_name="python -m fsat", standalone_mode=False)
         return 0

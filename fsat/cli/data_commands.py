@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from fsat.cli.shared_options import option
+from fsat.cli.shared_options import option, options_of, read_options
 from fsat.download.catalogue import PUBLISHED
+from fsat.errors import count, listed, printable
+from fsat.files import data_folder
+from fsat.options import LayoutOptions
+from fsat.progress import say
 
 
 @click.command()
@@ -21,6 +26,33 @@ def sync() -> None:
 
     for line in sync(count_epochs):
         click.echo(line)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Table to write.")
+@options_of(LayoutOptions)
+def manifest(folder: Path, output: Path, **options: Any) -> None:
+    """Write a table of the clips in DIR, as they are understood.
+
+    Edit it and name it with --table to train on it.
+    """
+    layout = read_options(LayoutOptions, options)
+    from fsat.data.layouts.manifest_table import write_manifest_table
+    from fsat.data.layouts.recognise import read_layout
+
+    folder = data_folder(folder)
+    reading = read_layout(folder, layout)
+    rows = reading.rows
+    for line in (
+        *rows.warnings,
+        *(warning for part in (rows.train, rows.test) if part for warning in part.table.warnings),
+    ):
+        say(f"warning: {line}")
+    for line in listed(rows.train.table.problems):
+        say(f"left out: {line}")
+    n_rows = write_manifest_table(reading, folder, output)
+    click.echo(f"{output}: {count(n_rows, 'clip')}; layout={reading.layout}: {printable(rows.reading)}")
 
 
 @click.command()

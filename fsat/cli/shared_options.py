@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from fsat.config import Config
-from fsat.errors import ConfigError, DataError
+from fsat.errors import ConfigError
+from fsat.files import data_folder
 from fsat.model_presets import BLENDS, PRESETS
 from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, LayoutOptions, check_model_name, option_name
 
@@ -155,10 +156,7 @@ def read_source(options: dict[str, Any]) -> Source:
     from fsat.data.dataset import Source
     from fsat.data.synth import data_dir_or_default
 
-    folder = data_dir_or_default(options["data_dir"])
-    if not folder.is_dir():
-        reason = "not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder.absolute()}: {reason}; expected one with clips and their labels (data_dir=DIR)")
+    folder = data_folder(data_dir_or_default(options["data_dir"]))
     layout = read_options(LayoutOptions, options)
     return Source(folder, options["on_bad_clip"], options.get("n_folds") is not None, layout)
 

@@ -19,8 +19,16 @@ from fsat.options import NEAR_DUPLICATE, Launch, Thresholds
 @shared.cluster_options
 @shared.blend_options
 @shared.option("--output", default="tags.csv", metavar="FILE", help="Tags of the test clips, as CSV.")
+@shared.option(
+    "--dry_run",
+    type=bool,
+    default=False,
+    is_flag=False,
+    flag_value="true",
+    help="Say what there is and how long it takes, and stop.",
+)
 @shared.config_options
-def main_command(models: str | None, output: str, **options: Any) -> None:
+def main_command(models: str | None, output: str, dry_run: bool, **options: Any) -> None:
     """Run all steps: eda, training, ensemble and tags.
 
     Settings hold for every model; without them each model has its own preset.
@@ -31,6 +39,12 @@ def main_command(models: str | None, output: str, **options: Any) -> None:
     launch = shared.read_launch(options)
     configs = [shared.read_config(options, model=name) for name in dict.fromkeys(names)]
     source = shared.read_source(options)
+    from fsat.commands.estimate import describe_steps
+
+    if dry_run:
+        for line in describe_steps(source, configs):
+            click.echo(line)
+        return
     from fsat.commands.main import main
 
     arguments = options["register_as"], options["promote"], Path(output), launch, options["blend"]

@@ -24,7 +24,7 @@ from fsat.data.label_checks import label_faults, label_warnings
 from fsat.data.layouts.recognise import read_layout
 from fsat.data.layouts.rows import Part, Rows
 from fsat.errors import ConfigError, DataError, Problem, count, printable
-from fsat.files import user_path
+from fsat.files import data_folder
 from fsat.options import FOUND, LayoutOptions
 from fsat.text import is_unknown, label_order
 
@@ -135,10 +135,7 @@ def read_manifest(
     training rows are bad and `on_bad_clip` is ``error`` rather than ``exclude``, or a class has a single clip although
     folds are to be made for a `config`.
     """
-    folder = user_path(folder)
-    if not folder.is_dir():
-        reason = "not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder.absolute()}: {reason}; expected one with clips and their labels (data_dir=DIR)")
+    folder = data_folder(folder)
     found = read_layout(folder, layout)
     rows, part = found.rows, found.rows.train
     train, unnamed = _with_facts(part, "training clips")

@@ -92,10 +92,10 @@ def read(data: DataFolder) -> Rows:
         spans += _background(found, by_recording, lengths, data, warnings)
     if not spans and not found.problems:
         raise DataError(f"{folder}: no annotation of the recordings in {data.path}; expected start, end and label")
-    table = _table(data.path, spans, [*found.problems], warnings)
+    table, clips_folder = _table(data.path, spans, [*found.problems], warnings)
     n_recordings = sum(bool(own) for own in by_recording.values())
     reading = f"{count(len(spans), 'clip')} of {count(n_recordings, 'annotated recording')} ({_files_of(found)})"
-    return Rows(reading, Part(table[0], printable(folder.name), table[1], lists_all=True), warnings=warnings)
+    return Rows(reading, Part(table, printable(folder.name), clips_folder, lists_all=True), warnings=warnings)
 
 
 def _annotation_folder(data: DataFolder) -> Path:
@@ -155,7 +155,8 @@ def _table(root: Path, spans: Sequence[Span], problems: list[Problem], warnings:
             "group": groups,
         }
     )
-    frame["file"] = [span.file for span in spans]
+    for name in ("file", "recording", "start", "end"):
+        frame[name] = [getattr(span, name) for span in spans]
     frame["row"] = [span.row or -1 - i for i, span in enumerate(spans)]
     is_cut = [name not in faults for name in names]
     for name, span in zip(names, spans, strict=True):

@@ -58,7 +58,8 @@ class Part:
     Attributes:
         table: ``file, row, fname``, the table and the line that name the clip, or an empty text and a number where
             files have made the row; of training clips also ``label, manually_verified``, 0 or 1, and maybe ``fold`` and
-            ``group``, the recording or site whose clips belong together. Its problems are of rows that it leaves out.
+            ``group``, the recording or site whose clips belong together; of annotated recordings ``recording, start,
+            end`` too, in seconds. Its problems are of rows that it leaves out.
         name: of the table, or of the folder if there is none, for messages.
         folder: that of the clips.
         lists_all: whether the rows are made from the files, so that no file can lack a row.

@@ -1,0 +1,55 @@
+"""Write what a layout was understood as: one table of all clips, to be edited and read again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from fsat.data.layouts.recognise import Reading
+from fsat.data.layouts.rows import Part
+from fsat.data.tables import write_table
+from fsat.errors import DataError, FsatError
+
+ANNOTATED = ("fname", "start", "end", "label", "manually_verified")
+"""Columns of the clips of annotated recordings."""
+
+
+def write_manifest_table(reading: Reading, folder: Path, output: Path) -> int:
+    """Write a row for each clip, with names relative to the data folder; return their number.
+
+    Columns are ``fname, label, manually_verified``, and where they are known ``fold``, ``group`` and ``split``, which
+    is ``train`` or ``test``; for annotated recordings `ANNOTATED`.
+
+    Raises `FsatError` if the output exists, and `DataError` if no clip was understood.
+    """
+    if os.path.lexists(output):
+        raise FsatError(f"{output}: exists already; choose another name, or remove it")
+    table = _annotations(reading.rows.train) if reading.layout == "annotations" else _clips(reading, folder)
+    if table.empty:
+        raise DataError(f"{folder}: no clip was understood; see the problems that eda lists")
+    write_table(table, output)
+    return len(table)
+
+
+def _clips(reading: Reading, folder: Path) -> pd.DataFrame:
+    train, test = reading.rows.train, reading.rows.test
+    table = _named(train, folder)
+    if test is not None and len(test.table.frame):
+        table = pd.concat([table.assign(split="train"), _named(test, folder).assign(split="test")], ignore_index=True)
+    columns = ("fname", "label", "manually_verified", "fold", "group", "split")
+    return table[[name for name in columns if name in table]].fillna("")
+
+
+def _annotations(part: Part) -> pd.DataFrame:
+    frame = part.table.frame
+    table = frame.assign(fname=frame["recording"])[list(ANNOTATED)]
+    return table.assign(**{name: table[name].map("{:.6f}".format) for name in ("start", "end")})
+
+
+def _named(part: Part, folder: Path) -> pd.DataFrame:
+    """Return the rows of a part with names relative to the data folder."""
+    below = os.path.relpath(part.folder, folder)
+    names = [os.path.normpath(os.path.join(below, name)).replace(os.sep, "/") for name in part.table.frame["fname"]]
+    return part.table.frame.assign(fname=names)
