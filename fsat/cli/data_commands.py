@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from fsat.cli.shared_options import option, options_of, read_options
 from fsat.download.catalogue import PUBLISHED
-from fsat.errors import count, listed, printable
+from fsat.errors import FsatError, count, listed, printable
 from fsat.files import data_folder
 from fsat.options import LayoutOptions
 from fsat.progress import say
@@ -41,6 +42,8 @@ def manifest(folder: Path, output: Path, **options: Any) -> None:
     from fsat.data.layouts.manifest_table import write_manifest_table
     from fsat.data.layouts.recognise import read_layout
 
+    if os.path.lexists(output):
+        raise FsatError(f"{output}: exists already; choose another name, or remove it")
     folder = data_folder(folder)
     reading = read_layout(folder, layout)
     rows = reading.rows

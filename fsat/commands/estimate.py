@@ -33,14 +33,11 @@ def describe_steps(source: Source, configs: Sequence[Config]) -> Iterator[str]:
     manifest = read_manifest(source.data_dir, source.on_bad_clip, layout=source.layout)
     yield manifest.describe()
     yield from (f"warning: {warning}" for warning in manifest.warnings)
-    rate = _decoding_rate(manifest, configs[0].sampling_rate)
-    if rate:
-        seconds = sum(
-            float((table["frames"] / table["samplerate"].clip(lower=1)).sum())
-            for table in (manifest.train, manifest.test)
-        )
-        decoding = seconds / rate / (os.cpu_count() or 1)
-        yield f"decoding: about {in_words(decoding)}, once for each sampling rate; eda about {in_words(10 + 2 * decoding)}"
+    if rate := _decoding_rate(manifest, configs[0].sampling_rate):
+        tables = manifest.train, manifest.test
+        lengths = [(table["frames"] / table["samplerate"].clip(lower=1)).sum() for table in tables]
+        decoding = float(sum(lengths)) / rate / (os.cpu_count() or 1)
+        yield f"decoding: {in_words(decoding)} for each sampling rate, once; eda: {in_words(10 + 2 * decoding)}"
     for config in configs:
         yield _training(manifest, resolve_folds(manifest.train, config, source.n_folds_given))
 

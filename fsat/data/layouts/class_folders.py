@@ -96,11 +96,13 @@ def _clips(names: Sequence[str]) -> list[_Clip]:
 
 
 def _depth_of_shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """Return how many folders hold all audio files and none of them directly."""
+    """Return how many folders hold all audio files, each the only one of its level, and have folders with some."""
     depth = 0
-    while paths and all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1:
+    while True:
+        below = [path for path in paths if len(path) > depth + 1]
+        if len({path[depth] for path in below}) != 1 or not any(len(path) > depth + 2 for path in below):
+            return depth
         depth += 1
-    return depth
 
 
 def _without_fold(clip: _Clip) -> _Clip:

@@ -35,14 +35,17 @@ TEST_FOLDERS = ("audio_test", "FSDKaggle2018.audio_test")
 
 def matches(data: DataFolder) -> bool:
     """Return whether the folder has such a table, and the folder of its clips; others read one with other columns."""
-    table = data.find(TRAIN_TABLES)
-    if table is None or data.find(TRAIN_FOLDERS) is None:
+    table, folder = data.find(TRAIN_TABLES), data.find(TRAIN_FOLDERS)
+    if table is None or folder is None:
         return False
     if META in table.parts:
         return True
     try:
         header = read_header(table)
-        return set(REQUIRED) <= set(header) or not is_clip_table(header, data.options, table)
+        if not set(REQUIRED) <= set(header):
+            return not is_clip_table(header, data.options, table)
+        first = read_table(table, REQUIRED, KNOWN).frame["fname"].head(1).tolist()
+        return not any((data.path / name).is_file() and not (folder / name).is_file() for name in first)
     except DataError:
         return True  # reading it says what is wrong
 

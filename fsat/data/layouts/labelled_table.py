@@ -27,7 +27,8 @@ from fsat.data.tables import JSON_LINES, Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.files import user_path
 
-SUFFIXES = (".csv", ".tsv", ".txt", *JSON_LINES)
+SPREADSHEETS = (".csv", ".tsv", *JSON_LINES)
+SUFFIXES = (*SPREADSHEETS, ".txt")
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRUE, FALSE = ("1", "1.0", "true", "yes", "y", "t", "x"), ("0", "0.0", "false", "no", "n", "f", "")
 
@@ -52,17 +53,17 @@ def tables(data: DataFolder) -> list[Path]:
         raise DataError(f"table={printable(options.table)}: no such file in {data.path}; expected a table there")
     for folder in (data.path, *sorted(path for path in data.path.iterdir() if path.is_dir() and path.name[0] != ".")):
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-        if usable := [path for path in paths if path.name[0] != "." and _is_table(path, data)]:
+        if usable := [path for path in paths if path.name[0] != "." and is_table(path, data)]:
             return usable
     return []
 
 
 def read(data: DataFolder) -> Rows:
     """Read the table; raise `DataError` if there are several that may be meant."""
-    paths = tables(data)
+    paths = tables(data) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
     if len(paths) > 1 and not all(_split_of(path) for path in paths):
-        names = listed_names([path.relative_to(data.path).as_posix() for path in paths], 9)
-        raise DataError(f"{data.path}: {len(paths)} tables name clips and labels: {names}; choose one with table=")
+        names = listed_names(sorted(path.relative_to(data.path).as_posix() for path in paths), 9)
+        raise DataError(f"{data.path}: {len(paths)} tables may name clips and labels: {names}; choose one with table=")
     return _read(data, paths)
 
 
@@ -117,7 +118,8 @@ def _header(path: Path) -> list[str]:
         return []
 
 
-def _is_table(path: Path, data: DataFolder) -> bool:
+def is_table(path: Path, data: DataFolder) -> bool:
+    """Return whether a file has columns of files and labels."""
     return is_clip_table(_header(path), data.options, path)
 
 

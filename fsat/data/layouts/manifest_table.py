@@ -10,7 +10,7 @@ import pandas as pd
 from fsat.data.layouts.recognise import Reading
 from fsat.data.layouts.rows import Part
 from fsat.data.tables import write_table
-from fsat.errors import DataError, FsatError
+from fsat.errors import DataError
 
 ANNOTATED = ("fname", "start", "end", "label", "manually_verified")
 """Columns of the clips of annotated recordings."""
@@ -22,10 +22,8 @@ def write_manifest_table(reading: Reading, folder: Path, output: Path) -> int:
     Columns are ``fname, label, manually_verified``, and where they are known ``fold``, ``group`` and ``split``, which
     is ``train`` or ``test``; for annotated recordings `ANNOTATED`.
 
-    Raises `FsatError` if the output exists, and `DataError` if no clip was understood.
+    Raises `DataError` if no clip was understood.
     """
-    if os.path.lexists(output):
-        raise FsatError(f"{output}: exists already; choose another name, or remove it")
     table = _annotations(reading.rows.train) if reading.layout == "annotations" else _clips(reading, folder)
     if table.empty:
         raise DataError(f"{folder}: no clip was understood; see the problems that eda lists")

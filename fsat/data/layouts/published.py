@@ -232,6 +232,6 @@ def _names_alone(path: Path, known: Sequence[str]) -> Table:
 
 def _lines(path: Path) -> set[str]:
     try:
-        return set(path.read_text(encoding="utf-8").split())
+        return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
     except FileNotFoundError:
         return set()

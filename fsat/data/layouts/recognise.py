@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
 from fsat.data.layouts.rows import DataFolder, Rows, listed_names
 from fsat.errors import ConfigError, DataError, count
@@ -39,6 +40,9 @@ READERS: dict[str, Layout] = {
     "class_folders": Layout(class_folders.matches, class_folders.read),
 }
 """The layouts, in the order in which they are looked for; `fsat.options.LAYOUTS` describes them."""
+
+OWN_TABLE = "train.csv"
+"""Name of a table that `fsat manifest` writes, or that a person does, beside those of another layout."""
 
 GENERAL = ("table", "class_folders")
 """Layouts that a folder with a more special one has too."""
@@ -73,10 +77,20 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
         DataError: no layout is found, several are, or the one that is cannot be read.
         ConfigError: an option does not belong to the layout.
     """
-    data = DataFolder(folder, options)
+    data = DataFolder(_unwrapped(folder), options)
     name = _given(data) or _find(data)
     _check_options(name, options)
     return Reading(name, READERS[name].read(data))
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Return the folder itself, or the only folder in it, as archives unpack, unless audio files are directly there."""
+    entries = [path for path in folder.iterdir() if path.name[0] != "." and path.name != "__MACOSX"]
+    if len(entries) != 1 or not entries[0].is_dir():
+        return folder
+    if any(is_audio_file(path.name) for path in entries[0].iterdir()):
+        return folder
+    return _unwrapped(entries[0])
 
 
 def _given(data: DataFolder) -> str:
@@ -104,6 +118,9 @@ def _find(data: DataFolder) -> str:
     if len(special) > 1:
         raise _ambiguous(data, special)
     if special:
+        own = data.path / OWN_TABLE
+        if special[0] != "fsdkaggle2018" and own.is_file() and labelled_table.is_table(own, data):
+            raise _ambiguous(data, [*special, "table"])
         return special[0]
     general = [name for name in GENERAL if READERS[name].matches(data)]
     if not general:
