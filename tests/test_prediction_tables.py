@@ -191,8 +191,8 @@ def test_sentences_about_classes_confusions_and_calibration() -> None:
         "Cello, 1 of 2 clips", '\'Bang,_"loud"\', 2 of 3 clips', "", ""
     ]  # fmt: skip
     assert report_text.describe_confusion(analysis, LABELS) == (
-        "The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for 'Bang,_\"loud\"': 2 of its 3 clips. "
-        "In both directions together 'Bang,_\"loud\"' and Cello are confused most, 3 times."
+        "The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for 'Bang,_\"loud\"': 2 of its "
+        "3 clips. In both directions together 'Bang,_\"loud\"' and Cello are confused most, 3 times."
     )
     text = report_text.describe_calibration(analysis, clips)
     assert "0.650, and 50.0% of them are correct: the scores are too high, by 0.150." in text
