@@ -179,7 +179,7 @@ def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling
 
 def _other_label(part: str, label: str, usual: Mapping[str, _Spelling]) -> _Spelling | None:
     """Return the label of other rows that a part of a label is, with or without brackets and quotes around it."""
-    for text in {part: None, part.strip(_BRACKETS): None}:
+    for text in dict.fromkeys((part, part.strip(_BRACKETS))):
         spelling = usual.get(look_of(text))
         if spelling is not None and look_of(text) != look_of(label) and not why_not_a_label(spelling.label):
             return spelling
