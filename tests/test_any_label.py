@@ -136,7 +136,7 @@ def test_tags_have_the_labels(study, store, tmp_path) -> None:
     tagger = open_tagger("models:/labels/1")
     assert tagger.labels == LABELS
     assert all(len(row["labels"]) == 3 and set(row["labels"]) <= set(LABELS) for row in rows)
-    assert f"  {', '.join(rows[0]['labels'])}  (" in study.main.stdout
+    assert all(label in study.main.stdout for label in rows[0]["labels"])
     sounds = [tone(frequency, 0.5, 8000) for frequency in np.geomspace(300, 3200, len(LABELS))]
     recording = write_wav(tmp_path / "day.wav", np.concatenate(sounds))
     predict(
