@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
     "project", "pipeline", "server", "export", "warm_start", "ray", "embedding_study", "export_backbones", "fold",
     "predict", "backbones", "verify", "resume", "ownership", "inspect_backbone", "embed_commands", "interrupts", "app",
-    "serving", "mlflow_ui", "live_metrics", "hostile", "report_page", "eda_page", "download", "pyfunc", "models",
-    "layers", "ensemble_memory", "synth", "logmel",
+    "any_label", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page", "eda_page", "download", "pyfunc",
+    "models", "layers", "ensemble_memory", "synth", "logmel",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
 time."""

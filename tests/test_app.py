@@ -95,7 +95,8 @@ def test_clock() -> None:
 def test_any_sound_can_be_drawn(n_samples, rate, level) -> None:
     samples = (level * np.sin(np.arange(n_samples))).astype(np.float32)
     edges = np.linspace(0, n_samples / rate, 13)
-    spans = [Segment(edges[i], edges[i + 1], f"label_{i}", 0.5) for i in range(12)]
+    labels = [r"$\frac$", "a$b", "_hidden", "犬 の声", "हिन्दी", "x" * 300, *(f"label_{i}" for i in range(6, 12))]
+    spans = [Segment(edges[i], edges[i + 1], label, 0.5) for i, label in enumerate(labels)]
     for png in picture(samples, rate, spans if n_samples > rate or n_samples == 1 else None):
         assert png.startswith(b"\x89PNG")
         assert len(png) < 300_000

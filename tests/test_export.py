@@ -43,7 +43,7 @@ from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
 from fsat.training.predict_clips import Predictor
 
-LABELS = ["Applause", "Bark", "Cello", "Clock tick", "Crackle", "Rain"]
+LABELS = ["$x^2$ | `a`", "12", '<b>bold</b> & "q"', "Clock tick", "Crackle, pop", "犬 の声"]
 LIMIT = 1e-3
 PAGE = (ROOT / "docs" / "export.md").read_text()
 

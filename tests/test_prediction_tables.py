@@ -184,13 +184,15 @@ def test_sentences_about_scores() -> None:
 def test_sentences_about_classes_confusions_and_calibration() -> None:
     clips, analysis = predicted(), analyse(predicted())
     text = report_text.describe_classes(analysis)
-    assert text.startswith('Bang,_"loud" is recognised worst (average precision 0.500 on 2 clips), label best (1.000).')
+    assert text.startswith(
+        "'Bang,_\"loud\"' is recognised worst (average precision 0.500 on 2 clips), label best (1.000)."
+    )
     assert report_text.class_rows(analysis)["most often taken for"].tolist() == [
-        "Cello, 1 of 2 clips", 'Bang,_"loud", 2 of 3 clips', "", ""
+        "Cello, 1 of 2 clips", '\'Bang,_"loud"\', 2 of 3 clips', "", ""
     ]  # fmt: skip
     assert report_text.describe_confusion(analysis, LABELS) == (
-        'The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for Bang,_"loud": 2 of its 3 clips. '
-        'In both directions together Bang,_"loud" and Cello are confused most, 3 times.'
+        "The best guess is wrong for 3 of 6 clips (50%). Most often Cello is taken for 'Bang,_\"loud\"': 2 of its "
+        "3 clips. In both directions together 'Bang,_\"loud\"' and Cello are confused most, 3 times."
     )
     text = report_text.describe_calibration(analysis, clips)
     assert "0.650, and 50.0% of them are correct: the scores are too high, by 0.150." in text
@@ -219,7 +221,7 @@ def test_hardest_clips_are_verified_and_a_clip_without_player_says_why(tmp_path:
     (tmp_path / "4, ©.wav").write_text("no sound")
     sounds = PlayerMaker(ClipFolder(tmp_path).path).sounds(clips, indices)
     assert [sound.mp3 is None for sound in sounds] == [True, False, False]
-    assert sounds[0].notes[:2] == ['guesses: Bang,_"loud" 0.90, Cello 0.10, None_here 0.00', "4, ©.wav"]
+    assert sounds[0].notes[:2] == ["guesses: 'Bang,_\"loud\"' 0.90, Cello 0.10, None_here 0.00", "4, ©.wav"]
     assert "cannot be played: unreadable audio" in sounds[0].notes[2]
     assert sounds[2].notes[-1] == "2, ©.wav, 1.0 s"
     sounds = PlayerMaker(ClipFolder(tmp_path).path, free_bytes=len(sounds[1].mp3)).sounds(clips, indices)

@@ -232,7 +232,7 @@ def test_the_page_s_clients_print_what_it_says(server, tmp_path) -> None:
     assert json.loads(run(["bash", "-ec", curl])) == {"predictions": server.tags(request(SOUNDS[4]))}
     assert len([line for line in client.splitlines() if line]) <= 10
     printed = run([sys.executable, "-c", client, "clip.wav", "text.wav"])
-    labels = " ".join(rows[0]["labels"])
+    labels = ", ".join(rows[0]["labels"])
     assert printed.splitlines() == [f"clip.wav {labels}", "text.wav unreadable audio (unknown format)"]
 
     shown = json.loads(block("predictions", "json"))["predictions"]

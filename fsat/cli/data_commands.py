@@ -64,7 +64,7 @@ def manifest(folder: Path, output: Path, **options: Any) -> None:
 def score(submission: Path, truth: Path) -> None:
     """Print mAP@3 and accuracy of SUBMISSION against TRUTH.
 
-    Both are tables with columns fname and label.
+    Both are tables with columns fname and label. SUBMISSION separates labels by spaces and has _ for a space in one.
     """
     from fsat.reports.prediction_tables import score_submission
 

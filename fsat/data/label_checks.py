@@ -23,7 +23,7 @@ _SEPARATORS = re.compile(r"[\s_]+")
 _LIST, _SPACES = re.compile(r"\s*[,;|/+&，；｜／＋＆、،؛]+\s*"), re.compile(r"\s+")
 _BRACKETS = "[](){}\"'"
 
-MAX_PIECES = 8
+MAX_PIECES = 4
 """Number of pieces between separators that are looked up together, as a label that contains separators itself."""
 
 SHOWN = 3
@@ -32,8 +32,9 @@ SHOWN = 3
 
 def look_of(label: str) -> str:
     """Return a text that is equal for labels that look alike."""
-    text = unicodedata.normalize("NFKC", label)
-    text = "".join(character for character in text if not _is_invisible(character))
+    text = label
+    if not (label.isascii() and label.isprintable()):
+        text = "".join(char for char in unicodedata.normalize("NFKC", label) if not _is_invisible(char))
     return _SEPARATORS.sub("_", text.casefold().translate(_TWINS)).strip("_") or label
 
 
@@ -179,7 +180,7 @@ def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling
 
 def _other_label(part: str, label: str, usual: Mapping[str, _Spelling]) -> _Spelling | None:
     """Return the label of other rows that a part of a label is, with or without brackets and quotes around it."""
-    for text in (part, part.strip(_BRACKETS)):
+    for text in dict.fromkeys((part, part.strip(_BRACKETS))):
         spelling = usual.get(look_of(text))
         if spelling is not None and look_of(text) != look_of(label) and not why_not_a_label(spelling.label):
             return spelling
