@@ -194,7 +194,7 @@ class _Cut:
         bits, kind = BITS[self._subtype]
         top = 1 << bits - 1
         whole = np.clip(np.rint(np.nan_to_num(samples) * np.float32(top)), -top, top - 1).astype(kind)
-        return np.left_shift(whole, 8 * whole.itemsize - bits)
+        return np.asarray(whole << (8 * whole.itemsize - bits))
 
     def _finish(self) -> None:
         assert self._open_file is not None
