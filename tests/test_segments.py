@@ -312,8 +312,8 @@ def test_a_killed_command_resumes(store, tmp_path, signals) -> None:
     """No file is half written, and the rest is cut as if nothing had happened."""
     rows = []
     for i in range(60):
-        write_wav(tmp_path / "in" / f"{i}.wav", noise(6.0, 2), RATE)
-        rows += [(f"{i}.wav", j, j + 1.5, "abc"[j % 3], f"0.{i}{j}", "", "") for j in range(4)]
+        write_wav(tmp_path / "in" / f"{i}.wav", noise(3.0), RATE)
+        rows += [(f"{i}.wav", j / 2, j / 2 + 1.5, "abc"[j % 3], f"0.{i}{j}", "", "") for j in range(4)]
     table, output = write_csv(tmp_path / "tags.csv", OVER_TIME, rows), tmp_path / "out"
     command = ["segments", "--tags", table, "--input", tmp_path / "in", "--per_class", "999", "--output"]
     process = FsatProcess([*command, output], cwd=store, env={"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"})
