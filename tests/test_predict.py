@@ -315,10 +315,9 @@ def test_a_real_recording_from_the_table_to_segments(tagger, shared, tmp_path, s
     recording = write_wav(tmp_path / "site1" / "=day.wav", np.concatenate(parts), rate)
     folders = ["--raven_tables", tmp_path / "raven", "--label_tracks", tmp_path / "tracks"]
     options = ["--window", 0.5, "--top_k", 2, *folders, "--excel", "true", "--long", "true", "--output"]
-    given = ["--input", tmp_path / "site1"]
-    for words in (["predict", *given, *options, tmp_path / "tags.tsv"],
-                  ["segments", *given, "--tags", tmp_path / "tags.tsv", "--output", tmp_path / "best", "--per_class", 4],
-                  ):  # fmt: skip
+    given, best = ["--input", tmp_path / "site1"], ["--output", tmp_path / "best", "--per_class", 4]
+    predicting = ["predict", *given, *options, tmp_path / "tags.tsv"]
+    for words in (predicting, ["segments", *given, "--tags", tmp_path / "tags.tsv", *best]):
         assert run([str(word) for word in words]) == 0, capsys.readouterr().err
     table = pd.read_csv(tmp_path / "tags.tsv", sep="\t", encoding="utf-8-sig", keep_default_na=False)
     tags = table[table["label"] != ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tracemalloc
 import unicodedata
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from fsat.tagging.best_segments import best_tags, name_segments
 from fsat.tagging.file_names import DistinctNames, safe_name
 from fsat.tagging.ledger import Ledger
 from fsat.tagging.read_tables import Tag
-from fsat.tagging.tables import Form, Tags, write_tags
+from fsat.tagging.tables import Form, Span, Tags, write_tags
 
 RATE = 44100
 OVER_TIME = ("fname", "start", "end", "label", "score", "error", "note")
@@ -111,6 +112,17 @@ def test_a_piece_of_more_than_4_gb_is_an_rf64(tmp_path, monkeypatch) -> None:
     assert sf.info(tmp_path / "long.wav").format == "RF64"
     expected = sf.read(source, start=round(0.25 * RATE), stop=round(1.75 * RATE))[0]
     np.testing.assert_array_equal(sf.read(tmp_path / "long.wav")[0], expected)
+
+
+def test_memory_does_not_grow_with_a_recording_or_a_piece(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cutting, "BLOCK", 1 << 16)
+    source = write_wav(tmp_path / "r.wav", noise(600.0, rate=8000), 8000)  # 19 MB as float32
+    tracemalloc.start()
+    cut_pieces(source, [Piece(tmp_path / "all.wav"), Piece(tmp_path / "end.wav", 500, 600)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4e6
+    assert sf.info(tmp_path / "all.wav").frames == 4_800_000
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch) -> None:
@@ -283,6 +295,18 @@ def test_clips_of_any_form_and_format_are_cut_out_whole(recordings, store, tmp_p
 
 
 @pytest.mark.slow
+def test_a_recording_whose_name_is_not_text(store, tmp_path) -> None:
+    """The table of `predict` has its bytes as escapes."""
+    name = os.fsdecode(b"gr\xfcn \xe9.wav")
+    write_wav(tmp_path / "in" / name, noise(1.0), RATE)
+    write_tags(tmp_path / "t.csv", [Span(name, 0.0, 0.5, "Owl", 0.5)], Form(1, over_time=True))
+    assert segments(tmp_path / "t.csv", str(tmp_path / "in"), tmp_path / "out", SegmentOptions()).n_segments == 1
+    (row,) = read_csv(tmp_path / "out" / "segments.csv")
+    assert (row["fname"], row["group"]) == ("Owl/01_0.500_gr_xfcn _xe9_000000.00-000000.50.wav", "gr\\xfcn \\xe9.wav")
+    assert (tmp_path / "out" / row["fname"]).exists()
+
+
+@pytest.mark.slow
 def test_an_interrupted_command_resumes(recordings, table, store, tmp_path, monkeypatch, capsys) -> None:
     output, seen, cut = tmp_path / "segments", list[str](), cutting.cut_pieces
 
@@ -298,7 +322,9 @@ def test_an_interrupted_command_resumes(recordings, table, store, tmp_path, monk
         segments(table, str(recordings), output, SegmentOptions())
     assert "segments: 2 of 5 recordings are done; the same command resumes there" in capsys.readouterr().err
     assert not (output / "segments.csv").exists()
-    with pytest.raises(DataError, match=r"holds results for per_class=20, not per_class=3; give that again, choose"):
+    with pytest.raises(
+        DataError, match=r"holds results for per_class=20, not per_class=3; give that again, choose.*remove /"
+    ):
         segments(table, str(recordings), output, SegmentOptions(per_class=3))
     result = segments(table, str(recordings), output, SegmentOptions())
     assert seen == ["cut.wav", "gone.wav", "day.wav", "day.wav", "gone.wav", "day.wav", "text.wav"]

@@ -80,7 +80,7 @@ def segments(tags: Path, input: str, output: Path, options: SegmentOptions) -> S
         ownership.sweep()
         runs.log_params({"tags": str(tags), "input": input, "output": str(output), **asdict(options)})
         facts = {"tags": digest, "input": str(root), **asdict(options)}
-        with ledgers.opened(plan.index, facts) as ledger:
+        with ledgers.opened(plan.index, facts, anew=f"remove {printable(output)}") as ledger:
             _prepare(plan)
             failed = _cut_all(ledger, plan)
             result, table = _summary(ledger, plan, failed)

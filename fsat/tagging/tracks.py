@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from fsat.data.audio import rate_of
 from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError, StorageError, count, printable
-from fsat.files import check_writable, write_whole
+from fsat.files import write_whole
 from fsat.tagging.tables import Span, Tags, shown
 
 BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
@@ -42,7 +42,6 @@ class Tracks:
     what, ending = "", ""
 
     def __init__(self, folder: Path) -> None:
-        check_writable(folder / f"NAME{self.ending}")
         self._folder, self._given = folder, set[str]()
         self.renamed: list[tuple[str, Path]] = []
 
