@@ -24,7 +24,7 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.presence import Presence
-from fsat.tagging.tables import Form, Span, Tags, check_suffix, write_tags
+from fsat.tagging.tables import Form, Span, Tags, check_suffix, shown, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.tagging.tracks import LabelTracks, RavenTables, Tracks
 from fsat.text import short
@@ -138,7 +138,7 @@ def predict(
         model, tagger = _open(asked, output, resume)
         tagger = tagger.only(settings.members)
         origin = {"tagger": model, "tagger_run": run_of(model)}
-        runs.log_params({"input": input, "model": asked, **asdict(settings), **asdict(table), **origin})
+        runs.log_params({"input": shown(input), "model": asked, **asdict(settings), **asdict(table), **origin})
         facts = {"input": input, "model": model, "tagger": tagger.digest, **asdict(settings), "folder": str(files.root)}
         with ledgers.opened(output, facts, resume, {"asked": asked}) as ledger:
             _add_files(ledger, files, input)

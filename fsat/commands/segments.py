@@ -22,6 +22,7 @@ from fsat.tagging.best_segments import NamedSegment, best_tags, name_segments
 from fsat.tagging.input_files import read_input
 from fsat.tagging.ledger import Ledger
 from fsat.tagging.read_tables import Tag, read_tag_table
+from fsat.tagging.tables import shown
 from fsat.text import short
 from fsat.tracking import mlflow_ui, ownership, runs
 
@@ -78,7 +79,8 @@ def segments(tags: Path, input: str, output: Path, options: SegmentOptions) -> S
     plan = Plan(root, output, options, best)
     with runs.tracked("segments", f"segments of {short(tags.name)}") as run_id:
         ownership.sweep()
-        runs.log_params({"tags": str(tags), "input": input, "output": str(output), **asdict(options)})
+        paths = {"tags": shown(str(tags)), "input": shown(input), "output": shown(str(output))}
+        runs.log_params({**paths, **asdict(options)})
         facts = {"tags": digest, "input": str(root), **asdict(options)}
         with ledgers.opened(plan.index, facts, anew=f"remove {printable(output)}") as ledger:
             _prepare(plan)
