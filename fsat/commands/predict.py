@@ -127,16 +127,19 @@ def predict(
     """
     check_writable(output)
     check_suffix(output, table.excel)
-    artifact_names.announce(output)
-    check_installed(cluster)
     for folder in filter(None, (label_tracks, raven_tables)):
         check_writable(folder / "NAME.txt")
+    artifact_names.announce(output)
+    check_installed(cluster)
     files = read_input(input)
+    tracks: list[Tracks] = [LabelTracks(label_tracks)] if label_tracks is not None else []
     with runs.tracked("predict", f"predict {short(Path(input).name or input)}") as run_id:
         ownership.sweep()
         asked = uri_of(model)
         model, tagger = _open(asked, output, resume)
         tagger = tagger.only(settings.members)
+        if raven_tables is not None:
+            tracks.append(RavenTables(raven_tables, files.root, max(tagger.rates)))
         origin = {"tagger": model, "tagger_run": run_of(model)}
         runs.log_params({"input": shown(input), "model": asked, **asdict(settings), **asdict(table), **origin})
         facts = {"input": input, "model": model, "tagger": tagger.digest, **asdict(settings), "folder": str(files.root)}
@@ -150,10 +153,8 @@ def predict(
                     task = partial(_tag_task, model, tagger.digest, files.root, settings)
                     results = _in_parallel(task, groups, cluster, workers)
                 _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
-            form = Form(min(settings.tags, len(tagger.labels)), bool(settings.window), table.long, table.excel)
-            tracks: list[Tracks] = [LabelTracks(label_tracks)] if label_tracks is not None else []
-            tracks += [RavenTables(raven_tables, files.root, max(tagger.rates))] if raven_tables is not None else []
-            result = _write(ledger, output, form, tracks)
+            n_tags = min(settings.tags, len(tagger.labels))
+            result = _write(ledger, output, Form(n_tags, bool(settings.window), table.long, table.excel), tracks)
             runs.log_file(output)
         _log(result, input, model, output, settings, run_id)
     return result
