@@ -24,7 +24,7 @@ from helpers import CLASSES, error_line, make_dataset, one_line, tone, wait_for,
 from stores import artifacts
 from taggers import TINY, register_tagger, write_tagger
 
-from fsat.cli import cli
+from fsat.cli import cli, run
 from fsat.commands.predict import predict, uri_of
 from fsat.errors import ConfigError, FsatError
 from fsat.options import CLIPS, TagSettings
@@ -306,6 +306,50 @@ def test_label_tracks_do_not_overwrite_each_other(tagger, tmp_path, capsys):
     assert "warning: 2 label tracks with a number, as another has the same name; first that of sub/Ä.wav, " in (
         capsys.readouterr().err
     )
+
+
+def test_a_real_recording_from_the_table_to_segments(tagger, shared, tmp_path, signals, capsys):
+    """Through the command line: tags for Excel and Raven, and the best of each class cut out of the recording."""
+    clips = sorted((shared / "data" / "esc10").rglob("*.ogg"))[::40]
+    parts, (rate, *_) = zip(*(sf.read(clip, dtype="int16") for clip in clips), strict=True)
+    recording = write_wav(tmp_path / "site1" / "=day.wav", np.concatenate(parts), rate)
+    folders = ["--raven_tables", tmp_path / "raven", "--label_tracks", tmp_path / "tracks"]
+    options = ["--window", 0.5, "--top_k", 2, *folders, "--excel", "true", "--long", "true", "--output"]
+    given, best = ["--input", tmp_path / "site1"], ["--output", tmp_path / "best", "--per_class", 4]
+    predicting = ["predict", *given, *options, tmp_path / "tags.tsv"]
+    for words in (predicting, ["segments", *given, "--tags", tmp_path / "tags.tsv", *best]):
+        assert run([str(word) for word in words]) == 0, capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "tags.tsv", sep="\t", encoding="utf-8-sig", keep_default_na=False)
+    tags = table[table["label"] != ""]
+    raven = pd.read_csv(tmp_path / "raven" / "=day.Table.1.selections.txt", sep="\t")
+    assert raven["Annotation"].tolist() == tags["label"].tolist()
+    np.testing.assert_allclose(raven["End Time (s)"], tags["end"].astype(float), atol=1e-3)
+    assert set(raven["High Freq (Hz)"]) == {max(tagger.rates) / 2}
+    assert len((tmp_path / "tracks" / "=day.wav.txt").read_text().splitlines()) == len(tags)
+    rows = read(tmp_path / "best" / "segments.csv")
+    assert set(table["fname"]) == {"'=day.wav"}
+    assert set(rows["group"]) == {"=day.wav"}
+    for label, scores in tags["score"].astype(float).groupby(tags["label"]):
+        expected = scores.sort_values(ascending=False)[:4]
+        np.testing.assert_allclose(rows[rows["label"] == label]["score"], expected, atol=1e-6)
+    for row in rows.itertuples():
+        first, last = round(row.recording_start * rate), round(row.recording_end * rate)
+        expected, _ = sf.read(recording, start=first, stop=last, dtype="int16")
+        np.testing.assert_array_equal(sf.read(tmp_path / "best" / row.fname, dtype="int16")[0], expected)
+
+
+def test_a_long_table_of_clips(tagger, clips, table, tmp_path, signals):
+    """Its rows are the cells of the other form."""
+    command = ["predict", "--input", str(clips), "--long", "true", "--output", str(tmp_path / "t.parquet")]
+    assert run(command) == 0
+    frame = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(frame) == ["fname", "label", "score", "rank", "error", "note"]
+    for _, row in table.iterrows():
+        rows, (labels, scores) = frame[frame["fname"] == row["fname"]], tags_of(row)
+        assert rows["label"].tolist() == (labels or [""])
+        assert rows["rank"].tolist() == [1, 2, 3][: len(labels)] or rows["rank"].isna().all()
+        assert rows["error"].tolist() == [row["error"]] * max(1, len(labels))
+        np.testing.assert_allclose(rows["score"].dropna(), scores, atol=1e-6)
 
 
 def test_a_recording_is_tagged_up_to_where_it_is_unreadable(tagger, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -116,10 +117,23 @@ def test_a_table_for_excel_shows_all_letters_and_computes_nothing(tmp_path: Path
     assert [tag.label for tag in read_tag_table(plain)] == ["'-b"]
 
 
+def test_a_spreadsheet_may_save_it_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for rows, form in ((CLIPS, Form(3, excel=True)), (SPANS, Form(1, over_time=True, excel=True))):
+        write_tags(path, rows, form)
+        header, *lines = cells(path)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            commas = ([re.sub(r"^(\d+)\.(\d+)$", r"\1,\2", cell) for cell in line] for line in lines)
+            csv.writer(file, delimiter=";").writerows([header, *commas])
+        assert list(read_tag_table(path)) == tags_in(rows)
+        assert list(dict.fromkeys(read_input(str(path)).names)) == list(dict.fromkeys(row.fname for row in rows))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "fname;label;score\n", "got columns 'fname;label;score', no fname; expected a table that"),
+        ("t.csv", "fname:label:score\n", "got columns 'fname:label:score', no fname; expected a table that"),
+        ("t.csv", "fname;label\na;b\n", "got columns 'fname,label', no score"),
         ("t.csv", "fname,label\na,b\n", "no score"),
         ("t.csv", "", "got columns '', no fname"),
         ("t.csv", "fname,label,score\na,b,0.5\nc,d\n", "line 3: 2 cells in a table of 3 columns; fix that line"),
@@ -165,12 +179,24 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
     )
     header, *rows = [line.split("\t") for line in (folder / written[2]).read_text(encoding="utf-8").splitlines()]
     assert header == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
-                      "High Freq (Hz)", "Begin File", "Annotation", "Score"]  # fmt: skip
+                      "High Freq (Hz)", "Begin File", "Annotation", "Score", "Begin Path", "File Offset (s)"]  # fmt: skip
+    path = str(root / "day/1.wav")
     box = ["0.0", "4000.0", "1.wav"]
     assert rows == [
-        ["1", "Spectrogram 1", "1", "0.000000", "2.500000", *box, "Gans, graue", "0.750000"],
-        ["2", "Spectrogram 1", "1", "5.000000", "61.250000", *box, "=1+1", "0.250000"],
-        ["3", "Spectrogram 1", "1", "70.000000", "71.000000", *box, "two cells or lines", "1.000000"],
+        ["1", "Spectrogram 1", "1", "0.000000", "2.500000", *box, "Gans, graue", "0.750000", path, "0.000000"],
+        ["2", "Spectrogram 1", "1", "5.000000", "61.250000", *box, "=1+1", "0.250000", path, "5.000000"],
+        [
+            "3",
+            "Spectrogram 1",
+            "1",
+            "70.000000",
+            "71.000000",
+            *box,
+            "two cells or lines",
+            "1.000000",
+            path,
+            "70.000000",
+        ],
     ]
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
     assert highest == [[22050.0], [22050.0], [4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone

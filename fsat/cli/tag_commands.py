@@ -71,13 +71,19 @@ def predict(input: str, output: str, label_tracks: Path | None, raven_tables: Pa
 @option("--output", default="segments", metavar="DIR", help="Folder to write: a new or empty one.")
 @options_of(SegmentOptions)
 def segments(input: str, tags: str, output: str, **options: Any) -> None:
-    """Cut the best-scoring segments of each class out of recordings.
+    """Cut out the best-scoring segments of each class.
 
-    Writes WAV files in a folder for each class, and segments.csv, a table to train on after a review.
+    Writes parts of recordings as WAV files, in a folder for each class, and segments.csv, a table to train on after a
+    review.
     """
+    from fsat.tagging.input_files import read_input
+
+    given, path = read_options(SegmentOptions, options), Path(tags)
+    if input != "-":
+        read_input(input)  # a missing input is an error before anything heavy is imported
     from fsat.commands.segments import segments
 
-    segments(Path(tags), input, Path(output), read_options(SegmentOptions, options))
+    segments(path, input, Path(output), given)
     click.echo(output)
 
 

@@ -24,7 +24,7 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.presence import Presence
-from fsat.tagging.tables import Form, Span, Tags, check_suffix, write_tags
+from fsat.tagging.tables import Form, Span, Tags, check_suffix, shown, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.tagging.tracks import LabelTracks, RavenTables, Tracks
 from fsat.text import short
@@ -129,6 +129,8 @@ def predict(
     """
     check_writable(output)
     check_suffix(output, table.excel)
+    for folder in filter(None, (label_tracks, raven_tables)):
+        check_writable(folder / "NAME.txt")
     artifact_names.announce(output)
     check_installed(cluster)
     files = files or read_input(input)
@@ -140,9 +142,8 @@ def predict(
         tagger = tagger.only(settings.members)
         if raven_tables is not None:
             tracks.append(RavenTables(raven_tables, files.root, max(tagger.rates)))
-        runs.log_params(
-            {"input": input, "model": asked, **asdict(settings), "tagger": model, "tagger_run": run_of(model)}
-        )
+        origin = {"tagger": model, "tagger_run": run_of(model)}
+        runs.log_params({"input": shown(input), "model": asked, **asdict(settings), **asdict(table), **origin})
         facts = {"input": input, "model": model, "tagger": tagger.digest, **asdict(settings), "folder": str(files.root)}
         with ledgers.opened(output, facts, resume, {"asked": asked}) as ledger:
             _add_files(ledger, files, input)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fsat.data.byte_source import MISSING, identity_of
 from fsat.data.clip_names import stored_name
 from fsat.data.cut_pieces import Piece, cut_pieces
 from fsat.data.tables import write_table
@@ -20,8 +21,8 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.best_segments import NamedSegment, best_tags, name_segments
 from fsat.tagging.input_files import read_input
 from fsat.tagging.ledger import Ledger
-from fsat.tagging.presence import Presence
 from fsat.tagging.read_tables import Tag, read_tag_table
+from fsat.tagging.tables import shown
 from fsat.text import short
 from fsat.tracking import mlflow_ui, ownership, runs
 
@@ -78,9 +79,10 @@ def segments(tags: Path, input: str, output: Path, options: SegmentOptions) -> S
     plan = Plan(root, output, options, best)
     with runs.tracked("segments", f"segments of {short(tags.name)}") as run_id:
         ownership.sweep()
-        runs.log_params({"tags": str(tags), "input": input, "output": str(output), **asdict(options)})
+        paths = {"tags": shown(str(tags)), "input": shown(input), "output": shown(str(output))}
+        runs.log_params({**paths, **asdict(options)})
         facts = {"tags": digest, "input": str(root), **asdict(options)}
-        with ledgers.opened(plan.index, facts) as ledger:
+        with ledgers.opened(plan.index, facts, anew=f"remove {printable(output)}") as ledger:
             _prepare(plan)
             failed = _cut_all(ledger, plan)
             result, table = _summary(ledger, plan, failed)
@@ -137,19 +139,21 @@ def _prepare(plan: Plan) -> None:
 def _cut_all(ledger: Ledger, plan: Plan) -> dict[str, str]:
     """Cut the segments out of all recordings that are not done; return those of which none could be cut out, and why.
 
-    These stay undone. Raises `DataError` if they are all.
+    These stay undone. Raises `DataError` if they are all, and `StorageError` if the machine fails.
     """
     ledger.add(plan.by_recording, ordered=False)
     total = count(ledger.n_files, "recording")
     if ledger.n_done:
         say(f"segments: {ledger.n_done} of {total} were done before; resuming with the rest")
-    failed, presence = dict[str, str](), Presence(plan.root, ledger, ordered=True)
+    failed, identity = dict[str, str](), identity_of(plan.root)
     with Progress("cutting recordings", ledger.n_files, ledger.n_done) as progress:
         try:
             for (file,) in ledger.groups(1):
                 progress.note(printable(file.name))
                 fault, cut = _cut_recording(plan, file.name)
-                presence.check([(file.number, [fault])])
+                if fault == MISSING and identity_of(plan.root) != identity:
+                    gone = f"{printable(plan.root)}: the folder went away while its recordings were cut"
+                    raise StorageError(f"{gone}; connect it again, and the same command resumes there")
                 if cut:
                     ledger.record([(file.number, [fault, cut])])
                 else:

@@ -1,12 +1,14 @@
 """The names of clips in tables against those of the files in a folder.
 
 Conventions: names are relative to the folder of clips. A name may be stored under another Unicode normal form than in
-the table, as macOS and archives change it; such a file is the clip, if it is the only one.
+the table, as macOS and archives change it; such a file is the clip, if it is the only one. A name that is not UTF-8 may
+be in a table with its bytes as ``\\xNN``, as `fsat.tagging.tables.shown` writes it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -16,10 +18,15 @@ from fsat.data.byte_source import MISSING
 from fsat.errors import count, printable
 
 SHOWN = 5
+ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
+"""Matches a byte that is no part of a character, as `fsat.tagging.tables.shown` writes it."""
 
 
 def stored_name(folder: Path, fname: str) -> str:
-    """Return the name under which the file of a clip is stored: `fname`, or another Unicode form of its parts."""
+    """Return the name under which the file of a clip is stored: `fname`, or another form of its parts or bytes."""
+    if "\\x" in fname and not os.path.lexists(folder / fname):
+        raw = ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(fname))
+        return os.fsdecode(raw) if os.path.lexists(folder / os.fsdecode(raw)) else fname
     if fname.isascii() or os.path.lexists(folder / fname):
         return fname
     name = ""

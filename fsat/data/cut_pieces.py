@@ -8,6 +8,7 @@ recording is read once, from front to back in blocks, up to the end of its last 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -184,11 +185,12 @@ class _Cut:
         """Open the unfinished file, a new one for the first samples, and no longer than for one block."""
         import soundfile as sf
 
+        path = os.fsencode(self._unfinished)  # soundfile does not take a text that is not UTF-8
         if self._n_written:
-            return sf.SoundFile(self._unfinished, "r+")
+            return sf.SoundFile(path, "r+")
         n_bytes = (self.last - self.first) * self._channels * 4
         format = "RF64" if LARGEST_WAV < n_bytes < math.inf else "WAV"
-        return sf.SoundFile(self._unfinished, "w", self._rate, self._channels, self._subtype, format=format)
+        return sf.SoundFile(path, "w", self._rate, self._channels, self._subtype, format=format)
 
     def _converted(self, samples: np.ndarray) -> np.ndarray:
         """Return float32 samples as whole numbers where the file has these; libsndfile would scale them by 32767."""
@@ -197,7 +199,7 @@ class _Cut:
         bits, kind = BITS[self._subtype]
         top = 1 << bits - 1
         whole = np.clip(np.rint(np.nan_to_num(samples) * np.float32(top)), -top, top - 1).astype(kind)
-        return np.left_shift(whole, 8 * whole.itemsize - bits)
+        return np.asarray(whole << (8 * whole.itemsize - bits))
 
     def _finish(self) -> None:
         assert self._open_file is not None

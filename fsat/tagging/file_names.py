@@ -16,7 +16,7 @@ FORBIDDEN = re.compile('[<>:"/\\\\|?*\u202a-\u202e\u2066-\u2069]')
 CONTROLS = ("Cc", "Cn", "Cs", "Zl", "Zp")
 """Unicode categories of characters that no name has: controls, unassigned ones, line ends."""
 
-DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\s*(\.|$))", re.IGNORECASE)
 """Matches the beginning of a name that Windows takes for a device, whatever its suffix."""
 
 LONGEST = 100
@@ -29,7 +29,7 @@ def safe_name(text: str, longest: int = LONGEST) -> str:
     text = "".join("_" if unicodedata.category(char) in CONTROLS else char for char in FORBIDDEN.sub("_", text))
     name = shortened(text.strip(), longest).rstrip(". ")
     name = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), name) or "_"
-    return DEVICE.sub(lambda device: f"{device[0]}_", name, count=1)
+    return DEVICE.sub(lambda device: f"{device[0]}_", name)
 
 
 def shortened(text: str, longest: int) -> str:

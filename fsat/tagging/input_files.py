@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fsat.data.audio_files import APPLE_DOUBLE, LeftOut, walk
 from fsat.errors import DataError, printable
-from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, unguard
+from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, delimiter_of, unguard
 
 LISTS, STDIN = (*DELIMITERS, ".txt"), "-"
 """Suffixes of lists (tables with a column ``fname``, or one name per line), and the name of one on standard input."""
@@ -115,24 +115,23 @@ def _read_list_file(path: Path) -> Iterator[str]:
         raise DataError(f"input={path}: cannot be read: {error.strerror or error}; expected a list of files") from error
 
 
-def _read_list(file: BinaryIO, source: str, delimiter: str = "") -> Iterator[str]:
+def _read_list(file: BinaryIO, source: str, delimiters: str = "") -> Iterator[str]:
     """Yield the names in a list: a table with a column ``fname``, or names separated by line ends or NULs.
 
-    A table has a `delimiter`, or, if that is not known, a comma or a tab beside the name of the column.
+    It is a table if `delimiters` are given, of which it has one, or if its first line is the header of one.
     """
     start = file.read(CHUNK_BYTES)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"input: {source}: wrong encoding: UTF-16; save the list as UTF-8")
     mark = BYTE_ORDER_MARK.encode()
     is_for_excel, start = start.startswith(mark), start.removeprefix(mark)
-    if b"\0" in start and not delimiter:
+    if b"\0" in start and not delimiters:
         yield from (os.fsdecode(name) for name in _split_at_nuls(file, start) if name)
         return
     text = io.TextIOWrapper(io.BufferedReader(_Rejoined(start, file)), "utf-8", "surrogateescape", newline="")
     first = text.readline()
     lines = chain([first], text)
-    possible = [delimiter] if delimiter else DELIMITERS.values()
-    if delimiter := next((text for text in possible if "fname" in map(str.strip, first.split(text))), delimiter):
+    if delimiter := delimiter_of(first, delimiters or "".join(DELIMITERS.values())) or delimiters[:1]:
         names = _read_column(lines, source, delimiter)
         yield from map(unguard, names) if is_for_excel else names
     else:

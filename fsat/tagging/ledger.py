@@ -112,12 +112,17 @@ def stored_facts(output: Path) -> dict[str, Any]:
 
 @contextmanager
 def opened(
-    output: Path, facts: Mapping[str, Any], resume: bool = True, notes: Mapping[str, Any] | None = None
+    output: Path,
+    facts: Mapping[str, Any],
+    resume: bool = True,
+    notes: Mapping[str, Any] | None = None,
+    anew: str = "start anew with resume=false",
 ) -> Iterator[Ledger]:
     """Open the ledger of an output, a new one or that of an interrupted tagging.
 
     Its file is removed when the block ends without an error, or when no files were added. Unless `resume`, an older
-    ledger is discarded. `notes` are stored with the facts of a new ledger, for `stored_facts`, and not compared.
+    ledger is discarded. `notes` are stored with the facts of a new ledger, for `stored_facts`, and not compared. `anew`
+    tells a user how to do without the old ledger.
 
     Raises:
         DataError: the ledger has other facts, or another process uses it.
@@ -127,13 +132,14 @@ def opened(
     try:
         with closing(_connect(path, output, resume)) as db:
             ledger = Ledger(db)
-            _check_facts(db, path, {"layout": LAYOUT, **facts}, output, notes or {})
+            advice = f"give that again, choose another output than {output}, or {anew}"
+            _check_facts(db, path, {"layout": LAYOUT, **facts}, notes or {}, advice)
             try:
                 yield ledger
             finally:
                 empty = not ledger.n_files
     except sqlite3.Error as error:
-        advice = "free disk space or fix the file and give the command again to resume, or start anew with resume=false"
+        advice = f"free disk space or fix the file and give the command again to resume, or {anew}"
         raise FsatError(f"{path}: {error}; {advice}") from error
     finally:
         if empty:
@@ -173,9 +179,9 @@ def _open_exclusively(path: Path, resume: bool) -> sqlite3.Connection:
 
 
 def _check_facts(
-    db: sqlite3.Connection, path: Path, facts: dict[str, Any], output: Path, notes: Mapping[str, Any]
+    db: sqlite3.Connection, path: Path, facts: dict[str, Any], notes: Mapping[str, Any], advice: str
 ) -> None:
-    """Store the facts and notes in a new ledger; raise `DataError` if an older ledger has others."""
+    """Store the facts and notes in a new ledger; raise `DataError` with `advice` if an older ledger has others."""
     row = db.execute("SELECT facts FROM facts").fetchone()
     if row is None:
         with db:
@@ -185,7 +191,6 @@ def _check_facts(
     for name, value in facts.items():
         if stored.get(name) != value:
             others = f"{name}={printable(stored.get(name))}, not {name}={printable(value)}"
-            advice = f"give that again, choose another output than {output}, or start anew with resume=false"
             raise DataError(f"{path}: holds results for {others}; {advice}")
 
 

@@ -12,15 +12,19 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from itertools import count as numbers
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fsat.errors import DataError, printable
-from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, WRITERS, unguard
+from fsat.tagging.tables import BYTE_ORDER_MARK, DELIMITERS, WRITERS, delimiter_of, unguard
 
 LABEL = re.compile(r"label(_\d+)?")
 """Matches the columns of labels in CSV and TSV."""
+
+NUMBER = re.compile(r"score(_\d+)?|start|end")
+"""Matches their columns of numbers."""
 
 EXPECTED = "expected a table that `fsat predict` wrote"
 BATCH_ROWS = 4096
@@ -92,7 +96,9 @@ def _read_csv(path: Path) -> NumberedRows:
     with open(path, "rb") as raw:
         text = unguard if raw.read(len(mark)) == mark else str
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+        first, possible = file.readline(), DELIMITERS[path.suffix.lower()]
+        delimiter = delimiter_of(first, possible) or possible[0]
+        reader = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
         try:
             header = [cell.strip() for cell in next(reader, [])]
             labels = [name for name in header if LABEL.fullmatch(name)]
@@ -105,6 +111,9 @@ def _read_csv(path: Path) -> NumberedRows:
                 if fault := why_ragged(cells, header):
                     raise DataError(f"{printable(path)}: {place}: {fault}; fix that line")
                 row: dict[str, Any] = dict(zip(header, cells, strict=False))
+                if delimiter == ";":  # of a spreadsheet in a country with a decimal comma
+                    numeric = [name for name in header if NUMBER.fullmatch(name)]
+                    row |= {name: row[name].replace(",", ".") for name in numeric}
                 row["fname"] = text(row["fname"])
                 row["labels"] = [text(row[name]) for name in labels]
                 row["scores"] = [row[name.replace("label", "score")] for name in labels]

@@ -26,8 +26,8 @@ from fsat.files import write_whole
 PARQUET_ROWS = 4096
 """Rows of a row group."""
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""What separates the cells of a text table, by suffix."""
+DELIMITERS = {".csv": ",;", ".tsv": "\t"}
+"""What may separate the cells of a text table, by suffix: first what fsat writes, then what spreadsheets do."""
 
 BYTE_ORDER_MARK = "\ufeff"
 """Beginning of a table for Excel, which reads other tables in the encoding of the country."""
@@ -120,6 +120,11 @@ def unguard(text: str) -> str:
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
+def delimiter_of(header: str, possible: str) -> str:
+    """Return the first of some delimiters by which a table's header has a column ``fname``; empty if none does."""
+    return next((mark for mark in possible if "fname" in map(str.strip, header.split(mark))), "")
+
+
 def csv_of(rows: Iterable[Tags], n_tags: int) -> str:
     """Return the text of the CSV file that `write_tags` writes of clips with `n_tags` tags at most."""
     text = io.StringIO()
@@ -129,7 +134,7 @@ def csv_of(rows: Iterable[Tags], n_tags: int) -> str:
 
 def _write_csv(path: Path, rows: Rows, form: Form) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        _to_csv(file, rows, form, DELIMITERS[path.suffix.lower()])
+        _to_csv(file, rows, form, DELIMITERS[path.suffix.lower()][0])
 
 
 def _to_csv(file: TextIO, rows: Rows, form: Form, delimiter: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from fsat.data.audio import rate_of
 from fsat.data.clip_names import stored_name
 from fsat.errors import AudioError, StorageError, count, printable
-from fsat.files import check_writable, write_whole
+from fsat.files import write_whole
 from fsat.tagging.tables import Span, Tags, shown
 
 BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
@@ -23,9 +23,10 @@ BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Begin File",
-    "Annotation", "Score",
+    "Annotation", "Score", "Begin Path", "File Offset (s)",
 )  # fmt: skip
-"""Raven Pro's own columns, and two more, which it shows as annotations."""
+"""Raven Pro's own columns, and ``Annotation`` and ``Score``, which it shows as annotations. By the last two it opens the
+recording itself, if the table is opened as a sound selection table."""
 
 RAVEN_VIEW = "Spectrogram 1"
 """Name of a sound window's first spectrogram."""
@@ -42,7 +43,6 @@ class Tracks:
     what, ending = "", ""
 
     def __init__(self, folder: Path) -> None:
-        check_writable(folder / f"NAME{self.ending}")
         self._folder, self._given = folder, set[str]()
         self.renamed: list[tuple[str, Path]] = []
 
@@ -116,12 +116,14 @@ class RavenTables(Tracks):
 
     def text_of(self, fname: str, spans: Sequence[Span]) -> str:
         """See `Tracks.text_of`."""
-        rate = self._rate
+        rate, path = self._rate, self._root / stored_name(self._root, fname)
         with suppress(AudioError, StorageError):  # the recording may have gone since it was tagged
-            rate = min(rate, rate_of(self._root / stored_name(self._root, fname)))
-        file = shown(PurePath(fname).name)
+            rate = min(rate, rate_of(path))
+        file = shown(path.name)
         lines = [RAVEN_COLUMNS]
         for number, span in enumerate(spans, 1):
-            box = f"{span.start:.6f}", f"{span.end:.6f}", "0.0", f"{rate / 2:.1f}"
-            lines.append((str(number), RAVEN_VIEW, "1", *box, file, span.label, f"{span.score:.6f}"))
+            start = f"{span.start:.6f}"
+            box = start, f"{span.end:.6f}", "0.0", f"{rate / 2:.1f}"
+            tag = span.label, f"{span.score:.6f}", shown(str(path)), start
+            lines.append((str(number), RAVEN_VIEW, "1", *box, file, *tag))
         return "".join("\t".join(BREAKS.sub(" ", cell) for cell in line) + "\n" for line in lines)
