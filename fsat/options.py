@@ -43,6 +43,9 @@ LONGEST_CLIP = 600.0
 NEAR_DUPLICATE = 0.98
 """Cosine of the embeddings of two clips from which on `eda` calls them near-duplicates, by default."""
 
+AUTO, ANY = "auto", 1_000_000
+"""Value of `TagSettings.min_score` for the thresholds of the tagger, and the number of tags that is no limit."""
+
 SHORTEST_WINDOW = 0.01
 """Shortest window of tags over time, in seconds."""
 
@@ -94,7 +97,7 @@ def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
     if limits["choices"] and value not in limits["choices"]:
         raise ConfigError(f"{prefix} one of {', '.join(limits['choices'])}")
     for key, (words, is_within) in LIMITS.items():
-        if limits[key] is not None and not is_within(value, limits[key]):
+        if limits[key] is not None and not isinstance(value, str) and not is_within(value, limits[key]):
             raise ConfigError(f"{prefix} {words} {limits[key]}")
     return value
 
@@ -149,10 +152,16 @@ def _auto_or(is_valid: Callable[[str], object], expected: str, metavar: str = "N
     return {"parse": parse, "expected": f"auto or {expected}", "metavar": metavar}
 
 
+def _auto_or_number(value: Any) -> float | str:
+    """Return ``auto`` or the number of a text."""
+    return AUTO if value == AUTO else _number(value)
+
+
 AUTO_OR_COUNT = _auto_or(partial(re.fullmatch, "0*[1-9][0-9]*"), "a whole number of at least 1")
 AUTO_OR_AMOUNT = _auto_or(lambda text: 0 <= float(text) < math.inf, "a number of at least 0")
 AUTO_OR_ADDRESS = _auto_or(partial(re.fullmatch, r"[^/]+:\d+"), "HOST:PORT", "auto|HOST:PORT")
-SECONDS = {"least": 0, "metavar": "SECONDS"}
+METAVAR: dict[str, Any] = {"metavar": "SECONDS"}
+SECONDS: dict[str, Any] = {"least": 0, **METAVAR}
 
 
 @dataclass(frozen=True)
@@ -197,8 +206,21 @@ class Launch(Checked):
 class TagSettings(Checked):
     """How files are tagged."""
 
-    top_k: int = option(0, "Maximum number of tags of a clip or window.", least=1, shown="3 of a clip, 1 of a window")
-    min_score: float = option(0.0, "Minimum score of a tag.", least=0, most=1)
+    top_k: int = option(
+        0,
+        "Maximum number of tags of a clip or window.",
+        least=1,
+        shown="3 of a clip, 1 of a window, any with min_score=auto",
+    )
+    min_score: float | str = option(
+        0.0,
+        "Minimum score of a tag; auto is that of each class which evaluate has chosen for the tagger.",
+        least=0,
+        most=1,
+        parse=_auto_or_number,
+        expected="a number, or auto",
+        metavar="NUMBER|auto",
+    )
     members: str = option("all", "Members of the ensemble to use; fewer are faster.", metavar="all|N|STUDY/FOLD,...")
     window: float = option(
         0.0, "Length of the windows of tags over time, in seconds.", **SECONDS, shown="0, one set of tags for each file"
@@ -221,7 +243,12 @@ class TagSettings(Checked):
     @property
     def tags(self) -> int:
         """Maximum number of tags of a clip or a window."""
-        return self.top_k or (1 if self.window else 3)
+        return self.top_k or (ANY if self.is_auto else 1 if self.window else 3)
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether each class has a minimum score of its own, which is stored with the tagger."""
+        return self.min_score == AUTO
 
     @property
     def step(self) -> float:
@@ -236,6 +263,28 @@ class TagSettings(Checked):
 
 CLIPS = TagSettings()
 """Default settings: one set of tags for each clip."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(Checked):
+    """How tags over time are compared with annotations."""
+
+    resolution: float = option(1.0, "Length of a segment of segment-based scores, in seconds.", least=0.01, **METAVAR)
+    collar: float = option(
+        0.2, "Time by which a right event may begin or end before or after the annotated one, in seconds.", above=0,
+        **METAVAR,
+    )  # fmt: skip
+    offset_share: float = option(
+        0.5, "Share of the annotated length by which it may end before or after, if that is longer.", least=0, most=1
+    )
+    classes: str = option(
+        "all", "Whether tags of classes that are never annotated are false alarms (all), or are left out (annotated).",
+        choices=("all", "annotated"),
+    )  # fmt: skip
+    point_seconds: float = option(
+        0.0, "Length of annotations that have none, around their time, in seconds.", **SECONDS,
+        shown="0: each is an error",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
