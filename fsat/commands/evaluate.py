@@ -15,7 +15,7 @@ import numpy as np
 from fsat.commands.predict import minimum_of, uri_of
 from fsat.data.annotation_files import Columns
 from fsat.data.annotations import Annotations, read_annotations
-from fsat.data.audio import length_of
+from fsat.data.audio import whole_length_of
 from fsat.data.clip_names import stored_name
 from fsat.data.label_checks import look_of
 from fsat.errors import AudioError, ConfigError, DataError, count, printable
@@ -120,10 +120,8 @@ def _check_output(output: Path, annotations: Path) -> None:
     """Raise `ConfigError` if the tables of an evaluation would be read as annotations the next time."""
     place, folder = output.absolute(), annotations.absolute()
     if annotations.is_dir() and (folder == place or folder in place.parents):
-        fault = (
-            f"output={printable(output)}: is in annotations={printable(annotations)}, where its tables would be read"
-        )
-        raise ConfigError(f"{fault}; expected another folder")
+        where = f"output={printable(output)}: is in annotations={printable(annotations)}"
+        raise ConfigError(f"{where}, where its tables would be read as annotations; expected another folder")
 
 
 def _recordings(input: str) -> tuple[Input, list[str]]:
@@ -131,6 +129,7 @@ def _recordings(input: str) -> tuple[Input, list[str]]:
         raise ConfigError("input=-: expected a folder, file, glob or list, as recordings are looked up by name")
     files = read_input(input)
     names = list(dict.fromkeys(PurePath(name).as_posix() for name in files.names))
+    names = names if files.ordered else sorted(names)
     for line in files.left_out.lines() if not Path(input).is_dir() else []:
         say(f"evaluate: {line}")
     if not names:
@@ -145,7 +144,7 @@ def _annotations(
     lengths = {}
     for name in names:
         with suppress(AudioError):  # whoever tags it says why
-            lengths[name] = length_of(files.root / stored_name(files.root, name))
+            lengths[name] = whole_length_of(files.root / stored_name(files.root, name))
     known = {name: length for name, length in lengths.items() if math.isfinite(length)}
     read = read_annotations(names, files.root, folder, columns, known, scoring.point_seconds, complete)
     for warning in read.warnings:

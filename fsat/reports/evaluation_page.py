@@ -27,6 +27,18 @@ PAGE = "evaluation.html"
 N_PLAYED, CURVE_POINTS, MAX_ROWS = 20, 200, 500
 """Number of misses and of false alarms that have players, of points of a class in ``curves.csv``, of a table's rows."""
 
+CLASS_COLUMNS = {
+    "label": "label", "annotated": "annotated", "tags": "tags", "segment_f1": "F1 of segments",
+    "segment_precision": "precision", "segment_recall": "recall", "event_f1": "F1 of events",
+    "average_precision": "average precision", "chosen_threshold": "best threshold", "chosen_f1": "F1 there",
+}  # fmt: skip
+RECORDING_COLUMNS = {
+    "recording": "recording", "seconds": "seconds", "annotated": "annotated", "tags": "tags",
+    "segment_f1": "F1 of segments", "segment_precision": "precision", "segment_recall": "recall",
+    "event_f1": "F1 of events",
+}  # fmt: skip
+"""Columns of the tables in the page, of those in the files beside it."""
+
 short_cell = partial(short, limit=160)
 
 
@@ -74,8 +86,8 @@ def write_evaluation(
         measures=evaluation.measures,
         max_panels=MAX_PANELS,
         score_table=score_table(evaluation),
-        class_table=_shown(classes, "Classes", "tables/classes.csv"),
-        recording_table=_shown(recordings, "Recordings", "tables/recordings.csv"),
+        class_table=_shown(classes, CLASS_COLUMNS, "Classes", "tables/classes.csv"),
+        recording_table=_shown(recordings, RECORDING_COLUMNS, "Recordings", "tables/recordings.csv"),
         n_misses=len(misses),
         n_alarms=len(alarms),
         missed=sounds_of(misses[:N_PLAYED], root, "tagged"),
@@ -165,16 +177,13 @@ def mistake_table(mistakes: Sequence[Mistake], instead: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recording", "start", "end", "label", "score", instead])
 
 
-def _shown(frame: pd.DataFrame, caption: str, file: str) -> Table:
-    """Return the first rows of a table with readable names; the file has all."""
-    note = count(len(frame), "row")
+def _shown(frame: pd.DataFrame, columns: Mapping[str, str], caption: str, file: str) -> Table:
+    """Return the first rows of a table, and those of its columns that a page has room for; the file has all."""
+    note = f"{count(len(frame), 'row')}; {file} beside this page has all columns"
     if len(frame) > MAX_ROWS:
-        note = f"the first {MAX_ROWS:,} of {len(frame):,} rows; all are in {file}, beside this page"
-    shown = frame.head(MAX_ROWS).dropna(axis="columns", how="all")
-    for name in shown.columns.intersection(["label", "recording", "fault"]):
-        shown = shown.assign(**{name: shown[name].map(short_cell, na_action="ignore")})
-    formats = {}
-    for name in shown.select_dtypes("number"):
-        formats[name.replace("_", " ")] = "," if name in ("annotated", "tags") else ".3f"
-    shown = shown.rename(columns=lambda name: name.replace("_", " "))
-    return table(shown, f"{caption} ({note})", formats)
+        note = f"the first {MAX_ROWS:,} of {len(frame):,} rows; {file} beside this page has all"
+    shown = frame.head(MAX_ROWS)[[*columns]].rename(columns=columns)
+    first = shown.columns[0]
+    shown[first] = shown[first].map(short_cell)
+    formats = {name: "," if name in ("annotated", "tags") else ".3f" for name in shown.columns[1:]}
+    return table(shown, f"{caption} ({note})", formats | {"seconds": ".1f"})

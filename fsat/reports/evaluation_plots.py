@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from fsat.metrics.detection_curves import Curve, Point
 from fsat.metrics.sound_events import Counts
-from fsat.reports.plots import BLUE, DARK_GREY, GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
+from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, plt, save
 
 COLUMNS, MAX_PANELS = 4, 40
 """Panels in a row, and classes that have one: those of which most segments are annotated."""
@@ -24,7 +24,7 @@ def plot_thresholds(curves: Mapping[str, Curve], points: Mapping[str, Point], pa
     shown = sorted(curves, key=lambda label: -curves[label].n_positive)[:MAX_PANELS]
     n_columns = min(COLUMNS, len(shown))
     n_rows = math.ceil(len(shown) / n_columns)
-    size = (PAGE_WIDTH * n_columns / COLUMNS + 0.6, 2.1 * n_rows + 0.7)
+    size = (max(5.0, PAGE_WIDTH * n_columns / COLUMNS), 2.1 * n_rows + 0.7)
     figure, grid = plt.subplots(n_rows, n_columns, figsize=size, sharex=True, sharey=True, layout="constrained",
                                 squeeze=False)  # fmt: skip
     panels = grid.ravel().tolist()
@@ -44,7 +44,7 @@ def _plot_curve(axes: Axes, curve: Curve, point: Point) -> None:
     axes.step(at, curve.precision, where="pre", color=BLUE, label="precision")
     axes.step(at, curve.recall, where="pre", color=ORANGE, label="recall")
     axes.step(at, curve.f1, where="pre", color=GREY, label="F1")
-    axes.axvline(point.threshold, color=DARK_GREY, linewidth=1, linestyle=":", label="chosen")
+    axes.axvline(point.threshold, color="black", linewidth=1.2, linestyle=":", label="highest F1")
     axes.set(xlim=(0, 1), ylim=(0, 1.03))
 
 

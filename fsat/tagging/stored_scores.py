@@ -59,10 +59,12 @@ class StoredScores:
     def of(self, name: str, note: Callable[[str], None]) -> WindowScores:
         """Return the scores of a recording; `note` is called with the position in it."""
         path = self._root / stored_name(self._root, name)
-        file = self._folder / f"{self._key(path, name)}.npz"
+        file = self._folder / f"{self._key(path, name)}.npz"  # a missing file has none
         with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(file) as arrays:
             return WindowScores(arrays["windows"], arrays["scores"], str(arrays["error"]))
         scores = self._compute(path, name, note)
+        if not len(scores.windows):
+            return scores
 
         def write(unfinished: Path) -> None:
             with open(unfinished, "wb") as target:
@@ -72,9 +74,12 @@ class StoredScores:
         return scores
 
     def _key(self, path: Path, name: str) -> str:
-        settings, status = self._settings, os.stat(path)
+        settings, version = self._settings, list[int]()
+        with suppress(OSError):
+            status = os.stat(path)
+            version = [status.st_size, status.st_mtime_ns]
         used = [settings.members, settings.window, settings.step, settings.max_seconds]
-        return key_of([self._tagger.digest, used, name, status.st_size, status.st_mtime_ns])
+        return key_of([self._tagger.digest, used, name, version])
 
     def _compute(self, path: Path, name: str, note: Callable[[str], None]) -> WindowScores:
         from fsat import interrupts
