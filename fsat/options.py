@@ -266,6 +266,18 @@ CLIPS = TagSettings()
 
 
 @dataclass(frozen=True)
+class Thresholds(Checked):
+    """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
+
+    A label that no threshold applies to stays as it is.
+    """
+
+    accept: float = option(0.4, "Minimum probability of a best guess, to accept it.", name="accept_at", least=0, most=1)
+    relabel: float = option(0.4, "Minimum probability of a new label, to relabel.", name="relabel_at", least=0, most=1)
+    drop: float = option(0.5, "Probability of a label below which a clip is dropped.", name="drop_at", least=0, most=1)
+
+
+@dataclass(frozen=True)
 class EvaluateSettings(Checked):
     """How tags over time are compared with annotations."""
 
@@ -285,15 +297,3 @@ class EvaluateSettings(Checked):
         0.0, "Length of annotations that have none, around their time, in seconds.", **SECONDS,
         shown="0: each is an error",
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Thresholds(Checked):
-    """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
-
-    A label that no threshold applies to stays as it is.
-    """
-
-    accept: float = option(0.4, "Minimum probability of a best guess, to accept it.", name="accept_at", least=0, most=1)
-    relabel: float = option(0.4, "Minimum probability of a new label, to relabel.", name="relabel_at", least=0, most=1)
-    drop: float = option(0.5, "Probability of a label below which a clip is dropped.", name="drop_at", least=0, most=1)

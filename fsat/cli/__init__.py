@@ -17,8 +17,9 @@ from fsat import __version__, interrupts
 from fsat.cli.backbone_commands import backbone
 from fsat.cli.data_commands import cache, download, sample, score, sync
 from fsat.cli.embedding_commands import embed, similar
+from fsat.cli.evaluation_commands import evaluate
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
-from fsat.cli.tag_commands import app, evaluate, export, predict
+from fsat.cli.tag_commands import app, export, predict
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
 from fsat.errors import DataError, FsatError, listed, printable
 from fsat.user_folders import settle_folders
