@@ -116,7 +116,7 @@ def positive_segments(events: Iterable[tuple[float, float]], seconds: float, res
     starts, ends = segment_edges(seconds, resolution)
     positive = np.zeros(len(starts), bool)
     for start, end in events:
-        positive |= (starts < end) & (ends > start)
+        positive[np.searchsorted(ends, start, "right") : np.searchsorted(starts, end)] = True
     return positive
 
 

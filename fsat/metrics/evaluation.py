@@ -168,14 +168,10 @@ class Evaluation:
         pairs = []
         for item in self.recordings:
             scores = segment_scores(item.edges, item.scores[:, columns], item.seconds, self.measures.resolution)
-            positive = [
-                positive_segments(
-                    [event[:2] for event in item.annotated if event.label == label],
-                    item.seconds,
-                    self.measures.resolution,
-                )
-                for label in self.annotated
-            ]
+            spans: dict[str, list[tuple[float, float]]] = {label: [] for label in self.annotated}
+            for event in item.annotated:
+                spans[event.label].append((event.start, event.end))
+            positive = [positive_segments(own, item.seconds, self.measures.resolution) for own in spans.values()]
             pairs.append((scores, np.stack(positive, axis=1)))
         return pairs
 

@@ -13,6 +13,7 @@ them; error rates are divided by a tiny number, so they are huge where nothing i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -163,12 +164,13 @@ def score_events(
     n_right = len(matched) - n_substitutions
     missed, wrong = len(annotated) - len(matched), len(detected) - len(matched)
     overall = Counts(len(annotated), len(detected), n_right, n_substitutions, missed, wrong)
-    right = [annotated[i].label for i, j in matched.items() if annotated[i].label == detected[j].label]
-    classes = {}
-    for label in labels:
-        n_ref, n_sys = (sum(event.label == label for event in events) for events in (annotated, detected))
-        n = right.count(label)
-        classes[label] = Counts(n_ref, n_sys, n, 0, n_ref - n, n_sys - n)
+    right = Counter(annotated[i].label for i, j in matched.items() if annotated[i].label == detected[j].label)
+    n_ref, n_sys = (Counter(event.label for event in events) for events in (annotated, detected))
+    classes = {
+        label: Counts(n_ref[label], n_sys[label], n, 0, n_ref[label] - n, n_sys[label] - n)
+        for label in labels
+        for n in [right[label]]
+    }
     return Scored(overall, classes)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.data.tables import write_table
-from fsat.errors import count
+from fsat.errors import count, printable
 from fsat.metrics.detection_curves import Curve
 from fsat.metrics.evaluation import Evaluation, Mistake, Scores
 from fsat.metrics.sound_events import Counts
@@ -140,12 +140,11 @@ def recording_table(evaluation: Evaluation, faults: Mapping[str, str]) -> pd.Dat
     rows = []
     for item, scores in zip(evaluation.recordings, evaluation.each, strict=True):
         segments, events = (part.overall for part in scores)
-        row = {"recording": item.name, "seconds": item.seconds, "annotated": events.n_ref, "tags": events.n_sys}
-        rows.append(
-            row | _prefixed("segment", segments) | _prefixed("event", events) | {"fault": faults.get(item.name)}
-        )
-    unread = [name for name in faults if name not in {row["recording"] for row in rows}]
-    rows += [{"recording": name, "fault": faults[name]} for name in unread]
+        row = {"recording": printable(item.name), "seconds": item.seconds, "annotated": events.n_ref}
+        row |= {"tags": events.n_sys} | _prefixed("segment", segments) | _prefixed("event", events)
+        rows.append(row | {"fault": faults.get(item.name)})
+    read = {item.name for item in evaluation.recordings}
+    rows += [{"recording": printable(name), "fault": faults[name]} for name in faults if name not in read]
     return pd.DataFrame(rows).sort_values(["segment_f1", "recording"])
 
 
@@ -170,7 +169,7 @@ def curve_table(curves: Mapping[str, Curve]) -> pd.DataFrame:
 def mistake_table(mistakes: Sequence[Mistake], instead: str) -> pd.DataFrame:
     """Return a row for each mistake; column `instead` has the other labels at that time."""
     rows = [
-        [m.recording, round(m.event.start, 3), round(m.event.end, 3), m.event.label, round(m.score, 6),
+        [printable(m.recording), round(m.event.start, 3), round(m.event.end, 3), m.event.label, round(m.score, 6),
          "; ".join(m.instead)]
         for m in mistakes
     ]  # fmt: skip
