@@ -250,7 +250,7 @@ def test_labels_that_the_tagger_lacks_are_counted(tones, tmp_path):
     write_audacity(tmp_path / "labels/0.txt", events)
     result, run = run_evaluate(tones / "sounds", tmp_path / "labels", tmp_path / "out", "--window", "1")
     assert "3 annotations of 2 labels that the tagger does not know left out: Wren (2), Owl (1)" in result.output
-    assert "the label 'dog bark' (1 annotation) is taken as the tagger's 'Dog_bark'" in result.output
+    assert "1 label written otherwise than the tagger's: 'dog bark' is taken as 'Dog_bark'" in result.output
     assert "2 recordings without annotations: 1.wav, 2.wav" in result.output
     assert "that are never annotated count as false alarms: Rain" in result.output
     assert run.data.metrics["n_annotated"] == 1

@@ -163,16 +163,19 @@ def _match_labels(annotated: Iterable[Annotations], labels: Sequence[str]) -> _L
     by_look: dict[str, list[str]] = {}
     for label in labels:
         by_look.setdefault(look_of(label), []).append(label)
-    known, remarks, unknown = {}, [], Counter[str]()
+    known, renamed, unknown, remarks = {}, list[str](), Counter[str](), list[str]()
     for label, number in numbers.most_common():
         alike = by_look.get(look_of(label), [])
         if label in labels:
             known[label] = label
         elif len(alike) == 1:
             known[label] = alike[0]
-            remarks.append(f"the label {label!r} ({count(number, 'annotation')}) is taken as the tagger's {alike[0]!r}")
+            renamed.append(f"{label!r} is taken as {alike[0]!r}")
         else:
             unknown[label] = number
+    if renamed:
+        names = f"{count(len(renamed), 'label')} written otherwise than the tagger's"
+        remarks.append(f"{names}: {', '.join(renamed[:SHOWN])}{', ...' if len(renamed) > SHOWN else ''}")
     if unknown:
         first = [f"{printable(label)} ({number:,})" for label, number in unknown.most_common(SHOWN)]
         more = ", ..." if len(unknown) > SHOWN else ""

@@ -85,6 +85,7 @@ def write_evaluation(
         crossed=crossed,
         measures=evaluation.measures,
         max_panels=MAX_PANELS,
+        poor=poor_classes(evaluation),
         score_table=score_table(evaluation),
         class_table=_shown(classes, CLASS_COLUMNS, "Classes", "tables/classes.csv"),
         recording_table=_shown(recordings, RECORDING_COLUMNS, "Recordings", "tables/recordings.csv"),
@@ -94,6 +95,16 @@ def write_evaluation(
         alarms=sounds_of(alarms[:N_PLAYED], root, "annotated"),
         remarks=[*remarks, *(f"{short_cell(name)}: {fault}" for name, fault in faults.items())],
     )
+
+
+def poor_classes(evaluation: Evaluation) -> list[str]:
+    """Return the classes of which the best F1 is at most 10 % above that of tagging every segment."""
+    poor = []
+    for label, curve in evaluation.curves.items():
+        share = curve.n_positive / curve.n_segments
+        if evaluation.chosen.points[label].f1 < 1.1 * 2 * share / (1 + share):
+            poor.append(short_cell(label))
+    return poor
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -185,4 +196,4 @@ def _shown(frame: pd.DataFrame, columns: Mapping[str, str], caption: str, file: 
     first = shown.columns[0]
     shown[first] = shown[first].map(short_cell)
     formats = {name: "," if name in ("annotated", "tags") else ".3f" for name in shown.columns[1:]}
-    return table(shown, f"{caption} ({note})", formats | {"seconds": ".1f"})
+    return table(shown, f"{caption} ({note})", formats | {"seconds": ".1f", "best threshold": ".3g"})

@@ -16,6 +16,9 @@ from fsat.reports.plots import BLUE, GREY, ORANGE, PAGE_WIDTH, figure_text, plt,
 COLUMNS, MAX_PANELS = 4, 40
 """Panels in a row, and classes that have one: those of which most segments are annotated."""
 
+LOW, LOWEST = 0.02, 1e-4
+"""Thresholds are on a logarithmic axis, from the second one up, if one below the first is chosen."""
+
 MAX_BARS = 60
 
 
@@ -28,8 +31,11 @@ def plot_thresholds(curves: Mapping[str, Curve], points: Mapping[str, Point], pa
     figure, grid = plt.subplots(n_rows, n_columns, figsize=size, sharex=True, sharey=True, layout="constrained",
                                 squeeze=False)  # fmt: skip
     panels = grid.ravel().tolist()
+    is_log = min(points[label].threshold for label in shown) < LOW
     for axes, label in zip(panels, sorted(shown), strict=False):
         _plot_curve(axes, curves[label], points[label])
+        axes.set_xlim(LOWEST if is_log else 0, 1)
+        axes.set_xscale("log" if is_log else "linear")
         axes.set_title(figure_text(label), fontsize=10)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
@@ -44,8 +50,8 @@ def _plot_curve(axes: Axes, curve: Curve, point: Point) -> None:
     axes.step(at, curve.precision, where="pre", color=BLUE, label="precision")
     axes.step(at, curve.recall, where="pre", color=ORANGE, label="recall")
     axes.step(at, curve.f1, where="pre", color=GREY, label="F1")
-    axes.axvline(point.threshold, color="black", linewidth=1.2, linestyle=":", label="highest F1")
-    axes.set(xlim=(0, 1), ylim=(0, 1.03))
+    axes.axvline(max(point.threshold, LOWEST), color="black", linewidth=1.2, linestyle=":", label="highest F1")
+    axes.set_ylim(0, 1.03)
 
 
 def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
