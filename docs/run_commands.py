@@ -44,6 +44,7 @@ NOT_RUN = {
     r".*ray_address=HOST": "tests/test_ray.py",
     r"python -m fsat download ": "tests/test_download.py, without a network",
     r".*(-e|fsat) embed |.*fsat similar |.*--backbone birdnet": "tests/test_embed_commands.py, with a tiny network",
+    r".*(-e|fsat) evaluate |.*min_score=auto": "tests/test_evaluate.py, with a recording that it makes",
     r"python -m fsat backbone inspect ": "tests/test_inspect_backbone.py, with tiny networks",
     r".*backbone=birdnet": "tests/test_embedding_study.py, with a tiny network",
 }

@@ -46,6 +46,9 @@ LONGEST_SEGMENT = 30.0
 NEAR_DUPLICATE = 0.98
 """Cosine of the embeddings of two clips from which on `eda` calls them near-duplicates, by default."""
 
+AUTO, ANY = "auto", 1_000_000
+"""Value of `TagSettings.min_score` for the thresholds of the tagger, and the number of tags that is no limit."""
+
 SHORTEST_WINDOW = 0.01
 """Shortest window of tags over time, in seconds."""
 
@@ -97,7 +100,7 @@ def checked(spec: Field[Any], value: Any, name: str = "") -> Any:
     if limits["choices"] and value not in limits["choices"]:
         raise ConfigError(f"{prefix} one of {', '.join(limits['choices'])}")
     for key, (words, is_within) in LIMITS.items():
-        if limits[key] is not None and not is_within(value, limits[key]):
+        if limits[key] is not None and not isinstance(value, str) and not is_within(value, limits[key]):
             raise ConfigError(f"{prefix} {words} {limits[key]}")
     return value
 
@@ -152,10 +155,16 @@ def _auto_or(is_valid: Callable[[str], object], expected: str, metavar: str = "N
     return {"parse": parse, "expected": f"auto or {expected}", "metavar": metavar}
 
 
+def _auto_or_number(value: Any) -> float | str:
+    """Return ``auto`` or the number of a text."""
+    return AUTO if value == AUTO else _number(value)
+
+
 AUTO_OR_COUNT = _auto_or(partial(re.fullmatch, "0*[1-9][0-9]*"), "a whole number of at least 1")
 AUTO_OR_AMOUNT = _auto_or(lambda text: 0 <= float(text) < math.inf, "a number of at least 0")
 AUTO_OR_ADDRESS = _auto_or(partial(re.fullmatch, r"[^/]+:\d+"), "HOST:PORT", "auto|HOST:PORT")
-SECONDS = {"least": 0, "metavar": "SECONDS"}
+METAVAR: dict[str, Any] = {"metavar": "SECONDS"}
+SECONDS: dict[str, Any] = {"least": 0, **METAVAR}
 
 
 @dataclass(frozen=True)
@@ -200,8 +209,21 @@ class Launch(Checked):
 class TagSettings(Checked):
     """How files are tagged."""
 
-    top_k: int = option(0, "Maximum number of tags of a clip or window.", least=1, shown="3 of a clip, 1 of a window")
-    min_score: float = option(0.0, "Minimum score of a tag.", least=0, most=1)
+    top_k: int = option(
+        0,
+        "Maximum number of tags of a clip or window.",
+        least=1,
+        shown="3 of a clip, 1 of a window, any with min_score=auto",
+    )
+    min_score: float | str = option(
+        0.0,
+        "Minimum score of a tag; auto is that of each class which evaluate has chosen for the tagger.",
+        least=0,
+        most=1,
+        parse=_auto_or_number,
+        expected="a number, or auto",
+        metavar="NUMBER|auto",
+    )
     members: str = option("all", "Members of the ensemble to use; fewer are faster.", metavar="all|N|STUDY/FOLD,...")
     window: float = option(
         0.0, "Length of the windows of tags over time, in seconds.", **SECONDS, shown="0, one set of tags for each file"
@@ -224,7 +246,12 @@ class TagSettings(Checked):
     @property
     def tags(self) -> int:
         """Maximum number of tags of a clip or a window."""
-        return self.top_k or (1 if self.window else 3)
+        return self.top_k or (ANY if self.is_auto else 1 if self.window else 3)
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether each class has a minimum score of its own, which is stored with the tagger."""
+        return self.min_score == AUTO
 
     @property
     def step(self) -> float:
@@ -284,65 +311,23 @@ class Thresholds(Checked):
     drop: float = option(0.5, "Probability of a label below which a clip is dropped.", name="drop_at", least=0, most=1)
 
 
-LAYOUTS = {
-    "fsdkaggle2018": "train.csv and audio_train/, as FSDKaggle2018 at Kaggle and Zenodo",
-    "fsdkaggle2019": "train_curated.csv and train_noisy.csv, as FSDKaggle2019",
-    "fsd50k": "FSD50K.ground_truth/ and FSD50K.dev_audio/",
-    "fsdnoisy18k": "FSDnoisy18k.meta/ and FSDnoisy18k.audio_train/",
-    "esc50": "meta/esc50.csv and audio/, as ESC-50",
-    "urbansound8k": "metadata/UrbanSound8K.csv and audio/fold1/ ...",
-    "speech_commands": "a folder for each word, and testing_list.txt",
-    "audiofolder": "metadata.csv or metadata.jsonl with a column file_name, as Hugging Face's audiofolder",
-    "annotations": "long recordings, and the times and labels of what is in them",
-    "table": "a table with a row for each clip",
-    "class_folders": "a folder for each class",
-}
-"""The layouts of a data folder, and what they are known by; the order is that in which they are looked for."""
-
-
 @dataclass(frozen=True)
-class LayoutOptions(Checked):
-    """How a data folder is read; by default by what is found there."""
+class EvaluateSettings(Checked):
+    """How tags over time are compared with annotations."""
 
-    layout: str = option(
-        "auto", "Layout of the data folder.", choices=("auto", *LAYOUTS), metavar="WORD", shown="auto, what is found"
-    )
-    table: str = option("", "Table of the clips, below the data folder.", metavar="FILE", shown="found by its columns")
-    path_column: str = option("", "Column of the clips' files.", shown="found by its name")
-    label_column: str = option("", "Column of the labels.", shown="found by its name")
-    fold_column: str = option("", "Column of the folds; none for no such column.", shown="found by its name")
-    group_column: str = option(
-        "", "Column of the recording or site whose clips stay in one fold; none for no such column.",
-        shown="found by its name",
+    resolution: float = option(1.0, "Length of a segment of segment-based scores, in seconds.", least=0.01, **METAVAR)
+    collar: float = option(
+        0.2, "Time by which a right event may begin or end before or after the annotated one, in seconds.", above=0,
+        **METAVAR,
     )  # fmt: skip
-    verified_column: str = option(
-        "", "Column of which labels a person has checked; none for no such column.", shown="found by its name"
+    offset_share: float = option(
+        0.5, "Share of the annotated length by which it may end before or after, if that is longer.", least=0, most=1
     )
-    label_level: int = option(
-        0, "Level of the folders that are named after the classes, from 1; for a folder per class.", least=0, most=99,
-        shown="the only one",
+    classes: str = option(
+        "all", "Whether tags of classes that are never annotated are false alarms (all), or are left out (annotated).",
+        choices=("all", "annotated"),
     )  # fmt: skip
-
-    annotations: str = option(
-        "", "Annotations of recordings: a folder or a file.", metavar="PATH", shown="in the data folder"
-    )
-    clip_seconds: float = option(
-        0.0,
-        "Length of the clips of annotated recordings: a shorter annotation has the sound around it, a longer one "
-        "becomes several clips.",
-        **SECONDS,
-        most=600,
-        shown="that of each annotation",
-    )
-    background: str = option(
-        "", "Label of clips between the annotations of recordings.", metavar="LABEL", shown="none, and no such clips"
-    )
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The options that are not at their defaults, by name."""
-        return {spec.name: value for spec in fields(self) if (value := getattr(self, spec.name)) != spec.default}
-
-
-FOUND = LayoutOptions()
-"""The layout that is found in a data folder."""
+    point_seconds: float = option(
+        0.0, "Length of annotations that have none, around their time, in seconds.", **SECONDS,
+        shown="0: each is an error",
+    )  # fmt: skip

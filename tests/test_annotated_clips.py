@@ -16,7 +16,7 @@ from fsat.data.annotations import Annotation
 from fsat.data.dataset import Dataset, load_dataset
 from fsat.data.manifest import read_manifest
 from fsat.errors import DataError
-from fsat.options import LayoutOptions
+from fsat.layout_options import LayoutOptions
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32", "n_folds": 3}, "quick")
 

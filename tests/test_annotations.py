@@ -214,8 +214,37 @@ def test_annotations_of_several_files_are_joined_without_repeats(tmp_path):
     write(tmp_path, {"day.txt": AUDACITY, "day.csv": "start,end,label\n0.5,1.25,dog bark\n5,6,cat\n"})
     annotated, _, warnings = read(tmp_path)
     assert events_of(annotated["day.wav"]) == [*EVENTS, (5, 6, "cat")]
-    assert "day.wav: 1 annotation repeated, first day.txt:1; one counts" in warnings
-    assert "day.wav has 2 annotation files, day.csv, day.txt: the annotations of all are used" in warnings
+    assert warnings == [
+        "day.txt:1: repeats an annotation, which counts once",
+        "day.wav (day.csv, day.txt): has several annotation files, which are all used",
+    ]
+
+
+def test_warnings_of_many_files_are_one_line(tmp_path):
+    files = {f"{i}.csv": "start,end,Common name,Species Code\n1,2,Robin,rob\n" for i in range(9)}
+    _, _, warnings = read(write(tmp_path, files), [f"{i}.wav" for i in range(9)])
+    assert warnings == [
+        "0.csv: labels are in column Common name, not Species Code (label_column=NAME) (and 8 more like it)"
+    ]
+
+
+def test_tags_of_predict_are_taken_as_annotations_with_a_word(tmp_path):
+    rows = "day.wav,1,2,dog,0.9,,\nday.wav,2,3,,,,silent\nnight.wav,,,,,,low level\n"
+    write(tmp_path, {"tags.csv": f"fname,start,end,label,score,error,note\n{rows}"})
+    annotated, problems, warnings = read(tmp_path, ["day.wav", "night.wav"])
+    assert not problems
+    assert [events_of(item) for item in annotated.values()] == [[(1, 2, "dog")], []]
+    assert warnings == ["tags.csv: has tags that predict wrote, which are taken as annotations"]
+
+
+def test_folders_are_entered_through_links_once(tmp_path):
+    write(tmp_path / "real", {"day.txt": AUDACITY})
+    (tmp_path / "real/loop").symlink_to(tmp_path / "real")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/link").symlink_to(tmp_path / "real")
+    annotated, problems, _ = read(tmp_path / "labels", root=tmp_path)
+    assert not problems
+    assert annotated["day.wav"].files == ["link/day.txt"]
 
 
 def test_one_file_is_a_folder_of_one(tmp_path):
@@ -228,5 +257,7 @@ def test_a_folder_without_annotations_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no such folder of annotations; expected an Audacity label track"):
         read(tmp_path / "none")
     write(tmp_path, {"day.xlsx": "x"})
+    with pytest.raises(DataError, match=r"day.xlsx: cannot be read as annotations; save as CSV"):
+        read_annotations(["day.wav"], tmp_path, tmp_path / "day.xlsx")
     with pytest.raises(DataError, match=r"no annotations in files .txt, .csv, .tsv, .tab; left out: 1 file .xlsx"):
         read(tmp_path)

@@ -18,7 +18,7 @@ from fsat.data.dataset import load_dataset
 from fsat.data.layouts.recognise import READERS
 from fsat.data.manifest import read_manifest
 from fsat.errors import ConfigError, DataError
-from fsat.options import LAYOUTS, LayoutOptions
+from fsat.layout_options import LAYOUTS, LayoutOptions
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32", "n_folds": 3}, "quick")
 WITH_FOLDS = ("ESC-50", "UrbanSound8K", "a table", "a folder for each fold and class")

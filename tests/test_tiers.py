@@ -9,7 +9,18 @@ import pytest
 from conftest import ROOT
 
 TIERS = [
-    {"errors", "text", "files", "config", "setting_texts", "model_presets", "options", "interrupts", "progress"}
+    {
+        "errors",
+        "text",
+        "files",
+        "config",
+        "setting_texts",
+        "model_presets",
+        "options",
+        "layout_options",
+        "interrupts",
+        "progress",
+    }
     | {"user_folders"},
     {"parallel"},
     {"metrics"},

@@ -6,6 +6,7 @@ Options have the names of the settings, with underscores, because `mlflow run` p
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from fsat import __version__, interrupts
 from fsat.cli.backbone_commands import backbone
 from fsat.cli.data_commands import cache, download, manifest, sample, score, sync
 from fsat.cli.embedding_commands import embed, similar
+from fsat.cli.evaluation_commands import evaluate
 from fsat.cli.shared_options import DEBUG, Commands, debug_option
 from fsat.cli.tag_commands import app, export, predict, segments
 from fsat.cli.train_commands import cross_validate, eda, ensemble, main_command, train_fold, verify
@@ -40,13 +42,16 @@ def cli() -> None:
 
 
 STEPS = (main_command, eda, train_fold, cross_validate, ensemble, verify)
-OTHERS = (predict, segments, export, embed, similar, app, sync, manifest, score, sample, download, backbone, cache)
-for command in (*STEPS, *OTHERS):
+USE = (predict, evaluate, segments, export, embed, similar, app)
+for command in (*STEPS, *USE, sync, manifest, score, sample, download, backbone, cache):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with 0, 1 for an error, 2 for wrong options, or 128 + the number of a signal."""
+    for stream in (sys.stdout, sys.stderr):  # a label or a name that a terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:] if arguments is None else arguments)
     if interrupts.received():  # TensorFlow's threads may still compute, which a normal exit would crash
         for stream in (sys.stdout, sys.stderr):

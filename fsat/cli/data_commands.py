@@ -12,7 +12,7 @@ from fsat.cli.shared_options import option, options_of, read_options
 from fsat.download.catalogue import PUBLISHED
 from fsat.errors import FsatError, count, listed, printable
 from fsat.files import data_folder
-from fsat.options import LayoutOptions
+from fsat.layout_options import LayoutOptions
 from fsat.progress import say
 
 

@@ -24,6 +24,7 @@ from fsat.tagging import ledger as ledgers
 from fsat.tagging.input_files import EXPECTED, Input, read_input
 from fsat.tagging.ledger import File, Ledger
 from fsat.tagging.presence import Presence
+from fsat.tagging.recordings import Minimum
 from fsat.tagging.tables import Form, Span, Tags, check_suffix, shown, write_tags
 from fsat.tagging.tag_groups import GROUP_SIZE, Result, tag_groups
 from fsat.tagging.tracks import LabelTracks, RavenTables, Tracks
@@ -32,6 +33,7 @@ from fsat.tracking import artifact_names, client, mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable
 from fsat.tracking.model_uri import LATEST, pinned
 from fsat.tracking.registry import open_tagger, run_of
+from fsat.tracking.stored_thresholds import load_thresholds
 
 TASK_GROUPS = 8
 """Groups per task of a cluster, so that loading the tagger takes a small part of the time."""
@@ -145,14 +147,16 @@ def predict(
         origin = {"tagger": model, "tagger_run": run_of(model)}
         runs.log_params({"input": shown(input), "model": asked, **asdict(settings), **asdict(table), **origin})
         facts = {"input": input, "model": model, "tagger": tagger.digest, **asdict(settings), "folder": str(files.root)}
+        min_score, chosen = minimum_of(model, tagger, settings)
+        facts |= chosen
         with ledgers.opened(output, facts, resume, {"asked": asked}) as ledger:
             _add_files(ledger, files, input)
             with Progress("tagging", ledger.n_files, ledger.n_done) as progress:
                 groups = ledger.groups(1 if settings.window else GROUP_SIZE)
                 if cluster.kind == "none" and n_workers(workers, n_threads()) == 1:
-                    results = tag_groups(tagger, files.root, settings, progress.note, groups)
+                    results = tag_groups(tagger, files.root, settings, min_score, progress.note, groups)
                 else:
-                    task = partial(_tag_task, model, tagger.digest, files.root, settings)
+                    task = partial(_tag_task, model, tagger.digest, files.root, settings, min_score)
                     results = _in_parallel(task, groups, cluster, workers)
                 _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
             n_tags = min(settings.tags, len(tagger.labels))
@@ -169,6 +173,16 @@ def uri_of(model: str) -> str:
     if "@" in model:
         return f"models:/{model}"
     return f"models:/fsat/{model}" if model.isdecimal() or model.lower() == LATEST else f"models:/fsat@{model}"
+
+
+def minimum_of(model: str, tagger: Tagger, settings: TagSettings) -> tuple[Minimum, dict[str, str]]:
+    """Return the minimum score of a tag, and what identifies the thresholds of the tagger if these are used."""
+    if not settings.is_auto:
+        return float(settings.min_score), {}
+    thresholds = load_thresholds(model, tagger.digest)
+    for warning in thresholds.differences(settings):
+        say(f"warning: {warning}")
+    return thresholds.minimum(tagger.labels), {"thresholds": thresholds.digest}
 
 
 def _open(asked: str, output: Path, resume: bool) -> tuple[str, Tagger]:
@@ -225,12 +239,15 @@ class _Part(list[list[File]]):
         return f"{self[0][0].number} to {self[-1][-1].number}"
 
 
-def _tag_task(model: str, digest: str, root: Path, settings: TagSettings, groups: Sequence[list[File]]) -> Results:
+def _tag_task(
+    model: str, digest: str, root: Path, settings: TagSettings, min_score: Minimum, groups: Sequence[list[File]]
+) -> Results:
     tagger = _loaded(model, settings.members)
     if tagger.digest != digest:
         fault = f"another tagger (digest {tagger.digest}) than the command began with (digest {digest})"
         raise RunError(f"model={model}: {fault}; give a version, models:/NAME/VERSION")
-    return [result for batch in tag_groups(tagger, root, settings, lambda _: None, groups) for result in batch]
+    batches = tag_groups(tagger, root, settings, min_score, lambda _: None, groups)
+    return [result for batch in batches for result in batch]
 
 
 @lru_cache(maxsize=1)

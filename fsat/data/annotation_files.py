@@ -125,7 +125,8 @@ def _read_with_header(text: str, first: str, columns: Columns) -> AnnotationFile
     if n_missing:
         got = printable(first.strip())[:80]
         missing = " and ".join(reader.missing)
-        raise NotAnnotations(f"its first line is {got!r}, without a column of {missing}; {EXPECTED}")
+        hint = "add one such as Annotation in Raven" if reader.file.kind == "selection table" else EXPECTED
+        raise NotAnnotations(f"its first line is {got!r}, without a column of {missing}; {hint}")
     reader.read(text, separator)
     return reader.file
 
@@ -156,6 +157,9 @@ class _TableReader:
         if columns.recording and self._at["recording"] is None:
             self.missing.insert(0, f"the recording ({printable(columns.recording)})")
         self.file.names_recordings = self._at["recording"] is not None
+        self._are_tags = {"score", "error", "note"} <= set(self._plain)
+        if self._are_tags:
+            self.file.warnings.append("has tags that predict wrote, which are taken as annotations")
 
     def _find(self, role: str, name: str) -> int | None:
         """Return the index of a column, by its name if that is given."""
@@ -182,7 +186,8 @@ class _TableReader:
             if fault := why_ragged(cells, self._header):
                 self.file.faults.append((line, recording, fault))
                 continue
-            if recording and all(is_unknown(self._cell(cells, self._at[role])) for role in ("start", "end", "label")):
+            roles = ("label",) if self._are_tags else ("start", "end", "label")  # silence has tags without a label
+            if recording and all(is_unknown(self._cell(cells, self._at[role])) for role in roles):
                 self.file.unannotated.append((line, recording))
                 continue
             start, end, fault = self._times(cells, numbers)

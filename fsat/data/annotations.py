@@ -97,11 +97,19 @@ def read_annotations(
 def find_annotation_files(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the files in and below a folder that may have annotations, and of other programs' files.
 
-    Both are POSIX paths relative to the folder, sorted. Hidden files and folders are left out.
+    Both are POSIX paths relative to the folder, sorted. Links are followed, but no folder is entered twice; hidden
+    files and folders are left out. Raises `DataError` if a folder cannot be read.
     """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{printable(error.filename)}: cannot be read: {error.strerror}") from error
+
     names, others = [], []
-    for path, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    entered = {os.path.realpath(folder)}
+    for path, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(path, name)) for name in sorted(subfolders)}
+        subfolders[:] = [name for name in real if not name.startswith(".") and real[name] not in entered]
+        entered.update(real.values())
         for file in files:
             name = Path(os.path.relpath(path, folder), file).as_posix()
             suffix = os.path.splitext(file)[1].lower()
@@ -143,6 +151,7 @@ class _Reader:
         self._recordings, self._index = recordings, RecordingNames(recordings, root)
         self._lengths, self._point, self._complete = lengths, point, complete
         self._problems: list[Problem] = []
+        self._odd: dict[str, list[str]] = {}  # where, by what
         self._warnings: list[str] = []
         self._unknown: list[str] = []
 
@@ -151,20 +160,23 @@ class _Reader:
         if not folder.exists():
             raise DataError(f"{folder}: no such folder of annotations; {EXPECTED}")
         names, others = find_annotation_files(folder) if folder.is_dir() else ([folder.name], [])
+        if advice := OTHER_PROGRAMS.get(folder.suffix.lower(), "") if folder.is_file() else "":
+            raise DataError(f"{folder}: cannot be read as annotations; {advice}")
         self._warnings += _warnings_of_others(others)
         parent = folder if folder.is_dir() else folder.parent
         claims = [claim for name in names for claim in self._claims(parent, name, columns)]
         if not claims and not self._problems:
             suffixes = ", ".join(SUFFIXES)
-            raise DataError("; ".join([f"{folder}: no annotations in files {suffixes}", *self._warnings, EXPECTED]))
+            reasons = [*self._warnings, *self._told()]
+            raise DataError("; ".join([f"{folder}: no annotations in files {suffixes}", *reasons, EXPECTED]))
         annotated: dict[str, Annotations] = {}
         for recording, own in self._by_recording(claims).items():
             files = list(dict.fromkeys(claim.file for claim in own))
-            events = self._unique(recording, [event for claim in own for event in self._events(recording, claim)])
+            events = self._unique([event for claim in own for event in self._events(recording, claim)])
             annotated[recording] = Annotations(recording, files, events)
             if len(files) > 1:
-                several = f"{recording} has {len(files)} annotation files, {', '.join(files)}"
-                self._warnings.append(f"{printable(several)}: the annotations of all are used")
+                self._note("has several annotation files, which are all used", f"{recording} ({', '.join(files)})")
+        self._warnings += self._told()
         if self._unknown:
             fault = f"{count(len(self._unknown), 'name')} of other recordings in the annotations"
             self._warnings.append(f"{fault}, first {printable(self._unknown[0])}: left out")
@@ -173,6 +185,17 @@ class _Reader:
             self._warnings.append(f"{count(len(missing), 'recording')} without annotations: {first}")
         in_order = {name: annotated[name] for name in self._recordings if name in annotated}
         return AnnotationsRead(in_order, sorted(self._problems, key=lambda p: (p.file, p.row)), self._warnings)
+
+    def _note(self, what: str, where: str) -> None:
+        """Take down what is odd about a file or recording."""
+        self._odd.setdefault(what, []).append(printable(where))
+
+    def _told(self) -> list[str]:
+        """Return what is odd, a line for each kind, with the first place."""
+        return [
+            f"{first}: {what}" + (f" (and {len(rest):,} more like it)" if rest else "")
+            for what, (first, *rest) in self._odd.items()
+        ]
 
     def _claims(self, folder: Path, name: str, columns: Columns) -> Iterator[_Claim]:
         """Yield what a file has for each recording."""
@@ -183,9 +206,10 @@ class _Reader:
             if match.recordings:
                 self._problems.append(Problem(name, 0, "", str(error)))
             else:
-                self._warnings.append(f"{name}: left out, as no recording has its name: {error}")
+                self._note(f"left out, as no recording has its name: {error}", name)
             return
-        self._warnings += [f"{name}: {warning}" for warning in file.warnings]
+        for warning in file.warnings:
+            self._note(warning, name)
         if file.names_recordings:
             yield from self._claims_of_rows(name, file)
             return
@@ -193,7 +217,7 @@ class _Reader:
         if match.recordings or file.rows:
             yield _Claim(name, "", 0, match, file.rows)
         elif not file.faults:
-            self._warnings.append(f"{name}: left out, as it is {file.kind} and no recording has its name")
+            self._note(f"left out, as it has no row ({file.kind}) and no recording has its name", name)
 
     def _claims_of_rows(self, name: str, file: AnnotationFile) -> Iterator[_Claim]:
         claims: dict[str, _Claim] = {}
@@ -267,7 +291,7 @@ class _Reader:
             else:
                 yield Annotation(start, min(end, length), row.label, claim.file, row.line)
 
-    def _unique(self, recording: str, events: Iterable[Annotation]) -> list[Annotation]:
+    def _unique(self, events: Iterable[Annotation]) -> list[Annotation]:
         """Return annotations by start, without those that are there twice."""
         first: dict[tuple[float, float, str], Annotation] = {}
         twice = [
@@ -275,11 +299,8 @@ class _Reader:
             for event in events
             if first.setdefault((round(event.start, 3), round(event.end, 3), event.label), event) is not event
         ]
-        if twice:
-            where = f"first {twice[0].file}:{twice[0].row}"
-            self._warnings.append(
-                f"{printable(recording)}: {count(len(twice), 'annotation')} repeated, {where}; one counts"
-            )
+        for event in twice:
+            self._note("repeats an annotation, which counts once", f"{event.file}:{event.row}")
         return sorted(first.values(), key=lambda event: (event.start, event.end, event.label))
 
 

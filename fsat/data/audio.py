@@ -64,6 +64,13 @@ def length_of(source: AudioSource) -> float:
         return recording.frames / recording.samplerate if recording.frames else math.inf
 
 
+def whole_length_of(source: AudioSource) -> float:
+    """Return what `length_of` returns, but infinite if a part of the file is missing."""
+    with closing(ByteSource(source)) as opened, closing(Recording(opened)) as recording:
+        is_known = recording.frames and not recording.fault_of_header()
+        return recording.frames / recording.samplerate if is_known else math.inf
+
+
 def decode(source: AudioSource, sampling_rate: int, max_seconds: float = LONGEST) -> np.ndarray:
     """Read, mix down and resample one clip: float32 (n_samples,), n_samples >= 1, at `sampling_rate` in Hz.
 

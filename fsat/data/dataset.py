@@ -22,7 +22,7 @@ from fsat.data.levels import by_kind, kind_lines
 from fsat.data.listening import listen_to_clips
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.errors import DataError, count
-from fsat.options import FOUND, LayoutOptions
+from fsat.layout_options import FOUND, LayoutOptions
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 

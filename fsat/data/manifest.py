@@ -25,7 +25,7 @@ from fsat.data.layouts.recognise import read_layout
 from fsat.data.layouts.rows import Part, Rows
 from fsat.errors import ConfigError, DataError, Problem, count, printable
 from fsat.files import data_folder
-from fsat.options import FOUND, LayoutOptions
+from fsat.layout_options import FOUND, LayoutOptions
 from fsat.text import is_unknown, label_order
 
 FACTS = ("frames", "samplerate", "digest", "stamp", "reason")

@@ -23,7 +23,7 @@ from fsat.data.layouts.rows import Rows
 from fsat.data.manifest import Manifest
 from fsat.errors import AudioError, FsatError, printable
 from fsat.files import user_path
-from fsat.options import FOUND, LayoutOptions
+from fsat.layout_options import FOUND, LayoutOptions
 
 CLIPS_CHECKED = 50_000  # maximum number of clips that are hashed for the digest
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"

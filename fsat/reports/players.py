@@ -116,9 +116,14 @@ def _mp3(path: Path, n_samples: int) -> bytes:
         parts.append(block.at[MP3_RATE])
         if sum(map(len, parts)) >= n_samples:
             break
+    return write_mp3(np.concatenate(parts)[:n_samples])
+
+
+def write_mp3(samples: np.ndarray) -> bytes:
+    """Return samples at `MP3_RATE`, (n,), as an MP3 file."""
     file = io.BytesIO()
     with sf.SoundFile(file, "w", MP3_RATE, 1, **MP3_FORMAT) as mp3:
-        mp3.write(np.clip(np.concatenate(parts)[:n_samples], -1, 1))
+        mp3.write(np.clip(samples, -1, 1))
     return file.getvalue()
 
 

@@ -134,6 +134,11 @@ def predict(
     return _render("predict", input, model, n_files, n_failed, output, options, run_link)
 
 
+def evaluate(input: str, annotations: str, model: str, scores: Mapping[str, float], keeps: bool, run_link: str) -> str:
+    """Describe a run of ``evaluate``; `keeps` says whether its thresholds are those of the model now."""
+    return _render("evaluate", input, annotations, model, scores, keeps, run_link)
+
+
 def embed(input: str, output: str, backbone: str, n_files: int, n_rows: int, n_failed: int, run_link: str) -> str:
     """Describe a run of ``embed``; `n_failed` files are in ``failed.csv``."""
     return _render("embed", input, output, backbone, n_files, n_rows, n_failed, run_link)

@@ -109,6 +109,9 @@ class _Buffer:
 SILENCE = -1
 """In place of a class: windows without any sound."""
 
+Minimum = float | np.ndarray
+"""The minimum score of a tag: of all classes, or of each, float32 (n_classes,)."""
+
 ScoredWindow = tuple[float, float, np.ndarray]
 """Start and end in seconds, and float (n_classes,), which is NaN for a silent window."""
 
@@ -123,12 +126,13 @@ class Segment(NamedTuple):
 
 
 def segments(
-    windows: Iterable[ScoredWindow], labels: Sequence[str], top_k: int = 1, min_score: float = 0.0
+    windows: Iterable[ScoredWindow], labels: Sequence[str], top_k: int = 1, min_score: Minimum = 0.0
 ) -> Iterator[Segment]:
     """Merge the tags of consecutive windows, which may overlap; yield each segment when it has ended, silence too.
 
     Those that end together come by start, then by label order.
     """
+    minimum = minima(min_score, len(labels))
     open_tags: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
 
     def close(classes: Iterable[int]) -> Iterator[Segment]:
@@ -139,12 +143,17 @@ def segments(
     for start, end, row in without_overlap(windows):
         tags = [SILENCE]
         if not np.isnan(row[0]):
-            tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= min_score]
+            tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= minimum[j]]
         yield from close(set(open_tags) - set(tags))
         for j in tags:
             first, _, total, count = open_tags.get(j, (start, end, 0.0, 0))
             open_tags[j] = (first, end, total + (0.0 if j == SILENCE else float(row[j])), count + 1)
     yield from close(list(open_tags))
+
+
+def minima(min_score: Minimum, n_classes: int) -> np.ndarray:
+    """Return the minimum score of each class, float32 (n_classes,), the type of scores."""
+    return np.broadcast_to(np.asarray(min_score, np.float32), n_classes)
 
 
 def without_overlap(windows: Iterable[ScoredWindow]) -> Iterator[ScoredWindow]:

@@ -23,7 +23,7 @@ from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
 from fsat.parallel.executor import Threads, cores
 from fsat.tagging.ledger import File
-from fsat.tagging.recordings import segments
+from fsat.tagging.recordings import Minimum, minima, segments
 from fsat.tagging.tagger import Decoded, Tagger, notes_of
 
 GROUP_SIZE, DECODED_AHEAD = 64, 8
@@ -38,15 +38,17 @@ first, or ``[start, end, label, score]`` of a recording, with no label and score
 
 
 def tag_groups(
-    tagger: Tagger, root: Path, settings: TagSettings, note: Callable[[str], None], groups: Iterable[list[File]]
-) -> Generator[list[tuple[int, Result]]]:
+    tagger: Tagger, root: Path, settings: TagSettings, min_score: Minimum, note: Callable[[str], None],
+    groups: Iterable[list[File]],
+) -> Generator[list[tuple[int, Result]]]:  # fmt: skip
     """Tag groups of files, whose names are relative to `root`; yield the number and the result of each file by group.
 
-    `note` is called with the position in a long recording.
+    `min_score` is that of `settings`, or the thresholds of the tagger if it is ``auto``. `note` is called with the
+    position in a long recording.
     """
     if settings.window:
         for group in groups:
-            yield [(file.number, _tag_windows(tagger, root, settings, file, note)) for file in group]
+            yield [(file.number, _tag_windows(tagger, root, settings, min_score, file, note)) for file in group]
         return
     files = ((i, file) for i, group in enumerate(groups) for file in group)
 
@@ -67,9 +69,9 @@ def tag_groups(
             batch.append((file, clip))
             n_samples += 0 if isinstance(clip, AudioError) else sum(map(len, clip.at.values()))
             if n_samples > MAX_SAMPLES:
-                results += _tag_part(tagger, settings, batch)
+                results += _tag_part(tagger, settings, min_score, batch)
                 batch, n_samples = [], 0
-        yield results + list(_tag_part(tagger, settings, batch))
+        yield results + list(_tag_part(tagger, settings, min_score, batch))
 
 
 @contextmanager
@@ -82,16 +84,21 @@ def _machine_errors(root: Path, file: File) -> Iterator[None]:
         raise StorageError(f"{path}: {error}; fix that, and the same command resumes there") from error
 
 
-def _tag_part(tagger: Tagger, settings: TagSettings, clips: list[tuple[File, Decoded]]) -> Iterator[tuple[int, Result]]:
+def _tag_part(
+    tagger: Tagger, settings: TagSettings, min_score: Minimum, clips: list[tuple[File, Decoded]]
+) -> Iterator[tuple[int, Result]]:
+    minimum = minima(min_score, len(tagger.labels))
     scores, errors = tagger.scores_of([clip for _, clip in clips])
     for (file, clip), row, ranking, error in zip(clips, scores, top_k(scores, settings.tags), errors, strict=True):
         if error.startswith("longer than max_seconds"):
             error += "; window=SECONDS gives tags over time"
-        best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= settings.min_score]
+        best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= minimum[j]]
         yield file.number, [error, best, notes_of(clip)]
 
 
-def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, note: Callable[[str], None]) -> Result:
+def _tag_windows(
+    tagger: Tagger, root: Path, settings: TagSettings, min_score: Minimum, file: File, note: Callable[[str], None]
+) -> Result:
     """Return the segments of a recording, up to where it becomes unreadable."""
     error, report = "", Report()
 
@@ -108,5 +115,5 @@ def _tag_windows(tagger: Tagger, root: Path, settings: TagSettings, file: File, 
             error = str(reason)
 
     with _machine_errors(root, file):
-        tags = [list(segment) for segment in segments(windows(), tagger.labels, settings.tags, settings.min_score)]
+        tags = [list(segment) for segment in segments(windows(), tagger.labels, settings.tags, min_score)]
     return [error, tags, report.notes]

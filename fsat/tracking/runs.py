@@ -240,9 +240,9 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def log_folder(folder: Path) -> None:
-    """Upload all files of a folder."""
-    call(lambda: mlflow.log_artifacts(str(folder)))
+def log_folder(folder: Path, name: str | None = None) -> None:
+    """Upload all files of a folder, into the folder `name` if that is given."""
+    call(lambda: mlflow.log_artifacts(str(folder), name))
 
 
 def log_json(value: Any, artifact_file: str) -> None:

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from fsat.config import RECIPE, Config
 from fsat.errors import ConfigError, RunError
-from fsat.options import LayoutOptions
+from fsat.layout_options import LayoutOptions
 from fsat.progress import say
 from fsat.text import dataset_name
 from fsat.tracking.client import TAG, Refused, address, call, search_runs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,8 @@ def read(data: DataFolder) -> Rows:
     lengths = lengths_of(data.path, data.audio)
     columns = Columns(recording=options.path_column, label=options.label_column)
     found = read_annotations(data.audio, data.path, folder, columns, lengths, options.clip_seconds)
+    for i, problem in enumerate(found.problems):
+        found.problems[i] = replace(problem, reason=problem.reason.replace("point_seconds=", "clip_seconds="))
     by_recording = {
         name: spans_of(name, annotated.events, lengths.get(name, np.inf), options.clip_seconds)
         for name, annotated in found.recordings.items()
@@ -127,7 +130,8 @@ def _background(
     most = max(Counter(span.label for span in spans).values())
     label = data.options.background
     taken = {
-        name: [(item.start, item.end) for item in (*annotated.events, *by_recording[name])]
+        name: [(event.start, event.end) for event in annotated.events]
+        + [(span.start, span.end) for span in by_recording[name]]
         for name, annotated in found.recordings.items()
     }
     chosen = background_spans(taken, lengths, label, seconds, most)

@@ -15,7 +15,7 @@ from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
 from fsat.data.layouts.rows import DataFolder, Rows, listed_names
 from fsat.errors import ConfigError, DataError, count
-from fsat.options import FOUND, LAYOUTS, LayoutOptions
+from fsat.layout_options import FOUND, LAYOUTS, LayoutOptions
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ READERS: dict[str, Layout] = {
     "table": Layout(lambda data: bool(labelled_table.tables(data)), labelled_table.read),
     "class_folders": Layout(class_folders.matches, class_folders.read),
 }
-"""The layouts, in the order in which they are looked for; `fsat.options.LAYOUTS` describes them."""
+"""The layouts, in the order in which they are looked for; `fsat.layout_options.LAYOUTS` describes them."""
 
 OWN_TABLE = "train.csv"
 """Name of a table that `fsat manifest` writes, or that a person does, beside those of another layout."""

@@ -16,7 +16,7 @@ import pandas as pd
 from fsat.data.audio_files import LeftOut, walk
 from fsat.data.tables import Table
 from fsat.errors import DataError, Problem, printable
-from fsat.options import LayoutOptions
+from fsat.layout_options import LayoutOptions
 
 
 class DataFolder:

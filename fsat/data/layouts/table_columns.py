@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat.errors import DataError, count, printable
-from fsat.options import LayoutOptions
+from fsat.layout_options import LayoutOptions
 
 USUAL = {
     "fname": (
