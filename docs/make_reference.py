@@ -15,6 +15,7 @@ import click
 
 from fsat.cli import cli
 from fsat.config import Config
+from fsat.layout_options import LayoutOptions
 from fsat.model_presets import MODELS, PRESETS
 
 CONFIGURATION = Path(__file__).with_name("configuration.md")
@@ -137,7 +138,7 @@ def update_option_tables(page: str) -> str:
 
 
 def option_table(command: str) -> str:
-    """Return a Markdown table of a command's options, without settings and those of Ray, which have their own pages."""
+    """Return a Markdown table of a command's options, without settings and those of Ray and of layouts."""
     options = [option for option in all_commands()[command].params if isinstance(option, click.Option)]
     hidden = _hidden_options(option.name or "" for option in options)
     rows = [_option_row(option) for option in options if option.name not in hidden and option.expose_value]
@@ -160,7 +161,8 @@ def all_commands() -> dict[str, click.Command]:
 def _hidden_options(names: Iterable[str]) -> set[str]:
     present = set(names)
     settings = {setting.name for setting in fields(Config)} | {"preset"}
-    return {name for name in present if name.startswith("ray_")} | (settings if settings <= present else set())
+    hidden = {name for name in present if name.startswith("ray_")} | (settings if settings <= present else set())
+    return hidden | ({spec.name for spec in fields(LayoutOptions)} if "data_dir" in present else set())
 
 
 def _option_row(option: click.Option) -> str:

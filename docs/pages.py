@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from fsat.cli import cli
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
@@ -55,7 +57,8 @@ def fsat_arguments(text: str) -> list[str] | None:
     text = re.split(r"\s[|]\s", text)[-1]
     words = shlex.split(text)
     if words[:3] == ["python", "-m", "fsat"]:
-        return words[3:]
+        names_folder = words[3] not in cli.commands and not words[3].startswith("-")
+        return ["main", "--data_dir", *words[3:]] if names_folder else words[3:]
     if words[:3] != ["mlflow", "run", "."]:
         return None
     entry_point = "main"

@@ -2,18 +2,13 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 import tomllib
 from dataclasses import fields
-from pathlib import Path
 
 import click
 import pytest
-import soundfile
 import yaml
 from conftest import ROOT
-from helpers import tone
 
 from docs import make_reference
 from docs.pages import PAGES, Command, commands, fsat_arguments
@@ -21,8 +16,6 @@ from docs.run_commands import SERVERS, TESTED_PAGES, why_not_run
 from fsat import __version__
 from fsat.cli import cli
 from fsat.config import Config
-from fsat.data.audio_files import SUFFIXES
-from fsat.data.manifest import read_manifest
 from fsat.model_presets import MODELS, PRESETS
 
 TEXTS = {path.name: path.read_text() for path in PAGES}
@@ -160,50 +153,3 @@ def test_the_lock_has_every_dependency_and_conda_env_points_to_it():
 def test_the_version_is_released_in_the_changelog_and_in_the_citation():
     assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
-
-
-def write_table(folder: Path) -> subprocess.CompletedProcess:
-    """Run the commands and the program of docs/data.md for a folder per class, ``SOUNDS``."""
-    section = TEXTS["data.md"].partition("## From a folder per class")[2]
-    move = re.search(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1]
-    program = re.search(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1]
-    subprocess.run(["bash", "-ec", move], cwd=folder, check=True)
-    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
-
-
-def test_the_program_for_a_folder_per_class_writes_a_table(tmp_path):
-    names = [
-        f"{label}/{i}{end}"
-        for label in ("crying baby", "Dog_bark")
-        for i, end in enumerate([".wav", ".flac", ".mp3", ".aiff", ".OGG"])
-    ]
-    names.append("Dog_bark/at night/9.wav")
-    for name in names:
-        path = tmp_path / "SOUNDS" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, tone(440, 0.3, 8000), 8000, format=path.suffix[1:].upper())
-    (tmp_path / "SOUNDS" / "Dog_bark" / "notes.txt").write_text("not a clip")
-    done = write_table(tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"DIR/train.csv: {len(names)} clips of 2 labels; left out: .txt\n"
-    assert all(suffix in SUFFIXES for suffix in re.search(r'suffixes = "(.*)".split', TEXTS["data.md"])[1].split())
-    manifest = read_manifest(tmp_path / "DIR")
-    assert (manifest.labels, manifest.problems) == (["Dog_bark", "crying_baby"], [])
-    assert sorted(manifest.train["fname"]) == sorted(names)
-    assert set(manifest.train["manually_verified"]) == {0}
-
-
-@pytest.mark.parametrize(
-    "names",
-    [[], ["Bell/._1.wav"], ["loose.wav", "Bell/1.wav"], ["audio/Bell/1.wav", "audio/Dog/2.wav"]],
-    ids=["no clips", "AppleDouble", "a clip outside the folders", "a folder level too many"],
-)
-def test_the_program_for_a_folder_per_class_reports_problems(names, tmp_path):
-    (tmp_path / "SOUNDS" / "Bell").mkdir(parents=True)
-    for name in names:
-        (tmp_path / "SOUNDS" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "SOUNDS" / name).touch()
-    done = write_table(tmp_path)
-    assert done.returncode == 1
-    assert re.fullmatch(".*expected a folder for each label.*\n", done.stderr)
-    assert not (tmp_path / "DIR" / "train.csv").exists()

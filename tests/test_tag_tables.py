@@ -179,7 +179,8 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
     )
     header, *rows = [line.split("\t") for line in (folder / written[2]).read_text(encoding="utf-8").splitlines()]
     assert header == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
-                      "High Freq (Hz)", "Begin File", "Annotation", "Score", "Begin Path", "File Offset (s)"]  # fmt: skip
+                      "High Freq (Hz)", "Begin File", "Annotation", "Score", "Begin Path",
+                      "File Offset (s)"]  # fmt: skip
     path = str(root / "day/1.wav")
     box = ["0.0", "4000.0", "1.wav"]
     assert rows == [
