@@ -25,8 +25,8 @@ RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Begin File",
     "Annotation", "Score", "Begin Path", "File Offset (s)",
 )  # fmt: skip
-"""Raven Pro's own columns, and ``Annotation`` and ``Score``, which it shows as annotations. By the last two it opens the
-recording itself, if the table is opened as a sound selection table."""
+"""Raven Pro's own columns, and ``Annotation`` and ``Score``, which it shows as annotations. By the last two it opens
+the recording itself, if the table is opened as a sound selection table."""
 
 RAVEN_VIEW = "Spectrogram 1"
 """Name of a sound window's first spectrogram."""
