@@ -186,7 +186,8 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
     assert rows == [
         ["1", "Spectrogram 1", "1", "0.000000", "2.500000", *box, "Gans, graue", "0.750000", path, "0.000000"],
         ["2", "Spectrogram 1", "1", "5.000000", "61.250000", *box, "=1+1", "0.250000", path, "5.000000"],
-        ["3", "Spectrogram 1", "1", "70.000000", "71.000000", *box, "two cells or lines", "1.000000", path, "70.000000"],
+        ["3", "Spectrogram 1", "1", "70.000000", "71.000000", *box, "two cells or lines", "1.000000", path,
+         "70.000000"],
     ]  # fmt: skip
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
     assert highest == [[22050.0], [22050.0], [4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
