@@ -178,27 +178,17 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
         "warning: 2 Raven tables with a number, as another has the same name; first that"
     )
     header, *rows = [line.split("\t") for line in (folder / written[2]).read_text(encoding="utf-8").splitlines()]
-    assert header == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
-                      "High Freq (Hz)", "Begin File", "Annotation", "Score", "Begin Path",
-                      "File Offset (s)"]  # fmt: skip
-    path = str(root / "day/1.wav")
-    box = ["0.0", "4000.0", "1.wav"]
+    assert header == [
+        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
+        "Begin File", "Annotation", "Score", "Begin Path", "File Offset (s)",
+    ]  # fmt: skip
+    box, path = ["0.0", "4000.0", "1.wav"], str(root / "day/1.wav")
     assert rows == [
         ["1", "Spectrogram 1", "1", "0.000000", "2.500000", *box, "Gans, graue", "0.750000", path, "0.000000"],
         ["2", "Spectrogram 1", "1", "5.000000", "61.250000", *box, "=1+1", "0.250000", path, "5.000000"],
-        [
-            "3",
-            "Spectrogram 1",
-            "1",
-            "70.000000",
-            "71.000000",
-            *box,
-            "two cells or lines",
-            "1.000000",
-            path,
-            "70.000000",
-        ],
-    ]
+        ["3", "Spectrogram 1", "1", "70.000000", "71.000000", *box, "two cells or lines", "1.000000", path,
+         "70.000000"],
+    ]  # fmt: skip
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
     assert highest == [[22050.0], [22050.0], [4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
 

@@ -10,6 +10,7 @@ import click
 from fsat.cli import shared_options as shared
 from fsat.model_presets import PRESETS
 from fsat.options import NEAR_DUPLICATE, Launch, Thresholds
+from fsat.progress import say_once
 
 
 @click.command("main")
@@ -24,8 +25,8 @@ from fsat.options import NEAR_DUPLICATE, Launch, Thresholds
     type=bool,
     default=False,
     is_flag=False,
-    flag_value="true",
-    help="Say what there is and how long it takes, and stop.",
+    flag_value=True,
+    help="Say what is there and how long it takes.",
 )
 @shared.config_options
 def main_command(models: str | None, output: str, dry_run: bool, **options: Any) -> None:
@@ -41,9 +42,9 @@ def main_command(models: str | None, output: str, dry_run: bool, **options: Any)
     source = shared.read_source(options)
     from fsat.commands.estimate import describe_steps
 
+    for line in describe_steps(source, configs):
+        (click.echo if dry_run else say_once)(line)
     if dry_run:
-        for line in describe_steps(source, configs):
-            click.echo(line)
         return
     from fsat.commands.main import main
 
