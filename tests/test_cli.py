@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from fsat_process import start_fsat
-from helpers import make_dataset
+from helpers import make_dataset, tone, write_wav
 
 import fsat
 from fsat.cli import run
@@ -89,6 +89,25 @@ def test_a_fold_out_of_range_and_problems_of_a_dataset(tmp_path, signals, capsys
     assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
     assert any(f"{names[1]}: missing file" in line for line in problems)
+
+
+def test_a_folder_of_folders_is_described_with_the_time_of_each_step(tmp_path, monkeypatch, signals, capsys):
+    """Also with the 8 kHz and the names with digits of a stranger's recordings; nothing is trained or logged."""
+    for i in range(8):
+        write_wav(
+            tmp_path / "My sounds" / ("007", "crow 2")[i % 2] / f"2024-05-0{i}.wav", tone(300 + 40 * i, 0.4, 8000)
+        )
+    monkeypatch.chdir(tmp_path)
+    assert run(["My sounds", "--dry_run", "--models", "dummy1d"]) == 0
+    found, decoding, training = capsys.readouterr().out.splitlines()
+    assert (
+        found
+        == "My sounds: 8 clips of 2 classes, 0.1 minutes; layout=class_folders: a folder for each class (007, crow 2)"
+    )
+    assert re.fullmatch(r"decoding: [\d.]+ (s|min) for each sampling rate, once; eda: [\d.]+ (s|min)", decoding)
+    times = r"dummy1d: 4 folds of at most [\d.]+ s, at most [\d.]+ s together"
+    assert re.fullmatch(times + r" \(4 folds instead of 10: class 007 has 4 clips\)", training)
+    assert [path.name for path in tmp_path.iterdir()] == ["My sounds"]
 
 
 @pytest.mark.slow

@@ -124,6 +124,7 @@ def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
 
     result = ensemble(*words, **options)
     table = result.scores.drop(columns=["run_id"] if result.scores["leak"].any() else ["run_id", "leak"])
+    table = table.dropna(axis="columns", how="all")  # no clip may be verified
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     click.echo(f"ensemble run {result.run_id}")
     click.echo(result.registered.outcome)

@@ -11,8 +11,8 @@ import numpy as np
 from fsat.config import Config
 from fsat.data.audio import hear
 from fsat.data.clip_names import stored_name
-from fsat.data.dataset import Source
-from fsat.data.folds import resolve_folds
+from fsat.data.dataset import Source, check_labels
+from fsat.data.folds import resolve_folds, settle_folds
 from fsat.data.manifest import Manifest, read_manifest
 from fsat.errors import AudioError, count
 from fsat.models import settle_precision
@@ -28,7 +28,8 @@ PREDICTION_SHARE = 1 / 3
 def describe_steps(source: Source, configs: Sequence[Config]) -> Iterator[str]:
     """Yield what is in the data folder, then about how long each step takes, a line each.
 
-    Early stopping makes a training shorter, and clips that were decoded before take no time.
+    Early stopping makes a training shorter; clips that were decoded and folds that were trained before take no time.
+    Raises `DataError` if the clips cannot be trained on, as far as that is known without decoding them.
     """
     manifest = read_manifest(source.data_dir, source.on_bad_clip, layout=source.layout)
     yield manifest.describe()
@@ -38,8 +39,11 @@ def describe_steps(source: Source, configs: Sequence[Config]) -> Iterator[str]:
         lengths = [(table["frames"] / table["samplerate"].clip(lower=1)).sum() for table in tables]
         decoding = float(sum(lengths)) / rate / (os.cpu_count() or 1)
         yield f"decoding: {in_words(decoding)} for each sampling rate, once; eda: {in_words(10 + 2 * decoding)}"
+    check_labels(manifest)
     for config in configs:
-        yield _training(manifest, resolve_folds(manifest.train, config, source.n_folds_given))
+        resolved = resolve_folds(manifest.train, config, source.n_folds_given)
+        settled, _, remark = settle_folds(manifest.train, manifest.targets, resolved)
+        yield _training(manifest, settled) + (f" ({remark})" if remark else "")
 
 
 def _decoding_rate(manifest: Manifest, sampling_rate: int) -> float:

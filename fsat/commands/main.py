@@ -85,6 +85,7 @@ def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, comp
     names = {"study": "study", "model": "model", "map3": "OOF mAP@3", "accuracy": "accuracy",
              "map3_verified": "mAP@3 verified", "minutes": "minutes"}  # fmt: skip
     names |= {"leak": "leak"} if scores["leak"].any() else {}
+    names = {name: title for name, title in names.items() if scores[name].notna().any()}
     table = scores[[*names]].rename(columns=names)
     first = [row for row in tags.first if isinstance(row, Tags)]
     width = max((len(row.fname) for row in first), default=0)
