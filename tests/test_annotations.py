@@ -247,6 +247,15 @@ def test_folders_are_entered_through_links_once(tmp_path):
     assert annotated["day.wav"].files == ["link/day.txt"]
 
 
+def test_one_file_belongs_to_one_recording_whatever_its_name(tmp_path):
+    write(tmp_path, {"labels.txt": AUDACITY})
+    annotated, problems, _ = read_annotations(["day.wav"], tmp_path, tmp_path / "labels.txt")
+    assert not problems
+    assert events_of(annotated["day.wav"]) == EVENTS
+    _, problems, _ = read_annotations(["day.wav", "night.wav"], tmp_path, tmp_path / "labels.txt")
+    assert "no recording is called labels; name it after its recording" in str(problems[0])
+
+
 def test_one_file_is_a_folder_of_one(tmp_path):
     write(tmp_path, {"x/all.csv": "file,start,end,label\nday.wav,1,2,dog\n"})
     annotated, _, _ = read_annotations(["day.wav"], tmp_path, tmp_path / "x/all.csv")

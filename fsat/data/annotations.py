@@ -83,7 +83,8 @@ def read_annotations(
 
     Args:
         recordings: POSIX paths relative to `root`.
-        folder: of the annotation files, which may be `root`; or one file.
+        folder: of the annotation files, which may be `root`; or one file, which may have any name if there is one
+            recording.
         columns: names of a table's columns, if they are not the usual ones.
         lengths: of recordings in seconds, as far as they are known; no annotation may end later.
         point_seconds: length that an annotation without one gets, around its time; 0 makes it a fault.
@@ -154,6 +155,7 @@ class _Reader:
         self._odd: dict[str, list[str]] = {}  # where, by what
         self._warnings: list[str] = []
         self._unknown: list[str] = []
+        self._is_pair = False  # one recording, and one file that is named as its annotations
 
     def read(self, folder: Path, columns: Columns) -> AnnotationsRead:
         """Read the files of a folder, or one file."""
@@ -163,6 +165,7 @@ class _Reader:
         if advice := OTHER_PROGRAMS.get(folder.suffix.lower(), "") if folder.is_file() else "":
             raise DataError(f"{folder}: cannot be read as annotations; {advice}")
         self._warnings += _warnings_of_others(others)
+        self._is_pair = folder.is_file() and len(self._recordings) == 1
         parent = folder if folder.is_dir() else folder.parent
         claims = [claim for name in names for claim in self._claims(parent, name, columns)]
         if not claims and not self._problems:
@@ -200,6 +203,8 @@ class _Reader:
     def _claims(self, folder: Path, name: str, columns: Columns) -> Iterator[_Claim]:
         """Yield what a file has for each recording."""
         match = self._index.match_file(folder / name)
+        if self._is_pair and not match.recordings:
+            match = Match(list(self._recordings))
         try:
             file = read_annotation_file(folder / name, columns)
         except NotAnnotations as error:
