@@ -139,8 +139,8 @@ class _Claim:
         return rank < other_rank or (have_folders and n_common < other_n)
 
     def is_elsewhere(self, recording: str) -> bool:
-        """Return whether the file is in other folders below its own root than the recording."""
-        return PurePosixPath(self.file).parent != PurePosixPath(recording).parent
+        """Return whether the file is in other folders than the recording, below their own ones and above."""
+        return PurePosixPath(self.file).parent != PurePosixPath(recording).parent and not self.match.fit[1]
 
 
 class _Reader:
