@@ -1,5 +1,6 @@
 """Annotation files of other programs, as these write them, become annotations of the right recordings."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,26 @@ def test_every_fault_has_its_file_and_line(tmp_path, text):
     _, problems, _ = read(write(tmp_path, {"day.txt": text.encode("latin-1")}), lengths={"day.wav": 10.0})
     assert [(problem.file, problem.row) for problem in problems] == [("day.txt", row)]
     assert reason in str(problems[0])
+
+
+def test_damaged_files_give_annotations_or_one_line_each(tmp_path):
+    """Whatever a file has, nothing but a `FsatError` is raised, and what is said is printable."""
+    rng = random.Random(0)
+    contents = [text.encode() if isinstance(text, str) else text for text in FORMATS.values()]
+    pieces = [b'"', b"\t", b";", b"\n", b"\0", b"\xff\xfe", b"1e999", b"nan", b"\xe2\x80\xa8", b"x" * 200_000, b"sep=;"]
+    for _ in range(300):
+        data = bytearray(rng.choice(contents))
+        at = rng.randrange(len(data))
+        data[at : at + rng.choice([0, 0, 1, 5])] = rng.choice(pieces)
+        write(tmp_path, {"day.txt": bytes(data)})
+        try:
+            annotated, problems, warnings = read(tmp_path, lengths={"day.wav": 100.0})
+        except DataError as error:
+            assert str(error).isprintable()
+            continue
+        assert all(line.isprintable() for line in [*map(str, problems), *warnings])
+        events = [event for item in annotated.values() for event in item.events]
+        assert all(0 <= event.start < event.end <= 100 and event.label.strip() for event in events)
 
 
 def test_a_rounded_end_is_cut_at_the_end_of_the_recording(tmp_path):
