@@ -126,8 +126,7 @@ def test_every_fault_has_its_file_and_line(tmp_path, text):
     assert reason in str(problems[0])
 
 
-def test_damaged_files_give_annotations_or_one_line_each(tmp_path):
-    """Whatever a file has, nothing but a `FsatError` is raised, and what is said is printable."""
+def test_damaged_files_give_annotations_or_printable_faults(tmp_path):
     rng = random.Random(0)
     contents = [text.encode() if isinstance(text, str) else text for text in FORMATS.values()]
     pieces = [b'"', b"\t", b";", b"\n", b"\0", b"\xff\xfe", b"1e999", b"nan", b"\xe2\x80\xa8", b"x" * 200_000, b"sep=;"]
@@ -136,11 +135,7 @@ def test_damaged_files_give_annotations_or_one_line_each(tmp_path):
         at = rng.randrange(len(data))
         data[at : at + rng.choice([0, 0, 1, 5])] = rng.choice(pieces)
         write(tmp_path, {"day.txt": bytes(data)})
-        try:
-            annotated, problems, warnings = read(tmp_path, lengths={"day.wav": 100.0})
-        except DataError as error:
-            assert str(error).isprintable()
-            continue
+        annotated, problems, warnings = read(tmp_path, lengths={"day.wav": 100.0})
         assert all(line.isprintable() for line in [*map(str, problems), *warnings])
         events = [event for item in annotated.values() for event in item.events]
         assert all(0 <= event.start < event.end <= 100 and event.label.strip() for event in events)

@@ -29,6 +29,7 @@ OTHER_PROGRAMS = {
     **dict.fromkeys((".aup3", ".aup"), "export the labels from Audacity (File > Export Other > Export Labels)"),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save as CSV"),
     **dict.fromkeys((".textgrid", ".eaf", ".svl", ".srt", ".vtt"), "export as a table with start, end and label"),
+    ".lab": "save as .txt with tabs between start, end and label",
     **dict.fromkeys((".json", ".jsonl", ".parquet"), "write as CSV with columns start, end and label"),
 }
 """What to do with other files that may have annotations, by suffix."""
