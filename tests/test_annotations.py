@@ -1,5 +1,6 @@
 """Annotation files of other programs, as these write them, become annotations of the right recordings."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,21 @@ def test_every_fault_has_its_file_and_line(tmp_path, text):
     assert reason in str(problems[0])
 
 
+def test_damaged_files_give_annotations_or_printable_faults(tmp_path):
+    rng = random.Random(0)
+    contents = [text.encode() if isinstance(text, str) else text for text in FORMATS.values()]
+    pieces = [b'"', b"\t", b";", b"\n", b"\0", b"\xff\xfe", b"1e999", b"nan", b"\xe2\x80\xa8", b"x" * 200_000, b"sep=;"]
+    for _ in range(300):
+        data = bytearray(rng.choice(contents))
+        at = rng.randrange(len(data))
+        data[at : at + rng.choice([0, 0, 1, 5])] = rng.choice(pieces)
+        write(tmp_path, {"day.txt": bytes(data)})
+        annotated, problems, warnings = read(tmp_path, lengths={"day.wav": 100.0})
+        assert all(line.isprintable() for line in [*map(str, problems), *warnings])
+        events = [event for item in annotated.values() for event in item.events]
+        assert all(0 <= event.start < event.end <= 100 and event.label.strip() for event in events)
+
+
 def test_a_rounded_end_is_cut_at_the_end_of_the_recording(tmp_path):
     annotated, problems, _ = read(write(tmp_path, {"day.txt": "9\t10.05\tdog"}), lengths={"day.wav": 10.0})
     assert not problems
@@ -245,6 +261,15 @@ def test_folders_are_entered_through_links_once(tmp_path):
     annotated, problems, _ = read(tmp_path / "labels", root=tmp_path)
     assert not problems
     assert annotated["day.wav"].files == ["link/day.txt"]
+
+
+def test_one_file_belongs_to_one_recording_whatever_its_name(tmp_path):
+    write(tmp_path, {"labels.txt": AUDACITY})
+    annotated, problems, _ = read_annotations(["day.wav"], tmp_path, tmp_path / "labels.txt")
+    assert not problems
+    assert events_of(annotated["day.wav"]) == EVENTS
+    _, problems, _ = read_annotations(["day.wav", "night.wav"], tmp_path, tmp_path / "labels.txt")
+    assert "no recording is called labels; name it after its recording" in str(problems[0])
 
 
 def test_one_file_is_a_folder_of_one(tmp_path):

@@ -230,18 +230,21 @@ def test_thresholds_that_are_missing_or_changed_are_errors(tones, tmp_path, stor
     arguments = str(tones / "sounds"), tmp_path / "tags.csv", f"models:/fsat/{version}", settings
     message = error_line(RunError, predict, *arguments)
     assert f"models:/fsat/{version} has no thresholds; choose them with `mlflow run . -e evaluate" in message
-    _, run = run_evaluate(tones / "sounds", tones / "labels", tmp_path / "a", "--model", str(version))
+    _, first = run_evaluate(tones / "sounds", tones / "labels", tmp_path / "a", "--model", str(version))
+    predict(*arguments)
+    result, run = run_evaluate(tones / "sounds", tones / "labels", tmp_path / "a", "--model", str(version))
+    assert f"stored with models:/fsat/{version} in place of those of run {first.info.run_id}" in result.output
     predict(*arguments)
     path = artifacts(run.info.run_id) / "thresholds.json"
     path.write_text(path.read_text().replace('"members": "all"', '"members": "1"'))
     assert "has changed since it was made" in error_line(RunError, predict, *arguments)
     path.unlink()
     assert "thresholds.json of run" in error_line(RunError, predict, *arguments)
-    message = error_line(RunError, predict, *arguments[:2], str(artifacts_of_version(version)), settings)
+    message = error_line(RunError, predict, *arguments[:2], artifacts_of_version(version), settings)
     assert "is no registered version, and only these have thresholds" in message
 
 
-def artifacts_of_version(version: int) -> Path:
+def artifacts_of_version(version: int) -> str:
     return mlflow.artifacts.download_artifacts(f"models:/fsat/{version}")
 
 

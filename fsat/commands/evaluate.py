@@ -112,7 +112,7 @@ def evaluate(
         scores = metrics_of(evaluation)
         describe = partial(run_descriptions.evaluate, input, str(annotations), version, scores, keeps)
         mlflow_ui.describe(lambda link: describe(link))
-        _report(scores, version, run_id, output, keeps)
+        _report(scores, version, run_id, output)
         return run_id
 
 
@@ -260,23 +260,25 @@ def _log(evaluation: Evaluation, output: Path) -> None:
 
 
 def _keep(version: str, run_id: str, thresholds: ClassThresholds) -> bool:
-    """Store the thresholds with the tagger; return whether that was possible."""
+    """Store the thresholds with the tagger, and report that; return whether it was possible."""
     try:
-        kept = keep_thresholds(version, run_id, thresholds)
+        before = keep_thresholds(version, run_id, thresholds)
     except Refused as error:
         say(f"warning: the thresholds could not be stored with {version}: {error}; {FILE} of the run has them")
         return False
-    if not kept:
+    if before is None:
         say(f"warning: {version} is no registered version, so min_score=auto cannot use the thresholds")
-    return kept
+        return False
+    instead = f" in place of those of run {before}" if before else ""
+    command = f"`predict -P model={version} -P min_score=auto` uses them"
+    say(f"evaluate: thresholds are stored with {version}{instead}: {command}")
+    return True
 
 
-def _report(scores: Mapping[str, float], version: str, run_id: str, output: Path, keeps: bool) -> None:
+def _report(scores: Mapping[str, float], version: str, run_id: str, output: Path) -> None:
     numbers = f"{count(int(scores['n_annotated']), 'annotation')} in {count(int(scores['n_recordings']), 'recording')}"
     parts = [f"{name} {scores[name]:.4f}" for name in ("segment_f1", "segment_map", "event_f1") if name in scores]
     say(f"evaluate: run {run_id}: {', '.join(parts)} of {numbers}, tagged by {version}")
     if "crossed_segment_f1" in scores:
         say(f"evaluate: at thresholds chosen on other recordings, segment_f1 is {scores['crossed_segment_f1']:.4f}")
-    if keeps:
-        say(f"evaluate: thresholds are stored with {version}: `predict -P model={version} -P min_score=auto`")
     say(f"evaluate: {output / PAGE} has curves, and mistakes to listen to")

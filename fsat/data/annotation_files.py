@@ -7,9 +7,9 @@ usual names of columns, and tabs, semicolons or commas between them.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,9 @@ def _read_with_header(text: str, first: str, columns: Columns) -> AnnotationFile
     """Read a table whose first line names its columns."""
     attempts = []
     for separator in SEPARATORS:
-        header = [cell.strip() for cell in next(csv.reader([first], delimiter=separator))]
+        header: list[str] = []
+        with suppress(NotAnnotations):  # of the wrong separator
+            header = [cell.strip() for _, cells in records(first, separator, quoted=True) for cell in cells]
         reader = _TableReader(header, columns)
         attempts.append((len(reader.missing), -len(header), separator, reader))
     n_missing, _, separator, reader = min(attempts, key=lambda attempt: attempt[:2])

@@ -29,6 +29,7 @@ OTHER_PROGRAMS = {
     **dict.fromkeys((".aup3", ".aup"), "export the labels from Audacity (File > Export Other > Export Labels)"),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save as CSV"),
     **dict.fromkeys((".textgrid", ".eaf", ".svl", ".srt", ".vtt"), "export as a table with start, end and label"),
+    ".lab": "save as .txt with tabs between start, end and label",
     **dict.fromkeys((".json", ".jsonl", ".parquet"), "write as CSV with columns start, end and label"),
 }
 """What to do with other files that may have annotations, by suffix."""
@@ -83,7 +84,8 @@ def read_annotations(
 
     Args:
         recordings: POSIX paths relative to `root`.
-        folder: of the annotation files, which may be `root`; or one file.
+        folder: of the annotation files, which may be `root`; or one file, which may have any name if there is one
+            recording.
         columns: names of a table's columns, if they are not the usual ones.
         lengths: of recordings in seconds, as far as they are known; no annotation may end later.
         point_seconds: length that an annotation without one gets, around its time; 0 makes it a fault.
@@ -138,8 +140,8 @@ class _Claim:
         return rank < other_rank or (have_folders and n_common < other_n)
 
     def is_elsewhere(self, recording: str) -> bool:
-        """Return whether the file is in other folders below its own root than the recording."""
-        return PurePosixPath(self.file).parent != PurePosixPath(recording).parent
+        """Return whether the file is in other folders than the recording, below their own ones and above."""
+        return PurePosixPath(self.file).parent != PurePosixPath(recording).parent and not self.match.fit[1]
 
 
 class _Reader:
@@ -154,6 +156,7 @@ class _Reader:
         self._odd: dict[str, list[str]] = {}  # where, by what
         self._warnings: list[str] = []
         self._unknown: list[str] = []
+        self._is_pair = False  # one recording, and one file that is named as its annotations
 
     def read(self, folder: Path, columns: Columns) -> AnnotationsRead:
         """Read the files of a folder, or one file."""
@@ -163,6 +166,7 @@ class _Reader:
         if advice := OTHER_PROGRAMS.get(folder.suffix.lower(), "") if folder.is_file() else "":
             raise DataError(f"{folder}: cannot be read as annotations; {advice}")
         self._warnings += _warnings_of_others(others)
+        self._is_pair = folder.is_file() and len(self._recordings) == 1
         parent = folder if folder.is_dir() else folder.parent
         claims = [claim for name in names for claim in self._claims(parent, name, columns)]
         if not claims and not self._problems:
@@ -200,6 +204,8 @@ class _Reader:
     def _claims(self, folder: Path, name: str, columns: Columns) -> Iterator[_Claim]:
         """Yield what a file has for each recording."""
         match = self._index.match_file(folder / name)
+        if self._is_pair and not match.recordings:
+            match = Match(list(self._recordings))
         try:
             file = read_annotation_file(folder / name, columns)
         except NotAnnotations as error:

@@ -23,18 +23,19 @@ REGISTERED = re.compile(r"models:/([^/]+)/(\d+)$")
 HOW = "choose them with `mlflow run . -e evaluate -P input=RECORDINGS -P annotations=DIR -P model={}`"
 
 
-def keep_thresholds(model_uri: str, run_id: str, thresholds: ClassThresholds) -> bool:
+def keep_thresholds(model_uri: str, run_id: str, thresholds: ClassThresholds) -> str | None:
     """Make the thresholds in a run's artifact those of a registered version.
 
-    Returns whether the URI is that of a registered version, ``models:/NAME/VERSION``.
+    Returns the id of the run whose thresholds the version had before, or an empty string; None if the URI is not that
+    of a registered version, ``models:/NAME/VERSION``.
     """
     registered = REGISTERED.match(model_uri)
     if registered is None:
-        return False
-    name, version = registered.groups()
-    value = f"{run_id}/{thresholds.digest}"
-    call(partial(mlflow.MlflowClient().set_model_version_tag, name, version, KEY, value))
-    return True
+        return None
+    client = mlflow.MlflowClient()
+    before = call(partial(client.get_model_version, *registered.groups())).tags.get(KEY, "").partition("/")[0]
+    call(partial(client.set_model_version_tag, *registered.groups(), KEY, f"{run_id}/{thresholds.digest}"))
+    return before
 
 
 def load_thresholds(model_uri: str, digest: str) -> ClassThresholds:
