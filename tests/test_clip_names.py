@@ -57,10 +57,11 @@ def test_a_file_under_another_normal_form_is_the_clip(data: Path, in_table: str,
         rename(data, table, old, form(in_table, "Übung/Glöckchen.wav"))
     dataset = load_dataset(data, CONFIG)
     fname = form(in_table, "Übung/Glöckchen.wav")
-    assert (dataset.manifest.train["fname"][0], dataset.manifest.test["fname"][0]) == (fname, fname)
+    (row,) = np.flatnonzero(dataset.manifest.train["fname"] == fname)
+    assert dataset.manifest.test["fname"][0] == fname
     assert dataset.manifest.warnings == []
-    for clips, others in ((dataset.train, expected.train), (dataset.test, expected.test)):
-        np.testing.assert_array_equal(clips[0], others[0])
+    np.testing.assert_array_equal(dataset.train[row], expected.train[row])
+    np.testing.assert_array_equal(dataset.test[0], expected.test[0])
     facts = measure(dataset.manifest)
     waves, examples = read_waveforms(dataset.manifest), choose_examples(dataset.manifest, facts)
     assert not any(wave.reason for wave in waves)

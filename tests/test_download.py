@@ -78,7 +78,7 @@ def test_esc50_becomes_a_manifest_with_its_folds(server, small, tmp_path):
     assert any("1 recording with clips in more than one (101)" in line for line in lines)
     manifest = read_manifest(tmp_path)
     assert manifest.labels == ["dog", "door_wood_knock"]
-    columns = [manifest.train[name].tolist() for name in ("fold", "freesound_id", "manually_verified")]
+    columns = [manifest.train[name].tolist() for name in ("fold", "group", "manually_verified")]
     assert columns == [["1", "1", "2", "2"], ["100", "101", "102", "101"], [1] * 4]
 
 
