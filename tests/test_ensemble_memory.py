@@ -91,11 +91,11 @@ def test_a_blend_in_small_parts_is_the_blend_of_whole_arrays(studies, method, na
     covered = fold < 2
     weights = cross_fit(list(lazy.values()), targets, verified, covered)
     assert (weights.by_fold[0] != weights.by_fold[1]).any()
-    crossed = [Blended([[p] for p in parts.values()], "weighted", w).fill() for w in weights.by_fold]
+    cross_validated = [Blended([[p] for p in parts.values()], "weighted", w).fill() for w in weights.by_fold]
     oofs = {
         "geometric": Blended([list(parts.values())]).fill(),
         "arithmetic": Blended([list(parts.values())], "arithmetic").fill(),
-        "weighted": np.where((fold == 0)[:, np.newaxis], crossed[0], crossed[1]),
+        "weighted": np.where((fold == 0)[:, np.newaxis], cross_validated[0], cross_validated[1]),
     }
     np.testing.assert_array_equal(blend.covered, covered)
     np.testing.assert_array_equal(blend.oof[covered], oofs[method][covered])

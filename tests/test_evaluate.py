@@ -192,7 +192,7 @@ def test_thresholds_are_chosen_on_other_recordings_stored_and_used(tones, tagger
     options = ["--window", "1", "--model", "models:/fsat/1"]
     result, run = run_evaluate(tones / "sounds", tones / "labels", tmp_path / "a", *options)
     assert "thresholds are stored with models:/fsat/1" in result.output
-    assert run.data.metrics["crossed_segment_f1"] > 0.7
+    assert run.data.metrics["cv_segment_f1"] > 0.7
     stored = json.loads((tmp_path / "a/thresholds.json").read_text())
     assert sorted(stored["thresholds"]) == [*LABELS[:2]]
     settings = TagSettings(window=1, min_score="auto")

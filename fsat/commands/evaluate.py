@@ -279,6 +279,6 @@ def _report(scores: Mapping[str, float], version: str, run_id: str, output: Path
     numbers = f"{count(int(scores['n_annotated']), 'annotation')} in {count(int(scores['n_recordings']), 'recording')}"
     parts = [f"{name} {scores[name]:.4f}" for name in ("segment_f1", "segment_map", "event_f1") if name in scores]
     say(f"evaluate: run {run_id}: {', '.join(parts)} of {numbers}, tagged by {version}")
-    if "crossed_segment_f1" in scores:
-        say(f"evaluate: at thresholds chosen on other recordings, segment_f1 is {scores['crossed_segment_f1']:.4f}")
+    if "cv_segment_f1" in scores:
+        say(f"evaluate: at thresholds chosen on other recordings, segment_f1 is {scores['cv_segment_f1']:.4f}")
     say(f"evaluate: {output / PAGE} has curves, and mistakes to listen to")

@@ -142,12 +142,12 @@ class Evaluation:
 
     @property
     def n_folds(self) -> int:
-        """Number of parts for `crossed`; 0 if there are too few recordings with annotations."""
+        """Number of parts for `cross_validated`; 0 if there are too few recordings with annotations."""
         n_annotated = sum(bool(recording.annotated) for recording in self.recordings)
         return min(N_FOLDS, n_annotated) if n_annotated > 1 else 0
 
     @cached_property
-    def crossed(self) -> Scores | None:
+    def cross_validated(self) -> Scores | None:
         """The scores at thresholds that were chosen on other recordings; None if there is only one."""
         parts = []
         for fold in range(self.n_folds):
@@ -243,7 +243,7 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
 
     Means over classes (``macro``, ``map``) are over those that are annotated.
     """
-    named = {"": evaluation.total, "chosen_": evaluation.at_chosen, "crossed_": evaluation.crossed}
+    named = {"": evaluation.total, "chosen_": evaluation.at_chosen, "cv_": evaluation.cross_validated}
     metrics: dict[str, float] = {}
     for prefix, scores in named.items():
         for kind, scored in zip(Scores._fields, scores or (), strict=False):

@@ -56,13 +56,13 @@ def write_evaluation(
     """
     plots, tables = folder / "plots", folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
-    crossed = evaluation.crossed
+    cross_validated = evaluation.cross_validated
     annotated = evaluation.annotated
     plot_thresholds(evaluation.curves, evaluation.chosen.points, plots / "thresholds.png")
     plot_precision_recall(evaluation.curves, plots / "precision_recall.png")
     as_tagged, elsewhere = (
         {label: part.segments.classes[label] for label in annotated} if part else {}
-        for part in (evaluation.total, crossed)
+        for part in (evaluation.total, cross_validated)
     )
     plot_classes(as_tagged, elsewhere, plots / "classes.png")
     classes, recordings = class_table(evaluation), recording_table(evaluation, faults)
@@ -82,7 +82,7 @@ def write_evaluation(
         subtitle=f"{hours:.2f} hours; " + ", ".join(f"{name}={value}" for name, value in settings.items()),
         plots=plots,
         evaluation=evaluation,
-        crossed=crossed,
+        cross_validated=cross_validated,
         measures=evaluation.measures,
         max_panels=MAX_PANELS,
         poor=poor_classes(evaluation),
@@ -120,9 +120,9 @@ def score_table(evaluation: Evaluation) -> Table:
 
 
 def _named_scores(evaluation: Evaluation) -> list[tuple[str, Scores]]:
-    crossed = evaluation.crossed
+    cross_validated = evaluation.cross_validated
     rows = [("as tagged", evaluation.total)]
-    rows += [("at thresholds chosen on other recordings", crossed)] if crossed else []
+    rows += [("at thresholds chosen on other recordings", cross_validated)] if cross_validated else []
     return [*rows, ("at thresholds chosen on these recordings (flattering)", evaluation.at_chosen)]
 
 
@@ -140,8 +140,8 @@ def class_table(evaluation: Evaluation) -> pd.DataFrame:
         row |= _prefixed("segment", segments.classes[label]) | _prefixed("event", own)
         row["average_precision"] = curve.average_precision if curve else math.nan
         row |= {f"chosen_{name}": value for name, value in (point._asdict() if point else {}).items()}
-        if evaluation.crossed:
-            row["crossed_segment_f1"] = evaluation.crossed.segments.classes[label].f1
+        if evaluation.cross_validated:
+            row["cv_segment_f1"] = evaluation.cross_validated.segments.classes[label].f1
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["annotated", "label"], ascending=[False, True])
 

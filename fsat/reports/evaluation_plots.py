@@ -69,15 +69,15 @@ def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
     save(figure, path)
 
 
-def plot_classes(as_tagged: Mapping[str, Counts], crossed: Mapping[str, Counts], path: Path) -> None:
+def plot_classes(as_tagged: Mapping[str, Counts], cross_validated: Mapping[str, Counts], path: Path) -> None:
     """Plot the segment-based F1 of each class, as it was tagged and with thresholds chosen on other recordings."""
     shown = sorted(as_tagged, key=lambda label: (-as_tagged[label].n_ref, label))[:MAX_BARS]
     shown.sort(key=lambda label: _number(as_tagged[label]))
     height = np.arange(len(shown))
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 0.32 * len(shown) + 1.2), layout="constrained")
     axes.barh(height, [_number(as_tagged[label]) for label in shown], 0.7, color=GREY, label="as tagged")
-    if crossed:
-        values = [_number(crossed[label]) for label in shown]
+    if cross_validated:
+        values = [_number(cross_validated[label]) for label in shown]
         axes.plot(values, height, "o", color=BLUE, label="at thresholds chosen on other recordings")
     axes.set_yticks(height, [figure_text(label) for label in shown])
     axes.set(xlim=(0, 1.01), xlabel="F1 of segments", ylim=(-0.6, len(shown) - 0.4))
