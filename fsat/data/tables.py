@@ -2,8 +2,9 @@
 
 Conventions: one header line, then a row for each clip; lines are counted from 1, the header's. Tables are CSV as
 spreadsheets write it, separated by commas, semicolons, tabs or ``|``, in UTF-8, UTF-16 or Windows-1252, or JSON lines
-(``.jsonl``), an object for each row. A fault of the table as a whole raises `DataError`; faults of rows are returned as
-`Problem`s.
+(``.jsonl``), an object for each row. Above the header there may be a line ``sep=;`` and lines that begin with ``#``, of
+which the last may be the header itself. A fault of the table as a whole raises `DataError`; faults of rows are returned
+as `Problem`s.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +28,15 @@ SEPARATORS = ",;\t|"
 
 JSON_LINES = (".jsonl", ".ndjson")
 """Suffixes of tables of JSON lines."""
+
+EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
+"""A line that Excel reads and writes above the header, which names the separator."""
+
+COMMENT = "#"
+"""Beginning of other lines above the header."""
+
+N_UNKNOWN = 5
+"""Number of columns without a meaning that a warning names."""
 
 
 @dataclass
@@ -60,27 +72,62 @@ def read_table(path: Path, required: Sequence[str], known: Sequence[str] = (), s
 
 def read_header(path: Path) -> list[str]:
     """Return the names of a table's columns; empty if it has no header line. Raises `DataError` if it is no text."""
-    return _read_cells(path, "", header_only=True).header
+    return _read_cells(path, "", 0).header
 
 
-def _read_cells(path: Path, expected: str, header_only: bool = False) -> _Cells:
+def read_first_rows(path: Path, number: int) -> list[list[str]]:
+    """Return the cells of a table's first rows, which may be ragged. Raises `DataError` if it is no text."""
+    return [row for _, row in _read_cells(path, "", number).rows]
+
+
+def _read_cells(path: Path, expected: str, limit: int | None = None) -> _Cells:
+    """Return the header of a table, and all rows or the first ones."""
     text, warnings = _read_text(path)
     if path.suffix.lower() in JSON_LINES:
-        return _Cells(*_read_json(path, text), warnings)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(SEPARATORS, key=lambda character: len(_split(first, character)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        header, rows = _read_json(path, text)
+        return _Cells(header, rows[:limit], warnings)
+    text, first, separator = _from_header(text)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=f"{separator} " in first
+    )
     try:
         header = [name.strip() for name in next((cells for cells in reader if cells), [])]
-        rows = [] if header_only else [(reader.line_num, cells) for cells in reader if cells]
+        rows = [(reader.line_num, cells) for cells in islice((cells for cells in reader if cells), limit)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); {expected}") from error
     return _Cells(header, rows, warnings)
 
 
+def _from_header(text: str) -> tuple[str, str, str]:
+    """Return a table's text with the lines above its header empty, the line of the header, and the separator."""
+    above, separator, comment, first, at = list[str](), "", "", "", 0
+    for match in re.finditer(r"([^\r\n]*)(\r\n|\r|\n|$)", text):
+        first, at = match[1], match.start()
+        if excel := EXCEL.fullmatch(first.strip()):
+            separator = excel[1]
+        elif first.startswith(COMMENT):
+            comment = first.lstrip(f"{COMMENT} ")
+        elif first.strip():
+            break
+        above.append(match[2])
+    separator = separator or _separator_of(first)
+    names = [name.strip() for name in _split(comment, separator)]
+    if len(names) > 1 and len(names) == len(_split(first, separator)) and all(map(_NAME.fullmatch, names)):
+        first = above[-1] = comment + above[-1]
+    return "".join(above) + text[at:], first, separator
+
+
+_NAME = re.compile(r"[\w.-]*")
+"""Matches the name of a column in a comment, which else is a sentence."""
+
+
+def _separator_of(line: str) -> str:
+    return max(SEPARATORS, key=lambda character: len(_split(line, character)))
+
+
 def _split(line: str, separator: str) -> list[str]:
     try:
-        return next(csv.reader([line], delimiter=separator), [])
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error:
         return []
 
@@ -126,7 +173,8 @@ def _table(path: Path, cells: _Cells, key_name: str, names: set[str], split: str
         stray += [(line, row[i]) for i in unnamed if i < len(row) and row[i].strip()]
     frame = pd.DataFrame(rows, columns=["row", *(header[i] for i in used)], dtype=object)
     if unknown := [name for i, name in enumerate(header) if name and i not in used]:
-        warnings.append(f"{path.name}: unknown columns are left out: {', '.join(unknown)}")
+        others = f", ... ({len(unknown)})" if len(unknown) > N_UNKNOWN else ""
+        warnings.append(f"{path.name}: unknown columns are left out: {', '.join(unknown[:N_UNKNOWN])}{others}")
     if stray:
         first = f"first {printable(stray[0][1])[:40]!r} in line {stray[0][0]}"
         warnings.append(f"{path.name}: {count(len(stray), 'cell')} in columns without a name are left out, {first}")

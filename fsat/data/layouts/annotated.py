@@ -7,7 +7,7 @@ Annotations are Audacity label tracks, Raven selection tables, or tables with a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +37,37 @@ MAY_BE_CUT = 5
 
 def matches(data: DataFolder) -> bool:
     """Return whether a file below the folder has annotations of one of its audio files."""
+    return any(_annotated_files(data))
+
+
+def annotated_files(data: DataFolder) -> dict[Path, set[str]]:
+    """Return the files with annotations, and the recordings that each is for."""
+    found: dict[Path, set[str]] = {}
+    for path, recordings in _annotated_files(data):
+        found.setdefault(path, set()).update(recordings)
+    return found
+
+
+def why_not(data: DataFolder) -> list[str]:
+    """Return why a file that has the name of an audio file has no annotations of it, for the first one."""
+    names, _ = find_annotation_files(data.path)
+    index = RecordingNames(data.audio, data.path)
+    for name in names:
+        if index.match_file(data.path / name).recordings:
+            try:
+                file = read_annotation_file(data.path / name)
+            except NotAnnotations as error:
+                return [f"{printable(name)} has the name of a recording, but no annotations: {error}"]
+            if file.faults and not file.rows:
+                line, _, fault = file.faults[0]
+                return [f"{printable(name)} has the name of a recording, but no annotations: line {line}: {fault}"]
+    return []
+
+
+def _annotated_files(data: DataFolder) -> Iterator[tuple[Path, Iterable[str]]]:
     names, _ = find_annotation_files(data.path)
     if not names or not data.audio:
-        return False
+        return
     index = RecordingNames(data.audio, data.path)
     for name in names:
         try:
@@ -47,11 +75,11 @@ def matches(data: DataFolder) -> bool:
         except NotAnnotations:
             continue
         if not file.names_recordings:
-            if file.rows and index.match_file(data.path / name).recordings:
-                return True
+            if file.rows and (recordings := index.match_file(data.path / name).recordings):
+                yield data.path / name, recordings
         elif _is_of_recordings(data, index, file):
-            return True
-    return False
+            named = {row.recording for row in file.rows}
+            yield data.path / name, [found for text in named for found in index.match_path(text).recordings]
 
 
 def _is_of_recordings(data: DataFolder, index: RecordingNames, file: AnnotationFile) -> bool:

@@ -7,9 +7,8 @@ around all of them, such as ``audio/``, does not count.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from fsat.data.layouts.rows import TEST_SPLITS, TRAIN_SPLITS, DataFolder, Part, Rows, frame_of, listed_names, natural
 from fsat.data.tables import Table
@@ -18,32 +17,37 @@ from fsat.errors import DataError, count
 FOLD = re.compile(r"(?:fold|split)[ _.-]*(\d+)", re.IGNORECASE)
 """Names of folders of a fold."""
 
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+"""Matches the words of a name such as ``train_audio`` or ``TestingData``."""
+
 
 @dataclass(frozen=True)
 class _Clip:
-    """An audio file: its name, its part and fold, and the folders below these, the name of the file left out."""
+    """An audio file: its name, the folder of its part, its fold, and the folders below these, without the file."""
 
     name: str
-    split: str
-    fold: str
     folders: tuple[str, ...]
+    part: str = ""
+    fold: str = ""
+    is_test: bool = False
 
 
 def matches(data: DataFolder) -> bool:
-    """Return whether there are audio files in folders that may be classes."""
-    return any(clip.folders for clip in _clips(data.audio) if clip.split not in TEST_SPLITS)
+    """Return whether there are audio files in folders that may be classes, two at least."""
+    train = _train(_clips(data.audio))
+    return any(len(names) > 1 for names in _levels(train).values())
 
 
 def read(data: DataFolder) -> Rows:
     """Read the names of folders as labels; raise `DataError` if several levels of folders may be the classes."""
     clips = _clips(data.audio)
-    train = [clip for clip in clips if clip.split not in TEST_SPLITS]
+    train = _train(clips)
     level = data.options.label_level or _level(data, train)
     loose = [clip.name for clip in train if len(clip.folders) < level]
     used = [clip for clip in train if len(clip.folders) >= level]
     if not used:
         raise DataError(f"{data.path}: no audio file is below {level} folders; expected a folder for each class")
-    labels = [clip.folders[level - 1] for clip in used]
+    labels = [clip.folders[level - 1].strip() for clip in used]
     columns: dict[str, Sequence[str]] = {
         "fname": [clip.name for clip in used],
         "label": labels,
@@ -54,7 +58,7 @@ def read(data: DataFolder) -> Rows:
     table = Table(frame_of(columns))
     classes = sorted(set(labels), key=natural)
     rows = Rows(_reading(used, classes), Part(table, data.path.name, data.path, lists_all=True))
-    if tests := [clip.name for clip in clips if clip.split in TEST_SPLITS]:
+    if tests := [clip.name for clip in clips if clip.is_test]:
         rows.test = Part(Table(frame_of({"fname": tests})), data.path.name, data.path, lists_all=True)
     if loose:
         rows.warnings.append(
@@ -64,69 +68,110 @@ def read(data: DataFolder) -> Rows:
     if deeper and not data.options.label_level:
         inner = f"{count(len(deeper), 'clip')} in folders below those of the classes, whose labels they have"
         rows.warnings.append(f"{inner}: {listed_names(deeper)}; label_level=2 takes the inner folders as classes")
+    if empty := _without_audio(data, used, level):
+        rows.warnings.append(
+            f"{count(len(empty), 'folder')} beside those of the classes without an audio file: {listed_names(empty)}"
+        )
     return rows
 
 
 def describe(data: DataFolder) -> str:
     """Return the folders that may be classes, in words."""
-    folders = [clip.folders[0] for clip in _clips(data.audio) if clip.folders]
+    folders = [clip.folders[0] for clip in _train(_clips(data.audio)) if clip.folders]
     return f"the folders {listed_names(sorted(set(folders), key=natural))}"
 
 
 def clips_below_classes(data: DataFolder) -> list[str]:
-    """Return the names of the clips that are in the folder of a class."""
-    return [clip.name for clip in _clips(data.audio) if clip.folders]
+    """Return the names of the clips that are in the folder of a class, those of a test part left out."""
+    return [clip.name for clip in _train(_clips(data.audio)) if clip.folders]
 
 
 def _clips(names: Sequence[str]) -> list[_Clip]:
     """Return the audio files with what their folders say of part and fold."""
-    paths = [tuple(name.split("/")) for name in names]
-    first = _depth_of_shared(paths)
-    tops = {path[first].lower() for path in paths if len(path) > first + 1}
-    is_split = bool(tops) and tops <= {*TEST_SPLITS, *TRAIN_SPLITS} and len(tops) > 1
-    clips = []
-    for name, path in zip(names, paths, strict=True):
-        rest = path[first:-1]
-        split = rest[0].lower() if is_split and rest else ""
-        clips.append(_Clip(name, split, "", rest[1:] if split else rest))
-    inner = {clip.folders[0] for clip in clips if clip.folders and clip.split not in TEST_SPLITS}
+    clips = _without_shared([_Clip(name, tuple(name.split("/")[:-1])) for name in names])
+    clips = _with_parts(clips)
+    inner = _level_names(_train(clips), 1)
     if len(inner) > 1 and all(FOLD.fullmatch(name) for name in inner):
-        clips = [_without_fold(clip) for clip in clips]
+        clips = [_with_fold(clip) for clip in clips]
     return clips
 
 
-def _depth_of_shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """Return how many folders hold all audio files, each the only one of its level, and have folders with some."""
+def _train(clips: Iterable[_Clip]) -> list[_Clip]:
+    return [clip for clip in clips if not clip.is_test]
+
+
+def _without_shared(clips: Sequence[_Clip]) -> list[_Clip]:
+    """Leave out the folders that hold all audio files, each the only one of its level, and have folders with some."""
     depth = 0
     while True:
-        below = [path for path in paths if len(path) > depth + 1]
-        if len({path[depth] for path in below}) != 1 or not any(len(path) > depth + 2 for path in below):
-            return depth
+        below = [clip.folders for clip in clips if len(clip.folders) > depth]
+        if len({folders[depth] for folders in below}) != 1 or all(len(folders) == depth + 1 for folders in below):
+            return [replace(clip, folders=clip.folders[depth:]) for clip in clips]
         depth += 1
 
 
-def _without_fold(clip: _Clip) -> _Clip:
+def _with_parts(clips: Sequence[_Clip]) -> list[_Clip]:
+    """Take the outermost folders as parts, if all of them are called after parts such as ``train`` and ``test``."""
+    words = {name: _part_of(name) for name in _level_names(clips, 1)}
+    kinds = set(words.values())
+    is_exact = all(word == name.lower() for name, word in words.items())
+    if "" in kinds or len(kinds) < 2 or not (is_exact or (kinds & {*TEST_SPLITS} and kinds & {*TRAIN_SPLITS})):
+        return list(clips)
+    parts = [clip for clip in clips if not clip.folders]
+    for name, word in words.items():
+        own = [replace(clip, folders=clip.folders[1:]) for clip in clips if clip.folders[:1] == (name,)]
+        parts += [replace(clip, part=name, is_test=word in TEST_SPLITS) for clip in _without_shared(own)]
+    return sorted(parts, key=lambda clip: natural(clip.name))
+
+
+def _part_of(folder: str) -> str:
+    """Return the word for a part in a folder's name, such as ``test`` for ``test_audio``; empty if there is none."""
+    words = [word.lower() for word in WORD.findall(folder)]
+    return next((word for word in words if word in TEST_SPLITS or word in TRAIN_SPLITS), "")
+
+
+def _with_fold(clip: _Clip) -> _Clip:
     match = FOLD.fullmatch(clip.folders[0]) if clip.folders else None
-    return _Clip(clip.name, clip.split, match[1], clip.folders[1:]) if match else clip
+    return replace(clip, fold=match[1], folders=clip.folders[1:]) if match else clip
+
+
+def _level_names(clips: Iterable[_Clip], level: int) -> set[str]:
+    return {clip.folders[level - 1] for clip in clips if len(clip.folders) >= level}
+
+
+def _levels(clips: Sequence[_Clip]) -> dict[int, list[str]]:
+    """Return the levels of folders that all clips in folders are below, with the names of each."""
+    least = min((len(clip.folders) for clip in clips if clip.folders), default=0)
+    return {level: sorted(_level_names(clips, level), key=natural) for level in range(1, least + 1)}
 
 
 def _level(data: DataFolder, clips: Sequence[_Clip]) -> int:
-    """Return the level of the folders of classes, 1 unless all clips are deeper; then raise `DataError`."""
-    depths = Counter(len(clip.folders) for clip in clips if clip.folders)
-    if not depths or min(depths) == 1:
-        return 1
-    readings = []
-    for level in range(1, min(depths) + 1):
-        names = sorted({clip.folders[level - 1] for clip in clips if clip.folders}, key=natural)
-        readings.append(f"label_level={level} reads {count(len(names), 'class')} ({listed_names(names)})")
-    fault = f"the clips are {min(depths)} folders deep, and either level may name the classes"
+    """Return the level of the folders of classes, the only one with several; raise `DataError` if there are more."""
+    levels = _levels(clips)
+    several = {level: names for level, names in levels.items() if len(names) > 1}
+    if len(several) < 2:
+        return next(iter(several), 1)
+    readings = [
+        f"label_level={level} reads {count(len(names), 'class')} ({listed_names(names)})"
+        for level, names in several.items()
+    ]
+    fault = f"the clips are {len(levels)} folders deep, and either level may name the classes"
     raise DataError(f"{data.path}: {fault}: {'; '.join(readings)}; give one of these options")
+
+
+def _without_audio(data: DataFolder, used: Sequence[_Clip], level: int) -> list[str]:
+    """Return the folders beside those of the classes without an audio file in or below them."""
+    paths = [clip.name.split("/")[: level - len(clip.folders) - 1] for clip in used]
+    beside = {"/".join(path[:-1]) for path in paths}
+    filled = {name.rsplit("/", i)[0] for name in data.audio for i in range(1, name.count("/") + 1)}
+    names = [path.relative_to(data.path).as_posix() for path in data.folders[1:]]
+    return [name for name in names if name not in filled and name.rpartition("/")[0] in beside]
 
 
 def _reading(clips: Sequence[_Clip], classes: Sequence[str]) -> str:
     words = f"a folder for each class ({listed_names(classes)})"
-    if splits := sorted({clip.split for clip in clips if clip.split}):
-        words += f" below {' and '.join(f'{name}/' for name in splits)}"
+    if parts := sorted({clip.part for clip in clips if clip.part}):
+        words += f" below {' and '.join(f'{name}/' for name in parts)}"
     if any(clip.fold for clip in clips):
         words += ", and a folder for each fold"
     return words

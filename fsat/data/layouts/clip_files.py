@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fsat.data.audio_files import SUFFIXES
@@ -28,48 +29,68 @@ class Resolved:
 
 
 class ClipFiles:
-    """The audio files of a data folder.
+    """The audio files of a data folder, whose `names` are relative to it, with forward slashes.
 
-    Args:
-        names: relative to the data folder, with forward slashes.
-        below: the table's folder, relative to the data folder.
+    Letter case and the Unicode normal form do not count, unless files differ in nothing else.
     """
 
-    def __init__(self, names: Sequence[str], below: str) -> None:
-        self._names, self._below = set(names), "" if below == "." else f"{below}/"
-        self._by_base: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
+    def __init__(self, names: Sequence[str]) -> None:
+        self._by_name = {name: [name] for name in names}
+        self._by_end: dict[str, list[str]] = {}
+        self._folded: dict[str, list[str]] = {}
         for name in names:
             base = name.rsplit("/", 1)[-1]
-            self._by_base.setdefault(base, []).append(name)
-            self._by_stem.setdefault(os.path.splitext(base)[0], []).append(name)
+            for end in (base, os.path.splitext(base)[0]):
+                self._by_end.setdefault(end, []).append(name)
+                self._folded.setdefault(folded(end), []).append(name)
 
-    def resolve(self, cells: Iterable[str]) -> Resolved:
-        """Return the files of the cells: paths from the table's or the data folder, ends of paths, or bare names."""
+    def has_stem(self, stem: str) -> bool:
+        """Return whether a file has this name, its suffix left out."""
+        return stem in self._by_end
+
+    def resolve(self, cells: Iterable[str], below: str = "") -> Resolved:
+        """Return the files of the cells: paths from the table's or the data folder, ends of paths, or bare names.
+
+        `below` is the table's folder, relative to the data folder.
+        """
         texts = [_normal(cell) for cell in cells]
-        found = [self._find(text) for text in texts]
+        start = "" if below in ("", ".") else f"{below}/"
+        found = [self._find(text, start) for text in texts]
         by_name_alone = not any(found) and any("/" in text for text in texts)
         if by_name_alone:
-            found = [self._find(text.rsplit("/", 1)[-1]) for text in texts]
+            found = [self._find(text.rsplit("/", 1)[-1], start) for text in texts]
             by_name_alone = any(found)
         names = [files[0] if len(files) == 1 else text for text, files in zip(texts, found, strict=True)]
         others = [files if len(files) > 1 else [] for files in found]
         return Resolved(names, others, sum(len(files) == 1 for files in found), by_name_alone)
 
-    def _find(self, text: str) -> list[str]:
+    def _find(self, text: str, start: str) -> list[str]:
         """Return the files that a normalised path may name, which are those with the longest end in common."""
-        for candidate in (self._below + text, text):
-            if candidate in self._names:
+        for candidate in (start + text, text):
+            if candidate in self._by_name:
                 return [candidate]
         *folders, base = text.split("/")
-        files = (self._by_base if base.lower().endswith(SUFFIXES) else self._by_stem).get(base, [])
-        for first in range(len(folders) + 1):
-            end = folders[first:]
-            if (folders and not end) or not files:
-                break
-            if fitting := [name for name in files if not end or name.split("/")[-1 - len(end) : -1] == end]:
-                return fitting
-        return []
+        files = _with_end(self._by_end.get(base, ()), folders, base)
+        if not files and (files := self._folded.get(folded(base), [])):
+            files = _with_end(files, [folded(folder) for folder in folders], folded(base), folded)
+        return files
+
+
+def _with_end(files: Sequence[str], folders: Sequence[str], base: str, look: Callable[[str], str] = str) -> list[str]:
+    """Return the files called `base`, or that with a suffix, with most of the `folders`, and one if there are some."""
+    if base.lower().endswith(SUFFIXES):
+        files = [name for name in files if look(name.rsplit("/", 1)[-1]) == base]
+    own = {name: [look(part) for part in name.split("/")[:-1]] for name in files}
+    for first in range(len(folders)):
+        end = folders[first:]
+        if fitting := [name for name in files if own[name][-len(end) :] == end]:
+            return fitting
+    return [] if folders else list(files)
+
+
+def folded(name: str) -> str:
+    """Return a name without differences of letter case and Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _normal(cell: str) -> str:

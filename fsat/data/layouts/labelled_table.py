@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.layouts.clip_files import ClipFiles
 from fsat.data.layouts.rows import (
     COLUMNS,
     TEST_SPLITS,
@@ -22,13 +21,11 @@ from fsat.data.layouts.rows import (
     listed_names,
     optional_part,
 )
-from fsat.data.layouts.table_columns import choose, find_candidates, is_clip_table
-from fsat.data.tables import JSON_LINES, Table, read_header, read_table
+from fsat.data.layouts.table_columns import choose, find_candidates
+from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, options_for
+from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
-from fsat.files import user_path
 
-SPREADSHEETS = (".csv", ".tsv", *JSON_LINES)
-SUFFIXES = (*SPREADSHEETS, ".txt")
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRUE, FALSE = ("1", "1.0", "true", "yes", "y", "t", "x"), ("0", "0.0", "false", "no", "n", "f", "")
 
@@ -43,24 +40,9 @@ def read_audiofolder(data: DataFolder) -> Rows:
     return _read(data, _metadata(data))
 
 
-def tables(data: DataFolder) -> list[Path]:
-    """Return the tables that have columns of files and labels: the named one, or those in the folder or one below."""
-    options = data.options
-    if options.table:
-        for path in (data.path / user_path(options.table), user_path(options.table)):
-            if path.is_file():
-                return [path]
-        raise DataError(f"table={printable(options.table)}: no such file in {data.path}; expected a table there")
-    for folder in (data.path, *sorted(path for path in data.path.iterdir() if path.is_dir() and path.name[0] != ".")):
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-        if usable := [path for path in paths if path.name[0] != "." and is_table(path, data)]:
-            return usable
-    return []
-
-
 def read(data: DataFolder) -> Rows:
     """Read the table; raise `DataError` if there are several that may be meant."""
-    paths = tables(data) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
+    paths = find_tables(data) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
     if len(paths) > 1 and not all(_split_of(path) for path in paths):
         names = listed_names(sorted(path.relative_to(data.path).as_posix() for path in paths), 9)
         raise DataError(f"{data.path}: {len(paths)} tables may name clips and labels: {names}; choose one with table=")
@@ -85,6 +67,8 @@ def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
     problems = [problem for part in parts for problem in part.problems]
     name = " and ".join(path.name for path in train_paths)
     train = frame.loc[~is_test, [name for name in ("file", "row", *COLUMNS) if name in frame]].reset_index(drop=True)
+    if train.empty and problems:
+        raise DataError(f"{data.path}: no row of {name} can be used; fix the rows listed above", problems)
     if train.empty:
         raise DataError(f"{data.path}: every row of {name} is of the test part; expected clips to train on")
     rows = Rows("; ".join(part.reading for part in parts), Part(Table(train, problems, warnings), name, data.path))
@@ -106,21 +90,9 @@ def _metadata(data: DataFolder) -> list[Path]:
     for folder in folders:
         for name in METADATA:
             path = folder / name
-            if path.is_file() and "file_name" in _header(path):
+            if path.is_file() and "file_name" in header_of(path):
                 found.append(path)
     return found
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        return read_header(path)
-    except DataError:
-        return []
-
-
-def is_table(path: Path, data: DataFolder) -> bool:
-    """Return whether a file has columns of files and labels."""
-    return is_clip_table(_header(path), data.options, path)
 
 
 def _split_of(path: Path) -> str:
@@ -143,11 +115,12 @@ class _Reader:
     def __init__(self, data: DataFolder, path: Path, split: str = "train") -> None:
         self._data, self._path, self._split = data, path, split
         needed = ("fname", "label") if split == "train" else ("fname",)
-        found = find_candidates(read_header(path), data.options, path, needed)
+        header = read_header(path)
+        found = find_candidates(header, options_for(path, header, data), path, needed)
         known = [column for columns in found.values() for column in columns]
         table = read_table(path, known[:1], known, split)
-        files = ClipFiles(data.audio, _below(path.parent, data))
-        resolved = {column: files.resolve(table.frame[column]) for column in found["fname"]}
+        below = data.below(path.parent)
+        resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
         clips = resolved[self._columns["fname"]]
@@ -157,13 +130,13 @@ class _Reader:
         frame = pd.DataFrame({"file": path.name, "row": table.frame["row"], "fname": clips.names, "is_test": False})
         if split == "train":
             frame = self._add_labels(frame, table.frame)
-        self.frame = self._without_ambiguous(frame, clips.others)
+        self.frame = self._without_ambiguous(*_with_labels_as_folders(frame, clips.others))
 
     @property
     def reading(self) -> str:
         """The table and its columns in words."""
         columns = ", ".join(printable(name) for name in self._columns.values())
-        return f"{_below(self._path, self._data)}: {columns}"
+        return f"{self._data.below(self._path)}: {columns}"
 
     def _add_labels(self, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         columns = self._columns
@@ -193,9 +166,17 @@ class _Reader:
         return frame[[not names for names in others]].reset_index(drop=True)
 
 
-def _below(path: Path, data: DataFolder) -> str:
-    """Return a path relative to the data folder, or as it is if it is elsewhere."""
-    return path.relative_to(data.path).as_posix() if path.is_relative_to(data.path) else path.as_posix()
+def _with_labels_as_folders(
+    frame: pd.DataFrame, others: Sequence[list[str]]
+) -> tuple[pd.DataFrame, Sequence[list[str]]]:
+    """Return the rows and the files that each may mean, where the only one in a folder with its label is certain."""
+    if "label" not in frame or not any(others):
+        return frame, others
+    names, left = frame["fname"].tolist(), list(others)
+    for i, (label, files) in enumerate(zip(frame["label"], others, strict=True)):
+        if len(own := [name for name in files if label in name.split("/")[:-1]]) == 1:
+            names[i], left[i] = own[0], []
+    return frame.assign(fname=names), left
 
 
 def _truth(cell: str) -> str:

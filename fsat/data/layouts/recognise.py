@@ -13,8 +13,10 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
-from fsat.data.layouts.rows import DataFolder, Rows, listed_names
-from fsat.errors import ConfigError, DataError, count
+from fsat.data.layouts.other_files import advice
+from fsat.data.layouts.rows import MACOSX, DataFolder, Rows, listed_names
+from fsat.data.layouts.table_files import find_tables, is_table, may_be_table, names_clips, why_not_tables
+from fsat.errors import ConfigError, DataError, count, printable
 from fsat.layout_options import FOUND, LAYOUTS, LayoutOptions
 
 
@@ -36,7 +38,7 @@ READERS: dict[str, Layout] = {
     "speech_commands": Layout(published.is_speech_commands, published.read_speech_commands),
     "audiofolder": Layout(labelled_table.is_audiofolder, labelled_table.read_audiofolder),
     "annotations": Layout(annotated.matches, annotated.read),
-    "table": Layout(lambda data: bool(labelled_table.tables(data)), labelled_table.read),
+    "table": Layout(lambda data: bool(find_tables(data)), labelled_table.read),
     "class_folders": Layout(class_folders.matches, class_folders.read),
 }
 """The layouts, in the order in which they are looked for; `fsat.layout_options.LAYOUTS` describes them."""
@@ -44,7 +46,7 @@ READERS: dict[str, Layout] = {
 OWN_TABLE = "train.csv"
 """Name of a table that `fsat manifest` writes, or that a person does, beside those of another layout."""
 
-GENERAL = ("table", "class_folders")
+GENERAL = ("annotations", "table", "class_folders")
 """Layouts that a folder with a more special one has too."""
 
 TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_column", "verified_column")
@@ -78,19 +80,27 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
         ConfigError: an option does not belong to the layout.
     """
     data = DataFolder(_unwrapped(folder), options)
-    name = _given(data) or _find(data)
+    given = _given(data)
+    name = given or _find(data)
     _check_options(name, options)
-    return Reading(name, READERS[name].read(data))
+    rows = READERS[name].read(data)
+    if name == "class_folders" and not given:
+        rows.warnings += [f"not read: {reason}" for reason in [*why_not_tables(data), *advice(data)]]
+    return Reading(name, rows)
 
 
 def _unwrapped(folder: Path) -> Path:
-    """Return the folder itself, or the only folder in it, as archives unpack, unless audio files are directly there."""
-    entries = [path for path in folder.iterdir() if path.name[0] != "." and path.name != "__MACOSX"]
-    if len(entries) != 1 or not entries[0].is_dir():
-        return folder
-    if any(is_audio_file(path.name) for path in entries[0].iterdir()):
-        return folder
-    return _unwrapped(entries[0])
+    """Return the folder itself, or the only folder in it, as archives unpack, unless audio or a table is beside it."""
+    try:
+        entries = [path for path in folder.iterdir() if path.name[0] != "." and path.name != MACOSX]
+        folders = [path for path in entries if path.is_dir()]
+        if len(folders) != 1 or any(may_be_table(path) or is_audio_file(path.name) for path in entries):
+            return folder
+        if any(is_audio_file(path.name) for path in folders[0].iterdir()):
+            return folder
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from error
+    return _unwrapped(folders[0])
 
 
 def _given(data: DataFolder) -> str:
@@ -117,32 +127,57 @@ def _find(data: DataFolder) -> str:
     special = [name for name, layout in READERS.items() if name not in GENERAL and layout.matches(data)]
     if len(special) > 1:
         raise _ambiguous(data, special)
+    own = data.path / OWN_TABLE
     if special:
-        own = data.path / OWN_TABLE
-        if special[0] != "fsdkaggle2018" and own.is_file() and labelled_table.is_table(own, data):
+        if special[0] != "fsdkaggle2018" and own.is_file() and is_table(own, data):
             raise _ambiguous(data, [*special, "table"])
         return special[0]
     general = [name for name in GENERAL if READERS[name].matches(data)]
     if not general:
-        raise DataError(f"{data.path}: {_what_is_there(data)}; expected {_EXPECTED}")
-    if len(general) > 1 and not _table_covers_folders(data):
+        raise _unknown(data)
+    if len(general) > 1:
+        general = _more_special(data, general)
+    if len(general) > 1:
         raise _ambiguous(data, general)
     return general[0]
 
 
+def _more_special(data: DataFolder, names: list[str]) -> list[str]:
+    """Return the general layouts without those that say nothing else of the clips than another one does."""
+    if "table" in names and "class_folders" in names:
+        if not any(names_clips(path, data) for path in find_tables(data)):
+            names = [name for name in names if name != "table"]
+        elif _table_covers_folders(data):
+            names = [name for name in names if name != "class_folders"]
+    if "annotations" in names:
+        files = annotated.annotated_files(data)
+        if "table" in names and set(find_tables(data)) == files.keys():
+            names = [name for name in names if name != "table"]
+        below = class_folders.clips_below_classes(data)
+        if "class_folders" in names and 2 * len(set().union(*files.values()).intersection(below)) >= len(below):
+            names = [name for name in names if name != "class_folders"]
+    return names
+
+
 _EXPECTED = (
     "a folder for each class with its clips, a table (.csv, .tsv, .jsonl) with columns such as filename and label, or "
-    "a published dataset; see docs/data.md, or name the columns with path_column= and label_column="
+    "a published dataset; see docs/layouts.md, or name the columns with path_column= and label_column="
 )
 
 
-def _what_is_there(data: DataFolder) -> str:
+def _unknown(data: DataFolder) -> DataError:
+    """Return that no layout is found: what is there, why it is none, and what is expected."""
     n_audio = len(data.audio)
+    folders = {name.rpartition("/")[0] for name in data.audio}
+    what = f"{count(n_audio, 'audio file')} ({listed_names(data.audio)})"
     if not n_audio:
-        return "no audio file is in or below it"
-    return (
-        f"{count(n_audio, 'audio file')} ({listed_names(data.audio)}), but neither a table of labels nor class folders"
-    )
+        what = "no audio file is in or below it"
+    elif len(folders) == 1 and (folder := folders.pop()):
+        what += f", all in one folder, {printable(folder)}, but no table of labels and no folders of several classes"
+    else:
+        what += ", but neither a table of labels nor class folders"
+    reasons = [*why_not_tables(data), *annotated.why_not(data), *advice(data)]
+    return DataError("; ".join([f"{data.path}: {what}", *(reasons or [f"expected {_EXPECTED}"])]))
 
 
 def _table_covers_folders(data: DataFolder) -> bool:
@@ -164,4 +199,4 @@ def _ambiguous(data: DataFolder, names: list[str]) -> DataError:
 
 
 def _describe_tables(data: DataFolder) -> str:
-    return listed_names([path.relative_to(data.path).as_posix() for path in labelled_table.tables(data)])
+    return listed_names([data.below(path) for path in find_tables(data)])

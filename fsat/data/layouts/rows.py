@@ -5,6 +5,7 @@ Conventions: names of clips are relative to the folder of their part, with forwa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 
-from fsat.data.audio_files import LeftOut, walk
+from fsat.data.audio_files import LeftOut, is_audio_file, walk
+from fsat.data.layouts.clip_files import ClipFiles
 from fsat.data.tables import Table
-from fsat.errors import DataError, Problem, printable
+from fsat.errors import DataError, Problem, count, printable
 from fsat.layout_options import LayoutOptions
 
 
@@ -24,22 +26,66 @@ class DataFolder:
 
     def __init__(self, path: Path, options: LayoutOptions) -> None:
         self.path, self.options = path, options
+        self._left_out = LeftOut()
 
     def find(self, names: Iterable[str]) -> Path | None:
         """Return the first of these names that exists below the folder, as a path."""
         return next((self.path / name for name in names if (self.path / name).exists()), None)
 
+    def below(self, path: Path) -> str:
+        """Return a path relative to the folder, or as it is if it is elsewhere."""
+        return path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else path.as_posix()
+
     @cached_property
     def audio(self) -> tuple[str, ...]:
-        """Names of the audio files in and below the folder, sorted, but for those in hidden folders."""
-        names = sorted((PurePath(name).as_posix() for name in walk(self.path, self.left_out)), key=natural)
-        return tuple(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+        """Names of the audio files in and below the folder, sorted, but for those in hidden folders.
+
+        Raises `DataError` if a folder cannot be read.
+        """
+        names = sorted((PurePath(name).as_posix() for name in walk(self.path, self._left_out)), key=natural)
+        names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+        if locked := [name for name in names if not is_audio_file(PurePath(name).name)]:
+            fault = f"{count(len(locked), 'folder')} cannot be read ({listed_names(locked)})"
+            raise DataError(f"{self.path}: {fault}; change the permissions, or move what is no part of the dataset")
+        return tuple(names)
 
     @cached_property
-    def left_out(self) -> LeftOut:
-        """Files without sound, counted once `audio` was read."""
-        return LeftOut()
+    def files(self) -> ClipFiles:
+        """The audio files by the names that tables have for them."""
+        return ClipFiles(self.audio)
 
+    @cached_property
+    def folders(self) -> list[Path]:
+        """The folder and those below it, but for hidden ones; those of one depth by name, after those above them.
+
+        Links are followed, but no folder is there twice.
+        """
+        level, found, entered = [self.path], list[Path](), set[str]()
+        while level:
+            new = [path for path in level if os.path.realpath(path) not in entered]
+            entered.update(map(os.path.realpath, new))
+            found += new
+            level = [path for folder in new for path in _subfolders(folder)]
+        return found
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The files that are no audio files, counted."""
+        _ = self.audio
+        return self._left_out
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []  # `DataFolder.audio` says so
+    return [folder / name for name in sorted(names) if name[0] != "." and name != MACOSX]
+
+
+MACOSX = "__MACOSX"
+"""Folder of archives in which macOS keeps what is no file's content."""
 
 TEST_SPLITS = ("test", "testing", "eval", "evaluation")
 """Names of the part of a dataset that is held back, in lower case."""

@@ -19,17 +19,28 @@ from fsat.layout_options import LayoutOptions
 USUAL = {
     "fname": (
         "fname", "filename", "file_name", "file", "path", "filepath", "file_path", "audio", "audio_file", "audio_path",
-        "wav", "wav_file", "clip", "clip_name", "slice_file_name",
+        "wav", "wav_file", "clip", "clip_name", "slice_file_name", "audio_filename", "wav_filename", "sound_file",
+        "soundfile", "itemid",
     ),
     "label": (
-        "label", "labels", "category", "class", "class_name", "class_label", "target", "species", "common_name",
+        "label", "labels", "primary_label", "scene_label", "event_label", "event_labels", "category", "class",
+        "class_name", "class_label", "label_name", "category_name", "target", "species", "common_name",
         "scientific_name", "tag", "tags",
     ),
     "fold": ("fold", "folds", "split", "subset", "partition"),
-    "group": ("group", "recording_id", "freesound_id", "fsid", "src_file", "site"),
+    "group": (
+        "group", "recording_id", "freesound_id", "fsid", "src_file", "site", "identifier", "song_id", "speaker_id",
+        "client_id", "subject_id", "patient_id",
+    ),
     "manually_verified": ("manually_verified", "verified", "is_verified"),
 }  # fmt: skip
 """Usual names of columns, by what they mean."""
+
+LABELS_OF_A_SUBJECT = (
+    "hasbird", "has_bird", "scene", "instrument", "genre", "emotion", "ebird_code", "species_code", "diagnosis",
+    "keyword", "word", "digit",
+)  # fmt: skip
+"""Names of columns that are the labels if none has a name of `USUAL`, and say something of the clips if one has."""
 
 OPTIONS = {
     "fname": "path_column", "label": "label_column", "fold": "fold_column", "group": "group_column",
@@ -39,6 +50,9 @@ OPTIONS = {
 
 MEANINGS = {"fname": "the files of the clips", "label": "the labels", "fold": "the folds", "group": "groups",
             "manually_verified": "what is verified"}  # fmt: skip
+
+SHOWN = 12
+"""Number of columns that a message names."""
 
 NONE = "none"
 """Value of an option for no such column."""
@@ -64,15 +78,27 @@ def candidates(header: Sequence[str], options: LayoutOptions, path: Path, meanin
             raise DataError(f"{option}={printable(given)}: {path} has no such column; it has {columns}")
         return alike[:1]
     by_look = {look_of(name): name for name in reversed(header)}
-    return [by_look[name] for name in USUAL[meaning] if name in by_look]
+    found = [by_look[name] for name in USUAL[meaning] if name in by_look]
+    if meaning == "label":
+        return found or [by_look[name] for name in LABELS_OF_A_SUBJECT if name in by_look]
+    return found
 
 
 def is_clip_table(header: Sequence[str], options: LayoutOptions, path: Path) -> bool:
     """Return whether a table has columns of files and labels."""
-    try:
-        return all(candidates(header, options, path, meaning) for meaning in ("fname", "label"))
-    except DataError:
-        return False
+    return not missing_meanings(header, options, path)
+
+
+def missing_meanings(header: Sequence[str], options: LayoutOptions, path: Path) -> list[str]:
+    """Return which of ``fname`` and ``label`` a table has no column for."""
+    missing = []
+    for meaning in ("fname", "label"):
+        try:
+            if not candidates(header, options, path, meaning):
+                missing.append(meaning)
+        except DataError:
+            missing.append(meaning)
+    return missing
 
 
 def find_candidates(
@@ -82,11 +108,15 @@ def find_candidates(
     found = {meaning: candidates(header, options, path, meaning) for meaning in USUAL}
     for meaning in needed:
         if not found[meaning]:
-            columns = ", ".join(printable(name) for name in header if name)
-            usual = ", ".join(USUAL[meaning])
-            fault = f"no column is known to be {MEANINGS[meaning]}: it has {columns}; expected one of {usual}"
-            raise DataError(f"{path}: {fault}, or name it with {OPTIONS[meaning]}=")
+            raise DataError(f"{path}: {why_no_column(header, meaning)}")
     return {meaning: columns for meaning, columns in found.items() if columns}
+
+
+def why_no_column(header: Sequence[str], meaning: str) -> str:
+    """Return that a table has no column for a meaning, which ones it has, and which option names one."""
+    names = [printable(name) for name in header if name]
+    columns = ", ".join(names[:SHOWN]) + (f", ... ({len(names)})" if len(names) > SHOWN else "")
+    return f"no column is known to be {MEANINGS[meaning]}: it has {columns}; name one with {OPTIONS[meaning]}="
 
 
 def choose(

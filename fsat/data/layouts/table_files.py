@@ -1,0 +1,155 @@
+"""Find the tables of a data folder that name its clips and their labels, and say why others are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from fsat.data.audio_files import is_audio_file
+from fsat.data.layouts.clip_files import Resolved
+from fsat.data.layouts.rows import DataFolder
+from fsat.data.layouts.table_columns import candidates, missing_meanings, why_no_column
+from fsat.data.tables import JSON_LINES, read_first_rows, read_header, read_table
+from fsat.errors import DataError, printable
+from fsat.files import user_path
+from fsat.layout_options import LayoutOptions
+
+SPREADSHEETS = (".csv", ".tsv", *JSON_LINES)
+SUFFIXES = (*SPREADSHEETS, ".txt")
+
+NOTES = ("readme", "license", "licence", "copying", "changelog", "requirements", "citation")
+"""Beginnings of the names of texts that are no tables."""
+
+SUBMISSION = "submission"
+"""Part of the names of tables whose labels are to be replaced, as Kaggle's sample_submission.csv."""
+
+N_READ = 200
+"""Number of rows that are read to see which column names audio files."""
+
+MOST = 0.9
+"""Part of a column's cells that name an audio file, if its name does not say so."""
+
+N_REASONS = 2
+"""Number of tables of which is said why they are not read."""
+
+
+def find_tables(data: DataFolder) -> list[Path]:
+    """Return the tables with columns of files and labels: the named one, or those of the least depth.
+
+    Tables that name no file that is there count only if there are no others.
+    """
+    options = data.options
+    if options.table:
+        for path in (data.path / user_path(options.table), user_path(options.table)):
+            if path.is_file():
+                return [path]
+        raise DataError(f"table={printable(options.table)}: no such file in {data.path}; expected a table there")
+    others: list[Path] = []
+    for _, folders in groupby(data.folders, key=lambda folder: len(folder.parts)):
+        usable = [path for folder in folders for path in _table_files(folder, data) if is_table(path, data)]
+        if naming := [path for path in usable if names_clips(path, data)]:
+            return naming
+        others = others or usable
+    return others
+
+
+def is_table(path: Path, data: DataFolder) -> bool:
+    """Return whether a file has columns of files and labels."""
+    header = header_of(path)
+    return len(header) > 1 and not missing_meanings(header, options_for(path, header, data), path)
+
+
+def names_clips(path: Path, data: DataFolder) -> bool:
+    """Return whether a row of a table names an audio file that is there."""
+    columns = candidates(header_of(path), options_for(path, header_of(path), data), path, "fname")
+    try:
+        cells = read_table(path, columns[:1], columns).frame
+    except DataError:
+        return True  # reading it says what is wrong
+    return any(_is_any(data.files.resolve(cells[column], data.below(path.parent))) for column in columns)
+
+
+def options_for(path: Path, header: Sequence[str], data: DataFolder) -> LayoutOptions:
+    """Return the options, with the only column whose cells name audio files if no column's name says so."""
+    options = data.options
+    if options.path_column or not header or "fname" not in missing_meanings(header, options, path):
+        return options
+    columns = _naming_columns(path, header, data)
+    return replace(options, path_column=columns[0]) if len(columns) == 1 else options
+
+
+def why_not_tables(data: DataFolder) -> list[str]:
+    """Return why tables that seem to be of the clips are not read, a reason each, for the first ones."""
+    reasons = []
+    for folder in data.folders:
+        for path in _table_files(folder, data):
+            if reason := _why_not(path, data):
+                reasons.append(f"{data.below(path)}: {reason}")
+            if len(reasons) == N_REASONS:
+                return reasons
+    return reasons
+
+
+def header_of(path: Path) -> list[str]:
+    """Return the names of a table's columns; none if it cannot be read."""
+    try:
+        return read_header(path)
+    except DataError:
+        return []
+
+
+def _table_files(folder: Path, data: DataFolder) -> Iterator[Path]:
+    """Yield the files of a folder that may be tables; a text beside the recording of its name is of this alone."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if may_be_table(path) and path.is_file())
+    except OSError:
+        return
+    for path in paths:
+        is_own = path.suffix.lower() not in SPREADSHEETS and data.files.has_stem(path.stem)
+        if SUBMISSION not in path.name.lower() and not is_own:
+            yield path
+
+
+def may_be_table(path: Path) -> bool:
+    """Return whether a file's name may be that of a table."""
+    name = path.name.lower()
+    return name.endswith(SUFFIXES) and name[0] != "." and not name.startswith(NOTES)
+
+
+def _naming_columns(path: Path, header: Sequence[str], data: DataFolder) -> list[str]:
+    """Return the columns of which most cells name an audio file of their own; those with suffixes if there are some."""
+    try:
+        rows = read_first_rows(path, N_READ)
+    except DataError:
+        return []
+    found, with_suffix = [], []
+    for i, name in enumerate(header):
+        cells = [row[i] for row in rows if i < len(row)]
+        resolved = data.files.resolve(cells, data.below(path.parent))
+        distinct = {name for name, others in zip(resolved.names, resolved.others, strict=True) if not others}
+        if name and cells and min(resolved.n_found, len(distinct)) >= MOST * len(rows):
+            found.append(name)
+            with_suffix += [name] * is_audio_file(cells[0].strip())
+    return with_suffix or found
+
+
+def _why_not(path: Path, data: DataFolder) -> str:
+    """Return why a table is not read although it seems to be of the clips; empty if it does not."""
+    header = header_of(path)
+    options = options_for(path, header, data)
+    missing = missing_meanings(header, options, path)
+    if len(header) < 2:
+        return ""
+    if not missing:
+        return "" if names_clips(path, data) else "it names no audio file that is there"
+    if any(is_audio_file(cell) for cell in header) and _is_any(data.files.resolve(header, data.below(path.parent))):
+        return f"it has no header line, as its first line names {printable(header[0])}: add one such as filename,label"
+    if "label" not in missing or "fname" not in missing:
+        return why_no_column([*header], missing[0])
+    return why_no_column(header, "label") if _naming_columns(path, header, data) else ""
+
+
+def _is_any(resolved: Resolved) -> bool:
+    return resolved.n_found > 0 or any(resolved.others)
