@@ -15,6 +15,10 @@ WRONG_LABEL = ("the label '", 'the label "')
 label, equal for all clips with that label."""
 
 
+LINK_OUT = "leaves the folder (a link out of it)"
+"""Beginning of the reason of a clip that is a link to another folder, or in one, equal for all of them."""
+
+
 class FsatError(Exception):
     """An error that a user can fix; ``str(error)`` is one line."""
 
@@ -70,11 +74,11 @@ class DataError(FsatError):
 
 
 def listed(problems: Sequence[Problem]) -> list[str]:
-    """Return one line per problem, except that clips with the same wrong label share the line of the first."""
+    """Return one line per problem, except that clips with the same wrong label, and links, share the line of the first."""
     alike: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
-        of_a_label = problem.reason.startswith(WRONG_LABEL)
-        alike.setdefault((problem.file, problem.reason, None if of_a_label else id(problem)), []).append(problem)
+        is_of_several = problem.reason.startswith((*WRONG_LABEL, LINK_OUT))
+        alike.setdefault((problem.file, problem.reason, None if is_of_several else id(problem)), []).append(problem)
     groups = alike.values()
     return [str(first) + (f"; {count(len(rest), 'more clip')} with it" if rest else "") for first, *rest in groups]
 

@@ -18,7 +18,7 @@ from typing import Any
 from fsat.data.audio import read_header
 from fsat.data.byte_source import MISSING, OWN_FAULTS, identity_of
 from fsat.data.clip_names import stored_name
-from fsat.errors import AudioError, DataError, StorageError
+from fsat.errors import LINK_OUT, AudioError, DataError, StorageError
 from fsat.files import MEMOS, Damaged, cache_dir, hash_file, key_of, read_facts, write_facts
 from fsat.progress import Progress
 
@@ -104,7 +104,7 @@ def why_outside(root: Path, fname: str) -> str:
             return reason
     try:
         if not (root / fname).resolve().is_relative_to(root):
-            return "leaves the folder (a link out of it)"
+            return f"{LINK_OUT}: copy the file itself into the folder, as cp -L does"
     except (OSError, RuntimeError) as error:
         return f"unreadable file ({error})"
     return ""

@@ -163,8 +163,7 @@ def read_manifest(
     if usable.empty:
         raise _nothing_left(folder, problems)
     train = usable.drop(columns="reason").reset_index(drop=True).astype({"manually_verified": "int64"})
-    if test.folder.exists() and test.folder.samefile(part.folder):
-        unnamed = sorted(set(unnamed) - set(map(os.path.normpath, test.clips["fname"])))
+    unnamed = _without_tests(unnamed, part.folder, test)
     warnings = [*rows.warnings, *part.table.warnings, *doubts, *unnamed_warnings(unnamed, part.folder.name, part.name)]
     return Manifest(
         folder, train, test.clips, part.name, part.folder, test.folder, test.table, label_order(train["label"]),
@@ -271,6 +270,16 @@ def _read_test(rows: Rows) -> _Test:
         warnings.append(f"{count(len(bad_rows), 'bad row')} in the test table: {bad_rows[0]}")
     problems = sorted([*bad_rows, *unusable], key=lambda problem: problem.row)
     return _Test(frame, part.folder, part.name, problems, warnings)
+
+
+def _without_tests(unnamed: Sequence[str], folder: Path, test: _Test) -> list[str]:
+    """Return the files without a row in the table of training clips that are no test clips, nor in their folder."""
+    if not test.folder.exists():
+        return list(unnamed)
+    below = os.path.relpath(test.folder.resolve(), folder.resolve())
+    if below == os.curdir:
+        return sorted(set(unnamed) - set(map(os.path.normpath, test.clips["fname"])))
+    return [name for name in unnamed if not name.startswith(f"{below}{os.sep}")]
 
 
 def _warnings_of(unusable: list[Problem]) -> list[str]:

@@ -158,7 +158,11 @@ class _Reader:
         return frame
 
     def _without_ambiguous(self, frame: pd.DataFrame, others: Sequence[Sequence[str]]) -> pd.DataFrame:
-        """Return the rows whose file is certain; the others are problems."""
+        """Return the rows whose file is certain; the others are problems, and raise `DataError` if it is none."""
+        folders = {tuple(name.rpartition("/")[0] for name in names) for names in others}
+        if len(others) > 1 and len(folders) == 1 and (same := folders.pop()):
+            what = f"{self._path}: each of its {len(others)} clips is in {len(same)} folders, {listed_names(same)}"
+            raise DataError(f"{what}; name the folder in {self._columns['fname']}, or move the others away")
         for row, fname, names in zip(frame["row"], frame["fname"], others, strict=True):
             if names:
                 reason = f"{count(len(names), 'file')} may be meant: {listed_names(names)}; name the folder too"

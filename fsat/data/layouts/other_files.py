@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fsat.data.layouts.rows import DataFolder
+import os
+from collections.abc import Mapping
+
+from fsat.data.layouts.rows import DataFolder, listed_names
 from fsat.errors import count
 
 ADVICE = {
@@ -10,10 +13,20 @@ ADVICE = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save as CSV"),
     **dict.fromkeys((".parquet", ".arrow", ".feather", ".pkl", ".mat"), "write as CSV with columns filename and label"),
 }
-"""What to do, by suffix."""
+"""What to do with archives and tables, by suffix."""
+
+ADVICE_AT_LAST = {**ADVICE, **dict.fromkeys((".json", ".xml"), "write as CSV with columns filename and label")}
+"""What to do if there is no other table; most of these files are none."""
 
 
-def advice(data: DataFolder) -> list[str]:
-    """Return what to do with the archives and the tables of other programs in a folder, a line for each suffix."""
-    counts = data.left_out.suffixes
-    return [f"{count(counts[suffix], 'file')} {suffix}: {what}" for suffix, what in ADVICE.items() if counts[suffix]]
+def advice(data: DataFolder, known: Mapping[str, str] = ADVICE) -> list[str]:
+    """Return what to do with the files of `known` suffixes, a line for each suffix."""
+    found: dict[str, list[str]] = {}
+    for folder in data.folders if any(data.left_out.suffixes[suffix] for suffix in known) else ():
+        for name in sorted(os.listdir(folder)):
+            if (suffix := os.path.splitext(name)[1].lower()) in known and name[0] != ".":
+                found.setdefault(suffix, []).append(data.below(folder / name))
+    return [
+        f"{count(len(names), 'file')} {suffix} ({listed_names(names)}): {known[suffix]}"
+        for suffix, names in found.items()
+    ]

@@ -7,6 +7,7 @@ FSDKaggle2019 (Zenodo, record 3612637), FSD50K (record 4060432), FSDnoisy18k (re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -42,13 +43,16 @@ TEST_2019_TABLES = (
     "sample_submission.csv", "test_post_competition.csv", "FSDKaggle2019.meta/test_post_competition.csv"
 )  # fmt: skip
 SPEECH_LISTS = ("testing_list.txt", "validation_list.txt")
+SPEECH_FOLDERS = ("", "train/")
+"""Where the lists are; at Kaggle the words are in ``train/audio/``."""
+
 NO_HASH = "_nohash_"
 BACKGROUND = "_background_noise_"
 
 
 def is_esc50(data: DataFolder) -> bool:
     """Return whether the folder is that of ESC-50, or of its part ESC-10."""
-    return data.find(ESC50_TABLES) is not None and (data.path / "audio").is_dir()
+    return data.find(ESC50_TABLES) is not None and _has_clips(data, "audio/[^/]*")
 
 
 def read_esc50(data: DataFolder) -> Rows:
@@ -61,7 +65,7 @@ def read_esc50(data: DataFolder) -> Rows:
 
 def is_urbansound8k(data: DataFolder) -> bool:
     """Return whether the folder is that of UrbanSound8K."""
-    return data.find(URBANSOUND_TABLES) is not None and (data.path / "audio").is_dir()
+    return data.find(URBANSOUND_TABLES) is not None and _has_clips(data, "audio/fold[^/]*/[^/]*")
 
 
 def read_urbansound8k(data: DataFolder) -> Rows:
@@ -161,7 +165,7 @@ def read_fsdkaggle2019(data: DataFolder) -> Rows:
 
 def is_speech_commands(data: DataFolder) -> bool:
     """Return whether the folder is that of Speech Commands."""
-    return data.find(SPEECH_LISTS) is not None and any(NO_HASH in name for name in data.audio[:1000])
+    return _speech_list(data) is not None and any(NO_HASH in name for name in data.audio[:1000])
 
 
 def read_speech_commands(data: DataFolder) -> Rows:
@@ -169,23 +173,39 @@ def read_speech_commands(data: DataFolder) -> Rows:
 
     The beginning of a name, up to ``_nohash_``, is that of its speaker. Clips of validation_list.txt are trained on.
     """
-    tests = _lines(data.path / SPEECH_LISTS[0])
-    names = [name for name in data.audio if "/" in name and not name.startswith(f"{BACKGROUND}/")]
-    train = [name for name in names if name not in tests]
+    listed = _speech_list(data) or data.path / SPEECH_LISTS[0]
+    folder = listed.parent / "audio" if (listed.parent / "audio").is_dir() else listed.parent
+    below = "" if folder == data.path else f"{data.below(folder)}/"
+    tests = {below + line for line in _lines(listed.with_name(SPEECH_LISTS[0]))}
+    names = [name for name in data.audio if name.startswith(below) and "/" in name[len(below) :]]
+    words = {name: name[len(below) :].split("/")[0] for name in names}
+    train = [name for name in names if name not in tests and words[name] != BACKGROUND]
     columns: dict[str, Sequence[str]] = {
         "fname": train,
-        "label": [name.split("/")[0] for name in train],
+        "label": [words[name] for name in train],
         "manually_verified": ["0"] * len(train),
         "group": [PurePosixPath(name).stem.partition(NO_HASH)[0] for name in train],
     }
     part = Part(Table(frame_of(columns)), data.path.name, data.path, lists_all=True)
     rows = Rows("a folder for each word, and the beginning of a name for its speaker", part)
     if tests:
-        listed = Table(frame_of({"fname": sorted(tests, key=natural)}, SPEECH_LISTS[0]))
-        rows.test = Part(listed, SPEECH_LISTS[0], data.path)
-    if left := [name for name in data.audio if name.startswith(f"{BACKGROUND}/")]:
+        table = Table(frame_of({"fname": sorted(tests, key=natural)}, SPEECH_LISTS[0]))
+        rows.test = Part(table, SPEECH_LISTS[0], data.path)
+    if left := [name for name in names if words[name] == BACKGROUND]:
         rows.warnings.append(f"{BACKGROUND}: {count(len(left), 'recording')} without a word, not used")
+    if others := len(data.audio) - len(names):
+        rows.warnings.append(f"{count(others, 'audio file')} in no folder of a word, not used")
     return rows
+
+
+def _speech_list(data: DataFolder) -> Path | None:
+    return data.find([folder + name for folder in SPEECH_FOLDERS for name in SPEECH_LISTS])
+
+
+def _has_clips(data: DataFolder, pattern: str) -> bool:
+    """Return whether audio files have names that match a pattern, or none is there and ``audio/`` is."""
+    has_folder = (data.path / "audio").is_dir()
+    return has_folder and (not data.audio or any(re.fullmatch(pattern, name) for name in data.audio))
 
 
 def _given(data: DataFolder, names: Sequence[str]) -> Path:

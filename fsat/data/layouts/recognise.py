@@ -13,9 +13,16 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
-from fsat.data.layouts.other_files import advice
+from fsat.data.layouts.other_files import ADVICE_AT_LAST, advice
 from fsat.data.layouts.rows import MACOSX, DataFolder, Rows, listed_names
-from fsat.data.layouts.table_files import find_tables, is_table, may_be_table, names_clips, why_not_tables
+from fsat.data.layouts.table_files import (
+    columns_of_tables,
+    find_tables,
+    is_table,
+    may_be_table,
+    names_clips,
+    why_not_tables,
+)
 from fsat.errors import ConfigError, DataError, count, printable
 from fsat.layout_options import FOUND, LAYOUTS, LayoutOptions
 
@@ -176,7 +183,9 @@ def _unknown(data: DataFolder) -> DataError:
         what += f", all in one folder, {printable(folder)}, but no table of labels and no folders of several classes"
     else:
         what += ", but neither a table of labels nor class folders"
-    reasons = [*why_not_tables(data), *annotated.why_not(data), *advice(data)]
+    reasons = [*why_not_tables(data), *annotated.why_not(data), *advice(data, ADVICE_AT_LAST)] or columns_of_tables(
+        data
+    )
     return DataError("; ".join([f"{data.path}: {what}", *(reasons or [f"expected {_EXPECTED}"])]))
 
 

@@ -114,9 +114,14 @@ def find_candidates(
 
 def why_no_column(header: Sequence[str], meaning: str) -> str:
     """Return that a table has no column for a meaning, which ones it has, and which option names one."""
+    fault = f"no column is known to be {MEANINGS[meaning]}: it has {listed_columns(header)}"
+    return f"{fault}; name one with {OPTIONS[meaning]}="
+
+
+def listed_columns(header: Sequence[str]) -> str:
+    """Return the names of a table's columns, the first ones if they are many."""
     names = [printable(name) for name in header if name]
-    columns = ", ".join(names[:SHOWN]) + (f", ... ({len(names)})" if len(names) > SHOWN else "")
-    return f"no column is known to be {MEANINGS[meaning]}: it has {columns}; name one with {OPTIONS[meaning]}="
+    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)})" if len(names) > SHOWN else "")
 
 
 def choose(

@@ -10,7 +10,7 @@ from pathlib import Path
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts.clip_files import Resolved
 from fsat.data.layouts.rows import DataFolder
-from fsat.data.layouts.table_columns import candidates, missing_meanings, why_no_column
+from fsat.data.layouts.table_columns import candidates, listed_columns, missing_meanings, why_no_column
 from fsat.data.tables import JSON_LINES, read_first_rows, read_header, read_table
 from fsat.errors import DataError, printable
 from fsat.files import user_path
@@ -90,6 +90,17 @@ def why_not_tables(data: DataFolder) -> list[str]:
             if len(reasons) == N_REASONS:
                 return reasons
     return reasons
+
+
+def columns_of_tables(data: DataFolder) -> list[str]:
+    """Return the columns of the first spreadsheets, whatever they are."""
+    paths = [path for folder in data.folders for path in _table_files(folder, data)]
+    headers = {path: header_of(path) for path in paths if path.suffix.lower() in SPREADSHEETS}
+    return [
+        f"{data.below(path)}: no column names audio files: it has {listed_columns(header)}; see docs/layouts.md"
+        for path, header in headers.items()
+        if len(header) > 1
+    ][:N_REASONS]
 
 
 def header_of(path: Path) -> list[str]:
