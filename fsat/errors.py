@@ -16,7 +16,7 @@ label, equal for all clips with that label."""
 
 
 LINK_OUT = "leaves the folder (a link out of it)"
-"""Beginning of the reason of a clip that is a link to another folder, or in one, equal for all of them."""
+"""Reason of clips that are links to another folder, or below one."""
 
 
 class FsatError(Exception):
@@ -74,7 +74,7 @@ class DataError(FsatError):
 
 
 def listed(problems: Sequence[Problem]) -> list[str]:
-    """Return one line per problem, except that clips with the same wrong label, and links, share the line of the first."""
+    """Return one line per problem; clips with the same wrong label share that of the first, and so do links."""
     alike: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
         is_of_several = problem.reason.startswith((*WRONG_LABEL, LINK_OUT))

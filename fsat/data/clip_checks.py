@@ -104,7 +104,7 @@ def why_outside(root: Path, fname: str) -> str:
             return reason
     try:
         if not (root / fname).resolve().is_relative_to(root):
-            return f"{LINK_OUT}: copy the file itself into the folder, as cp -L does"
+            return LINK_OUT
     except (OSError, RuntimeError) as error:
         return f"unreadable file ({error})"
     return ""

@@ -23,7 +23,7 @@ from fsat.data.folds import resolve_folds, small_classes
 from fsat.data.label_checks import label_faults, label_warnings
 from fsat.data.layouts.recognise import read_layout
 from fsat.data.layouts.rows import Part, Rows
-from fsat.errors import ConfigError, DataError, Problem, count, printable
+from fsat.errors import LINK_OUT, ConfigError, DataError, Problem, count, printable
 from fsat.files import data_folder
 from fsat.layout_options import FOUND, LayoutOptions
 from fsat.text import is_unknown, label_order
@@ -184,7 +184,9 @@ def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
     """Raise `DataError` with the problems, if there are any, unless clips are to be excluded."""
     if problems and on_bad_clip == "error":
         way_out = ", or leave these clips out with on_bad_clip=exclude" if all(p.row for p in problems) else ""
-        message = f"{count(len(problems), 'problem')} in the training clips; fix the rows listed above{way_out}"
+        is_link = any(problem.reason == LINK_OUT for problem in problems)
+        links = "; instead of links, copy the files into the folder, as cp -rL does" if is_link else ""
+        message = f"{count(len(problems), 'problem')} in the training clips; fix the rows listed above{way_out}{links}"
         raise DataError(f"{folder}: {message}", problems)
 
 

@@ -27,8 +27,9 @@ from fsat.data.annotation_names import RecordingNames
 from fsat.data.annotation_rows import AnnotationFile, NotAnnotations
 from fsat.data.annotations import AnnotationsRead, find_annotation_files, read_annotations
 from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of
+from fsat.data.layouts.table_files import find_tables
 from fsat.data.tables import Table
-from fsat.errors import DataError, Problem, count, printable
+from fsat.errors import ConfigError, DataError, Problem, count, printable
 from fsat.files import user_path
 
 MAY_BE_CUT = 5
@@ -50,36 +51,42 @@ def annotated_files(data: DataFolder) -> dict[Path, set[str]]:
 
 def why_not(data: DataFolder) -> list[str]:
     """Return why a file that has the name of an audio file has no annotations of it, for the first one."""
-    names, _ = find_annotation_files(data.path)
     index = RecordingNames(data.audio, data.path)
-    for name in names:
-        if index.match_file(data.path / name).recordings:
+    for path in _paths(data):
+        if index.match_file(path).recordings:
+            start = f"{printable(data.below(path))} has the name of a recording, but no annotations"
             try:
-                file = read_annotation_file(data.path / name)
+                file = read_annotation_file(path)
             except NotAnnotations as error:
-                return [f"{printable(name)} has the name of a recording, but no annotations: {error}"]
+                return [f"{start}: {error}"]
             if file.faults and not file.rows:
                 line, _, fault = file.faults[0]
-                return [f"{printable(name)} has the name of a recording, but no annotations: line {line}: {fault}"]
+                return [f"{start}: line {line}: {fault}"]
     return []
 
 
+def _paths(data: DataFolder) -> list[Path]:
+    return [data.path / name for name in find_annotation_files(data.path)[0]]
+
+
+def _columns(data: DataFolder) -> Columns:
+    return Columns(recording=data.options.path_column, label=data.options.label_column)
+
+
 def _annotated_files(data: DataFolder) -> Iterator[tuple[Path, Iterable[str]]]:
-    names, _ = find_annotation_files(data.path)
-    if not names or not data.audio:
-        return
+    paths = [find_tables(data)[0]] if data.options.table else _paths(data)
     index = RecordingNames(data.audio, data.path)
-    for name in names:
+    for path in paths if data.audio else ():
         try:
-            file = read_annotation_file(data.path / name)
+            file = read_annotation_file(path, _columns(data))
         except NotAnnotations:
             continue
         if not file.names_recordings:
-            if file.rows and (recordings := index.match_file(data.path / name).recordings):
-                yield data.path / name, recordings
+            if file.rows and (recordings := index.match_file(path).recordings):
+                yield path, recordings
         elif _is_of_recordings(data, index, file):
             named = {row.recording for row in file.rows}
-            yield data.path / name, [found for text in named for found in index.match_path(text).recordings]
+            yield path, [found for text in named for found in index.match_path(text).recordings]
 
 
 def _is_of_recordings(data: DataFolder, index: RecordingNames, file: AnnotationFile) -> bool:
@@ -109,8 +116,7 @@ def read(data: DataFolder) -> Rows:
         raise DataError(f"{data.path}: no recording is in or below it")
     folder = _annotation_folder(data)
     lengths = lengths_of(data.path, data.audio)
-    columns = Columns(recording=options.path_column, label=options.label_column)
-    found = read_annotations(data.audio, data.path, folder, columns, lengths, options.clip_seconds)
+    found = read_annotations(data.audio, data.path, folder, _columns(data), lengths, options.clip_seconds)
     for i, problem in enumerate(found.problems):
         found.problems[i] = replace(problem, reason=problem.reason.replace("point_seconds=", "clip_seconds="))
     by_recording = {
@@ -130,6 +136,10 @@ def read(data: DataFolder) -> Rows:
 
 
 def _annotation_folder(data: DataFolder) -> Path:
+    if data.options.table and data.options.annotations:
+        raise ConfigError("table and annotations name the same; give one of them")
+    if data.options.table:
+        return find_tables(data)[0]
     if not data.options.annotations:
         return data.path
     for path in (data.path / user_path(data.options.annotations), user_path(data.options.annotations)):

@@ -65,7 +65,7 @@ ANNOTATION_OPTIONS = ("annotations", "clip_seconds", "background")
 READ_OPTIONS = {
     "table": TABLE_OPTIONS,
     "audiofolder": TABLE_OPTIONS[1:],
-    "annotations": (*ANNOTATION_OPTIONS, "path_column", "label_column"),
+    "annotations": (*ANNOTATION_OPTIONS, "table", "path_column", "label_column"),
     "class_folders": ("label_level",),
 }
 """The options that each layout reads."""
@@ -118,7 +118,7 @@ def _given(data: DataFolder) -> str:
     if given.keys() & set(ANNOTATION_OPTIONS):
         return "annotations"
     if given.keys() & set(TABLE_OPTIONS):
-        return "annotations" if "table" not in given and annotated.matches(data) else "table"
+        return "annotations" if annotated.matches(data) else "table"
     return "class_folders" if "label_level" in given else ""
 
 
@@ -183,10 +183,9 @@ def _unknown(data: DataFolder) -> DataError:
         what += f", all in one folder, {printable(folder)}, but no table of labels and no folders of several classes"
     else:
         what += ", but neither a table of labels nor class folders"
-    reasons = [*why_not_tables(data), *annotated.why_not(data), *advice(data, ADVICE_AT_LAST)] or columns_of_tables(
-        data
-    )
-    return DataError("; ".join([f"{data.path}: {what}", *(reasons or [f"expected {_EXPECTED}"])]))
+    reasons = [*why_not_tables(data), *annotated.why_not(data), *advice(data, ADVICE_AT_LAST)]
+    reasons = reasons or columns_of_tables(data) or [f"expected {_EXPECTED}"]
+    return DataError("; ".join([f"{data.path}: {what}", *reasons]))
 
 
 def _table_covers_folders(data: DataFolder) -> bool:
