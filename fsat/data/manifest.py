@@ -184,8 +184,8 @@ def _refuse(folder: Path, problems: list[Problem], on_bad_clip: str) -> None:
     """Raise `DataError` with the problems, if there are any, unless clips are to be excluded."""
     if problems and on_bad_clip == "error":
         way_out = ", or leave these clips out with on_bad_clip=exclude" if all(p.row for p in problems) else ""
-        is_link = any(problem.reason == LINK_OUT for problem in problems)
-        links = "; instead of links, copy the files into the folder, as cp -rL does" if is_link else ""
+        are_links = all(problem.reason == LINK_OUT for problem in problems)
+        links = "; instead of links, copy the files into the folder, as cp -rL does" if are_links else ""
         message = f"{count(len(problems), 'problem')} in the training clips; fix the rows listed above{way_out}{links}"
         raise DataError(f"{folder}: {message}", problems)
 

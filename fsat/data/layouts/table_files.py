@@ -148,7 +148,10 @@ def _naming_columns(path: Path, header: Sequence[str], data: DataFolder) -> list
 
 def _why_not(path: Path, data: DataFolder) -> str:
     """Return why a table is not read although it seems to be of the clips; empty if it does not."""
-    header = header_of(path)
+    try:
+        header = read_header(path)
+    except DataError as error:
+        return str(error).partition(": ")[2] if path.suffix.lower() in SPREADSHEETS else ""
     options = options_for(path, header, data)
     missing = missing_meanings(header, options, path)
     if len(header) < 2:
