@@ -113,9 +113,9 @@ def find_annotation_files(folder: Path) -> tuple[list[str], list[str]]:
         subfolders[:] = [name for name in real if not name.startswith(".") and real[name] not in entered]
         entered.update(real.values())
         for file in files:
-            name = Path(os.path.relpath(path, folder), file).as_posix()
             suffix = os.path.splitext(file)[1].lower()
-            if not file.startswith((".", APPLE_DOUBLE)):
+            if suffix in (*SUFFIXES, *OTHER_PROGRAMS) and not file.startswith((".", APPLE_DOUBLE)):
+                name = Path(os.path.relpath(path, folder), file).as_posix()
                 names += [name] * (suffix in SUFFIXES)
                 others += [name] * (suffix in OTHER_PROGRAMS)
     return sorted(names), sorted(others)

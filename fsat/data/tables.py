@@ -75,8 +75,8 @@ def read_header(path: Path) -> list[str]:
     return _read_cells(path, "", 0).header
 
 
-def read_first_rows(path: Path, number: int) -> list[list[str]]:
-    """Return the cells of a table's first rows, which may be ragged. Raises `DataError` if it is no text."""
+def read_first_rows(path: Path, number: int | None) -> list[list[str]]:
+    """Return the cells of a table's first rows, or all; they may be ragged. Raises `DataError` if it is no text."""
     return [row for _, row in _read_cells(path, "", number).rows]
 
 

@@ -51,9 +51,8 @@ def annotated_files(data: DataFolder) -> dict[Path, set[str]]:
 
 def why_not(data: DataFolder) -> list[str]:
     """Return why a file that has the name of an audio file has no annotations of it, for the first one."""
-    index = RecordingNames(data.audio, data.path)
-    for path in _paths(data):
-        if index.match_file(path).recordings:
+    for path in data.once(_paths):
+        if data.once(_index).match_file(path).recordings:
             start = f"{printable(data.below(path))} has the name of a recording, but no annotations"
             try:
                 file = read_annotation_file(path)
@@ -69,24 +68,27 @@ def _paths(data: DataFolder) -> list[Path]:
     return [data.path / name for name in find_annotation_files(data.path)[0]]
 
 
+def _index(data: DataFolder) -> RecordingNames:
+    return RecordingNames(data.audio, data.path)
+
+
 def _columns(data: DataFolder) -> Columns:
     return Columns(recording=data.options.path_column, label=data.options.label_column)
 
 
 def _annotated_files(data: DataFolder) -> Iterator[tuple[Path, Iterable[str]]]:
-    paths = [find_tables(data)[0]] if data.options.table else _paths(data)
-    index = RecordingNames(data.audio, data.path)
+    paths = [data.once(find_tables)[0]] if data.options.table else data.once(_paths)
     for path in paths if data.audio else ():
         try:
             file = read_annotation_file(path, _columns(data))
         except NotAnnotations:
             continue
         if not file.names_recordings:
-            if file.rows and (recordings := index.match_file(path).recordings):
+            if file.rows and (recordings := data.once(_index).match_file(path).recordings):
                 yield path, recordings
-        elif _is_of_recordings(data, index, file):
+        elif _is_of_recordings(data, data.once(_index), file):
             named = {row.recording for row in file.rows}
-            yield path, [found for text in named for found in index.match_path(text).recordings]
+            yield path, [found for text in named for found in data.once(_index).match_path(text).recordings]
 
 
 def _is_of_recordings(data: DataFolder, index: RecordingNames, file: AnnotationFile) -> bool:
@@ -139,7 +141,7 @@ def _annotation_folder(data: DataFolder) -> Path:
     if data.options.table and data.options.annotations:
         raise ConfigError("table and annotations name the same; give one of them")
     if data.options.table:
-        return find_tables(data)[0]
+        return data.once(find_tables)[0]
     if not data.options.annotations:
         return data.path
     for path in (data.path / user_path(data.options.annotations), user_path(data.options.annotations)):

@@ -34,13 +34,13 @@ class _Clip:
 
 def matches(data: DataFolder) -> bool:
     """Return whether there are audio files in folders that may be classes, two at least."""
-    train = _train(_clips(data.audio))
+    train = _train(data.once(_clips))
     return any(len(names) > 1 for names in _levels(train).values())
 
 
 def read(data: DataFolder) -> Rows:
     """Read the names of folders as labels; raise `DataError` if several levels of folders may be the classes."""
-    clips = _clips(data.audio)
+    clips = data.once(_clips)
     train = _train(clips)
     level = data.options.label_level or _level(data, train)
     loose = [clip.name for clip in train if len(clip.folders) < level]
@@ -77,18 +77,18 @@ def read(data: DataFolder) -> Rows:
 
 def describe(data: DataFolder) -> str:
     """Return the folders that may be classes, in words."""
-    folders = [clip.folders[0] for clip in _train(_clips(data.audio)) if clip.folders]
+    folders = [clip.folders[0] for clip in _train(data.once(_clips)) if clip.folders]
     return f"the folders {listed_names(sorted(set(folders), key=natural))}"
 
 
 def clips_below_classes(data: DataFolder) -> list[str]:
     """Return the names of the clips that are in the folder of a class, those of a test part left out."""
-    return [clip.name for clip in _train(_clips(data.audio)) if clip.folders]
+    return [clip.name for clip in _train(data.once(_clips)) if clip.folders]
 
 
-def _clips(names: Sequence[str]) -> list[_Clip]:
+def _clips(data: DataFolder) -> list[_Clip]:
     """Return the audio files with what their folders say of part and fold."""
-    clips = _without_shared([_Clip(name, tuple(name.split("/")[:-1])) for name in names])
+    clips = _without_shared([_Clip(name, tuple(name.split("/")[:-1])) for name in data.audio])
     clips = _with_parts(clips)
     inner = _level_names(_train(clips), 1)
     if len(inner) > 1 and all(FOLD.fullmatch(name) for name in inner):

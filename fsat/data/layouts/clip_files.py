@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fsat.data.audio_files import SUFFIXES
 
@@ -37,12 +38,17 @@ class ClipFiles:
     def __init__(self, names: Sequence[str]) -> None:
         self._by_name = {name: [name] for name in names}
         self._by_end: dict[str, list[str]] = {}
-        self._folded: dict[str, list[str]] = {}
         for name in names:
             base = name.rsplit("/", 1)[-1]
             for end in (base, os.path.splitext(base)[0]):
                 self._by_end.setdefault(end, []).append(name)
-                self._folded.setdefault(folded(end), []).append(name)
+
+    @cached_property
+    def _by_folded_end(self) -> dict[str, list[str]]:
+        ends: dict[str, list[str]] = {}
+        for end, names in self._by_end.items():
+            ends.setdefault(folded(end), []).extend(names)
+        return ends
 
     def has_stem(self, stem: str) -> bool:
         """Return whether a file has this name, its suffix left out."""
@@ -71,7 +77,7 @@ class ClipFiles:
                 return [candidate]
         *folders, base = text.split("/")
         files = _with_end(self._by_end.get(base, ()), folders, base)
-        if not files and (files := self._folded.get(folded(base), [])):
+        if not files and (files := self._by_folded_end.get(folded(base), [])):
             files = _with_end(files, [folded(folder) for folder in folders], folded(base), folded)
         return files
 

@@ -42,7 +42,7 @@ def read_audiofolder(data: DataFolder) -> Rows:
 
 def read(data: DataFolder) -> Rows:
     """Read the table; raise `DataError` if there are several that may be meant."""
-    paths = find_tables(data) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
+    paths = data.once(find_tables) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
     if len(paths) > 1 and not all(_split_of(path) for path in paths):
         names = listed_names(sorted(path.relative_to(data.path).as_posix() for path in paths), 9)
         raise DataError(f"{data.path}: {len(paths)} tables may name clips and labels: {names}; choose one with table=")

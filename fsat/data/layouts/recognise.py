@@ -45,7 +45,7 @@ READERS: dict[str, Layout] = {
     "speech_commands": Layout(published.is_speech_commands, published.read_speech_commands),
     "audiofolder": Layout(labelled_table.is_audiofolder, labelled_table.read_audiofolder),
     "annotations": Layout(annotated.matches, annotated.read),
-    "table": Layout(lambda data: bool(find_tables(data)), labelled_table.read),
+    "table": Layout(lambda data: bool(data.once(find_tables)), labelled_table.read),
     "class_folders": Layout(class_folders.matches, class_folders.read),
 }
 """The layouts, in the order in which they are looked for; `fsat.layout_options.LAYOUTS` describes them."""
@@ -90,7 +90,7 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
     given = _given(data)
     name = given or _find(data)
     _check_options(name, options)
-    rows = READERS[name].read(data)
+    rows = data.once(READERS[name].read)
     if name == "class_folders" and not given:
         rows.warnings += [f"not read: {reason}" for reason in [*why_not_tables(data), *advice(data)]]
     return Reading(name, rows)
@@ -152,15 +152,15 @@ def _find(data: DataFolder) -> str:
 def _more_special(data: DataFolder, names: list[str]) -> list[str]:
     """Return the general layouts without those that say nothing else of the clips than another one does."""
     if "table" in names and "class_folders" in names:
-        if not any(names_clips(path, data) for path in find_tables(data)):
+        if not any(names_clips(path, data) for path in data.once(find_tables)):
             names = [name for name in names if name != "table"]
         elif _table_covers_folders(data):
             names = [name for name in names if name != "class_folders"]
     if "annotations" in names:
-        files = annotated.annotated_files(data)
-        if "table" in names and set(find_tables(data)) == files.keys():
+        files = data.once(annotated.annotated_files)
+        if "table" in names and set(data.once(find_tables)) == files.keys():
             names = [name for name in names if name != "table"]
-        below = class_folders.clips_below_classes(data)
+        below = data.once(class_folders.clips_below_classes)
         if "class_folders" in names and 2 * len(set().union(*files.values()).intersection(below)) >= len(below):
             names = [name for name in names if name != "class_folders"]
     return names
@@ -191,11 +191,11 @@ def _unknown(data: DataFolder) -> DataError:
 def _table_covers_folders(data: DataFolder) -> bool:
     """Return whether a table names all audio files in folders, so that the folders say nothing else."""
     try:
-        rows = labelled_table.read(data)
+        rows = data.once(labelled_table.read)
     except DataError:
         return True  # reading it says what is wrong
     named = {fname for part in (rows.train, rows.test) if part for fname in part.table.frame["fname"]}
-    return set(class_folders.clips_below_classes(data)) <= named
+    return set(data.once(class_folders.clips_below_classes)) <= named
 
 
 def _ambiguous(data: DataFolder, names: list[str]) -> DataError:
@@ -207,4 +207,4 @@ def _ambiguous(data: DataFolder, names: list[str]) -> DataError:
 
 
 def _describe_tables(data: DataFolder) -> str:
-    return listed_names([data.below(path) for path in find_tables(data)])
+    return listed_names([data.below(path) for path in data.once(find_tables)])

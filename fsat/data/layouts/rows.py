@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,13 +21,22 @@ from fsat.data.tables import Table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.layout_options import LayoutOptions
 
+T = TypeVar("T")
+
 
 class DataFolder:
     """A folder whose layout is looked for: its path, the options, and its audio files, which are listed once."""
 
     def __init__(self, path: Path, options: LayoutOptions) -> None:
         self.path, self.options = path, options
-        self._left_out = LeftOut()
+        self._left_out, self._results = LeftOut(), dict[object, Any]()
+
+    def once(self, read: Callable[[DataFolder], T]) -> T:
+        """Return what a function of the folder returns, which is called once."""
+        if read not in self._results:
+            self._results[read] = read(self)
+        result: T = self._results[read]
+        return result
 
     def find(self, names: Iterable[str]) -> Path | None:
         """Return the first of these names that exists below the folder, as a path."""
@@ -42,9 +52,9 @@ class DataFolder:
 
         Raises `DataError` if a folder cannot be read.
         """
-        names = sorted((PurePath(name).as_posix() for name in walk(self.path, self._left_out)), key=natural)
+        names = sorted((name.replace(os.sep, "/") for name in walk(self.path, self._left_out)), key=natural)
         names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-        if locked := [name for name in names if not is_audio_file(PurePath(name).name)]:
+        if locked := [name for name in names if not is_audio_file(os.path.basename(name))]:
             fault = f"{count(len(locked), 'folder')} cannot be read ({listed_names(locked)})"
             raise DataError(f"{self.path}: {fault}; change the permissions, or move what is no part of the dataset")
         return tuple(names)

@@ -11,7 +11,7 @@ from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts.clip_files import Resolved
 from fsat.data.layouts.rows import DataFolder
 from fsat.data.layouts.table_columns import candidates, listed_columns, missing_meanings, why_no_column
-from fsat.data.tables import JSON_LINES, read_first_rows, read_header, read_table
+from fsat.data.tables import JSON_LINES, read_first_rows, read_header
 from fsat.errors import DataError, printable
 from fsat.files import user_path
 from fsat.layout_options import LayoutOptions
@@ -63,12 +63,17 @@ def is_table(path: Path, data: DataFolder) -> bool:
 
 def names_clips(path: Path, data: DataFolder) -> bool:
     """Return whether a row of a table names an audio file that is there."""
-    columns = candidates(header_of(path), options_for(path, header_of(path), data), path, "fname")
-    try:
-        cells = read_table(path, columns[:1], columns).frame
-    except DataError:
-        return True  # reading it says what is wrong
-    return any(_is_any(data.files.resolve(cells[column], data.below(path.parent))) for column in columns)
+    header = header_of(path)
+    indices = [header.index(name) for name in candidates(header, options_for(path, header, data), path, "fname")]
+    for number in (N_READ, None):  # the first rows usually do
+        try:
+            rows = read_first_rows(path, number)
+        except DataError:
+            return True  # reading it says what is wrong
+        for i in indices:
+            if _is_any(data.files.resolve([row[i] for row in rows if i < len(row)], data.below(path.parent))):
+                return True
+    return False
 
 
 def options_for(path: Path, header: Sequence[str], data: DataFolder) -> LayoutOptions:
