@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fsat.data.annotation_files import USUAL_COLUMNS, Columns, read_annotation_file
 from fsat.data.annotation_names import Match, RecordingNames, stem_of
 from fsat.data.annotation_rows import EXPECTED, AnnotationFile, NotAnnotations, Row
-from fsat.data.audio_files import APPLE_DOUBLE
+from fsat.data.audio_files import APPLE_DOUBLE, SYSTEM_FOLDERS
 from fsat.errors import DataError, Problem, count, printable
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".tab")
@@ -110,7 +110,8 @@ def find_annotation_files(folder: Path) -> tuple[list[str], list[str]]:
     entered = {os.path.realpath(folder)}
     for path, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
         real = {name: os.path.realpath(os.path.join(path, name)) for name in sorted(subfolders)}
-        subfolders[:] = [name for name in real if not name.startswith(".") and real[name] not in entered]
+        is_data = {name: not name.startswith(".") and name not in SYSTEM_FOLDERS for name in real}
+        subfolders[:] = [name for name in real if is_data[name] and real[name] not in entered]
         entered.update(real.values())
         for file in files:
             suffix = os.path.splitext(file)[1].lower()

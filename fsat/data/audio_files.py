@@ -24,6 +24,9 @@ SUFFIXES = (
 APPLE_DOUBLE = "._"
 """Beginning of the names of files in which macOS keeps what other file systems cannot, beside the real file."""
 
+SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
+"""Folders that systems and archives add, whose files are no clips."""
+
 N_SUFFIXES = 5
 """Suffixes that are named."""
 

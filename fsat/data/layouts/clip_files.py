@@ -20,13 +20,13 @@ class Resolved:
         names: the file of each cell, relative to the data folder; the cell itself if there is none.
         others: for each cell the files that it may name, if they are several, else none.
         n_found: number of cells with one file.
-        by_name_alone: whether no folder in the cells is that of a file, so that their names alone count.
+        without: what had to be left out of the cells, in words, as none names a file whole; empty if nothing.
     """
 
     names: list[str]
     others: list[list[str]]
     n_found: int
-    by_name_alone: bool
+    without: str
 
 
 class ClipFiles:
@@ -61,14 +61,15 @@ class ClipFiles:
         """
         texts = [_normal(cell) for cell in cells]
         start = "" if below in ("", ".") else f"{below}/"
-        found = [self._find(text, start) for text in texts]
-        by_name_alone = not any(found) and any("/" in text for text in texts)
-        if by_name_alone:
-            found = [self._find(text.rsplit("/", 1)[-1], start) for text in texts]
-            by_name_alone = any(found)
+        found, without = [self._find(text, start) for text in texts], ""
+        for part, shorten in SHORTER.items():
+            if any(found):
+                break
+            found = [self._find(shorten(text), start) if shorten(text) != text else [] for text in texts]
+            without = part if any(found) else ""
         names = [files[0] if len(files) == 1 else text for text, files in zip(texts, found, strict=True)]
         others = [files if len(files) > 1 else [] for files in found]
-        return Resolved(names, others, sum(len(files) == 1 for files in found), by_name_alone)
+        return Resolved(names, others, sum(len(files) == 1 for files in found), without)
 
     def _find(self, text: str, start: str) -> list[str]:
         """Return the files that a normalised path may name, which are those with the longest end in common."""
@@ -79,7 +80,7 @@ class ClipFiles:
         files = _with_end(self._by_end.get(base, ()), folders, base)
         if not files and (files := self._by_folded_end.get(folded(base), [])):
             files = _with_end(files, [folded(folder) for folder in folders], folded(base), folded)
-        return files
+        return [name for name in files if start and name.startswith(start)] or files
 
 
 def _with_end(files: Sequence[str], folders: Sequence[str], base: str, look: Callable[[str], str] = str) -> list[str]:
@@ -92,6 +93,23 @@ def _with_end(files: Sequence[str], folders: Sequence[str], base: str, look: Cal
         if fitting := [name for name in files if own[name][-len(end) :] == end]:
             return fitting
     return [] if folders else list(files)
+
+
+def _without_folders(text: str) -> str:
+    return text.rsplit("/", 1)[-1]
+
+
+def _without_suffix(text: str) -> str:
+    return os.path.splitext(text)[0] if text.lower().endswith(SUFFIXES) else text
+
+
+SHORTER: dict[str, Callable[[str], str]] = {
+    "folders": _without_folders,
+    "suffixes": _without_suffix,
+    "folders and suffixes": lambda text: _without_suffix(_without_folders(text)),
+    ".0": lambda text: re.sub(r"^(\d+)\.0$", r"\1", text),
+}
+"""What is left out of the cells of a column, one after the other, if none of them names a file."""
 
 
 def folded(name: str) -> str:

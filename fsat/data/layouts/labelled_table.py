@@ -22,7 +22,7 @@ from fsat.data.layouts.rows import (
     optional_part,
 )
 from fsat.data.layouts.table_columns import choose, find_candidates
-from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, options_for
+from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, is_table, options_for
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 
@@ -31,8 +31,8 @@ TRUE, FALSE = ("1", "1.0", "true", "yes", "y", "t", "x"), ("0", "0.0", "false", 
 
 
 def is_audiofolder(data: DataFolder) -> bool:
-    """Return whether there is a table of Hugging Face's audiofolder."""
-    return bool(_metadata(data))
+    """Return whether there is a table of Hugging Face's audiofolder, with labels."""
+    return any(is_table(path, data) for path in _metadata(data))
 
 
 def read_audiofolder(data: DataFolder) -> Rows:
@@ -124,13 +124,25 @@ class _Reader:
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
         clips = resolved[self._columns["fname"]]
-        if clips.by_name_alone:
-            what = f"{path.name}: the folders in {self._columns['fname']} are not those below {data.path}"
-            self.warnings.append(f"{what}, so clips are found by the names of their files alone")
+        if clips.without:
+            what = f"{path.name}: no cell of {printable(self._columns['fname'])} is the name of a file as it is"
+            self.warnings.append(f"{what}, so clips are found by these names without {clips.without}")
+        if split == "train" and len(clips.names) > 1 and not clips.n_found and not any(clips.others):
+            raise DataError(f"{path}: {self._why_no_clip(table.frame)}")
         frame = pd.DataFrame({"file": path.name, "row": table.frame["row"], "fname": clips.names, "is_test": False})
         if split == "train":
             frame = self._add_labels(frame, table.frame)
         self.frame = self._without_ambiguous(*_with_labels_as_folders(frame, clips.others))
+
+    def _why_no_clip(self, cells: pd.DataFrame) -> str:
+        """Return that no row names a file, with the first cell and the first file."""
+        column = self._columns["fname"]
+        first = f"the first {printable(column)} is {printable(cells[column].iloc[0])}"
+        files = f"no audio file is in or below {self._data.path}"
+        if self._data.audio:
+            files = f"the first file below {self._data.path} is {printable(self._data.audio[0])}"
+        what = f"none of its {len(cells)} rows names an audio file that is there"
+        return f"{what}: {first}, and {files}; correct the names, or choose another column with path_column="
 
     @property
     def reading(self) -> str:
@@ -150,7 +162,7 @@ class _Reader:
         folds = cells[columns["fold"]].str.strip()
         lower = folds.str.lower()
         frame["is_test"] = lower.isin(TEST_SPLITS)
-        if not lower[~frame["is_test"]].isin(TRAIN_SPLITS).all():
+        if not lower.isin({*TRAIN_SPLITS, *TEST_SPLITS}).any():
             frame["fold"] = folds
         elif len(parts := sorted(set(folds[~frame["is_test"]]))) > 1:
             what = f"{self._path.name}: {columns['fold']} names parts ({', '.join(map(printable, parts))}), not folds"

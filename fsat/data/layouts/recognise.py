@@ -14,7 +14,7 @@ from pathlib import Path
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
 from fsat.data.layouts.other_files import ADVICE_AT_LAST, advice
-from fsat.data.layouts.rows import MACOSX, DataFolder, Rows, listed_names
+from fsat.data.layouts.rows import DataFolder, Rows, is_data, listed_names
 from fsat.data.layouts.table_files import (
     columns_of_tables,
     find_tables,
@@ -99,7 +99,7 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
 def _unwrapped(folder: Path) -> Path:
     """Return the folder itself, or the only folder in it, as archives unpack, unless audio or a table is beside it."""
     try:
-        entries = [path for path in folder.iterdir() if path.name[0] != "." and path.name != MACOSX]
+        entries = [path for path in folder.iterdir() if is_data(path.name)]
         folders = [path for path in entries if path.is_dir()]
         if len(folders) != 1 or any(may_be_table(path) or is_audio_file(path.name) for path in entries):
             return folder

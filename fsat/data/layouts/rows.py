@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from fsat.data.audio_files import LeftOut, is_audio_file, walk
+from fsat.data.audio_files import SYSTEM_FOLDERS, LeftOut, is_audio_file, walk
 from fsat.data.layouts.clip_files import ClipFiles
 from fsat.data.tables import Table
 from fsat.errors import DataError, Problem, count, printable
@@ -53,7 +53,7 @@ class DataFolder:
         Raises `DataError` if a folder cannot be read.
         """
         names = sorted((name.replace(os.sep, "/") for name in walk(self.path, self._left_out)), key=natural)
-        names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+        names = [name for name in names if all(map(is_data, name.split("/")))]
         if locked := [name for name in names if not is_audio_file(os.path.basename(name))]:
             fault = f"{count(len(locked), 'folder')} cannot be read ({listed_names(locked)})"
             raise DataError(f"{self.path}: {fault}; change the permissions, or move what is no part of the dataset")
@@ -91,11 +91,13 @@ def _subfolders(folder: Path) -> list[Path]:
             names = [entry.name for entry in entries if entry.is_dir()]
     except OSError:
         return []  # `DataFolder.audio` says so
-    return [folder / name for name in sorted(names) if name[0] != "." and name != MACOSX]
+    return [folder / name for name in sorted(names) if is_data(name)]
 
 
-MACOSX = "__MACOSX"
-"""Folder of archives in which macOS keeps what is no file's content."""
+def is_data(name: str) -> bool:
+    """Return whether a file or folder is none that is hidden or that a system has added."""
+    return not name.startswith(".") and name not in SYSTEM_FOLDERS
+
 
 TEST_SPLITS = ("test", "testing", "eval", "evaluation")
 """Names of the part of a dataset that is held back, in lower case."""

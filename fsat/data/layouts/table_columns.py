@@ -106,6 +106,12 @@ def find_candidates(
 ) -> dict[str, list[str]]:
     """Return the candidates for each meaning; raise `DataError` if there are none for one that is `needed`."""
     found = {meaning: candidates(header, options, path, meaning) for meaning in USUAL}
+    given = {meaning for meaning in found if getattr(options, OPTIONS[meaning])}
+    taken = {name for meaning in given for name in found[meaning]}
+    found = {
+        meaning: columns if meaning in given else [name for name in columns if name not in taken]
+        for meaning, columns in found.items()
+    }
     for meaning in needed:
         if not found[meaning]:
             raise DataError(f"{path}: {why_no_column(header, meaning)}")

@@ -159,6 +159,8 @@ def _why_not(path: Path, data: DataFolder) -> str:
         return str(error).partition(": ")[2] if path.suffix.lower() in SPREADSHEETS else ""
     options = options_for(path, header, data)
     missing = missing_meanings(header, options, path)
+    if not header and path.suffix.lower() in SPREADSHEETS:
+        return "the table is empty"
     if len(header) < 2:
         return ""
     if not missing:
