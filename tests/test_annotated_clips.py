@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from click.testing import CliRunner
 from helpers import error_line, tone, write_csv, write_wav
 
+from fsat.cli import cli
 from fsat.config import Config
 from fsat.data.annotated_clips import Span, background_spans, clip_names, spans_of, stretches
 from fsat.data.annotations import Annotation
 from fsat.data.dataset import Dataset, load_dataset
 from fsat.data.manifest import read_manifest
-from fsat.errors import DataError
+from fsat.errors import ConfigError, DataError
 from fsat.layout_options import LayoutOptions
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32", "n_folds": 3}, "quick")
@@ -196,6 +198,17 @@ def test_times_of_clips_that_were_cut_before_are_no_annotations(tmp_path: Path) 
     manifest = read_manifest(tmp_path)
     assert manifest.layout[0] == "table"
     assert any("unknown columns are left out: start, end" in line for line in manifest.warnings)
+
+
+def test_a_table_of_annotations_is_read_as_such(small: Path, tmp_path: Path) -> None:
+    expected = read_manifest(small)
+    table = tmp_path / "understood.csv"
+    result = CliRunner().invoke(cli, ["manifest", str(small), "-o", str(table)])
+    assert result.exit_code == 0, result.output
+    again = read_manifest(small, layout=LayoutOptions(table=str(table)))
+    assert (again.layout[0], again.digest) == ("annotations", expected.digest)
+    message = error_line(ConfigError, read_manifest, small, layout=LayoutOptions(table=str(table), annotations="."))
+    assert message == "table and annotations name the same; give one of them"
 
 
 def test_annotations_that_cannot_be_used(small: Path, tmp_path: Path) -> None:

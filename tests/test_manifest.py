@@ -16,7 +16,7 @@ from fsat.config import Config
 from fsat.data.audio import decode
 from fsat.data.dataset import load_dataset
 from fsat.data.manifest import read_manifest
-from fsat.errors import ConfigError, DataError, Problem
+from fsat.errors import ConfigError, DataError, Problem, listed
 
 OPTIONS = {"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32"}
 CONFIG = Config.resolve(OPTIONS, "quick")  # two folds
@@ -132,6 +132,28 @@ def test_links_inside_the_folder_and_a_linked_folder_are_fine(data: Path, tmp_pa
     (data / "audio_train").rename(tmp_path / "elsewhere")
     (data / "audio_train").symlink_to(tmp_path / "elsewhere")
     assert len(read_manifest(data, "error", CONFIG).train) == 20
+
+
+def test_links_out_of_the_folder_are_one_line(tmp_path: Path) -> None:
+    for name in ("1.wav", "2.wav"):
+        clip = write_wav(tmp_path / "elsewhere" / name, tone(500, 0.3, 8000))
+        for label in ("Bell", "Flute"):
+            (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / label / name).symlink_to(clip)
+    error = refusal(tmp_path / "data")
+    assert listed(error.problems) == ["Bell/1.wav: leaves the folder (a link out of it); 3 more clips with it"]
+    assert str(error).endswith("; instead of links, copy the files into the folder, as cp -rL does")
+    (tmp_path / "elsewhere" / "1.wav").unlink()
+    assert "Bell/1.wav: a link to a file that is missing" in listed(refusal(tmp_path / "data").problems)
+
+
+def test_test_clips_below_the_folder_of_training_clips_have_rows(tmp_path: Path) -> None:
+    for name in ("train_curated/1.wav", "train_curated/2.wav", "test/3.wav", "test/4.wav", "5.wav"):
+        write_wav(tmp_path / name, tone(300 + 50 * int(name[-5]), 0.3, 8000))
+    write_csv(tmp_path / "train_curated.csv", ["fname", "labels"], [("1.wav", "Bell"), ("2.wav", "Flute")])
+    write_csv(tmp_path / "sample_submission.csv", ["fname", "Bell", "Flute"], [("3.wav", 0, 0)])
+    unnamed = [line for line in read_manifest(tmp_path).warnings if "without a row" in line]
+    assert [line.rpartition("not used: ")[2] for line in unnamed] == ["5.wav", "4.wav"]
 
 
 # --- problems of training clips --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Datasets as they are found: small ones in the shape of published and private ones are read, or refused in one line."""
+"""Datasets as they are found: small ones like published and private ones are read, or refused in one line."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers import error_line
 
-from fsat.data.tables import read_header, read_table, write_parts, write_table
+from fsat.data.tables import read_first_rows, read_header, read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, listed
 from fsat.text import why_not_a_label
 
@@ -45,9 +45,10 @@ def test_cells_come_as_texts_with_their_line(tmp_path: Path) -> None:
         "fname\tlabel\r\na.wav\tFlute\r\nb.wav\tBell\r\n".encode("utf-16"),
         "label,fname\nFlute,a.wav\nBell,b.wav\n",
         " fname , label\na.wav,Flute\nb.wav,Bell\n",
+        "fname, label\na.wav, Flute\nb.wav, \"Bell\"\n",
     ],
     ids=["plain", "no end", "crlf", "cr", "quoted", "semicolons", "tabs", "bars", "utf-8 with a mark", "utf-16",
-         "other order", "spaces in header"],
+         "other order", "spaces in header", "spaces between"],
 )  # fmt: skip
 def test_ways_to_write_the_same_table(tmp_path: Path, content: str | bytes) -> None:
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame
@@ -58,6 +59,33 @@ def test_lines_are_counted_with_blank_ones_and_those_inside_quotes(tmp_path: Pat
     content = 'fname,label\n\na.wav,"Flute\nBell"\n\n\nb.wav,Bell\n\n'
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame
     assert frame[["row", "label"]].to_numpy().tolist() == [[4, "Flute\nBell"], [7, "Bell"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("sep=;\r\nfname;label\r\na.wav;Bell, loud\r\n", 3),
+        ("\ufeffsep=|\nfname|label\na.wav|Bell, loud\n", 3),
+        ("# made by a tool, 1.2\n\n# on Sunday\nfname;label\na.wav;Bell, loud\n", 5),
+        ('# Segments, made on Sunday\r\n# fname, label\r\na.wav, "Bell, loud"\r\n', 3),
+        ('#,fname,label\n1,a.wav,"Bell, loud"\n', 2),
+    ],
+)
+def test_lines_above_the_header(tmp_path: Path, content: str, line: int) -> None:
+    table = read_table(table_of(tmp_path, content), REQUIRED)
+    assert table.frame[["row", *REQUIRED]].to_numpy().tolist() == [[line, "a.wav", "Bell, loud"]]
+
+
+def test_the_first_rows(tmp_path: Path) -> None:
+    path = table_of(tmp_path, "fname,label\na.wav,Bell\nb.wav\n")
+    assert read_first_rows(path, 1) == [["a.wav", "Bell"]]
+    assert read_first_rows(path, None) == [["a.wav", "Bell"], ["b.wav"]]
+
+
+def test_many_unknown_columns_are_counted(tmp_path: Path) -> None:
+    names = [f"mfcc{i}" for i in range(57)]
+    table = read_table(table_of(tmp_path, f"fname,label,{','.join(names)}\na.wav,Bell{',0' * 57}\n"), REQUIRED)
+    assert table.warnings == ["table.csv: unknown columns are left out: mfcc0, mfcc1, mfcc2, mfcc3, mfcc4, ... (57)"]
 
 
 def test_unknown_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
