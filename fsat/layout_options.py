@@ -49,6 +49,8 @@ class LayoutOptions(Checked):
     annotations: str = option(
         "", "Annotations of recordings: a folder or a file.", metavar="PATH", shown="in the data folder"
     )
+    start_column: str = option("", "Column of the starts of annotations, in seconds.", shown="found by its name")
+    end_column: str = option("", "Column of the ends of annotations, in seconds.", shown="found by its name")
     clip_seconds: float = option(
         0.0,
         "Length of the clips of annotated recordings: a shorter annotation has the sound around it, a longer one "

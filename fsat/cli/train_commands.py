@@ -42,7 +42,7 @@ def main_command(models: str | None, output: str, dry_run: bool, **options: Any)
     source = shared.read_source(options)
     from fsat.commands.estimate import describe_steps
 
-    for line in describe_steps(source, configs):
+    for line in describe_steps(source, configs, warn=dry_run):
         (click.echo if dry_run else say_once)(line)
     if dry_run:
         return

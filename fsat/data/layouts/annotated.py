@@ -81,7 +81,7 @@ def read(data: DataFolder) -> Rows:
         raise DataError(f"{data.path}: no recording is in or below it")
     folder = _annotation_folder(data)
     lengths = lengths_of(data.path, data.audio)
-    columns = Columns(recording=options.path_column, label=options.label_column)
+    columns = Columns(options.path_column, options.start_column, options.end_column, options.label_column)
     found = read_annotations(data.audio, data.path, folder, columns, lengths, options.clip_seconds)
     for i, problem in enumerate(found.problems):
         found.problems[i] = replace(problem, reason=problem.reason.replace("point_seconds=", "clip_seconds="))
