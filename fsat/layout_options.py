@@ -30,7 +30,9 @@ class LayoutOptions(Checked):
     layout: str = option(
         "auto", "Layout of the data folder.", choices=("auto", *LAYOUTS), metavar="WORD", shown="auto, what is found"
     )
-    table: str = option("", "Table of the clips, below the data folder.", metavar="FILE", shown="found by its columns")
+    table: str = option(
+        "", "Table of the clips: a path, or a name in the data folder.", metavar="FILE", shown="found by its columns"
+    )
     path_column: str = option("", "Column of the clips' files.", shown="found by its name")
     label_column: str = option("", "Column of the labels.", shown="found by its name")
     fold_column: str = option("", "Column of the folds; none for no such column.", shown="found by its name")

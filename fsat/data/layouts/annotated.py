@@ -149,7 +149,7 @@ def _table(root: Path, spans: Sequence[Span], problems: list[Problem], warnings:
         groups = stretches(spans)
         warnings.append(
             f"all clips are of one recording, {printable(spans[0].recording)}, so they are in several folds: scores "
-            "tell of this recording, not of others"
+            "describe this recording, not others"
         )
     frame = frame_of(
         {
