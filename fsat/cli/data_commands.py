@@ -34,7 +34,7 @@ def sync() -> None:
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Table to write.")
 @options_of(LayoutOptions)
 def manifest(folder: Path, output: Path, **options: Any) -> None:
-    """Write a table of the clips and labels that are found in DIR.
+    """Write a table of the clips and labels in DIR.
 
     Edit it, and train on it with --table.
     """
