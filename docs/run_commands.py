@@ -94,6 +94,8 @@ class Clone:
     def run(self, command: Command) -> str:
         """Run a command; return a description of the failure, or an empty string."""
         text = self.fill(command.text)
+        if new := re.search(r" manifest .* -o (\S+)", text):  # it does not overwrite that of another page
+            (self.path / new[1]).unlink(missing_ok=True)
         if url := SERVERS.get(command.text):
             return self.start_server(text.removesuffix("&"), url)
         environment = dict(self.environment)

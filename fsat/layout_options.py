@@ -30,7 +30,9 @@ class LayoutOptions(Checked):
     layout: str = option(
         "auto", "Layout of the data folder.", choices=("auto", *LAYOUTS), metavar="WORD", shown="auto, what is found"
     )
-    table: str = option("", "Table of the clips, below the data folder.", metavar="FILE", shown="found by its columns")
+    table: str = option(
+        "", "Table of the clips: a path, or a name in the data folder.", metavar="FILE", shown="found by its columns"
+    )
     path_column: str = option("", "Column of the clips' files.", shown="found by its name")
     label_column: str = option("", "Column of the labels.", shown="found by its name")
     fold_column: str = option("", "Column of the folds; none for no such column.", shown="found by its name")
@@ -49,6 +51,8 @@ class LayoutOptions(Checked):
     annotations: str = option(
         "", "Annotations of recordings: a folder or a file.", metavar="PATH", shown="in the data folder"
     )
+    start_column: str = option("", "Column of the starts of annotations, in seconds.", shown="found by its name")
+    end_column: str = option("", "Column of the ends of annotations, in seconds.", shown="found by its name")
     clip_seconds: float = option(
         0.0,
         "Length of the clips of annotated recordings: a shorter annotation has the sound around it, a longer one "

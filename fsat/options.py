@@ -217,7 +217,7 @@ class TagSettings(Checked):
     )
     min_score: float | str = option(
         0.0,
-        "Minimum score of a tag; auto is that of each class which evaluate has chosen for the tagger.",
+        "Minimum score of a tag; auto is the threshold that evaluate chose for each class.",
         least=0,
         most=1,
         parse=_auto_or_number,

@@ -179,6 +179,9 @@ def test_a_table_of_all_recordings(small: Path) -> None:
     write_csv(small / "events.csv", ["filename", "onset", "offset", "event_label"], rows)
     dataset = load(small)
     assert (dataset.manifest.layout[0], dataset.manifest.digest) == ("annotations", expected)
+    write_csv(small / "events.csv", ["wave", "from", "to", "what"], rows)
+    columns = {"path_column": "wave", "start_column": "from", "end_column": "to", "label_column": "what"}
+    assert load(small, **columns).manifest.digest == expected
     write_csv(
         small / "events.csv", ["filename", "onset", "offset", "event_label"], [*rows, ["rec1.wav", "9", "11", "Fox"]]
     )

@@ -108,6 +108,9 @@ def test_a_folder_of_folders_is_described_with_the_time_of_each_step(tmp_path, m
     times = r"dummy1d: 4 folds of at most [\d.]+ s, at most [\d.]+ s together"
     assert re.fullmatch(times + r" \(4 folds instead of 10: class 007 has 4 clips\)", training)
     assert [path.name for path in tmp_path.iterdir()] == ["My sounds"]
+    assert run(["./no/such"]) == 1
+    expected = "no such folder; expected one with clips and their labels (data_dir=DIR)"
+    assert capsys.readouterr().err == f"fsat: error: {tmp_path / 'no/such'}: {expected}\n"
 
 
 @pytest.mark.slow

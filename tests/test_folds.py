@@ -253,8 +253,12 @@ def test_small_classes_make_fewer_folds() -> None:
     assert remark == "3 folds instead of 10: class Bell has 3 clips"
     grouped = clips(["Bell"] * 6 + ["Cello"] * 30, group=["1", "1", "2", "2", "", ""] + [""] * 30)
     config, folds, remark = settle_folds(grouped, targets_of(grouped), ten)
-    assert remark == "4 folds instead of 10: class Bell has 4 recordings"
+    assert remark == "6 folds instead of 10: class Bell has 6 clips"
     assert_groups_stay_together(grouped[:4], folds[:4])
+    few = clips(["Bell", "Cello"] * 12, group=[str(i // 8) for i in range(24)])
+    assert settle_folds(few, targets_of(few), ten)[2].startswith(
+        "3 folds instead of 10: the clips come from 3 recordings"
+    )
     config, _, remark = settle_folds(train, targets_of(train), replace(ten, n_folds=2))
     assert (config.n_folds, remark) == (2, "")
     one = clips(["Bell"] * 4 + ["Cello"] * 30, group=["1"] * 4 + [""] * 30)

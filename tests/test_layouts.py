@@ -10,15 +10,18 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from helpers import error_line, tone, write_csv, write_wav
-from layouts import WRITERS, Clip, tree
+from layouts import WRITERS, Clip, copy, tree
 
 from fsat.cli import cli
+from fsat.commands.ensemble import ensemble
+from fsat.commands.train import cross_validate, train_fold
 from fsat.config import Config
-from fsat.data.dataset import load_dataset
+from fsat.data.dataset import Source, load_dataset
 from fsat.data.layouts.recognise import READERS
 from fsat.data.manifest import read_manifest
 from fsat.errors import ConfigError, DataError
 from fsat.layout_options import LAYOUTS, LayoutOptions
+from fsat.options import Launch
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32", "n_folds": 3}, "quick")
 WITH_FOLDS = ("ESC-50", "UrbanSound8K", "a table", "a folder for each fold and class")
@@ -249,3 +252,23 @@ def test_the_manifest_command_writes_a_table_that_reads_as_the_same(layout: str,
     if layout == "ESC-50":
         message = error_line(DataError, read_manifest, folder)
         assert "layout=esc50 (meta/esc50.csv and audio/, as ESC-50), layout=table (train.csv)" in message
+
+
+@pytest.mark.slow
+def test_folds_of_one_study_may_be_trained_in_two_layouts(store: Path, tmp_path: Path) -> None:
+    folders, table = tmp_path / "folders", tmp_path / "table"
+    names = [f"{label}/{i}.wav" for label in ("Owl, calling", "Fox") for i in range(6)]
+    write_clips(folders, *names)
+    for i, name in enumerate(names):
+        copy(folders / name, table / "audio" / f"{99 - i}.wav")
+    write_csv(table / "a.csv", ["file", "species"], [(f"{99 - i}", name.split("/")[0]) for i, name in enumerate(names)])
+    config = Config.resolve({"max_epochs": 1, "n_folds": 2, "sampling_rate": 8000, "audio_duration": 0.1}, "dummy1d")
+    first = train_fold(Source(folders), config, 0)
+    records = cross_validate(Source(table), config)
+    assert records[0].run_id == first  # it is not trained again
+    assert {Path(record.data_dir).name for record in records} == {"folders", "table"}
+    made = ensemble(run_ids=[record.run_id for record in records], register_as="owls", data_dir=folders)
+    assert made.scores["clips"].iloc[-1] == 12
+    alone = cross_validate(Source(folders), config, Launch(resume=False))
+    again = ensemble(run_ids=[record.run_id for record in alone], register_as="owls")
+    assert again.scores["map3"].iloc[-1] == made.scores["map3"].iloc[-1]

@@ -172,13 +172,14 @@ def test_a_fold_predicts_all_of_a_long_clip(tmp_path: Path) -> None:
     write_wav(folder / "audio_train" / name, noise, RATE)
     settings = {"sampling_rate": 1000, "audio_duration": 0.1, "n_folds": 2, "max_epochs": 2, "precision": "float32"}
     dataset = load_dataset(folder, Config(model="dummy1d", **settings))
-    clip, fold = dataset.train[0], int(dataset.folds[0])
+    (row,) = np.flatnonzero(dataset.manifest.train["fname"] == name)
+    clip, fold = dataset.train[row], int(dataset.folds[row])
     result = train_fold(dataset, fold, tmp_path)
     model = build(dataset.config, len(dataset.labels))
     model.load_weights(tmp_path / WEIGHTS)
-    assert result.held_out[0]
+    assert result.held_out[row]
     inputs = clip.reshape(200, 100, 1)  # its crops follow on each other
-    np.testing.assert_allclose(result.train[0], model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.train[row], model.predict_on_batch(inputs).mean(axis=0), atol=1e-5)
     scores = result.train[result.held_out], dataset.targets[result.held_out]
     assert result.scores["best_val_loss"] == pytest.approx(log_loss(*scores))
     single = replace(dataset.config, eval_crops=1)

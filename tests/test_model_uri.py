@@ -131,9 +131,9 @@ def test_a_folder_that_holds_another_tagger_by_then_is_refused(taggers, clips, t
     line = error_line(DataError, predict, str(clips), tmp_path / "t.csv", str(folder), workers="1")
     assert f"tagger={first.digest}, not tagger={second.digest}" in line
     task = [File(1, "000.wav")]
-    line = error_line(RunError, _tag_task, str(folder), first.digest, clips, CLIPS, [task])
+    line = error_line(RunError, _tag_task, str(folder), first.digest, clips, CLIPS, 0.0, [task])
     assert "another tagger" in line
-    assert len(_tag_task(str(folder), second.digest, clips, CLIPS, [task])) == 1
+    assert len(_tag_task(str(folder), second.digest, clips, CLIPS, 0.0, [task])) == 1
 
 
 @pytest.mark.slow

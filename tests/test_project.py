@@ -84,7 +84,10 @@ def test_the_demo_looks_at_the_data_trains_registers_and_tags(clone):
     assert conv1d > 0.5
     assert dummy1d < conv1d - 0.2
     assert "fsat version 1 is now champion" in done.stdout
-    assert len(re.findall(r"^  [0-9a-f]{8}\.wav  \w\S* \S+ \S+  \(", done.stdout, re.MULTILINE)) == 3
+    assert (
+        len(re.findall(r"^  [0-9a-f]{8}\.wav  \w\S* 0\.\d+, \w\S* 0\.\d+, \w\S* 0\.\d+$", done.stdout, re.MULTILINE))
+        == 3
+    )
     assert "mlflow ui" in done.stdout
     for stage, count in {"main": 1, "eda": 1, "cross_validate": 2, "ensemble": 1, "predict": 1}.items():
         finished = [run for run in runs_of(clone, stage) if run.info.status == "FINISHED"]

@@ -155,7 +155,7 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(trained_store
     own = find_clips(trained, [str(copy)])
     assert "a clip is missing or unusable" in own.note
     assert list(encode(["bell_01.wav"], own.path, 1)) == ["missing file"]
-    assert "could not be read" in find_clips(trained, [], tmp_path).note
+    assert find_clips(trained, [], tmp_path).note.startswith(f"No players: {tmp_path} ")
     assert "the runs do not say where the clips were" in find_clips(trained, []).note
 
 

@@ -76,8 +76,15 @@ def run(arguments: list[str]) -> int:
     return code
 
 
+def _is_folder(word: str) -> bool:
+    """Return whether a word is the path of a folder, or looks like one, rather than a command or an option."""
+    if word in cli.commands or word.startswith("-"):
+        return False
+    return os.path.isdir(os.path.expanduser(word)) or os.sep in word
+
+
 def _run(arguments: list[str]) -> int:
-    if arguments and arguments[0] not in cli.commands and os.path.isdir(os.path.expanduser(arguments[0])):
+    if arguments and _is_folder(arguments[0]):
         arguments = ["main", "--data_dir", *arguments]
     try:
         cli.main(args=arguments, prog_name="python -m fsat", standalone_mode=False)

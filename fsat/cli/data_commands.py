@@ -34,9 +34,9 @@ def sync() -> None:
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Table to write.")
 @options_of(LayoutOptions)
 def manifest(folder: Path, output: Path, **options: Any) -> None:
-    """Write a table of the clips in DIR, as they are understood.
+    """Write a table of the clips and labels in DIR.
 
-    Edit it and name it with --table to train on it.
+    Edit it, and train on it with --table.
     """
     layout = read_options(LayoutOptions, options)
     from fsat.data.layouts.manifest_table import write_manifest_table

@@ -10,7 +10,6 @@ import click
 from fsat.cli import shared_options as shared
 from fsat.model_presets import PRESETS
 from fsat.options import NEAR_DUPLICATE, Launch, Thresholds
-from fsat.progress import say_once
 
 
 @click.command("main")
@@ -40,11 +39,11 @@ def main_command(models: str | None, output: str, dry_run: bool, **options: Any)
     launch = shared.read_launch(options)
     configs = [shared.read_config(options, model=name) for name in dict.fromkeys(names)]
     source = shared.read_source(options)
-    from fsat.commands.estimate import describe_steps
-
-    for line in describe_steps(source, configs):
-        (click.echo if dry_run else say_once)(line)
     if dry_run:
+        from fsat.commands.estimate import describe_steps
+
+        for line in describe_steps(source, configs):
+            click.echo(line)
         return
     from fsat.commands.main import main
 

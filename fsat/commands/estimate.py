@@ -25,15 +25,15 @@ PREDICTION_SHARE = 1 / 3
 """Time of a prediction as a share of that of a gradient step on the same crop."""
 
 
-def describe_steps(source: Source, configs: Sequence[Config]) -> Iterator[str]:
-    """Yield what is in the data folder, then about how long each step takes, a line each.
+def describe_steps(source: Source, configs: Sequence[Config], warn: bool = True) -> Iterator[str]:
+    """Yield what is in the data folder, with warnings if asked, then about how long each step takes, a line each.
 
     Early stopping makes a training shorter; clips that were decoded and folds that were trained before take no time.
     Raises `DataError` if the clips cannot be trained on, as far as that is known without decoding them.
     """
     manifest = read_manifest(source.data_dir, source.on_bad_clip, layout=source.layout)
     yield manifest.describe()
-    yield from (f"warning: {warning}" for warning in manifest.warnings)
+    yield from (f"warning: {warning}" for warning in manifest.warnings if warn)
     if rate := _decoding_rate(manifest, configs[0].sampling_rate):
         tables = manifest.train, manifest.test
         lengths = [(table["frames"] / table["samplerate"].clip(lower=1)).sum() for table in tables]

@@ -11,6 +11,7 @@ import pandas as pd
 from fsat.commands.blend_members import check_method
 from fsat.commands.eda import eda
 from fsat.commands.ensemble import ensemble_best
+from fsat.commands.estimate import describe_steps
 from fsat.commands.predict import Tagged, predict
 from fsat.commands.train import DEFAULT_LAUNCH, cross_validate
 from fsat.commands.warm_start import with_version
@@ -21,7 +22,7 @@ from fsat.data.layouts.recognise import read_layout
 from fsat.files import check_writable
 from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
-from fsat.progress import say
+from fsat.progress import say, say_once
 from fsat.reports import run_descriptions
 from fsat.tagging.input_files import Input
 from fsat.tagging.tables import Tags, check_suffix
@@ -60,6 +61,8 @@ def main(
         describe = partial(run_descriptions.main, source.data_dir, models, view_link=link)
         mlflow_ui.describe(describe([], ""))
         view = mlflow_ui.share_view(run_descriptions.experiment(link))
+        for line in describe_steps(source, configs, warn=False):  # what there is to warn of, eda says
+            say_once(line)
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
         result = ensemble_best(studies, register_as, promote, blend, source.data_dir)

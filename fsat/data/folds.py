@@ -56,32 +56,28 @@ def small_classes(train: pd.DataFrame, file: str) -> list[Problem]:
 
 
 def settle_folds(train: pd.DataFrame, targets: np.ndarray, config: Config) -> tuple[Config, np.ndarray, str]:
-    """Return the fold of each clip, and the settings and a remark, if there are fewer folds than these ask for.
+    """Return the settings, the fold of each clip, and a remark if there are fewer folds than the settings ask for.
 
-    A stratified split has at most as many folds as the smallest class has clips of different recordings and sounds.
-    `config` is of `resolve_folds`; the folds are int64 (n_clips,). Raises `DataError` as `fold_of_clips`.
+    A stratified split has at most as many folds as the smallest class has clips, and fewer if recordings or equal
+    sounds cannot be spread over as many. `config` is of `resolve_folds`; the folds are int64 (n_clips,). Raises
+    `DataError` as `fold_of_clips`.
     """
-    most = config.n_folds
-    reason = ""
-    if config.folds == "stratified":
-        groups = clip_groups(train)
-        units = train["label"] if groups is None else train.assign(of=groups).drop_duplicates(["label", "of"])["label"]
-        counts = units.value_counts()
-        label = counts.index[int(np.argmin(counts.to_numpy()))]
-        most = max(2, min(most, int(counts.min())))
-        noun = "clip" if groups is None else "recording"
-        reason = f"class {named(label)} has {count(int(counts.min()), noun)}"
-    for n_folds in range(most, 1, -1):
+    counts = train["label"].value_counts()
+    smallest = counts.index[int(np.argmin(counts.to_numpy()))]
+    reason = f"class {named(smallest)} has {count(int(counts.min()), 'clip')}"
+    least = config.n_folds if config.folds == "column" else 2
+    for n_folds in range(max(least, min(config.n_folds, int(counts.min()))), least - 1, -1):
         settled = replace(config, n_folds=n_folds)
         try:
             folds = fold_of_clips(train, targets, settled)
-        except DataError:
-            if n_folds == 2 or config.folds == "column":
+        except DataError as error:
+            if n_folds == least:
                 raise
+            reason = str(error).partition("; ")[0]
             continue
         remark = "" if n_folds == config.n_folds else f"{n_folds} folds instead of {config.n_folds}: {reason}"
         return settled, folds, remark
-    raise AssertionError(f"{most} folds")
+    raise AssertionError(f"{config.n_folds} folds")
 
 
 def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.ndarray:

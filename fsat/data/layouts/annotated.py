@@ -73,7 +73,8 @@ def _index(data: DataFolder) -> RecordingNames:
 
 
 def _columns(data: DataFolder) -> Columns:
-    return Columns(recording=data.options.path_column, label=data.options.label_column)
+    options = data.options
+    return Columns(options.path_column, options.start_column, options.end_column, options.label_column)
 
 
 def _annotated_files(data: DataFolder) -> Iterator[tuple[Path, Iterable[str]]]:
@@ -189,7 +190,7 @@ def _table(root: Path, spans: Sequence[Span], problems: list[Problem], warnings:
         groups = stretches(spans)
         warnings.append(
             f"all clips are of one recording, {printable(spans[0].recording)}, so they are in several folds: scores "
-            "tell of this recording, not of others"
+            "describe this recording, not others"
         )
     frame = frame_of(
         {

@@ -59,7 +59,7 @@ GENERAL = ("annotations", "table", "class_folders")
 TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_column", "verified_column")
 """Options of `labelled_table`."""
 
-ANNOTATION_OPTIONS = ("annotations", "clip_seconds", "background")
+ANNOTATION_OPTIONS = ("annotations", "start_column", "end_column", "clip_seconds", "background")
 """Options of `annotated`."""
 
 READ_OPTIONS = {
