@@ -166,6 +166,13 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
         "audio/a.wav audio/b.wav", {"weather.csv": "day,rain\n1,2\n"},
         ["weather.csv: no column names audio files: it has day, rain"],
     ),
+    "annotations of which none can be used": (
+        "rec/101.wav rec/102.wav", {"rec/101.txt": "0.1\t0.5\t0\t1\n"},
+        ["no annotation of the recordings in", "fix the rows listed above"],
+    ),
+    "a workbook as the table": (
+        "a/1.wav b/1.wav", {"labels.xlsx": "PK"}, ["table=labels.xlsx: a file .xlsx is not read; save as CSV"],
+    ),
     "a workbook": ("a.wav b.wav", {"labels.xlsx": "PK"}, ["1 file .xlsx (labels.xlsx): save as CSV"]),
     "archives": ("", {"a/b.zip": "PK"}, ["no audio file is in or below it", "1 file .zip (b.zip): unpack"]),
     "an empty table": ("a.wav b.wav", {"labels.csv": ""}, ["labels.csv: the table is empty"]),
@@ -189,12 +196,18 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
 }  # fmt: skip
 
 
+OPTIONS = {
+    "files of each row in two folders": {"layout": "table"},
+    "annotations of which none can be used": {"layout": "annotations"},
+    "a workbook as the table": {"table": "labels.xlsx"},
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_for_certain_is_one_line(name: str, tmp_path: Path) -> None:
     audio, tables, parts = REFUSED[name]
     lay_out(tmp_path, audio, tables)
-    layout = LayoutOptions(layout="table") if "files of each row" in name else LayoutOptions()
-    message = error_line(DataError, read_manifest, tmp_path, layout=layout)
+    message = error_line(DataError, read_manifest, tmp_path, layout=LayoutOptions(**OPTIONS.get(name, {})))
     for part in parts:
         assert part in message
 

@@ -130,8 +130,9 @@ def read(data: DataFolder) -> Rows:
     warnings = list(found.warnings)
     if options.background and spans:
         spans += _background(found, by_recording, lengths, data, warnings)
-    if not spans and not found.problems:
-        raise DataError(f"{folder}: no annotation of the recordings in {data.path}; expected start, end and label")
+    if not spans:
+        advice = "fix the rows listed above" if found.problems else "expected start, end and label"
+        raise DataError(f"{folder}: no annotation of the recordings in {data.path}; {advice}", found.problems)
     table, clips_folder = _table(data.path, spans, [*found.problems], warnings)
     n_recordings = sum(bool(own) for own in by_recording.values())
     reading = f"{count(len(spans), 'clip')} of {count(n_recordings, 'annotated recording')} ({_files_of(found)})"

@@ -22,7 +22,7 @@ from fsat.data.layouts.rows import (
     optional_part,
 )
 from fsat.data.layouts.table_columns import choose, find_candidates
-from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, is_table, options_for
+from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, is_table, options_for, why_no_header
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 
@@ -116,6 +116,8 @@ class _Reader:
         self._data, self._path, self._split = data, path, split
         needed = ("fname", "label") if split == "train" else ("fname",)
         header = read_header(path)
+        if fault := why_no_header(path, header, data):
+            raise DataError(f"{path}: {fault}")
         found = find_candidates(header, options_for(path, header, data), path, needed)
         known = [column for columns in found.values() for column in columns]
         table = read_table(path, known[:1], known, split)

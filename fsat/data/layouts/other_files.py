@@ -16,7 +16,7 @@ ADVICE = {
 """What to do with archives and tables, by suffix."""
 
 ADVICE_AT_LAST = {**ADVICE, **dict.fromkeys((".json", ".xml"), "write as CSV with columns filename and label")}
-"""What to do if there is no other table; most of these files are none."""
+"""What to do with them and with files that may be tables, most of which are none."""
 
 
 def advice(data: DataFolder, known: Mapping[str, str] = ADVICE) -> list[str]:

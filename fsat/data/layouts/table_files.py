@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts.clip_files import Resolved
+from fsat.data.layouts.other_files import ADVICE_AT_LAST
 from fsat.data.layouts.rows import DataFolder
 from fsat.data.layouts.table_columns import candidates, listed_columns, missing_meanings, why_no_column
 from fsat.data.tables import JSON_LINES, read_first_rows, read_header
@@ -43,6 +44,8 @@ def find_tables(data: DataFolder) -> list[Path]:
     options = data.options
     if options.table:
         for path in (data.path / user_path(options.table), user_path(options.table)):
+            if advice := ADVICE_AT_LAST.get(path.suffix.lower(), "") if path.is_file() else "":
+                raise DataError(f"table={printable(options.table)}: a file {path.suffix} is not read; {advice}")
             if path.is_file():
                 return [path]
         raise DataError(f"table={printable(options.table)}: no such file in {data.path}; expected a table there")
@@ -95,6 +98,14 @@ def why_not_tables(data: DataFolder) -> list[str]:
             if len(reasons) == N_REASONS:
                 return reasons
     return reasons
+
+
+def why_no_header(path: Path, header: Sequence[str], data: DataFolder) -> str:
+    """Return that the first line of a table names a clip, and no columns; empty if it does not."""
+    named = [cell for cell in header if is_audio_file(cell)]
+    if not named or not _is_any(data.files.resolve(named, data.below(path.parent))):
+        return ""
+    return f"it has no header line, as its first line names {printable(named[0])}: add one such as filename,label"
 
 
 def columns_of_tables(data: DataFolder) -> list[str]:
@@ -165,8 +176,8 @@ def _why_not(path: Path, data: DataFolder) -> str:
         return ""
     if not missing:
         return "" if names_clips(path, data) else "it names no audio file that is there"
-    if any(is_audio_file(cell) for cell in header) and _is_any(data.files.resolve(header, data.below(path.parent))):
-        return f"it has no header line, as its first line names {printable(header[0])}: add one such as filename,label"
+    if fault := why_no_header(path, header, data):
+        return fault
     if "label" not in missing or "fname" not in missing:
         return why_no_column([*header], missing[0])
     return why_no_column(header, "label") if _naming_columns(path, header, data) else ""
