@@ -144,7 +144,7 @@ def test_links_out_of_the_folder_are_one_line(tmp_path: Path) -> None:
     assert listed(error.problems) == ["Bell/1.wav: leaves the folder (a link out of it); 3 more clips with it"]
     assert str(error).endswith("; instead of links, copy the files into the folder, as cp -rL does")
     (tmp_path / "elsewhere" / "1.wav").unlink()
-    assert "Bell/1.wav: a link to a file that is missing" in listed(refusal(tmp_path / "data").problems)
+    assert "Bell/1.wav: leaves the folder (a link to a missing file)" in listed(refusal(tmp_path / "data").problems)
 
 
 def test_test_clips_below_the_folder_of_training_clips_have_rows(tmp_path: Path) -> None:

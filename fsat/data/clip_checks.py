@@ -104,7 +104,7 @@ def why_outside(root: Path, fname: str) -> str:
             return reason
     try:
         if not (root / fname).resolve().is_relative_to(root):
-            return LINK_OUT if (root / fname).exists() else "a link to a file that is missing"
+            return LINK_OUT if (root / fname).exists() else "leaves the folder (a link to a missing file)"
     except (OSError, RuntimeError) as error:
         return f"unreadable file ({error})"
     return ""
