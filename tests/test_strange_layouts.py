@@ -62,6 +62,11 @@ READ: dict[str, tuple[str, dict[str, str], str, dict[str, str]]] = {
         },
         "table", {"XC1": "owl1", "XC2": "fox2"},
     ),
+    "clips without labels beside class folders": (
+        "train_audio/owl/1.wav train_audio/fox/2.wav unlabeled_soundscapes/3.wav test_soundscapes/4.wav",
+        {"train.csv": "ebird_code,filename\nowl,1.wav\nfox,2.wav\n"},
+        "table", {"1": "owl", "2": "fox"},
+    ),
     "freefield1010": (
         "wav/64486.wav wav/2525.wav", {"ff1010bird_metadata.csv": "itemid,hasbird\n64486,0\n2525,1\n"},
         "table", {"64486": "0", "2525": "1"},
@@ -230,6 +235,17 @@ def test_a_column_is_not_used_twice(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path, layout=LayoutOptions(label_column="speaker_id"))
     assert manifest.train["label"].tolist() == ["Ann", "Bo"]
     assert "group" not in manifest.train
+
+
+def test_groups_that_are_the_labels_by_another_name_are_none(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.wav,{'ab'[i % 2]},{'xy'[i % 2]}\n" for i in range(4))
+    lay_out(tmp_path, "0.wav 1.wav 2.wav 3.wav", {"a.csv": f"file,label,identifier\n{rows}"})
+    manifest = read_manifest(tmp_path)
+    assert "group" not in manifest.train
+    assert manifest.warnings == [
+        "a.csv: identifier has one value for each label, so it is not read as groups (group_column= reads it)"
+    ]
+    assert "group" in read_manifest(tmp_path, layout=LayoutOptions(group_column="identifier")).train
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 """Matches the words of a name such as ``train_audio`` or ``TestingData``."""
 
 
+UNLABELLED = ("unlabeled", "unlabelled")
+"""Names of a part without labels, in lower case."""
+
+
 @dataclass(frozen=True)
 class _Clip:
     """An audio file: its name, the folder of its part, its fold, and the folders below these, without the file."""
@@ -120,6 +124,8 @@ def _with_parts(clips: Sequence[_Clip]) -> list[_Clip]:
     parts = [clip for clip in clips if not clip.folders]
     for name, word in words.items():
         own = [replace(clip, folders=clip.folders[1:]) for clip in clips if clip.folders[:1] == (name,)]
+        if word in UNLABELLED:
+            own = [replace(clip, folders=()) for clip in own]
         parts += [replace(clip, part=name, is_test=word in TEST_SPLITS) for clip in _without_shared(own)]
     return sorted(parts, key=lambda clip: natural(clip.name))
 
@@ -127,7 +133,7 @@ def _with_parts(clips: Sequence[_Clip]) -> list[_Clip]:
 def _part_of(folder: str) -> str:
     """Return the word for a part in a folder's name, such as ``test`` for ``test_audio``; empty if there is none."""
     words = [word.lower() for word in WORD.findall(folder)]
-    return next((word for word in words if word in TEST_SPLITS or word in TRAIN_SPLITS), "")
+    return next((word for word in words if word in {*TEST_SPLITS, *TRAIN_SPLITS, *UNLABELLED}), "")
 
 
 def _with_fold(clip: _Clip) -> _Clip:

@@ -159,6 +159,10 @@ class _Reader:
         frame["manually_verified"] = "0" if verified is None else verified.map(_truth)
         if "group" in columns:
             frame["group"] = cells[columns["group"]].str.strip()
+            if not self._data.options.group_column and _is_one_for_each_label(frame):
+                frame = frame.drop(columns="group")
+                what = f"{self._path.name}: {columns.pop('group')} has one value for each label"
+                self.warnings.append(f"{what}, so it is not read as groups (group_column= reads it)")
         if "fold" not in columns:
             return frame
         folds = cells[columns["fold"]].str.strip()
@@ -195,6 +199,12 @@ def _with_labels_as_folders(
         if len(own := [name for name in files if label in name.split("/")[:-1]]) == 1:
             names[i], left[i] = own[0], []
     return frame.assign(fname=names), left
+
+
+def _is_one_for_each_label(frame: pd.DataFrame) -> bool:
+    """Return whether groups are the labels by other names, so that no fold could train on a label and test on it."""
+    n_pairs = len(frame[["label", "group"]].drop_duplicates())
+    return 1 < n_pairs < len(frame) and n_pairs == frame["label"].nunique() == frame["group"].nunique()
 
 
 def _truth(cell: str) -> str:
