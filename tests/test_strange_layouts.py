@@ -101,6 +101,10 @@ READ: dict[str, tuple[str, dict[str, str], str, dict[str, str]]] = {
         "1.wav 2.wav 3.wav", {"labels.csv": "file,label,split\n1.wav,Dog,train\n2.wav,Cat,extra\n3.wav,Cat,test\n"},
         "table", {"1": "Dog", "2": "Cat"},
     ),
+    "a table of test clips without labels": (
+        "a/1.wav a/2.wav b/3.wav", {"train.csv": "file,label\n1.wav,Dog\n2.wav,Cat\n", "test.csv": "file\n3.wav\n"},
+        "table", {"1": "Dog", "2": "Cat"},
+    ),
     "IRMAS": (
         "IRMAS-TrainingData/cel/1.wav IRMAS-TrainingData/cla/2.wav IRMAS-TestingData-Part1/Part1/3.wav",
         {"IRMAS-TestingData-Part1/Part1/3.txt": "cel\t\n", "IRMAS-TrainingData/README.txt": "IRMAS"},
@@ -235,6 +239,23 @@ def test_a_column_is_not_used_twice(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path, layout=LayoutOptions(label_column="speaker_id"))
     assert manifest.train["label"].tolist() == ["Ann", "Bo"]
     assert "group" not in manifest.train
+
+
+def test_a_table_by_its_name_from_the_folder_around_the_data(tmp_path: Path) -> None:
+    tables = {
+        "data/meta/a.csv": "file,label\n1.wav,Dog\n2.wav,Cat\n",
+        "data/meta/b.csv": "file,label\n1.wav,x\n2.wav,y\n",
+    }
+    lay_out(tmp_path, "data/audio/1.wav data/audio/2.wav", tables)
+    for name in ("meta/a.csv", "data/meta/a.csv", str(tmp_path / "data" / "meta" / "a.csv")):
+        assert read_manifest(tmp_path, layout=LayoutOptions(table=name)).labels == ["Cat", "Dog"]
+
+
+def test_test_clips_without_labels(tmp_path: Path) -> None:
+    audio, tables, _, _ = READ["a table of test clips without labels"]
+    lay_out(tmp_path, audio, tables)
+    manifest = read_manifest(tmp_path)
+    assert (manifest.test["fname"].tolist(), manifest.warnings) == (["b/3.wav"], [])
 
 
 def test_groups_that_are_the_labels_by_another_name_are_none(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of
 from fsat.data.layouts.table_files import find_tables
 from fsat.data.tables import Table
 from fsat.errors import ConfigError, DataError, Problem, count, printable
-from fsat.files import user_path
 
 MAY_BE_CUT = 5
 """Files of a table that are opened to tell recordings from clips that were cut out of them."""
@@ -146,7 +145,7 @@ def _annotation_folder(data: DataFolder) -> Path:
         return data.once(find_tables)[0]
     if not data.options.annotations:
         return data.path
-    for path in (data.path / user_path(data.options.annotations), user_path(data.options.annotations)):
+    for path in data.places_of(data.options.annotations):
         if path.exists():
             return path
     raise DataError(

@@ -21,8 +21,17 @@ from fsat.data.layouts.rows import (
     listed_names,
     optional_part,
 )
-from fsat.data.layouts.table_columns import choose, find_candidates
-from fsat.data.layouts.table_files import SPREADSHEETS, find_tables, header_of, is_table, options_for, why_no_header
+from fsat.data.layouts.table_columns import candidates, choose, find_candidates
+from fsat.data.layouts.table_files import (
+    SPREADSHEETS,
+    find_tables,
+    header_of,
+    is_table,
+    names_clips,
+    options_for,
+    table_files,
+    why_no_header,
+)
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 
@@ -46,7 +55,7 @@ def read(data: DataFolder) -> Rows:
     if len(paths) > 1 and not all(_split_of(path) for path in paths):
         names = listed_names(sorted(path.relative_to(data.path).as_posix() for path in paths), 9)
         raise DataError(f"{data.path}: {len(paths)} tables may name clips and labels: {names}; choose one with table=")
-    return _read(data, paths)
+    return _read(data, [*paths, *_unlabelled_tests(data, paths)])
 
 
 def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
@@ -93,6 +102,17 @@ def _metadata(data: DataFolder) -> list[Path]:
             if path.is_file() and "file_name" in header_of(path):
                 found.append(path)
     return found
+
+
+def _unlabelled_tests(data: DataFolder, paths: Sequence[Path]) -> list[Path]:
+    """Return the table of test clips beside that of training clips, if there is one without labels."""
+    if data.options.table or not paths or any(_split_of(path) in TEST_SPLITS for path in paths):
+        return []
+    beside = (
+        path for path in table_files(paths[0].parent, data) if path not in paths and _split_of(path) in TEST_SPLITS
+    )
+    usual = ((path, candidates(header_of(path), data.options, path, "fname")) for path in beside)
+    return [path for path, columns in usual if columns and names_clips(path, data)][:1]
 
 
 def _split_of(path: Path) -> str:

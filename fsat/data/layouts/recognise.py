@@ -86,7 +86,7 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
         DataError: no layout is found, several are, or the one that is cannot be read.
         ConfigError: an option does not belong to the layout.
     """
-    data = DataFolder(_unwrapped(folder), options)
+    data = DataFolder(_unwrapped(folder), options, folder)
     given = _given(data)
     name = given or _find(data)
     _check_options(name, options)

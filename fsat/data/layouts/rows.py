@@ -19,16 +19,23 @@ from fsat.data.audio_files import SYSTEM_FOLDERS, LeftOut, is_audio_file, walk
 from fsat.data.layouts.clip_files import ClipFiles
 from fsat.data.tables import Table
 from fsat.errors import DataError, Problem, count, printable
+from fsat.files import user_path
 from fsat.layout_options import LayoutOptions
 
 T = TypeVar("T")
 
 
 class DataFolder:
-    """A folder whose layout is looked for: its path, the options, and its audio files, which are listed once."""
+    """A folder whose layout is looked for: its path, the options, and its audio files, which are listed once.
 
-    def __init__(self, path: Path, options: LayoutOptions) -> None:
-        self.path, self.options = path, options
+    Args:
+        path: the folder of the dataset.
+        options: how it is read.
+        given: the folder that the user names, which may be one around it.
+    """
+
+    def __init__(self, path: Path, options: LayoutOptions, given: Path) -> None:
+        self.path, self.options, self._given = path, options, given
         self._left_out, self._results = LeftOut(), dict[object, Any]()
 
     def once(self, read: Callable[[DataFolder], T]) -> T:
@@ -41,6 +48,10 @@ class DataFolder:
     def find(self, names: Iterable[str]) -> Path | None:
         """Return the first of these names that exists below the folder, as a path."""
         return next((self.path / name for name in names if (self.path / name).exists()), None)
+
+    def places_of(self, name: str) -> list[Path]:
+        """Return where a file that an option names may be: below the folder, or in the current one."""
+        return [self.path / user_path(name), self._given / user_path(name), user_path(name)]
 
     def below(self, path: Path) -> str:
         """Return a path relative to the folder, or as it is if it is elsewhere."""

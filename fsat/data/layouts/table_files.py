@@ -14,7 +14,6 @@ from fsat.data.layouts.rows import DataFolder
 from fsat.data.layouts.table_columns import candidates, listed_columns, missing_meanings, why_no_column
 from fsat.data.tables import JSON_LINES, read_first_rows, read_header
 from fsat.errors import DataError, printable
-from fsat.files import user_path
 from fsat.layout_options import LayoutOptions
 
 SPREADSHEETS = (".csv", ".tsv", *JSON_LINES)
@@ -43,7 +42,7 @@ def find_tables(data: DataFolder) -> list[Path]:
     """
     options = data.options
     if options.table:
-        for path in (data.path / user_path(options.table), user_path(options.table)):
+        for path in data.places_of(options.table):
             if advice := ADVICE_AT_LAST.get(path.suffix.lower(), "") if path.is_file() else "":
                 raise DataError(f"table={printable(options.table)}: a file {path.suffix} is not read; {advice}")
             if path.is_file():
@@ -51,7 +50,7 @@ def find_tables(data: DataFolder) -> list[Path]:
         raise DataError(f"table={printable(options.table)}: no such file in {data.path}; expected a table there")
     others: list[Path] = []
     for _, folders in groupby(data.folders, key=lambda folder: len(folder.parts)):
-        usable = [path for folder in folders for path in _table_files(folder, data) if is_table(path, data)]
+        usable = [path for folder in folders for path in table_files(folder, data) if is_table(path, data)]
         if naming := [path for path in usable if names_clips(path, data)]:
             return naming
         others = others or usable
@@ -92,7 +91,7 @@ def why_not_tables(data: DataFolder) -> list[str]:
     """Return why tables that seem to be of the clips are not read, a reason each, for the first ones."""
     reasons = []
     for folder in data.folders:
-        for path in _table_files(folder, data):
+        for path in table_files(folder, data):
             if reason := _why_not(path, data):
                 reasons.append(f"{data.below(path)}: {reason}")
             if len(reasons) == N_REASONS:
@@ -110,7 +109,7 @@ def why_no_header(path: Path, header: Sequence[str], data: DataFolder) -> str:
 
 def columns_of_tables(data: DataFolder) -> list[str]:
     """Return the columns of the first spreadsheets, whatever they are."""
-    paths = [path for folder in data.folders for path in _table_files(folder, data)]
+    paths = [path for folder in data.folders for path in table_files(folder, data)]
     headers = {path: header_of(path) for path in paths if path.suffix.lower() in SPREADSHEETS}
     return [
         f"{data.below(path)}: no column names audio files: it has {listed_columns(header)}; see docs/layouts.md"
@@ -127,7 +126,7 @@ def header_of(path: Path) -> list[str]:
         return []
 
 
-def _table_files(folder: Path, data: DataFolder) -> Iterator[Path]:
+def table_files(folder: Path, data: DataFolder) -> Iterator[Path]:
     """Yield the files of a folder that may be tables; a text beside the recording of its name is of this alone."""
     try:
         paths = sorted(path for path in folder.iterdir() if may_be_table(path) and path.is_file())
