@@ -21,7 +21,7 @@ from fsat.data.layouts.rows import (
     listed_names,
     optional_part,
 )
-from fsat.data.layouts.table_columns import candidates, choose, find_candidates
+from fsat.data.layouts.table_columns import choose, find_candidates, missing_meanings
 from fsat.data.layouts.table_files import (
     SPREADSHEETS,
     find_tables,
@@ -108,11 +108,11 @@ def _unlabelled_tests(data: DataFolder, paths: Sequence[Path]) -> list[Path]:
     """Return the table of test clips beside that of training clips, if there is one without labels."""
     if data.options.table or not paths or any(_split_of(path) in TEST_SPLITS for path in paths):
         return []
-    beside = (
-        path for path in table_files(paths[0].parent, data) if path not in paths and _split_of(path) in TEST_SPLITS
-    )
-    usual = ((path, candidates(header_of(path), data.options, path, "fname")) for path in beside)
-    return [path for path, columns in usual if columns and names_clips(path, data)][:1]
+    for path in table_files(paths[0].parent, data):
+        has_files = "fname" not in missing_meanings(header_of(path), data.options, path)
+        if path not in paths and _split_of(path) in TEST_SPLITS and has_files and names_clips(path, data):
+            return [path]
+    return []
 
 
 def _split_of(path: Path) -> str:
