@@ -251,6 +251,13 @@ def test_a_table_by_its_name_from_the_folder_around_the_data(tmp_path: Path) -> 
         assert read_manifest(tmp_path, layout=LayoutOptions(table=name)).labels == ["Cat", "Dog"]
 
 
+def test_a_data_folder_called_test_has_clips_to_train_on(tmp_path: Path) -> None:
+    lay_out(tmp_path / "test", "1.wav 2.wav", {"labels.csv": "file,label\n1.wav,Dog\n2.wav,Cat\n"})
+    assert read_manifest(tmp_path / "test").labels == ["Cat", "Dog"]
+    (tmp_path / "test" / "labels.csv").rename(tmp_path / "test" / "test.csv")
+    assert read_manifest(tmp_path / "test", layout=LayoutOptions(table="test.csv")).labels == ["Cat", "Dog"]
+
+
 def test_test_clips_without_labels(tmp_path: Path) -> None:
     audio, tables, _, _ = READ["a table of test clips without labels"]
     lay_out(tmp_path, audio, tables)

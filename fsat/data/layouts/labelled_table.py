@@ -52,7 +52,7 @@ def read_audiofolder(data: DataFolder) -> Rows:
 def read(data: DataFolder) -> Rows:
     """Read the table; raise `DataError` if there are several that may be meant."""
     paths = data.once(find_tables) or [path for path in data.path.iterdir() if path.suffix.lower() in SPREADSHEETS][:2]
-    if len(paths) > 1 and not all(_split_of(path) for path in paths):
+    if len(paths) > 1 and not all(_split_of(path, data) for path in paths):
         names = listed_names(sorted(path.relative_to(data.path).as_posix() for path in paths), 9)
         raise DataError(f"{data.path}: {len(paths)} tables may name clips and labels: {names}; choose one with table=")
     return _read(data, [*paths, *_unlabelled_tests(data, paths)])
@@ -60,7 +60,7 @@ def read(data: DataFolder) -> Rows:
 
 def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
     """Return the rows of the tables, of which those of a test part are named after it."""
-    train_paths = [path for path in paths if _split_of(path) not in TEST_SPLITS]
+    train_paths = [path for path in paths if data.options.table or _split_of(path, data) not in TEST_SPLITS]
     test_paths = [path for path in paths if path not in train_paths]
     if not train_paths:
         names = listed_names([path.name for path in paths])
@@ -106,21 +106,19 @@ def _metadata(data: DataFolder) -> list[Path]:
 
 def _unlabelled_tests(data: DataFolder, paths: Sequence[Path]) -> list[Path]:
     """Return the table of test clips beside that of training clips, if there is one without labels."""
-    if data.options.table or not paths or any(_split_of(path) in TEST_SPLITS for path in paths):
+    if data.options.table or not paths or any(_split_of(path, data) in TEST_SPLITS for path in paths):
         return []
     for path in table_files(paths[0].parent, data):
         has_files = "fname" not in missing_meanings(header_of(path), data.options, path)
-        if path not in paths and _split_of(path) in TEST_SPLITS and has_files and names_clips(path, data):
+        if path not in paths and _split_of(path, data) in TEST_SPLITS and has_files and names_clips(path, data):
             return [path]
     return []
 
 
-def _split_of(path: Path) -> str:
+def _split_of(path: Path, data: DataFolder) -> str:
     """Return the part of a dataset that a table's name, or that of its folder, stands for; empty if none."""
-    for name in (path.stem.lower(), path.parent.name.lower()):
-        if name in {*TEST_SPLITS, *TRAIN_SPLITS}:
-            return name
-    return ""
+    names = (path.stem, path.parent.name if path.parent != data.path else "")
+    return next((name.lower() for name in names if name.lower() in {*TEST_SPLITS, *TRAIN_SPLITS}), "")
 
 
 def _test_part(data: DataFolder, path: Path) -> Part:
