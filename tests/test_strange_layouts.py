@@ -167,6 +167,14 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
         "audio/a.wav audio/b.wav", {"meta.txt": "audio/a.wav\tbeach\na/b.wav\tbus\n"},
         ["meta.txt: it has no header line, as its first line names audio/a.wav: add one such as filename,label"],
     ),
+    "a list with spaces": (
+        "clips/1.wav clips/2.wav", {"list.txt": "clips/1.wav dog\nclips/2.wav cat\n"},
+        ["list.txt: it has no header line, as its first line names clips/1.wav: add one", "separate cells by commas"],
+    ),
+    "a table of which every row is ragged": (
+        "clips/1.wav clips/2.wav", {"labels.csv": "file,label\n1.wav\n2.wav\n"},
+        ["no row of labels.csv can be used; fix the rows listed above"],
+    ),
     "a table of other clips": (
         "audio/0001.wav audio/0002.wav", {"labels.csv": "file,label\n1,Dog\n2,Cat\n"},
         ["labels.csv: none of its 2 rows names an audio file that is there: the first file is 1", "audio/0001.wav"],
@@ -183,6 +191,9 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
         "a/1.wav b/1.wav", {"labels.xlsx": "PK"}, ["table=labels.xlsx: a file .xlsx is not read; save as CSV"],
     ),
     "a workbook": ("a.wav b.wav", {"labels.xlsx": "PK"}, ["1 file .xlsx (labels.xlsx): save as CSV"]),
+    "an Audacity project": (
+        "rec1.wav rec2.wav", {"rec1.aup3": "x"}, ["1 file .aup3 (rec1.aup3): export the labels from Audacity"],
+    ),
     "archives": ("", {"a/b.zip": "PK"}, ["no audio file is in or below it", "1 file .zip (b.zip): unpack"]),
     "an empty table": ("a.wav b.wav", {"labels.csv": ""}, ["labels.csv: the table is empty"]),
     "annotations with other columns": (
@@ -223,13 +234,14 @@ def test_what_cannot_be_read_for_certain_is_one_line(name: str, tmp_path: Path) 
 
 def test_what_is_beside_class_folders_is_said(tmp_path: Path) -> None:
     write_clips(tmp_path, "cat/1.wav", "dog /2.wav")
-    lay_out(tmp_path, "", {"all.csv": "filename,seconds\ncat/1.wav,1\n", "more.rar": "Rar"})
+    lay_out(tmp_path, "", {"all.csv": "filename,seconds\ncat/1.wav,1\n", "more.rar": "Rar", "test.txt": "cat/1.wav\n"})
     (tmp_path / "owl").mkdir()
     manifest = read_manifest(tmp_path)
     assert manifest.labels == ["cat", "dog"]
     assert manifest.warnings == [
         "1 folder beside those of the classes without an audio file: owl",
         "not read: all.csv: no column is known to be the labels: it has filename, seconds; name one with label_column=",
+        "not read: test.txt: it lists clips without labels; clips in a folder test/ are test clips",
         "not read: 1 file .rar (more.rar): unpack",
     ]
 

@@ -46,9 +46,10 @@ def test_cells_come_as_texts_with_their_line(tmp_path: Path) -> None:
         "label,fname\nFlute,a.wav\nBell,b.wav\n",
         " fname , label\na.wav,Flute\nb.wav,Bell\n",
         "fname, label\na.wav, Flute\nb.wav, \"Bell\"\n",
+        '"fname"\t"label"\n"1"\t"a.wav"\t"Flute"\n"2"\t"b.wav"\t"Bell"\n',
     ],
     ids=["plain", "no end", "crlf", "cr", "quoted", "semicolons", "tabs", "bars", "utf-8 with a mark", "utf-16",
-         "other order", "spaces in header", "spaces between"],
+         "other order", "spaces in header", "spaces between", "row names of R"],
 )  # fmt: skip
 def test_ways_to_write_the_same_table(tmp_path: Path, content: str | bytes) -> None:
     frame = read_table(table_of(tmp_path, content), REQUIRED).frame

@@ -35,6 +35,9 @@ EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 COMMENT = "#"
 """Beginning of other lines above the header."""
 
+N_FIRST = 50
+"""Number of rows that show whether they have a cell more than the header."""
+
 N_UNKNOWN = 5
 """Number of columns without a meaning that a warning names."""
 
@@ -92,10 +95,18 @@ def _read_cells(path: Path, expected: str, limit: int | None = None) -> _Cells:
     )
     try:
         header = [name.strip() for name in next((cells for cells in reader if cells), [])]
-        rows = [(reader.line_num, cells) for cells in islice((cells for cells in reader if cells), limit)]
+        n_read = limit if limit is None else max(limit, N_FIRST)
+        rows = [(reader.line_num, cells) for cells in islice((cells for cells in reader if cells), n_read)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); {expected}") from error
-    return _Cells(header, rows, warnings)
+    if _has_row_names(header, [cells for _, cells in rows[:N_FIRST]]):
+        header = ["", *header]
+    return _Cells(header, rows[:limit], warnings)
+
+
+def _has_row_names(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether rows begin with their number, for which the header has no name, as R writes them."""
+    return bool(rows) and all(len(cells) == len(header) + 1 and cells[0].isdecimal() for cells in rows)
 
 
 def _from_header(text: str) -> tuple[str, str, str]:

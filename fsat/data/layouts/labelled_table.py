@@ -203,7 +203,7 @@ class _Reader:
             if names:
                 reason = f"{count(len(names), 'file')} may be meant: {listed_names(names)}; name the folder too"
                 self.problems.append(Problem(self._path.name, int(row), fname, reason, self._split))
-        return frame[[not names for names in others]].reset_index(drop=True)
+        return frame.loc[[not names for names in others]].reset_index(drop=True)
 
 
 def _with_labels_as_folders(

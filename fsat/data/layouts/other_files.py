@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from fsat.data.annotations import OTHER_PROGRAMS
 from fsat.data.layouts.rows import DataFolder, listed_names
 from fsat.errors import count
 
@@ -15,7 +16,11 @@ ADVICE = {
 }
 """What to do with archives and tables, by suffix."""
 
-ADVICE_AT_LAST = {**ADVICE, **dict.fromkeys((".json", ".xml"), "write as CSV with columns filename and label")}
+ADVICE_AT_LAST = {
+    **OTHER_PROGRAMS,
+    **ADVICE,
+    **dict.fromkeys((".json", ".xml"), "write as CSV with columns filename and label"),
+}
 """What to do with them and with files that may be tables, most of which are none."""
 
 

@@ -101,10 +101,13 @@ def why_not_tables(data: DataFolder) -> list[str]:
 
 def why_no_header(path: Path, header: Sequence[str], data: DataFolder) -> str:
     """Return that the first line of a table names a clip, and no columns; empty if it does not."""
-    named = [cell for cell in header if is_audio_file(cell)]
-    if not named or not _is_any(data.files.resolve(named, data.below(path.parent))):
+    cells = header[0].split() if len(header) == 1 else list(header)
+    named = [cell for cell in cells if is_audio_file(cell)]
+    if len(cells) < 2 or not named or not _is_any(data.files.resolve(named, data.below(path.parent))):
         return ""
-    return f"it has no header line, as its first line names {printable(named[0])}: add one such as filename,label"
+    separated = ", and separate cells by commas" if len(header) == 1 else ""
+    what = f"it has no header line, as its first line names {printable(named[0])}"
+    return f"{what}: add one such as filename,label{separated}"
 
 
 def columns_of_tables(data: DataFolder) -> list[str]:
@@ -171,12 +174,14 @@ def _why_not(path: Path, data: DataFolder) -> str:
     missing = missing_meanings(header, options, path)
     if not header and path.suffix.lower() in SPREADSHEETS:
         return "the table is empty"
-    if len(header) < 2:
-        return ""
-    if not missing:
-        return "" if names_clips(path, data) else "it names no audio file that is there"
     if fault := why_no_header(path, header, data):
         return fault
+    if len(header) < 2:
+        is_list = is_audio_file(header[0]) if header else False
+        is_list = is_list and _is_any(data.files.resolve(header, data.below(path.parent)))
+        return "it lists clips without labels; clips in a folder test/ are test clips" if is_list else ""
+    if not missing:
+        return "" if names_clips(path, data) else "it names no audio file that is there"
     if "label" not in missing or "fname" not in missing:
         return why_no_column([*header], missing[0])
     return why_no_column(header, "label") if _naming_columns(path, header, data) else ""
