@@ -93,12 +93,15 @@ def _read_cells(path: Path, expected: str, limit: int | None = None) -> _Cells:
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=f"{separator} " in first
     )
+    header, rows = list[str](), list[tuple[int, list[str]]]()
     try:
         header = [name.strip() for name in next((cells for cells in reader if cells), [])]
         n_read = limit if limit is None else max(limit, N_FIRST)
         rows = [(reader.line_num, cells) for cells in islice((cells for cells in reader if cells), n_read)]
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); {expected}") from error
+        if limit != 0 or not header:  # a header counts whatever follows
+            advice = f"; {expected}" if expected else ""
+            raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}){advice}") from error
     if _has_row_names(header, [cells for _, cells in rows[:N_FIRST]]):
         header = ["", *header]
     return _Cells(header, rows[:limit], warnings)
