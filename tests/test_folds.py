@@ -169,9 +169,10 @@ def test_a_clip_without_an_id_is_a_recording_of_its_own() -> None:
             2,
             "every clip of class B, so none is left to train on: they are of one",
         ),
+        ("BCBCBCBC", "11111111", 2, "which cannot be spread over 2 folds; add clips of others, or ignore the groups"),
         ("BCBCBCBCBCBC", "121212121212", 6, "the clips come from 2 recordings (groups and equal sounds), which"),
     ],
-    ids=["a class of one recording", "fewer recordings than folds"],
+    ids=["a class of one recording", "one recording", "fewer recordings than folds"],
 )
 def test_recordings_that_cannot_be_split(labels: str, ids: str, n_folds: int, message: str) -> None:
     train = clips(list(labels), group=list(ids))

@@ -137,7 +137,10 @@ def _stratified(train: pd.DataFrame, targets: np.ndarray, config: Config) -> np.
     groups = clip_groups(train)
     if groups is not None and (n_groups := groups.nunique()) < config.n_folds:
         fault = f"the clips come from {count(n_groups, 'recording')} (groups and equal sounds)"
-        raise DataError(f"{fault}, which cannot be spread over {config.n_folds} folds; lower n_folds")
+        advice = "lower n_folds"
+        if config.n_folds == 2:
+            advice = "add clips of others, or ignore the groups with group_column=none, which makes scores too high"
+        raise DataError(f"{fault}, which cannot be spread over {config.n_folds} folds; {advice}")
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(_splits(targets, groups, config.n_folds, config.seed)):
         folds[held_out] = fold
