@@ -1,8 +1,9 @@
 """Find the layout of a data folder, and read its rows.
 
-The layouts of published datasets and of fsat's own tables are known by their files. Of the others annotations and tables
-count before the names of folders; if several are there and one says something of clips that the other leaves out, that
-is an error that names both. If there is none, the error says why each file that seems to be of the clips is not read.
+The layouts of published datasets and of fsat's own tables are known by their files. Of the others annotations and
+tables count before the names of folders; if several are there and one says something of clips that another leaves out,
+that is an error that names both. If there is none, the error says why each file that seems to be of the clips is not
+read.
 """
 
 from __future__ import annotations
