@@ -195,6 +195,13 @@ def test_columns_by_options_and_what_they_may_not_be(clips: Path) -> None:
     manifest = read_manifest(clips, layout=LayoutOptions(**options, fold_column="split", group_column="none"))
     assert manifest.test["fname"].tolist() == ["b/1.wav"]
     assert not {"fold", "group"} & set(manifest.train)
+    text = (clips / "labels.csv").read_text()
+    (clips / "labels.csv").write_text(text.replace("TRUE", "maybe"))
+    with pytest.raises(DataError) as caught:
+        read_manifest(clips, layout=LayoutOptions(**options))
+    expected = "labels.csv:5: b/deep/4.wav: ok is 'maybe', expected 1 or 0, true or false, yes or no"
+    assert [str(problem) for problem in caught.value.problems] == [expected]
+    (clips / "labels.csv").write_text(text)
     message = error_line(DataError, read_manifest, clips, layout=LayoutOptions(label_column="colour"))
     assert message.startswith(f"label_column=colour: {clips / 'labels.csv'} has no such column; it has clip, sound")
     message = error_line(ConfigError, read_manifest, clips, layout=LayoutOptions(layout="table", label_level=2))

@@ -173,8 +173,10 @@ class _Reader:
     def _add_labels(self, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         columns = self._columns
         frame["label"] = cells[columns["label"]].str.strip()
-        verified = cells[columns["manually_verified"]] if "manually_verified" in columns else None
-        frame["manually_verified"] = "0" if verified is None else verified.map(_truth)
+        frame["manually_verified"] = "0"
+        if column := columns.get("manually_verified"):
+            rows = zip(frame["row"], frame["fname"], cells[column], strict=True)
+            frame["manually_verified"] = [self._truth(*row) for row in rows]
         if "group" in columns:
             frame["group"] = cells[columns["group"]].str.strip()
             if not self._data.options.group_column and _is_one_for_each_label(frame):
@@ -192,6 +194,15 @@ class _Reader:
             what = f"{self._path.name}: {columns['fold']} names parts ({', '.join(map(printable, parts))}), not folds"
             self.warnings.append(f"{what}: cross-validation makes its own folds of all of them")
         return frame
+
+    def _truth(self, row: int, fname: str, cell: str) -> str:
+        """Return 1 or 0 for a cell that says yes or no; another one is a problem."""
+        text = cell.strip().lower()
+        if text not in (*TRUE, *FALSE):
+            column = printable(self._columns["manually_verified"])
+            reason = f"{column} is {printable(cell)[:40]!r}, expected 1 or 0, true or false, yes or no"
+            self.problems.append(Problem(self._path.name, int(row), fname, reason))
+        return "1" if text in TRUE else "0"
 
     def _without_ambiguous(self, frame: pd.DataFrame, others: Sequence[Sequence[str]]) -> pd.DataFrame:
         """Return the rows whose file is certain; the others are problems, and raise `DataError` if it is none."""
@@ -223,9 +234,3 @@ def _is_one_for_each_label(frame: pd.DataFrame) -> bool:
     """Return whether groups are the labels by other names, so that no fold could train on a label and test on it."""
     n_pairs = len(frame[["label", "group"]].drop_duplicates())
     return 1 < n_pairs < len(frame) and n_pairs == frame["label"].nunique() == frame["group"].nunique()
-
-
-def _truth(cell: str) -> str:
-    """Return 1 or 0 for a cell that says yes or no, else the cell."""
-    text = cell.strip().lower()
-    return "1" if text in TRUE else "0" if text in FALSE else cell
