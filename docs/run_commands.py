@@ -217,7 +217,7 @@ class Clone:
             label = ("Dog bark", "Rain", "Rooster")[i % 3]
             (self.path / "sounds" / label).mkdir(parents=True, exist_ok=True)
             shutil.copy(clip, self.path / "sounds" / label)
-        shutil.copytree(sounds, self.path / "new_recordings")
+        shutil.copytree(sounds, self.path / "new_clips")
         (self.path / "last_week").touch()
         os.utime(self.path / "last_week", (0, 0))
 
