@@ -70,7 +70,9 @@ def test_real_recordings_with_a_stratified_split_in_an_environment_built_by_uv(c
     newest = runs_of(clone, "train_fold")[0]
     assert newest.info.status == "FINISHED"
     assert newest.data.params["folds"] == "stratified"
-    assert (newest.data.params["n_train"], newest.data.params["n_val"]) == ("144", "16")
+    n_train, n_val = (int(newest.data.params[name]) for name in ("n_train", "n_val"))
+    assert n_train + n_val == 160
+    assert 12 <= n_val <= 20  # recordings of several clips are not divided
 
 
 def test_the_demo_looks_at_the_data_trains_registers_and_tags(clone):
