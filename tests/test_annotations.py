@@ -217,6 +217,25 @@ def test_recordings_without_sounds_and_without_annotations_differ(tmp_path):
     assert warnings == ["1 recording without annotations: d.wav"]
 
 
+def test_a_selection_table_without_rows_is_of_a_recording_without_sounds(tmp_path):
+    header = f"{RAVEN}\tBegin File\tAnnotation"
+    write(tmp_path, {"day.Table.1.selections.txt": raven("1\tS 1\t1\t1\t2\t0\t8\tday.wav\tdog", header=header)})
+    write(tmp_path, {"night.Table.1.selections.txt": raven(header=header), "all.csv": "file,start,end,label\n"})
+    annotated, problems, warnings = read(tmp_path, ["day.wav", "night.wav", "dawn.wav"])
+    assert not problems
+    assert {name: len(own.events) for name, own in annotated.items()} == {"day.wav": 1, "night.wav": 0}
+    assert warnings == ["1 recording without annotations: dawn.wav"]
+
+
+def test_quotes_in_selection_tables_are_text(tmp_path):
+    """Raven writes cells as they are, spreadsheets in quotes where they need these."""
+    labels = ['"Dog" bark', '12" record', '"unfinished', 'the end"', '"Chien, ""été"""']
+    rows = (f"{i}\tSpectrogram 1\t1\t{i}\t{i + 1}\t0\t8000\t{label}" for i, label in enumerate(labels))
+    annotated, problems, _ = read(write(tmp_path, {"day.Table.1.selections.txt": raven(*rows)}))
+    assert not problems
+    assert [event.label for event in annotated["day.wav"].events] == [*labels[:-1], 'Chien, "été"']
+
+
 def test_what_is_left_out_is_named(tmp_path):
     write(tmp_path, {"day.txt": AUDACITY, "README.txt": "Read me", "a.xlsx": "x", "b.aup3": "x", ".day.txt": "?"})
     _, problems, warnings = read(tmp_path)

@@ -26,6 +26,7 @@ from fsat.data.audio import decode
 from fsat.errors import ConfigError, DataError, FsatError, RunError
 from fsat.options import EvaluateSettings, TagSettings
 from fsat.reports.excerpts import clock, cut
+from fsat.reports.players import MP3_RATE
 from fsat.tagging import Tagger
 from fsat.tracking.registry import open_tagger
 
@@ -174,6 +175,9 @@ def test_a_player_has_the_sound_of_its_time(real, tmp_path):
     assert abs(silent).max() < 1e-3
     assert abs(late).max() < 1e-3
     assert np.sqrt(np.mean(sounding**2)) == pytest.approx(0.5 / math.sqrt(2), rel=0.01)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])  # cut off after 6 s
+    readable, cut_off, missing = cut(path, [(3.5, 4.5), (5, 8), (7, 8)])
+    assert [len(part) / MP3_RATE for part in (readable, cut_off, missing)] == pytest.approx([1, 1, 0], abs=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +254,7 @@ def artifacts_of_version(version: int) -> str:
 
 
 def test_labels_that_the_tagger_lacks_are_counted(tones, tmp_path):
-    events = [(0, 2, "dog bark"), (2, 4, "Wren"), (4, 5, "Wren"), (5, 6, "Owl")]
+    events = [(0, 2, "dog bark"), (0, 2, "Dog_bark"), (2, 4, "Wren"), (4, 5, "Wren"), (5, 6, "Owl")]
     write_audacity(tmp_path / "labels/0.txt", events)
     result, run = run_evaluate(tones / "sounds", tmp_path / "labels", tmp_path / "out", "--window", "1")
     assert "3 annotations of 2 labels that the tagger does not know left out: Wren (2), Owl (1)" in result.output
@@ -279,11 +283,12 @@ def test_faults_of_annotations_have_file_and_line_and_nothing_is_tagged(tones, t
     write_audacity(tmp_path / "labels/0.txt", [(0, 2, "Wren")])
     message = error_line(DataError, evaluate, *arguments, EvaluateSettings(), USUAL_COLUMNS)
     assert "no annotation has a label of the tagger (Dog_bark, Rain, Rooster)" in message
-    output = tmp_path / "labels/out"
-    message = error_line(
-        ConfigError, evaluate, *arguments[:2], output, *arguments[3:], EvaluateSettings(), USUAL_COLUMNS
-    )
-    assert "where its tables would be read as annotations; expected another folder" in message
+    (tmp_path / "link").symlink_to(tmp_path / "labels")
+    for folder in ("labels/out", "sounds/../labels/out", "link/out"):
+        message = error_line(
+            ConfigError, evaluate, *arguments[:2], tmp_path / folder, *arguments[3:], EvaluateSettings(), USUAL_COLUMNS
+        )
+        assert "where its tables would be read as annotations; expected another folder" in message
     result, _ = run_evaluate(tones / "sounds", tmp_path / "none", tmp_path / "out")
     assert isinstance(result.exception, FsatError)
     assert "no such file or folder" in str(result.exception)

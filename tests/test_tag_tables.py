@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers import error_line, tone, write_wav
 
+from fsat.data.annotations import read_annotations
 from fsat.errors import ConfigError, DataError
 from fsat.tagging.input_files import read_input
 from fsat.tagging.read_tables import Tag, read_tag_table
@@ -139,6 +140,7 @@ def test_a_spreadsheet_may_save_it_with_semicolons_and_decimal_commas(tmp_path: 
         ("t.csv", "fname,label,score\na,b,0.5\nc,d\n", "line 3: 2 cells in a table of 3 columns; fix that line"),
         ("t.csv", 'fname,label,score\na,b,"0,973"\n', "line 2: score '0,973': expected a number"),
         ("t.csv", "fname,start,end,label,score\na,3,2,b,1\n", "line 2: start 3 and end 2: expected seconds"),
+        ("t.csv", "fname,start,label,score\na,3,b,1\n", "line 2: no column 'end'"),
         ("t.csv", "fname,start,end,label,score\na,,2,b,1\n", "line 2: start '': expected a number"),
         ("t.tsv", 'fname\tlabel\tscore\n"a"b\tc\t1\n', "line 2: not CSV"),
         ("t.csv", "fname,label,score\nGänse,b,1\n".encode("cp1252"), "wrong encoding: byte 0xe4 is not UTF-8"),
@@ -191,6 +193,22 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
     ]  # fmt: skip
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
     assert highest == [[22050.0], [22050.0], [4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
+
+
+def test_tables_and_tracks_of_recordings_are_read_as_annotations(tmp_path: Path) -> None:
+    spans = [Span("a.wav", float(i), i + 1.0, label, 0.5) for i, label in enumerate(['"Dog" bark', '"x', "=1+1", "NA"])]
+    write_wav(tmp_path / "a.wav", tone(300, 0.1, 8000), 8000)
+    for name, files in (
+        ("raven", RavenTables(tmp_path / "raven", tmp_path, 8000)),
+        ("tracks", LabelTracks(tmp_path / "tracks")),
+    ):
+        files.write("a.wav", spans)
+        files.write("silent.wav", [])
+        annotated, problems, warnings = read_annotations(["a.wav", "silent.wav"], tmp_path, tmp_path / name)
+        assert not [*problems, *warnings]
+        events = [(event.start, event.end, event.label) for event in annotated["a.wav"].events]
+        assert events == [(span.start, span.end, span.label) for span in spans]
+        assert annotated["silent.wav"].events == []
 
 
 def test_a_label_with_a_line_end_stays_on_one_line(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def evaluate(
 
 def _check_output(output: Path, annotations: Path) -> None:
     """Raise `ConfigError` if the tables of an evaluation would be read as annotations the next time."""
-    place, folder = output.absolute(), annotations.absolute()
+    place, folder = output.resolve(), annotations.resolve()
     if annotations.is_dir() and (folder == place or folder in place.parents):
         where = f"output={printable(output)}: is in annotations={printable(annotations)}"
         raise ConfigError(f"{where}, where its tables would be read as annotations; expected another folder")
@@ -203,11 +203,12 @@ def _tag(
             if not len(scores.windows):
                 continue
             seconds = round(float(scores.windows[-1, 1]), 3)
-            events = [
+            own = (
                 Event(event.start, min(event.end, seconds), known[event.label])
                 for event in item.events
                 if event.label in known and event.start < seconds
-            ]
+            )
+            events = list(dict.fromkeys(own))  # a sound may have two spellings of its label
             recordings.append(TaggedRecording(name, seconds, events, scores.windows, scores.edges(), scores.scores))
     for name, error in faults.items():
         say(f"warning: {printable(name)}: {error}; annotations of what cannot be read are left out")

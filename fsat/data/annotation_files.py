@@ -56,6 +56,9 @@ SEPARATORS = "\t;,"
 EXCEL = "sep="
 """Beginning of a first line that Excel writes or reads, which names the separator."""
 
+QUOTED = re.compile('"([^"]|"")*"')
+"""Matches a cell that is in quotes as a whole."""
+
 FILE_OFFSET = "file_offset_s"
 """Raven's column for the time in the recording, where a table is of several that were opened as one."""
 
@@ -179,7 +182,10 @@ class _TableReader:
     def read(self, text: str, separator: str) -> None:
         """Read the rows below the header."""
         numbers, views = Numbers(), dict[tuple[object, ...], tuple[str, int]]()
-        lines = records(text, separator, quoted=True)
+        is_raven = self.file.kind == "selection table" and separator == "\t"
+        lines = records(text, separator, quoted=not is_raven)
+        if is_raven:
+            lines = ((line, [_unquoted(cell) for cell in cells]) for line, cells in lines)
         next(cells for _, cells in lines if not cells[0].startswith(EXCEL))  # the header
         names = set()
         for line, cells in lines:
@@ -233,6 +239,11 @@ class _TableReader:
         if row.label and not self.file.rows[at].label:
             self.file.rows[at] = row
         return True
+
+
+def _unquoted(cell: str) -> str:
+    """Return the text of a cell of a selection table: Raven writes quotes as text, a spreadsheet around the whole."""
+    return cell.strip()[1:-1].replace('""', '"') if QUOTED.fullmatch(cell.strip()) else cell
 
 
 def _plain(name: str) -> str:

@@ -217,7 +217,8 @@ class _Reader:
             return
         for warning in file.warnings:
             self._note(warning, name)
-        if file.names_recordings:
+        has_rows = file.rows or file.unannotated or file.faults
+        if file.names_recordings and (has_rows or not match.recordings):
             yield from self._claims_of_rows(name, file)
             return
         self._problems += [Problem(name, line, "", fault) for line, _, fault in file.faults]

@@ -28,18 +28,22 @@ def clock(seconds: float) -> str:
 def cut(path: Path, spans: Sequence[tuple[float, float]]) -> list[np.ndarray]:
     """Return the samples of pieces of a recording at `MP3_RATE`; it is read once, up to the end of the last piece.
 
-    Raises `AudioError` if it cannot be read so far.
+    Of a recording that cannot be read so far, the pieces have what can be read. Raises `AudioError` if that is nothing.
     """
     edges = [(round(start * MP3_RATE), round(end * MP3_RATE)) for start, end in spans]
     parts: list[list[np.ndarray]] = [[] for _ in spans]
     position, last = 0, max(end for _, end in edges)
-    for block in blocks(path, [MP3_RATE], math.inf):
-        samples = block.at[MP3_RATE]
-        for part, (start, end) in zip(parts, edges, strict=True):
-            part.append(samples[max(0, start - position) : max(0, end - position)])
-        position += len(samples)
-        if position >= last:
-            break
+    try:
+        for block in blocks(path, [MP3_RATE], math.inf):
+            samples = block.at[MP3_RATE]
+            for part, (start, end) in zip(parts, edges, strict=True):
+                part.append(samples[max(0, start - position) : max(0, end - position)])
+            position += len(samples)
+            if position >= last:
+                break
+    except AudioError:
+        if not position:
+            raise
     return [np.concatenate(part) for part in parts]
 
 

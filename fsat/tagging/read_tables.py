@@ -62,7 +62,7 @@ def read_tag_table(path: Path) -> Iterator[Tag]:
 
 
 def _tags_of(row: Mapping[str, Any]) -> Iterator[Tag]:
-    fname, is_over_time = str(row["fname"]), "start" in row and "end" in row
+    fname, is_over_time = str(row["fname"]), "start" in row or "end" in row
     labels, scores = row["labels"] if "labels" in row else [row["label"]], row.get("scores", [row.get("score")])
     for label, score in zip(labels, scores, strict=True):
         if not label:
