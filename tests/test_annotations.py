@@ -221,10 +221,11 @@ def test_a_selection_table_without_rows_is_of_a_recording_without_sounds(tmp_pat
     header = f"{RAVEN}\tBegin File\tAnnotation"
     write(tmp_path, {"day.Table.1.selections.txt": raven("1\tS 1\t1\t1\t2\t0\t8\tday.wav\tdog", header=header)})
     write(tmp_path, {"night.Table.1.selections.txt": raven(header=header), "all.csv": "file,start,end,label\n"})
-    annotated, problems, warnings = read(tmp_path, ["day.wav", "night.wav", "dawn.wav"])
+    write(tmp_path, {"two.Table.1.selections.txt": raven(header=header)})
+    annotated, problems, warnings = read(tmp_path, ["day.wav", "night.wav", "dawn.wav", "two.wav", "two.flac"])
     assert not problems
     assert {name: len(own.events) for name, own in annotated.items()} == {"day.wav": 1, "night.wav": 0}
-    assert warnings == ["1 recording without annotations: dawn.wav"]
+    assert warnings == ["3 recordings without annotations: dawn.wav, two.wav, two.flac"]
 
 
 def test_quotes_in_selection_tables_are_text(tmp_path):

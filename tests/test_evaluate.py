@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from audio_bytes import make
 from click.testing import CliRunner
 from helpers import error_line, read_csv, tone, write_wav
 from html_page import Page
@@ -308,3 +310,15 @@ def test_what_cannot_be_read_is_left_out_with_a_word(tones, tmp_path):
     table = pd.read_csv(tmp_path / "out/tables/recordings.csv").set_index("recording")
     assert table.loc["0.wav", "seconds"] == pytest.approx(5.0, abs=0.01)
     assert table["fault"].notna().tolist() == [name != "1.wav" for name in table.index]
+
+
+def test_annotations_after_the_end_of_a_recording_of_unknown_length_are_left_out_with_a_word(tones, tmp_path):
+    """The header of an AAC stream has no length, so the end is known when it is tagged."""
+    pytest.importorskip("av")
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds/0.aac").write_bytes(make("aac"))
+    write_audacity(tmp_path / "labels/0.txt", [(0, 2, "Rain"), (20, 22, "Rain"), (30, 31, "Wren")])
+    result, run = run_evaluate(tmp_path / "sounds", tmp_path / "labels", tmp_path / "out", "--window", "1")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"warning: 0.aac: ends at 4\.\d+ s, before 2 annotations; annotations of what", result.output)
+    assert run.data.metrics["n_annotated"] == 1

@@ -171,15 +171,15 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
         write_wav(root / name, tone(300, 0.1, rate), rate)
     tables = RavenTables(folder, root, highest_rate=44100)
     spans = [*SPANS, Span("day/1.wav", 70.0, 71.0, "two\tcells\nor lines", 1.0)]
-    for name in ("day/1.wav", "day/1.flac", "DAY/1.wav", "quiet.wav", "../gone.wav"):
+    for name in ("day/1.wav", "day/1.flac", "DAY/1.wav", "quiet.wav", "../gone.wav", "."):
         tables.write(name, [Span(name, None, None, "", None, "empty file")] if name == "quiet.wav" else spans)
     written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
-    names = ["DAY/1 (3)", "day/1 (2)", "day/1", "gone", "quiet"]
+    names = ["DAY/1 (3)", "_", "day/1 (2)", "day/1", "gone", "quiet"]
     assert written == [f"{name}.Table.1.selections.txt" for name in names]
     assert tables.warning().startswith(
         "warning: 2 Raven tables with a number, as another has the same name; first that"
     )
-    header, *rows = [line.split("\t") for line in (folder / written[2]).read_text(encoding="utf-8").splitlines()]
+    header, *rows = [line.split("\t") for line in (folder / written[3]).read_text(encoding="utf-8").splitlines()]
     assert header == [
         "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
         "Begin File", "Annotation", "Score", "Begin Path", "File Offset (s)",
@@ -192,7 +192,14 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
          "70.000000"],
     ]  # fmt: skip
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
-    assert highest == [[22050.0], [22050.0], [4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
+    assert highest == [[22050.0]] * 3 + [[4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
+        [22050.0],
+        [22050.0],
+        [22050.0],
+        [4000.0],
+        [22050.0],
+        [],
+    ]  # at most the tagger's, also if a file is gone
 
 
 def test_tables_and_tracks_of_recordings_are_read_as_annotations(tmp_path: Path) -> None:

@@ -203,6 +203,9 @@ def _tag(
             if not len(scores.windows):
                 continue
             seconds = round(float(scores.windows[-1, 1]), 3)
+            late = sum(event.start >= seconds for event in item.events)
+            if late and not scores.error:  # headers of some formats have no length
+                faults[name] = f"ends at {seconds:g} s, before {count(late, 'annotation')}"
             own = (
                 Event(event.start, min(event.end, seconds), known[event.label])
                 for event in item.events

@@ -217,8 +217,8 @@ class _Reader:
             return
         for warning in file.warnings:
             self._note(warning, name)
-        has_rows = file.rows or file.unannotated or file.faults
-        if file.names_recordings and (has_rows or not match.recordings):
+        has_rows = bool(file.rows or file.unannotated or file.faults)
+        if file.names_recordings and (has_rows or len(match.recordings) != 1):
             yield from self._claims_of_rows(name, file)
             return
         self._problems += [Problem(name, line, "", fault) for line, _, fault in file.faults]

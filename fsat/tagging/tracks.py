@@ -61,7 +61,7 @@ class Tracks:
 
     def _path_of(self, fname: str) -> Path:
         """Return a path that was not given before; names that differ in case alone may be one file elsewhere."""
-        parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)]
+        parts = [part for part in PurePath(fname).parts if part not in ("..", os.sep, PurePath(fname).anchor)] or ["_"]
         stem, number = self.stem_of(parts[-1]), 1
         path = self._folder.joinpath(*parts[:-1], f"{stem}{self.ending}")
         while (key := unicodedata.normalize("NFC", str(path)).casefold()) in self._given:
