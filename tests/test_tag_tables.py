@@ -193,13 +193,6 @@ def test_raven_opens_the_table_of_a_recording(tmp_path: Path) -> None:
     ]  # fmt: skip
     highest = [pd.read_csv(folder / name, sep="\t")["High Freq (Hz)"].tolist()[:1] for name in written]
     assert highest == [[22050.0]] * 3 + [[4000.0], [22050.0], []]  # at most the tagger's, also if a file is gone
-        [22050.0],
-        [22050.0],
-        [22050.0],
-        [4000.0],
-        [22050.0],
-        [],
-    ]  # at most the tagger's, also if a file is gone
 
 
 def test_tables_and_tracks_of_recordings_are_read_as_annotations(tmp_path: Path) -> None:
