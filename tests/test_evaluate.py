@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -322,3 +323,12 @@ def test_annotations_after_the_end_of_a_recording_of_unknown_length_are_left_out
     assert result.exit_code == 0, result.output
     assert re.search(r"warning: 0.aac: ends at 4\.\d+ s, before 2 annotations; annotations of what", result.output)
     assert run.data.metrics["n_annotated"] == 1
+
+
+def test_folders_whose_names_are_not_text(tones, tmp_path):
+    folder, labels = tmp_path / os.fsdecode(b"sounds\xff"), tmp_path / os.fsdecode(b"labels\xff")
+    folder.symlink_to(tones / "sounds")
+    labels.symlink_to(tones / "labels")
+    result, run = run_evaluate(folder, labels, tmp_path / "out", "--window", "1")
+    assert result.exit_code == 0, result.output
+    assert [Path(run.data.params[name]).name for name in ("input", "annotations")] == ["sounds\\xff", "labels\\xff"]

@@ -30,6 +30,7 @@ from fsat.reports.evaluation_page import PAGE, write_evaluation
 from fsat.tagging.input_files import EXPECTED, STDIN, Input, read_input
 from fsat.tagging.recordings import minima
 from fsat.tagging.stored_scores import StoredScores, tags_at
+from fsat.tagging.tables import shown
 from fsat.tagging.tagger import Tagger
 from fsat.text import short
 from fsat.tracking import mlflow_ui, runs
@@ -89,8 +90,8 @@ def evaluate(
         version = pinned(uri_of(model))
         tagger = open_tagger(version).only(settings.members)
         minimum, chosen_before = minimum_of(version, tagger, settings)
-        names_of_options = {"input": input, "annotations": str(annotations), "model": model, "tagger": version}
-        runs.log_params(names_of_options | {"tagger_run": run_of(version)} | asdict(settings) | asdict(scoring))
+        given = {"input": shown(input), "annotations": shown(str(annotations)), "model": model, "tagger": version}
+        runs.log_params(given | {"tagger_run": run_of(version)} | asdict(settings) | asdict(scoring))
         runs.set_tags(chosen_before)
         labels = _match_labels(annotated.values(), tagger.labels)
         for remark in labels.remarks:
@@ -99,9 +100,9 @@ def evaluate(
         recordings, faults = _tag(stored, annotated, labels.known)
         evaluation = _evaluation(recordings, tagger, settings, scoring, minima(minimum, len(tagger.labels)))
         remarks += labels.remarks + _unannotated(evaluation)
-        shown = {"model": version, "window": f"{settings.window:g}", "hop": f"{settings.step:g}",
-                 "min_score": str(settings.min_score), "top_k": str(settings.top_k or "default")}  # fmt: skip
-        write_evaluation(evaluation, output, files.root, shown, remarks, faults)
+        used = {"model": version, "window": f"{settings.window:g}", "hop": f"{settings.step:g}",
+                "min_score": str(settings.min_score), "top_k": str(settings.top_k or "default")}  # fmt: skip
+        write_evaluation(evaluation, output, files.root, used, remarks, faults)
         thresholds = ClassThresholds(
             {label: point.threshold for label, point in evaluation.chosen.points.items()},
             evaluation.chosen.default.threshold, tagger.digest, settings.members, settings.window, settings.step,
