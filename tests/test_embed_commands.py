@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,13 @@ def test_a_row_for_each_clip_by_the_digest_of_the_backbone(root: Path) -> None:
         assert len(of_clip) > 5
         np.testing.assert_allclose(row.embedding, np.mean(np.stack(of_clip["embedding"]), axis=0), rtol=1e-5)
         assert (row.start, row.end) == (0, pytest.approx(1.1))
+
+
+def test_a_folder_whose_name_is_not_text(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"sounds\xff")
+    folder.symlink_to(root / "sounds")
+    fsat("embed", folder, tmp_path / "clips.parquet", "--backbone", root / "tiny", "--per", "clip")
+    assert newest_run("embed").data.params["input"] == f"{tmp_path}/sounds\\xff"
 
 
 def test_a_network_of_any_length_takes_the_windows_that_are_given(root: Path) -> None:

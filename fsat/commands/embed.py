@@ -78,7 +78,8 @@ def embed(input: str, output: Path, backbone: str, per: str = "window", **window
         ownership.sweep()
         config, found = embedding_config(backbone, **windows)
         facts = facts_of(found, config, per)
-        runs.log_params({"input": input, "output": str(output), **{key: text for key, text in facts.items() if text}})
+        paths = {"input": shown(input), "output": shown(str(output))}
+        runs.log_params({**paths, **{key: text for key, text in facts.items() if text}})
         listed = list_files(files, input, "embed")
         open_backbone, result = opener(found), Embedded()
         stored = embed_listed(listed, config, open_backbone, "embed")
