@@ -321,3 +321,12 @@ def test_clips_of_recordings_with_long_names(tmp_path: Path) -> None:
     assert sorted(manifest.train["recording"].value_counts()) == [4, 4]
     assert manifest.train["digest"].nunique() == 8
     assert all(len(name.encode()) <= 200 for name in manifest.train["fname"])
+
+
+def test_no_background_where_an_annotation_is_left_out(tmp_path: Path) -> None:
+    """The sound of a row that cannot be used is none, though nothing is annotated there."""
+    folder = two_recordings(tmp_path)
+    write_track(folder / "x.txt", [*EVENTS, (7.5, 9.5, "")])
+    manifest = read_manifest(folder, "exclude", layout=LayoutOptions(background="none"))
+    assert set(manifest.train.loc[manifest.train["label"] == "none", "recording"]) == {"y.wav"}
+    assert "background=none: none is taken from x.wav, of which annotations are left out" in manifest.warnings
