@@ -13,11 +13,12 @@ from helpers import error_line, tone, write_csv, write_wav
 
 from fsat.cli import cli
 from fsat.config import Config
+from fsat.data import annotated_clips
 from fsat.data.annotated_clips import Span, background_spans, clip_names, spans_of, stretches
 from fsat.data.annotations import Annotation
 from fsat.data.dataset import Dataset, load_dataset
 from fsat.data.manifest import read_manifest
-from fsat.errors import ConfigError, DataError
+from fsat.errors import AudioError, ConfigError, DataError
 from fsat.layout_options import LayoutOptions
 
 CONFIG = Config.resolve({"sampling_rate": 8000, "audio_duration": 0.25, "precision": "float32", "n_folds": 3}, "quick")
@@ -269,3 +270,63 @@ def test_names_and_stretches_of_spans() -> None:
     groups = stretches(spans)
     assert groups[0] == groups[1]
     assert len(set(groups)) == 3
+
+
+# --- recordings that cannot be read, and their names ------------------------------------------------
+
+
+EVENTS = [(0.5, 1.0, "a"), (2.0, 3.0, "b"), (4.0, 4.5, "a"), (6.0, 7.0, "b")]
+
+
+def two_recordings(folder: Path, first: str = "x", second: str = "y") -> Path:
+    """Write two recordings with the same annotations."""
+    for i, name in enumerate((first, second)):
+        noise = np.random.default_rng(i).normal(0, 0.1, 10 * 8000).astype(np.float32)
+        write_wav(folder / f"{name}.wav", noise)
+        write_track(folder / f"{name}.txt", EVENTS)
+    return folder
+
+
+def test_a_broken_link_is_a_problem_of_its_rows(tmp_path: Path) -> None:
+    folder = two_recordings(tmp_path / "data")
+    (folder / "z.wav").symlink_to(tmp_path / "moved.wav")
+    write_track(folder / "z.txt", EVENTS)
+    with pytest.raises(DataError) as caught:
+        read_manifest(folder)
+    assert {problem.file for problem in caught.value.problems} == {"z.txt"}
+    assert len(read_manifest(folder, "exclude").train) == 8
+    (folder / "y.wav").rename(tmp_path / "moved.wav")
+    (folder / "y.wav").symlink_to(tmp_path / "moved.wav")
+    assert len(read_manifest(folder).train) == 12
+
+
+def test_what_needs_ffmpeg_is_cut_once_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = two_recordings(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise AudioError("needs FFmpeg")
+
+    with monkeypatch.context() as without:
+        without.setattr(annotated_clips, "has_ffmpeg", lambda: False)
+        without.setattr(annotated_clips, "cut_pieces", refuse)
+        with pytest.raises(DataError):
+            read_manifest(folder)
+    monkeypatch.setattr(annotated_clips, "has_ffmpeg", lambda: True)
+    assert len(read_manifest(folder).train) == 8
+
+
+def test_clips_of_recordings_with_long_names(tmp_path: Path) -> None:
+    start = "\u0916" * 78  # 234 bytes
+    manifest = read_manifest(two_recordings(tmp_path, f"{start}1", f"{start}2"))
+    assert sorted(manifest.train["recording"].value_counts()) == [4, 4]
+    assert manifest.train["digest"].nunique() == 8
+    assert all(len(name.encode()) <= 200 for name in manifest.train["fname"])
+
+
+def test_no_background_where_an_annotation_is_left_out(tmp_path: Path) -> None:
+    """The sound of a row that cannot be used is none, though nothing is annotated there."""
+    folder = two_recordings(tmp_path)
+    write_track(folder / "x.txt", [*EVENTS, (7.5, 9.5, "")])
+    manifest = read_manifest(folder, "exclude", layout=LayoutOptions(background="none"))
+    assert set(manifest.train.loc[manifest.train["label"] == "none", "recording"]) == {"y.wav"}
+    assert "background=none: none is taken from x.wav, of which annotations are left out" in manifest.warnings

@@ -12,6 +12,8 @@ from helpers import make_dataset, tone, write_wav
 
 import fsat
 from fsat.cli import run
+from fsat.cli.shared_options import read_source
+from fsat.layout_options import LayoutOptions
 
 
 @pytest.fixture
@@ -89,6 +91,17 @@ def test_a_fold_out_of_range_and_problems_of_a_dataset(tmp_path, signals, capsys
     assert last.startswith(f"fsat: error: {data}: 2 problems in the training clips; fix the rows listed above, or")
     assert any(f"{names[0]}: empty file" in line and "train.csv:" in line for line in problems)
     assert any(f"{names[1]}: missing file" in line for line in problems)
+
+
+def test_a_table_in_the_current_folder_is_known_in_another_one(tmp_path, monkeypatch):
+    """Runs record the options, and processes on other machines read them."""
+    (tmp_path / "data" / "inside").mkdir(parents=True)
+    (tmp_path / "mine.csv").touch()
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = vars(LayoutOptions(table="mine.csv", annotations="inside"))
+    layout = read_source({"data_dir": "data", "on_bad_clip": "error", **options}).layout
+    assert layout.given == {"table": str(tmp_path / "mine.csv"), "annotations": "inside"}
 
 
 def test_a_folder_of_folders_is_described_with_the_time_of_each_step(tmp_path, monkeypatch, signals, capsys):

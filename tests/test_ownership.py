@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -22,10 +23,12 @@ from fsat.commands.train import prepare_dataset, train_fold
 from fsat.config import Config
 from fsat.data.dataset import Source
 from fsat.errors import RunError
+from fsat.layout_options import LayoutOptions
 from fsat.options import Launch
 from fsat.tracking import ownership, runs
 from fsat.tracking.client import SESSION, address
 from fsat.tracking.run_folder import Fold, RunFolder
+from fsat.tracking.select_runs import by_run_ids
 
 TINY = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 0.25, "n_folds": 2}
 LONG = {**TINY, "max_epochs": 120, "patience": 1000}
@@ -130,10 +133,11 @@ def test_a_stopped_fold_is_resumed_unless_resume_is_false(source, monkeypatch) -
     with monkeypatch.context() as patch, pytest.raises(ArithmeticError):
         fails = mock.Mock(side_effect=[None, ArithmeticError])  # after the second epoch
         patch.setattr("fsat.tracking.live_metrics.LiveMetrics.epoch", fails)
-        train_fold(source, config(11, 4), 0)
+        train_fold(replace(source, layout=LayoutOptions(layout="fsdkaggle2018")), config(11, 4), 0)
     stopped = mlflow.search_runs(output_format="list", max_results=1)[0]
     assert stopped.info.status == "FAILED"
     assert stopped.data.tags["mlflow.note.content"].startswith("**dummy1d, fold 0** is not finished")
+    assert json.loads(stopped.data.tags["fsat.layout"]) == {"layout": "fsdkaggle2018"}
 
     anew = train_fold(source, config(11, 4), 0, Launch(resume=False))
     assert anew != stopped.info.run_id
@@ -145,6 +149,7 @@ def test_a_stopped_fold_is_resumed_unless_resume_is_false(source, monkeypatch) -
     created = client.create_run("0").info.run_id  # as `mlflow run` does
     monkeypatch.setenv("MLFLOW_RUN_ID", created)
     assert train_fold(source, config(11, 4), 0) == stopped.info.run_id
+    assert by_run_ids([stopped.info.run_id])[0].layout.given == {}
     run = mlflow.get_run(created)
     assert (run.info.status, run.data.tags["fsat.stage"]) == ("FINISHED", "resume")
     assert run.data.tags["fsat.resumed"] == stopped.info.run_id

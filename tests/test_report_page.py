@@ -135,6 +135,16 @@ def test_clips_are_found_where_they_are_those_that_were_trained_on(trained_store
     assert "Bell,1" in corrected
     moved = find_clips(trained, where, copy)
     assert (moved.folder, moved.note) == (copy / "audio_train", "")  # a label that was put right changes no sound
+    names = [copy / "audio_train" / name for name in ("flute_00.wav", "flute_01.wav")]
+    sounds = [path.read_bytes() for path in names]
+    for path, sound in zip(names, sounds[::-1], strict=True):
+        path.write_bytes(sound)
+    for known in (where, [str(copy)]):
+        renamed = find_clips(trained, known, copy)
+        assert renamed.folder is None
+        assert f"{copy} differs from what was trained on (its clips have other names)" in renamed.note
+    for path, sound in zip(names, sounds, strict=True):
+        path.write_bytes(sound)
     (copy / "audio_train" / PLANTED).write_bytes((copy / "audio_train" / "flute_00.wav").read_bytes())
     other = find_clips(trained, where, copy)
     assert other.folder is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,7 @@ from scipy.stats import gmean
 from stores import copy_run, write_artifact
 
 from fsat.cli import cli
-from fsat.commands.train import cross_validate, train_fold
+from fsat.commands.train import cross_validate, prepare_dataset, train_fold
 from fsat.commands.verify_labels import Verified, label_table, verify
 from fsat.config import Config
 from fsat.data.dataset import Source
@@ -241,6 +242,22 @@ def test_the_command_prints_the_id_of_its_run(study) -> None:
     labels = f"of 15 unverified labels, about {share:.0%} of them wrong"
     line = f"verify: run {run_id}: round 1, {labels}, 0 accepted, 0 replaced, 0 dropped, 15 left unchanged"
     assert line in result.stderr
+
+
+def test_labels_follow_the_sounds_of_renamed_clips(source, first_round, tmp_path: Path) -> None:
+    before = prepare_dataset(source, dummy(labels_run_id=first_round.run_id), quiet=True)
+    folder = tmp_path / "renamed"
+    shutil.copytree(source.data_dir, folder)
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    renamed = dict(zip(table["fname"], np.roll(table["fname"], 7), strict=True))
+    for old, new in renamed.items():
+        shutil.copyfile(source.data_dir / "audio_train" / old, folder / "audio_train" / new)
+    table.assign(fname=table["fname"].map(renamed)).to_csv(folder / "train.csv", index=False)
+    after = prepare_dataset(Source(folder), dummy(labels_run_id=first_round.run_id), quiet=True)
+    assert after.study == before.study
+    assert after.manifest.train["fname"].tolist() == before.manifest.train["fname"].map(renamed).tolist()
+    for name in ("target_classes", "trusted", "certainty"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
 # --- errors ----------------------------------------------------------------------------------------

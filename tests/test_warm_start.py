@@ -383,6 +383,21 @@ def test_clips_that_trained_the_earlier_model_are_said_with_the_scores(trained_s
     assert f"warning: scores will be too high ({dataset.leak})" in capsys.readouterr().err
 
 
+def test_clips_that_trained_the_earlier_model_are_known_by_their_sound(trained_store, study, tmp_path) -> None:
+    """The same clips in another layout have other names."""
+    folder = tmp_path / "data"
+    shutil.copytree(trained_store.data, folder)
+    table = folder / "train.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(f"site/{line}" for line in lines[1:]), ""]))
+    (folder / "audio_train").rename(tmp_path / "site")
+    (folder / "audio_train").mkdir()
+    (tmp_path / "site").rename(folder / "audio_train" / "site")
+    options = {"folds": "stratified", "n_folds": 3, "init_from": study[0].run_id}
+    dataset = prepare_dataset(Source(folder), tiny(**options))
+    assert dataset.leak == "12 of 24 clips: used to train the model that it starts from"
+
+
 def refusal(**options: object) -> str:
     line = error_line(RunError, find_earlier, tiny(**options))
     assert line.startswith(f"init_from={tiny(**options).init_from}: ")

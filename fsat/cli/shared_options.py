@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from functools import partial, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from fsat.config import Config
 from fsat.errors import ConfigError
-from fsat.files import data_folder
+from fsat.files import data_folder, user_path
 from fsat.layout_options import LayoutOptions
 from fsat.model_presets import BLENDS, PRESETS
 from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
@@ -159,7 +160,17 @@ def read_source(options: dict[str, Any]) -> Source:
 
     folder = data_folder(data_dir_or_default(options["data_dir"]))
     layout = read_options(LayoutOptions, options)
+    layout = replace(layout, table=_settled(layout.table, folder), annotations=_settled(layout.annotations, folder))
     return Source(folder, options["on_bad_clip"], options.get("n_folds") is not None, layout)
+
+
+def _settled(name: str, folder: Path) -> str:
+    """Return the path of a table or of annotations, absolute unless it is in the data folder or there is none.
+
+    Runs record it, and other processes read it, whose current folder may be another one.
+    """
+    path = user_path(name)
+    return str(path.absolute()) if name and not (folder / path).exists() and path.exists() else name
 
 
 def read_words(name: str, text: str | None) -> list[str]:

@@ -34,7 +34,7 @@ def log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     config, splits = dataset.config, training.assign_splits(dataset, fold)
     names = ("model", "folds", "precision", "selected_on", "backbone")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
-    tags |= {"layout": json.dumps(source.layout.given)} if source.layout.given else {}
+    tags |= {"layout": json.dumps(source.layout.given)}  # none replace those of a run that is resumed
     tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **start_tags(dataset, fold), **dataset.marks}
     runs.set_tags(tags)
     n_train, n_val = int((splits == "train").sum()), int((dataset.folds == fold).sum())

@@ -21,7 +21,7 @@ from fsat.commands.fold_records import log_facts, store_results, summarise
 from fsat.commands.warm_start import describe_start, earlier_model, new_layer_tags, settle_start, start_tags
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, Start, load_dataset
-from fsat.errors import DataError, RunError, printable
+from fsat.errors import DataError, RunError, count
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
@@ -33,7 +33,14 @@ from fsat.tracking import mlflow_ui, ownership, runs
 from fsat.tracking.client import Refused, ServerUnreachable, absolute_uri, address, discard, is_remote
 from fsat.tracking.live_metrics import LiveMetrics, ServerCheckpoint, upload
 from fsat.tracking.run_folder import Fold, RunFolder, remove_finished
-from fsat.tracking.select_runs import FoldRun, by_run_ids, fetch_labels, finished_folds, newest_per_fold
+from fsat.tracking.select_runs import (
+    FoldRun,
+    VerifiedLabels,
+    by_run_ids,
+    fetch_labels,
+    finished_folds,
+    newest_per_fold,
+)
 from fsat.tracking.warm_start import find_earlier
 from fsat.training import fold as training
 from fsat.training.checkpoint import count_epochs
@@ -77,10 +84,7 @@ def prepare_dataset(
         if labels.dataset != (digest := dataset.manifest.digest):
             other = f"of another dataset (digest {labels.dataset}) than {source.data_dir} (digest {digest})"
             raise RunError(f"labels_run_id={labels.run_id}: its labels are {other}; run verify on a study of this one")
-        if unknown := sorted(set(labels.new_labels) - set(dataset.manifest.train["fname"])):
-            names = f"its clips have other names than those in {source.data_dir}, such as {printable(unknown[0])}"
-            raise RunError(f"labels_run_id={labels.run_id}: {names}; use the data_dir of its study")
-        dataset = dataset.relabelled(labels.new_labels, labels.certainty)
+        dataset = _relabelled(dataset, labels)
     if earlier:
         start = settle_start(earlier, dataset)
     if start:
@@ -90,6 +94,17 @@ def prepare_dataset(
     if embed:
         embed_dataset(dataset)
     return dataset
+
+
+def _relabelled(dataset: Dataset, labels: VerifiedLabels) -> Dataset:
+    """Return the dataset with the labels of a run of `verify` on it, whatever names its clips had then."""
+    fnames = dataset.manifest.train["fname"]
+    if len(labels.fnames) != len(fnames):
+        fault = f"its table has {count(len(labels.fnames), 'clip')}, expected {len(fnames)}"
+        raise RunError(f"labels_run_id={labels.run_id}: {fault}; run verify again")
+    now = dict(zip(labels.fnames, fnames, strict=True))
+    new_labels = {now[fname]: label for fname, label in labels.new_labels.items()}
+    return dataset.relabelled(new_labels, {now[fname]: score for fname, score in labels.certainty.items()})
 
 
 _read_once = lru_cache(maxsize=1)(prepare_dataset)

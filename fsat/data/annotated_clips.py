@@ -19,6 +19,7 @@ from fsat.data.annotations import Annotation
 from fsat.data.audio import length_of
 from fsat.data.clip_checks import stamp_of
 from fsat.data.cut_pieces import Piece, cut_pieces
+from fsat.data.decoders import has_ffmpeg
 from fsat.errors import AudioError, StorageError
 from fsat.files import (
     UNFINISHED,
@@ -37,6 +38,9 @@ ANNOTATED = "annotated"
 """Folder of the cache with cut clips."""
 
 FAULTS = "faults.json"
+
+LONGEST_NAME = 160
+"""Bytes of a recording's name in that of a clip; 255 is the limit of most file systems."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,15 @@ def stretches(spans: Sequence[Span]) -> list[str]:
 
 
 def clip_names(spans: Sequence[Span]) -> list[str]:
-    """Return the name of each span's clip, relative to the folder of cut clips."""
+    """Return the name of each span's clip, relative to the folder of cut clips.
+
+    A recording's name is shortened to `LONGEST_NAME` bytes, since file systems have a limit.
+    """
     names, given = [], set[str]()
     for span in spans:
         path = PurePosixPath(span.recording)
-        stem = f"{path.stem if path.suffix.lower() == '.wav' else path.name}_{span.start:08.3f}-{span.end:08.3f}"
+        own = path.stem if path.suffix.lower() == ".wav" else path.name
+        stem = f"{_shortened(own)}_{span.start:08.3f}-{span.end:08.3f}"
         name, number = path.with_name(f"{stem}.wav").as_posix(), 1
         while name in given:
             number += 1
@@ -144,6 +152,11 @@ def clip_names(spans: Sequence[Span]) -> list[str]:
     return names
 
 
+def _shortened(name: str) -> str:
+    raw = os.fsencode(name)
+    return name if len(raw) <= LONGEST_NAME else raw[:LONGEST_NAME].decode("utf-8", "ignore")
+
+
 def cut_clips(root: Path, spans: Sequence[Span], names: Sequence[str]) -> tuple[Path, dict[str, str]]:
     """Cut the spans out of the recordings in `root` unless it was done before.
 
@@ -151,9 +164,9 @@ def cut_clips(root: Path, spans: Sequence[Span], names: Sequence[str]) -> tuple[
     cannot be written.
     """
     recordings = sorted({span.recording for span in spans})
-    stamps = {name: list(stamp_of(os.stat(root / name))[:2]) for name in recordings}
+    states = {name: _state(root / name) for name in recordings}
     times = [[span.recording, round(span.start, 6), round(span.end, 6)] for span in spans]
-    folder = cache_dir().absolute() / ANNOTATED / key_of([str(root.resolve()), stamps, times])
+    folder = cache_dir().absolute() / ANNOTATED / key_of([str(root.resolve()), has_ffmpeg(), states, times])
     with cache_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder, "cutting clips out of these recordings"):
@@ -166,6 +179,14 @@ def cut_clips(root: Path, spans: Sequence[Span], names: Sequence[str]) -> tuple[
                     remove_store(folder)
                 facts = {"faults": _cut_all(root, spans, names, folder)}
         return folder, facts["faults"]
+
+
+def _state(path: Path) -> list[int]:
+    """Return size, time and readability of a file, on which it depends what can be cut out; empty if there is none."""
+    try:
+        return [*stamp_of(os.stat(path))[:2], os.access(path, os.R_OK)]
+    except OSError:  # a broken link, say; the attempt to cut says so
+        return []
 
 
 def _cut_all(root: Path, spans: Sequence[Span], names: Sequence[str], folder: Path) -> dict[str, str]:

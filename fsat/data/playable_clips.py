@@ -26,6 +26,7 @@ from fsat.files import user_path
 from fsat.layout_options import FOUND, LayoutOptions
 
 CLIPS_CHECKED = 50_000  # maximum number of clips that are hashed for the digest
+RENAMED = "renamed"
 OPTION = "name the folder with --data_dir DIR (-P data_dir=DIR)"
 
 
@@ -91,8 +92,10 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
         elif (digest := _digest(trained, rows)) == trained.digest:
             return ClipFolder(train_folder)
         else:
-            reason = f"its digest is {digest}, expected {trained.digest}" if digest else "a clip is missing or unusable"
+            reasons = {"": "a clip is missing or unusable", RENAMED: "its clips have other names"}
+            reason = reasons.get(digest, f"its digest is {digest}, expected {trained.digest}")
             doubt = f"{shown} differs from what was trained on ({reason})"
+            own = own and digest != RENAMED  # whose files have their old times
         if own:
             note = f"{doubt}: clips whose files were changed since then have no player."
             return ClipFolder(train_folder, note, trained.began)
@@ -102,7 +105,11 @@ def _examine(trained: Trained, folder: Path, own: bool) -> ClipFolder:
 
 
 def _digest(trained: Trained, rows: Rows) -> str:
-    """Return the dataset's digest with the labels that were trained on; empty if a clip is missing."""
+    """Return the dataset's digest with the labels that were trained on; empty if a clip is missing.
+
+    It is `RENAMED` if the sounds are the same, and the names of some are those of others: the clips of a run are in the
+    order of their content.
+    """
     train, test = trained.clips[~trained.is_test].astype(str), trained.clips.loc[trained.is_test, ["fname"]]
     facts = check_clips(rows.train.folder, train["fname"].tolist(), "training clips")
     if any(fact.reason for fact in facts):
@@ -111,4 +118,5 @@ def _digest(trained: Trained, rows: Rows) -> str:
     folder = (rows.test or rows.train).folder
     facts = check_clips(folder, test["fname"].tolist(), "test clips") if len(test) else []
     test = test.assign(digest=[fact.digest for fact in facts])
-    return Manifest(folder, train, test, "", folder, folder, "", []).digest
+    digest = Manifest(folder, train, test, "", folder, folder, "", []).digest
+    return digest if digest != trained.digest or train["digest"].is_monotonic_increasing else RENAMED

@@ -82,9 +82,9 @@ def is_test(clips: pd.DataFrame) -> np.ndarray:
     return (clips["split"] == TEST).to_numpy()
 
 
-def trained_on(clips: pd.DataFrame) -> pd.Series:
-    """Return the names in a table of clips that the weights depend on: of training, or of choosing the epoch."""
-    return clips.loc[clips["split"].isin(["train", "holdout"]), "fname"]
+def has_trained(clips: pd.DataFrame) -> pd.Series:
+    """Return for each row of a table of clips if weights depend on the clip, by training or choosing the epoch."""
+    return clips["split"].isin(["train", "holdout"])
 
 
 def without_fold(clips: pd.DataFrame) -> pd.DataFrame:

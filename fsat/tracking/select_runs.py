@@ -217,10 +217,15 @@ LABELS_COLUMNS = ("fname", "label", "new_label", "score", "decision")
 
 @dataclass(frozen=True)
 class VerifiedLabels:
-    """The decisions of a run of `verify` on the dataset with this digest."""
+    """The decisions of a run of `verify` on the dataset with this digest.
+
+    `fnames` has all training clips, in the order of `Manifest.in_canonical_order`: another layout of the same dataset
+    may have other names for them, or the same names for others.
+    """
 
     run_id: str
     dataset: str
+    fnames: list[str]
     new_labels: dict[str, str]  # by clip that was accepted, relabelled or dropped; empty for a dropped clip
     certainty: dict[str, float]  # by clip, the probability of that decision
 
@@ -253,4 +258,5 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{name}: {LABELS_TABLE} cannot be fetched ({reason}); run verify again") from error
     new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
-    return VerifiedLabels(run_id, run.data.tags.get(TAG + "dataset", ""), new_labels, certainty)
+    dataset = run.data.tags.get(TAG + "dataset", "")
+    return VerifiedLabels(run_id, dataset, table["fname"].tolist(), new_labels, certainty)

@@ -22,7 +22,7 @@ from fsat.config import Config
 from fsat.data.dataset import Dataset, Start
 from fsat.errors import RunError, count
 from fsat.tracking.client import TAG, Refused, ServerUnreachable, address, call, search_runs
-from fsat.tracking.fold_artifacts import CLIPS, LABELS, WEIGHTS, Member, download, trained_on
+from fsat.tracking.fold_artifacts import CLIPS, LABELS, WEIGHTS, Member, download, has_trained, is_test
 from fsat.tracking.model_uri import pinned
 from fsat.tracking.ownership import STAGE
 from fsat.tracking.registry import run_of
@@ -99,7 +99,10 @@ def _check_backbones(records: Sequence[FoldRun], config: Config) -> None:
 
 
 class SeenClips:
-    """Compare the clips of a dataset with those that have trained earlier fold runs, by name."""
+    """Compare the clips of a dataset with those that have trained earlier fold runs.
+
+    Those of the same dataset are in the same order, whatever their names; others are compared by name.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -128,8 +131,12 @@ class SeenClips:
         """Return bool (n_train,): clips that have trained a run, or one that it started from in turn."""
         if record.run_id not in self._masks:
             with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
-                names = {_normalised(name) for name in trained_on(download(record, Path(folder), [CLIPS]).clips)}
-            mask = np.array([name in names for name in self._names])
+                clips = download(record, Path(folder), [CLIPS]).clips
+            clips = clips[~is_test(clips)]
+            mask = has_trained(clips).to_numpy()
+            if record.dataset != self._dataset.manifest.digest or len(mask) != len(self._names):
+                names = {_normalised(name) for name in clips["fname"][mask]}
+                mask = np.array([name in names for name in self._names])
             self._masks[record.run_id] = mask
             if before := record.config.init_run(record.fold):
                 try:

@@ -26,7 +26,7 @@ from fsat.data.annotation_files import Columns, read_annotation_file
 from fsat.data.annotation_names import RecordingNames
 from fsat.data.annotation_rows import AnnotationFile, NotAnnotations
 from fsat.data.annotations import AnnotationsRead, find_annotation_files, read_annotations
-from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of
+from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of, listed_names
 from fsat.data.layouts.table_files import find_tables
 from fsat.data.tables import Table
 from fsat.errors import ConfigError, DataError, Problem, count, printable
@@ -170,10 +170,15 @@ def _background(
     seconds = data.options.clip_seconds or float(np.median([span.end - span.start for span in spans]))
     most = max(Counter(span.label for span in spans).values())
     label = data.options.background
+    faulty = {problem.fname for problem in found.problems} & found.recordings.keys()
+    if faulty:
+        names = listed_names(sorted(faulty))
+        warnings.append(f"background={label}: none is taken from {names}, of which annotations are left out")
     taken = {
         name: [(event.start, event.end) for event in annotated.events]
         + [(span.start, span.end) for span in by_recording[name]]
         for name, annotated in found.recordings.items()
+        if name not in faulty
     }
     chosen = background_spans(taken, lengths, label, seconds, most)
     if not chosen:
