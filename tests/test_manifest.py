@@ -397,6 +397,12 @@ def reverse_table(folder: Path, table: str) -> None:
     write_csv(folder / table, list(rows[0]), [list(row.values()) for row in rows])
 
 
+def swap(path: Path, other: Path) -> None:
+    sounds = path.read_bytes(), other.read_bytes()
+    path.write_bytes(sounds[1])
+    other.write_bytes(sounds[0])
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -405,8 +411,9 @@ def reverse_table(folder: Path, table: str) -> None:
         lambda folder: change_cell(folder, "label", "Cello"),
         lambda folder: change_cell(folder, "manually_verified", "0"),
         lambda folder: (folder / "audio_test" / "test_02.wav").unlink(),
+        lambda folder: swap(folder / "audio_test" / "test_00.wav", folder / "audio_test" / "test_01.wav"),
     ],
-    ids=["audio", "test audio", "label", "verification", "test clip gone"],
+    ids=["audio", "test audio", "label", "verification", "test clip gone", "test clips swapped"],
 )
 def test_the_digest_changes_with_the_content(full: Path, change: Callable[[Path], object]) -> None:
     digest = digest_of(full)

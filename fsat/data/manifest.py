@@ -65,10 +65,14 @@ class Manifest:
     def digest(self) -> str:
         """Hash of the sounds, their labels and verification, whatever names, order and layout they have: 16 hex digits.
 
-        Folds and groups do not count: the id of a study has the folds that they lead to.
+        Folds and groups do not count: the id of a study has the folds that they lead to. Test clips count in the order
+        of their names, because members of an ensemble are matched by these.
         """
         columns = ["digest", "label", "manually_verified"]
-        facts = [sorted(self.train[columns].astype(str).to_numpy().tolist()), sorted(self.test["digest"].astype(str))]
+        tests = sorted(
+            (Path(fname).name, fname, str(sound)) for fname, sound in self.test[["fname", "digest"]].to_numpy()
+        )
+        facts = [sorted(self.train[columns].astype(str).to_numpy().tolist()), [sound for *_, sound in tests]]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def describe(self) -> str:
