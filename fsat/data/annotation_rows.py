@@ -6,7 +6,6 @@ Numbers have decimal points or decimal commas.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import math
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fsat.data.tables import decode_text
 from fsat.errors import DataError, printable
 
 EXPECTED = (
@@ -61,22 +61,14 @@ class NotAnnotations(DataError):
 def read_text(path: Path) -> tuple[str, list[str]]:
     """Return a file's text and warnings; raise `NotAnnotations` if it has none."""
     try:
-        raw = path.read_bytes()
+        text, remark = decode_text(path.read_bytes())
     except OSError as error:
         raise NotAnnotations(f"cannot be read: {error.strerror or error}") from error
-    try:
-        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return raw.decode("utf-16"), []
-        if b"\0" in raw:
-            raise NotAnnotations("has NUL bytes: no text, or UTF-16 without a byte order mark; save it as UTF-8")
-        return raw.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
-        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise NotAnnotations("is not the UTF-16 that its byte order mark promises; save it as UTF-8") from error
-        text = raw.decode("cp1252", "replace")
-        line = raw.count(b"\n", 0, error.start) + 1
-        seen = printable(text.splitlines()[line - 1].strip())[:60]
-        return text, [f"is not UTF-8, read as Windows-1252 (Latin-1); line {line} reads {seen!r}"]
+        raise NotAnnotations("is not the UTF-16 that its byte order mark promises; save it as UTF-8") from error
+    if "\0" in text:
+        raise NotAnnotations("has NUL bytes: no text, or UTF-16 without a byte order mark; save it as UTF-8")
+    return text, [remark] if remark else []
 
 
 class Numbers:

@@ -9,6 +9,7 @@ as `Problem`s.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -239,16 +240,25 @@ def write_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
 def _read_text(path: Path) -> tuple[str, list[str]]:
     """Return the text of a table and warnings."""
     try:
-        raw = path.read_bytes()
+        text, remark = decode_text(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a table") from error
-    try:
-        is_utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-        return raw.decode("utf-16" if is_utf16 else "utf-8-sig"), []
     except UnicodeDecodeError as error:
-        if is_utf16:
-            raise DataError(f"{path}: wrong encoding: damaged UTF-16; save the table as UTF-8") from error
+        raise DataError(f"{path}: wrong encoding: damaged UTF-16; save the table as UTF-8") from error
+    return text, [f"{path.name}: {remark}"] if remark else []
+
+
+def decode_text(raw: bytes) -> tuple[str, str]:
+    """Return the text of a file that a spreadsheet or another program wrote, and a remark if its encoding is a guess.
+
+    It is UTF-8, or UTF-16 with a byte order mark, and else Windows-1252. Raises UnicodeDecodeError for damaged UTF-16.
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16"), ""
+    try:
+        return raw.decode("utf-8-sig"), ""
+    except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         text = raw.decode("cp1252", "replace")
         shown = printable(text.splitlines()[line - 1].strip())[:80]
-        return text, [f"{path.name}: not UTF-8, so read as Windows-1252; line {line} is {shown!r}: correct?"]
+        return text, f"not UTF-8, so read as Windows-1252; line {line} is {shown!r}: correct?"
