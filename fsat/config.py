@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from fsat.errors import ConfigError, count
-from fsat.model_presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS
+from fsat.model_presets import HOP_LENGTH, LOGMEL_HOP, MODELS, PRESETS, TASKS
 from fsat.options import check_options, option
 from fsat.setting_texts import normalised_schedule, run_id_or_none, tagger_or_run_ids, weight_schedule
 
@@ -41,6 +41,13 @@ class Config:
     """Settings of one model; a value out of range, or a length that the model cannot take, raises `ConfigError`."""
 
     model: str = option("conv1d", "Model to train.", choices=tuple(MODELS))
+    task: str = option("single", "Labels of a clip: one (single), or any number, also none (multi).", choices=TASKS)
+    reject: str = option(
+        "none",
+        "Sounds of no class; auto: each class is scored by itself, and a sound that no class fits has no tag; none: "
+        "one class always fits (task=single).",
+        choices=("none", "auto"),
+    )
     sampling_rate: int = option(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
     audio_duration: float = option(2.0, "Length of the model's crop, in seconds.", above=0, most=MAX_SECONDS)
     n_mfcc: int = option(20, "Number of MFCC; for models on MFCC.", least=1, most=128)
@@ -85,6 +92,12 @@ class Config:
     )
     lq: float = option(0.7, "q of loss=lq: towards 0 it is cross-entropy, at 1 mean absolute error.", above=0, most=1)
     bootstrap: float = option(0.95, "Share of the label in bootstrap losses; prediction is the rest.", least=0, most=1)
+    focal: float = option(
+        0.0,
+        "gamma of the focal loss, by which sounds that are scored rightly count less; only for task=multi or reject.",
+        least=0,
+        most=10,
+    )
     drop_losses: float = option(
         0.0, "Share of a batch's unverified clips, with the highest loss, to ignore after warmup.", least=0, below=1
     )
@@ -152,6 +165,9 @@ class Config:
             if getattr(self, name):
                 reason = f"{self.model} does not take it, only models on log-mel spectrograms do (cnn_logmel)"
                 raise ConfigError(f"{name}={getattr(self, name):g}: {reason}; leave it at 0")
+        if self.focal and not self.use_sigmoid:
+            fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
+            raise ConfigError(f"{fault}; leave it at 0")
         if self.holdout and self.checkpoint != "best":
             fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
             raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
@@ -183,6 +199,16 @@ class Config:
     def audio_length(self) -> int:
         """Length of the crop in samples."""
         return max(1, round(self.sampling_rate * self.audio_duration))
+
+    @property
+    def is_multi(self) -> bool:
+        """Whether a clip has any number of labels, rather than one."""
+        return self.task == "multi"
+
+    @property
+    def use_sigmoid(self) -> bool:
+        """Whether each class has a probability of its own, rather than all together the sum 1."""
+        return self.is_multi or self.reject == "auto"
 
     @property
     def features(self) -> str:
@@ -313,12 +339,15 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
     if config.use_embedding and not config.backbone_digest:
         raise ConfigError(f"backbone={config.backbone}: expected NAME@DIGEST in the id of a study")
     is_used = {  # settings that have no effect without others
+        "task": config.is_multi,
+        "reject": config.reject == "auto" and not config.is_multi,
         "n_mfcc": config.use_mfcc,
         "n_mels": config.use_logmel,
         "patience": config.checkpoint == "best",
         "average_last": config.checkpoint == "average",
         "lq": config.loss == "lq",
         "bootstrap": config.loss.endswith("bootstrap"),
+        "focal": config.focal > 0,
         "init_from": config.init_from != "none",
         "frozen_epochs": config.frozen_epochs > 0,
         "class_weights": config.class_weights != "none",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fsat.model_presets import TASKS
 from fsat.options import SECONDS, Checked, option
 
 LAYOUTS = {
@@ -29,6 +30,11 @@ class LayoutOptions(Checked):
 
     layout: str = option(
         "auto", "Layout of the data folder.", choices=("auto", *LAYOUTS), metavar="WORD", shown="auto, what is found"
+    )
+    task: str = option(
+        "auto",
+        "Labels of a clip: one (single), or any number, also none (multi); auto is multi if the table has such clips.",
+        choices=("auto", *TASKS),
     )
     table: str = option(
         "", "Table of the clips: a path, or a name in the data folder.", metavar="FILE", shown="found by its columns"

@@ -105,6 +105,9 @@ PRESETS["conv2d_mfcc_fsat"] = {
 }
 PRESETS["quick"] = {"model": "dummy1d", "sampling_rate": 100, "audio_duration": 1.0, "n_folds": 2, "max_epochs": 1}
 
+TASKS = ("single", "multi")
+"""Labels of a clip: ``single``, one each; ``multi``, any number, also none."""
+
 BLENDS = ("geometric", "arithmetic", "weighted")
 """Methods that blend the studies of an ensemble; see `fsat.metrics.blending`."""
 

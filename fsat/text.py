@@ -6,6 +6,8 @@ underscores in place of the spaces inside a label.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -29,6 +31,24 @@ NAME_LIMIT, VALUE_LIMIT = 60, 200
 def label_order(labels: Iterable[str]) -> list[str]:
     """Return the distinct labels, sorted: column j of every prediction belongs to entry j."""
     return sorted(set(labels))
+
+
+def join_labels(labels: Iterable[str]) -> str:
+    """Return the labels of a clip as one cell of a table: distinct, sorted, separated by commas; empty for none.
+
+    A label that has a comma or a quote itself is in quotes, as CSV has it.
+
+    >>> join_labels(["Rain", "Chirp, tweet"])
+    '"Chirp, tweet",Rain'
+    """
+    cell = io.StringIO()
+    csv.writer(cell, lineterminator="").writerow(label_order(labels))
+    return cell.getvalue()
+
+
+def split_labels(cell: str) -> list[str]:
+    """Return the labels of a cell that `join_labels` made."""
+    return next(csv.reader([cell], strict=True), [])
 
 
 def why_not_a_label(label: str) -> str:

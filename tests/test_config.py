@@ -32,6 +32,8 @@ MODELS_LISTED = "one of dummy1d, conv1d, conv2d_mfcc, cnn_logmel, embedding"
 
 FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "model": ("dummy1d", ["dummy1d", "conv1d"], {MODELS_LISTED: ["conv3d", ""]}),
+    "task": ("multi", ["single", "multi"], {"one of single, multi": ["both"]}),
+    "reject": ("auto", ["none", "auto"], {"one of none, auto": ["always"]}),
     "sampling_rate": (22050, [808, 768000], RATES),
     "audio_duration": (1.5, [0.101, 600.0], SECONDS),
     "n_mfcc": (30, [1, 128], {"at least 1": [0], "at most 128": [129]}),
@@ -59,6 +61,7 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "loss": ("lq", LOSSES, {f"one of {', '.join(LOSSES)}": ["mse"]}),
     "lq": (0.5, [0.001, 1.0], {"more than 0": [0.0], "at most 1": [1.1]}),
     "bootstrap": (0.8, [0.0, 1.0], {"at least 0": [-0.1], "at most 1": [1.1]}),
+    "focal": (2.0, [0.0, 10.0], {"at least 0": [-0.1], "at most 10": [11.0]}),
     "drop_losses": (0.2, [0.0, 0.99], {"at least 0": [-0.1], "less than 1": [1.0]}),
     "labels_run_id": ("0123456789abcdef", ["none", "a1b2"], {RUN_ID: ["", "newest"]}),
     "precision": ("mixed_bfloat16", PRECISIONS, {f"one of {', '.join(PRECISIONS)}": ["float16"]}),
@@ -86,7 +89,11 @@ is expected instead."""
 OTHER_VALUES = {name: value for name, (value, _, _) in FIELDS.items()}
 
 WARM = {"init_from": "0123abcd"}
-TOGETHER = {**{key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY}, "frozen_epochs": WARM}
+TOGETHER = {
+    **{key: {"model": "cnn_logmel"} for key in SPECTROGRAM_ONLY},
+    "frozen_epochs": WARM,
+    "focal": {"reject": "auto"},
+}
 """Settings that a field requires."""
 
 EVERYWHERE = {name: value for name, value in OTHER_VALUES.items() if name not in (*SPECTROGRAM_ONLY, "holdout")}

@@ -52,7 +52,7 @@ def read_options(kind: Callable[..., Kind], options: dict[str, Any], **others: A
 def config_options(command: Callable) -> Callable:
     """Add an option for each setting, and `--preset`."""
     help = f"Set of defaults, by default that of the model: {', '.join(PRESETS)}."
-    options = [_option(spec, ", or the preset's") for spec in fields(Config)]
+    options = [_option(spec, ", or the preset's") for spec in fields(Config) if spec.name != "task"]
     return _decorator(click.option("--preset", metavar="WORD", help=help), *options)(command)
 
 
@@ -145,7 +145,7 @@ def read_config(options: dict[str, Any], **changes: Any) -> Config:
 
     Rate and windows of a model on embeddings are by default those of its backbone.
     """
-    given = {spec.name: options[spec.name] for spec in fields(Config)} | changes
+    given = {spec.name: options[spec.name] for spec in fields(Config) if spec.name != "task"} | changes
     if Config.resolve(given, options["preset"]).use_embedding:
         from fsat.commands.backbones import resolve_config
 

@@ -32,7 +32,7 @@ from fsat.training import fold as training
 def log_facts(dataset: Dataset, fold: int, source: Source) -> dict[str, Any]:
     """Log parameters, tags, dataset and description of the open run; return the arguments of its description."""
     config, splits = dataset.config, training.assign_splits(dataset, fold)
-    names = ("model", "folds", "precision", "selected_on", "backbone")
+    names = ("model", "task", "folds", "precision", "selected_on", "backbone")
     tags = {"study": dataset.study, "fold": fold, **{name: getattr(config, name) for name in names}}
     tags |= {"layout": json.dumps(source.layout.given)}  # none replace those of a run that is resumed
     tags |= {"on_bad_clip": source.on_bad_clip, "recipe": RECIPE, **start_tags(dataset, fold), **dataset.marks}

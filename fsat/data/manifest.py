@@ -26,7 +26,7 @@ from fsat.data.layouts.rows import Part, Rows
 from fsat.errors import LINK_OUT, ConfigError, DataError, Problem, count, printable
 from fsat.files import data_folder
 from fsat.layout_options import FOUND, LayoutOptions
-from fsat.text import is_unknown, label_order
+from fsat.text import is_unknown, label_order, split_labels
 
 FACTS = ("frames", "samplerate", "digest", "stamp", "reason")
 """Columns from `ClipFacts`."""
@@ -46,6 +46,7 @@ class Manifest:
         train_table, test_table: names of the tables, or of the folder if there is none; the test table's is empty if
             there are no test clips.
         layout: name of the layout, and how it was understood, in words.
+        task: ``single``, or ``multi``, where a cell of ``label`` is one of `fsat.text.join_labels`, or empty for none.
         problems: excluded training clips and unusable test clips.
     """
 
@@ -60,6 +61,7 @@ class Manifest:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     layout: tuple[str, str] = ("", "")
+    task: str = "single"
 
     @property
     def digest(self) -> str:
@@ -72,7 +74,11 @@ class Manifest:
         tests = sorted(
             (Path(fname).name, fname, str(sound)) for fname, sound in self.test[["fname", "digest"]].to_numpy()
         )
-        facts = [sorted(self.train[columns].astype(str).to_numpy().tolist()), [sound for *_, sound in tests]]
+        facts: list[object] = [
+            sorted(self.train[columns].astype(str).to_numpy().tolist()),
+            [sound for *_, sound in tests],
+        ]
+        facts += [self.task] if self.task != "single" else []
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def describe(self) -> str:
@@ -95,9 +101,8 @@ class Manifest:
 
     @property
     def targets(self) -> np.ndarray:
-        """Class index of each training clip, int64 (n_train,)."""
-        index = {label: i for i, label in enumerate(self.labels)}
-        return np.asarray(self.train["label"].map(index), dtype=np.int64)
+        """What each training clip is labelled with; see `targets_of`."""
+        return targets_of(self.train["label"], self.labels, self.task)
 
     @property
     def verified(self) -> np.ndarray:
@@ -124,10 +129,32 @@ class Manifest:
             small = small_classes(train, self.train_table)
         _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
-        test, labels = self.test.assign(reason=reasons), label_order(train["label"])
+        test, labels = self.test.assign(reason=reasons), class_labels(train["label"], self.task)
         problems = [*self.problems, *train_problems, *test_problems]
         warnings = [*self.warnings, *_warnings_of(test_problems)]
         return replace(self, train=train, test=test, labels=labels, problems=problems, warnings=warnings)
+
+
+def class_labels(cells: pd.Series, task: str) -> list[str]:
+    """Return the label order of a column ``label``."""
+    return label_order(
+        cells if task == "single" else (label for cell in cells.unique() for label in split_labels(cell))
+    )
+
+
+def targets_of(cells: pd.Series, labels: Sequence[str], task: str) -> np.ndarray:
+    """Return the targets of clips with the labels of a column: int64 (n,), the class, or bool (n, n_classes) in multi.
+
+    Raises KeyError for a label that is none of `labels`.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    if task == "single":
+        return np.asarray([index[label] for label in cells], dtype=np.int64)
+    codes, cells_once = pd.factorize(cells)
+    rows = np.zeros((len(cells_once), len(labels)), dtype=bool)
+    for row, cell in zip(rows, cells_once, strict=True):
+        row[[index[label] for label in split_labels(cell)]] = True
+    return np.asarray(rows[codes])
 
 
 def read_manifest(
@@ -170,8 +197,9 @@ def read_manifest(
     unnamed = _without_tests(unnamed, part.folder, test)
     warnings = [*rows.warnings, *part.table.warnings, *doubts, *unnamed_warnings(unnamed, part.folder.name, part.name)]
     return Manifest(
-        folder, train, test.clips, part.name, part.folder, test.folder, test.table, label_order(train["label"]),
-        [*problems, *test.problems], [*warnings, *test.warnings], (found.layout, rows.reading),
+        folder, train, test.clips, part.name, part.folder, test.folder, test.table,
+        class_labels(train["label"], rows.task), [*problems, *test.problems], [*warnings, *test.warnings],
+        (found.layout, rows.reading), rows.task,
     )  # fmt: skip
 
 

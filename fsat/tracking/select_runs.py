@@ -112,7 +112,7 @@ def _record(run: Run) -> FoldRun | None:
         return None
     try:
         # a parameter may say auto, as typed for `mlflow run`; the tag has the value that was used
-        settled = {name: tags[TAG + name] for name in ("folds", "precision", "backbone")}
+        settled = {name: tags[TAG + name] for name in ("task", "folds", "precision", "backbone")}
         settled["init_from"] = tags.get(TAG + INIT_FOLDS) or tags.get(TAG + INIT_FROM, "none")
         config = Config.from_mapping({spec.name: params[spec.name] for spec in fields(Config)} | settled)
         study, fold, dataset, data_dir = (tags[TAG + name] for name in ("study", "fold", "dataset", "data_dir"))

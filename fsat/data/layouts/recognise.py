@@ -63,6 +63,9 @@ TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_c
 ANNOTATION_OPTIONS = ("annotations", "start_column", "end_column", "clip_seconds", "background")
 """Options of `annotated`."""
 
+COMMON_OPTIONS = ("layout", "task")
+"""Options of every layout."""
+
 READ_OPTIONS = {
     "table": TABLE_OPTIONS,
     "audiofolder": TABLE_OPTIONS[1:],
@@ -126,7 +129,7 @@ def _given(data: DataFolder) -> str:
 def _check_options(name: str, options: LayoutOptions) -> None:
     """Raise `ConfigError` if an option is given that the layout does not read."""
     for option, value in options.given.items():
-        if option != "layout" and option not in READ_OPTIONS.get(name, ()):
+        if option not in (*COMMON_OPTIONS, *READ_OPTIONS.get(name, ())):
             owner = next(layout for layout, read in READ_OPTIONS.items() if option in read)
             raise ConfigError(f"{option}={value}: layout={name} does not read it; leave it out, or use layout={owner}")
 

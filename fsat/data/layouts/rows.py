@@ -149,6 +149,7 @@ class Rows:
         train, test: the parts; no test part if there are no test clips.
         test_fault: why there is a test part that cannot be read, in words, with its table; empty if there is none.
         warnings: what is left out, and what could be read in another way.
+        task: ``single``, or ``multi``, where the labels of a clip are a cell of `fsat.text.join_labels`.
     """
 
     reading: str
@@ -156,6 +157,7 @@ class Rows:
     test: Part | None = None
     test_fault: tuple[str, str] | None = None
     warnings: list[str] = field(default_factory=list)
+    task: str = "single"
 
 
 def optional_part(table: Path, read: Callable[[], Part]) -> tuple[Part | None, tuple[str, str] | None]:
