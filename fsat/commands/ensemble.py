@@ -21,6 +21,7 @@ from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, iter_blocks, release
+from fsat.metrics.task_scores import SCORE_NAMES, SCORE_WORDS
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import FoldCurve
@@ -30,6 +31,7 @@ from fsat.reports.prediction_tables import (
     analyse,
     announce_submission,
     write_reports,
+    write_scores,
     write_submission,
 )
 from fsat.reports.report_page import Result, write_result_page
@@ -50,7 +52,7 @@ class Ensembled:
     """Result of `ensemble`.
 
     Attributes:
-        scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.COLUMNS`.
+        scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.columns_of` the task.
         candidates: a row of such scores for each blend that was compared.
         compare: where to compare the runs, in words.
     """
@@ -98,7 +100,7 @@ def ensemble(
 def ensemble_best(
     studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path
 ) -> Ensembled:
-    """Blend each study alone and all together, and register the blend with the highest out-of-fold mAP@3."""
+    """Blend each study alone and all together, and register the blend with the highest out-of-fold score."""
     groups = [*studies, [record for study in studies for record in study]] if len(studies) > 1 else studies
     with runs.tracked("ensemble", "ensemble"):
         return _register_best(groups, register_as, promote, blend, data_dir, announce=True)
@@ -121,9 +123,10 @@ def _register_best(
         folders = [folder / f"blend{i}" for i in range(len(groups))]
         blends = [blend_members(group, path, method) for group, path in zip(member_groups, folders, strict=True)]
         candidates = pd.DataFrame([blend.row for blend in blends]).reset_index(drop=True)
-        best = int(candidates["map3"].idxmax())
+        score = SCORE_NAMES[blends[0].task][0]
+        best = int(candidates[score].idxmax())
         if announce:
-            say(f"blending {candidates['model'][best]}, the best by OOF mAP@3")
+            say(f"blending {candidates['model'][best]}, the best by OOF {SCORE_WORDS[score]}")
         (folder / "artifacts").mkdir()
         folders[best].rename(folder / "artifacts" / "predictions")
         return _Result(member_groups[best], blends[best], folder, data_dir).register(register_as, promote, candidates)
@@ -199,6 +202,9 @@ class _Result:
         starts = range(0, len(clips), CLIPS_AT_ONCE)
         write_parts(folder / "clips.csv", (without_fold(clips.iloc[i : i + CLIPS_AT_ONCE]) for i in starts))
         test_names = clips.loc[is_test(clips), "fname"].array
+        if self.blend.task == "multi":
+            write_scores(folder / "submission.csv", test_names, self.blend.test, self.first.labels)
+            return
         write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
         if len(test_names):
             announce_submission(SUBMISSION, self.first.labels)
@@ -209,7 +215,8 @@ class _Result:
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
         tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone)
-        score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()), self.leak)
+        first = SCORE_NAMES[blend.task][0]
+        score = Score(blend.metrics[f"oof_{first}"], int(blend.covered.sum()), self.leak, first)
         digest = _digest(self.members, blend)
         try:
             dataset = self.first.record.dataset
@@ -304,6 +311,7 @@ def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
 def _curve(record: FoldRun) -> FoldCurve:
     """Return the learning curve of a fold."""
     best = record.run.data.metrics.get("best_epoch")
-    val_map3, val_loss = (epoch_history(record.run_id, key) for key in ("val_map3", "val_loss"))
+    first = SCORE_NAMES[record.config.task][0]
+    val_map3, val_loss = (epoch_history(record.run_id, f"val_{name}") for name in (first, "loss"))
     names = record.study, record.config.model, record.fold
     return FoldCurve(*names, val_map3, val_loss, None if best is None else round(best))

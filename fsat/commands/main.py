@@ -20,6 +20,7 @@ from fsat.data.audio_files import LeftOut
 from fsat.data.dataset import Source
 from fsat.data.layouts.recognise import read_layout
 from fsat.files import check_writable
+from fsat.metrics.task_scores import COLUMN_NAMES, SCORE_NAMES, SCORE_WORDS
 from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say, say_once
@@ -85,8 +86,10 @@ def _clips_to_tag(source: Source) -> tuple[Input, bool]:
 
 def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, compare: str) -> str:
     """Return the report that the command prints."""
-    names = {"study": "study", "model": "model", "map3": "OOF mAP@3", "accuracy": "accuracy",
-             "map3_verified": "mAP@3 verified", "minutes": "minutes"}  # fmt: skip
+    first, second = next(names for names in SCORE_NAMES.values() if names[0] in scores)
+    names = {"study": "study", "model": "model", first: f"OOF {SCORE_WORDS[first]}",
+             COLUMN_NAMES[second]: SCORE_WORDS[second], f"{first}_verified": f"{SCORE_WORDS[first]} verified",
+             "minutes": "minutes"}  # fmt: skip
     names |= {"leak": "leak"} if scores["leak"].any() else {}
     names = {name: title for name, title in names.items() if scores[name].notna().any()}
     table = scores[[*names]].rename(columns=names)
