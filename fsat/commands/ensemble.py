@@ -15,6 +15,7 @@ import pandas as pd
 from fsat import tagging
 from fsat.commands.backbones import find_backbone
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
+from fsat.commands.fit_scores import Decisions, fit_scores
 from fsat.commands.warm_start import describe_start
 from fsat.config import RECIPE
 from fsat.data.playable_clips import Trained, find_clips
@@ -72,6 +73,7 @@ def ensemble(
     allow_incomplete: bool = False,
     blend: str = "geometric",
     data_dir: str | Path | None = None,
+    calibrate: str = "auto",
 ) -> Ensembled:
     """Blend fold runs and register the blend as a tagger.
 
@@ -82,6 +84,7 @@ def ensemble(
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies with missing folds.
         blend: method, one of `fsat.model_presets.BLENDS`.
+        calibrate: ``auto`` or ``none``; whether the tagger scales scores where that makes them mean more.
         data_dir: folder of the clips that ``report.html`` plays, by default that of the training; without the clips,
             the page says so in place of players.
 
@@ -94,16 +97,17 @@ def ensemble(
     with runs.tracked("ensemble", "ensemble"):
         chosen = choose(run_ids, studies, allow_incomplete)
         records = [record for study in chosen.values() for record in study]
-        return _register_best([records], register_as, promote, blend, data_dir)
+        return _register_best([records], register_as, promote, blend, data_dir, calibrate)
 
 
 def ensemble_best(
-    studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path
-) -> Ensembled:
+    studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path,
+    calibrate: str = "auto",
+) -> Ensembled:  # fmt: skip
     """Blend each study alone and all together, and register the blend with the highest out-of-fold score."""
     groups = [*studies, [record for study in studies for record in study]] if len(studies) > 1 else studies
     with runs.tracked("ensemble", "ensemble"):
-        return _register_best(groups, register_as, promote, blend, data_dir, announce=True)
+        return _register_best(groups, register_as, promote, blend, data_dir, calibrate, announce=True)
 
 
 def _register_best(
@@ -112,6 +116,7 @@ def _register_best(
     promote: str,
     method: str,
     data_dir: str | Path | None,
+    calibrate: str,
     announce: bool = False,
 ) -> Ensembled:
     """Blend each group of fold runs, and register the best blend in the open run."""
@@ -129,13 +134,16 @@ def _register_best(
             say(f"blending {candidates['model'][best]}, the best by OOF {SCORE_WORDS[score]}")
         (folder / "artifacts").mkdir()
         folders[best].rename(folder / "artifacts" / "predictions")
-        return _Result(member_groups[best], blends[best], folder, data_dir).register(register_as, promote, candidates)
+        result = _Result(member_groups[best], blends[best], folder, data_dir, calibrate == "auto")
+        return result.register(register_as, promote, candidates)
 
 
 class _Result:
     """The blend of `members`, and all that the open run records of it; its arrays are in `folder`."""
 
-    def __init__(self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None) -> None:
+    def __init__(
+        self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None, scale: bool
+    ) -> None:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
         self.first = members[0]
         self.studies = by_study(members)
@@ -150,12 +158,13 @@ class _Result:
         self.artifacts = folder / "artifacts"
         self.clips = _predicted(self.first, blend, folder / "covered.npy")
         self.analysis = analyse(self.clips)
+        self.decisions = fit_scores(blend, scale)
 
     def register(self, name: str, promote: str, candidates: pd.DataFrame) -> Ensembled:
         """Log the blend, register it, and describe the run."""
         self._log_facts(name, promote)
         self._write_predictions()
-        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts)
+        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts) | self.decisions.metrics
         runs.log_metrics(scores)
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
@@ -214,10 +223,11 @@ class _Result:
         folder, blend, labels = self.folder / "tagger", self.blend, self.first.labels
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
-        tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone)
+        decisions = self.decisions.scaling, self.decisions.thresholds.tolist()
+        tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone, *decisions)
         first = SCORE_NAMES[blend.task][0]
         score = Score(blend.metrics[f"oof_{first}"], int(blend.covered.sum()), self.leak, first)
-        digest = _digest(self.members, blend)
+        digest = _digest(self.members, blend, self.decisions)
         try:
             dataset = self.first.record.dataset
             return register(name, folder, labels, score, dataset, promote, digest, self.backbones)
@@ -287,10 +297,11 @@ class _Result:
         return mlflow_ui.share_view(run_descriptions.experiment(view))
 
 
-def _digest(members: Sequence[Member], blend: Blend) -> str:
-    """Return a digest that identifies a blend: its members, their artifacts, and the method."""
+def _digest(members: Sequence[Member], blend: Blend, decisions: Decisions) -> str:
+    """Return a digest that identifies a blend: its members, their artifacts, the method, and how scores are scaled."""
     checksums = sorted((m.record.run_id, m.record.run.data.tags.get(runs.TAG + "checksums", "")) for m in members)
-    return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
+    scaling = decisions.scaling.to_dict()
+    return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE, scaling]).encode()).hexdigest()
 
 
 def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:

@@ -60,9 +60,9 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
     final = scaling.apply(oof)
     if blend.task == "multi":
         thresholds = multilabel.fit_thresholds(final, targets)
-        given = scaled >= multilabel.cross_fit_thresholds(scaled, targets, folds)[folds]
-        counts = multilabel.f1_at(given.astype(np.float32), targets, np.full(targets.shape[1], 0.5))
-        metrics |= {"oof_f1_macro": counts.macro, "oof_f1_micro": counts.micro}
+        by_fold = multilabel.cross_fit_thresholds(scaled, targets, folds)
+        given, counts = scaled >= by_fold[folds], multilabel.f1_at(scaled, targets, by_fold, folds)
+        metrics |= {"oof_f1_macro": counts.macro()["f1"], "oof_f1_micro": counts.micro()["f1"]}
     else:
         right = one_hot(targets, oof.shape[1])
         limits = [fit_rejection(scaled[folds != fold].max(axis=1), LOST) for fold in range(folds.max() + 1)]

@@ -41,6 +41,7 @@ def main(
     output: Path,
     launch: Launch = DEFAULT_LAUNCH,
     blend: str = "geometric",
+    calibrate: str = "auto",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
@@ -66,7 +67,7 @@ def main(
             say_once(line)
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
-        result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
+        result = ensemble_best(studies, register_as, promote, blend, source.data_dir, calibrate)
         files, is_training = _clips_to_tag(source)
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
@@ -93,14 +94,14 @@ def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, comp
     names |= {"leak": "leak"} if scores["leak"].any() else {}
     names = {name: title for name, title in names.items() if scores[name].notna().any()}
     table = scores[[*names]].rename(columns=names)
-    first = [row for row in tags.first if isinstance(row, Tags)]
-    width = max((len(row.fname) for row in first), default=0)
-    rows = [f"  {row.fname:<{width}}  {_tags_of(row)}" for row in first]
-    heading = f"Tags of all clips are in {output}; the first {len(first)}:"
+    tagged = [row for row in tags.first if isinstance(row, Tags)]
+    width = max((len(row.fname) for row in tagged), default=0)
+    rows = [f"  {row.fname:<{width}}  {_tags_of(row)}" for row in tagged]
+    heading = f"Tags of all clips are in {output}; the first {len(tagged)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join(["", numbers, "", outcome, "", heading, *rows, "", compare])
 
 
 def _tags_of(row: Tags) -> str:
     """Return a clip's labels and scores in words."""
-    return ", ".join(f"{label} {score:.6f}" for label, score in zip(row.labels, row.scores, strict=True))
+    return ", ".join(f"{label} {score:.6f}" for label, score in zip(row.labels, row.scores, strict=True)) or "no label"

@@ -1,9 +1,9 @@
 """A tagger: its files, and its members at work on clips or recordings.
 
 Its folder is written when an ensemble is registered and read when the tagger is loaded. It holds ``tagger.json``
-(labels, blending method, weights of the studies, how scores are scaled, thresholds of the classes, and for each member
-its study, fold, Config, weights file and the SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone that members share. Loading runs no
-code from the folder and rejects a file that has changed.
+(labels, blending method, weights of the studies, scaling of the scores, thresholds, and for each member its study,
+fold, Config, weights file and the SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone
+that members share. Loading runs no code from the folder and rejects a file that has changed.
 """
 
 from __future__ import annotations
@@ -261,8 +261,9 @@ class Tagger:
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
 
-        Scores are float32 (n, n_classes). Rows sum to 1 unless `use_sigmoid`; they are NaN for a clip that cannot be used, whose error says
-        why, and for a silent one. A clip that is cut off has an error, and the scores of what is there.
+        Scores are float32 (n, n_classes). Rows sum to 1 unless `use_sigmoid`; they are NaN for a clip that cannot be
+        used, whose error says why, and for a silent one. A clip that is cut off has an error, and the scores of what
+        is there.
         """
         return self.scores_of(self.decode_all(sources, [max_seconds] * len(sources)))
 

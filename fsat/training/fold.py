@@ -145,12 +145,14 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
     weights = [config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)]
-    trusted, unused = dataset.trusted, (dataset.target_classes < 0) | (~dataset.trusted & (max(weights) == 0))
+    trusted: np.ndarray = dataset.trusted
     if config.is_multi:
-        trusted = dataset.trusted & (dataset.certainty > 0)
-        unused = (~trusted & (dataset.trusted | (max(weights) == 0))).all(axis=1)
-        trusted = trusted.any(axis=1)
-    splits[(splits == "train") & unused] = "unused"
+        is_weighed = np.asarray(trusted & (dataset.certainty > 0))
+        trusted = is_weighed.any(axis=1)
+        used = (is_weighed | (~dataset.trusted & (max(weights) > 0))).any(axis=1)
+    else:
+        used = np.asarray((dataset.target_classes >= 0) & (trusted | (max(weights) > 0)))
+    splits[(splits == "train") & ~used] = "unused"
     if config.holdout:
         candidates = np.flatnonzero(splits == "train")
         holdout = hold_aside(dataset.manifest.train.iloc[candidates], dataset.targets[candidates], config, fold)
