@@ -148,8 +148,8 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
     trusted: np.ndarray = dataset.trusted
     if config.is_multi:
         is_weighed = np.asarray(trusted & (dataset.certainty > 0))
-        trusted = is_weighed.any(axis=1)
-        used = (is_weighed | (~dataset.trusted & (max(weights) > 0))).any(axis=1)
+        trusted = np.asarray(is_weighed.any(axis=1))
+        used = np.asarray((is_weighed | (~dataset.trusted & (max(weights) > 0))).any(axis=1))
     else:
         used = np.asarray((dataset.target_classes >= 0) & (trusted | (max(weights) > 0)))
     splits[(splits == "train") & ~used] = "unused"
