@@ -253,7 +253,7 @@ def _agreed(member: Member) -> dict[str, object]:
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Return the targets of each training clip, see `targets_of`, and whether they are verified by hand, bool."""
     clips = member.clips.loc[~is_test(member.clips), ["label", "manually_verified"]]
-    names = clips["label"].cat
+    names = clips["label"].cat.remove_unused_categories().cat
     try:
         targets = targets_of(names.categories.to_series(), member.labels, member.record.config.task)[names.codes]
     except KeyError:
