@@ -15,8 +15,8 @@ LOST = 0.05  # share of known clips that may be rejected
 def fit_rejection(best_scores: np.ndarray, right: np.ndarray, lost: float = LOST) -> float:
     """Return the threshold below which at most the share `lost` of the best scores lie.
 
-    It is at the highest score that allows it, or halfway from there to the next lower one. This holds for all clips, and
-    for those whose best guess is right. A clip is rejected if its best score is below the threshold.
+    It is at the highest score that allows it, or halfway from there to the next lower one. This holds for all clips,
+    and for those whose best guess is right. A clip is rejected if its best score is below the threshold.
 
     Args:
         best_scores: of known clips, float (n_clips,); NaN, without a prediction, does not count.
