@@ -262,6 +262,11 @@ def label_prior(targets: np.ndarray) -> np.ndarray:
     return np.asarray(targets.mean(axis=0), dtype=np.float32)
 
 
+def one_hot(targets: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the classes of clips with one label, int (n_clips,), as bool (n_clips, n_classes)."""
+    return np.asarray(targets[:, np.newaxis] == np.arange(n_classes))
+
+
 def matching(scores: Scores, targets: np.ndarray) -> tuple[Scores, np.ndarray]:
     """Return scores and targets as arrays of the same shape."""
     scores, targets = as_rows(scores), np.asarray(targets)
