@@ -150,7 +150,7 @@ def test_recordings_with_label_tracks_are_recognised(small: Path) -> None:
 
 
 def test_clips_of_one_length_and_background(small: Path) -> None:
-    dataset = load(small, clip_seconds=0.75, background="none of them")
+    dataset = load(small, clip_seconds=0.75, background="none of them", task="single")
     assert set((dataset.train.lengths / 8000).round(3)) == {0.75}
     counts = dataset.manifest.train["label"].value_counts()
     assert counts["Fox"] == 3 * (2 + 1)  # 1.5 s are two clips
@@ -327,6 +327,6 @@ def test_no_background_where_an_annotation_is_left_out(tmp_path: Path) -> None:
     """The sound of a row that cannot be used is none, though nothing is annotated there."""
     folder = two_recordings(tmp_path)
     write_track(folder / "x.txt", [*EVENTS, (7.5, 9.5, "")])
-    manifest = read_manifest(folder, "exclude", layout=LayoutOptions(background="none"))
+    manifest = read_manifest(folder, "exclude", layout=LayoutOptions(background="none", task="single"))
     assert set(manifest.train.loc[manifest.train["label"] == "none", "recording"]) == {"y.wav"}
     assert "background=none: none is taken from x.wav, of which annotations are left out" in manifest.warnings

@@ -217,8 +217,10 @@ def inspect_dataset(
     manifest = replace(manifest, warnings=[*manifest.warnings, *kind_lines(kinds)])
     folds = np.array(fold_keys(train["fold"]), dtype=object) if "fold" in train else None
     n_folds = Config.n_folds if folds is None else len(set(folds))
-    reasons = [why_one_label(manifest)] if len(manifest.labels) == 1 else []
-    return replace(manifest, warnings=[*manifest.warnings, *reasons, *_describe_groups(train, n_folds, folds)])
+    reason = why_one_label(manifest)
+    return replace(
+        manifest, warnings=[*manifest.warnings, *filter(None, [reason]), *_describe_groups(train, n_folds, folds)]
+    )
 
 
 def _with_sounds(
@@ -235,7 +237,7 @@ def _with_sounds(
     """
     n_train = len(manifest.train)
     train, test = manifest.train.assign(sound=sounds[:n_train]), manifest.test.assign(sound=sounds[n_train:])
-    conflicts = contradictions(train, train["sound"].tolist())
+    conflicts = contradictions(train, train["sound"].tolist(), manifest.task)
     train_errors = [error or conflict for error, conflict in zip(errors[0], conflicts, strict=True)]
     manifest = replace(manifest, train=train, test=test).without(train_errors, errors[1], on_bad_clip, config)
     copies = describe_copies(manifest.train, manifest.test)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fsat.data.decoded_clips import Clips
 from fsat.errors import count, printable
-from fsat.text import named
+from fsat.text import named, split_labels
 
 SHOWN = 5
 
@@ -50,10 +50,10 @@ def equal_clips(train: Clips, test: Clips) -> np.ndarray:
     return first_equal(keys, lambda i, j: np.array_equal(samples(i), samples(j)))
 
 
-def contradictions(train: pd.DataFrame, first: Sequence[Hashable]) -> list[str]:
-    """Return for each clip why its label contradicts that of an equal sound, or an empty string.
+def contradictions(train: pd.DataFrame, first: Sequence[Hashable], task: str = "single") -> list[str]:
+    """Return for each clip why its labels contradict those of an equal sound, or an empty string.
 
-    `first` has a value for each clip that equal sounds share.
+    `first` has a value for each clip that equal sounds share; with `task` ``multi`` a clip has any number of labels.
     """
     reasons = [""] * len(train)
     lines = [f" in line {row}" if file else "" for file, row in zip(train["file"], train["row"], strict=True)]
@@ -64,8 +64,16 @@ def contradictions(train: pd.DataFrame, first: Sequence[Hashable]) -> list[str]:
     for group in groups.values():
         for i in group if len({rows[j][1] for j in group}) > 1 else ():
             fname, label, line = next(rows[j] for j in group if rows[j][1] != rows[i][1])
-            reasons[i] = f"the same sound as {printable(fname)}{line}, whose label is {named(label)}"
+            reasons[i] = f"the same sound as {printable(fname)}{line}, {_labelled(label, task)}"
     return reasons
+
+
+def _labelled(cell: str, task: str) -> str:
+    """Return the label or labels of a cell in a clause."""
+    labels = split_labels(cell) if task == "multi" else [cell]
+    if not labels:
+        return "which has no label"
+    return f"whose {'label is' if len(labels) == 1 else 'labels are'} {' and '.join(map(named, labels))}"
 
 
 def copies_of(train: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 Conventions: two labels look alike if they differ only in Unicode normal form, letter case, invisible characters, spaces
 and underscores, or in letters of other alphabets that look the same. The rows with the rarer spelling have the problem.
-A comma, or another separator of lists, is text unless all that it separates are labels of other rows.
+A comma, or another separator of lists, is text unless all that it separates are labels of other rows. Where a clip has
+several labels or none, each of its labels is checked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fsat.errors import count
-from fsat.text import NO_VALUES, why_not_a_label
+from fsat.text import NO_VALUES, split_labels, why_not_a_label
 
 _TWINS = str.maketrans("авекмнорстухіјѕο‐‑‒–—−’‘`´", "abekmhopctyxijso------''''")
 """Letters of Cyrillic and Greek, dashes and apostrophes, to those of ASCII that look the same."""
@@ -28,6 +29,12 @@ MAX_PIECES = 4
 
 SHOWN = 3
 """Number of labels that a warning names."""
+
+KEEP_ONE, GIVE_EACH = "keep one, or use task=multi", "give each as a label of its own"
+"""What to do with a label that names several, where a clip has one label, and where it has any number."""
+
+NONE_OF_THEM = "; if the clip has none of the classes, use task=multi"
+"""What may be meant by a label that is missing in a table."""
 
 
 def look_of(label: str) -> str:
@@ -59,17 +66,40 @@ class _Spelling:
         return f"{show(self.label)} ({count(self.n_clips, 'clip')}{line})"
 
 
-def label_faults(labels: Sequence[str], lines: Sequence[int]) -> dict[str, str]:
+def check_label_cells(
+    cells: Sequence[str], lines: Sequence[int], task: str = "single", in_table: bool = True
+) -> tuple[list[str], list[str]]:
+    """Return why each row's label cell cannot be used, or an empty text, and what else there is to say.
+
+    Args:
+        cells: labels; where `task` is ``multi`` cells of `fsat.text.join_labels`.
+        lines: of the rows.
+        task: ``single`` or ``multi``.
+        in_table: whether labels are cells of a table, in which several or none could be given.
+    """
+    rows = [split_labels(cell) if task == "multi" else [cell] for cell in cells]
+    pairs = [(label, line) for own, line in zip(rows, lines, strict=True) for label in own]
+    labels, label_lines = [label for label, _ in pairs], [line for _, line in pairs]
+    way_out = GIVE_EACH if task == "multi" else KEEP_ONE if in_table else "keep one"
+    faults, doubts = label_faults(labels, label_lines, way_out), label_warnings(labels, label_lines, way_out)
+    reasons = [next((faults[label] for label in own if label in faults), "") for own in rows]
+    if in_table and task == "single":
+        missing = [not label.strip() or label.strip() in NO_VALUES for label in cells]
+        reasons = [reason + NONE_OF_THEM * is_none for reason, is_none in zip(reasons, missing, strict=True)]
+    return reasons, doubts
+
+
+def label_faults(labels: Sequence[str], lines: Sequence[int], way_out: str = KEEP_ONE) -> dict[str, str]:
     """Return the labels of a table that cannot be used, with the reason.
 
-    `labels` and `lines` have an entry for each row.
+    `labels` and `lines` have an entry for each row; `way_out` is what to do with a label that names several.
     """
     spellings = _spellings(labels, lines)
     usual = _usual(spellings)
     faults = {}
     for label, spelling in spellings.items():
         best = usual[look_of(label)]
-        several = _why_several(label, usual)
+        several = _why_several(label, usual, way_out)
         reason = why_not_a_label(label)
         if label.strip() and label not in NO_VALUES and best.label != label and not why_not_a_label(best.label):
             reason = _why_alike(spelling, best)
@@ -82,11 +112,11 @@ def label_faults(labels: Sequence[str], lines: Sequence[int]) -> dict[str, str]:
     return faults
 
 
-def label_warnings(labels: Sequence[str], lines: Sequence[int]) -> list[str]:
+def label_warnings(labels: Sequence[str], lines: Sequence[int], way_out: str = KEEP_ONE) -> list[str]:
     """Return what to say about the labels that are read as one each, though they may be lists of labels.
 
-    `labels` and `lines` are as for `label_faults`; labels with a fault are left out. At most one line, which names
-    `SHOWN` labels at most.
+    The arguments are those of `label_faults`; labels with a fault are left out. At most one line, which names `SHOWN`
+    labels at most.
     """
     faults, spellings = label_faults(labels, lines), _spellings(labels, lines)
     usual, doubts = _usual(spellings), []
@@ -97,7 +127,7 @@ def label_warnings(labels: Sequence[str], lines: Sequence[int]) -> list[str]:
     if not doubts:
         return []
     others = f"; and {count(len(doubts) - SHOWN, 'other label')} like these" if len(doubts) > SHOWN else ""
-    return [f"read as one label: {'; '.join(doubts[:SHOWN])}{others}: keep one where a clip has several"]
+    return [f"read as one label: {'; '.join(doubts[:SHOWN])}{others}: where a clip has several, {way_out}"]
 
 
 def _spellings(labels: Sequence[str], lines: Sequence[int]) -> Mapping[str, _Spelling]:
@@ -138,13 +168,14 @@ def _why_alike(rarer: _Spelling, usual: _Spelling) -> str:
     return f"the label {rarer.told(show)} differs from {usual.told(show)} {what}"
 
 
-def _why_several(label: str, usual: Mapping[str, _Spelling]) -> str:
+def _why_several(label: str, usual: Mapping[str, _Spelling], way_out: str) -> str:
     """Return the reason if a label is a list, such as ``Dog, Cat``, of labels that are all labels of other rows."""
     parts, is_all = _parts(label, _LIST, usual)
     if not is_all:
         return ""
     others = f"{parts[0].label!r} is the label of {count(parts[0].n_clips, 'other clip')}"
-    return f"the label {label!r} names {len(parts)}, and a clip takes one label ({others}): keep one"
+    takes = "" if way_out == GIVE_EACH else ", and a clip takes one label"
+    return f"the label {label!r} names {len(parts)}{takes} ({others}): {way_out}"
 
 
 def _doubtful_parts(label: str, usual: Mapping[str, _Spelling]) -> list[str]:

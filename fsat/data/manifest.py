@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from fsat.config import Config
 from fsat.data.clip_checks import check_clips
 from fsat.data.clip_names import ascii_if_alike, earlier_rows, explain_missing, unnamed_files, unnamed_warnings
 from fsat.data.folds import resolve_folds, small_classes
-from fsat.data.label_checks import label_faults, label_warnings
+from fsat.data.label_checks import check_label_cells
 from fsat.data.layouts.recognise import read_layout
 from fsat.data.layouts.rows import Part, Rows
 from fsat.errors import LINK_OUT, ConfigError, DataError, Problem, count, printable
@@ -88,6 +88,9 @@ class Manifest:
         length = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
         tests = f", {count(len(self.test), 'test clip')}" if len(self.test) else ""
         clips = f"{count(len(self.train), 'clip')} of {count(len(self.labels), 'class')}, {length}{tests}"
+        if self.task == "multi":
+            numbers = self.targets.sum(axis=1)
+            clips += f", {np.sum(numbers == 0)} without a label, {np.sum(numbers > 1)} with several"
         return f"{printable(self.folder)}: {clips}; layout={name}: {printable(reading)}"
 
     def in_canonical_order(self) -> tuple[Manifest, np.ndarray]:
@@ -171,8 +174,8 @@ def read_manifest(
     rows, part = found.rows, found.rows.train
     train, unnamed = _with_facts(part, "training clips")
     train["label"] = train["label"].str.strip()
-    labels, lines = train["label"].tolist(), train["row"].where(train["file"] != "", 0).tolist()
-    faults, doubts = label_faults(labels, lines), label_warnings(labels, lines)
+    lines = train["row"].where(train["file"] != "", 0).tolist()
+    faults, doubts = check_label_cells(train["label"].tolist(), lines, rows.task, rows.labels is not None)
     problems = [*part.table.problems, *_row_problems(train, part.folder, faults), *_problems_of(train, train["reason"])]
     problems.sort(key=lambda problem: (problem.file, problem.row))
     test = _read_test(rows)
@@ -204,9 +207,15 @@ def read_manifest(
 
 
 def why_one_label(manifest: Manifest) -> str:
-    """Return why a dataset whose clips all have the same label cannot be trained on; empty if there are more."""
-    if len(manifest.labels) > 1:
+    """Return why a dataset whose clips all have the same label cannot be trained on; empty if it can be."""
+    cells = manifest.train["label"]
+    if len(manifest.labels) > 1 or (manifest.labels and manifest.task == "multi" and (cells == "").any()):
         return ""
+    if not manifest.labels:
+        return f"none of {count(len(cells), 'training clip')} has a label; expected clips of one class at least"
+    if manifest.task == "multi":
+        fault = f"all of {count(len(cells), 'training clip')} have the only label, {printable(manifest.labels[0])}"
+        return f"{fault}, and a tagger needs clips without it: add some, with an empty cell as their label"
     fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
     advice = "does the column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
     return f"{fault}, and a tagger needs two or more; {advice}"
@@ -226,17 +235,17 @@ def _nothing_left(path: Path, problems: list[Problem]) -> DataError:
     return DataError(f"{path}: no usable training clip is left; fix the rows listed above", problems)
 
 
-def _row_problems(frame: pd.DataFrame, folder: Path, label_faults: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of a table's cells."""
+def _row_problems(frame: pd.DataFrame, folder: Path, label_faults: Sequence[str]) -> list[Problem]:
+    """Return the problems of a table's cells; `label_faults` has those of the labels, or empty texts."""
     problems: list[Problem] = []
-    fnames, lines = frame["fname"].tolist(), frame["row"].tolist()
-    columns = [frame[name] for name in ("file", "row", "fname", "label", "manually_verified")]
+    fnames, lines, labels = frame["fname"].tolist(), frame["row"].tolist(), frame["label"].tolist()
+    columns = [frame["file"], frame["row"], frame["fname"], range(len(frame)), frame["manually_verified"]]
     folds = frame["fold"] if "fold" in frame else ["0"] * len(frame)
     earlier = earlier_rows(folder, fnames, frame["stamp"].tolist())
-    for file, line, fname, label, verified, fold, first in zip(*columns, folds, earlier, strict=True):
+    for file, line, fname, i, verified, fold, first in zip(*columns, folds, earlier, strict=True):
         reasons = (
-            "" if first is None else _same_file(fname, fnames[first], lines[first]),
-            label_faults.get(label, ""),
+            "" if first is None else _same_file(fname, fnames[first], lines[first], labels[i] != labels[first]),
+            label_faults[i],
             "" if verified in ("0", "1") else f"manually_verified is {verified!r}, expected 0 or 1",
             _fold_fault(fold),
         )
@@ -244,9 +253,10 @@ def _row_problems(frame: pd.DataFrame, folder: Path, label_faults: Mapping[str, 
     return problems
 
 
-def _same_file(fname: str, first: str, line: int) -> str:
+def _same_file(fname: str, first: str, line: int, has_other_label: bool) -> str:
+    way_out = "; if the clip has both labels, use task=multi" if has_other_label else ""
     if fname == first:
-        return f"duplicate row: the clip is in line {line} too"
+        return f"duplicate row: the clip is in line {line} too{way_out}"
     return f"duplicate row: the file is {ascii_if_alike(first, fname)} in line {line} too"
 
 
@@ -254,9 +264,9 @@ def _fold_fault(fold: str) -> str:
     return f"the fold is {repr(fold) if fold else 'empty'}" if is_unknown(fold) else ""
 
 
-def _sound_rows(frame: pd.DataFrame, label_faults: Mapping[str, str]) -> pd.DataFrame:
+def _sound_rows(frame: pd.DataFrame, label_faults: Sequence[str]) -> pd.DataFrame:
     """Return the rows with a valid label and fold, whatever their files."""
-    sound = ~frame["label"].isin(label_faults) & ~frame["fname"].duplicated()
+    sound = ~np.array([bool(fault) for fault in label_faults], dtype=bool) & ~frame["fname"].duplicated()
     if "fold" in frame:
         sound &= ~frame["fold"].map(is_unknown)
     return frame[sound]

@@ -118,5 +118,5 @@ def _digest(trained: Trained, rows: Rows) -> str:
     folder = (rows.test or rows.train).folder
     facts = check_clips(folder, test["fname"].tolist(), "test clips") if len(test) else []
     test = test.assign(digest=[fact.digest for fact in facts])
-    digest = Manifest(folder, train, test, "", folder, folder, "", []).digest
+    digest = Manifest(folder, train, test, "", folder, folder, "", [], task=rows.task).digest
     return digest if digest != trained.digest or train["digest"].is_monotonic_increasing else RENAMED

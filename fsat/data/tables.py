@@ -52,6 +52,19 @@ class Table:
     warnings: list[str] = field(default_factory=list)
 
 
+class ListCell(str):
+    """The text of a cell that is a list, whose `items` are known: they are separated by commas."""
+
+    items: tuple[str, ...]
+
+    def __new__(cls, items: Iterable[str]) -> ListCell:
+        """Make the cell of these items."""
+        items = tuple(items)
+        cell = super().__new__(cls, ",".join(items))
+        cell.items = items
+        return cell
+
+
 @dataclass(frozen=True)
 class _Cells:
     """The cells of a table: its header, the cells of each line with its number, and warnings."""
@@ -167,7 +180,7 @@ def _read_json(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[s
 def _text_of(value: object) -> str:
     """Return a value of JSON as the text of a cell; the items of a list are separated by commas."""
     if isinstance(value, list):
-        return ",".join(map(_text_of, value))
+        return ListCell(list(map(_text_of, value)))
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

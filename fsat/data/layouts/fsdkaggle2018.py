@@ -1,5 +1,7 @@
 """The layout of FSDKaggle2018, with Kaggle's names or Zenodo's, and of fsat's own tables.
 
+A column ``labels`` in place of ``label`` lists the labels of each clip.
+
 Kaggle: ``train.csv``, ``audio_train/``, ``sample_submission.csv``, ``audio_test/``. Zenodo:
 ``FSDKaggle2018.meta/train_post_competition.csv``, ``FSDKaggle2018.audio_train/``, ... The test part is optional.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fsat.data.layouts.label_cells import LabelColumn, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, optional_part, renamed
 from fsat.data.layouts.table_columns import is_clip_table
 from fsat.data.tables import Table, read_header, read_table
@@ -19,6 +22,7 @@ from fsat.errors import DataError, Problem
 from fsat.text import NO_LABEL
 
 REQUIRED = ("fname", "label")
+LISTED = LabelColumn("labels", is_list=True)
 KNOWN = ("manually_verified", "fold", "freesound_id", "group", "license")
 
 META = "FSDKaggle2018.meta"
@@ -42,9 +46,10 @@ def matches(data: DataFolder) -> bool:
         return True
     try:
         header = read_header(table)
-        if not set(REQUIRED) <= set(header):
+        required = ("fname", _label_column(table, data).name)
+        if not set(required) <= set(header):
             return not is_clip_table(header, data.options, table)
-        first = read_table(table, REQUIRED, KNOWN).frame["fname"].head(1).tolist()
+        first = read_table(table, required, KNOWN).frame["fname"].head(1).tolist()
         return not any((data.path / name).is_file() and not (folder / name).is_file() for name in first)
     except DataError:
         return True  # reading it says what is wrong
@@ -56,18 +61,30 @@ def read(data: DataFolder) -> Rows:
         data, TRAIN_TABLES, "a table of training clips", f", with the columns {','.join(REQUIRED)},manually_verified"
     )
     folder = _first(data, TRAIN_FOLDERS, "a folder of training clips")
-    table = read_table(path, REQUIRED, KNOWN)
+    labels = _label_column(path, data)
+    table = read_table(path, ("fname", labels.name), KNOWN)
     if {"freesound_id", "group"} <= set(table.frame):
         raise DataError(f"{path}: it has the columns freesound_id and group; keep the one whose clips stay together")
-    train = Part(renamed(table, {"freesound_id": "group"}, path.name), path.name, folder)
+    names = {"freesound_id": "group", labels.name: "label"}
+    train = Part(renamed(table, names, path.name), path.name, folder)
     test_path, test_folder = data.find(TEST_TABLES), data.find(TEST_FOLDERS)
     reading = f"{path.relative_to(data.path).as_posix()} with {folder.name}/"
     if test_path is None:
         unused = [f"{test_folder.name} is not used, because {TEST_TABLES[0]} is missing"] if test_folder else []
-        return Rows(reading, train, warnings=unused)
+        return Rows(reading, train, warnings=unused, labels=labels)
     clips = test_folder or data.path / TEST_FOLDERS[0]
-    test, fault = optional_part(test_path, lambda: Part(_test_table(test_path), test_path.name, clips))
-    return Rows(reading, train, test, fault)
+    test, fault = optional_part(test_path, lambda: Part(_test_table(test_path, labels), test_path.name, clips))
+    return Rows(reading, train, test, fault, labels=labels)
+
+
+def _label_column(path: Path, data: DataFolder) -> LabelColumn:
+    """Return the column of labels: ``labels`` if there is no ``label``, and its cells are lists."""
+    header = read_header(path)
+    if "label" not in header and {"fname", "labels"} <= set(header):
+        cells = read_table(path, ("fname", "labels"), header).frame["labels"]
+        if data.options.task == "multi" or shows_several(cells.unique(), LISTED):
+            return LISTED
+    return LabelColumn("label")
 
 
 def _first(data: DataFolder, names: Iterable[str], description: str, columns: str = "") -> Path:
@@ -77,9 +94,13 @@ def _first(data: DataFolder, names: Iterable[str], description: str, columns: st
     raise DataError(f"{data.path}: {description} is missing; expected {' or '.join(names)}{columns}")
 
 
-def _test_table(path: Path) -> Table:
-    """Read the test table; a row with too many or too few cells keeps its name, a duplicate does not."""
-    table = read_table(path, ("fname",), ("label", "usage", "freesound_id", "license"), "test")
+def _test_table(path: Path, labels: LabelColumn) -> Table:
+    """Read the test table; a row with too many or too few cells keeps its name, a duplicate does not.
+
+    Where clips have several labels, a submission has a column for each class.
+    """
+    known = read_header(path) if labels.is_list else ("label", "usage", "freesound_id", "license")
+    table = read_table(path, ("fname",), known, "test")
     frame = table.frame
     if table.problems:
         ragged = pd.DataFrame([{"row": problem.row, "fname": problem.fname} for problem in table.problems])

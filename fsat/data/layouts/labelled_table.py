@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fsat.data.layouts.label_cells import LabelColumn, means_list
 from fsat.data.layouts.rows import (
     COLUMNS,
     TEST_SPLITS,
@@ -32,7 +33,7 @@ from fsat.data.layouts.table_files import (
     table_files,
     why_no_header,
 )
-from fsat.data.tables import Table, read_header, read_table
+from fsat.data.tables import ListCell, Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -80,7 +81,8 @@ def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
         raise DataError(f"{data.path}: no row of {name} can be used; fix the rows listed above", problems)
     if train.empty:
         raise DataError(f"{data.path}: every row of {name} is of the test part; expected clips to train on")
-    rows = Rows("; ".join(part.reading for part in parts), Part(Table(train, problems, warnings), name, data.path))
+    reading = "; ".join(part.reading for part in parts)
+    rows = Rows(reading, Part(Table(train, problems, warnings), name, data.path), labels=parts[0].labels)
     if is_test.any():
         tests = frame.loc[is_test, ["file", "row", "fname"]].reset_index(drop=True)
         rows.test = Part(Table(tests), name, data.path)
@@ -170,9 +172,15 @@ class _Reader:
         columns = ", ".join(printable(name) for name in self._columns.values())
         return f"{self._data.below(self._path)}: {columns}"
 
+    @property
+    def labels(self) -> LabelColumn:
+        """The column of labels."""
+        name = self._columns["label"]
+        return LabelColumn(name, means_list(name))
+
     def _add_labels(self, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         columns = self._columns
-        frame["label"] = cells[columns["label"]].str.strip()
+        frame["label"] = [cell if isinstance(cell, ListCell) else cell.strip() for cell in cells[columns["label"]]]
         frame["manually_verified"] = "0"
         if column := columns.get("manually_verified"):
             rows = zip(frame["row"], frame["fname"], cells[column], strict=True)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from fsat.data.layouts.label_cells import LabelColumn
 from fsat.data.layouts.rows import (
     DataFolder,
     Part,
@@ -20,11 +21,10 @@ from fsat.data.layouts.rows import (
     frame_of,
     listed_names,
     natural,
-    one_label_each,
     optional_part,
     renamed,
 )
-from fsat.data.tables import Table, read_table
+from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, count
 
 ESC50_TABLES = ("meta/esc50.csv", "esc50.csv")
@@ -45,6 +45,9 @@ TEST_2019_TABLES = (
 SPEECH_LISTS = ("testing_list.txt", "validation_list.txt")
 SPEECH_FOLDERS = ("", "train/")
 """Where the lists are; at Kaggle the words are in ``train/audio/``."""
+
+LISTED = LabelColumn("labels", is_list=True, separator=",")
+"""The column of labels of FSDKaggle2019 and FSD50K."""
 
 NO_HASH = "_nohash_"
 BACKGROUND = "_background_noise_"
@@ -89,14 +92,13 @@ def is_fsd50k(data: DataFolder) -> bool:
 def read_fsd50k(data: DataFolder) -> Rows:
     """Read FSD50K: the clips of dev.csv to train on, of both of its splits, and those of eval.csv as test clips.
 
-    A name is a number without suffix, that of the sound at Freesound. Clips of several labels are problems.
+    A name is a number without suffix, that of the sound at Freesound. A clip has its label and those above it.
     """
     path = data.path / FSD50K_TABLES[0]
     table = read_table(path, ("fname", "labels"), ("mids", "split"))
     folder = _folder(data, "FSD50K.dev_audio")
-    labelled = one_label_each(renamed(table, {"labels": "label"}, path.name))
-    train = Part(_with_suffix(labelled, folder), path.name, folder)
-    rows = Rows(_reading(data, path, "fname, labels"), train)
+    train = Part(_with_suffix(renamed(table, {"labels": "label"}, path.name), folder), path.name, folder)
+    rows = Rows(_reading(data, path, "fname, labels"), train, labels=LISTED)
     if "split" in table.frame:
         rows.warnings.append(f"{path.name}: split ({_values(table.frame['split'])}) is not used: folds take its place")
     eval_path = data.path / FSD50K_TABLES[1]
@@ -133,7 +135,7 @@ def is_fsdkaggle2019(data: DataFolder) -> bool:
 
 
 def read_fsdkaggle2019(data: DataFolder) -> Rows:
-    """Read FSDKaggle2019: the curated clips as verified and the noisy ones as not; clips of several are problems."""
+    """Read FSDKaggle2019: the curated clips as verified and the noisy ones as not."""
     parts, tables = list[Table](), list[Path]()
     for tables_of, folders, verified in (
         (CURATED_TABLES, ("train_curated", "FSDKaggle2019.audio_train_curated"), "1"),
@@ -146,20 +148,19 @@ def read_fsdkaggle2019(data: DataFolder) -> Rows:
             continue
         known = ("freesound_id", "license", "flickr_video_URL")
         table = read_table(path, ("fname", "labels"), known)
-        table = one_label_each(renamed(table, {"labels": "label", "freesound_id": "group"}, path.name))
+        table = renamed(table, {"labels": "label", "freesound_id": "group"}, path.name)
         table.frame = table.frame.assign(fname=folder.name + "/" + table.frame["fname"], manually_verified=verified)
         parts, tables = [*parts, table], [*tables, path]
     frame = pd.concat([table.frame for table in parts], ignore_index=True).fillna("")
     problems = [problem for table in parts for problem in table.problems]
     warnings = [warning for table in parts for warning in table.warnings]
     names = " and ".join(path.name for path in tables)
-    rows = Rows(f"{names}: fname, labels", Part(Table(frame, problems, warnings), names, data.path))
+    rows = Rows(f"{names}: fname, labels", Part(Table(frame, problems, warnings), names, data.path), labels=LISTED)
     test_path, test_folder = data.find(TEST_2019_TABLES), data.find(("test", "FSDKaggle2019.audio_test"))
     if test_path and test_folder:
-        columns = ("labels", "usage", "freesound_id", "license")
         rows.test, rows.test_fault = optional_part(
-            test_path, lambda: Part(_names_alone(test_path, columns), test_path.name, test_folder)
-        )
+            test_path, lambda: Part(_names_alone(test_path, read_header(test_path)), test_path.name, test_folder)
+        )  # whose other columns are its classes
     return rows
 
 

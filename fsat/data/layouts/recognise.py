@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts import annotated, class_folders, fsdkaggle2018, labelled_table, published
+from fsat.data.layouts.clip_labels import settle_task
 from fsat.data.layouts.other_files import ADVICE_AT_LAST, advice
 from fsat.data.layouts.rows import DataFolder, Rows, is_data, listed_names
 from fsat.data.layouts.table_files import (
@@ -95,6 +96,7 @@ def read_layout(folder: Path, options: LayoutOptions = FOUND) -> Reading:
     name = given or _find(data)
     _check_options(name, options)
     rows = data.once(READERS[name].read)
+    settle_task(rows, options)
     if name == "class_folders" and not given:
         rows.warnings += [f"not read: {reason}" for reason in [*why_not_tables(data), *advice(data)]]
     return Reading(name, rows)

@@ -17,8 +17,9 @@ import pandas as pd
 
 from fsat.data.audio_files import SYSTEM_FOLDERS, LeftOut, is_audio_file, walk
 from fsat.data.layouts.clip_files import ClipFiles
+from fsat.data.layouts.label_cells import LabelColumn
 from fsat.data.tables import Table
-from fsat.errors import DataError, Problem, count, printable
+from fsat.errors import DataError, count, printable
 from fsat.files import user_path
 from fsat.layout_options import LayoutOptions
 
@@ -150,6 +151,8 @@ class Rows:
         test_fault: why there is a test part that cannot be read, in words, with its table; empty if there is none.
         warnings: what is left out, and what could be read in another way.
         task: ``single``, or ``multi``, where the labels of a clip are a cell of `fsat.text.join_labels`.
+        labels: the column of labels, whose cells may be lists; None if a label is a folder, or one a row by definition.
+        makes_background: whether the clips of ``background`` are made, so that no label needs to have that name.
     """
 
     reading: str
@@ -158,6 +161,8 @@ class Rows:
     test_fault: tuple[str, str] | None = None
     warnings: list[str] = field(default_factory=list)
     task: str = "single"
+    labels: LabelColumn | None = None
+    makes_background: bool = False
 
 
 def optional_part(table: Path, read: Callable[[], Part]) -> tuple[Part | None, tuple[str, str] | None]:
@@ -186,17 +191,6 @@ def renamed(table: Table, names: Mapping[str, str], file: str) -> Table:
     if "label" in frame and "manually_verified" not in frame:
         frame["manually_verified"] = "0"
     return Table(frame[["file", "row", *(name for name in COLUMNS if name in frame)]], table.problems, table.warnings)
-
-
-def one_label_each(table: Table) -> Table:
-    """Return a table without the clips that have several labels, separated by commas, which are problems."""
-    is_list = table.frame["label"].str.contains(",", regex=False)
-    cells = table.frame.loc[is_list, ["file", "row", "fname", "label"]]
-    problems = [
-        Problem(file, row, fname, f"the clip has {label.count(',') + 1} labels ({printable(label)}), and takes one")
-        for file, row, fname, label in cells.itertuples(index=False)
-    ]
-    return Table(table.frame[~is_list].reset_index(drop=True), [*table.problems, *problems], table.warnings)
 
 
 def listed_names(names: Sequence[str], shown: int = 3) -> str:

@@ -1,0 +1,132 @@
+"""Cells that list the labels of a clip: how a column separates them, and which labels a cell has.
+
+A list is text with a separator (`SEPARATORS`), where a label with a separator in it is in quotes as in CSV, or a list
+as Python and JSON write it, such as ``['Dog', 'Rain']``. An empty cell, or what programs write for a missing value, has
+no label. Spaces around a label do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fsat.data.layouts.table_columns import look_of
+from fsat.data.tables import ListCell
+from fsat.errors import printable
+from fsat.text import NO_VALUES
+
+SEPARATORS = (",", ";", "|")
+"""Characters that separate the labels of a cell, the usual one first."""
+
+LISTS = ("labels", "tags", "classes", "categories", "label_list", "species_list", "tag_list")
+"""Ends of the names of columns that mean a list."""
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_ARRAY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
+"""Matches an array of texts as NumPy prints it, without commas."""
+
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The column of a table that has the labels.
+
+    Attributes:
+        name: of the column, for messages.
+        is_list: whether its name, or who published it, says that a cell is a list.
+        separator: between the labels of a cell, if it is known; else it is found.
+        form: how labels are given where cells are `ListCell`, in words.
+    """
+
+    name: str
+    is_list: bool = False
+    separator: str = ""
+    form: str = ""
+
+
+def means_list(name: str) -> bool:
+    """Return whether the name of a column says that its cells are lists of labels."""
+    return look_of(name).endswith(LISTS)
+
+
+def items_of(cell: str) -> tuple[str, ...] | None:
+    """Return the items of a cell that is a list in the notation of Python, JSON or NumPy; None for other text."""
+    if isinstance(cell, ListCell):
+        return cell.items
+    text = cell.strip()
+    if not text or _BRACKETS.get(text[0]) != text[-1]:
+        return None
+    if _ARRAY.fullmatch(text):
+        return tuple(match[0][1:-1] for match in re.finditer(r"""'[^']*'|"[^"]*\"""", text))
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, (list, tuple, set)) and all(type(item) in (str, int, float) for item in value):
+            return tuple(map(str, value))
+    return None
+
+
+def separator_of(cells: Iterable[str]) -> str:
+    """Return what separates the labels of a column: the only separator in its cells, or that which makes fewest labels.
+
+    It is a comma if there is none. Separators in quotes do not count.
+    """
+    texts = [cell for cell in cells if items_of(cell) is None]
+    bare = [_QUOTED.sub("", text) for text in texts]
+    used = [separator for separator in SEPARATORS if any(separator in text for text in bare)]
+
+    def n_labels(separator: str) -> int:
+        return len({label for text in texts for label in labels_of(text, separator)[0]})
+
+    return min(used, key=n_labels) if len(used) > 1 else (used or SEPARATORS)[0]
+
+
+def labels_of(cell: str, separator: str) -> tuple[tuple[str, ...], str]:
+    """Return the labels of a cell, as they are written, and why it is no list of labels, or an empty text."""
+    items = items_of(cell)
+    if items is None:
+        text = cell.strip()
+        if not text or text in NO_VALUES:
+            return (), ""
+        if len(text.splitlines()) > 1:  # no label, which says so
+            return (text,), ""
+        tight = re.sub(rf'"\s+(?={re.escape(separator)}|$)', '"', text)
+        try:
+            items = tuple(next(csv.reader([tight], delimiter=separator, skipinitialspace=True, strict=True)))
+        except csv.Error as error:
+            return (), f"the labels {text!r} are no list ({error}); expected labels separated by {separator!r}"
+        items = items[:-1] if len(items) > 1 and not items[-1].strip() else items
+    labels = tuple(item.strip() for item in items)
+    if "" in labels:
+        return (), f"the labels {printable(cell.strip())!r} have an empty one; write each label once, or leave it out"
+    return labels, ""
+
+
+def shows_several(cells: Iterable[str], column: LabelColumn) -> bool:
+    """Return whether the cells of a column are without doubt lists of labels, of which one has several, or none.
+
+    Texts with a separator are lists in a column whose name says so, unless all of them may be labels such as ``Chirp,
+    tweet``: each separator has a space after it, and no part of such a text is in another cell.
+    """
+    cells = list(cells)
+    if any(len(items) != 1 for cell in cells if (items := items_of(cell)) is not None):
+        return True
+    if not column.is_list:
+        return False
+    separator = column.separator or separator_of(cells)
+    labels = {cell: labels_of(cell, separator)[0] for cell in cells}
+    several = {cell: found for cell, found in labels.items() if len(found) > 1}
+    counts = Counter(label for found in labels.values() for label in set(found))
+    return any(
+        column.separator or re.search(rf"{re.escape(separator)}\S", _QUOTED.sub("", cell)) or counts[label] > 1
+        for cell, found in several.items()
+        for label in found
+    )
