@@ -12,12 +12,9 @@ import numpy as np
 
 from fsat.commands.blend_members import Blend, chosen_rows
 from fsat.metrics import multilabel
-from fsat.metrics.rejection import fit_rejection
+from fsat.metrics.rejection import LOST, fit_rejection
 from fsat.metrics.scaling import UNSCALED, Scaling, calibrate
 from fsat.metrics.task_scores import one_hot
-
-LOST = 0.05
-"""Share of the known clips that rejection may lose, on out-of-fold predictions."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
     calibrated = calibrate(oof, targets, folds, blend.sigmoid)
     before, after = calibrated.before, calibrated.after
     metrics = {"oof_ece": before.ece, "oof_log_loss": before.log_loss}
-    scaling, scaled = (calibrated.scaling, calibrated.scores) if scale else (UNSCALED, oof)
+    scaling, scaled = (calibrated.scaling, np.asarray(calibrated.scores)) if scale else (UNSCALED, oof)
     if scaling.kind != "none":
         metrics |= {"oof_ece_scaled": after.ece, "oof_log_loss_scaled": after.log_loss}
     if not blend.sigmoid:
@@ -65,8 +62,10 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         metrics |= {"oof_f1_macro": counts.macro()["f1"], "oof_f1_micro": counts.micro()["f1"]}
     else:
         right = one_hot(targets, oof.shape[1])
-        limits = [fit_rejection(scaled[folds != fold].max(axis=1), LOST) for fold in range(folds.max() + 1)]
-        thresholds = np.full(oof.shape[1], fit_rejection(final.max(axis=1), LOST))
+        best, is_right = scaled.max(axis=1), scaled.argmax(axis=1) == targets
+        others = [folds != fold for fold in range(folds.max() + 1)]
+        limits = [fit_rejection(best[mask], is_right[mask], LOST) for mask in others]
+        thresholds = np.full(oof.shape[1], fit_rejection(final.max(axis=1), final.argmax(axis=1) == targets, LOST))
         given = scaled >= np.array(limits)[folds, np.newaxis]
         metrics["oof_rejected"] = float((~given.any(axis=1)).mean())
         metrics["oof_right_kept"] = float((given & right).any(axis=1).mean())

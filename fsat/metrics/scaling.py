@@ -98,6 +98,9 @@ class Scaling:
         return cls(kind, temperature, slopes, offsets)
 
 
+UNSCALED = Scaling()
+
+
 def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, ...]:
     numbers = [value for value in values if type(value) in (int, float)] if isinstance(values, list | tuple) else []
     if not isinstance(values, list | tuple) or len(numbers) < len(values):
