@@ -1,8 +1,8 @@
 """Measure how well taggers tell sounds of their classes from others: of unknown classes, and noise.
 
 Three classes of DATA_DIR, other ones for each seed, are unknown: their clips train no model. The others are
-cross-validated with reject=auto. Each fold's model scores its own clips, which it did not train on, and all unknown sounds; the best
-score of a clip tells how known it seems. Thresholds are fitted on the clips of the other folds.
+cross-validated with reject=auto. Each fold's model scores its own clips, which it did not train on, and all unknown
+sounds; the best score of a clip tells how known it seems. Thresholds are fitted on the clips of the other folds.
 """
 
 from __future__ import annotations
