@@ -90,7 +90,7 @@ def estimate_pairs(
     rates = fit_rates(scores[~verified], given)
     believed = beliefs(scores[~verified], given, rates)
     n_wrong, n_missing = float((1 - believed)[given].sum()), float(believed[~given].sum())
-    wrong_share, missing_share = n_wrong / max(1, given.sum()), n_missing / max(1.0, float(believed.sum()))
+    wrong_share, missing_share = n_wrong / max(1, int(given.sum())), n_missing / max(1.0, float(believed.sum()))
     facts = rates, scores, believed, wrong_share, missing_share
     unclear = np.flatnonzero(~rates.clear & given.any(axis=0))
     if not rates.clear.any():
@@ -99,7 +99,7 @@ def estimate_pairs(
     names = ", ".join(named(labels[j]) for j in unclear[:SHOWN])
     reasons = [STAY + names + others] if len(unclear) else []
     checked, hits = np.broadcast_to(verified[:, np.newaxis], targets.shape), scores >= 0.5
-    absent_share = n_missing / max(1, (~given).sum())
+    absent_share = n_missing / max(1, int((~given).sum()))
     for name, pairs, differs, share in (
         ("labels", targets, ~hits, wrong_share),
         ("absences of a label", ~targets, hits, absent_share),
