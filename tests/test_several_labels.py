@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
 
 from fsat.cli import cli
+from fsat.data.duplicates import contradictions
 from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.errors import DataError
@@ -445,3 +446,17 @@ def test_one_class_and_none_of_it(tmp_path: Path) -> None:
     assert reason.startswith("all of 4 training clips have the only label, Owl, and a tagger needs clips without it")
     lay_out(tmp_path, "", column("labels", "", "", "", ""))
     assert why_one_label(read(tmp_path, task="multi")).startswith("none of 4 training clips has a label")
+
+
+def test_equal_sounds_with_other_labels_contradict(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain"', '"Rain,Dog"', "", '"Owl,""Chirp, tweet"""'))
+    manifest = read(tmp_path)
+    reasons = contradictions(manifest.train, [0, 0, 1, 2], manifest.task)
+    assert reasons == [""] * 4
+    reasons = contradictions(manifest.train, [0, 1, 1, 0], manifest.task)
+    assert reasons == [
+        "the same sound as 4.wav in line 5, whose labels are 'Chirp, tweet' and Owl",
+        "the same sound as 3.wav in line 4, which has no label",
+        "the same sound as 2.wav in line 3, whose labels are Dog and Rain",
+        "the same sound as 1.wav in line 2, whose labels are Dog and Rain",
+    ]

@@ -106,7 +106,8 @@ class _Reader:
             if reason := next(filter(None, map(self._why_not_a_class, own)), ""):
                 self._fail(file, row, fname, reason)
         merged, first = self._merge(frame, labels)
-        sound = [i for i in first if os.path.normpath(frame["fname"].iloc[i]) not in self._faulty]
+        names = [os.path.normpath(fname) for fname in frame["fname"]]
+        sound = [i for i in first if names[i] not in self._faulty]
         table = frame.iloc[sound].assign(label=[join_labels(merged[i]) for i in sound])
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
