@@ -91,7 +91,7 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
     ),
     "lists of Python": (
         CLIPS, column("label", "\"['Dog', 'Chirp, tweet']\"", "['Dog']", "[]", "\"('Dog', 'Owl')\""),
-        "table", {"1": '"Chirp, tweet",Dog', "2": "Dog", "3": "", "4": "Dog,Owl"}, "",
+        "table", {"1": '"Chirp, tweet",Dog', "2": "Dog", "3": "", "4": "Dog,Owl"}, "lists of labels",
     ),
     "JSON lines of an audiofolder": (
         "data/1.wav data/2.wav data/3.wav data/4.wav",
@@ -107,7 +107,8 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
     "a row for each label": (
         CLIPS,
         {"t.csv": "file,label\n1.wav,Dog\n2,Dog\n1,Rain\n2,Owl\n3,Dog\n3,Rain\n3,Owl\n4,Dog\n"},
-        "table", {"1": "Dog,Rain", "2": "Dog,Owl", "3": "Dog,Owl,Rain", "4": "Dog"}, "a row for each label of a clip",
+        "table", {"1": "Dog,Rain", "2": "Dog,Owl", "3": "Dog,Owl,Rain", "4": "Dog"},
+        "one label each, 4 rows with further labels of clips",
     ),
     "AudioSet": (
         "-aBc.wav b_d.wav e.wav",
@@ -122,7 +123,7 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
          "000046_3840,clarinet,0.17105,3\n000046_3840,flute,0.0,3\n000135_483840,flute,0.9,3\n"
          "000135_483840,clarinet,0.5,3\n000178_3840,flute,0.3,3\n000178_3840,clarinet,1.0,3\n"},
         "table", {"000046_3840": "", "000135_483840": "clarinet,flute", "000178_3840": "clarinet"},
-        "a row for each label of a clip, not those whose relevance is below 0.5",
+        "one label each, 3 rows with further labels of clips, not those whose relevance is below 0.5",
     ),
     "FSDKaggle2019 at Kaggle": (
         "train_curated/0006ae4e.wav train_curated/0019ef41.wav train_noisy/00097e21.wav test/0026c7cb.wav",
@@ -350,6 +351,18 @@ def test_faults_of_lists(tmp_path: Path) -> None:
     assert "1 row with a label twice, which counts once: line 5" in manifest.warnings
 
 
+@pytest.mark.parametrize("folder", ["audio_train", "clips"])
+def test_a_list_without_quotes(folder: str, tmp_path: Path) -> None:
+    write_clips(tmp_path / folder, "1.wav", "2.wav", "3.wav")
+    table = tmp_path / "train.csv"
+    for rest in ("", '2.wav,Rain\n3.wav,"Dog,Rain"\n'):
+        table.write_text(f"fname,labels\n1.wav,Dog,Rain\n{rest}")
+        assert faults(tmp_path) == [
+            "train.csv:2: 1.wav: 3 cells in a table of 2 columns; a list of labels with the separator of the table in "
+            "it needs quotes around it"
+        ]
+
+
 def test_rows_of_a_clip_are_merged(tmp_path: Path) -> None:
     table = (
         "file,label,fold,recording_id,verified\n1.wav,Dog,1,a,1\n1.wav,Rain,1,a,0\n2.wav,Dog,1,b,1\n2.wav,Dog,1,b,1\n"
@@ -361,7 +374,7 @@ def test_rows_of_a_clip_are_merged(tmp_path: Path) -> None:
     assert labels_by_clip(manifest) == {"1": "Dog,Rain", "2": "Dog", "4": "Dog"}
     assert manifest.train["manually_verified"].tolist() == [0, 1, 1]
     assert manifest.train["row"].tolist() == [2, 4, 8]
-    assert "4 rows of clips with an earlier row, to which labels are added" in manifest.warnings
+    assert manifest.layout[1].endswith("; task=multi: 4 rows with further labels of clips")
 
 
 def test_columns_of_0_and_1_by_an_option(tmp_path: Path) -> None:
@@ -417,9 +430,13 @@ def test_a_class_may_be_none(tmp_path: Path) -> None:
     assert faults(table, background="noise") == [
         "t.csv:5: 4.wav: the label 'Noise' looks like background=noise, and is another text; write one"
     ]
-    manifest = read(table, "exclude", background="noise")
+    manifest = read(table, "exclude", background="noise", task="multi")
     assert labels_by_clip(manifest) == {"1": "", "2": "Dog", "3": "Dog"}
     assert "1 row with noise beside other labels, which is left out: line 4" in manifest.warnings
+    lay_out(table, "", column("label", "noise", '"Owl, calling"', '"Owl, calling"', "Dog"))
+    manifest = read(table, background="noise")
+    assert manifest.labels == ["Dog", "Owl, calling"]  # nothing says that a cell is a list
+    assert manifest.layout[1].endswith("; task=multi: one label each, noise is no label")
     lay_out(table, "", column("label", "None", "Dog", "None", "Dog"))
     manifest = read(table, background="None")
     assert (labels_by_clip(manifest), manifest.warnings) == ({"1": "", "2": "Dog", "3": "", "4": "Dog"}, [])

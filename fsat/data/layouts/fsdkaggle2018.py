@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.layouts.label_cells import LabelColumn, shows_several
+from fsat.data.layouts.label_cells import LabelColumn, explain_ragged, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, optional_part, renamed
 from fsat.data.layouts.table_files import is_table
 from fsat.data.tables import Table, read_header, read_table
@@ -63,6 +63,7 @@ def read(data: DataFolder) -> Rows:
     folder = _first(data, TRAIN_FOLDERS, "a folder of training clips")
     labels = _label_column(path, data)
     table = read_table(path, ("fname", labels.name), KNOWN)
+    table.problems = explain_ragged(table.problems, labels)
     if {"freesound_id", "group"} <= set(table.frame):
         raise DataError(f"{path}: it has the columns freesound_id and group; keep the one whose clips stay together")
     names = {"freesound_id": "group", labels.name: "label"}

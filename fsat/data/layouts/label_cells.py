@@ -13,11 +13,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fsat.data.layouts.table_columns import look_of
 from fsat.data.tables import ListCell
-from fsat.errors import printable
+from fsat.errors import Problem, printable
 from fsat.text import NO_VALUES
 
 SEPARATORS = (",", ";", "|")
@@ -29,6 +29,8 @@ LISTS = ("labels", "tags", "classes", "categories", "label_list", "species_list"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _ARRAY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
 """Matches an array of texts as NumPy prints it, without commas."""
+
+_RAGGED = re.compile(r"(\d+) cells in a table of (\d+) columns")
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
@@ -53,6 +55,17 @@ class LabelColumn:
 def means_list(name: str) -> bool:
     """Return whether the name of a column says that its cells are lists of labels."""
     return look_of(name).endswith(LISTS)
+
+
+def explain_ragged(problems: Iterable[Problem], column: LabelColumn) -> list[Problem]:
+    """Return the problems of a table; rows with too many cells may have a list of labels without quotes."""
+    advice = f"; a list of {printable(column.name)} with the separator of the table in it needs quotes around it"
+    return [
+        replace(problem, reason=problem.reason + advice)
+        if column.is_list and (match := _RAGGED.fullmatch(problem.reason)) and int(match[1]) > int(match[2])
+        else problem
+        for problem in problems
+    ]
 
 
 def items_of(cell: str) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.data.layouts.label_cells import LabelColumn, items_of, labels_of, means_list
+from fsat.data.layouts.label_cells import LabelColumn, explain_ragged, items_of, labels_of, means_list
 from fsat.data.layouts.rows import (
     COLUMNS,
     TEST_SPLITS,
@@ -161,6 +161,8 @@ class _Reader:
         resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
+        if split == "train":
+            self.problems = explain_ragged(self.problems, self.labels)
         self._splits = [name for name in found.get("fold", ()) if name != self._columns["fold"]]
         clips = resolved[self._columns["fname"]]
         if clips.without:
