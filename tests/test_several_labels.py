@@ -162,6 +162,15 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
         {"64760": "Electric_guitar,Guitar,Music,Musical_instrument,Plucked_string_instrument",
          "16399": "Bird,Bird_vocalization_and_bird_call_and_bird_song,Chirp_and_tweet", "16401": "Music"}, "",
     ),
+    "a table of a challenge with a column for each label": (
+        "audio_train/1.wav audio_train/2.wav audio_test/3.wav",
+        {
+            "train.csv": "fname,Dog,Rain,fold\n1.wav,1,1,1\n2.wav,0,1,2\n",
+            "sample_submission.csv": "fname,Dog,Rain\n3.wav,0,0\n",
+        },
+        "fsdkaggle2018", {"1": "Dog,Rain", "2": "Rain"},
+        "with audio_train/; task=multi: a column of 0 and 1 for each label",
+    ),
     "a table of a challenge with its own column of lists": (
         "audio_train/1.wav audio_train/2.wav audio_train/3.wav audio_test/4.wav",
         {

@@ -95,9 +95,8 @@ class _Reader:
     def __init__(self, rows: Rows, background: str, separator: str) -> None:
         self._rows, self._background, self._separator = rows, background, separator
         self._table, self._faulty = rows.train.table, set[str]()
-        self._n_rows = len(self._table.frame)
         self._twice, self._missing, self._beside = list[int](), list[int](), list[int]()
-        self._n_lists = self._n_merged = 0
+        self._n_lists = self._n_split = self._n_merged = 0
         self.forms: list[str] = []
 
     def read(self, absent: pd.Series | None) -> None:
@@ -119,7 +118,7 @@ class _Reader:
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
         self._table.frame = table.reset_index(drop=True)
-        self._describe(any(len(own) > 1 for own in labels))
+        self._describe()
         if absent is not None:
             self.forms.append("not those whose relevance is below 0.5")
 
@@ -140,6 +139,7 @@ class _Reader:
         if len(set(labels)) < len(labels):
             self._twice.append(row)
         self._n_lists += is_list
+        self._n_split += not is_list and len(labels) > 1
         return tuple(dict.fromkeys(labels))
 
     def _fail(self, file: str, row: int, fname: str, reason: str) -> None:
@@ -179,8 +179,8 @@ class _Reader:
                     self._fail(cells["file"][i], cells["row"][i], fname, reason)
         return merged, list(merged)
 
-    def _describe(self, has_several: bool) -> None:
-        """Set `forms`, and add warnings; whether a cell `has_several` labels."""
+    def _describe(self) -> None:
+        """Set `forms`, and add warnings."""
         column, warnings = self._rows.labels, self._table.warnings
         if column is None:
             self.forms.append("one label each")
@@ -188,7 +188,7 @@ class _Reader:
             self.forms.append(column.form)
         else:
             self.forms += ["lists of labels"] if self._n_lists else []
-            if self._separator and (has_several or not self._n_merged) and self._n_lists < self._n_rows:
+            if self._n_split or (self._separator and not self._n_merged and not self._n_lists):
                 self.forms.append(f"labels separated by {self._separator!r}")
             elif not self._separator and not self._n_lists:
                 self.forms.append("one label each")
