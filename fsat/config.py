@@ -211,6 +211,11 @@ class Config:
         return self.is_multi or self.reject == "auto"
 
     @property
+    def activation(self) -> str:
+        """Activation of the last layer: ``softmax`` or ``sigmoid``."""
+        return "sigmoid" if self.use_sigmoid else "softmax"
+
+    @property
     def features(self) -> str:
         """``waveform``, ``mfcc``, ``logmel`` or ``embedding``."""
         return MODELS[self.model].features

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,9 @@ LONGEST_SEGMENT = 30.0
 NEAR_DUPLICATE = 0.98
 """Cosine of the embeddings of two clips from which on `eda` calls them near-duplicates, by default."""
 
-AUTO, ANY = "auto", 1_000_000
-"""Value of `TagSettings.min_score` for the thresholds of the tagger, and the number of tags that is no limit."""
+AUTO, DEFAULT, ANY = "auto", "default", 1_000_000
+"""Values of `TagSettings.min_score` for the thresholds of the tagger, and for these if it was trained to give no tag to
+some sounds, else 0; and the number of tags that is no limit."""
 
 SHORTEST_WINDOW = 0.01
 """Shortest window of tags over time, in seconds."""
@@ -156,8 +157,8 @@ def _auto_or(is_valid: Callable[[str], object], expected: str, metavar: str = "N
 
 
 def _auto_or_number(value: Any) -> float | str:
-    """Return ``auto`` or the number of a text."""
-    return AUTO if value == AUTO else _number(value)
+    """Return ``auto`` or ``default``, or the number of a text."""
+    return value if value in (AUTO, DEFAULT) else _number(value)
 
 
 AUTO_OR_COUNT = _auto_or(partial(re.fullmatch, "0*[1-9][0-9]*"), "a whole number of at least 1")
@@ -216,13 +217,14 @@ class TagSettings(Checked):
         shown="3 of a clip, 1 of a window, any with min_score=auto",
     )
     min_score: float | str = option(
-        0.0,
-        "Minimum score of a tag; auto is the threshold that evaluate chose for each class.",
+        DEFAULT,
+        "Minimum score of a tag; auto is the threshold of each class, which evaluate or ensemble chose.",
         least=0,
         most=1,
         parse=_auto_or_number,
         expected="a number, or auto",
         metavar="NUMBER|auto",
+        shown="auto if clips may have several labels or none, else 0",
     )
     members: str = option("all", "Members of the ensemble to use; fewer are faster.", metavar="all|N|STUDY/FOLD,...")
     window: float = option(
@@ -242,6 +244,10 @@ class TagSettings(Checked):
             raise ConfigError(f"{hop}: expected at most {window}, so that windows cover the file")
         if 0 < self.window < SHORTEST_WINDOW or 0 < self.hop < SHORTEST_WINDOW:
             raise ConfigError(f"{window} and {hop}: expected at least {SHORTEST_WINDOW:g} s")
+
+    def settled(self, has_thresholds: bool) -> TagSettings:
+        """Return the settings for a tagger that has thresholds of its own, or none, without ``min_score=default``."""
+        return replace(self, min_score=AUTO if has_thresholds else 0.0) if self.min_score == DEFAULT else self
 
     @property
     def tags(self) -> int:

@@ -54,7 +54,7 @@ def write_member(folder: Path, train: np.ndarray, test: np.ndarray, fold: int, n
 
 def member(folder: Path, study: str, fold: int) -> Member:
     config, facts = (
-        SimpleNamespace(model=f"model of {study}", selected_on="own fold", n_folds=3),
+        SimpleNamespace(model=f"model of {study}", selected_on="own fold", n_folds=3, task="single", use_sigmoid=False),
         {"dataset": "d", "minutes": 1.5, "leak": ""},
     )
     return Member(SimpleNamespace(study=study, fold=fold, run_id=f"{study}{fold}", config=config, **facts), folder)

@@ -13,8 +13,11 @@ from helpers import CLASSES, error_line, make_dataset
 from fsat.config import Config
 from fsat.data.dataset import load_dataset
 from fsat.data.folds import check_fold, fold_of_clips, hold_aside, resolve_folds, settle_folds, small_classes
+from fsat.data.manifest import class_labels
+from fsat.data.manifest import targets_of as targets_of_cells
 from fsat.data.tables import read_table
 from fsat.errors import ConfigError, DataError
+from fsat.text import join_labels
 from fsat.training.fold import assign_splits
 
 CONFIG = Config(model="dummy1d")
@@ -272,6 +275,117 @@ def test_the_fold_must_exist() -> None:
     for fold in (-1, 10):
         line = error_line(ConfigError, check_fold, fold, CONFIG)
         assert line == f"fold={fold}: there are 10 folds, numbered 0 to 9"
+
+
+# --- several labels --------------------------------------------------------------------------------
+
+MULTI = replace(CONFIG, task="multi", folds="stratified", n_folds=5)
+
+
+def tagged(rows: list[str], **columns: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Clips that have a label for each letter, and their targets."""
+    train = clips([join_labels(row) for row in rows], **columns)
+    return train, targets_of_cells(train["label"], class_labels(train["label"], "multi"), "multi")
+
+
+def mixed(n_clips: int = 600, seed: int = 0, **columns: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Clips of none to three of ten labels, from common to rare, some of which go together."""
+    rng = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, 11)
+    rows = [
+        "".join(rng.choice(list("ABCDEFGHIJ"), k, False, shares / shares.sum())) for k in rng.integers(0, 4, n_clips)
+    ]
+    return tagged([row + "J" * ("B" in row and "J" not in row and rng.random() < 0.3) for row in rows], **columns)
+
+
+def imbalance(targets: np.ndarray, folds: np.ndarray, n_folds: int = 5) -> tuple[float, float, float]:
+    """How far the clips of a label and of two labels are from evenly spread, on average, and those of none at most."""
+
+    def distance(has_it: np.ndarray) -> np.ndarray:
+        counts = np.array([has_it[folds == fold].sum(axis=0) for fold in range(n_folds)])
+        return np.abs(counts - counts.mean(axis=0))
+
+    first, second = np.triu_indices(targets.shape[1], 1)
+    pairs = targets[:, first] & targets[:, second]
+    nothing = ~targets.any(axis=1)
+    return (
+        float(distance(targets).mean()),
+        float(distance(pairs[:, pairs.sum(axis=0) > 1]).mean()),
+        float(distance(nothing).max()),
+    )
+
+
+def test_labels_and_their_combinations_are_spread_evenly() -> None:
+    train, targets = mixed()
+    folds = fold_of_clips(train, targets, MULTI)
+    at_random = np.random.default_rng(0).permutation(600) % 5
+    labels, pairs, nothing = imbalance(targets, folds)
+    labels_at_random, pairs_at_random, _ = imbalance(targets, at_random)
+    assert labels < 0.5 < 2 < labels_at_random
+    assert pairs < 0.6 * pairs_at_random
+    assert nothing < 1
+    assert np.ptp(np.bincount(folds)) < 20
+    assert fold_of_clips(train, targets, MULTI).tolist() == folds.tolist()
+    assert (fold_of_clips(train, targets, replace(MULTI, seed=2)) != folds).mean() > 0.5
+    held = hold_aside(train, targets, replace(MULTI, holdout=0.2), 0)
+    assert (np.abs(targets[held].sum(axis=0) - targets.sum(axis=0) / 5) <= 2).all()
+    assert (held != hold_aside(train, targets, replace(MULTI, holdout=0.2), 1)).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recordings_of_several_labels_stay_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(np.repeat(np.arange(240), rng.integers(1, 5, 240)))[:600]
+    train, targets = mixed(600, seed, group=ids.astype(str).tolist())
+    folds = fold_of_clips(train, targets, MULTI)
+    assert_groups_stay_together(train, folds)
+    assert imbalance(targets, folds)[0] < 1.2
+    assert np.bincount(folds, minlength=5).min() > 100
+    assert_groups_stay_together(train, hold_aside(train, targets, replace(MULTI, holdout=0.2), 0))
+
+
+def test_a_class_is_in_both_folds_wherever_it_can_be() -> None:
+    """Small datasets whose classes have few recordings, some of which a greedy choice alone puts in one fold."""
+    n_splits = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        rows = ["".join(rng.choice(list("ABCDEF"), rng.integers(1, 3), False)) for _ in range(14)]
+        groups = rng.permutation([*range(8), *rng.integers(0, 8, 6)])
+        train, targets = tagged(rows, group=groups.astype(str).tolist())
+        ways = (np.arange(256)[:, np.newaxis] >> groups) & 1  # every way to divide the recordings
+        possible = any(targets[way == 0].any(axis=0).all() and targets[way == 1].any(axis=0).all() for way in ways)
+        try:
+            fold_of_clips(train, targets, replace(MULTI, n_folds=2, seed=seed))
+        except DataError:
+            assert not possible
+        n_splits += possible
+    assert n_splits > 50
+
+
+def test_errors_are_of_labels_not_of_combinations() -> None:
+    train, targets = tagged(["AB", "A", "B", "AC", ""] * 2)
+    config, folds, remark = settle_folds(train, targets, MULTI)
+    assert (config.n_folds, remark) == (2, "2 folds instead of 5: class C has 2 clips")
+    assert sorted(folds[3::5].tolist()) == sorted(folds[4::5].tolist()) == [0, 1]  # C, and no label
+    assert [str(problem) for problem in small_classes(train, "train.csv", "multi")] == []
+    lonely, _ = tagged(["AB", "A", "B", "AC", '"'])
+    lines = [problem.reason.partition(":")[0] for problem in small_classes(lonely, "train.csv", "multi")]
+    assert lines == ['class " has 1 clip', "class C has 1 clip"]
+
+    together, targets = tagged(["AB", "B", "B", "A"], fold=["1", "1", "2", "1"])
+    column = resolve_folds(together, replace(MULTI, folds="auto"))
+    line = error_line(DataError, fold_of_clips, together, targets, column)
+    assert line.startswith("fold 0 of 2 holds every clip of class A, so none is left to train on; lower n_folds")
+    one, targets = tagged(["AB", "A", "B", "B", "B"], group=["1", "1", "2", "3", "4"])
+    assert "class A, so none is left to train on: they are of one recording" in error_line(
+        DataError, settle_folds, one, targets, MULTI
+    )
+    nothing, targets = tagged([""] * 4)
+    assert error_line(DataError, settle_folds, nothing, targets, MULTI).startswith("no clip has a label")
+    train, targets = tagged(["AB", "A"] * 6)
+    assert error_line(ConfigError, hold_aside, train, targets, replace(MULTI, holdout=0.1), 0).startswith(
+        "holdout=0.1: 12 clips of 12 recordings, at most 12 of a class, are too few"
+    )
 
 
 # --- through the dataset ---------------------------------------------------------------------------

@@ -163,7 +163,8 @@ def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def config_of(model: str, n_samples: int, n_rows: int) -> SimpleNamespace:
     """Return what a builder uses, without Config's own checks; of a log-mel model, the samples are frames."""
     dim = {"mfcc": (n_rows, 1 + n_samples // HOP_LENGTH, 1), "logmel": (n_samples, 16, 1), "waveform": (n_samples, 1)}
-    return SimpleNamespace(model=model, dim=dim[MODELS[model].features], precision="float32")
+    last = {"activation": "softmax", "use_sigmoid": False}
+    return SimpleNamespace(model=model, dim=dim[MODELS[model].features], precision="float32", **last)
 
 
 @pytest.mark.parametrize("model", [name for name, info in MODELS.items() if info.features != "embedding"])

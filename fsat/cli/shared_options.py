@@ -114,12 +114,20 @@ blend_options = _decorator(
         help="Method that blends studies: their geometric or arithmetic mean with equal weights, or the geometric mean "
         "with weights fitted on out-of-fold predictions.",
     ),
+    option(
+        "--calibrate",
+        type=click.Choice(["auto", "none"]),
+        default="auto",
+        help="Scale the tagger's scores so that they are probabilities, fitted on out-of-fold predictions; auto: where "
+        "that lowers their log loss.",
+    ),
     option("--register_as", default="fsat", callback=_check_name, help="Name of the registered model."),
     option(
         "--promote",
         type=click.Choice(PROMOTE),
         default="auto",
-        help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3 is higher.",
+        help="When to move the alias champion to the new version; auto: if its out-of-fold mAP@3, or lwlrap with "
+        "task=multi, is higher.",
     ),
 )
 

@@ -47,7 +47,7 @@ def main_command(models: str | None, output: str, dry_run: bool, **options: Any)
         return
     from fsat.commands.main import main
 
-    arguments = options["register_as"], options["promote"], Path(output), launch, options["blend"]
+    arguments = options["register_as"], options["promote"], Path(output), launch, options["blend"], options["calibrate"]
     click.echo(main(source, configs, *arguments))
 
 

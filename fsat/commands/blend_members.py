@@ -6,30 +6,43 @@ per clip.
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fsat.data.manifest import targets_of
 from fsat.errors import ConfigError, RunError, count, printable
-from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit
+from fsat.metrics.blending import Blended, OutOfFold, Weights, cross_fit, fit_weights
 from fsat.metrics.ranking import TOP_K, label_ranks, map_of_ranks
-from fsat.metrics.row_blocks import Rows, create_rows, map_blocks
+from fsat.metrics.row_blocks import Rows, create_rows, iter_blocks
+from fsat.metrics.sigmoid_blending import BlendedSigmoids
+from fsat.metrics.sigmoid_blending import fit_weights as fit_sigmoids
+from fsat.metrics.task_scores import COLUMN_NAMES, SCORE_NAMES, task_of, task_scores
 from fsat.model_presets import BLENDS
 from fsat.tracking.client import TAG
 from fsat.tracking.fold_artifacts import Member, is_test
 from fsat.tracking.select_runs import INIT_FROM, INIT_TAGGER
 
-COLUMNS = (
-    *("kind", "study", "model", "method", "fold", "clips", "map3", "accuracy", "map3_verified"),
-    *("selected_on", "leak", "minutes", "run_id"),
-)
-"""Columns of the table of scores. ``selected_on`` is that of `Config`: scores on the clips that the weights were
-selected on are slightly too high. ``leak`` is the number of clips that models score although they know them: they have
-trained on a clip of the same recording or sound, or start from weights that have; empty if there are none."""
+
+def columns_of(task: str) -> list[str]:
+    """Return the columns of the table of scores.
+
+    The scores are ``map3``, ``accuracy`` and ``map3_verified``, or ``lwlrap``, ``map`` and ``lwlrap_verified``.
+    ``selected_on`` is that of `Config`: scores on the clips that the weights were selected on are slightly too high.
+    ``leak`` is the number of clips that models score although they know them: they have trained on a clip of the same
+    recording or sound, or start from weights that have; empty if there are none.
+    """
+    first, second = SCORE_NAMES[task]
+    scores = [first, COLUMN_NAMES[second], f"{first}_verified"]
+    return [
+        *("kind", "study", "model", "method", "fold", "clips", *scores),
+        *("selected_on", "leak", "minutes", "run_id"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,11 +55,15 @@ class Blend:
         covered: bool (n_train,), whether the row of `oof` is a prediction.
         test: float32 (n_test, n_classes), the blend over all members of each study.
         best: int32 (n_test, 3), the most likely classes of each test clip, best first.
-        targets: int64 (n_train,), classes.
+        targets: int64 (n_train,), classes; or bool (n_train, n_classes), which classes a clip has.
         verified: bool (n_train,), whether the label is verified by hand.
         method: one of `fsat.model_presets.BLENDS`.
         weights: for ``weighted``, the weight of each study in `test`; in `oof` they are fitted without a clip's fold.
-        scores: table with `COLUMNS`: a row for each member, for each study, and for the blend by each method.
+        scores: table with `columns_of` the task: a row for each member, for each study, and for the blend by each
+            method.
+        task: ``single`` or ``multi``.
+        sigmoid: whether each class has a probability of its own.
+        folds: int32 (n_train,), the fold of the first study that holds the clip out, -1 for none.
     """
 
     oof: np.ndarray
@@ -58,6 +75,9 @@ class Blend:
     method: str
     weights: dict[str, float]
     scores: pd.DataFrame
+    task: str
+    sigmoid: bool
+    folds: np.ndarray
 
     @property
     def row(self) -> pd.Series:
@@ -67,8 +87,9 @@ class Blend:
     @property
     def metrics(self) -> dict[str, float]:
         """Scores and weights of the blend, by the names of the run's metrics."""
-        row = self.row
-        metrics = {"oof_map3": row["map3"], "oof_acc": row["accuracy"], "oof_map3_verified": row["map3_verified"]}
+        row, (first, second) = self.row, SCORE_NAMES[self.task]
+        metrics = {f"oof_{name}": row[name] for name in (first, f"{first}_verified")}
+        metrics |= {f"oof_{second}": row[COLUMN_NAMES[second]]}
         metrics |= {f"weight_{study}": weight for study, weight in self.weights.items()}
         return {name: float(value) for name, value in metrics.items() if not np.isnan(value)}
 
@@ -99,7 +120,8 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
             return blend_members(members, Path(name), method)
     folder.mkdir(exist_ok=True)
     check_agreement(members)
-    first, studies = members[0], by_study(members)
+    first, studies, config = members[0], by_study(members), members[0].record.config
+    blended, fit = (BlendedSigmoids, fit_sigmoids) if config.use_sigmoid else (Blended, fit_weights)
     for study in studies.values():
         _check_folds(study)
     targets, verified = _truth(first)
@@ -107,17 +129,18 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
     if not covered.any():
         fault = "no training clip is held out by a member of every study, so the blend cannot be scored"
         raise RunError(f"{fault}; expected studies that share at least one fold's clips")
-    weights = cross_fit(parts, targets, verified, covered)
-    oof = _out_of_fold(parts, method, weights).fill(create_rows(folder / "oof.npy", first.train.shape))
+    weights = cross_fit(parts, targets, verified, covered, fit)
+    oof = _out_of_fold(parts, method, weights, blended).fill(create_rows(folder / "oof.npy", first.train.shape))
     for name in BLENDS:
-        ranks, _ = _ranks(oof if name == method else _out_of_fold(parts, name, weights), targets)
-        rows.append(_row("blend", members, _scores(ranks, verified, covered), name))
+        score = scorer_of(oof if name == method else _out_of_fold(parts, name, weights, blended), targets, verified)
+        rows.append(_row("blend", members, score(covered), name))
     best = create_rows(folder / "best.npy", (len(first.test), min(TOP_K, len(first.labels))), np.int32)
     test = create_rows(folder / "test.npy", first.test.shape)
-    Blended([[member.test for member in folds] for folds in studies.values()], method, weights.final).fill(test, best)
+    blended([[member.test for member in folds] for folds in studies.values()], method, weights.final).fill(test, best)
     study_weights = dict(zip(studies, weights.final.tolist(), strict=True)) if method == "weighted" else {}
-    scores = pd.DataFrame(rows, columns=COLUMNS)
-    return Blend(oof, covered, test, best, targets, verified, method, study_weights, scores)
+    scores = pd.DataFrame(rows, columns=columns_of(config.task))
+    facts = config.task, config.use_sigmoid, parts[0].owner
+    return Blend(oof, covered, test, best, targets, verified, method, study_weights, scores, *facts)
 
 
 def by_study(members: Sequence[Member]) -> dict[str, list[Member]]:
@@ -133,12 +156,12 @@ def _score_studies(
     rows, parts, everywhere = [], [], np.ones(len(targets), dtype=bool)
     for members in studies.values():
         oof = OutOfFold([member.train for member in members], [member.facts.held_out for member in members])
-        ranks, covered = _ranks(oof, targets)
+        covered, score = _has_prediction(oof), scorer_of(oof, targets, verified)
         parts.append(oof)
         everywhere &= covered
         for member in members:  # the rows of its own fold are those of the study
-            rows.append(_row("member", [member], _scores(ranks, verified, member.facts.held_out)))
-        rows.append(_row("study", members, _scores(ranks, verified, covered)))
+            rows.append(_row("member", [member], score(member.facts.held_out)))
+        rows.append(_row("study", members, score(covered)))
     return rows, parts, everywhere
 
 
@@ -170,11 +193,11 @@ def origins_of(members: Sequence[Member]) -> dict[str, str]:
     return {name: text for name, found in values.items() if (text := ",".join(filter(None, found)))}
 
 
-def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights) -> Blended:
+def _out_of_fold(parts: list[OutOfFold], method: str, weights: Weights, blended: type[Blended]) -> Blended:
     """Return the blend of out-of-fold predictions; a clip's weights are fitted without its fold."""
     if method == "weighted":
-        return Blended([[part] for part in parts], method, weights.by_fold, parts[0].owner)
-    return Blended([parts], method)
+        return blended([[part] for part in parts], method, weights.by_fold, parts[0].owner)
+    return blended([parts], method)
 
 
 def check_agreement(members: Sequence[Member]) -> None:
@@ -222,34 +245,62 @@ def _clips_at(member: Member, rows: np.ndarray) -> str:
 def _agreed(member: Member) -> dict[str, object]:
     """Return what all members of a blend must have in common."""
     facts = {"training clips": member.facts.train, "test clips": member.facts.test}
-    return {"labels": member.labels, **facts, "dataset": member.record.dataset}
+    config = member.record.config
+    kinds = {"task": config.task, "setting reject": config.use_sigmoid}
+    return {"labels": member.labels, **facts, "dataset": member.record.dataset, **kinds}
 
 
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class, int64, and whether it is verified by hand, bool, of each training clip."""
+    """Return the targets of each training clip, see `targets_of`, and whether they are verified by hand, bool."""
     clips = member.clips.loc[~is_test(member.clips), ["label", "manually_verified"]]
-    names = clips["label"].cat
-    targets = pd.Index(member.labels).get_indexer(names.categories)[names.codes].astype(np.int64)
-    if (targets < 0).any():
+    names = clips["label"].cat.remove_unused_categories().cat
+    try:
+        targets = targets_of(names.categories.to_series(), member.labels, member.record.config.task)[names.codes]
+    except KeyError:
         fault = "predictions/clips.csv has a label that is not in labels.json"
-        raise RunError(f"run {member.record.run_id}: {fault}; train fold {member.record.fold} again")
+        raise RunError(f"run {member.record.run_id}: {fault}; train fold {member.record.fold} again") from None
     return targets, (clips["manually_verified"] == "1").to_numpy()
 
 
-def _ranks(scores: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `label_ranks`, and bool (n_clips,): the row has a prediction."""
-    ranks, covered = np.empty(len(targets), dtype=np.uint8), np.empty(len(targets), dtype=bool)
-
-    def work(rows: slice, block: np.ndarray) -> None:
-        covered[rows] = ~np.isnan(block).any(axis=1)
-        ranks[rows] = label_ranks(block, targets[rows])
-
-    map_blocks(scores, work)
-    return ranks, covered
+def _has_prediction(scores: Rows) -> np.ndarray:
+    """Return which rows have no NaN, bool (n_clips,)."""
+    return np.concatenate([~np.isnan(block).any(axis=1) for _, block in iter_blocks(scores)])
 
 
-def _scores(ranks: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
-    """Return number of clips, mAP@3, accuracy, and mAP@3 on verified clips, of the rows in `where`."""
+def scorer_of(scores: Rows, targets: np.ndarray, verified: np.ndarray) -> Callable[[np.ndarray], list[float]]:
+    """Return a function of a mask of clips: their number, the task's two scores, and the first on verified clips.
+
+    `scores` (n_clips, n_classes) are read once. A score is NaN where it is undefined.
+    """
+    if task_of(targets) == "single":
+        ranks = label_ranks(scores, targets)
+        return lambda where: _of_ranks(ranks, verified, where)
+
+    first, second = SCORE_NAMES["multi"]
+
+    def score(where: np.ndarray) -> list[float]:
+        values = task_scores(chosen_rows(scores, where), targets[where])
+        checked = task_scores(chosen_rows(scores, where & verified), targets[where & verified])
+        return [
+            int(where.sum()),
+            *(values.get(name, math.nan) for name in (first, second)),
+            checked.get(first, math.nan),
+        ]
+
+    return score
+
+
+def _of_ranks(ranks: np.ndarray, verified: np.ndarray, where: np.ndarray) -> list[float]:
     chosen = ranks[where]
-    accuracy = float((chosen == 0).mean()) if len(chosen) else float("nan")
+    accuracy = float((chosen == 0).mean()) if len(chosen) else math.nan
     return [len(chosen), map_of_ranks(chosen), accuracy, map_of_ranks(ranks[where & verified])]
+
+
+def chosen_rows(scores: Rows, where: np.ndarray) -> np.ndarray:
+    """Return the rows of a mask, bool (n_clips,), in memory."""
+    result, done = np.empty((int(where.sum()), scores.shape[1]), np.float32), 0
+    for rows, block in iter_blocks(scores):
+        part = block[where[rows]]
+        result[done : done + len(part)] = part
+        done += len(part)
+    return result

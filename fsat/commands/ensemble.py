@@ -15,12 +15,14 @@ import pandas as pd
 from fsat import tagging
 from fsat.commands.backbones import find_backbone
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
+from fsat.commands.fit_scores import Decisions, fit_scores
 from fsat.commands.warm_start import describe_start
 from fsat.config import RECIPE
 from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
 from fsat.metrics.row_blocks import create_rows, iter_blocks, release
+from fsat.metrics.task_scores import SCORE_NAMES, SCORE_WORDS
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import FoldCurve
@@ -30,6 +32,7 @@ from fsat.reports.prediction_tables import (
     analyse,
     announce_submission,
     write_reports,
+    write_scores,
     write_submission,
 )
 from fsat.reports.report_page import Result, write_result_page
@@ -50,7 +53,7 @@ class Ensembled:
     """Result of `ensemble`.
 
     Attributes:
-        scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.COLUMNS`.
+        scores: scores of members, studies and blend, with columns `fsat.commands.blend_members.columns_of` the task.
         candidates: a row of such scores for each blend that was compared.
         compare: where to compare the runs, in words.
     """
@@ -70,6 +73,7 @@ def ensemble(
     allow_incomplete: bool = False,
     blend: str = "geometric",
     data_dir: str | Path | None = None,
+    calibrate: str = "auto",
 ) -> Ensembled:
     """Blend fold runs and register the blend as a tagger.
 
@@ -80,6 +84,7 @@ def ensemble(
         promote: ``auto``, ``always`` or ``never``; see `fsat.tracking.registry`.
         allow_incomplete: blend studies with missing folds.
         blend: method, one of `fsat.model_presets.BLENDS`.
+        calibrate: ``auto`` or ``none``; whether the tagger scales scores where that makes them mean more.
         data_dir: folder of the clips that ``report.html`` plays, by default that of the training; without the clips,
             the page says so in place of players.
 
@@ -92,16 +97,17 @@ def ensemble(
     with runs.tracked("ensemble", "ensemble"):
         chosen = choose(run_ids, studies, allow_incomplete)
         records = [record for study in chosen.values() for record in study]
-        return _register_best([records], register_as, promote, blend, data_dir)
+        return _register_best([records], register_as, promote, blend, data_dir, calibrate)
 
 
 def ensemble_best(
-    studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path
-) -> Ensembled:
-    """Blend each study alone and all together, and register the blend with the highest out-of-fold mAP@3."""
+    studies: Sequence[Sequence[FoldRun]], register_as: str, promote: str, blend: str, data_dir: str | Path,
+    calibrate: str = "auto",
+) -> Ensembled:  # fmt: skip
+    """Blend each study alone and all together, and register the blend with the highest out-of-fold score."""
     groups = [*studies, [record for study in studies for record in study]] if len(studies) > 1 else studies
     with runs.tracked("ensemble", "ensemble"):
-        return _register_best(groups, register_as, promote, blend, data_dir, announce=True)
+        return _register_best(groups, register_as, promote, blend, data_dir, calibrate, announce=True)
 
 
 def _register_best(
@@ -110,6 +116,7 @@ def _register_best(
     promote: str,
     method: str,
     data_dir: str | Path | None,
+    calibrate: str,
     announce: bool = False,
 ) -> Ensembled:
     """Blend each group of fold runs, and register the best blend in the open run."""
@@ -121,18 +128,22 @@ def _register_best(
         folders = [folder / f"blend{i}" for i in range(len(groups))]
         blends = [blend_members(group, path, method) for group, path in zip(member_groups, folders, strict=True)]
         candidates = pd.DataFrame([blend.row for blend in blends]).reset_index(drop=True)
-        best = int(candidates["map3"].idxmax())
+        score = SCORE_NAMES[blends[0].task][0]
+        best = int(candidates[score].idxmax())
         if announce:
-            say(f"blending {candidates['model'][best]}, the best by OOF mAP@3")
+            say(f"blending {candidates['model'][best]}, the best by OOF {SCORE_WORDS[score]}")
         (folder / "artifacts").mkdir()
         folders[best].rename(folder / "artifacts" / "predictions")
-        return _Result(member_groups[best], blends[best], folder, data_dir).register(register_as, promote, candidates)
+        result = _Result(member_groups[best], blends[best], folder, data_dir, calibrate == "auto")
+        return result.register(register_as, promote, candidates)
 
 
 class _Result:
     """The blend of `members`, and all that the open run records of it; its arrays are in `folder`."""
 
-    def __init__(self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None) -> None:
+    def __init__(
+        self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None, scale: bool
+    ) -> None:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
         self.first = members[0]
         self.studies = by_study(members)
@@ -147,12 +158,13 @@ class _Result:
         self.artifacts = folder / "artifacts"
         self.clips = _predicted(self.first, blend, folder / "covered.npy")
         self.analysis = analyse(self.clips)
+        self.decisions = fit_scores(blend, scale)
 
     def register(self, name: str, promote: str, candidates: pd.DataFrame) -> Ensembled:
         """Log the blend, register it, and describe the run."""
         self._log_facts(name, promote)
         self._write_predictions()
-        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts)
+        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts) | self.decisions.metrics
         runs.log_metrics(scores)
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
@@ -199,6 +211,9 @@ class _Result:
         starts = range(0, len(clips), CLIPS_AT_ONCE)
         write_parts(folder / "clips.csv", (without_fold(clips.iloc[i : i + CLIPS_AT_ONCE]) for i in starts))
         test_names = clips.loc[is_test(clips), "fname"].array
+        if self.blend.task == "multi":
+            write_scores(folder / "submission.csv", test_names, self.blend.test, self.first.labels)
+            return
         write_submission(folder / "submission.csv", test_names, self.blend.best, self.first.labels)
         if len(test_names):
             announce_submission(SUBMISSION, self.first.labels)
@@ -208,9 +223,11 @@ class _Result:
         folder, blend, labels = self.folder / "tagger", self.blend, self.first.labels
         folder.mkdir()
         files = [tagging.MemberFiles(m.record.study, m.record.fold, m.record.config, m.weights) for m in self.members]
-        tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone)
-        score = Score(blend.metrics["oof_map3"], int(blend.covered.sum()), self.leak)
-        digest = _digest(self.members, blend)
+        decisions = self.decisions.scaling, self.decisions.thresholds.tolist()
+        tagging.write(folder, files, labels, blend.method, blend.weights, find_backbone, *decisions)
+        first = SCORE_NAMES[blend.task][0]
+        score = Score(blend.metrics[f"oof_{first}"], int(blend.covered.sum()), self.leak, first)
+        digest = _digest(self.members, blend, self.decisions)
         try:
             dataset = self.first.record.dataset
             return register(name, folder, labels, score, dataset, promote, digest, self.backbones)
@@ -280,10 +297,11 @@ class _Result:
         return mlflow_ui.share_view(run_descriptions.experiment(view))
 
 
-def _digest(members: Sequence[Member], blend: Blend) -> str:
-    """Return a digest that identifies a blend: its members, their artifacts, and the method."""
+def _digest(members: Sequence[Member], blend: Blend, decisions: Decisions) -> str:
+    """Return a digest that identifies a blend: its members, their artifacts, the method, and how scores are scaled."""
     checksums = sorted((m.record.run_id, m.record.run.data.tags.get(runs.TAG + "checksums", "")) for m in members)
-    return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE]).encode()).hexdigest()
+    scaling = decisions.scaling.to_dict()
+    return hashlib.sha256(json.dumps([checksums, blend.method, blend.weights, RECIPE, scaling]).encode()).hexdigest()
 
 
 def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
@@ -304,6 +322,7 @@ def _predicted(member: Member, blend: Blend, path: Path) -> Predictions:
 def _curve(record: FoldRun) -> FoldCurve:
     """Return the learning curve of a fold."""
     best = record.run.data.metrics.get("best_epoch")
-    val_map3, val_loss = (epoch_history(record.run_id, key) for key in ("val_map3", "val_loss"))
+    first = SCORE_NAMES[record.config.task][0]
+    val_map3, val_loss = (epoch_history(record.run_id, f"val_{name}") for name in (first, "loss"))
     names = record.study, record.config.model, record.fold
     return FoldCurve(*names, val_map3, val_loss, None if best is None else round(best))

@@ -88,7 +88,8 @@ def evaluate(
     check_writable(output / PAGE)
     with runs.tracked("evaluate", f"evaluate {short(Path(input).name or input)}") as run_id:
         version = pinned(uri_of(model))
-        tagger = open_tagger(version).only(settings.members)
+        tagger, asked_auto = open_tagger(version).only(settings.members), settings.is_auto
+        settings = settings.settled(tagger.thresholds is not None)
         minimum, chosen_before = minimum_of(version, tagger, settings)
         given = {"input": shown(input), "annotations": shown(str(annotations)), "model": model, "tagger": version}
         runs.log_params(given | {"tagger_run": run_of(version)} | asdict(settings) | asdict(scoring))
@@ -109,7 +110,7 @@ def evaluate(
         )  # fmt: skip
         (output / FILE).write_text(thresholds.to_json(), encoding="utf-8")
         _log(evaluation, output)
-        keeps = _keep(version, run_id, thresholds) if keep or (keep is None and not settings.is_auto) else False
+        keeps = _keep(version, run_id, thresholds) if keep or (keep is None and not asked_auto) else False
         scores = metrics_of(evaluation)
         describe = partial(run_descriptions.evaluate, input, str(annotations), version, scores, keeps)
         mlflow_ui.describe(lambda link: describe(link))

@@ -10,10 +10,11 @@ from fsat.commands.warm_start import new_layer_tags, start_tags
 from fsat.config import RECIPE
 from fsat.data.dataset import Dataset, Source
 from fsat.metrics.ranking import top_k
+from fsat.metrics.task_scores import SCORE_NAMES
 from fsat.progress import say
 from fsat.reports import run_descriptions
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
-from fsat.reports.prediction_tables import announce_submission, submission
+from fsat.reports.prediction_tables import announce_submission, score_table, submission
 from fsat.text import named
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.fold_artifacts import (
@@ -75,8 +76,11 @@ def store_results(
     points += [{"key": key, "value": value, **last} for key, value in final.items()]
     facts["tags"] |= {f"fsat.{name}": text for name, text in new_layer_tags(result.state.new_layers).items()}
     train, test = dataset.manifest.train, dataset.manifest.test
-    table = submission(test["fname"].tolist(), top_k(result.test), dataset.labels)
-    if len(table):
+    names, is_multi = test["fname"].tolist(), dataset.config.is_multi
+    table = submission(names, top_k(result.test), dataset.labels)
+    if is_multi:
+        table = score_table(names, result.test, dataset.labels)
+    elif len(table):
         announce_submission(SUBMISSION, dataset.labels)
     predictions = Predictions(result.train, result.test, clip_table(train, result.splits, test), table)
     with folder.new_results(points, _description(facts, final)) as artifacts:
@@ -90,6 +94,8 @@ def _plot(dataset: Dataset, fold: int, result: training.FoldResult, folder: Path
     held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
     title = f"{dataset.config.model}, fold {fold}"
     plot_learning_curves(result.state.history, result.state.best_epoch, title, folder / "learning_curves.png")
+    if dataset.config.is_multi:
+        return
     title += ": validation clips"
     plot_confusion(held_out, targets, dataset.labels, title, folder / "confusion.png")
     plot_class_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")
@@ -99,7 +105,8 @@ def summarise(dataset: Dataset, fold: int, folder: RunFolder) -> str:
     """Return the scores of a trained fold in one line."""
     scores = {point["key"]: point["value"] for point in folder.metrics()}
     chosen = {"best": "best epoch", "last": "last epoch", "average": "average up to epoch"}[dataset.config.checkpoint]
-    names = {"val_map3": "val_map3", "val_acc": "val_acc", "val_map3_verified": "val_map3 on verified clips"}
+    first, second = (f"val_{name}" for name in SCORE_NAMES[dataset.config.task])
+    names = {first: first, second: second, f"{first}_verified": f"{first} on verified clips"}
     text = "".join(f", {words} {scores[name]:.4f}" for name, words in names.items() if name in scores)
     text += f"; these are too high ({dataset.leak})" if dataset.leak else ""
     return f"fold {fold}: run {folder.run_id}: {chosen} {scores['best_epoch'] + 1:.0f}{text}"

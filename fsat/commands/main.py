@@ -20,6 +20,7 @@ from fsat.data.audio_files import LeftOut
 from fsat.data.dataset import Source
 from fsat.data.layouts.recognise import read_layout
 from fsat.files import check_writable
+from fsat.metrics.task_scores import COLUMN_NAMES, SCORE_NAMES, SCORE_WORDS
 from fsat.options import Launch
 from fsat.parallel.ray_cluster import check_installed
 from fsat.progress import say, say_once
@@ -40,6 +41,7 @@ def main(
     output: Path,
     launch: Launch = DEFAULT_LAUNCH,
     blend: str = "geometric",
+    calibrate: str = "auto",
 ) -> str:
     """Look at the data, train every fold of every model, register the best blend, tag the test clips.
 
@@ -65,7 +67,7 @@ def main(
             say_once(line)
         eda(source)
         studies = [cross_validate(source, config, launch) for config in configs]
-        result = ensemble_best(studies, register_as, promote, blend, source.data_dir)
+        result = ensemble_best(studies, register_as, promote, blend, source.data_dir, calibrate)
         files, is_training = _clips_to_tag(source)
         if is_training:
             say(f"{source.data_dir} has no test clips: its training clips are tagged, which the models have seen")
@@ -85,19 +87,21 @@ def _clips_to_tag(source: Source) -> tuple[Input, bool]:
 
 def _report(scores: pd.DataFrame, outcome: str, tags: Tagged, output: Path, compare: str) -> str:
     """Return the report that the command prints."""
-    names = {"study": "study", "model": "model", "map3": "OOF mAP@3", "accuracy": "accuracy",
-             "map3_verified": "mAP@3 verified", "minutes": "minutes"}  # fmt: skip
+    first, second = next(names for names in SCORE_NAMES.values() if names[0] in scores)
+    names = {"study": "study", "model": "model", first: f"OOF {SCORE_WORDS[first]}",
+             COLUMN_NAMES[second]: SCORE_WORDS[second], f"{first}_verified": f"{SCORE_WORDS[first]} verified",
+             "minutes": "minutes"}  # fmt: skip
     names |= {"leak": "leak"} if scores["leak"].any() else {}
     names = {name: title for name, title in names.items() if scores[name].notna().any()}
     table = scores[[*names]].rename(columns=names)
-    first = [row for row in tags.first if isinstance(row, Tags)]
-    width = max((len(row.fname) for row in first), default=0)
-    rows = [f"  {row.fname:<{width}}  {_tags_of(row)}" for row in first]
-    heading = f"Tags of all clips are in {output}; the first {len(first)}:"
+    tagged = [row for row in tags.first if isinstance(row, Tags)]
+    width = max((len(row.fname) for row in tagged), default=0)
+    rows = [f"  {row.fname:<{width}}  {_tags_of(row)}" for row in tagged]
+    heading = f"Tags of all clips are in {output}; the first {len(tagged)}:"
     numbers = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join(["", numbers, "", outcome, "", heading, *rows, "", compare])
 
 
 def _tags_of(row: Tags) -> str:
     """Return a clip's labels and scores in words."""
-    return ", ".join(f"{label} {score:.6f}" for label, score in zip(row.labels, row.scores, strict=True))
+    return ", ".join(f"{label} {score:.6f}" for label, score in zip(row.labels, row.scores, strict=True)) or "no label"

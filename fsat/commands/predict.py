@@ -33,7 +33,7 @@ from fsat.tracking import artifact_names, client, mlflow_ui, ownership, runs
 from fsat.tracking.client import ServerUnreachable
 from fsat.tracking.model_uri import LATEST, pinned
 from fsat.tracking.registry import open_tagger, run_of
-from fsat.tracking.stored_thresholds import load_thresholds
+from fsat.tracking.stored_thresholds import has_thresholds, load_thresholds
 
 TASK_GROUPS = 8
 """Groups per task of a cluster, so that loading the tagger takes a small part of the time."""
@@ -141,7 +141,7 @@ def predict(
         ownership.sweep()
         asked = uri_of(model)
         model, tagger = _open(asked, output, resume)
-        tagger = tagger.only(settings.members)
+        tagger, settings = tagger.only(settings.members), settings.settled(tagger.thresholds is not None)
         if raven_tables is not None:
             tracks.append(RavenTables(raven_tables, files.root, max(tagger.rates)))
         origin = {"tagger": model, "tagger_run": run_of(model)}
@@ -176,10 +176,18 @@ def uri_of(model: str) -> str:
 
 
 def minimum_of(model: str, tagger: Tagger, settings: TagSettings) -> tuple[Minimum, dict[str, str]]:
-    """Return the minimum score of a tag, and what identifies the thresholds of the tagger if these are used."""
+    """Return the minimum score of a tag, and what identifies the thresholds of the tagger if these are used.
+
+    Those that `evaluate` chose count before the tagger's own, if they were chosen with the same windows.
+    """
     if not settings.is_auto:
         return float(settings.min_score), {}
+    own = tagger.thresholds
+    if own is not None and not has_thresholds(model):
+        return own, {"thresholds": "own"}
     thresholds = load_thresholds(model, tagger.digest)
+    if own is not None and thresholds.differences(settings):
+        return own, {"thresholds": "own"}
     for warning in thresholds.differences(settings):
         say(f"warning: {warning}")
     return thresholds.minimum(tagger.labels), {"thresholds": thresholds.digest}
@@ -304,7 +312,7 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     n_tagged = result.n_files - result.n_failed
     numbers = {"n_tagged": n_tagged, "n_failed": result.n_failed, "n_partial": result.partial.number}
     runs.log_metrics(numbers)
-    changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS, name)}
+    changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS.settled(False), name)}
     facts = input, model, result.n_files, result.n_failed, artifact_names.artifact_name(output), changed
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
     say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged by {model}; table in {output}")

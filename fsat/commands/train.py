@@ -22,6 +22,7 @@ from fsat.commands.warm_start import describe_start, earlier_model, new_layer_ta
 from fsat.config import Config
 from fsat.data.dataset import Dataset, Source, Start, load_dataset
 from fsat.errors import DataError, RunError, count
+from fsat.metrics.task_scores import SCORE_NAMES
 from fsat.models import n_threads, settle_precision
 from fsat.options import Launch
 from fsat.parallel.executor import Processes, n_workers
@@ -151,8 +152,10 @@ def cross_validate(source: Source, config: Config, launch: Launch = DEFAULT_LAUN
         mlflow_ui.share_view(run_descriptions.experiment(view))
         run_ids = _train_missing(source, dataset, launch)
         records = by_run_ids([run_ids[fold] for fold in range(config.n_folds)])
-        scores = {name: [record.run.data.metrics[name] for record in records] for name in ("val_map3", "val_acc")}
-        means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items()}
+        fold_runs = [record.run for record in records]
+        names = [f"val_{name}" for name in SCORE_NAMES[config.task]]
+        scores = {name: [run.data.metrics[name] for run in fold_runs if name in run.data.metrics] for name in names}
+        means = {f"mean_{name}": float(np.mean(values)) for name, values in scores.items() if values}
         runs.log_metrics(means)
         mlflow_ui.describe(run_descriptions.study(config, study, source.data_dir, means, *remarks))
         text = ", ".join(f"{name.replace('_', ' ', 1)} {mean:.4f}" for name, mean in means.items())

@@ -71,13 +71,14 @@ class Dataset:
 
     Attributes:
         config: with ``folds`` and ``n_folds`` settled for this dataset.
-        targets: int64 (n_train,), class of each training clip.
+        targets: int64 (n_train,), class of each training clip; or bool (n_train, n_classes), which classes it has, if
+            ``config.task`` is ``multi``.
         folds: int64 (n_train,), the fold that holds the clip out.
         test: decoded test clips, one for every row of the test table; of length 0 if unusable.
         target_classes: int64 (n_train,), the class that each clip is trained on, -1 for one that is left out; scores
-            use `targets` only.
-        trusted: bool (n_train,), that class was verified, by hand or by `verify`.
-        certainty: float32 (n_train,), in [0, 1], the probability of that class if it is trusted.
+            use `targets` only. In ``multi`` bool (n_train, n_classes), as `targets`.
+        trusted: bool (n_train,), that class was verified, by hand or by `verify`; in ``multi`` (n_train, n_classes).
+        certainty: float32, of the same shape, in [0, 1], the probability of what is trusted; 0 leaves it out.
         start: earlier fold runs whose weights the folds start from, if any.
     """
 
@@ -188,8 +189,10 @@ def load_dataset(
         check_fold(fold, config, remark)
     warnings = [*manifest.warnings, *filter(None, [remark]), *_describe_groups(manifest.train, config.n_folds, folds)]
     manifest = replace(manifest, warnings=warnings)
-    certainty = np.ones(len(targets), dtype=np.float32)
-    return Dataset(manifest, config, targets, folds, train, test, targets, manifest.verified, certainty)
+    trusted, certainty = manifest.verified, np.ones(targets.shape, dtype=np.float32)
+    if config.is_multi:
+        trusted = np.repeat(trusted[:, np.newaxis], targets.shape[1], axis=1)
+    return Dataset(manifest, config, targets, folds, train, test, targets, trusted, certainty)
 
 
 def inspect_dataset(

@@ -1,6 +1,10 @@
 """Assign each clip to the fold that holds it out: by the table's ``fold`` column, or by a stratified split.
 
 Folds are numbered from 0. The values of a ``fold`` column are sorted (as numbers if all are) and numbered in order.
+
+Conventions: `train` is the manifest's table, whose cells of ``label`` have one label, or any number in task=multi;
+`targets` are those of `targets_of`: int (n_clips,), or bool (n_clips, n_classes) in multi, where a class is judged like
+one of single labels: by the clips that have it, whatever else they have.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import pandas as pd
 
 from fsat.config import Config
 from fsat.data.clip_groups import clip_groups
+from fsat.data.stratify import stratified_folds
 from fsat.errors import ConfigError, DataError, Problem, count
-from fsat.text import named
+from fsat.text import named, split_labels
 
 
 def resolve_folds(train: pd.DataFrame, config: Config, n_folds_given: bool = False) -> Config:
@@ -45,14 +50,21 @@ def check_fold(fold: int, config: Config, remark: str = "") -> None:
         raise ConfigError(f"fold={fold}: there are {config.n_folds} folds, numbered 0 to {config.n_folds - 1}{reason}")
 
 
-def small_classes(train: pd.DataFrame, file: str) -> list[Problem]:
+def small_classes(train: pd.DataFrame, file: str, task: str = "single") -> list[Problem]:
     """Return the classes with a single clip as problems."""
-    counts = train["label"].value_counts()
+    counts = _clips_of_labels(train, task)
     advice = "a class needs two or more, some to train on and others to score; add clips, or take the class out"
     return [
         Problem(file, 0, "", f"class {named(label)} has {count(number, 'clip')}: {advice}")
         for label, number in sorted(counts[counts < 2].items())
     ]
+
+
+def _clips_of_labels(train: pd.DataFrame, task: str) -> pd.Series:
+    """Return the number of clips of each label."""
+    if task == "single":
+        return train["label"].value_counts()
+    return train["label"].map({cell: split_labels(cell) for cell in train["label"].unique()}).explode().value_counts()
 
 
 def settle_folds(train: pd.DataFrame, targets: np.ndarray, config: Config) -> tuple[Config, np.ndarray, str]:
@@ -62,7 +74,9 @@ def settle_folds(train: pd.DataFrame, targets: np.ndarray, config: Config) -> tu
     sounds cannot be spread over as many. `config` is of `resolve_folds`; the folds are int64 (n_clips,). Raises
     `DataError` as `fold_of_clips`.
     """
-    counts = train["label"].value_counts()
+    counts = _clips_of_labels(train, config.task)
+    if counts.empty:
+        raise DataError("no clip has a label, so there is nothing to train on; add labels to the table")
     smallest = counts.index[int(np.argmin(counts.to_numpy()))]
     reason = f"class {named(smallest)} has {count(int(counts.min()), 'clip')}"
     least = config.n_folds if config.folds == "column" else 2
@@ -84,7 +98,7 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
     """Return the fold that holds out each training clip, int64 (n_clips,), from 0; `config` is of `resolve_folds`.
 
     In a stratified split the clips of a recording and equal sounds share a fold, see `clip_groups`. Raises `DataError`
-    if a fold would be empty, or would train without one of the classes, which are those of `targets`, int (n_clips,).
+    if a fold would be empty, or would train without one of the classes, which are those of `targets`.
     """
     if config.folds == "column":
         folds = np.unique(np.array(fold_keys(train["fold"]), dtype=object), return_inverse=True)[1]
@@ -94,16 +108,32 @@ def fold_of_clips(train: pd.DataFrame, targets: np.ndarray, config: Config) -> n
         held_out = folds == fold
         if not held_out.any():
             raise DataError(f"fold {fold} of {config.n_folds} would hold no clips; lower n_folds")
-        if lost := set(targets.tolist()) - set(targets[~held_out].tolist()):
-            label = train["label"].to_numpy()[targets == min(lost)][0]
+        if (lost := _lost_class(train, targets, held_out)) is not None:
+            label, clips = lost
             fault = (
                 f"fold {fold} of {config.n_folds} holds every clip of class {named(label)}, so none is left to train on"
             )
-            groups = clip_groups(train[targets == min(lost)])
+            groups = clip_groups(clips)
             if config.folds == "stratified" and groups is not None and groups.nunique() == 1:
                 raise DataError(f"{fault}: they are of one recording or sound; add others, or take the class out")
             raise DataError(f"{fault}; lower n_folds or spread the class over more folds")
     return folds
+
+
+def _lost_class(train: pd.DataFrame, targets: np.ndarray, held_out: np.ndarray) -> tuple[str, pd.DataFrame] | None:
+    """Return the label and the clips of the first class that has no clip but those held out; None if all classes do."""
+    if targets.ndim == 1:
+        lost = set(targets.tolist()) - set(targets[~held_out].tolist())
+        if not lost:
+            return None
+        clips = train[targets == min(lost)]
+        return clips["label"].iloc[0], clips
+    classes = np.flatnonzero(targets.any(axis=0) & ~targets[~held_out].any(axis=0))
+    if not len(classes):
+        return None
+    has_it = targets[:, classes[0]]
+    clips, position = train[has_it], int(targets[has_it][0, : classes[0]].sum())
+    return split_labels(clips["label"].iloc[0])[position], clips
 
 
 def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: int) -> np.ndarray:
@@ -115,7 +145,8 @@ def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: i
     n_splits = max(2, round(1 / config.holdout))
     groups = clip_groups(train)
     n_groups = len(train) if groups is None else groups.nunique()
-    most = int(np.bincount(targets, minlength=1).max())
+    counts = np.bincount(targets, minlength=1) if targets.ndim == 1 else targets.sum(axis=0)
+    most = int(counts.max(initial=0))
     if min(n_groups, len(train)) < 2 * n_splits or most < n_splits:
         clips = f"{count(len(train), 'clip')} of {count(n_groups, 'recording')}, at most {most} of a class, are too few"
         raise ConfigError(f"holdout={config.holdout:g}: {clips}; raise holdout, or use checkpoint=average")
@@ -151,6 +182,10 @@ def _splits(
     targets: np.ndarray, groups: pd.Series | None, n: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield `n` stratified splits of the clips that keep groups together, if there are any."""
+    if targets.ndim == 2:
+        folds = stratified_folds(targets, None if groups is None else pd.factorize(groups)[0], n, seed)
+        yield from ((np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(n))
+        return
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     options = {"n_splits": n, "shuffle": True, "random_state": seed}

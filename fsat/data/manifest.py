@@ -129,7 +129,7 @@ class Manifest:
             raise _nothing_left(self.folder, train_problems)
         small = []
         if train_problems and config:
-            small = small_classes(train, self.train_table)
+            small = small_classes(train, self.train_table, self.task)
         _refuse(self.folder, [*train_problems, *small], "error" if small else on_bad_clip)
         reasons = [error or reason for error, reason in zip(test_errors, self.test["reason"], strict=True)]
         test, labels = self.test.assign(reason=reasons), class_labels(train["label"], self.task)
@@ -187,8 +187,8 @@ def read_manifest(
     small, counted = [], _sound_rows(train, faults) if on_bad_clip == "error" else usable
     if config is not None and not counted.empty:
         try:
-            resolve_folds(counted, config)
-            small = small_classes(counted, part.name)
+            resolve_folds(counted, replace(config, task=rows.task))
+            small = small_classes(counted, part.name, rows.task)
         except ConfigError as error:
             if not problems:
                 raise

@@ -15,7 +15,7 @@ as in the stacking of Wolpert (1992).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,13 +203,17 @@ class Weights:
     by_fold: np.ndarray
 
 
-def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.ndarray, covered: np.ndarray) -> Weights:
+def cross_fit(
+    studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.ndarray, covered: np.ndarray,
+    fit: Callable[[Sequence[Scores], np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Weights:  # fmt: skip
     """Fit the weights of studies on all clips, and for each fold of the first study on the clips of its other folds.
 
     If only one fold has clips, all weights are equal. Verified clips alone are used if each of these fits has
     `FEWEST_VERIFIED` of them, else all clips. `verified` and `covered` are bool (n_clips,): the label was verified by
-    hand; the clip has a prediction of every study.
+    hand; the clip has a prediction of every study. `fit` is by default `fit_weights`.
     """
+    fit = fit or fit_weights
     folds = studies[0].owner
     n_folds = int(folds.max(initial=-1)) + 1
     if len(studies) == 1 or len(np.unique(folds[covered])) < 2:
@@ -219,8 +223,8 @@ def cross_fit(studies: Sequence[OutOfFold], targets: np.ndarray, verified: np.nd
     masks = [covered & (folds != fold) for fold in range(n_folds)]
     if all((mask & verified).sum() >= FEWEST_VERIFIED for mask in masks):
         masks, covered = [mask & verified for mask in masks], covered & verified
-    by_fold = [fit_weights(studies, targets, clips_to_fit(mask)) for mask in masks]
-    return Weights(fit_weights(studies, targets, clips_to_fit(covered)), np.array(by_fold))
+    by_fold = [fit(studies, targets, clips_to_fit(mask)) for mask in masks]
+    return Weights(fit(studies, targets, clips_to_fit(covered)), np.array(by_fold))
 
 
 def clips_to_fit(mask: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Conventions: `scores` is float (n_clips,), of each clip's best guess, in [0, 1]; `right` is bool (n_clips,), the guess
 is the label. Bins are of equal width, and a score on an edge belongs to the bin below it (Guo et al. 2017, "On
-calibration of modern neural networks", section 2).
+calibration of modern neural networks", section 2). `fsat.metrics.scaling` calibrates scores.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from fsat.metrics.multilabel import label_columns
+from fsat.metrics.row_blocks import Scores
 
 BINS = 15  # as in Guo et al.
 
@@ -55,3 +58,23 @@ def reliability(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reli
         mean_score = np.bincount(bin_of_clip, scores, bins) / clips
         accuracy = np.bincount(bin_of_clip, right, bins) / clips
     return Reliability(edges[:-1], edges[1:], clips, mean_score, accuracy)
+
+
+def label_reliability(scores: Scores, targets: np.ndarray, bins: int = BINS) -> tuple[Reliability, np.ndarray]:
+    """Return how often clips have a label, by its score: of all pairs of a clip and a class, and each class's error.
+
+    `scores` is float (n_clips, n_classes) of a classifier that scores each class by itself, `targets` bool of the same
+    shape. The first result counts pairs, where the other counts clips; the second is `expected_error` of each class,
+    float64 (n_classes,). Scores that are NaN are left out.
+    """
+    columns = ((column, hits, column > -np.inf) for column, hits in label_columns(scores, targets))
+    classes = [reliability(column[known], hits[known], bins) for column, hits, known in columns]
+    pairs, clips = reliability(np.empty(0), np.empty(0, dtype=bool), bins), np.array([part.clips for part in classes])
+    total = clips.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        mean_score, accuracy = (
+            np.sum(clips * np.nan_to_num([getattr(part, name) for part in classes]), axis=0) / total
+            for name in ("mean_score", "accuracy")
+        )
+    errors = np.array([part.expected_error for part in classes])
+    return Reliability(pairs.low, pairs.high, total, mean_score, accuracy), errors

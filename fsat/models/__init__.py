@@ -3,7 +3,8 @@
 To add a model:
 
 1. Write a function ``(config, n_classes) -> keras.Model`` in a module of this package; `fsat.models.notebook` and
-   `fsat.models.logmel` are examples. Its input is float32 (batch, *config.dim), its output a softmax.
+   `fsat.models.logmel` are examples. Its input is float32 (batch, *config.dim), its output a softmax, or a sigmoid
+   for `Config.use_sigmoid`.
 2. Add a line to `fsat.model_presets.MODELS`: the function's path, its features, its minimum input and its default
    settings.
 
@@ -52,7 +53,7 @@ def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> kera
     The variables of optimizer and metrics are made here: if the first step made them, TensorFlow would trace it twice.
     """
     keras, model = import_keras(), build(config, n_classes)
-    from fsat.models.losses import compile_arguments, is_linear
+    from fsat.models.losses import compile_arguments, target_shape
 
     optimizer = keras.optimizers.Adam(config.learning_rate)
     if config.weight_decay:
@@ -61,7 +62,7 @@ def build_for_training(config: Config, n_classes: int, n_steps: int = 1) -> kera
     model.compile(optimizer=optimizer, jit_compile=False, **compile_arguments(config, n_steps))
     optimizer.build(model.trainable_variables)
     predictions = keras.ops.zeros((1, n_classes))
-    model.compute_metrics(None, predictions if is_linear(config) else keras.ops.zeros((1, 3, n_classes)), predictions)
+    model.compute_metrics(None, keras.ops.zeros((1, *target_shape(config, n_classes))), predictions)
     return model
 
 

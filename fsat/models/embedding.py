@@ -41,7 +41,7 @@ def embedding_head(config: Config, n_classes: int) -> keras.Model:
         x = layers.Dropout(config.dropout)(x)
     return keras.Model(
         inputs,
-        layers.Dense(n_classes, activation="softmax", kernel_initializer="zeros", name="classes")(x),
+        layers.Dense(n_classes, activation=config.activation, kernel_initializer="zeros", name="classes")(x),
         name="embedding",
     )
 

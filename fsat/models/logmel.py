@@ -31,7 +31,8 @@ def cnn_logmel(config: Config, n_classes: int) -> keras.Model:
     inputs = keras.Input((None, *config.dim[1:]))  # batch, frames, mels, 1; more frames at prediction
     x = BandNorm(name="bands")(inputs)
     logits = layers.Average(dtype="float32")([_branch(x, pool, n_classes) for pool in POOLS])
-    return keras.Model(inputs, layers.Softmax(dtype="float32")(logits), name="cnn_logmel")
+    last = layers.Activation("sigmoid", dtype="float32") if config.use_sigmoid else layers.Softmax(dtype="float32")
+    return keras.Model(inputs, last(logits), name="cnn_logmel")
 
 
 def _branch(x: keras.KerasTensor, pool: tuple[int, int], n_classes: int) -> keras.KerasTensor:

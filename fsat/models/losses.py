@@ -3,6 +3,10 @@
 If all clips count equally by cross-entropy, targets are (batch, n_classes): cross-entropy is linear in them, so a
 mixture of clips is one row. Otherwise targets are (batch, 3, n_classes): the sum of the trusted labels, the unverified
 clip, and its unverified mixup partner, each times weight and share.
+
+Where each class has an output of its own (a sigmoid), targets are (batch, 3, 2, n_classes): the same three, each with
+the weight of the presence and of the absence of every class. A weight of 0 of both leaves the class out of the loss,
+which is the mean over classes, as Keras's binary cross-entropy.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ def is_linear(config: Config) -> bool:
 
 def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:
     """Return ``loss`` and ``metrics`` for `keras.Model.compile`; `n_steps` is as for `robust_loss`."""
+    if config.use_sigmoid:
+        return {"loss": binary_loss(config, n_steps), "metrics": [_binary_accuracy]}
     if is_linear(config):
         return {"loss": "categorical_crossentropy", "metrics": ["acc"]}
 
@@ -39,6 +45,67 @@ def compile_arguments(config: Config, n_steps: int) -> dict[str, Any]:
         return tf.cast(tf.argmax(tf.reduce_sum(targets, axis=1), -1) == tf.argmax(predictions, -1), tf.float32)
 
     return {"loss": robust_loss(config, n_steps), "metrics": [acc]}
+
+
+def target_shape(config: Config, n_classes: int) -> tuple[int, ...]:
+    """Return the shape of the targets of a clip."""
+    if config.use_sigmoid:
+        return 3, 2, n_classes
+    return (n_classes,) if is_linear(config) else (3, n_classes)
+
+
+def _binary_accuracy(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+    """Return the share of a clip's classes that are scored on the right side of 0.5."""
+    import tensorflow as tf
+
+    present, absent = tf.unstack(tf.reduce_sum(targets, axis=1), axis=1)
+    return tf.reduce_mean(tf.cast((present > absent) == (predictions > 0.5), tf.float32), axis=-1)
+
+
+_binary_accuracy.__name__ = "acc"  # Keras's name of the metric
+
+
+def binary_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return the loss of targets (batch, 3, 2, n_classes) and probabilities (batch, n_classes): float32 (batch,).
+
+    It is the binary cross-entropy of each class. ``focal`` weights it by (1 - p)^gamma, with p the probability of what
+    is labelled (Lin et al. 2017). Unverified labels have the losses of `robust_loss` for two classes, presence and
+    absence; ``drop_losses`` ignores single labels rather than clips, since a missing label is wrong by itself (Kim et
+    al. 2022, "Large loss matters in weakly supervised multi-label classification").
+    """
+    import tensorflow as tf
+
+    warmup_steps = max(1.0, config.warmup * n_steps)
+    step = tf.Variable(0.0, trainable=False, dtype=tf.float32, name="steps_seen")
+
+    def loss(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+        p = tf.stack([predictions, 1 - predictions], axis=1)  # batch, 2, classes: of presence and absence
+        p = tf.clip_by_value(p, TINY, 1.0)
+        losses = -tf.math.log(p)
+        if config.focal:
+            losses *= (1 - p) ** config.focal
+        total = tf.reduce_sum(targets[:, 0] * losses, axis=1)  # batch, classes
+        if config.loss == "ce" and not config.drop_losses:
+            return tf.reduce_mean(total, axis=-1)
+        unverified = targets[:, 1:]  # batch, 2, 2, classes
+        weights = tf.reduce_sum(unverified, axis=2)  # batch, 2, classes
+        labels = tf.math.divide_no_nan(unverified, weights[:, :, tf.newaxis])
+        if config.loss == "soft_bootstrap":
+            labels = config.bootstrap * labels + (1 - config.bootstrap) * p[:, tf.newaxis]
+        elif config.loss == "hard_bootstrap":
+            sides = tf.cast(tf.stack([predictions > 0.5, predictions <= 0.5], axis=1), tf.float32)
+            labels = config.bootstrap * labels + (1 - config.bootstrap) * sides[:, tf.newaxis]
+        each = tf.reduce_sum(labels * losses[:, tf.newaxis], axis=2)  # batch, 2, classes
+        if config.loss == "lq":
+            each = -tf.math.expm1(-config.lq * each) / config.lq
+        if config.drop_losses:
+            share = config.drop_losses * tf.minimum(1.0, step / warmup_steps)
+            weights *= small_losses(each, weights > 0, share)
+            step.assign_add(1.0)
+        return tf.reduce_mean(total + tf.reduce_sum(weights * each, axis=1), axis=-1)
+
+    loss.step = step  # type: ignore[attr-defined]
+    return loss
 
 
 def robust_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

@@ -24,7 +24,7 @@ def dummy1d(config: Config, n_classes: int) -> keras.Model:
     inputs = keras.Input(config.dim)  # batch, samples, 1
     x = AudioNorm()(inputs)
     x = layers.GlobalMaxPool1D(dtype="float32")(x)  # batch, 1
-    return keras.Model(inputs, _head(x, [], n_classes), name="dummy1d")
+    return keras.Model(inputs, _head(x, [], n_classes, config), name="dummy1d")
 
 
 def conv1d(config: Config, n_classes: int) -> keras.Model:
@@ -35,7 +35,7 @@ def conv1d(config: Config, n_classes: int) -> keras.Model:
         x = ConvReLU1D(filters, size)(x)
         x = ConvReLU1D(filters, size, pool_size=pool)(x)
         x = layers.Dropout(rate)(x)
-    return keras.Model(inputs, _head(x, [64, 1028], n_classes), name="conv1d")  # x: batch, 256
+    return keras.Model(inputs, _head(x, [64, 1028], n_classes, config), name="conv1d")  # x: batch, 256
 
 
 def conv2d_mfcc(config: Config, n_classes: int) -> keras.Model:
@@ -51,11 +51,11 @@ def conv2d_mfcc(config: Config, n_classes: int) -> keras.Model:
     x = layers.Dense(64, dtype="float32")(x)  # batch, 64
     x = BatchNorm(dtype="float32")(x)
     x = layers.ReLU(dtype="float32")(x)
-    return keras.Model(inputs, _head(x, [], n_classes), name="conv2d_mfcc")
+    return keras.Model(inputs, _head(x, [], n_classes, config), name="conv2d_mfcc")
 
 
-def _head(x: keras.KerasTensor, widths: Sequence[int], n_classes: int) -> keras.KerasTensor:
-    """Apply dense layers and a softmax in float32."""
+def _head(x: keras.KerasTensor, widths: Sequence[int], n_classes: int, config: Config) -> keras.KerasTensor:
+    """Apply dense layers and a softmax or sigmoid in float32."""
     for width in widths:
         x = layers.Dense(width, activation="relu", dtype="float32")(x)
-    return layers.Dense(n_classes, activation="softmax", dtype="float32")(x)
+    return layers.Dense(n_classes, activation=config.activation, dtype="float32")(x)

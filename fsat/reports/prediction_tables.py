@@ -174,6 +174,20 @@ def write_submission(path: Path, fnames: Sequence[str], best: np.ndarray, labels
     write_parts(path, (submission(fnames[rows], best[rows], labels) for rows in slices))
 
 
+def score_table(fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+    """Return ``fname`` and a column of scores for each label, the submission where a clip has any number of labels."""
+    table = pd.DataFrame(np.round(scores.astype(np.float64), DECIMALS), columns=list(labels))
+    table.insert(0, "fname", list(fnames), allow_duplicates=True)
+    return table
+
+
+def write_scores(path: Path, fnames: Sequence[str], scores: np.ndarray, labels: Sequence[str]) -> None:
+    """Write the table of `score_table` in parts, so that it need not fit in memory; `scores` may be a memory map."""
+    starts = range(0, max(1, len(fnames)), CLIPS_AT_ONCE)
+    slices = (slice(start, start + CLIPS_AT_ONCE) for start in starts)
+    write_parts(path, (score_table(fnames[rows], scores[rows], labels) for rows in slices))
+
+
 def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     """Return mAP@3 and accuracy of a submission.
 

@@ -1,9 +1,9 @@
 """A tagger: its files, and its members at work on clips or recordings.
 
 Its folder is written when an ensemble is registered and read when the tagger is loaded. It holds ``tagger.json``
-(labels, blending method, weights of the studies, and for each member its study, fold, Config, weights file and the
-SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone that members share. Loading runs no
-code from the folder and rejects a file that has changed.
+(labels, blending method, weights of the studies, scaling of the scores, thresholds, and for each member its study,
+fold, Config, weights file and the SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone
+that members share. Loading runs no code from the folder and rejects a file that has changed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from fsat.data.embeddings import Embed, embed_clips
 from fsat.errors import AudioError, ConfigError, FsatError, RunError, WindowError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
+from fsat.metrics.scaling import UNSCALED, Scaling
+from fsat.metrics.sigmoid_blending import BlendedSigmoids
 from fsat.options import LONGEST_CLIP
 from fsat.tagging.recordings import ScoredWindow, Window, windows
 from fsat.user_folders import settle_folders
@@ -77,11 +79,13 @@ def no_backbone(ref: str) -> Backbone:
 def write(
     folder: Path, members: Sequence[MemberFiles], labels: Sequence[str], blend: str = "geometric",
     study_weights: Mapping[str, float] | None = None, find_backbone: Callable[[str], Backbone] = no_backbone,
+    scaling: Scaling = UNSCALED, thresholds: Sequence[float] = (),
 ) -> None:  # fmt: skip
     """Write a tagger to an empty folder, without the members of studies with weight 0.
 
     `blend` is one of `fsat.model_presets.BLENDS`; ``weighted`` needs the weight of each study. `find_backbone` returns
-    the backbone that a member's Config names.
+    the backbone that a member's Config names. Blended scores are changed by `scaling`; a class whose score is below its
+    threshold, in the order of the labels, is no tag by default. Without thresholds the highest scores are always tags.
     """
     weights = dict(study_weights or {})
     entries, backbones = [], dict[str, dict[str, str]]()
@@ -97,6 +101,8 @@ def write(
                 backbones[digest] = {name: getattr(backbone, name) for name in ("name", "source", "license", "sha256")}
     facts = {"recipe": RECIPE, "labels": list(labels), "blend": blend, "study_weights": weights, "members": entries}
     facts |= {"backbones": backbones} if backbones else {}
+    facts |= {"scaling": scaling.to_dict()} if scaling.kind != "none" else {}
+    facts |= {"thresholds": [float(threshold) for threshold in thresholds]} if len(thresholds) else {}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -110,6 +116,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
             valid = valid and set(member) >= MEMBER_KEYS and Path(member["weights"]).name == member["weights"]
             Config.from_mapping(member["config"])
         valid = valid and {"blend", "study_weights", "recipe"} <= set(facts)
+        thresholds = facts.setdefault("thresholds", [])
+        valid = valid and len(thresholds) in (0, len(facts["labels"])) and all(0 <= float(t) <= 1 for t in thresholds)
+        facts["scaling"] = Scaling.from_dict(facts.get("scaling") or UNSCALED.to_dict())
     except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
     if not valid:
@@ -175,7 +184,8 @@ class Tagger:
     Thread-safe: results do not depend on other threads. `labels` is the label order; `members` go study after study;
     `blend` is the method, one of `fsat.model_presets.BLENDS`, and for ``weighted`` the weight of each study;
     `backbones` are the networks of members on embeddings, by digest. `digest` identifies the tagger with all of its
-    members, whatever it is called.
+    members, whatever it is called. `task` is ``single`` or ``multi``; `use_sigmoid`: rows of scores do not sum to 1, as
+    each class has a probability of its own. `thresholds` are the minimum scores of tags, float32 (n_classes,), or None.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -186,6 +196,8 @@ class Tagger:
         self.digest = sha256_of(Path(folder) / FACTS)[:16]  # the file has the SHA-256 of the weights
         self.labels: list[str] = facts["labels"]
         self.blend: tuple[str, dict[str, float]] = facts["blend"], facts["study_weights"]
+        self.scaling: Scaling = facts["scaling"]
+        self.thresholds = np.array(facts["thresholds"], np.float32) if facts["thresholds"] else None
         self._lock = threading.Lock()  # of the models; decoding runs in parallel
         self.backbones = _open_backbones(Path(folder) / BACKBONES, facts.get("backbones", {}))
         self.members: list[Member] = []
@@ -197,6 +209,7 @@ class Tagger:
             load_weights(model, Path(folder) / member["weights"], member["sha256"])
             compile_predictions(model)
             self.members.append(Member(member["study"], member["fold"], config, model))
+        self.task, self.use_sigmoid = config.task, config.use_sigmoid
 
     @property
     def rates(self) -> list[int]:
@@ -248,8 +261,9 @@ class Tagger:
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
 
-        Scores are float32 (n, n_classes). Rows sum to 1; they are NaN for a clip that cannot be used, whose error says
-        why, and for a silent one. A clip that is cut off has an error, and the scores of what is there.
+        Scores are float32 (n, n_classes). Rows sum to 1 unless `use_sigmoid`; they are NaN for a clip that cannot be
+        used, whose error says why, and for a silent one. A clip that is cut off has an error, and the scores of what
+        is there.
         """
         return self.scores_of(self.decode_all(sources, [max_seconds] * len(sources)))
 
@@ -338,4 +352,5 @@ class Tagger:
                 studies.setdefault(member.study, []).append(prediction)
         method, by_study = self.blend
         weights = np.array([by_study[study] for study in studies]) if method == "weighted" else None
-        return Blended(list(studies.values()), method, weights).fill()
+        blended = BlendedSigmoids if self.use_sigmoid else Blended
+        return self.scaling.apply(blended(list(studies.values()), method, weights).fill())

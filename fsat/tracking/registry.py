@@ -1,6 +1,7 @@
 """The model registry: versions of a tagger, and the alias of the version to use.
 
-The alias ``champion`` moves to a new version if its out-of-fold mAP@3 is better than the champion's on the same
+The alias ``champion`` moves to a new version if its out-of-fold score (mAP@3, or lwlrap of a tagger that gives any
+number of labels) is better than the champion's on the same
 dataset, or if the champion comes from another dataset. A score on fewer clips, of a study that lacks folds, is never
 better than one on more clips.
 """
@@ -41,20 +42,25 @@ REQUIREMENTS = ("tensorflow", "keras", "numpy", "scipy", "pandas", "librosa", "s
 RUNTIMES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime"), "tflite": (), "saved_model": (), "keras": ()}
 """Further modules that a backbone of each format needs."""
 
+SCORES = {"map3": "mAP@3", "lwlrap": "lwlrap"}
+"""The scores that decide, by the end of their tags' names, in words."""
+
 OPTIONAL = ("av",)
 """Modules that it uses if they are installed here."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A blend's out-of-fold mAP@3, the number of training clips that it is computed on, and why it is too high.
+    """A blend's out-of-fold score, the number of training clips that it is computed on, and why it is too high.
 
-    That `leak` is empty if each clip is apart from what the models that score it have trained on.
+    That `leak` is empty if each clip is apart from what the models that score it have trained on. `name` is one of
+    `SCORES`.
     """
 
-    map3: float
+    value: float
     clips: int
     leak: str = ""
+    name: str = "map3"
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ def register(
     if registered is None:
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
         uri = call(partial(log, **tagger_arguments(labels, backbones))).model_uri
-        facts = {"oof_map3": repr(float(score.map3)), "oof_clips": score.clips, "dataset": dataset, "blend": blend}
+        facts = {f"oof_{score.name}": repr(float(score.value)), "oof_clips": score.clips, "dataset": dataset}
+        facts["blend"] = blend
         facts |= {"leak": score.leak} if score.leak else {}
         if backbones:
             facts["backbones"] = ",".join(backbone.ref for backbone in backbones)
@@ -192,10 +199,11 @@ def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: 
     """Return whether a version becomes champion, and why."""
     if promote != "auto":
         return promote == "always", f"promote={promote}"
-    own = f"its OOF mAP@3 {_told(score.map3, score.leak)}"
+    own, value = f"its OOF {SCORES[score.name]}", _told(score.value, score.leak)
     if champion is None:
-        return True, f"there was none; its OOF mAP@3 is {_told(score.map3, score.leak)}"
-    name, before = f"version {champion.version}", float(champion.tags.get(TAG + "oof_map3", "nan"))
+        return True, f"there was none; {own} is {value}"
+    own = f"{own} {value}"
+    name, before = f"version {champion.version}", float(champion.tags.get(f"{TAG}oof_{score.name}", "nan"))
     if champion.tags.get(TAG + "dataset") != dataset:
         return True, f"{name} came from another dataset"
     if score.clips < int(champion.tags.get(TAG + "oof_clips", 0)):
@@ -203,8 +211,8 @@ def _decide(champion: ModelVersion | None, score: Score, dataset: str, promote: 
     leak = champion.tags.get(TAG + "leak", "")
     if bool(leak) != bool(score.leak):
         return bool(leak), f"{own} cannot be compared with the {_told(before, leak)} of {name}"
-    verb = "beats" if score.map3 > before else "does not beat"
-    return score.map3 > before, f"{own} {verb} the {before:.4f} of {name}"
+    verb = "beats" if score.value > before else "does not beat"
+    return score.value > before, f"{own} {verb} the {before:.4f} of {name}"
 
 
 def _told(score: float, leak: str) -> str:

@@ -38,6 +38,14 @@ def keep_thresholds(model_uri: str, run_id: str, thresholds: ClassThresholds) ->
     return before
 
 
+def has_thresholds(model_uri: str) -> bool:
+    """Return whether `evaluate` has chosen thresholds for a registered version."""
+    registered = REGISTERED.match(model_uri)
+    if registered is None:
+        return False
+    return bool(call(partial(mlflow.MlflowClient().get_model_version, *registered.groups())).tags.get(KEY))
+
+
 def load_thresholds(model_uri: str, digest: str) -> ClassThresholds:
     """Return the thresholds of a registered version, whose tagger has a `digest`.
 

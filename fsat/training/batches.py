@@ -37,7 +37,7 @@ class TrainingClips:
 
     def n_batches(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
-        n_clips = int(np.count_nonzero(self.targets.weights(self.config, epoch)))
+        n_clips = len(self.targets.clips(self.config, epoch))
         return -(-n_clips // self.config.batch_size)
 
     def batches(self, fold: int, epoch: int) -> Generator[tuple[np.ndarray, np.ndarray]]:
@@ -56,7 +56,7 @@ class TrainingClips:
             sizes = (self.spectra.n_frames, config.n_frames)
         elif self.embeddings:
             sizes = (self.embeddings.n_windows, 1)
-        draws = draw(rng, np.flatnonzero(weights), *sizes, config)
+        draws = draw(rng, self.targets.clips(config, epoch), *sizes, config)
         n = len(draws.order)
 
         def make_batch(first: int) -> tuple[np.ndarray, np.ndarray]:

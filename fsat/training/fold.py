@@ -19,8 +19,7 @@ from fsat import interrupts
 from fsat.data.dataset import Dataset
 from fsat.data.folds import check_fold, hold_aside
 from fsat.errors import ConfigError
-from fsat.metrics.blending import label_prior
-from fsat.metrics.ranking import accuracy, log_loss, map_at_k
+from fsat.metrics.task_scores import SCORE_NAMES, label_prior, log_loss, task_scores
 from fsat.models import build_for_training, import_keras, save_weights, seed_everything
 from fsat.progress import say
 from fsat.training.batches import TrainingClips
@@ -42,8 +41,9 @@ class FoldResult:
 
     Attributes:
         state: epochs, kept weights and time of the training.
-        scores: of the kept weights on the validation clips: ``best_val_loss val_map3 val_acc``, ``val_map3_verified
-            val_acc_verified`` on the verified ones among them, and ``val_map3_single_crop``.
+        scores: of the kept weights on the validation clips: ``best_val_loss``, those of the task (``val_map3 val_acc``
+            or ``val_lwlrap val_map``) and, ending in ``_verified``, those on the verified ones among them, and
+            ``val_map3_single_crop`` or ``val_lwlrap_single_crop``.
         train, test: float32 (n_clips, n_classes), predictions of the training and test clips in the tables' order.
         splits: str (n_train,), see `assign_splits`.
         summary: the model, layer by layer.
@@ -97,6 +97,7 @@ def train_fold(
     train = splits == "train"
     classes, trusted, certainty = dataset.target_classes[train], dataset.trusted[train], dataset.certainty[train]
     targets = Targets(classes, trusted, len(dataset.labels), certainty)
+    targets = targets.for_sigmoid() if config.use_sigmoid else targets
     clips = TrainingClips(dataset.train.take(train), targets, config)
     n_steps = sum(clips.n_batches(epoch) for epoch in range(config.max_epochs))
     model = build_for_training(config, len(dataset.labels), n_steps)
@@ -144,14 +145,20 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
     weights = [config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)]
-    unused = (dataset.target_classes < 0) | (~dataset.trusted & (max(weights) == 0))
-    splits[(splits == "train") & unused] = "unused"
+    trusted: np.ndarray = dataset.trusted
+    if config.is_multi:
+        is_weighed = np.asarray(trusted & (dataset.certainty > 0))
+        trusted = np.asarray(is_weighed.any(axis=1))
+        used = np.asarray((is_weighed | (~dataset.trusted & (max(weights) > 0))).any(axis=1))
+    else:
+        used = np.asarray((dataset.target_classes >= 0) & (trusted | (max(weights) > 0)))
+    splits[(splits == "train") & ~used] = "unused"
     if config.holdout:
         candidates = np.flatnonzero(splits == "train")
         holdout = hold_aside(dataset.manifest.train.iloc[candidates], dataset.targets[candidates], config, fold)
         splits[candidates[holdout]] = "holdout"
     train = splits == "train"
-    if not train.any() or (min(weights) == 0 and not dataset.trusted[train].any()):
+    if not train.any() or (min(weights) == 0 and not trusted[train].any()):
         settings = f"unverified_weight={config.unverified_weight} and labels_run_id={config.labels_run_id}"
         advice = "give unverified clips a weight above 0"
         raise ConfigError(f"fold={fold}: no training clips with {settings}; {advice}")
@@ -160,7 +167,9 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
 
 def labels_without_clips(dataset: Dataset, splits: np.ndarray) -> list[str]:
     """Return the labels that no clip of the split ``train`` has as target class."""
-    missing = np.setdiff1d(np.arange(len(dataset.labels)), dataset.target_classes[splits == "train"])
+    classes = dataset.target_classes[splits == "train"]
+    there = np.flatnonzero(classes.any(axis=0)) if dataset.config.is_multi else classes
+    missing = np.setdiff1d(np.arange(len(dataset.labels)), there)
     return [dataset.labels[i] for i in missing]
 
 
@@ -201,7 +210,8 @@ def write_events(state: TrainingState, folder: Path) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    curves = {"train": ("loss", "acc", "learning_rate"), "validation": ("val_loss", "val_acc", "val_map3")}
+    scores = [f"val_{name}" for names in SCORE_NAMES.values() for name in reversed(names)]
+    curves = {"train": ["loss", "acc", "learning_rate"], "validation": ["val_loss", *scores]}
     for name, keys in curves.items():
         writer = EventFileWriter(str(folder / name))
         for epoch, (metrics, milliseconds) in enumerate(zip(state.history, state.times, strict=True)):
@@ -213,13 +223,14 @@ def write_events(state: TrainingState, folder: Path) -> None:
 
 def _scores(dataset: Dataset, val: np.ndarray, predictions: np.ndarray, model: keras.Model) -> dict[str, float]:
     """Score the validation clips; see `FoldResult.scores`."""
-    scores = {"best_val_loss": log_loss(predictions[val], dataset.targets[val])}
+    config = dataset.config
+    scores = {"best_val_loss": log_loss(predictions[val], dataset.targets[val], config.use_sigmoid)}
     for suffix, mask in (("", val), ("_verified", val & dataset.verified)):
         if mask.any():
-            scores["val_map3" + suffix] = map_at_k(predictions[mask], dataset.targets[mask])
-            scores["val_acc" + suffix] = accuracy(predictions[mask], dataset.targets[mask])
-    if dataset.config.eval_crops > 1 and not dataset.config.use_embedding:
-        config = replace(dataset.config, eval_crops=1)
-        single_crop = Predictor(dataset.train.take(val), config, keep=False, cover=False)
-        scores["val_map3_single_crop"] = map_at_k(single_crop(model)[0], dataset.targets[val])
+            values = task_scores(predictions[mask], dataset.targets[mask])
+            scores |= {f"val_{name}{suffix}": value for name, value in values.items()}
+    if config.eval_crops > 1 and not config.use_embedding:
+        single_crop = Predictor(dataset.train.take(val), replace(config, eval_crops=1), keep=False, cover=False)
+        values, first = task_scores(single_crop(model)[0], dataset.targets[val]), SCORE_NAMES[config.task][0]
+        scores |= {f"val_{first}_single_crop": values[first]} if first in values else {}
     return scores

@@ -15,7 +15,7 @@ from fsat import interrupts
 from fsat.config import Config
 from fsat.data.dataset import Dataset
 from fsat.errors import FsatError
-from fsat.metrics.ranking import accuracy, log_loss, map_at_k
+from fsat.metrics.task_scores import SCORE_NAMES, log_loss, task_scores
 from fsat.progress import Progress
 from fsat.training.batches import TrainingClips
 from fsat.training.checkpoint import TrainingState
@@ -69,7 +69,8 @@ def fit(
             state.history.append(metrics)
             state.times.append(time.time_ns() // 1_000_000)
             note = keep_weights(state, model, config)
-            names = [name for name in ("loss", "val_loss", "val_map3", "holdout_loss") if name in metrics]
+            shown = ("loss", "val_loss", f"val_{SCORE_NAMES[config.task][0]}", "holdout_loss")
+            names = [name for name in shown if name in metrics]
             scores = "".join(f"  {name} {metrics[name]:.3f}" for name in names)
             rate = f"  {metrics['clips_per_second']:.0f} clips/s"
             progress.say(f"fold {fold}  epoch {epoch + 1}/{config.max_epochs}{scores}{rate}{note}")
@@ -117,22 +118,22 @@ class Validation:
         self._holdout: tuple[Predictor, np.ndarray] | None = None
         if config.holdout:
             self._holdout = Predictor(dataset.train.take(holdout), config), dataset.targets[holdout]
+        self._sigmoid = config.use_sigmoid
         self._last = config.max_epochs - 1
         selects = config.checkpoint == "best" and not config.holdout
         self._interval = 1 if selects else -(-config.max_epochs // VALIDATIONS)
 
     def __call__(self, model: keras.Model, epoch: int) -> dict[str, float]:
-        """Return ``val_loss``, ``val_acc`` and ``val_map3`` in epochs that are validated, and ``holdout_loss``."""
+        """Return ``val_loss`` and the task's scores in epochs that are validated, and ``holdout_loss``."""
         metrics = {}
         if epoch == self._last or epoch % self._interval == 0:
             predictor, classes = self._val
             (scores,) = predictor(model)
-            metrics["val_loss"] = log_loss(scores, classes)
-            metrics["val_acc"] = accuracy(scores, classes)
-            metrics["val_map3"] = map_at_k(scores, classes)
+            metrics["val_loss"] = log_loss(scores, classes, self._sigmoid)
+            metrics |= {f"val_{name}": value for name, value in task_scores(scores, classes).items()}
         if self._holdout:
             predictor, classes = self._holdout
-            metrics["holdout_loss"] = log_loss(predictor(model)[0], classes)
+            metrics["holdout_loss"] = log_loss(predictor(model)[0], classes, self._sigmoid)
         return metrics
 
 

@@ -1,7 +1,8 @@
 """Targets and weights of the training clips.
 
-A clip is *trusted* if its label was verified by hand, or accepted or set by `verify`; it is weighted by the certainty
-of its label. All other clips have the weight ``unverified_weight`` and the configured loss (`fsat.models.losses`).
+A label is *trusted* if it was verified by hand, or accepted or set by `verify`; it is weighted by its certainty. All
+others have the weight ``unverified_weight`` and the configured loss (`fsat.models.losses`). Where a clip has one label,
+and the outputs of the model sum to 1, trust and certainty are those of the clip; else each class of a clip has its own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from fsat.training.augment import Draws
 
 @dataclass(frozen=True)
 class Targets:
-    """Target class and weight of each training clip.
+    """Target classes and weights of the training clips.
 
     Attributes:
-        classes: int (n,), target classes; -1 for a clip without one.
-        trusted: bool (n,).
+        classes: int (n,), target classes, -1 for a clip without one; or bool (n, n_classes), which classes it has.
+        trusted: bool (n,), or (n, n_classes) for classes of that shape.
         n_classes: number of classes.
-        certainty: float32 (n,), in [0, 1], weights of trusted clips; None for 1.
+        certainty: float32, in [0, 1], of the same shape, weights of trusted labels; None for 1.
     """
 
     classes: np.ndarray
@@ -31,14 +32,42 @@ class Targets:
     n_classes: int
     certainty: np.ndarray | None = None
 
+    @property
+    def by_class(self) -> bool:
+        """Whether each class of a clip has a target and a weight of its own."""
+        return self.classes.ndim == 2
+
+    def for_sigmoid(self) -> Targets:
+        """Return the same with a target for each class."""
+        if self.by_class:
+            return self
+        known, shape = self.classes >= 0, (len(self.classes), self.n_classes)
+        classes = np.zeros(shape, dtype=bool)
+        classes[known, self.classes[known]] = True
+        certainty = np.where(known, 1 if self.certainty is None else self.certainty, 0)
+        trusted, weights = (np.broadcast_to(each[:, np.newaxis], shape) for each in (self.trusted | ~known, certainty))
+        return Targets(classes, trusted, self.n_classes, weights.astype(np.float32))
+
     def weights(self, config: Config, epoch: int) -> np.ndarray:
-        """Return each clip's weight in the loss of an epoch, float32 (n,); clips of weight 0 are not trained on."""
+        """Return the weight of each clip, or of each of its classes, in the loss of an epoch: float32, as `trusted`.
+
+        Clips of weight 0 are not trained on.
+        """
         certainty = 1 if self.certainty is None else self.certainty
         weights = np.where(self.trusted, certainty, config.unverified_weight_at(epoch))
+        if self.by_class:
+            if config.class_weights == "balanced":
+                weights = np.where(self.classes, weights * self._positive_weights(weights > 0), weights)
+            return weights.astype(np.float32)
         weights = np.where(self.classes < 0, 0, weights)
         if config.class_weights == "balanced":
             weights = weights * self._class_weights(weights > 0)
         return weights.astype(np.float32)
+
+    def clips(self, config: Config, epoch: int) -> np.ndarray:
+        """Return which clips an epoch trains on, int, ascending."""
+        weights = self.weights(config, epoch)
+        return np.flatnonzero(weights.any(axis=1) if self.by_class else weights)
 
     def _class_weights(self, counted: np.ndarray) -> np.ndarray:
         """Return the weight of each clip's class, inverse to its number of `counted` clips, whose mean is 1."""
@@ -46,12 +75,20 @@ class Targets:
         weights = counted.sum() / np.maximum(1, np.count_nonzero(counts) * counts)
         return np.asarray(weights[self.classes])
 
+    def _positive_weights(self, counted: np.ndarray) -> np.ndarray:
+        """Return the weight of a clip that has a class, inverse to their number; its mean over labels is 1."""
+        counts = (self.classes & counted).sum(axis=0)
+        return np.asarray(counts.sum() / np.maximum(1, np.count_nonzero(counts) * counts))
+
 
 def encode_targets(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
     """Encode the targets of a batch of the epoch: one-hot rows times weight, mixed and smoothed.
 
-    They are float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`.
+    They are float32 (batch, n_classes), or (batch, 3, n_classes) unless `fsat.models.losses.is_linear`. Targets of each
+    class are (batch, 3, 2, n_classes): weights of its presence and of its absence, see `fsat.models.losses`.
     """
+    if targets.by_class:
+        return _encode_by_class(targets, weights, draws, batch, config)
     clips = draws.order[batch]
     rows = np.eye(targets.n_classes, dtype=np.float32)[targets.classes[clips]] * weights[clips, np.newaxis]
     trusted = targets.trusted[clips]
@@ -74,3 +111,23 @@ def _smooth(rows: np.ndarray, config: Config) -> np.ndarray:
     """Distribute `label_smoothing` of each row's sum evenly over the classes."""
     uniform = config.label_smoothing / rows.shape[1]
     return np.asarray((1 - config.label_smoothing) * rows + uniform * rows.sum(axis=1, keepdims=True))
+
+
+def _encode_by_class(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
+    clips = draws.order[batch]
+    present, trusted = targets.classes[clips], targets.trusted[clips]
+    signed = np.stack([present, ~present], axis=1) * weights[clips, np.newaxis]  # batch, 2, classes
+    parts = [(signed, trusted)]
+    if draws.shares is not None and draws.partners is not None:
+        share, partner = draws.shares[batch, np.newaxis, np.newaxis], draws.partners[batch]
+        parts = [(share * signed, trusted), ((1 - share) * signed[partner], trusted[partner])]
+    result = np.zeros((len(clips), 3, 2, targets.n_classes), dtype=np.float32)
+    for i, (part, is_trusted) in enumerate(parts):
+        result[:, 0] += part * is_trusted[:, np.newaxis]
+        result[:, 1 + i] = part * ~is_trusted[:, np.newaxis]
+    if config.loss == "ce" and not config.drop_losses:  # linear, so one row is enough
+        result[:, 0] += result[:, 1] + result[:, 2]
+        result[:, 1:] = 0
+    half = config.label_smoothing / 2
+    result[:, 0] = (1 - 2 * half) * result[:, 0] + half * result[:, 0].sum(axis=1, keepdims=True)
+    return result
