@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
@@ -13,6 +14,7 @@ from fsat.cli import cli
 from fsat.data.duplicates import contradictions
 from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
+from fsat.data.playable_clips import ClipFolder, Trained, find_clips
 from fsat.errors import DataError
 from fsat.layout_options import LayoutOptions
 
@@ -486,3 +488,14 @@ def test_equal_sounds_with_other_labels_contradict(tmp_path: Path) -> None:
         "the same sound as 2.wav in line 3, whose labels are Dog and Rain",
         "the same sound as 1.wav in line 2, whose labels are Dog and Rain",
     ]
+
+
+def test_clips_of_a_run_are_found_by_their_digest(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain"', "Dog", "", "Rain"))
+    manifest, _ = read(tmp_path).in_canonical_order()
+    clips = manifest.train[["fname", "label", "manually_verified"]]
+    trained = Trained(clips, np.zeros(4, dtype=bool), manifest.digest, 0.0)
+    assert find_clips(trained, ["/elsewhere"], tmp_path) == ClipFolder(tmp_path.resolve())
+    for name in ("2.wav", "3.wav"):
+        write_wav(tmp_path / name, tone(900, 0.3, 8000))
+    assert find_clips(trained, ["/elsewhere"], tmp_path).folder is None
