@@ -206,6 +206,18 @@ def test_several_labels_are_read_from_what_shows_them(name: str, tmp_path: Path)
     assert (again.train["manually_verified"].sum(), len(again.test)) == (manifest.verified.sum(), len(manifest.test))
 
 
+def test_folds_groups_verification_and_test_clips_of_challenges(tmp_path: Path) -> None:
+    for name in ("FSDKaggle2019 at Kaggle", "FSD50K", "a table of a challenge with its own column of lists"):
+        lay_out(tmp_path / name, *SHOWN[name][:2])
+    manifest = read(tmp_path / "FSDKaggle2019 at Kaggle")
+    assert manifest.train["manually_verified"].tolist() == [1, 1, 0]
+    assert (manifest.test["fname"].tolist(), manifest.warnings) == (["0026c7cb.wav"], [])
+    assert read(tmp_path / "FSD50K").test["fname"].tolist() == ["37199.wav"]
+    manifest = read(tmp_path / "a table of a challenge with its own column of lists")
+    assert manifest.train[["fold", "group"]].to_numpy().tolist() == [["1", "a"], ["2", "b"], ["2", "b"]]
+    assert (manifest.test["fname"].tolist(), manifest.warnings) == (["4.wav"], [])
+
+
 # name: the sounds, the tables, and the labels, one for each clip
 NOT_SHOWN: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "one label each in a column labels": (CLIPS, column("labels", "Dog", "Rain", "Dog", "Rain"), ["Dog", "Rain"] * 2),
