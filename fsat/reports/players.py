@@ -191,9 +191,7 @@ class PlayerMaker:
     def sounds(self, clips: Predictions, indices: np.ndarray) -> list[Sound]:
         """Return clips with label, best guesses and their probabilities, name, length and player."""
         fnames = [str(clips.fnames[i]) for i in indices]
-        if self.locate is not None:
-            new = [fname for fname in fnames if fname not in self._encoded]
-            self._encoded |= zip(new, encode(new, self.locate, LISTEN_SECONDS), strict=True)
+        self.encode(fnames)
         rows = np.asarray(clips.scores[indices], dtype=np.float64)
         sounds = []
         for i, fname, row, best in zip(indices.tolist(), fnames, rows, top_k(rows, TOP_K), strict=True):
@@ -201,12 +199,18 @@ class PlayerMaker:
             notes = ["guesses: " + ", ".join(f"{named(clips.labels[j])} {row[j]:.2f}" for j in best)]
             if label not in best:
                 notes.append(f"the label itself: {row[label]:.2g}")
-            lines, mp3 = self._player(fname)
+            lines, mp3 = self.player(fname)
             title = f"{clips.labels[label]} ({'verified' if clips.verified[i] else 'not verified'})"
             sounds.append(Sound(title, notes + lines, mp3))
         return sounds
 
-    def _player(self, fname: str) -> tuple[list[str], bytes | None]:
+    def encode(self, fnames: Iterable[str]) -> None:
+        """Encode clips, unless they are already."""
+        if self.locate is not None:
+            new = [fname for fname in dict.fromkeys(fnames) if fname not in self._encoded]
+            self._encoded |= zip(new, encode(new, self.locate, LISTEN_SECONDS), strict=True)
+
+    def player(self, fname: str) -> tuple[list[str], bytes | None]:
         """Return lines with a clip's name, length or error, and its MP3 file if there is room for it."""
         name, result = printable(fname), self._encoded.get(fname)
         if result is None:

@@ -34,7 +34,8 @@ class Predictions:
 
     Attributes:
         scores: float32 (n_clips, n_classes), without NaN.
-        targets, verified: int and bool (n_clips,), the labels, and whether a person has verified them.
+        targets: int (n_clips,), the labels; or bool (n_clips, n_classes), see `fsat.reports.label_tables`.
+        verified: bool (n_clips,), whether a person has verified the labels of a clip.
         fnames: (n_clips,), a pandas or numpy array.
         labels: label order.
     """
@@ -48,20 +49,28 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Each clip's best guess, their confusion matrix int (n_classes, n_classes) and calibration, and two tables."""
+    """Each clip's best guess, their confusion matrix int (n_classes, n_classes) and calibration, and two tables.
+
+    `scaled_bins` is the calibration of the scaled scores, None if they are not scaled.
+    """
 
     guesses: Guesses
     counts: np.ndarray
     classes: pd.DataFrame
     pairs: pd.DataFrame
     bins: Reliability
+    scaled_bins: Reliability | None = None
 
 
-def analyse(clips: Predictions) -> Analysis:
-    """Analyse the predictions of at least one clip."""
+def analyse(clips: Predictions, scaled: np.ndarray | None = None) -> Analysis:
+    """Analyse the predictions of at least one clip; `scaled` are their scores after scaling, (n_clips, n_classes)."""
     guesses, counts = best_guesses(clips.scores, clips.targets), confusion(clips.scores, clips.targets)
-    bins = reliability(guesses.p_guess, guesses.guess == clips.targets)
-    return Analysis(guesses, counts, class_table(clips, counts), confused_pairs(counts, clips.labels), bins)
+    bins, scaled_bins = reliability(guesses.p_guess, guesses.guess == clips.targets), None
+    if scaled is not None:
+        best = best_guesses(scaled, clips.targets)
+        scaled_bins = reliability(best.p_guess, best.guess == clips.targets)
+    pairs = confused_pairs(counts, clips.labels)
+    return Analysis(guesses, counts, class_table(clips, counts), pairs, bins, scaled_bins)
 
 
 def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[str, float]:
@@ -76,16 +85,23 @@ def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[
     write_table(counts, tables / "confusion.csv")
     write_table(analysis.pairs, tables / "confused_pairs.csv")
     write_parts(tables / "suspects.csv", suspect_tables(clips, analysis.guesses))
-    write_table(pd.DataFrame(vars(analysis.bins)).round(DECIMALS), tables / "calibration.csv")
+    write_calibration(analysis.bins, analysis.scaled_bins, tables)
 
     plot_confusion(clips.scores, clips.targets, clips.labels, TITLE, plots / "confusion.png")
     plot_class_precision(clips.scores, clips.targets, clips.labels, TITLE, plots / "class_precision.png")
-    plot_calibration(analysis.bins, TITLE, plots / "calibration.png")
+    plot_calibration(analysis.bins, TITLE, plots / "calibration.png", analysis.scaled_bins)
     metrics, guesses, verified = {"oof_ece": analysis.bins.expected_error}, analysis.guesses, clips.verified
     if verified.any():
         correct = (guesses.guess == clips.targets)[verified]
         metrics["oof_ece_verified"] = reliability(guesses.p_guess[verified], correct).expected_error
     return metrics
+
+
+def write_calibration(bins: Reliability, scaled: Reliability | None, folder: Path) -> None:
+    """Write ``calibration.csv`` and, if scores are scaled, ``calibration_scaled.csv``."""
+    for name, part in {"calibration.csv": bins, "calibration_scaled.csv": scaled}.items():
+        if part is not None:
+            write_table(pd.DataFrame(vars(part)).round(DECIMALS), folder / name)
 
 
 def class_table(clips: Predictions, counts: np.ndarray) -> pd.DataFrame:
