@@ -11,7 +11,7 @@ import numpy as np
 
 from fsat.errors import count
 from fsat.reports.label_tables import LabelAnalysis
-from fsat.reports.report_text import CALIBRATED, losses_in_words
+from fsat.reports.report_text import losses_in_words
 from fsat.text import named
 
 
@@ -64,7 +64,7 @@ def describe_pairs(analysis: LabelAnalysis) -> str:
         return "No clip has two labels."
     row = pairs.loc[pairs["both"].idxmax()]
     return (
-        f"{named(row['label'])} and {named(row['other'])} are on one clip most often, {row['both']} times: "
+        f"{named(row['label'])} and {named(row['other'])} are on one clip most often, {_times(row['both'])}: "
         f"{row['both_share']:.0%} of the {count(int(row['clips']), 'clip')} of {named(row['label'])}."
     )
 
@@ -77,8 +77,8 @@ def describe_confusion(analysis: LabelAnalysis) -> str:
     else:
         row = confused.iloc[0]
         text = (
-            f"Most often {named(row['other'])} is given to clips of {named(row['label'])} that lack it: {row['given']} "
-            f"times, {row['given_share']:.0%} of them."
+            f"Most often {named(row['other'])} is given to clips of {named(row['label'])} that lack it: "
+            f"{_times(row['given'])}, {row['given_share']:.0%} of them."
         )
     missed = analysis.pairs[analysis.pairs["missed"] > 0]
     if len(missed):
@@ -92,24 +92,14 @@ def describe_confusion(analysis: LabelAnalysis) -> str:
 
 def describe_calibration(analysis: LabelAnalysis, metrics: Mapping[str, float]) -> str:
     """Describe whether labels are right as often as their scores say, before and after scaling."""
-    bins = analysis.bins if analysis.scaled_bins is None else analysis.scaled_bins
-    n, filled = bins.clips.sum(), bins.clips > 0
-    score = float((bins.clips * bins.mean_score)[filled].sum() / n)
-    share = float((bins.clips * bins.accuracy)[filled].sum() / n)
-    gap = abs(score - share)
-    verdict = f"the scores are too {'high' if score > share else 'low'}, by {gap:.3f}"
-    verdict = "on the whole the scores are right" if gap <= CALIBRATED else verdict
     before, after = metrics.get("oof_ece"), metrics.get("oof_ece_scaled")
-    text = (
-        f"Scores have a mean of {score:.3f}, and {share:.3f} of all pairs of a clip and a class are labels: {verdict}. "
-    )
-    error = "The expected calibration error, the mean difference over bins of scores,"
-    text += f"{error} is {analysis.bins.expected_error:.3f} over all pairs"
+    text = "The expected calibration error, the mean difference over bins of scores between a score and the share of "
+    text += f"right labels, is {analysis.bins.expected_error:.3f} over all pairs of a clip and a class"
     text += f", and {before:.3f} as the mean of the classes' own errors" if before is not None else ""
     if analysis.scaled_bins is None:
-        return f"{text}. Scaling would not make the scores better, or was not wanted."
+        return f"{text}. The tagger does not scale scores."
     text += ". The tagger scales scores: fitted without a clip's fold, that changes the errors to "
-    text += f"{bins.expected_error:.3f}" + (f" and {after:.3f}" if after is not None else "")
+    text += f"{analysis.scaled_bins.expected_error:.3f}" + (f" and {after:.3f}" if after is not None else "")
     return f"{text}{losses_in_words(metrics)}."
 
 
@@ -123,3 +113,7 @@ def describe_suspects(analysis: LabelAnalysis, n_shown: int, wrong: bool) -> str
     shown = "this is it" if number == n_shown == 1 else f"these are {'all' if number == n_shown else n_shown} of them"
     listen = "Listen whether the sound is there" if wrong else "Listen whether the sound is there after all"
     return f"{count(number, 'label')} {what}; {shown}, the most suspicious first. {listen}."
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

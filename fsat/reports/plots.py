@@ -228,18 +228,18 @@ def plot_calibration(
     On the dotted line scores equal accuracy; below it guesses are correct less often than their scores say. `scaled`,
     the bins of the scores after scaling, are drawn beside them; `words` name accuracy, scores and what is counted.
     """
-    columns = [bins] if scaled is None else [bins, scaled]
+    columns, notes = ([bins], [""]) if scaled is None else ([bins, scaled], [", as blended", ", scaled"])
     options: dict[str, Any] = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": (3, 1)}
     size = (5.5 if scaled is None else PAGE_WIDTH, 6.5)
     figure, axes = plt.subplots(2, len(columns), figsize=size, layout="constrained", **options)
-    for part, (upper, lower) in zip(columns, axes.T, strict=True):
+    for part, note, (upper, lower) in zip(columns, notes, axes.T, strict=True):
         width, bars = part.high - part.low, {"align": "edge", "edgecolor": "white"}
         upper.plot([0, 1], [0, 1], color="black", linewidth=1.2, linestyle=":", label="score = accuracy")
         upper.bar(part.low, np.nan_to_num(part.accuracy), width, color=BLUE, label="accuracy", **bars)
         upper.plot(part.mean_score, part.accuracy, "o", color=ORANGE, clip_on=False, label="mean score")
         upper.set(xlim=(0, 1), ylim=(0, 1))
         lower.bar(part.low, part.clips, width, color=GREY, **bars)
-        lower.set(xlabel=words[1])
+        lower.set(xlabel=words[1] + note)
     axes[0, 0].set_ylabel(words[0])
     axes[1, 0].set_ylabel(words[2])
     axes[0, 0].legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
