@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.data.tables import read_table, write_parts, write_table
+from fsat.data.tables import Table, read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.metrics import ranking
 from fsat.metrics.calibration import Reliability, reliability
@@ -219,7 +219,9 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
 
     Raises `DataError` if a table cannot be read or names a clip twice, or the submission lacks a clip that is scored.
     """
-    guesses, truth = _read_by_fname(submission_path), _read_by_fname(truth_path)
+    guesses, truth = (
+        by_fname(read_table(path, ("fname", "label"), ("usage",)), path) for path in (submission_path, truth_path)
+    )
     truth = truth[~truth["label"].str.strip().isin(["", NO_LABEL])]
     if truth.empty:
         raise DataError(f"{truth_path}: no clip has a label; expected a truth table")
@@ -236,11 +238,10 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     _warn_of_spaces(submission_path, cells, numbers)
     targets = names.map(numbers).to_numpy()
     precision, correct = ranking.average_precision_at_k(best, targets), best[:, 0] == targets
-    order = {"Public": 0, "Private": 1}
-    usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
-    parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]
-    parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
-    rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
+    rows = [
+        (name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean()))
+        for name, mask in parts_of(truth)
+    ]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
 
 
@@ -253,8 +254,16 @@ def _warn_of_spaces(path: Path, cells: pd.Series, names: Container[str]) -> None
         say(f"warning: {path}: {count(len(spaced), 'label')} with spaces, {first}, count as several labels: {advice}")
 
 
-def _read_by_fname(path: Path) -> pd.DataFrame:
-    table = read_table(path, ("fname", "label"), ("usage",))
+def parts_of(truth: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """Return the parts of a truth table that are scored, each a name and bool (n_clips,): by ``usage``, and all."""
+    order = {"Public": 0, "Private": 1}
+    usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
+    parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]
+    return [*parts, ("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool))]
+
+
+def by_fname(table: Table, path: Path) -> pd.DataFrame:
+    """Return the rows of a table by ``fname``; raise `DataError` for bad and duplicate rows."""
     frame = table.frame
     again = frame[frame["fname"].duplicated()].itertuples()
     if problems := [*table.problems, *(Problem(path.name, row.row, row.fname, "duplicate row") for row in again)]:
