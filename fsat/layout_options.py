@@ -68,7 +68,11 @@ class LayoutOptions(Checked):
         shown="that of each annotation",
     )
     background: str = option(
-        "", "Label of clips between the annotations of recordings.", metavar="LABEL", shown="none, and no such clips"
+        "",
+        "Label of clips that have none of the classes: a folder, a label, _background_noise_ of Speech Commands, or "
+        "the name of clips between annotations. They are a class with task=single.",
+        metavar="LABEL",
+        shown="none",
     )
 
     @property

@@ -68,6 +68,7 @@ def test_sigmoids_are_found_and_halve_the_error() -> None:
     np.testing.assert_allclose(scaling.offsets, OFFSETS, atol=0.12)
     result = calibrate(scores, targets, FOLD, sigmoid=True)
     assert result.after.ece < 0.5 * result.before.ece
+    assert result.after.class_ece < 0.5 * result.before.class_ece
     assert result.after.log_loss == pytest.approx(label_log_loss(result.scores, targets))
     np.testing.assert_allclose(
         class_average_precision(scaling.apply(scores), targets), class_average_precision(scores, targets)
@@ -147,8 +148,9 @@ def test_the_error_of_classes_is_not_less_than_that_of_pairs() -> None:
     each = [reliability(scores[:, j], targets[:, j]).expected_error for j in range(4)]
     np.testing.assert_allclose(errors, each, rtol=1e-12)
     assert pairs.expected_error == pytest.approx(reliability(scores.ravel(), targets.ravel()).expected_error)
-    assert calibration_of(scores, targets, True).ece == pytest.approx(np.mean(each))
-    assert pairs.expected_error < np.mean(each)
+    result = calibration_of(scores, targets, True)
+    assert result.class_ece == pytest.approx(np.mean(each))
+    assert result.ece == pairs.expected_error < np.mean(each)
 
 
 # --- the scaling as such ---------------------------------------------------------------------------

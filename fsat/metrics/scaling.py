@@ -139,16 +139,17 @@ class Calibration:
 
     Attributes:
         log_loss: mean cross-entropy in nats, over classes too if each is scored by itself.
-        ece: expected calibration error in [0, 1], of the best guesses; of classes that are scored by themselves it is
-            the mean of the classes' errors (Kull et al. 2019, "Beyond temperature scaling", section 2), in which errors
-            of different classes do not cancel.
-        pair_ece: the error of all pairs of a clip and a class together, never more than `ece`; of best guesses, `ece`.
+        ece: expected calibration error in [0, 1]: of the best guesses, or, if each class is scored by itself, of all
+            pairs of a clip and a class.
+        class_ece: mean of the classes' errors (Kull et al. 2019, "Beyond temperature scaling", section 2); of best
+            guesses, `ece`. It is never less than `ece`, because errors of different classes do not cancel, and with
+            few clips most of it is chance: 600 clips whose scores are right have one of about 0.03.
         reliability: the bins, of best guesses or of pairs.
     """
 
     log_loss: float
     ece: float
-    pair_ece: float
+    class_ece: float
     reliability: Reliability
 
 
@@ -165,8 +166,8 @@ def calibration_of(scores: Scores, targets: np.ndarray, sigmoid: bool) -> Calibr
         return Calibration(ranking.log_loss(known, targets), bins.expected_error, bins.expected_error, bins)
     labels = _labels(targets, known.shape[1])
     pairs, errors = label_reliability(known, labels)
-    ece = float(errors.mean()) if len(clips) else math.nan
-    return Calibration(log_loss(known, labels), ece, pairs.expected_error, pairs)
+    class_ece = float(errors.mean()) if len(clips) else math.nan
+    return Calibration(log_loss(known, labels), pairs.expected_error, class_ece, pairs)
 
 
 @dataclass(frozen=True)

@@ -36,19 +36,21 @@ def settle_task(rows: Rows, options: LayoutOptions) -> None:
     cells, column = rows.train.table.frame["label"].tolist(), rows.labels
     several = column is not None and shows_several(_distinct(cells), column)
     repeated = column is not None and _has_row_for_each_label(rows.train.table.frame)
+    separator = (column.separator or separator_of(_distinct(cells))) if column else ""
     task = options.task
     if task == "auto":
         task = "multi" if several or repeated or options.background else "single"
+    absent = rows.train.table.frame.get("absent")
+    rows.train.table.frame = rows.train.table.frame.drop(columns="absent", errors="ignore")
     if task == "single":
         if several:
-            _keep_single(rows.train.table)
+            _keep_single(rows.train.table, separator)
         if options.background and not rows.makes_background:
-            _check_background(options.background, rows.train.table.frame["label"].str.strip())
+            check_background(options.background, rows.train.table.frame["label"].str.strip())
         return
     rows.task = "multi"
-    separator = (column.separator or separator_of(_distinct(cells))) if column else ""
     reader = _Reader(rows, options.background, separator)
-    reader.read()
+    reader.read(absent)
     rows.reading += f"; task=multi: {', '.join(reader.forms)}"
 
 
@@ -63,10 +65,9 @@ def _has_row_for_each_label(frame: pd.DataFrame) -> bool:
     return int((n_labels > 1).sum()) >= max(LEAST_REPEATED, REPEATED * len(n_labels))
 
 
-def _keep_single(table: Table) -> None:
+def _keep_single(table: Table, separator: str) -> None:
     """Make rows with several labels or none problems."""
     frame = table.frame
-    separator = separator_of(_distinct(frame["label"]))
     sound, labels = [], []
     for file, row, fname, cell in frame[["file", "row", "fname", "label"]].itertuples(index=False):
         found, _ = labels_of(cell, separator)
@@ -92,12 +93,14 @@ class _Reader:
         self._twice, self._missing, self._beside, self._n_merged = list[int](), list[int](), list[int](), 0
         self.forms: list[str] = []
 
-    def read(self) -> None:
-        """Change the table: a row for each clip, whose label cell is as `Rows` has it."""
+    def read(self, absent: pd.Series | None) -> None:
+        """Change the table: a row for each clip, whose label cell is as `Rows` has it; `absent` has rows without it."""
         frame = self._table.frame
         labels = [self._labels(*row) for row in frame[["file", "row", "fname", "label"]].itertuples(index=False)]
+        if absent is not None:
+            labels = [() if is_absent else own for own, is_absent in zip(labels, absent, strict=True)]
         if self._background and not self._rows.makes_background:
-            _check_background(self._background, [label for own in labels for label in own])
+            check_background(self._background, [label for own in labels for label in own])
         labels = [self._without_background(line, own) for line, own in zip(frame["row"], labels, strict=True)]
         for file, row, fname, own in zip(frame["file"], frame["row"], frame["fname"], labels, strict=True):
             if reason := next(filter(None, map(self._why_not_a_class, own)), ""):
@@ -108,7 +111,10 @@ class _Reader:
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
         self._table.frame = table.reset_index(drop=True)
-        self._describe([items for i in sound for items in merged[i]])
+        has_lists = not self._n_merged or any(len(own) > 1 for own in labels)
+        self._describe(has_lists)
+        if absent is not None:
+            self.forms.append("not those whose relevance is below 0.5")
 
     def _labels(self, file: str, row: int, fname: str, cell: str) -> tuple[str, ...]:
         """Return the labels of a row, each once; a row that cannot be read is a problem."""
@@ -162,14 +168,14 @@ class _Reader:
                     self._fail(cells["file"][i], cells["row"][i], fname, reason)
         return merged, list(merged)
 
-    def _describe(self, labels: Sequence[str]) -> None:
+    def _describe(self, has_lists: bool) -> None:
         """Set `forms`, and add warnings."""
         column, warnings = self._rows.labels, self._table.warnings
         if column is None:
             self.forms.append("one label each")
         elif column.form:
             self.forms.append(column.form)
-        else:
+        elif has_lists:
             self.forms.append(f"labels separated by {self._separator!r}")
         if self._n_merged:
             self.forms.append("a row for each label of a clip")
@@ -186,7 +192,7 @@ class _Reader:
                 warnings.append(f"{what.replace('#', count(len(lines), 'row'))}: {shown}")
 
 
-def _check_background(name: str, labels: Iterable[str]) -> None:
+def check_background(name: str, labels: Iterable[str]) -> None:
     """Raise `DataError` if no clip has a label, with those that are near."""
     counts = Counter(labels)
     if name in counts:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fsat.data.layouts.label_cells import LabelColumn, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, optional_part, renamed
-from fsat.data.layouts.table_columns import is_clip_table
+from fsat.data.layouts.table_files import is_table
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem
 from fsat.text import NO_LABEL
@@ -48,7 +48,7 @@ def matches(data: DataFolder) -> bool:
         header = read_header(table)
         required = ("fname", _label_column(table, data).name)
         if not set(required) <= set(header):
-            return not is_clip_table(header, data.options, table)
+            return not is_table(table, data)
         first = read_table(table, required, KNOWN).frame["fname"].head(1).tolist()
         return not any((data.path / name).is_file() and not (folder / name).is_file() for name in first)
     except DataError:
