@@ -245,10 +245,10 @@ def test_sentences() -> None:
         "Most often 'Heavy, rain' is given to clips of Dog that lack it: once, 100% of them. 'Heavy, rain' is "
         "missed most often beside Dog: on 1 of 1 clip with both."
     )
-    text = label_text.describe_calibration(analysis, {"oof_ece": 0.2, "oof_ece_scaled": 0.1})
+    text = label_text.describe_calibration(analysis, {})
     before, after = (part.expected_error for part in (analysis.bins, analysis.scaled_bins))
-    assert f"is {before:.3f} over all pairs of a clip and a class, and 0.200 as the mean" in text
-    assert f"changes the errors to {after:.3f} and 0.100." in text
+    assert f"is {before:.3f}. The tagger scales scores: " in text
+    assert f"changes the error to {after:.3f}." in text
     table = scores_of({"a": [0.5, 0.7, 0.6]}, (0.65, 0.55, 0.7)).rename(columns={"map3": "lwlrap"})
     assert "out-of-fold lwlrap of 0.6500" in report_text.describe_blend(table, "geometric")
     perfect = Decided(SCALED, TARGETS, DECIDED.thresholds, is_scaled=False)

@@ -92,15 +92,12 @@ def describe_confusion(analysis: LabelAnalysis) -> str:
 
 def describe_calibration(analysis: LabelAnalysis, metrics: Mapping[str, float]) -> str:
     """Describe whether labels are right as often as their scores say, before and after scaling."""
-    before, after = metrics.get("oof_ece"), metrics.get("oof_ece_scaled")
-    text = "The expected calibration error, the mean difference over bins of scores between a score and the share of "
-    text += f"right labels, is {analysis.bins.expected_error:.3f} over all pairs of a clip and a class"
-    text += f", and {before:.3f} as the mean of the classes' own errors" if before is not None else ""
+    text = "The expected calibration error of all pairs of a clip and a class, the mean difference over bins between "
+    text += f"the score and the share that are labels, is {analysis.bins.expected_error:.3f}."
     if analysis.scaled_bins is None:
-        return f"{text}. The tagger does not scale scores."
-    text += ". The tagger scales scores: fitted without a clip's fold, that changes the errors to "
-    text += f"{analysis.scaled_bins.expected_error:.3f}" + (f" and {after:.3f}" if after is not None else "")
-    return f"{text}{losses_in_words(metrics)}."
+        return f"{text} The tagger does not scale scores."
+    text += " The tagger scales scores: fitted without a clip's fold, that changes the error to "
+    return f"{text}{analysis.scaled_bins.expected_error:.3f}{losses_in_words(metrics)}."
 
 
 def describe_suspects(analysis: LabelAnalysis, n_shown: int, wrong: bool) -> str:
