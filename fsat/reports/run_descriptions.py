@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fsat.config import Config
 from fsat.errors import count
+from fsat.metrics.task_scores import SCORE_WORDS
 from fsat.text import code, cut, license_line
 
 SELECTION = {
@@ -161,7 +162,7 @@ def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
     """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
     remarks = f"{_warn_of(tagger.leak)} {tagger.start}".strip()
     text = _render("version", tagger, Path(tagger.data_dir).name, run_link, remarks)
-    return text, _render("registered", tagger.name)
+    return text, _render("registered", tagger.name, SCORE_WORDS["lwlrap" if "oof_lwlrap" in tagger.scores else "map3"])
 
 
 def experiment(view_link: str) -> str:
