@@ -104,7 +104,11 @@ class Config:
         most=10,
     )
     drop_losses: float = option(
-        0.0, "Share of a batch's unverified clips, with the highest loss, to ignore after warmup.", least=0, below=1
+        0.0,
+        "Share of a batch's unverified clips with the highest loss to ignore after warmup; with task=multi or "
+        "reject=auto, of their labels.",
+        least=0,
+        below=1,
     )
     labels_run_id: str = option(
         "none",
