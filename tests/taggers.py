@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,4 +64,6 @@ def register_tagger(folder: Path, name: str = "fsat", blend: str = "one", promot
     """Make it the champion of the store that MLflow is set to; its version."""
     from fsat.tracking.registry import Score, register
 
-    return register(name, folder, CLASSES, Score(0.5, 10), "dataset", promote, blend).version
+    facts = json.loads((folder / "tagger.json").read_text())
+    more = {"labels": facts["labels"], "thresholds": facts.get("thresholds", [])}
+    return register(name, folder, score=Score(0.5, 10), dataset="dataset", promote=promote, blend=blend, **more).version

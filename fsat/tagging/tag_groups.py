@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -20,14 +20,13 @@ import numpy as np
 from fsat import interrupts
 from fsat.data.audio import Report
 from fsat.data.clip_names import stored_name
-from fsat.data.levels import NO_LABEL
 from fsat.errors import AudioError, StorageError, printable
 from fsat.metrics.ranking import top_k
 from fsat.options import TagSettings
 from fsat.parallel.executor import Threads, cores
 from fsat.tagging.ledger import File
 from fsat.tagging.recordings import Minimum, minima, segments
-from fsat.tagging.tagger import Decoded, Tagger, notes_of
+from fsat.tagging.tagger import Decoded, Tagger
 
 GROUP_SIZE, DECODED_AHEAD = 64, 8
 """Files in a group; clips per core that are decoded ahead."""
@@ -39,7 +38,7 @@ Result = list[Any]
 """The result for a file, as the ledger stores it: ``[error, tags, notes]``. Tags are ``[label, score]`` of a clip, best
 first, or ``[start, end, label, score]`` of a recording, with no label and score for silence. Of a tagger whose classes
 are scored by themselves, which may give no label to a sound, the tags of a recording are sorted by start, and a file
-that was heard but has no tag has the note `NO_LABEL`."""
+that was heard but has no tag has the note `fsat.data.levels.NO_LABEL`."""
 
 
 def tag_groups(
@@ -98,12 +97,7 @@ def _tag_part(
         if error.startswith("longer than max_seconds"):
             error += "; window=SECONDS gives tags over time"
         best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= minimum[j]]
-        yield file.number, [error, best, notes_of(clip) + _about_tags(tagger, best, not np.isnan(row[0]))]
-
-
-def _about_tags(tagger: Tagger, tags: Sequence[Any], is_heard: bool) -> list[str]:
-    """Return a note if a file that was heard has no tag, by a tagger that may give none to a sound."""
-    return [NO_LABEL] if tagger.use_sigmoid and is_heard and not tags else []
+        yield file.number, [error, best, tagger.notes_of(clip, row, best)]
 
 
 def _tag_windows(
@@ -129,4 +123,4 @@ def _tag_windows(
         found = segments(windows(), tagger.labels, tagger.most_tags(settings), min_score)
         tags = list(map(list, sorted(found, key=itemgetter(0)) if tagger.use_sigmoid else found))
     labelled = [tag for tag in tags if tag[2]]
-    return [error, tags, [*report.notes, *_about_tags(tagger, labelled, is_heard)]]
+    return [error, tags, [*report.notes, *tagger.note_without(labelled, is_heard)]]

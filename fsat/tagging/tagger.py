@@ -22,6 +22,7 @@ from fsat.data.audio import LONGEST, Heard, Report, hear
 from fsat.data.byte_source import AudioSource
 from fsat.data.decoded_clips import Clips
 from fsat.data.embeddings import Embed, embed_clips
+from fsat.data.levels import NO_LABEL
 from fsat.errors import AudioError, ConfigError, WindowError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
@@ -40,11 +41,6 @@ WINDOW_BATCH = 64
 
 Decoded = Heard | AudioError
 """A clip at each of a tagger's rates, or why it cannot be used."""
-
-
-def notes_of(clip: Decoded) -> list[str]:
-    """Return what is odd about a clip; nothing if it cannot be used."""
-    return [] if isinstance(clip, AudioError) else list(clip.notes)
 
 
 class Member(NamedTuple):
@@ -144,6 +140,15 @@ class Tagger:
     def most_tags(self, settings: TagSettings) -> int:
         """Return the maximum number of tags of a clip or window: any, by default, if the tagger has thresholds."""
         return settings.top_k or (len(self.labels) if self.thresholds is not None else settings.tags)
+
+    def notes_of(self, clip: Decoded, scores: np.ndarray, tags: Sequence[Any]) -> list[str]:
+        """Return what is odd about a clip, given its scores, NaN if it was not heard, and its tags."""
+        notes = [] if isinstance(clip, AudioError) else list(clip.notes)
+        return notes + self.note_without(tags, not np.isnan(scores[0]))
+
+    def note_without(self, tags: Sequence[Any], is_heard: bool) -> list[str]:
+        """Return a note if a sound that was heard has no tag, and the classes are scored by themselves."""
+        return [NO_LABEL] if self.use_sigmoid and is_heard and not tags else []
 
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.
