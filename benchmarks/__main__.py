@@ -33,7 +33,9 @@ NAMES = (
 )
 """Benchmarks that run by default, in the order of RESULTS.md; each is a module with a function `run`."""
 
-SCORES = ("quality", "recipe", "weak_labels", "transfer", "weak_labels_embedding", "warm_start")
+SCORES = (
+    "quality", "recipe", "weak_labels", "transfer", "weak_labels_embedding", "warm_start", "several_labels", "open_set",
+)  # fmt: skip
 """Benchmarks of the models' scores, with seeds instead of repeats."""
 
 LONG = (*SCORES, "embed", "eda")
@@ -121,7 +123,11 @@ def parse() -> argparse.Namespace:
         metavar=("SMALL", "LARGE"),
         help="memory: MB of decoded clips in the two stores [default: 400 4000]",
     )
-    parser.add_argument("--backbone", type=Path, help="transfer, embed, weak_labels_embedding: the pretrained network")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        help="transfer, embed, weak_labels_embedding, several_labels, open_set: the pretrained network",
+    )
     parser.add_argument("--download", action="store_true", help="download BirdNET 2.4 (61 MB, CC BY-NC-SA) as backbone")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(ALL):

@@ -56,6 +56,8 @@ def manifest(folder: Path, output: Path, **options: Any) -> None:
         say(f"left out: {line}")
     n_rows = write_manifest_table(reading, folder, output)
     click.echo(f"{output}: {count(n_rows, 'clip')}; layout={reading.layout}: {printable(rows.reading)}")
+    if rows.task == "multi":
+        click.echo(f"{output}: an empty cell in its column labels is no label; read it with task=multi")
 
 
 @click.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +20,7 @@ from fsat.data.audio import length_of
 from fsat.data.clip_checks import stamp_of
 from fsat.data.cut_pieces import Piece, cut_pieces
 from fsat.data.decoders import has_ffmpeg
+from fsat.data.tables import ListCell
 from fsat.errors import AudioError, StorageError
 from fsat.files import (
     UNFINISHED,
@@ -33,6 +34,7 @@ from fsat.files import (
     write_facts,
 )
 from fsat.progress import Progress
+from fsat.text import label_order
 
 ANNOTATED = "annotated"
 """Folder of the cache with cut clips."""
@@ -45,7 +47,10 @@ LONGEST_NAME = 160
 
 @dataclass(frozen=True)
 class Span:
-    """A clip of a recording: start and end in seconds, its label, and the file and line of the annotation, if any."""
+    """A clip of a recording: start and end in seconds, its label, and the file and line of the annotation, if any.
+
+    The label is a `ListCell` where a clip may have several or none.
+    """
 
     recording: str
     start: float
@@ -84,6 +89,41 @@ def spans_of(recording: str, events: Iterable[Annotation], length: float, clip_s
         for start, end in _cut(event.start, event.end, length, clip_seconds):
             spans.append(Span(recording, start, end, event.label, event.file, event.row))
     return spans
+
+
+def with_all_labels(spans: Iterable[Span], events: Sequence[Annotation]) -> list[Span]:
+    """Return the clips of a recording with the labels of all that sounds in each, each clip once.
+
+    Those are the labels of annotations that fill at least half of the clip, or of which at least half lies in it.
+    """
+    starts, ends = (np.array([getattr(event, name) for event in events]) for name in ("start", "end"))
+    complete = []
+    for span in _once(spans):
+        shared = np.minimum(ends, span.end) - np.maximum(starts, span.start)
+        least = np.minimum(ends - starts, span.end - span.start) / 2
+        sounding = np.flatnonzero(shared >= least - 1e-6)
+        complete.append(replace(span, label=ListCell(label_order(events[i].label for i in sounding.tolist()))))
+    return complete
+
+
+def with_own_labels(spans: Iterable[Span]) -> list[Span]:
+    """Return the clips of a recording, each once, with the labels of all rows that have its time."""
+    spans, labels = list(spans), dict[tuple[float, float], dict[str, None]]()
+    for span in spans:
+        assert isinstance(span.label, ListCell)
+        labels.setdefault(_time_of(span), {}).update(dict.fromkeys(span.label.items))
+    return [replace(span, label=ListCell(labels[_time_of(span)])) for span in _once(spans)]
+
+
+def _once(spans: Iterable[Span]) -> list[Span]:
+    first: dict[tuple[float, float], Span] = {}
+    for span in spans:
+        first.setdefault(_time_of(span), span)
+    return list(first.values())
+
+
+def _time_of(span: Span) -> tuple[float, float]:
+    return round(span.start, 6), round(span.end, 6)
 
 
 def _cut(start: float, end: float, length: float, seconds: float) -> list[tuple[float, float]]:

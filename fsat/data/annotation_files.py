@@ -162,6 +162,7 @@ class _TableReader:
         if columns.recording and self._at["recording"] is None:
             self.missing.insert(0, f"the recording ({printable(columns.recording)})")
         self.file.names_recordings = self._at["recording"] is not None
+        self.file.label_column = self._header[at] if (at := self._at["label"]) is not None else ""
         self._are_tags = {"score", "error", "note"} <= set(self._plain)
         if self._are_tags:
             self.file.warnings.append("has tags that predict wrote, which are taken as annotations")

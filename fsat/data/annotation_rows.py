@@ -44,6 +44,7 @@ class AnnotationFile:
         unannotated: line and name of recordings that have a row without a time and a label, as they have no sound.
         faults: line, the recording that it names, and the reason, of rows that are no annotations.
         warnings: what is odd about the file, without its name.
+        label_column: name of the column of labels; empty if there is no header.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class AnnotationFile:
     unannotated: list[tuple[int, str]] = field(default_factory=list)
     faults: list[tuple[int, str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    label_column: str = ""
 
 
 class NotAnnotations(DataError):

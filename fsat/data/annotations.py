@@ -79,6 +79,7 @@ def read_annotations(
     lengths: Mapping[str, float] | None = None,
     point_seconds: float = 0.0,
     complete: bool = True,
+    may_be_empty: bool = False,
 ) -> AnnotationsRead:
     """Read the annotations of recordings from the files in and below a folder.
 
@@ -90,10 +91,11 @@ def read_annotations(
         lengths: of recordings in seconds, as far as they are known; no annotation may end later.
         point_seconds: length that an annotation without one gets, around its time; 0 makes it a fault.
         complete: whether these are all recordings, so that the annotations of another one are a fault.
+        may_be_empty: whether an empty label is that of a time when nothing sounds, rather than a fault.
 
     Raises `DataError` if the folder does not exist, or has no annotation file.
     """
-    return _Reader(recordings, root, lengths or {}, point_seconds, complete).read(folder, columns)
+    return _Reader(recordings, root, lengths or {}, point_seconds, complete, may_be_empty).read(folder, columns)
 
 
 def find_annotation_files(folder: Path) -> tuple[list[str], list[str]]:
@@ -149,10 +151,16 @@ class _Reader:
     """Reads annotation files, and collects what is wrong with them."""
 
     def __init__(
-        self, recordings: Sequence[str], root: Path, lengths: Mapping[str, float], point: float, complete: bool
+        self,
+        recordings: Sequence[str],
+        root: Path,
+        lengths: Mapping[str, float],
+        point: float,
+        complete: bool,
+        may_be_empty: bool,
     ) -> None:
         self._recordings, self._index = recordings, RecordingNames(recordings, root)
-        self._lengths, self._point, self._complete = lengths, point, complete
+        self._lengths, self._point, self._complete, self._may_be_empty = lengths, point, complete, may_be_empty
         self._problems: list[Problem] = []
         self._odd: dict[str, list[str]] = {}  # where, by what
         self._warnings: list[str] = []
@@ -283,7 +291,7 @@ class _Reader:
             start, end, fault = row.start, row.end, ""
             if start == end and self._point:
                 start, end = max(0.0, start - self._point / 2), min(length, start + self._point / 2)
-            if not row.label:
+            if not row.label and not self._may_be_empty:
                 fault = "the label is empty"
             elif start < 0:
                 fault = f"start={start:g}: expected at least 0 s"

@@ -2,12 +2,16 @@
 
 Annotations are Audacity label tracks, Raven selection tables, or tables with a start and an end, as
 `fsat.data.annotations` reads them, in the data folder or in another one. The clips of a recording stay in one fold.
+
+Where clips have any number of labels, each has those of all that sounds in it; but a table with a column that lists
+labels, as `fsat manifest` writes it, names the labels of each clip itself.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +25,21 @@ from fsat.data.annotated_clips import (
     lengths_of,
     spans_of,
     stretches,
+    with_all_labels,
+    with_own_labels,
 )
 from fsat.data.annotation_files import Columns, read_annotation_file
 from fsat.data.annotation_names import RecordingNames
 from fsat.data.annotation_rows import AnnotationFile, NotAnnotations
 from fsat.data.annotations import AnnotationsRead, find_annotation_files, read_annotations
+from fsat.data.layouts.label_cells import LabelColumn, labels_of, means_list, separator_of, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, frame_of, listed_names
 from fsat.data.layouts.table_files import find_tables
-from fsat.data.tables import Table
+from fsat.data.tables import ListCell, Table
 from fsat.errors import ConfigError, DataError, Problem, count, printable
+
+SOUNDING = "the labels of all that sounds in a clip"
+"""How clips get their labels where they may have several, in words."""
 
 MAY_BE_CUT = 5
 """Files of a table that are opened to tell recordings from clips that were cut out of them."""
@@ -118,24 +128,69 @@ def read(data: DataFolder) -> Rows:
         raise DataError(f"{data.path}: no recording is in or below it")
     folder = _annotation_folder(data)
     lengths = lengths_of(data.path, data.audio)
-    found = read_annotations(data.audio, data.path, folder, _columns(data), lengths, options.clip_seconds)
+    is_multi = options.task == "multi" or (options.task == "auto" and bool(options.background))
+    separator, listing = _listed_by(folder, _columns(data), is_multi)
+    found = read_annotations(
+        data.audio, data.path, folder, _columns(data), lengths, options.clip_seconds, may_be_empty=bool(separator)
+    )
     for i, problem in enumerate(found.problems):
         found.problems[i] = replace(problem, reason=problem.reason.replace("point_seconds=", "clip_seconds="))
     by_recording = {
         name: spans_of(name, annotated.events, lengths.get(name, np.inf), options.clip_seconds)
         for name, annotated in found.recordings.items()
     }
+    for name, own in by_recording.items():
+        if separator:
+            by_recording[name] = with_own_labels(_with_lists(own, separator, listing, found.problems))
+        elif is_multi:
+            by_recording[name] = with_all_labels(own, found.recordings[name].events)
     spans = [span for own in by_recording.values() for span in own]
     warnings = list(found.warnings)
     if options.background and spans:
         spans += _background(found, by_recording, lengths, data, warnings)
+    if is_multi or separator:
+        spans = [s if isinstance(s.label, ListCell) else replace(s, label=ListCell((s.label,))) for s in spans]
     if not spans:
         advice = "fix the rows listed above" if found.problems else "expected start, end and label"
         raise DataError(f"{folder}: no annotation of the recordings in {data.path}; {advice}", found.problems)
     table, clips_folder = _table(data.path, spans, [*found.problems], warnings)
     n_recordings = sum(bool(own) for own in by_recording.values())
     reading = f"{count(len(spans), 'clip')} of {count(n_recordings, 'annotated recording')} ({_files_of(found)})"
-    return Rows(reading, Part(table, printable(folder.name), clips_folder, lists_all=True), warnings=warnings)
+    rows = Rows(reading, Part(table, printable(folder.name), clips_folder, lists_all=True), warnings=warnings)
+    rows.makes_background = True
+    if is_multi or separator:
+        rows.labels = LabelColumn("label", form=f"labels separated by {separator!r}" if separator else SOUNDING)
+    return rows
+
+
+def _listed_by(folder: Path, columns: Columns, is_multi: bool) -> tuple[str, set[str]]:
+    """Return what separates the labels of annotations whose column lists them, and the names of these files.
+
+    The separator is empty if there are no such lists.
+    """
+    names = find_annotation_files(folder)[0] if folder.is_dir() else [folder.name]
+    cells, listing = list[str](), set[str]()
+    for name in names:
+        with suppress(NotAnnotations):
+            file = read_annotation_file(folder / name if folder.is_dir() else folder, columns)
+            if means_list(file.label_column):
+                listing.add(name)
+                cells += [row.label for row in file.rows]
+    is_list = bool(cells) and (is_multi or shows_several(set(cells), LabelColumn("", is_list=True)))
+    return separator_of(set(cells)) if is_list else "", listing
+
+
+def _with_lists(spans: Sequence[Span], separator: str, listing: set[str], problems: list[Problem]) -> list[Span]:
+    """Return clips with their label cells as lists, those of the files `listing`; a cell that is none is a problem."""
+    listed = []
+    for span in spans:
+        labels, fault = labels_of(span.label, separator) if span.file in listing else ((span.label,), "")
+        fault = fault or ("the label is empty" if "" in labels else "")
+        if fault:
+            problems.append(Problem(span.file, span.row, span.recording, fault))
+        else:
+            listed.append(replace(span, label=ListCell(labels)))
+    return listed
 
 
 def _annotation_folder(data: DataFolder) -> Path:
@@ -168,7 +223,8 @@ def _background(
     """Return the clips of background, of the usual length, and as many as the class with most clips has."""
     spans = [span for own in by_recording.values() for span in own]
     seconds = data.options.clip_seconds or float(np.median([span.end - span.start for span in spans]))
-    most = max(Counter(span.label for span in spans).values())
+    labels = [span.label.items if isinstance(span.label, ListCell) else (span.label,) for span in spans]
+    most = max(Counter(label for own in labels for label in own).values(), default=len(spans))
     label = data.options.background
     faulty = {problem.fname for problem in found.problems} & found.recordings.keys()
     if faulty:

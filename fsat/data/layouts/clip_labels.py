@@ -36,19 +36,23 @@ def settle_task(rows: Rows, options: LayoutOptions) -> None:
     cells, column = rows.train.table.frame["label"].tolist(), rows.labels
     several = column is not None and shows_several(_distinct(cells), column)
     repeated = column is not None and _has_row_for_each_label(rows.train.table.frame)
+    separator = ""  # that a label may have in it
+    if column and (several or options.task == "multi"):
+        separator = column.separator or separator_of(_distinct(cells))
     task = options.task
     if task == "auto":
         task = "multi" if several or repeated or options.background else "single"
+    absent = rows.train.table.frame.get("absent")
+    rows.train.table.frame = rows.train.table.frame.drop(columns="absent", errors="ignore")
     if task == "single":
         if several:
-            _keep_single(rows.train.table)
+            _keep_single(rows.train.table, separator)
         if options.background and not rows.makes_background:
-            _check_background(options.background, rows.train.table.frame["label"].str.strip())
+            check_background(options.background, rows.train.table.frame["label"].str.strip())
         return
     rows.task = "multi"
-    separator = (column.separator or separator_of(_distinct(cells))) if column else ""
     reader = _Reader(rows, options.background, separator)
-    reader.read()
+    reader.read(absent)
     rows.reading += f"; task=multi: {', '.join(reader.forms)}"
 
 
@@ -63,10 +67,9 @@ def _has_row_for_each_label(frame: pd.DataFrame) -> bool:
     return int((n_labels > 1).sum()) >= max(LEAST_REPEATED, REPEATED * len(n_labels))
 
 
-def _keep_single(table: Table) -> None:
+def _keep_single(table: Table, separator: str) -> None:
     """Make rows with several labels or none problems."""
     frame = table.frame
-    separator = separator_of(_distinct(frame["label"]))
     sound, labels = [], []
     for file, row, fname, cell in frame[["file", "row", "fname", "label"]].itertuples(index=False):
         found, _ = labels_of(cell, separator)
@@ -84,45 +87,59 @@ def _keep_single(table: Table) -> None:
 
 
 class _Reader:
-    """Reads the label cells of the training clips as the labels of each; `forms` is how, in words."""
+    """Reads the label cells of the training clips as the labels of each; `forms` is how, in words.
+
+    Without a `separator` a cell is one label, or none, unless it is a list itself.
+    """
 
     def __init__(self, rows: Rows, background: str, separator: str) -> None:
         self._rows, self._background, self._separator = rows, background, separator
         self._table, self._faulty = rows.train.table, set[str]()
-        self._twice, self._missing, self._beside, self._n_merged = list[int](), list[int](), list[int](), 0
+        self._twice, self._missing, self._beside = list[int](), list[int](), list[int]()
+        self._n_lists = self._n_split = self._n_merged = 0
         self.forms: list[str] = []
 
-    def read(self) -> None:
-        """Change the table: a row for each clip, whose label cell is as `Rows` has it."""
+    def read(self, absent: pd.Series | None) -> None:
+        """Change the table: a row for each clip, whose label cell is as `Rows` has it; `absent` has rows without it."""
         frame = self._table.frame
         labels = [self._labels(*row) for row in frame[["file", "row", "fname", "label"]].itertuples(index=False)]
+        if absent is not None:
+            labels = [() if is_absent else own for own, is_absent in zip(labels, absent, strict=True)]
         if self._background and not self._rows.makes_background:
-            _check_background(self._background, [label for own in labels for label in own])
+            check_background(self._background, [label for own in labels for label in own])
         labels = [self._without_background(line, own) for line, own in zip(frame["row"], labels, strict=True)]
         for file, row, fname, own in zip(frame["file"], frame["row"], frame["fname"], labels, strict=True):
             if reason := next(filter(None, map(self._why_not_a_class, own)), ""):
                 self._fail(file, row, fname, reason)
         merged, first = self._merge(frame, labels)
-        sound = [i for i in first if os.path.normpath(frame["fname"].iloc[i]) not in self._faulty]
+        names = [os.path.normpath(fname) for fname in frame["fname"]]
+        sound = [i for i in first if names[i] not in self._faulty]
         table = frame.iloc[sound].assign(label=[join_labels(merged[i]) for i in sound])
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
         self._table.frame = table.reset_index(drop=True)
-        self._describe([items for i in sound for items in merged[i]])
+        self._describe()
+        if absent is not None:
+            self.forms.append("not those whose relevance is below 0.5")
 
     def _labels(self, file: str, row: int, fname: str, cell: str) -> tuple[str, ...]:
         """Return the labels of a row, each once; a row that cannot be read is a problem."""
         if self._rows.labels is None:
             return (str(cell),)
+        text, is_list = cell.strip(), items_of(cell) is not None
+        if text in NO_VALUES and not is_list:
+            if text == self._background:
+                return (text,)
+            self._missing.append(row)
+        if text and not is_list and not self._separator:
+            return () if text in NO_VALUES else (text,)
         labels, fault = labels_of(cell, self._separator)
         if fault:
             self._fail(file, row, fname, fault)
         if len(set(labels)) < len(labels):
             self._twice.append(row)
-        if cell.strip() in NO_VALUES and not isinstance(cell, ListCell):
-            if cell.strip() == self._background:
-                return (self._background,)
-            self._missing.append(row)
+        self._n_lists += is_list
+        self._n_split += not is_list and len(labels) > 1
         return tuple(dict.fromkeys(labels))
 
     def _fail(self, file: str, row: int, fname: str, reason: str) -> None:
@@ -162,7 +179,7 @@ class _Reader:
                     self._fail(cells["file"][i], cells["row"][i], fname, reason)
         return merged, list(merged)
 
-    def _describe(self, labels: Sequence[str]) -> None:
+    def _describe(self) -> None:
         """Set `forms`, and add warnings."""
         column, warnings = self._rows.labels, self._table.warnings
         if column is None:
@@ -170,10 +187,13 @@ class _Reader:
         elif column.form:
             self.forms.append(column.form)
         else:
-            self.forms.append(f"labels separated by {self._separator!r}")
+            self.forms += ["lists of labels"] if self._n_lists else []
+            if self._n_split or (self._separator and not self._n_merged and not self._n_lists):
+                self.forms.append(f"labels separated by {self._separator!r}")
+            elif not self._separator and not self._n_lists:
+                self.forms.append("one label each")
         if self._n_merged:
-            self.forms.append("a row for each label of a clip")
-            warnings.append(f"{count(self._n_merged, 'row')} of clips with an earlier row, to which labels are added")
+            self.forms.append(f"{count(self._n_merged, 'row')} with further labels of clips")
         if self._background:
             self.forms.append(f"{printable(self._background)} is no label")
         for what, lines in (
@@ -186,7 +206,7 @@ class _Reader:
                 warnings.append(f"{what.replace('#', count(len(lines), 'row'))}: {shown}")
 
 
-def _check_background(name: str, labels: Iterable[str]) -> None:
+def check_background(name: str, labels: Iterable[str]) -> None:
     """Raise `DataError` if no clip has a label, with those that are near."""
     counts = Counter(labels)
     if name in counts:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.layouts.label_cells import LabelColumn, means_list
+from fsat.data.layouts.label_cells import (
+    FLAGGED,
+    LabelColumn,
+    explain_ragged,
+    flagged_cells,
+    items_of,
+    labels_of,
+    means_list,
+)
 from fsat.data.layouts.rows import (
     COLUMNS,
     TEST_SPLITS,
@@ -22,10 +30,11 @@ from fsat.data.layouts.rows import (
     listed_names,
     optional_part,
 )
-from fsat.data.layouts.table_columns import choose, find_candidates, missing_meanings
+from fsat.data.layouts.table_columns import choose, find_candidates, look_of, missing_meanings
 from fsat.data.layouts.table_files import (
     SPREADSHEETS,
     find_tables,
+    flag_columns,
     header_of,
     is_table,
     names_clips,
@@ -35,6 +44,12 @@ from fsat.data.layouts.table_files import (
 )
 from fsat.data.tables import ListCell, Table, read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
+
+PRIMARY, SECONDARY = "primary_label", "secondary_labels"
+"""Columns of BirdCLEF: the bird that a clip is of, and others that are heard in it."""
+
+INSTRUMENT, RELEVANCE, LEAST_RELEVANCE = "instrument", "relevance", 0.5
+"""Columns of OpenMIC: a label, and the probability that the clip has it; and the least one with which it counts."""
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRUE, FALSE = ("1", "1.0", "true", "yes", "y", "t", "x"), ("0", "0.0", "false", "no", "n", "f", "")
@@ -76,7 +91,8 @@ def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
     is_test = frame["is_test"]
     problems = [problem for part in parts for problem in part.problems]
     name = " and ".join(path.name for path in train_paths)
-    train = frame.loc[~is_test, [name for name in ("file", "row", *COLUMNS) if name in frame]].reset_index(drop=True)
+    columns = [name for name in ("file", "row", *COLUMNS, "absent") if name in frame]
+    train = frame.loc[~is_test, columns].reset_index(drop=True)
     if train.empty and problems:
         raise DataError(f"{data.path}: no row of {name} can be used; fix the rows listed above", problems)
     if train.empty:
@@ -134,17 +150,25 @@ class _Reader:
 
     def __init__(self, data: DataFolder, path: Path, split: str = "train") -> None:
         self._data, self._path, self._split = data, path, split
-        needed = ("fname", "label") if split == "train" else ("fname",)
         header = read_header(path)
         if fault := why_no_header(path, header, data):
             raise DataError(f"{path}: {fault}")
+        self._flags = flag_columns(path, header, data) if split == "train" else []
+        needed = ("fname", "label") if split == "train" and not self._flags else ("fname",)
         found = find_candidates(header, options_for(path, header, data), path, needed)
-        known = [column for columns in found.values() for column in columns]
+        found = {meaning: names for meaning, names in found.items() if meaning != "label" or not self._flags}
+        looks = {look_of(name): name for name in header}
+        pairs = ((PRIMARY, SECONDARY), (INSTRUMENT, RELEVANCE))
+        self._others = {other: looks[other] for name, other in pairs if {name, other} <= looks.keys()}
+        known = [*(column for columns in found.values() for column in columns), *self._flags, *self._others.values()]
         table = read_table(path, known[:1], known, split)
         below = data.below(path.parent)
         resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
+        if split == "train":
+            self.problems = explain_ragged(self.problems, self.labels)
+        self._splits = [name for name in found.get("fold", ()) if name != self._columns["fold"]]
         clips = resolved[self._columns["fname"]]
         if clips.without:
             what = f"{path.name}: no cell of {printable(self._columns['fname'])} is the name of a file as it is"
@@ -169,18 +193,55 @@ class _Reader:
     @property
     def reading(self) -> str:
         """The table and its columns in words."""
-        columns = ", ".join(printable(name) for name in self._columns.values())
+        names = [printable(name) for name in self._columns.values()]
+        columns = ", ".join([*names, listed_names(self._flags)] if self._flags else names)
         return f"{self._data.below(self._path)}: {columns}"
 
     @property
     def labels(self) -> LabelColumn:
         """The column of labels."""
+        if self._flags:
+            return LabelColumn(", ".join(self._flags), form=FLAGGED)
         name = self._columns["label"]
+        if self._has_secondary:
+            return LabelColumn(name, form=f"{name} and {self._others[SECONDARY]}")
         return LabelColumn(name, means_list(name))
+
+    @property
+    def _has_secondary(self) -> bool:
+        """Whether further labels of clips are in another column, and read."""
+        is_there = SECONDARY in self._others and look_of(self._columns.get("label", "")) == PRIMARY
+        return is_there and self._data.options.task == "multi"
+
+    def _label_cells(self, cells: pd.DataFrame) -> list[str]:
+        """Return the labels of each row as one cell; further columns than that of the labels may belong to them."""
+        if self._flags:
+            flagged = flagged_cells(cells, self._flags, self._path.name, self._columns["fname"])
+            self.problems += flagged.problems
+            self.warnings += flagged.warnings
+            return flagged.cells
+        texts = [cell if isinstance(cell, ListCell) else cell.strip() for cell in cells[self._columns["label"]]]
+        if self._has_secondary:
+            others = [items_of(cell) or labels_of(cell, ",")[0] for cell in cells[self._others[SECONDARY]]]
+            return [ListCell((text, *filter(None, own))) for text, own in zip(texts, others, strict=True)]
+        if SECONDARY in self._others and look_of(self._columns["label"]) == PRIMARY:
+            what = f"{self._path.name}: {self._others[SECONDARY]} is not used"
+            self.warnings.append(f"{what}: a clip has one label (task=multi reads all of them)")
+        return texts
+
+    def _are_absent(self, cells: pd.DataFrame) -> list[bool] | None:
+        """Return whether the label of each row is said not to be in the clip; None if nothing says so."""
+        column = self._others.get(RELEVANCE)
+        if column is None or self._flags:
+            return None
+        numbers = pd.to_numeric(cells[column], errors="coerce")
+        return (numbers < LEAST_RELEVANCE).tolist() if numbers.between(0, 1).all() else None
 
     def _add_labels(self, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         columns = self._columns
-        frame["label"] = [cell if isinstance(cell, ListCell) else cell.strip() for cell in cells[columns["label"]]]
+        frame["label"] = pd.Series(self._label_cells(cells), dtype=object)  # pandas' own texts are no `ListCell`
+        if (absent := self._are_absent(cells)) is not None:
+            frame["absent"] = absent
         frame["manually_verified"] = "0"
         if column := columns.get("manually_verified"):
             rows = zip(frame["row"], frame["fname"], cells[column], strict=True)
@@ -196,6 +257,8 @@ class _Reader:
         folds = cells[columns["fold"]].str.strip()
         lower = folds.str.lower()
         frame["is_test"] = lower.isin(TEST_SPLITS)
+        for name in self._splits:  # test clips have no fold where `fsat manifest` writes both columns
+            frame["is_test"] |= (lower == "") & cells[name].str.strip().str.lower().isin(TEST_SPLITS)
         if not lower.isin({*TRAIN_SPLITS, *TEST_SPLITS}).any():
             frame["fold"] = folds
         elif len(parts := sorted(set(folds[~frame["is_test"]]))) > 1:

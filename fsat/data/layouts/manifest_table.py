@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,20 +12,27 @@ from fsat.data.layouts.recognise import Reading
 from fsat.data.layouts.rows import Part
 from fsat.data.tables import write_table
 from fsat.errors import DataError
+from fsat.text import split_labels
 
 ANNOTATED = ("fname", "start", "end", "label", "manually_verified")
-"""Columns of the clips of annotated recordings."""
+"""Columns of the clips of annotated recordings; ``labels`` for ``label`` where clips have several labels or none."""
+
+SPECIAL = re.compile(r"[,;|\"\[\](){}]")
+"""Characters of a label that may separate or enclose labels."""
 
 
 def write_manifest_table(reading: Reading, folder: Path, output: Path) -> int:
     """Write a row for each clip, with names relative to the data folder; return their number.
 
     Columns are ``fname, label, manually_verified``, and where they are known ``fold``, ``group`` and ``split``, which
-    is ``train`` or ``test``; for annotated recordings `ANNOTATED`.
+    is ``train`` or ``test``; for annotated recordings `ANNOTATED`. Where clips have several labels or none, ``labels``
+    in place of ``label`` lists them, separated by commas.
 
     Raises `DataError` if no clip was understood.
     """
     table = _annotations(reading.rows.train) if reading.layout == "annotations" else _clips(reading, folder)
+    if reading.rows.task == "multi":
+        table = table.assign(label=table["label"].map(_listed)).rename(columns={"label": "labels"})
     if table.empty:
         raise DataError(f"{folder}: no clip was understood; see the problems that eda lists")
     write_table(table, output)
@@ -38,6 +46,12 @@ def _clips(reading: Reading, folder: Path) -> pd.DataFrame:
         table = pd.concat([table.assign(split="train"), _named(test, folder).assign(split="test")], ignore_index=True)
     columns = ("fname", "label", "manually_verified", "fold", "group", "split")
     return table[[name for name in columns if name in table]].fillna("")
+
+
+def _listed(cell: str) -> str:
+    """Return the labels of a cell so that none of their characters can be taken for a separator or a list."""
+    labels = [label.replace('"', '""') if SPECIAL.search(label) else label for label in split_labels(cell)]
+    return ",".join(f'"{label}"' if SPECIAL.search(label) else label for label in labels)
 
 
 def _annotations(part: Part) -> pd.DataFrame:

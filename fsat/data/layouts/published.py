@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from fsat.data.layouts.clip_labels import check_background
 from fsat.data.layouts.label_cells import LabelColumn
 from fsat.data.layouts.rows import (
     DataFolder,
@@ -173,6 +174,7 @@ def read_speech_commands(data: DataFolder) -> Rows:
     """Read Speech Commands: a folder for each word, the clips of a speaker as group, and testing_list.txt.
 
     The beginning of a name, up to ``_nohash_``, is that of its speaker. Clips of validation_list.txt are trained on.
+    The recordings in ``_background_noise_`` are clips only where the option ``background`` names them.
     """
     listed = _speech_list(data) or data.path / SPEECH_LISTS[0]
     folder = listed.parent / "audio" if (listed.parent / "audio").is_dir() else listed.parent
@@ -180,7 +182,10 @@ def read_speech_commands(data: DataFolder) -> Rows:
     tests = {below + line for line in _lines(listed.with_name(SPEECH_LISTS[0]))}
     names = [name for name in data.audio if name.startswith(below) and "/" in name[len(below) :]]
     words = {name: name[len(below) :].split("/")[0] for name in names}
-    train = [name for name in names if name not in tests and words[name] != BACKGROUND]
+    if data.options.background:
+        check_background(data.options.background, words.values())
+    has_background = data.options.background == BACKGROUND
+    train = [name for name in names if name not in tests and (has_background or words[name] != BACKGROUND)]
     columns: dict[str, Sequence[str]] = {
         "fname": train,
         "label": [words[name] for name in train],
@@ -192,8 +197,9 @@ def read_speech_commands(data: DataFolder) -> Rows:
     if tests:
         table = Table(frame_of({"fname": sorted(tests, key=natural)}, SPEECH_LISTS[0]))
         rows.test = Part(table, SPEECH_LISTS[0], data.path)
-    if left := [name for name in names if words[name] == BACKGROUND]:
-        rows.warnings.append(f"{BACKGROUND}: {count(len(left), 'recording')} without a word, not used")
+    if left := [name for name in names if words[name] == BACKGROUND and not has_background]:
+        way_out = f"not used (background={BACKGROUND} uses them)"
+        rows.warnings.append(f"{BACKGROUND}: {count(len(left), 'recording')} without a word, {way_out}")
     if others := len(data.audio) - len(names):
         rows.warnings.append(f"{count(others, 'audio file')} in no folder of a word, not used")
     return rows

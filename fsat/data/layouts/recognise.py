@@ -20,6 +20,7 @@ from fsat.data.layouts.rows import DataFolder, Rows, is_data, listed_names
 from fsat.data.layouts.table_files import (
     columns_of_tables,
     find_tables,
+    has_flags_only,
     is_table,
     may_be_table,
     names_clips,
@@ -61,10 +62,10 @@ GENERAL = ("annotations", "table", "class_folders")
 TABLE_OPTIONS = ("table", "path_column", "label_column", "fold_column", "group_column", "verified_column")
 """Options of `labelled_table`."""
 
-ANNOTATION_OPTIONS = ("annotations", "start_column", "end_column", "clip_seconds", "background")
+ANNOTATION_OPTIONS = ("annotations", "start_column", "end_column", "clip_seconds")
 """Options of `annotated`."""
 
-COMMON_OPTIONS = ("layout", "task")
+COMMON_OPTIONS = ("layout", "task", "background")
 """Options of every layout."""
 
 READ_OPTIONS = {
@@ -158,7 +159,8 @@ def _find(data: DataFolder) -> str:
 def _more_special(data: DataFolder, names: list[str]) -> list[str]:
     """Return the general layouts without those that say nothing else of the clips than another one does."""
     if "table" in names and "class_folders" in names:
-        if not any(names_clips(path, data) for path in data.once(find_tables)):
+        tables = data.once(find_tables)
+        if not any(names_clips(path, data) and not has_flags_only(path, data) for path in tables):
             names = [name for name in names if name != "table"]
         elif _table_covers_folders(data):
             names = [name for name in names if name != "class_folders"]

@@ -20,7 +20,7 @@ USUAL = {
     "fname": (
         "fname", "filename", "file_name", "file", "path", "filepath", "file_path", "audio", "audio_file", "audio_path",
         "wav", "wav_file", "clip", "clip_name", "slice_file_name", "audio_filename", "wav_filename", "sound_file",
-        "soundfile", "itemid",
+        "soundfile", "itemid", "sample_key",
     ),
     "label": (
         "label", "labels", "primary_label", "scene_label", "event_label", "event_labels", "category", "class",
@@ -38,7 +38,7 @@ USUAL = {
 
 LABELS_OF_A_SUBJECT = (
     "hasbird", "has_bird", "scene", "instrument", "genre", "emotion", "ebird_code", "species_code", "diagnosis",
-    "keyword", "word", "digit",
+    "keyword", "word", "digit", "positive_labels", "classes", "categories",
 )  # fmt: skip
 """Names of columns that are the labels if none has a name of `USUAL`, and say something of the clips if one has."""
 
@@ -73,6 +73,8 @@ def candidates(header: Sequence[str], options: LayoutOptions, path: Path, meanin
         alike = [name for name in header if name == given] or [
             name for name in header if look_of(name) == look_of(given)
         ]
+        if not alike and meaning == "label" and (several := _columns_of(header, given)):
+            return several
         if not alike:
             columns = ", ".join(map(printable, filter(None, header)))
             raise DataError(f"{option}={printable(given)}: {path} has no such column; it has {columns}")
@@ -84,9 +86,18 @@ def candidates(header: Sequence[str], options: LayoutOptions, path: Path, meanin
     return found
 
 
-def is_clip_table(header: Sequence[str], options: LayoutOptions, path: Path) -> bool:
-    """Return whether a table has columns of files and labels."""
-    return not missing_meanings(header, options, path)
+def _columns_of(header: Sequence[str], given: str) -> list[str]:
+    """Return the columns that a text names, separated by commas; none if it names another one."""
+    by_look = {look_of(name): name for name in reversed(header)}
+    names = [look_of(name) for name in given.split(",")]
+    return [by_look[name] for name in names] if len(names) > 1 and set(names) <= by_look.keys() else []
+
+
+def may_be_label(name: str) -> bool:
+    """Return whether a column of 0 and 1 with this name may say which clips have the label ``name``."""
+    look = look_of(name)
+    is_other = any(look in names for names in USUAL.values())
+    return bool(look) and not is_other and not look.startswith(("is_", "has_", "in_", "use_", "was_"))
 
 
 def missing_meanings(header: Sequence[str], options: LayoutOptions, path: Path) -> list[str]:

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts.clip_files import Resolved
+from fsat.data.layouts.label_cells import ABSENT, PRESENT
 from fsat.data.layouts.other_files import ADVICE_AT_LAST
 from fsat.data.layouts.rows import DataFolder
-from fsat.data.layouts.table_columns import candidates, listed_columns, missing_meanings, why_no_column
+from fsat.data.layouts.table_columns import (
+    candidates,
+    listed_columns,
+    may_be_label,
+    missing_meanings,
+    why_no_column,
+)
 from fsat.data.tables import JSON_LINES, read_first_rows, read_header
 from fsat.errors import DataError, printable
 from fsat.layout_options import LayoutOptions
@@ -60,7 +67,31 @@ def find_tables(data: DataFolder) -> list[Path]:
 def is_table(path: Path, data: DataFolder) -> bool:
     """Return whether a file has columns of files and labels."""
     header = header_of(path)
-    return len(header) > 1 and not missing_meanings(header, options_for(path, header, data), path)
+    missing = missing_meanings(header, options_for(path, header, data), path)
+    return len(header) > 1 and (not missing or (missing == ["label"] and bool(flag_columns(path, header, data))))
+
+
+def flag_columns(path: Path, header: Sequence[str], data: DataFolder) -> list[str]:
+    """Return the columns that have 0 or 1 for a label each, where no column has labels; none if there are none."""
+    try:
+        known = candidates(header, data.options, path, "label")
+        rows = read_first_rows(path, N_READ) if not known else []
+    except DataError:
+        return []
+    if known:
+        return known if len(known) > 1 and data.options.label_column else []
+    others = [name for option in (data.options.path_column, data.options.group_column) if (name := option)]
+    found = []
+    for i, name in enumerate(header):
+        cells = [row[i].strip().lower() for row in rows if i < len(row)]
+        is_flag = sum(cell in (*PRESENT, *ABSENT) for cell in cells) >= MOST * max(1, len(rows))
+        found += [name] * (is_flag and may_be_label(name) and name not in others)
+    return found if len(found) > 1 else []
+
+
+def has_flags_only(path: Path, data: DataFolder) -> bool:
+    """Return whether a table has labels only in columns of 0 and 1 that no option names."""
+    return not data.options.label_column and bool(flag_columns(path, header_of(path), data))
 
 
 def names_clips(path: Path, data: DataFolder) -> bool:
@@ -182,6 +213,8 @@ def _why_not(path: Path, data: DataFolder) -> str:
         return "it lists clips without labels; clips in a folder test/ are test clips" if is_list else ""
     if not missing:
         return "" if names_clips(path, data) else "it names no audio file that is there"
+    if missing == ["label"] and (flags := flag_columns(path, header, data)):
+        return f"its columns {listed_columns(flags)} are 0 or 1, as for a label each; layout=table reads them"
     if "label" not in missing or "fname" not in missing:
         return why_no_column([*header], missing[0])
     return why_no_column(header, "label") if _naming_columns(path, header, data) else ""
