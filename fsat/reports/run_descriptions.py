@@ -140,10 +140,14 @@ def verify(
 
 
 def predict(
-    input: str, model: str, n_files: int, n_failed: int, output: str, options: Mapping[str, Any], run_link: str
-) -> str:
-    """Describe a run of ``predict``; `options` are settings that differ from the defaults."""
-    return _render("predict", input, model, n_files, n_failed, output, options, run_link)
+    input: str, model: str, n_files: int, n_failed: int, n_without: int | None, output: str,
+    options: Mapping[str, Any], run_link: str,
+) -> str:  # fmt: skip
+    """Describe a run of ``predict``; `options` are settings that differ from the defaults.
+
+    `n_without` files have no label; it is None if the tagger gives each sound one.
+    """
+    return _render("predict", input, model, n_files, n_failed, n_without, output, options, run_link)
 
 
 def evaluate(input: str, annotations: str, model: str, scores: Mapping[str, float], keeps: bool, run_link: str) -> str:
