@@ -102,7 +102,8 @@ def study(data_dir: str, options: dict[str, Any], first: int, folder: str) -> di
         "fname,label,fold\n" + "".join(f"{i:04d}.wav,{'ab'[i % 2]},{i % 2}\n" for i in range(N_NOISES))
     )
     table_options = LayoutOptions(table="clips.csv")
-    config = settle_backbone(resolve_config(options | {"reject": "auto"}, options.pop("preset")), store=False)
+    preset = options.pop("preset")
+    config = settle_backbone(resolve_config(options | {"reject": "auto"}, preset), store=False)
     dataset = prepare_dataset(Source(work / "known", layout=table_options), config)
     others = {}
     for part in ("unknown", "noise"):
