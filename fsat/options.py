@@ -214,7 +214,7 @@ class TagSettings(Checked):
         0,
         "Maximum number of tags of a clip or window.",
         least=1,
-        shown="3 of a clip, 1 of a window, any with min_score=auto",
+        shown="3 of a clip, 1 of a window; any number if clips may have several labels or none, or with min_score=auto",
     )
     min_score: float | str = option(
         DEFAULT,

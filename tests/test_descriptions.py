@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from unittest import mock
 
 import mlflow
@@ -118,3 +119,26 @@ def test_one_of_a_kind_is_singular() -> None:
     facts = ["conv1d"], ["s"], 1, 1, "/data/tones", "geometric", {}, "nothing", "tones", 1, "first"
     tagger = run_descriptions.Tagger(*facts)
     assert "with 1 label: a blend of 1 fold of conv1d" in run_descriptions.version(tagger, "#run")[0]
+
+
+def test_descriptions_have_the_scores_of_the_task() -> None:
+    params = {name: str(value) for name, value in Config.resolve({"task": "multi"}).to_dict().items()}
+    params |= {"fold": "0", "n_train": "10", "n_val": "5"}
+    tags = {"fsat.study": "s", "fsat.data_dir": "/data/scenes"}
+    scores = {"val_lwlrap": 0.8, "val_map": 0.7, "best_epoch": 3.0, "val_loss": 0.1}
+    text = run_descriptions.fold(params, tags, scores, "#run", "#view")
+    assert ", fold 0**: `val_lwlrap` **0.8000**, `val_map` **0.7000**. Look at" in text
+    assert "map3" not in text
+    oof = {"oof_lwlrap": 0.8, "oof_map": 0.7, "oof_f1_micro": 0.6, "oof_ece": 0.1, "oof_ece_scaled": 0.02}
+    facts = ["conv1d"], ["s"], 1, 1, "/data/scenes", "geometric", oof, "nothing", "scenes", 1, "first"
+    tagger = run_descriptions.Tagger(*facts)
+    text = run_descriptions.ensemble(tagger, "#run", "#view")
+    assert [name for name, value in oof.items() if f"- `{name}` **{value:.4f}** " not in text] == []
+    version, model = run_descriptions.version(tagger, "#run")
+    assert "- `oof_lwlrap` **0.8000** out of fold: each clip" in version
+    assert "is the best by out-of-fold lwlrap on" in model
+    row = {"study": "s", "model": "m", "lwlrap": 0.8, "map": 0.7, "lwlrap_verified": 0.9, "minutes": 1.0}
+    text = run_descriptions.main(Path("scenes"), ["m"], [row], "champion", "#view")
+    assert "| study | model | OOF lwlrap | mAP | lwlrap verified | minutes |\n| --- |" in text
+    assert "| s | m | 0.8000 | 0.7000 | 0.9000 | 1.0000 |" in text
+    assert "own, the share that are its own too" in text

@@ -209,8 +209,8 @@ def test_runs_have_names_and_descriptions(study, blended):
     version = client.get_model_version("tones", str(blended.registered.version))
     assert f"**{made.data.metrics['oof_map3']:.4f}**" in version.description
     tags = client.get_experiment("0").tags
-    assert "fsat-1" in tags["mlflow.note.content"]
-    assert "mlflow.sharedViewState.fsat-1" in tags
+    assert "fsat-2" in tags["mlflow.note.content"]
+    assert "mlflow.sharedViewState.fsat-2" in tags
 
 
 @pytest.fixture(scope="module")

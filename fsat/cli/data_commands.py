@@ -64,13 +64,18 @@ def manifest(folder: Path, output: Path, **options: Any) -> None:
 @click.argument("submission", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
 def score(submission: Path, truth: Path) -> None:
-    """Print mAP@3 and accuracy of SUBMISSION against TRUTH.
+    """Print the scores of SUBMISSION against TRUTH.
 
-    Both are tables with columns fname and label. SUBMISSION separates labels by spaces and has _ for a space in one.
+    mAP@3 and accuracy, if both are tables with columns fname and label. SUBMISSION separates labels by spaces and has _
+    for a space in one.
+
+    lwlrap and mAP, if TRUTH has columns fname and labels, separated by commas. SUBMISSION has fname and a column of
+    scores for each class.
     """
+    from fsat.reports.label_submission import has_label_lists, score_label_submission
     from fsat.reports.prediction_tables import score_submission
 
-    table = score_submission(submission, truth)
+    table = (score_label_submission if has_label_lists(truth) else score_submission)(submission, truth)
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
 
 

@@ -43,6 +43,8 @@ def eda(source: Source, backbone: str | None = None, near_duplicate: float = NEA
         n_train, n_classes, n_test = (int(metrics[f"n_{name}"]) for name in ("train", "classes", "test"))
         clips = f"{count(n_train, 'training clip')} ({metrics['n_verified']} verified by hand)"
         classes = f"{count(n_classes, 'class')}, {metrics['fewest_clips']} to {metrics['most_clips']} per class"
+        if "n_none" in metrics:
+            classes += f", {metrics['n_none']} without a label, {metrics['n_several']} with several"
         lengths = f"{metrics['shortest_seconds']:.2f} to {metrics['longest_seconds']:.2f} s"
         total = f"{metrics['train_seconds'] / 60:.1f} min in total"
         say(f"eda: run {run_id}: {clips} of {classes}, {lengths}, {total}; {count(n_test, 'test clip')}")

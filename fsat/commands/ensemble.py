@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsat import tagging
+from fsat.commands.analyse_blend import analyse_blend, decided_by, write_blend_reports
 from fsat.commands.backbones import find_backbone
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
 from fsat.commands.fit_scores import Decisions, fit_scores
@@ -29,9 +30,7 @@ from fsat.reports.plots import FoldCurve
 from fsat.reports.prediction_tables import (
     CLIPS_AT_ONCE,
     Predictions,
-    analyse,
     announce_submission,
-    write_reports,
     write_scores,
     write_submission,
 )
@@ -157,22 +156,25 @@ class _Result:
         self.title = f"ensemble of {' + '.join(self.models)} on {dataset_name(self.first.record.data_dir)}"
         self.artifacts = folder / "artifacts"
         self.clips = _predicted(self.first, blend, folder / "covered.npy")
-        self.analysis = analyse(self.clips)
         self.decisions = fit_scores(blend, scale)
+        self.decided = decided_by(self.decisions) if blend.task == "multi" else None
+        self.analysis = analyse_blend(self.clips, self.decisions)
+        self.metrics = blend.metrics
 
     def register(self, name: str, promote: str, candidates: pd.DataFrame) -> Ensembled:
         """Log the blend, register it, and describe the run."""
         self._log_facts(name, promote)
         self._write_predictions()
-        scores = self.blend.metrics | write_reports(self.clips, self.analysis, self.artifacts) | self.decisions.metrics
-        runs.log_metrics(scores)
+        reported = write_blend_reports(self.clips, self.decisions, self.analysis, self.artifacts)
+        self.metrics = self.blend.metrics | reported | self.decisions.metrics
+        runs.log_metrics(self.metrics)
         runs.log_folder(self.artifacts)
         registered = self._register(name, promote)
         for line in self.licenses:
             say(line)
         runs.set_tags({"registered": f"{name}/{registered.version}", "champion": registered.promoted})
         self._log_page(f"{registered.outcome}.")
-        view = self._describe(registered, scores)
+        view = self._describe(registered)
         run_id, n_members, n_studies = runs.active_run_id(), len(self.members), len(self.studies)
         weights = "".join(f", {study} {weight:.4f}" for study, weight in self.blend.weights.items())
         members = f"{count(n_members, 'member')} of {count(n_studies, 'study')}"
@@ -230,7 +232,7 @@ class _Result:
         digest = _digest(self.members, blend, self.decisions)
         try:
             dataset = self.first.record.dataset
-            return register(name, folder, labels, score, dataset, promote, digest, self.backbones)
+            return register(name, folder, labels, score, dataset, promote, digest, self.backbones, decisions[1])
         except Refused as error:
             with suppress(RunError):
                 self._log_page(f"The tagger is not registered: {error}")
@@ -260,6 +262,9 @@ class _Result:
             curves=[_curve(record) for record in records],
             plots=self.artifacts / "plots",
             location=location,
+            metrics=self.metrics,
+            thresholds=self.decisions.thresholds,
+            decided=self.decided,
         )
         write_result_page(result, self.artifacts / PAGE)
         runs.log_file(self.artifacts / PAGE)
@@ -283,10 +288,10 @@ class _Result:
         rows += [("licence", line) for line in self.licenses]
         return [*rows, ("dataset", dataset), ("clips", clips), ("scored", scored)]
 
-    def _describe(self, registered: Registered, scores: dict[str, float]) -> str:
+    def _describe(self, registered: Registered) -> str:
         """Describe run, version, registered model and experiment; return the address of the view of all folds."""
         sizes, data_dir = (len(self.members), len(self.first.labels)), self.first.record.data_dir
-        blend = self.blend.method, scores, selected_on(self.members)
+        blend = self.blend.method, self.metrics, selected_on(self.members)
         facts = self.models, list(self.studies), *sizes, data_dir, *blend
         registration = registered.name, registered.version, registered.outcome
         remarks = self.leak, describe_start(self.origins), self.licenses
@@ -323,6 +328,6 @@ def _curve(record: FoldRun) -> FoldCurve:
     """Return the learning curve of a fold."""
     best = record.run.data.metrics.get("best_epoch")
     first = SCORE_NAMES[record.config.task][0]
-    val_map3, val_loss = (epoch_history(record.run_id, f"val_{name}") for name in (first, "loss"))
+    val_score, val_loss = (epoch_history(record.run_id, f"val_{name}") for name in (first, "loss"))
     names = record.study, record.config.model, record.fold
-    return FoldCurve(*names, val_map3, val_loss, None if best is None else round(best))
+    return FoldCurve(*names, val_score, val_loss, None if best is None else round(best))

@@ -13,6 +13,8 @@ from fsat.metrics.ranking import top_k
 from fsat.metrics.task_scores import SCORE_NAMES
 from fsat.progress import say
 from fsat.reports import run_descriptions
+from fsat.reports.label_plots import plot_label_confusion
+from fsat.reports.label_tables import given_shares, plot_label_precision
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.prediction_tables import announce_submission, score_table, submission
 from fsat.text import named
@@ -94,9 +96,12 @@ def _plot(dataset: Dataset, fold: int, result: training.FoldResult, folder: Path
     held_out, targets = result.train[result.held_out], dataset.targets[result.held_out]
     title = f"{dataset.config.model}, fold {fold}"
     plot_learning_curves(result.state.history, result.state.best_epoch, title, folder / "learning_curves.png")
-    if dataset.config.is_multi:
-        return
     title += ": validation clips"
+    if dataset.config.is_multi:
+        plot_label_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")
+        shares, n_clips = given_shares(held_out, targets), targets.sum(axis=0)
+        plot_label_confusion(shares, n_clips, dataset.labels, title, folder / "confusion.png", scores=True)
+        return
     plot_confusion(held_out, targets, dataset.labels, title, folder / "confusion.png")
     plot_class_precision(held_out, targets, dataset.labels, title, folder / "class_precision.png")
 

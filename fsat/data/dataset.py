@@ -189,7 +189,7 @@ def load_dataset(
     manifest = read_manifest(folder, on_bad_clip, config, layout)
     tell(manifest.describe())
     check_labels(manifest)
-    config = resolve_folds(manifest.train, replace(config, task=manifest.task), n_folds_given)
+    config = resolve_folds(manifest.train, config.for_task(manifest.task), n_folds_given)
     if fold is not None:
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)

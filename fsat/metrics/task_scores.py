@@ -7,6 +7,7 @@ Scores whose rows sum to 1 come from a softmax, others from a sigmoid for each c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -21,6 +22,12 @@ COLUMN_NAMES = {"map3": "map3", "acc": "accuracy", "lwlrap": "lwlrap", "map": "m
 
 SCORE_WORDS = {"map3": "mAP@3", "acc": "accuracy", "lwlrap": "lwlrap", "map": "mAP"}
 """Their names in words."""
+
+
+def score_names_of(columns: Iterable[str]) -> tuple[str, str]:
+    """Return the names of the scores of the task whose columns a table has."""
+    columns = set(columns)
+    return next(names for names in SCORE_NAMES.values() if names[0] in columns)
 
 
 def task_of(targets: np.ndarray) -> str:

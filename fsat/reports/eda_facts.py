@@ -15,6 +15,7 @@ from fsat.data.duplicates import copies_of
 from fsat.data.manifest import Manifest
 from fsat.data.tables import write_table
 from fsat.errors import Problem
+from fsat.reports.label_facts import LabelFacts, measure_labels, row_per_label
 
 MIN_REPEATS, MIN_REPEATS_SHARE = 3, 1 / 200
 """Smallest number of clips of one exact length, and share of the split's clips, that is reported: in a large set a few
@@ -37,6 +38,9 @@ class Facts:
         n_test, n_unusable: number of rows of the test table, and of those whose clip cannot be used.
         warnings: what the terminal shows too, a sentence each.
         copies: ``split, fname, copy_of``: clips that are the same sound as a training clip.
+        n_train, n_verified: number of training clips, and of those with verified labels.
+        labels: how labels occur together, if a clip may have any number of them. A clip counts for each of its labels
+            in `classes`, and its label in `lengths` is a cell of `fsat.text.join_labels`.
     """
 
     name: str
@@ -48,26 +52,27 @@ class Facts:
     n_unusable: int
     warnings: list[str]
     copies: pd.DataFrame
+    n_train: int
+    n_verified: int
+    labels: LabelFacts | None = None
 
     def seconds(self, split: str) -> np.ndarray:
         """Return the lengths of the usable clips of ``train`` or ``test``, float64 (n,)."""
         return self.lengths.loc[self.lengths["split"] == split, "seconds"].to_numpy(dtype="float64")
 
-    @property
-    def n_train(self) -> int:
-        """Number of training clips."""
-        return int(self.classes["clips"].sum())
-
-    @property
-    def n_verified(self) -> int:
-        """Number of training clips with a verified label."""
-        return int(self.classes["verified"].sum())
+    def seconds_by_label(self) -> dict[str, np.ndarray]:
+        """Return the lengths of each label's training clips, float64 (n,)."""
+        train = self.lengths[self.lengths["split"] == "train"]
+        rows = row_per_label(train) if self.labels else train
+        return {label: clips.to_numpy(dtype="float64") for label, clips in rows.groupby("label")["seconds"]}
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers that are logged."""
         clips, seconds = self.classes["clips"], self.seconds("train")
         numbers: dict[str, float] = {"n_train": self.n_train, "n_test": self.n_test, "n_classes": len(self.classes)}
-        numbers |= {"fewest_clips": int(clips.min()), "most_clips": int(clips.max()), "n_verified": self.n_verified}
+        extremes = (int(clips.min()), int(clips.max())) if len(clips) else (0, 0)
+        numbers |= {"fewest_clips": extremes[0], "most_clips": extremes[1], "n_verified": self.n_verified}
+        numbers |= {"n_none": self.labels.n_none, "n_several": self.labels.n_several} if self.labels else {}
         lengths = {"train": seconds.sum(), "shortest": seconds.min(), "longest": seconds.max()}
         numbers |= {f"{name}_seconds": float(value) for name, value in lengths.items()}
         return numbers | {"n_problems": len(self.problems), "n_copies": len(self.copies)}
@@ -78,6 +83,8 @@ class Facts:
         write_table(self.lengths, folder / "lengths.csv")
         write_table(self.repeated, folder / "repeated_lengths.csv")
         write_table(self.copies, folder / "copies.csv")
+        if self.labels:
+            self.labels.write(folder)
 
 
 def measure(manifest: Manifest) -> Facts:
@@ -87,9 +94,11 @@ def measure(manifest: Manifest) -> Facts:
     parts = [part[LENGTH_COLUMNS[:-1]].astype(object) for part in (train, usable) if len(part)]
     lengths = pd.concat(parts, ignore_index=True).astype({"frames": "int64", "samplerate": "int64"})
     lengths["seconds"] = lengths["frames"] / lengths["samplerate"]
+    clips = manifest.train.assign(seconds=lengths["seconds"].iloc[: len(train)].to_numpy())
+    is_multi = manifest.task == "multi"
     return Facts(
         manifest.folder.absolute().name,
-        _class_table(manifest.train.assign(seconds=lengths["seconds"].iloc[: len(train)].to_numpy())),
+        _class_table(row_per_label(clips) if is_multi else clips),
         lengths,
         repeated_lengths(lengths),
         list(manifest.problems),
@@ -97,6 +106,9 @@ def measure(manifest: Manifest) -> Facts:
         len(manifest.test) - len(usable),
         list(manifest.warnings),
         _copies(manifest),
+        len(train),
+        int(manifest.train["manually_verified"].sum()),
+        measure_labels(manifest.train, manifest.labels) if is_multi else None,
     )
 
 
@@ -135,5 +147,5 @@ def _class_table(train: pd.DataFrame) -> pd.DataFrame:
     table["unverified"] = table["clips"] - table["verified"]
     table["verified_share"] = (table["verified"] / table["clips"]).round(4)
     quantiles = groups["seconds"].quantile([0.5, 0.1, 0.9]).unstack().round(4)
-    table[["median_seconds", "p10_seconds", "p90_seconds"]] = quantiles[[0.5, 0.1, 0.9]]
+    table[["median_seconds", "p10_seconds", "p90_seconds"]] = quantiles.reindex(columns=[0.5, 0.1, 0.9])
     return table.sort_values(["clips", "label"]).reset_index()

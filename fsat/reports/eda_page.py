@@ -19,11 +19,13 @@ from fsat.data.near_duplicates import NearDuplicates
 from fsat.data.tables import write_table
 from fsat.errors import Problem
 from fsat.progress import Progress
-from fsat.reports import eda_text, players
+from fsat.reports import eda_label_text, eda_text, players
 from fsat.reports.eda_facts import Facts, measure, odd_clips
-from fsat.reports.eda_plots import plot_classes, plot_lengths, plot_lengths_per_label, plot_repeated
+from fsat.reports.eda_plots import plot_classes, plot_label_numbers, plot_lengths, plot_lengths_per_label, plot_repeated
 from fsat.reports.eda_text import count, listed
 from fsat.reports.html import Table, table, write_page
+from fsat.reports.label_facts import LabelFacts
+from fsat.reports.label_plots import plot_co_occurrence
 from fsat.reports.players import choose_examples, example_sounds
 from fsat.reports.waveforms import FIRST_SAMPLES, describe_waveforms, plot_waveforms, read_waveforms
 from fsat.text import short
@@ -51,6 +53,10 @@ def write_eda(
     facts.write(folder / "tables")
     waveforms = read_waveforms(manifest)
     plot_classes(facts, plots / "classes.png")
+    if facts.labels:
+        plot_label_numbers(facts, plots / "label_numbers.png")
+        if len(facts.classes) > 1:
+            plot_co_occurrence(facts.labels.together, facts.labels.names, plots / "co_occurrence.png")
     plot_waveforms(waveforms, plots / "waveform.png")
     plot_lengths_per_label(facts, plots / "lengths_per_label.png")
     plot_lengths(facts, plots / "lengths.png")
@@ -93,6 +99,8 @@ def write_eda(
         near=near,
         near_table=_near_table(near),
         class_table=_class_table(facts),
+        label_text=eda_label_text,
+        label_tables=_label_tables(facts.labels) if facts.labels else [],
         odd_clips=eda_text.describe_odd_clips(by_kind(odd["fname"], odd["note"])),
         odd_table=_limited_table(odd, "Clips with odd levels or headers", "tables/levels.csv"),
         n_unreadable=len(unreadable),
@@ -112,6 +120,19 @@ def _class_table(facts: Facts) -> Table:
     rows["% verified"] *= 100
     formats = {"clips": ",", "verified": ",", "% verified": ".0f", "median length (s)": ".2f"}
     return _limited_table(rows, "Training clips of each class, fewest first", "tables/classes.csv", formats)
+
+
+def _label_tables(labels: LabelFacts) -> list[Table]:
+    """Return the tables of combinations and of pairs of labels."""
+    combinations = labels.combinations.assign(labels=labels.combinations["labels"].map(short_cell))
+    pairs = labels.pairs.assign(
+        label=labels.pairs["label"].map(short_cell), other=labels.pairs["other"].map(short_cell)
+    )
+    pairs = pairs.rename(columns={"label_share": "% of label", "other_share": "% of other"})
+    pairs[["% of label", "% of other"]] *= 100
+    formats = {"clips": ",", "% of label": ".0f", "% of other": ".0f"}
+    tables = [_limited_table(combinations, "Combinations of labels", "tables/combinations.csv", formats)]
+    return [*tables, *([_limited_table(pairs, "Pairs of labels", "tables/pairs.csv", formats)] if len(pairs) else [])]
 
 
 def _most_frequent(problems: Sequence[Problem]) -> str:

@@ -38,17 +38,36 @@ def plot_classes(facts: Facts, path: Path) -> None:
         axes.bar(x, rows["unverified"], bottom=rows["verified"], color=GREY, label="not verified")
         _label_classes(axes, rows["label"], len(table))
         axes.set_ylabel("training clips")
-        axes.set_ylim(0, 1.05 * table["clips"].max())
+        axes.set_ylim(0, 1.05 * max([1, *table["clips"]]))
         integer_ticks(axes.yaxis)
     _title(figure, "Clips of each class", len(table))
     figure.axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
     save(figure, path)
 
 
+def plot_label_numbers(facts: Facts, path: Path) -> None:
+    """Plot how many clips have no label, one, two and so on, verified ones at the bottom."""
+    assert facts.labels is not None
+    table = facts.labels.numbers
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.4), layout="constrained")
+    axes.bar(table["labels"], table["verified"], color=BLUE, label="verified by hand")
+    rest = table["clips"] - table["verified"]
+    bars = axes.bar(table["labels"], rest, bottom=table["verified"], color=GREY, label="not verified")
+    axes.bar_label(bars, [f"{number:,}" for number in table["clips"]], padding=2)
+    axes.set_xlim(-0.6, max(len(table), 8) - 0.4)
+    axes.set_xticks(table["labels"])
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.12)
+    axes.set(xlabel="labels of a clip", ylabel="training clips")
+    axes.set_title("Labels of each clip", loc="left")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0)
+    integer_ticks(axes.yaxis)
+    save(figure, path)
+
+
 def plot_lengths_per_label(facts: Facts, path: Path) -> None:
     """Plot the distribution of the lengths of each label's training clips, shortest median first."""
-    train = facts.lengths[facts.lengths["split"] == "train"]
-    by_label = {label: clips.to_numpy(dtype="float64") for label, clips in train.groupby("label")["seconds"]}
+    by_label = facts.seconds_by_label()
     labels = facts.classes.sort_values(["median_seconds", "label"])["label"]
     seconds = facts.seconds("train")
     low, median, high = np.quantile(seconds, [0, 0.5, 1])
@@ -56,7 +75,7 @@ def plot_lengths_per_label(facts: Facts, path: Path) -> None:
     figure, panels = _panels(len(labels), 4.2)
     for axes, part in panels:
         names = labels.iloc[part]
-        groups = [np.log10(by_label[label]) if log else by_label[label] for label in names]
+        groups = [np.log10(by_label[label]) if log else by_label[label] for label in names] or [np.array([np.nan])]
         options: dict[str, Any] = {"showmedians": True, "showextrema": False, "widths": 0.9, "points": 60}
         violins = axes.violinplot(groups, range(len(groups)), **options)
         for body in violins["bodies"]:  # type: ignore[attr-defined]  # a list, which its type does not say
@@ -117,8 +136,8 @@ def plot_repeated(facts: Facts, path: Path) -> None:
 
 def _panels(n_classes: int, inches: float) -> tuple[Figure, Iterator[tuple[Axes, slice]]]:
     """Return a figure, and its panels with the slices of the classes that they show."""
-    n_panels = min(MAX_PANELS, -(-n_classes // PER_PANEL))
-    size = min(PER_PANEL, -(-n_classes // n_panels))
+    n_panels = max(1, min(MAX_PANELS, -(-n_classes // PER_PANEL)))
+    size = max(1, min(PER_PANEL, -(-n_classes // n_panels)))
     shape = (PAGE_WIDTH, inches * n_panels)
     figure, axes = plt.subplots(n_panels, 1, figsize=shape, squeeze=False, layout="constrained")
     slices = (slice(start, min(n_classes, start + size)) for start in range(0, n_panels * size, size))

@@ -24,6 +24,8 @@ times sqrt((n + m) / (n m)) (Smirnov 1948); shares that differ by less than MIN_
 def describe_classes(facts: Facts) -> str:
     """Describe how many clips the classes have, and how many labels are verified."""
     table, n_classes = facts.classes, len(facts.classes)
+    if not n_classes:
+        return f"None of {count(facts.n_train, 'clip')} has a label."
     fewest, most = int(table["clips"].min()), int(table["clips"].max())
     if n_classes == 1:
         text = f"There is one class, {named(table['label'].iloc[0])}, with {count(most, 'clip')}."
@@ -50,6 +52,8 @@ def describe_rates(facts: Facts) -> str:
 def describe_lengths_per_label(facts: Facts) -> str:
     """Describe how the lengths of training clips differ between labels and within them."""
     table = facts.classes.sort_values(["median_seconds", "label"])
+    if table.empty:
+        return "No clip has a label."
     table = table.assign(label=table["label"].map(named))
     first, last, seconds = table.iloc[0], table.iloc[-1], facts.seconds("train")
     medians = duration(first["median_seconds"]), duration(last["median_seconds"])
@@ -211,7 +215,8 @@ def _describe_verified(facts: Facts) -> str:
         return "No label is verified by hand."
     table = facts.classes.assign(share=facts.classes["verified"] / facts.classes["clips"])
     total = percent(facts.n_verified, facts.n_train)
-    labels = f"{facts.n_verified:,} of {count(facts.n_train, 'label')} ({total})"
+    what = "label" if facts.labels is None else "clip"
+    labels = f"{facts.n_verified:,} of {count(facts.n_train, what)} ({total})"
     text = f"{labels} {_is(facts.n_verified)} verified by hand"
     low, high = table["share"].min(), table["share"].max()
     if len(table) == 1:

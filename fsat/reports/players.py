@@ -28,9 +28,10 @@ from fsat.errors import AudioError, Problem, count, printable
 from fsat.metrics.ranking import TOP_K, top_k
 from fsat.parallel.executor import Threads
 from fsat.reports.eda_facts import Facts
-from fsat.reports.eda_text import duration
+from fsat.reports.eda_text import duration, listed
+from fsat.reports.label_facts import row_per_label
 from fsat.reports.prediction_tables import Analysis, Predictions, rank_suspects
-from fsat.text import named
+from fsat.text import named, split_labels
 
 Clip = TypeVar("Clip")
 
@@ -46,6 +47,9 @@ SOUND_SECONDS = 600.0
 
 SOUND_BYTES, REPORT_BYTES = 12_000_000, 5_000_000
 """Maximum size of all MP3 files of ``eda.html`` and of ``report.html``; as text they take a third more."""
+
+NONE = "no label"
+"""In place of the label of a training clip without one."""
 
 LENGTHS_PLAYED, CLIPS_PER_LENGTH, PAIRS_PLAYED, LIST_LENGTH = 8, 2, 8, 20
 """Number of repeated lengths that have players, of clips of each, of pairs of near-duplicates that have players, and of
@@ -63,13 +67,17 @@ class Sound:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that ``eda.html`` plays: the text around its player, its file and length, and its row, as a `Problem`."""
+    """A clip that ``eda.html`` plays: the text around its player, its file and length, and its row, as a `Problem`.
+
+    `others` are labels that it has besides that of the title, in words.
+    """
 
     title: str
     note: str
     path: Path
     seconds: float
     row: Problem
+    others: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ def example_sounds(
     """
     results = encode(examples, lambda example: example.path, seconds)
     for example, result in zip(examples, results, strict=True):
-        note = " · ".join(filter(None, (example.note, example.row.fname, duration(example.seconds))))
+        note = " · ".join(filter(None, (example.note, example.others, example.row.fname, duration(example.seconds))))
         if isinstance(result, str):
             yield (
                 Sound(example.title, [f"{note}: cannot be played: {result}"], None),
@@ -191,9 +199,7 @@ class PlayerMaker:
     def sounds(self, clips: Predictions, indices: np.ndarray) -> list[Sound]:
         """Return clips with label, best guesses and their probabilities, name, length and player."""
         fnames = [str(clips.fnames[i]) for i in indices]
-        if self.locate is not None:
-            new = [fname for fname in fnames if fname not in self._encoded]
-            self._encoded |= zip(new, encode(new, self.locate, LISTEN_SECONDS), strict=True)
+        self.encode(fnames)
         rows = np.asarray(clips.scores[indices], dtype=np.float64)
         sounds = []
         for i, fname, row, best in zip(indices.tolist(), fnames, rows, top_k(rows, TOP_K), strict=True):
@@ -201,12 +207,18 @@ class PlayerMaker:
             notes = ["guesses: " + ", ".join(f"{named(clips.labels[j])} {row[j]:.2f}" for j in best)]
             if label not in best:
                 notes.append(f"the label itself: {row[label]:.2g}")
-            lines, mp3 = self._player(fname)
+            lines, mp3 = self.player(fname)
             title = f"{clips.labels[label]} ({'verified' if clips.verified[i] else 'not verified'})"
             sounds.append(Sound(title, notes + lines, mp3))
         return sounds
 
-    def _player(self, fname: str) -> tuple[list[str], bytes | None]:
+    def encode(self, fnames: Iterable[str]) -> None:
+        """Encode clips, unless they are already."""
+        if self.locate is not None:
+            new = [fname for fname in dict.fromkeys(fnames) if fname not in self._encoded]
+            self._encoded |= zip(new, encode(new, self.locate, LISTEN_SECONDS), strict=True)
+
+    def player(self, fname: str) -> tuple[list[str], bytes | None]:
         """Return lines with a clip's name, length or error, and its MP3 file if there is room for it."""
         name, result = printable(fname), self._encoded.get(fname)
         if result is None:
@@ -223,8 +235,13 @@ class PlayerMaker:
 
 
 def _examples_of_classes(manifest: Manifest) -> list[list[Example]]:
-    """Return for each label the verified clip of median length, then the unverified one."""
+    """Return for each label the verified clip of median length, then the unverified one.
+
+    Where a clip may have any number of labels, it is one of those with the fewest; those without a label are the last.
+    """
     train = manifest.train.assign(seconds=manifest.train["frames"] / manifest.train["samplerate"])
+    if manifest.task == "multi":
+        return _examples_of_labels(train, manifest)
     train = train.sort_values(["label", "manually_verified", "seconds", "fname"], ascending=[True, False, True, True])
     groups = train.groupby(["label", "manually_verified"], sort=False)
     examples: dict[str, list[Example]] = {}
@@ -232,6 +249,26 @@ def _examples_of_classes(manifest: Manifest) -> list[list[Example]]:
         note = "verified" if clip["manually_verified"] else "not verified"
         examples.setdefault(clip["label"], []).append(_example(clip, clip["label"], note, manifest, "train"))
     return list(examples.values())
+
+
+def _examples_of_labels(train: pd.DataFrame, manifest: Manifest) -> list[list[Example]]:
+    rows, none = row_per_label(train.assign(cell=train["label"])), train[train["label"] == ""]
+    fewest = rows.groupby(["label", "manually_verified"])["n_labels"].transform("min")
+    parts = [part for _, part in rows[rows["n_labels"] == fewest].groupby("label")] + [none] * (len(none) > 0)
+    examples = []
+    for clips in parts:
+        of_kinds = []
+        for is_verified, kind in ((1, "verified"), (0, "not verified")):
+            same = clips[clips["manually_verified"] == is_verified].sort_values(["seconds", "fname"])
+            if same.empty:
+                continue
+            clip = same.iloc[len(same) // 2]
+            label = clip["label"] or NONE
+            example = _example(clip, label, kind, manifest, "train")
+            others = [named(other) for other in split_labels(clip.get("cell", "")) if other != label]
+            of_kinds.append(replace(example, others=f"also {listed(others)}" if others else ""))
+        examples.append(of_kinds)
+    return examples
 
 
 def _examples_of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:
@@ -244,7 +281,7 @@ def _examples_of_lengths(manifest: Manifest, facts: Facts) -> list[Example]:
         same = same.assign(seconds=length.seconds).sort_values("fname")
         for i in range(CLIPS_PER_LENGTH):
             clip = same.iloc[i * len(same) // CLIPS_PER_LENGTH]
-            title, note = count(length.frames, "sample"), clip["label"] or "test clip"
+            title, note = count(length.frames, "sample"), clip["label"] or _unlabelled(length.split)
             examples.append(_example(clip, title, note, manifest, length.split))
     return examples
 
@@ -263,8 +300,12 @@ def _examples_of_pairs(manifest: Manifest, near: NearDuplicates) -> list[Example
         title = f"pair {number}, {pair['similarity']:.3f}"
         for prefix in ("", "other_"):
             split, fname, label = (pair[f"{prefix}{name}"] for name in ("split", "fname", "label"))
-            examples.append(_example(by_name[split].loc[fname], title, label or "test clip", manifest, split))
+            examples.append(_example(by_name[split].loc[fname], title, label or _unlabelled(split), manifest, split))
     return examples
+
+
+def _unlabelled(split: str) -> str:
+    return "test clip" if split == "test" else NONE
 
 
 def _example(clip: pd.Series, title: str, note: str, manifest: Manifest, split: str) -> Example:

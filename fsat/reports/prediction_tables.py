@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.data.tables import read_table, write_parts, write_table
+from fsat.data.tables import Table, read_table, write_parts, write_table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.metrics import ranking
 from fsat.metrics.calibration import Reliability, reliability
@@ -34,7 +34,8 @@ class Predictions:
 
     Attributes:
         scores: float32 (n_clips, n_classes), without NaN.
-        targets, verified: int and bool (n_clips,), the labels, and whether a person has verified them.
+        targets: int (n_clips,), the labels; or bool (n_clips, n_classes), see `fsat.reports.label_tables`.
+        verified: bool (n_clips,), whether a person has verified the labels of a clip.
         fnames: (n_clips,), a pandas or numpy array.
         labels: label order.
     """
@@ -48,20 +49,28 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Each clip's best guess, their confusion matrix int (n_classes, n_classes) and calibration, and two tables."""
+    """Each clip's best guess, their confusion matrix int (n_classes, n_classes) and calibration, and two tables.
+
+    `scaled_bins` is the calibration of the scaled scores, None if they are not scaled.
+    """
 
     guesses: Guesses
     counts: np.ndarray
     classes: pd.DataFrame
     pairs: pd.DataFrame
     bins: Reliability
+    scaled_bins: Reliability | None = None
 
 
-def analyse(clips: Predictions) -> Analysis:
-    """Analyse the predictions of at least one clip."""
+def analyse(clips: Predictions, scaled: np.ndarray | None = None) -> Analysis:
+    """Analyse the predictions of at least one clip; `scaled` are their scores after scaling, (n_clips, n_classes)."""
     guesses, counts = best_guesses(clips.scores, clips.targets), confusion(clips.scores, clips.targets)
-    bins = reliability(guesses.p_guess, guesses.guess == clips.targets)
-    return Analysis(guesses, counts, class_table(clips, counts), confused_pairs(counts, clips.labels), bins)
+    bins, scaled_bins = reliability(guesses.p_guess, guesses.guess == clips.targets), None
+    if scaled is not None:
+        best = best_guesses(scaled, clips.targets)
+        scaled_bins = reliability(best.p_guess, best.guess == clips.targets)
+    pairs = confused_pairs(counts, clips.labels)
+    return Analysis(guesses, counts, class_table(clips, counts), pairs, bins, scaled_bins)
 
 
 def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[str, float]:
@@ -76,16 +85,23 @@ def write_reports(clips: Predictions, analysis: Analysis, folder: Path) -> dict[
     write_table(counts, tables / "confusion.csv")
     write_table(analysis.pairs, tables / "confused_pairs.csv")
     write_parts(tables / "suspects.csv", suspect_tables(clips, analysis.guesses))
-    write_table(pd.DataFrame(vars(analysis.bins)).round(DECIMALS), tables / "calibration.csv")
+    write_calibration(analysis.bins, analysis.scaled_bins, tables)
 
     plot_confusion(clips.scores, clips.targets, clips.labels, TITLE, plots / "confusion.png")
     plot_class_precision(clips.scores, clips.targets, clips.labels, TITLE, plots / "class_precision.png")
-    plot_calibration(analysis.bins, TITLE, plots / "calibration.png")
+    plot_calibration(analysis.bins, TITLE, plots / "calibration.png", analysis.scaled_bins)
     metrics, guesses, verified = {"oof_ece": analysis.bins.expected_error}, analysis.guesses, clips.verified
     if verified.any():
         correct = (guesses.guess == clips.targets)[verified]
         metrics["oof_ece_verified"] = reliability(guesses.p_guess[verified], correct).expected_error
     return metrics
+
+
+def write_calibration(bins: Reliability, scaled: Reliability | None, folder: Path) -> None:
+    """Write ``calibration.csv`` and, if scores are scaled, ``calibration_scaled.csv``."""
+    for name, part in {"calibration.csv": bins, "calibration_scaled.csv": scaled}.items():
+        if part is not None:
+            write_table(pd.DataFrame(vars(part)).round(DECIMALS), folder / name)
 
 
 def class_table(clips: Predictions, counts: np.ndarray) -> pd.DataFrame:
@@ -203,7 +219,9 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
 
     Raises `DataError` if a table cannot be read or names a clip twice, or the submission lacks a clip that is scored.
     """
-    guesses, truth = _read_by_fname(submission_path), _read_by_fname(truth_path)
+    guesses, truth = (
+        by_fname(read_table(path, ("fname", "label"), ("usage",)), path) for path in (submission_path, truth_path)
+    )
     truth = truth[~truth["label"].str.strip().isin(["", NO_LABEL])]
     if truth.empty:
         raise DataError(f"{truth_path}: no clip has a label; expected a truth table")
@@ -220,11 +238,10 @@ def score_submission(submission_path: Path, truth_path: Path) -> pd.DataFrame:
     _warn_of_spaces(submission_path, cells, numbers)
     targets = names.map(numbers).to_numpy()
     precision, correct = ranking.average_precision_at_k(best, targets), best[:, 0] == targets
-    order = {"Public": 0, "Private": 1}
-    usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
-    parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]
-    parts.append(("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool)))
-    rows = [(name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean())) for name, mask in parts]
+    rows = [
+        (name, int(mask.sum()), float(precision[mask].mean()), float(correct[mask].mean()))
+        for name, mask in parts_of(truth)
+    ]
     return pd.DataFrame(rows, columns=["part", "clips", "map3", "accuracy"])
 
 
@@ -237,8 +254,16 @@ def _warn_of_spaces(path: Path, cells: pd.Series, names: Container[str]) -> None
         say(f"warning: {path}: {count(len(spaced), 'label')} with spaces, {first}, count as several labels: {advice}")
 
 
-def _read_by_fname(path: Path) -> pd.DataFrame:
-    table = read_table(path, ("fname", "label"), ("usage",))
+def parts_of(truth: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """Return the parts of a truth table that are scored, each a name and bool (n_clips,): by ``usage``, and all."""
+    order = {"Public": 0, "Private": 1}
+    usages = sorted(truth["usage"].unique(), key=lambda name: (order.get(name, 2), name)) if "usage" in truth else []
+    parts = [(name, (truth["usage"] == name).to_numpy()) for name in usages]
+    return [*parts, ("both" if len(parts) == 2 else "all", np.ones(len(truth), dtype=bool))]
+
+
+def by_fname(table: Table, path: Path) -> pd.DataFrame:
+    """Return the rows of a table by ``fname``; raise `DataError` for bad and duplicate rows."""
     frame = table.frame
     again = frame[frame["fname"].duplicated()].itertuples()
     if problems := [*table.problems, *(Problem(path.name, row.row, row.fname, "duplicate row") for row in again)]:

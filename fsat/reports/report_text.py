@@ -1,17 +1,18 @@
 """Sentences about the scores, learning curves, classes, confusions and calibration of a blend, computed from them.
 
-Conventions: mAP@3 in [0, 1] has four decimals; shares are in per cent; epochs count from 1, as in every text for
-people.
+Conventions: mAP@3 and lwlrap in [0, 1] have four decimals; shares are in per cent; epochs count from 1, as in every
+text for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from fsat.errors import count
+from fsat.metrics.task_scores import SCORE_WORDS, score_names_of
 from fsat.reports.plots import FoldCurve
 from fsat.reports.prediction_tables import Analysis, Predictions
 from fsat.text import named
@@ -29,15 +30,17 @@ METHODS = {
 
 def describe_blend(scores: pd.DataFrame, method: str) -> str:
     """Describe the blend's score and its gain over the best study."""
+    first, _ = score_names_of(scores.columns)
     blend = scores[scores["method"] == method].iloc[0]
     studies = scores[scores["kind"] == "study"]
-    best = studies.loc[studies["map3"].idxmax()]
-    text = f"The blend has an out-of-fold mAP@3 of {blend['map3']:.4f} on {count(int(blend['clips']), 'clip')}"
+    best = studies.loc[studies[first].idxmax()]
+    clips = count(int(blend["clips"]), "clip")
+    text = f"The blend has an out-of-fold {SCORE_WORDS[first]} of {blend[first]:.4f} on {clips}"
     if len(studies) == 1:
         return f"{text}, the same as its only study, {best['model']} ({best['study']})."
-    gain = blend["map3"] - best["map3"]
+    gain = blend[first] - best[first]
     compared = f"{abs(gain):.4f} {'more' if gain > 0 else 'less'} than" if round(abs(gain), 4) else "as much as"
-    text += f", {compared} the best study, {best['model']} ({best['study']}), with {best['map3']:.4f}"
+    text += f", {compared} the best study, {best['model']} ({best['study']}), with {best[first]:.4f}"
     if best["clips"] != blend["clips"]:
         text += f" on {count(int(best['clips']), 'clip')}"
     return f"{text}."
@@ -45,16 +48,17 @@ def describe_blend(scores: pd.DataFrame, method: str) -> str:
 
 def describe_alternatives(scores: pd.DataFrame, method: str) -> str:
     """Describe the best member, the blend on verified clips, and a better way to blend if there is one."""
+    first, _ = score_names_of(scores.columns)
     blend, members = scores[scores["method"] == method].iloc[0], scores[scores["kind"] == "member"]
-    member = members.loc[members["map3"].idxmax()]
+    member = members.loc[members[first].idxmax()]
     text = f"The best member is fold {member['fold']} of {member['model']} ({member['study']})"
-    text += f", with {member['map3']:.4f} on its own fold."
-    if pd.notna(blend["map3_verified"]):
-        text += f" On verified clips alone the blend has {blend['map3_verified']:.4f}."
-    better = scores[(scores["kind"] == "blend") & (scores["map3"] > blend["map3"])]
+    text += f", with {member[first]:.4f} on its own fold."
+    if pd.notna(blend[f"{first}_verified"]):
+        text += f" On verified clips alone the blend has {blend[f'{first}_verified']:.4f}."
+    better = scores[(scores["kind"] == "blend") & (scores[first] > blend[first])]
     if len(better):
-        best = better.loc[better["map3"].idxmax()]
-        text += f" Blended with blend={best['method']} it would have {best['map3']:.4f}."
+        best = better.loc[better[first].idxmax()]
+        text += f" Blended with blend={best['method']} it would have {best[first]:.4f}."
     return text
 
 
@@ -145,6 +149,29 @@ def describe_calibration(analysis: Analysis, clips: Predictions) -> str:
         f"Best guesses have a mean score of {score:.3f}, and {accuracy:.1%} of them are correct: {verdict}. The "
         f"expected calibration error, the mean difference over bins of scores, is {analysis.bins.expected_error:.3f}."
     )
+
+
+def describe_scaling(analysis: Analysis, metrics: Mapping[str, float]) -> str:
+    """Describe the calibration of the scaled scores of a tagger; `metrics` are those of the run."""
+    assert analysis.scaled_bins is not None
+    text = "The tagger scales scores: fitted without a clip's fold, that changes the error from "
+    text += f"{analysis.bins.expected_error:.3f} to {analysis.scaled_bins.expected_error:.3f}"
+    return f"{text}{losses_in_words(metrics)}."
+
+
+def losses_in_words(metrics: Mapping[str, float]) -> str:
+    """Return how the log loss changes by scaling, as the end of a sentence; empty if that is unknown."""
+    before, after = metrics.get("oof_log_loss"), metrics.get("oof_log_loss_scaled")
+    return "" if before is None or after is None else f", and the log loss from {before:.4f} to {after:.4f}"
+
+
+def describe_rejection(thresholds: np.ndarray, metrics: Mapping[str, float]) -> str:
+    """Describe the threshold below which a tagger gives a clip no label, and how many known clips that loses."""
+    text = f"A clip whose best score is below {thresholds[0]:.3f} gets no label (min_score=auto)."
+    if "oof_rejected" in metrics:
+        text += f" Of the clips of known classes, {metrics['oof_rejected']:.1%} get none and "
+        text += f"{metrics['oof_right_kept']:.1%} get the right one, by thresholds fitted without a clip's fold."
+    return text
 
 
 def _rise(loss: dict[int, float]) -> float:

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fsat.config import Config
 from fsat.errors import count
+from fsat.metrics.task_scores import SCORE_WORDS
 from fsat.text import code, cut, license_line
 
 SELECTION = {
@@ -139,10 +140,14 @@ def verify(
 
 
 def predict(
-    input: str, model: str, n_files: int, n_failed: int, output: str, options: Mapping[str, Any], run_link: str
-) -> str:
-    """Describe a run of ``predict``; `options` are settings that differ from the defaults."""
-    return _render("predict", input, model, n_files, n_failed, output, options, run_link)
+    input: str, model: str, n_files: int, n_failed: int, n_without: int | None, output: str,
+    options: Mapping[str, Any], run_link: str,
+) -> str:  # fmt: skip
+    """Describe a run of ``predict``; `options` are settings that differ from the defaults.
+
+    `n_without` files have no label; it is None if the tagger gives each sound one.
+    """
+    return _render("predict", input, model, n_files, n_failed, n_without, output, options, run_link)
 
 
 def evaluate(input: str, annotations: str, model: str, scores: Mapping[str, float], keeps: bool, run_link: str) -> str:
@@ -172,7 +177,7 @@ def version(tagger: Tagger, run_link: str) -> tuple[str, str]:
     """Describe a version of a registered tagger, and the tagger; `run_link` leads to the ensemble's run."""
     remarks = f"{_warn_of(tagger.leak)} {tagger.start}".strip()
     text = _render("version", tagger, Path(tagger.data_dir).name, run_link, remarks)
-    return text, _render("registered", tagger.name)
+    return text, _render("registered", tagger.name, SCORE_WORDS["lwlrap" if "oof_lwlrap" in tagger.scores else "map3"])
 
 
 def experiment(view_link: str) -> str:

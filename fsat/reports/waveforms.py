@@ -142,7 +142,7 @@ def outline(path: Path, frames: int, rate: int) -> tuple[np.ndarray, np.ndarray,
 
 def _read(role: str, clip: pd.Series, path: Path) -> Waveform:
     frames, rate = int(clip["frames"]), int(clip["samplerate"])
-    facts = role, clip["fname"], clip["label"], int(clip["row"]), frames, rate
+    facts = role, clip["fname"], clip["label"] or "no label", int(clip["row"]), frames, rate
     try:
         return Waveform(*facts, *outline(path, frames, rate))
     except AudioError as error:

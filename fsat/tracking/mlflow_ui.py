@@ -4,9 +4,10 @@ Nothing else depends on this: if the server does not permit it, a warning says s
 written or changed is never replaced: the tag ``fsat.note`` of a run has the digest of the text that fsat wrote.
 
 MLflow stores a shared view as the experiment's tag ``mlflow.sharedViewState.KEY``, and a link that names the key opens
-it. Its fields, in ``view.json``, are those of MLflow's UI (``ExperimentPageUIState.ts``, ``runs-charts.types.ts`` and
-``ExperimentPageSearchFacetsState.tsx`` in its sources). The value is an envelope with a name, under which MLflow lists
-the view from 3.17 on; for earlier versions the fields are at its top level too.
+it. It has the scores of both tasks; MLflow hides charts and columns that no run has. Its fields, in ``view.json``, are
+those of MLflow's UI (``ExperimentPageUIState.ts``, ``runs-charts.types.ts`` and ``ExperimentPageSearchFacetsState.tsx``
+in its sources). The value is an envelope with a name, under which MLflow lists the view from 3.17 on; for earlier
+versions the fields are at its top level too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NOTE, DIGEST = "mlflow.note.content", TAG + "note"
 PAGE = "http://127.0.0.1:5000/"
 """Address of `mlflow ui`, which shows runs that are stored in files or a database."""
 
-VIEW_KEY = "fsat-1"
+VIEW_KEY = "fsat-2"
 """Key of the shared view; change it with the view, as experiments keep the view that they have."""
 
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
