@@ -55,8 +55,8 @@ class PairEstimate:
         rates: how labels come about.
         scores: float32 (n_clips, n_classes), probabilities by the models alone.
         believed: float64 (n_unverified, n_classes), probabilities by models and labels together.
-        wrong_share: share of the labels that are wrong.
-        missing_share: share of the sounds without their label.
+        wrong_share: share of the labels that are wrong, of classes that the models know more of than chance, if any.
+        missing_share: share of the sounds without their label, of the same classes.
         warning: reason not to rely on the estimate, empty if there is none.
     """
 
@@ -89,8 +89,10 @@ def estimate_pairs(
     given = targets[~verified]
     rates = fit_rates(scores[~verified], given)
     believed = beliefs(scores[~verified], given, rates)
-    n_wrong, n_missing = float((1 - believed)[given].sum()), float(believed[~given].sum())
-    wrong_share, missing_share = n_wrong / max(1, int(given.sum())), n_missing / max(1.0, float(believed.sum()))
+    known = rates.clear if rates.clear.any() else np.ones_like(rates.clear)
+    wrong, missing = np.where(given, 1 - believed, 0)[:, known], np.where(given, 0, believed)[:, known]
+    wrong_share = float(wrong.sum()) / max(1, int(given[:, known].sum()))
+    missing_share = float(missing.sum()) / max(1.0, float(believed[:, known].sum()))
     facts = rates, scores, believed, wrong_share, missing_share
     unclear = np.flatnonzero(~rates.clear & given.any(axis=0))
     if not rates.clear.any():
@@ -99,7 +101,7 @@ def estimate_pairs(
     names = ", ".join(named(labels[j]) for j in unclear[:SHOWN])
     reasons = [STAY + names + others] if len(unclear) else []
     checked, hits = np.broadcast_to(verified[:, np.newaxis], targets.shape), scores >= 0.5
-    absent_share = n_missing / max(1, int((~given).sum()))
+    absent_share = float(missing.sum()) / max(1, int((~given[:, known]).sum()))
     for name, pairs, differs, share in (
         ("labels", targets, ~hits, wrong_share),
         ("absences of a label", ~targets, hits, absent_share),
@@ -120,8 +122,9 @@ class DecidedPairs:
 
     Attributes:
         table: see `pair_table`.
-        classes: for each label ``labels``, its number of unverified clips, ``wrong_share`` and ``missing_share``, and
-            numbers of decisions: ``accept remove drop keep`` of labels, ``add drop_absent keep_absent`` of absences.
+        classes: for each label ``labels``, its number of unverified clips, ``wrong_share`` and ``missing_share``, empty
+            if the models know no more of the class than chance, and numbers of decisions: ``accept remove drop keep``
+            of labels, ``add drop_absent keep_absent`` of absences.
         counts: sums of these decisions, and the ``verified`` labels.
     """
 
@@ -144,6 +147,8 @@ def decide_pairs(
         wrong, missing = np.where(given, 1 - found.believed, 0), np.where(given, 0, found.believed)
         numbers["wrong_share"] = (wrong.sum(axis=0) / numbers["labels"]).round(4)
         numbers["missing_share"] = (missing.sum(axis=0) / found.believed.sum(axis=0)).round(4)
+    for name in ("wrong_share", "missing_share"):
+        numbers[name] = np.where(found.rates.clear, numbers[name], np.nan)
     own = decisions[~verified]
     counts = {"accept": (own == ACCEPT) & given, "remove": own == REMOVE, "drop": (own == DROP) & given,
               "keep": (own == KEEP) & given, "add": own == ADD, "drop_absent": (own == DROP) & ~given,
