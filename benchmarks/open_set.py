@@ -99,10 +99,11 @@ def study(data_dir: str, options: dict[str, Any], first: int, folder: str) -> di
     for i in range(N_NOISES):
         sf.write(work / "noise" / f"{i:04d}.wav", _noise(rng), 44100, subtype="PCM_16")
     (work / "noise" / "clips.csv").write_text(
-        "fname,label,fold\n" + "".join(f"{i:04d}.wav,{'ab'[i % 2]},{i % 2}\n" for i in range(N_NOISES))
+        "fname,label,fold\n" + "".join(f"{i:04d}.wav,{'ab'[i % 2]},{i // 2 % 2}\n" for i in range(N_NOISES))
     )
     table_options = LayoutOptions(table="clips.csv")
-    config = settle_backbone(resolve_config(options | {"reject": "auto"}, options.pop("preset")), store=False)
+    preset = options.pop("preset")
+    config = settle_backbone(resolve_config(options | {"reject": "auto"}, preset), store=False)
     dataset = prepare_dataset(Source(work / "known", layout=table_options), config)
     others = {}
     for part in ("unknown", "noise"):

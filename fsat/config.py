@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -72,7 +72,12 @@ class Config:
         0.0, "Share of training clips that select the epoch; 0 selects on the fold's own clips.", least=0, most=0.5
     )
     average_last: float = option(0.25, "Share of epochs, the last ones, that checkpoint=average uses.", above=0, most=1)
-    mixup: float = option(0.0, "Mix pairs of clips by shares from Beta(mixup, mixup); 0 for none.", least=0, most=100)
+    mixup: float = option(
+        0.0,
+        "Mix pairs of clips by shares from Beta(mixup, mixup); 0 for none. With task=multi a mixture has all labels.",
+        least=0,
+        most=100,
+    )
     gain: float = option(0.0, "Maximum random gain, up or down, in dB.", least=0, most=60)
     stretch: float = option(0.0, "Maximum random time stretch: 1 + stretch times as long or short.", least=0, most=1)
     mel_shift: int = option(0, "Maximum random pitch shift, in mel bands.", least=0, most=64)
@@ -99,7 +104,11 @@ class Config:
         most=10,
     )
     drop_losses: float = option(
-        0.0, "Share of a batch's unverified clips, with the highest loss, to ignore after warmup.", least=0, below=1
+        0.0,
+        "Share of a batch's unverified clips with the highest loss to ignore after warmup; with task=multi or "
+        "reject=auto, of their labels.",
+        least=0,
+        below=1,
     )
     labels_run_id: str = option(
         "none",
@@ -147,11 +156,15 @@ class Config:
         0, "Number of values of an embedding, found from the backbone.", least=0, shown="the backbone's"
     )
     head: str = option(
-        "linear", "Classifier on embeddings: a linear layer, or one hidden layer.", choices=("linear", "mlp")
+        "linear",
+        "Classifier on embeddings: a linear layer, or one hidden layer; auto is mlp if clips may have several labels.",
+        choices=("auto", "linear", "mlp"),
     )
     hidden_units: int = option(256, "Width of the hidden layer of head=mlp.", least=1, most=65536)
     pooling: str = option(
-        "mean", "How the windows of a clip become one embedding.", choices=("mean", "max", "attention")
+        "mean",
+        "How the windows of a clip become one embedding; auto is mean if clips may have several labels, else max.",
+        choices=("auto", "mean", "max", "attention"),
     )
     dropout: float = option(0.0, "Share of the head's inputs to drop at random.", least=0, below=1)
     seed: int = option(1001, "Seed of folds, weights, shuffling, crops and dropout.", least=0, most=2**31 - 1)
@@ -199,6 +212,15 @@ class Config:
     def audio_length(self) -> int:
         """Length of the crop in samples."""
         return max(1, round(self.sampling_rate * self.audio_duration))
+
+    def for_task(self, task: str) -> Config:
+        """Return the settings for clips of a task, with what is ``auto`` because it depends on that."""
+        settled = {"task": task}
+        if self.head == "auto":
+            settled["head"] = "mlp" if task == "multi" else "linear"
+        if self.pooling == "auto":
+            settled["pooling"] = "mean" if task == "multi" else "max"
+        return replace(self, **settled)  # type: ignore[arg-type]
 
     @property
     def is_multi(self) -> bool:

@@ -40,7 +40,9 @@ class LayoutOptions(Checked):
         "", "Table of the clips: a path, or a name in the data folder.", metavar="FILE", shown="found by its columns"
     )
     path_column: str = option("", "Column of the clips' files.", shown="found by its name")
-    label_column: str = option("", "Column of the labels.", shown="found by its name")
+    label_column: str = option(
+        "", "Column of the labels; A,B,C for columns with 0 or 1 for each of these labels.", shown="found by its name"
+    )
     fold_column: str = option("", "Column of the folds; none for no such column.", shown="found by its name")
     group_column: str = option(
         "", "Column of the recording or site whose clips stay in one fold; none for no such column.",

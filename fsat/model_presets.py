@@ -61,7 +61,8 @@ EMBEDDING: dict[str, Any] = {
     "warmup": 0.1,
     "weight_decay": 0.01,
     "checkpoint": "average",
-    "pooling": "max",
+    "head": "auto",
+    "pooling": "auto",
     "dropout": 0.5,
     "eval_crops": 1,
 }

@@ -214,7 +214,7 @@ class TagSettings(Checked):
         0,
         "Maximum number of tags of a clip or window.",
         least=1,
-        shown="3 of a clip, 1 of a window, any with min_score=auto",
+        shown="3 of a clip, 1 of a window; any number if clips may have several labels or none, or with min_score=auto",
     )
     min_score: float | str = option(
         DEFAULT,
@@ -309,12 +309,27 @@ class SegmentOptions(Checked):
 class Thresholds(Checked):
     """Probabilities, in [0, 1], that decide on the label of an unverified clip, in the order of the fields.
 
-    A label that no threshold applies to stays as it is.
+    A label that no threshold applies to stays as it is. Where a clip has any number of labels, these decide on each of
+    them, and on each that it does not have: of presence and absence the more probable one is the best guess.
     """
 
-    accept: float = option(0.4, "Minimum probability of a best guess, to accept it.", name="accept_at", least=0, most=1)
-    relabel: float = option(0.4, "Minimum probability of a new label, to relabel.", name="relabel_at", least=0, most=1)
-    drop: float = option(0.5, "Probability of a label below which a clip is dropped.", name="drop_at", least=0, most=1)
+    accept: float = option(
+        0.4, "Minimum probability of a label to accept it, if it is the best guess.", name="accept_at", least=0, most=1
+    )
+    relabel: float = option(
+        0.4,
+        "Minimum probability of another best guess to relabel; with task=multi, to add or remove a label.",
+        name="relabel_at",
+        least=0,
+        most=1,
+    )
+    drop: float = option(
+        0.5,
+        "Probability of a label below which the clip is dropped, else unchanged; with task=multi, only that label.",
+        name="drop_at",
+        least=0,
+        most=1,
+    )
 
 
 @dataclass(frozen=True)

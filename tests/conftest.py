@@ -15,9 +15,10 @@ from stores import TrainedStudy, current_store, train_study
 ROOT = Path(__file__).resolve().parent.parent
 SLOWEST_FIRST = (
     "project", "pipeline", "server", "export", "warm_start", "ray", "embedding_study", "export_backbones", "fold",
-    "predict", "evaluate", "backbones", "verify", "resume", "ownership", "inspect_backbone", "embed_commands",
-    "interrupts", "app", "any_label", "serving", "mlflow_ui", "live_metrics", "hostile", "report_page", "eda_page",
-    "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel", "sound_events",
+    "predict", "evaluate", "backbones", "verify", "verify_multilabel", "resume", "ownership", "inspect_backbone",
+    "embed_commands", "interrupts", "app", "any_label", "serving", "mlflow_ui", "live_metrics", "hostile",
+    "report_page", "eda_page", "download", "pyfunc", "models", "layers", "ensemble_memory", "synth", "logmel",
+    "sound_events",
 )  # fmt: skip
 """Modules that take longest: pytest-xdist hands modules out in this order, so that all workers end at about the same
 time."""

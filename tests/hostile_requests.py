@@ -149,6 +149,7 @@ BODIES = [
     Hostile("top_k in a text", request(wav(), top_k="3"), 400, "top_k='3'"),
     Hostile("top_k of true", request(wav(), top_k=True), 400, "top_k=true or false"),
     Hostile("min_score in a text", request(wav(), min_score=MARKER), 400, "min_score="),
+    Hostile("thresholds that the tagger lacks", request(wav(), min_score=-1), 400, "a number from 0 to 1"),
     Hostile("min_score of 2", request(wav(), min_score=2), 400, "min_score=2"),
 ]
 

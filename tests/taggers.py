@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,24 @@ from helpers import CLASSES, tone
 from fsat import tagging
 from fsat.config import Config
 from fsat.data.mfcc import model_input
+from fsat.metrics.scaling import Scaling
 from fsat.models import build, import_keras, save_weights
 
 FREQUENCIES = (300, 450, 700, 1000, 1600, 2500, 3500)
 """Of tones, in Hz, whose classes take turns."""
 
 TINY = {"model": "conv1d", "sampling_rate": 8000, "audio_duration": 0.25, "eval_crops": 2}
+SEVERAL = {**TINY, "task": "multi"}
 ONE_OF_EACH = (
     TINY,
     {"model": "cnn_logmel", "n_mels": 16, "sampling_rate": 8000, "audio_duration": 0.25, "eval_duration": 1.0},
     {"model": "conv2d_mfcc", "n_mfcc": 16, "sampling_rate": 8000, "audio_duration": 1.0},
 )
-"""Settings of a small model of each kind."""
+"""Settings of a small model of each kind; `SEVERAL` are of one that gives a sound any number of labels."""
+
+PLATT = Scaling("platt", slopes=(0.5, 1.2, 0.8), offsets=(0.3, -0.2, 0.1))
+THRESHOLDS = (0.85, 0.8, 0.94)
+"""Of a tagger of `CLASSES` with `SEVERAL`: a tone of 300 Hz is a Bell, 350 Hz Bell and Cello, 900 Hz nothing."""
 
 
 def write_tagger(
@@ -63,4 +70,6 @@ def register_tagger(folder: Path, name: str = "fsat", blend: str = "one", promot
     """Make it the champion of the store that MLflow is set to; its version."""
     from fsat.tracking.registry import Score, register
 
-    return register(name, folder, CLASSES, Score(0.5, 10), "dataset", promote, blend).version
+    facts = json.loads((folder / "tagger.json").read_text())
+    more = {"labels": facts["labels"], "thresholds": facts.get("thresholds", [])}
+    return register(name, folder, score=Score(0.5, 10), dataset="dataset", promote=promote, blend=blend, **more).version

@@ -17,6 +17,8 @@ from fsat.data import annotated_clips
 from fsat.data.annotated_clips import Span, background_spans, clip_names, spans_of, stretches
 from fsat.data.annotations import Annotation
 from fsat.data.dataset import Dataset, load_dataset
+from fsat.data.layouts.manifest_table import write_manifest_table
+from fsat.data.layouts.recognise import read_layout
 from fsat.data.manifest import read_manifest
 from fsat.errors import AudioError, ConfigError, DataError
 from fsat.layout_options import LayoutOptions
@@ -159,6 +161,34 @@ def test_clips_of_one_length_and_background(small: Path) -> None:
     for name in free:
         start, end = map(float, name.removesuffix(".wav").split("_")[-1].split("-"))
         assert not any(start < stop and begin < end for begin, stop in [(1.2, 2), (4, 5.5), (5.9, 6.6), (8, 9)])
+
+
+def test_clips_with_the_labels_of_all_that_sounds(small: Path, tmp_path: Path) -> None:
+    rain = (3.9, 9.4, "Rain")  # over a Fox, an Owl and a Fox
+    for number in range(3):
+        track = small / "site" / f"rec{number}.txt"
+        events = [(1 + 0.1 * number, 2, "Owl, calling"), (4, 5.5, "Fox"), (6, 6.5, "Owl, calling"), (8, 9, "Fox")]
+        write_track(track, [*events, rain, (4, 5.5, "Dog")])
+    assert read_manifest(small).task == "single"
+    options = {"task": "multi", "clip_seconds": 1.0}
+    manifest = read_manifest(small, layout=LayoutOptions(**options))
+    first = manifest.train[manifest.train["recording"] == "site/rec0.wav"]
+    labels = {(row.start, row.end): row.label for row in first.itertuples()}
+    assert labels[1.0, 2.0] == '"Owl, calling"'
+    assert labels[4.0, 5.0] == labels[4.5, 5.5] == "Dog,Fox,Rain"  # once, though two annotations have this time
+    assert labels[5.75, 6.75] == '"Owl, calling",Rain'  # all of the owl, and the rain fills the clip
+    assert labels[8.0, 9.0] == "Fox,Rain"
+    assert labels[3.9, 4.9] == "Dog,Fox,Rain"
+    assert manifest.train["group"].nunique() == 3
+    assert manifest.layout[1].endswith("; task=multi: the labels of all that sounds in a clip")
+    background = read_manifest(small, layout=LayoutOptions(**options | {"task": "auto", "background": "wind, waves"}))
+    assert (background.task, background.labels) == ("multi", manifest.labels)
+    assert (background.train["label"] == "").sum() == 2 * 3  # before the owl and after it
+    for understood, name in ((manifest, ""), (background, "wind, waves")):
+        table = tmp_path.with_name(f"{understood.digest}.csv")
+        write_manifest_table(read_layout(small, LayoutOptions(**options, background=name)), small, table)
+        again = read_manifest(small, layout=LayoutOptions(table=str(table)))
+        assert (again.digest, again.layout[0]) == (understood.digest, "annotations")
 
 
 def test_one_recording_is_split_by_its_stretches_with_a_word(small: Path) -> None:

@@ -19,7 +19,7 @@ from browser import Visit, chromium
 from fsat_process import FsatProcess
 from helpers import CLASSES, error_line, read_csv, tone, wait_for, write_wav
 from servers import START_SECONDS, needs
-from taggers import register_tagger, write_tagger
+from taggers import PLATT, SEVERAL, THRESHOLDS, register_tagger, write_tagger
 
 from fsat.app.handlers import Limits, Sound, TagHandler, clock, render, render_tags
 from fsat.app.pictures import Picture, picture
@@ -158,6 +158,50 @@ def test_a_deleted_sound_and_none_are_reported(tagger, tmp_path) -> None:
     handler = TagHandler(tagger, Limits(), 3)
     assert "choose it again" in handler.answer([Sound(str(tmp_path / "gone.wav"), "gone.wav")])
     assert "No sound yet" in handler.answer([])
+
+
+@pytest.fixture(scope="module")
+def several(store) -> Tagger:
+    """A tagger with thresholds; see `THRESHOLDS`."""
+    return Tagger(write_tagger(store / "several", [SEVERAL], scaling=PLATT, thresholds=THRESHOLDS))
+
+
+def test_a_sound_has_the_labels_above_the_thresholds_or_none(several, tmp_path) -> None:
+    paths = [write_wav(tmp_path / f"{hz}.wav", tone(hz, 0.4, RATE), RATE) for hz in (300, 350, 900)]
+    write_wav(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    handler, sounds = TagHandler(several, Limits(), 1), [Sound(str(path), path.name) for path in paths]
+    bar = (
+        r'<tr( class="fsat-below")?><th scope="row" title="(\w+)">.*?<data value="([0-9.]+)">.*?</td><td>([0-9.]+)</td>'
+    )
+    for sound, labels in zip(sounds, (["Bell"], ["Bell", "Cello"], []), strict=True):
+        html, ((scores,), _) = handler.answer([sound]), several.scores([sound.path])
+        shown = re.findall(bar, html, re.DOTALL)
+        assert [label for below, label, *_ in shown if not below] == labels
+        for _, label, score, least in shown:
+            j = CLASSES.index(label)
+            assert (score, least) == (f"{scores[j]:.6f}", f"{THRESHOLDS[j]:.3f}")
+        assert len(shown) == max(1, len(labels))  # the best of those below, if there is none
+        assert ("no label</span>" in html) == ("it has none" in html) == (not labels)
+    html = handler.answer([*sounds, Sound(str(tmp_path / "silent.wav"), "silent.wav")])
+    assert "4 sounds tagged, 1 without a label." in html
+    assert (html.count("fsat-pair"), html.count("no label</span>"), html.count("fsat-problem")) == (3, 1, 1)
+    table = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode().splitlines()
+    assert table[0] == "fname,label,score,label_2,score_2,error,note"
+    assert table[3:] == ["900.wav,,,,,,no label", "silent.wav,,,,,,silent"]
+
+
+def test_labels_over_time_overlap(several, tmp_path) -> None:
+    samples = np.concatenate([tone(hz, 2, RATE) for hz in (300, 350, 900)])
+    path = write_wav(tmp_path / "long.wav", samples, RATE)
+    html = TagHandler(several, Limits(), 1).answer([Sound(str(path), "long.wav")])
+    rows = re.findall(r"<tr><td>(.*?) s</td><td>(.*?) s</td><td><bdi>(.*?)</bdi></td>", html)
+    windows = several.over_time(path, 0.25, 0.125)
+    spans = sorted(segments(windows, CLASSES, 3, np.float32(THRESHOLDS)), key=lambda span: span.start)
+    assert rows == [(f"{span.start:.1f}", f"{span.end:.1f}", span.label) for span in spans]
+    at_3_seconds = {span.label for span in spans if span.start < 3 < span.end}
+    assert at_3_seconds == {"Bell", "Cello"}
+    path = write_wav(tmp_path / "none.wav", tone(900, 2, RATE), RATE)
+    assert '<td colspan="4">none</td>' in TagHandler(several, Limits(), 1).answer([Sound(str(path), "none.wav")])
 
 
 def test_limits_are_checked() -> None:

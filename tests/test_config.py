@@ -77,9 +77,9 @@ FIELDS: dict[str, tuple[Any, list, dict[str, list]]] = {
     "backbone": ("other@fedcba9876543210", ["none", "folder/b.json", "tiny@0123456789abcdef"], {}),
     "window_hop": (0.5, [0.0, 600.0], {"at least 0": [-1.0], "at most 600": [601.0]}),
     "embedding_size": (8, [0, 1024], {"at least 0": [-1], WHOLE: [1.5]}),
-    "head": ("mlp", ["linear", "mlp"], {"one of linear, mlp": ["svm"]}),
+    "head": ("mlp", ["auto", "linear", "mlp"], {"one of auto, linear, mlp": ["svm"]}),
     "hidden_units": (16, [1, 65536], {"at least 1": [0], "at most 65536": [65537]}),
-    "pooling": ("max", ["mean", "max", "attention"], {"one of mean, max, attention": ["min"]}),
+    "pooling": ("max", ["auto", "mean", "max", "attention"], {"one of auto, mean, max, attention": ["min"]}),
     "dropout": (0.5, [0.0, 0.99], {"at least 0": [-0.1], "less than 1": [1.0]}),
     "seed": (7, [0, 2**31 - 1], {"at least 0": [-1], "at most 2147483647": [2**31], WHOLE: [""]}),
 }
@@ -238,7 +238,8 @@ def test_values_have_the_type_of_their_field() -> None:
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("model", "sampling_rate")])
 def test_options_give_the_config_back(preset: str, name: str) -> None:
-    config = Config.resolve({**(WARM if name == "frozen_epochs" else {}), name: OTHER_VALUES[name]}, preset)
+    needed = TOGETHER[name] if name in ("frozen_epochs", "focal") else {}
+    config = Config.resolve({**needed, name: OTHER_VALUES[name]}, preset)
     options = config.options()
     assert Config.resolve(options) == config
     assert next(iter(options)) == "model"
@@ -252,7 +253,7 @@ def test_options_are_the_fewest() -> None:
 
 
 IN_USE = {
-    "frozen_epochs": WARM,
+    "frozen_epochs": WARM, "focal": {"reject": "auto"},
     **{key: {"model": "embedding", "backbone": "tiny@0123456789abcdef", "head": "mlp"} for key in EMBEDDING_ONLY},
     "head": {"model": "embedding", "backbone": "tiny@0123456789abcdef"},
     **{key: {"model": "cnn_logmel"} for key in (*SPECTROGRAM_ONLY, "n_mels")}, "n_mfcc": {"model": "conv2d_mfcc"},

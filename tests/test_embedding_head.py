@@ -16,7 +16,7 @@ WINDOWS = np.random.default_rng(0).normal(2, [1, 2, 3, 4, 0], (4, 3, SIZE)).asty
 
 
 def config_of(**options: object) -> Config:
-    return Config.resolve({"model": "embedding", "embedding_size": SIZE, **options})
+    return Config.resolve({"model": "embedding", "embedding_size": SIZE, **options}).for_task("single")
 
 
 class Levels:

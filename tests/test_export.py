@@ -37,7 +37,10 @@ from fsat.data.mfcc import fixed_crops
 from fsat.data.synth import synthesise
 from fsat.errors import ConfigError, FsatError
 from fsat.export.formats import EXTRA, check_packages, open_model, write_model
-from fsat.model_presets import EXPORT_FORMATS, MODELS
+from fsat.metrics.blending import Blended
+from fsat.metrics.scaling import UNSCALED, Scaling
+from fsat.metrics.sigmoid_blending import BlendedSigmoids
+from fsat.model_presets import BLENDS, EXPORT_FORMATS, MODELS
 from fsat.models import build, import_keras, save_weights
 from fsat.tagging import MemberFiles, Tagger, write
 from fsat.tracking.registry import Score, register
@@ -63,7 +66,11 @@ TAGGERS = {
     "weighted": [("a", config("conv1d", sampling_rate=11025)), ("b", config("conv2d_mfcc"))],
 }  # fmt: skip
 """Study and Config of each member; and how they are blended, if not by the geometric mean."""
-HOW = {"arithmetic": {"blend": "arithmetic"}, "weighted": {"blend": "weighted", "study_weights": {"a": 0.8, "b": 0.2}}}
+WEIGHTS = {"a": 0.8, "b": 0.2}
+HOW = {"arithmetic": {"blend": "arithmetic"}, "weighted": {"blend": "weighted", "study_weights": WEIGHTS}}
+SIGMOIDS = [("a", config("conv1d", sampling_rate=8000, task="multi")), ("b", config("dummy1d", task="multi"))]
+PLATT = Scaling("platt", slopes=(0.5, 2.0, 1.0, 1.5, 0.8, 1.2), offsets=(1.0, -2.0, 0.0, 0.5, -0.3, 0.1))
+TEMPERATURE = Scaling("temperature", 2.5)
 
 
 FIFTY = {"sampling_rate": 100, "audio_duration": 0.5}
@@ -200,6 +207,63 @@ def test_sounds_of_every_length_have_the_taggers_scores(name, format, example, e
         assert abs(scores - expected).max() < LIMIT / 10, f"{len(sound)} samples"
     expected = {"labels": LABELS, "sampling_rate": original.rate, "format": format, "fsat": __version__}
     assert expected.items() <= facts.items()
+
+
+@pytest.mark.parametrize("method", BLENDS)
+@pytest.mark.parametrize(("blended", "scaling"), [
+    (BlendedSigmoids, UNSCALED), (BlendedSigmoids, PLATT), (Blended, TEMPERATURE),
+])  # fmt: skip
+def test_scores_are_blended_and_scaled_as_the_tagger_does(blended, scaling, method) -> None:
+    """Of three members of two studies, up to scores of 0 and 1."""
+    keras = import_keras()
+    from fsat.export import ensemble_model
+
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(size=(3, 200, len(LABELS))) ** rng.choice([0.01, 1, 3, 20], (3, 200, 1))
+    scores[0, :9] = scores[1, :5] = scores[2, 3:12] = rng.integers(0, 2, (1, len(LABELS)))
+    if blended is Blended:
+        scores = np.maximum(scores, 1e-30) / np.maximum(scores, 1e-30).sum(axis=2, keepdims=True)
+    scores = scores.astype(np.float32)
+    weights = np.array(list(WEIGHTS.values())) if method == "weighted" else None
+    expected = scaling.apply(blended([[scores[0], scores[1]], [scores[2]]], method, weights).fill())
+
+    inputs = [keras.Input((), batch_size=len(LABELS)) for _ in scores]
+    blend = ensemble_model._blend if blended is Blended else ensemble_model._blend_sigmoids
+    total = blend({"a": inputs[:2], "b": inputs[2:]}, method, WEIGHTS)
+    model = keras.Model(inputs, ensemble_model._scale(total, scaling))
+    received = np.stack([np.asarray(model(list(rows))) for rows in scores.swapaxes(0, 1)])
+    assert abs(received - expected).max() < 2e-5
+    assert expected.std(axis=0).min() > 0.05
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Example:
+    """A tagger that gives a sound any number of labels, with scaled scores."""
+    folder = tmp_path_factory.mktemp("several") / "tagger"
+    thresholds = [0.1 * (1 + i) for i in range(len(LABELS))]
+    tagger = Tagger(write_tagger(folder, SIGMOIDS, scaling=PLATT, thresholds=thresholds))
+    rate, sounds = tagger.rates[-1], sounds_at(tagger.rates[-1])
+    example, tagger.scaling = Example(folder, tagger, rate, sounds, score_all(tagger, sounds, rate)), UNSCALED
+    assert abs(score_all(tagger, sounds, rate) - example.scores).max() > 0.1  # the scaling counts
+    tagger.scaling = PLATT
+    return example
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_scores_of_several_labels_are_those_of_the_tagger(format, several, tmp_path) -> None:
+    from fsat.export.ensemble_model import ensemble_model
+
+    if format == "onnx":
+        needs(all(map(importlib.util.find_spec, EXTRA)), ", ".join(EXTRA), "pip install '.[export]'")
+    path, tagger = tmp_path / f"tagger.{format}", several.tagger
+    write_model(ensemble_model(tagger), path, format, facts_of(tagger, format))
+    score, facts = open_model(path, format)
+    received = np.stack([score(sound) for sound in several.sounds])
+    assert abs(received - several.scores).max() < LIMIT / 10
+    assert abs(received.sum(axis=1) - 1).max() > 0.5
+    assert (facts["task"], facts["scaling"]) == ("multi", PLATT.to_dict())
+    assert "do not sum to 1" in facts["output"]
+    assert facts["thresholds"] == dict(zip(LABELS, tagger.thresholds.tolist(), strict=True))
 
 
 def test_real_clips_have_the_taggers_scores(example, exported, shared) -> None:

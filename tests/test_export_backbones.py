@@ -43,7 +43,7 @@ def head(backbone: Backbone, **options) -> Config:
     settled = {"backbone": backbone.ref, "embedding_size": SIZE, "window_hop": WINDOW / 2, "sampling_rate": RATE}
     return Config.resolve(
         {"model": "embedding", "precision": "float32", "audio_duration": WINDOW, **settled, **options}
-    )
+    ).for_task("single")
 
 
 def noise_and_tones(rate: int = RATE) -> list[np.ndarray]:

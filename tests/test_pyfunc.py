@@ -8,16 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from audio_bytes import by_libsndfile, make, noise
-from helpers import error_line
+from helpers import CLASSES, error_line
 from hostile_requests import silence, wav
-from taggers import ONE_OF_EACH, write_tagger
+from taggers import ONE_OF_EACH, PLATT, SEVERAL, THRESHOLDS, register_tagger, write_tagger
 
 from fsat import tagging
 from fsat.errors import ConfigError
+from fsat.metrics.class_thresholds import TagParams
 from fsat.tagging import PyfuncTagger, Tagger
 from fsat.tagging.pyfunc import RequestCancelled, cancelled, groups, tag_params
 
@@ -77,7 +79,38 @@ def test_rows_have_labels_scores_or_an_error(folder, tmp_path) -> None:
 def test_parameters() -> None:
     assert tag_params(None) == tag_params({}) == (3, 0.0)
     assert tag_params({"top_k": np.int32(5), "min_score": 1}) == (5, 1.0)
+    assert tag_params({"top_k": 2}, TagParams.of(40, True)) == (2, -1.0)
+    assert tag_params({"min_score": 0}, TagParams.of(40, True)) == (40, 0.0)
+    assert "expected a number from 0 to 1" in error_line(ConfigError, tag_params, {"min_score": -1})
     assert "unknown parameter ''" in error_line(ConfigError, tag_params, {"": 1})
+
+
+@pytest.fixture(scope="module")
+def several(store) -> PyfuncTagger:
+    """A registered tagger with thresholds."""
+    folder = write_tagger(store / "several", [SEVERAL], scaling=PLATT, thresholds=THRESHOLDS)
+    register_tagger(folder, "several")
+    return PyfuncTagger(Tagger(folder))
+
+
+def test_a_call_gives_the_labels_above_the_thresholds(several) -> None:
+    """By default, also through MLflow, which knows the types of parameters; a number takes the thresholds' place."""
+    clips = frame(*(wav(0.5, frequency=frequency) for frequency in (300, 350, 900)), silence(1), b"nothing")
+    scores, _ = several.tagger.scores(clips["audio"].tolist()[:3])
+    model = mlflow.pyfunc.load_model("models:/several/1")
+    for table in (several.predict(clips), model.predict(clips), model.predict(clips, {"min_score": -1.0})):
+        assert table["labels"].tolist() == [["Bell"], ["Bell", "Cello"], [], [], []]
+        assert table["scores"][1] == scores[1][:2].tolist()
+        assert table["note"].tolist() == ["", "", "no label", "silent", ""]
+    assert model.predict(clips, {"top_k": 1})["labels"].tolist() == [["Bell"], ["Bell"], [], [], []]
+    assert model.predict(clips, {"min_score": 0.0})["labels"].map(len).tolist() == [3, 3, 3, 0, 0]
+    assert model.predict(clips, {"min_score": 0.83})["labels"].tolist()[2] == ["Bell"]
+    params = model.metadata.signature.params.to_dict()
+    assert [(param["name"], param["type"], param["default"]) for param in params] == [
+        ("top_k", "integer", 3), ("min_score", "double", -1.0),
+    ]  # fmt: skip
+    thresholds = dict(zip(CLASSES, THRESHOLDS, strict=True))
+    assert model.metadata.metadata == {"labels": list(CLASSES), "thresholds": thresholds}
 
 
 def test_groups_are_no_longer_than_the_longest_clip() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from helpers import tone, write_wav
 from fsat.data import audio
 from fsat.data.audio import blocks, decode, hear
 from fsat.errors import AudioError
-from fsat.tagging.recordings import Segment, segments, windows, without_overlap
+from fsat.tagging.recordings import BLOCK_WINDOWS, Segment, segments, windows, without_overlap
 
 RATE = 8000
 
@@ -112,3 +113,54 @@ def test_a_score_below_the_minimum_ends_a_segment() -> None:
     assert list(segments(rows("ab", "b"), "abcd", top_k=2, min_score=0.8)) == expected
     assert list(segments(rows("a", "b"), "abcd", min_score=0.95)) == []
     assert list(segments([], "abcd")) == []
+
+
+def wandering(n_windows: int, n_classes: int, seed: int = 0, every: int = 1):
+    """Yield windows of 2.5 s, one a second, whose scores wander, one in twenty of them silent.
+
+    Scores are made for 1000 windows, which take turns, each `every` times.
+    """
+    rng = np.random.default_rng(seed)
+    made = np.abs(np.cumsum(rng.normal(0, 0.2, (1000, n_classes)), axis=0) % 2 - 1).astype(np.float32)
+    made[rng.uniform(size=1000) < 0.05] = np.nan
+    for i in range(n_windows):
+        yield float(i), i + 2.5, made[i // every % 1000]
+
+
+@pytest.mark.parametrize(("n_classes", "top_k", "minimum"), [
+    (1, 1, 0.0), (6, 1, 0.4), (6, 2, 0.5), (6, 99, np.linspace(0.2, 0.9, 6, dtype=np.float32)),
+])  # fmt: skip
+@pytest.mark.parametrize("n_windows", [1, BLOCK_WINDOWS, 2 * BLOCK_WINDOWS + 1])
+def test_segments_are_runs_of_windows_with_a_tag(n_windows, n_classes, top_k, minimum) -> None:
+    """Class by class, window by window; scores are added one after the other."""
+    labels, parts = "abcdef"[:n_classes], list(without_overlap(wandering(n_windows, n_classes)))
+    minimum, expected = np.broadcast_to(np.float32(minimum), n_classes), []
+    for j in range(-1, n_classes):  # silence first
+        run: list[tuple[float, float, float]] = []
+        for start, end, row in [*parts, (0.0, 0.0, np.zeros(n_classes) - 1)]:
+            best = np.argsort(-row, kind="stable")[:top_k]
+            has_tag = np.isnan(row[0]) if j < 0 else not np.isnan(row[0]) and j in best and row[j] >= minimum[j]
+            if has_tag:
+                run.append((start, end, float(row[j])))
+            elif run:
+                start, end, score = run[0][0], run[-1][1], sum((score for *_, score in run), 0.0) / len(run)
+                expected.append(
+                    (end, start, j, Segment(start, end, labels[j], score) if j >= 0 else (start, end, "", None))
+                )
+                run = []
+    given = list(segments(wandering(n_windows, n_classes), labels, top_k, minimum))
+    assert given == [segment for *_, segment in sorted(expected, key=lambda item: item[:3])]
+    assert n_windows == 1 or n_classes == 1 or len(given) > 100
+
+
+def test_windows_of_many_classes_stream_in_flat_memory() -> None:
+    """100,000 windows of 50 classes, any number of which are tags: 20 MB of scores."""
+    labels, minimum = [f"class{j}" for j in range(50)], np.full(50, 0.6, np.float32)
+    n_tags, peaks = [], []
+    for n_windows in (5_000, 100_000):
+        tracemalloc.start()
+        n_tags.append(sum(1 for _ in segments(wandering(n_windows, 50, every=50), labels, 50, minimum)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert n_tags[1] > 10 * n_tags[0] > 1000
+    assert peaks[1] < peaks[0] + 1_000_000

@@ -143,7 +143,7 @@ def test_a_tagger_of_another_recipe_is_refused(store, tmp_path, monkeypatch, cap
 
     (folder / "tagger.json").write_text(json.dumps({**facts, "recipe": 1}))
     with monkeypatch.context() as older:
-        older.setattr("fsat.tagging.tagger.RECIPE", 1)
+        older.setattr("fsat.tagging.tagger_folder.RECIPE", 1)
         register_tagger(folder, "old")
     (tmp_path / "clip.wav").touch()
     uri, output = "models:/old@champion", str(tmp_path / "tagger.onnx")

@@ -35,6 +35,9 @@ CASES = {
         "time_mask": 0.05, "mel_mask": 4, "label_smoothing": 0.1,
     },
     "dropped losses": {"model": "dummy1d", "drop_losses": 0.4, "warmup": 0.6, "loss": "lq", "checkpoint": "last"},
+    "sigmoid": {
+        "model": "dummy1d", "reject": "auto", "focal": 1, "drop_losses": 0.4, "warmup": 0.6, "loss": "lq", "mixup": 0.4,
+    },
 }  # fmt: skip
 
 

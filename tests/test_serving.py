@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from conftest import ROOT
 from helpers import CLASSES
 from hostile_requests import JSON, MARKER, Hostile, request, silence, wav
 from servers import START_SECONDS, MlflowServer, free_port, needs
-from taggers import ONE_OF_EACH, register_tagger, write_tagger
+from taggers import ONE_OF_EACH, PLATT, SEVERAL, THRESHOLDS, register_tagger, write_tagger
 
 from fsat.serving.requests import VARIABLES, Limits
 from fsat.tagging import Tagger
@@ -249,18 +250,36 @@ def test_the_page_names_every_limit_with_its_default() -> None:
     assert set(re.findall(r"FSAT_\w+", PAGE)) == {*VARIABLES.values(), "FSAT_THREADS"}
 
 
-def test_workers_and_https(registered, tmp_path) -> None:
-    """Two processes with a certificate; and one line, instead of restarts for ever, where a limit is no number."""
+def test_workers_and_https_and_any_number_of_labels(registered, tmp_path) -> None:
+    """Two processes with a certificate; and one line, instead of restarts for ever, where a limit is no number.
+
+    They serve a tagger with thresholds.
+    """
     needs(shutil.which("openssl"), "openssl", "apt-get install openssl")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
          "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
-    command = block("--workers 2")
-    with Server(block("SSL") + command, tmp_path, registered, tmp_path / "cert.pem") as server:
-        asked = urllib.request.Request(f"{server.address}/invocations", request(wav()), dict(JSON))
-        assert json.load(urllib.request.urlopen(asked, timeout=60, **server.tls))["predictions"][0]["labels"]
+    several = write_tagger(tmp_path / "several", [SEVERAL], scaling=PLATT, thresholds=THRESHOLDS)
+    register_tagger(several, "several")
+    command, sounds = block("--workers 2"), [wav(0.5, frequency=frequency) for frequency in (300, 350, 900)]
+    shown = command.replace("models:/fsat@", "models:/several@")
+    with Server(block("SSL") + shown, tmp_path, registered, tmp_path / "cert.pem") as server:
+
+        def ask(**params: float) -> list[dict]:
+            asked = urllib.request.Request(f"{server.address}/invocations", request(*sounds, **params), dict(JSON))
+            return json.load(urllib.request.urlopen(asked, timeout=60, **server.tls))["predictions"]
+
+        rows = ask()
+        assert [sorted(row["labels"]) for row in rows] == [["Bell"], ["Bell", "Cello"], []]
+        assert [row["note"] for row in rows] == ["", "", "no label"]
+        assert ask(min_score=-1) == rows
+        assert [len(row["labels"]) for row in ask(min_score=0)] == [3, 3, 3]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(min_score=-0.5)
+        message = json.load(refused.value)["message"]
+        assert message == "min_score=-0.5: expected a number from 0 to 1, or -1 for the threshold of each class"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{registered}/mlflow.db", "FSAT_SERVE_MAX_MB": "all"}
     done = subprocess.run(
         ["bash", "-ec", command.replace("5001", str(free_port()))],

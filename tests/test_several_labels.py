@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
 
 from fsat.cli import cli
+from fsat.data.duplicates import contradictions
 from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
+from fsat.data.playable_clips import ClipFolder, Trained, find_clips
 from fsat.errors import DataError
 from fsat.layout_options import LayoutOptions
 
@@ -90,7 +93,7 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
     ),
     "lists of Python": (
         CLIPS, column("label", "\"['Dog', 'Chirp, tweet']\"", "['Dog']", "[]", "\"('Dog', 'Owl')\""),
-        "table", {"1": '"Chirp, tweet",Dog', "2": "Dog", "3": "", "4": "Dog,Owl"}, "",
+        "table", {"1": '"Chirp, tweet",Dog', "2": "Dog", "3": "", "4": "Dog,Owl"}, "lists of labels",
     ),
     "JSON lines of an audiofolder": (
         "data/1.wav data/2.wav data/3.wav data/4.wav",
@@ -106,7 +109,8 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
     "a row for each label": (
         CLIPS,
         {"t.csv": "file,label\n1.wav,Dog\n2,Dog\n1,Rain\n2,Owl\n3,Dog\n3,Rain\n3,Owl\n4,Dog\n"},
-        "table", {"1": "Dog,Rain", "2": "Dog,Owl", "3": "Dog,Owl,Rain", "4": "Dog"}, "a row for each label of a clip",
+        "table", {"1": "Dog,Rain", "2": "Dog,Owl", "3": "Dog,Owl,Rain", "4": "Dog"},
+        "one label each, 4 rows with further labels of clips",
     ),
     "AudioSet": (
         "-aBc.wav b_d.wav e.wav",
@@ -121,7 +125,7 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
          "000046_3840,clarinet,0.17105,3\n000046_3840,flute,0.0,3\n000135_483840,flute,0.9,3\n"
          "000135_483840,clarinet,0.5,3\n000178_3840,flute,0.3,3\n000178_3840,clarinet,1.0,3\n"},
         "table", {"000046_3840": "", "000135_483840": "clarinet,flute", "000178_3840": "clarinet"},
-        "a row for each label of a clip, not those whose relevance is below 0.5",
+        "one label each, 3 rows with further labels of clips, not those whose relevance is below 0.5",
     ),
     "FSDKaggle2019 at Kaggle": (
         "train_curated/0006ae4e.wav train_curated/0019ef41.wav train_noisy/00097e21.wav test/0026c7cb.wav",
@@ -160,6 +164,15 @@ SHOWN: dict[str, tuple[str, dict[str, str], str, dict[str, str], str]] = {
         {"64760": "Electric_guitar,Guitar,Music,Musical_instrument,Plucked_string_instrument",
          "16399": "Bird,Bird_vocalization_and_bird_call_and_bird_song,Chirp_and_tweet", "16401": "Music"}, "",
     ),
+    "a table of a challenge with a column for each label": (
+        "audio_train/1.wav audio_train/2.wav audio_test/3.wav",
+        {
+            "train.csv": "fname,Dog,Rain,fold\n1.wav,1,1,1\n2.wav,0,1,2\n",
+            "sample_submission.csv": "fname,Dog,Rain\n3.wav,0,0\n",
+        },
+        "fsdkaggle2018", {"1": "Dog,Rain", "2": "Rain"},
+        "with audio_train/; task=multi: a column of 0 and 1 for each label",
+    ),
     "a table of a challenge with its own column of lists": (
         "audio_train/1.wav audio_train/2.wav audio_train/3.wav audio_test/4.wav",
         {
@@ -191,6 +204,18 @@ def test_several_labels_are_read_from_what_shows_them(name: str, tmp_path: Path)
     again = read(tmp_path / "data", table=str(table), task="multi")
     assert (again.digest, again.labels) == (manifest.digest, manifest.labels)
     assert (again.train["manually_verified"].sum(), len(again.test)) == (manifest.verified.sum(), len(manifest.test))
+
+
+def test_folds_groups_verification_and_test_clips_of_challenges(tmp_path: Path) -> None:
+    for name in ("FSDKaggle2019 at Kaggle", "FSD50K", "a table of a challenge with its own column of lists"):
+        lay_out(tmp_path / name, *SHOWN[name][:2])
+    manifest = read(tmp_path / "FSDKaggle2019 at Kaggle")
+    assert manifest.train["manually_verified"].tolist() == [1, 1, 0]
+    assert (manifest.test["fname"].tolist(), manifest.warnings) == (["0026c7cb.wav"], [])
+    assert read(tmp_path / "FSD50K").test["fname"].tolist() == ["37199.wav"]
+    manifest = read(tmp_path / "a table of a challenge with its own column of lists")
+    assert manifest.train[["fold", "group"]].to_numpy().tolist() == [["1", "a"], ["2", "b"], ["2", "b"]]
+    assert (manifest.test["fname"].tolist(), manifest.warnings) == (["4.wav"], [])
 
 
 # name: the sounds, the tables, and the labels, one for each clip
@@ -349,6 +374,18 @@ def test_faults_of_lists(tmp_path: Path) -> None:
     assert "1 row with a label twice, which counts once: line 5" in manifest.warnings
 
 
+@pytest.mark.parametrize("folder", ["audio_train", "clips"])
+def test_a_list_without_quotes(folder: str, tmp_path: Path) -> None:
+    write_clips(tmp_path / folder, "1.wav", "2.wav", "3.wav")
+    table = tmp_path / "train.csv"
+    for rest in ("", '2.wav,Rain\n3.wav,"Dog,Rain"\n'):
+        table.write_text(f"fname,labels\n1.wav,Dog,Rain\n{rest}")
+        assert faults(tmp_path) == [
+            "train.csv:2: 1.wav: 3 cells in a table of 2 columns; a list of labels with the separator of the table in "
+            "it needs quotes around it"
+        ]
+
+
 def test_rows_of_a_clip_are_merged(tmp_path: Path) -> None:
     table = (
         "file,label,fold,recording_id,verified\n1.wav,Dog,1,a,1\n1.wav,Rain,1,a,0\n2.wav,Dog,1,b,1\n2.wav,Dog,1,b,1\n"
@@ -360,7 +397,7 @@ def test_rows_of_a_clip_are_merged(tmp_path: Path) -> None:
     assert labels_by_clip(manifest) == {"1": "Dog,Rain", "2": "Dog", "4": "Dog"}
     assert manifest.train["manually_verified"].tolist() == [0, 1, 1]
     assert manifest.train["row"].tolist() == [2, 4, 8]
-    assert "4 rows of clips with an earlier row, to which labels are added" in manifest.warnings
+    assert manifest.layout[1].endswith("; task=multi: 4 rows with further labels of clips")
 
 
 def test_columns_of_0_and_1_by_an_option(tmp_path: Path) -> None:
@@ -416,9 +453,13 @@ def test_a_class_may_be_none(tmp_path: Path) -> None:
     assert faults(table, background="noise") == [
         "t.csv:5: 4.wav: the label 'Noise' looks like background=noise, and is another text; write one"
     ]
-    manifest = read(table, "exclude", background="noise")
+    manifest = read(table, "exclude", background="noise", task="multi")
     assert labels_by_clip(manifest) == {"1": "", "2": "Dog", "3": "Dog"}
     assert "1 row with noise beside other labels, which is left out: line 4" in manifest.warnings
+    lay_out(table, "", column("label", "noise", '"Owl, calling"', '"Owl, calling"', "Dog"))
+    manifest = read(table, background="noise")
+    assert manifest.labels == ["Dog", "Owl, calling"]  # nothing says that a cell is a list
+    assert manifest.layout[1].endswith("; task=multi: one label each, noise is no label")
     lay_out(table, "", column("label", "None", "Dog", "None", "Dog"))
     manifest = read(table, background="None")
     assert (labels_by_clip(manifest), manifest.warnings) == ({"1": "", "2": "Dog", "3": "", "4": "Dog"}, [])
@@ -445,3 +486,28 @@ def test_one_class_and_none_of_it(tmp_path: Path) -> None:
     assert reason.startswith("all of 4 training clips have the only label, Owl, and a tagger needs clips without it")
     lay_out(tmp_path, "", column("labels", "", "", "", ""))
     assert why_one_label(read(tmp_path, task="multi")).startswith("none of 4 training clips has a label")
+
+
+def test_equal_sounds_with_other_labels_contradict(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain"', '"Rain,Dog"', "", '"Owl,""Chirp, tweet"""'))
+    manifest = read(tmp_path)
+    reasons = contradictions(manifest.train, [0, 0, 1, 2], manifest.task)
+    assert reasons == [""] * 4
+    reasons = contradictions(manifest.train, [0, 1, 1, 0], manifest.task)
+    assert reasons == [
+        "the same sound as 4.wav in line 5, whose labels are 'Chirp, tweet' and Owl",
+        "the same sound as 3.wav in line 4, which has no label",
+        "the same sound as 2.wav in line 3, whose labels are Dog and Rain",
+        "the same sound as 1.wav in line 2, whose labels are Dog and Rain",
+    ]
+
+
+def test_clips_of_a_run_are_found_by_their_digest(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain"', "Dog", "", "Rain"))
+    manifest, _ = read(tmp_path).in_canonical_order()
+    clips = manifest.train[["fname", "label", "manually_verified"]]
+    trained = Trained(clips, np.zeros(4, dtype=bool), manifest.digest, 0.0)
+    assert find_clips(trained, ["/elsewhere"], tmp_path) == ClipFolder(tmp_path.resolve())
+    for name in ("2.wav", "3.wav"):
+        write_wav(tmp_path / name, tone(900, 0.3, 8000))
+    assert find_clips(trained, ["/elsewhere"], tmp_path).folder is None

@@ -152,6 +152,17 @@ def test_each_unverified_clip_is_decided_on_by_the_fold_that_did_not_see_it(stud
     assert seen == set(DECISIONS)
 
 
+def test_sigmoids_of_clips_with_one_label_are_shares(study, given, tmp_path) -> None:
+    """Even where the scores of all classes are low, as of sounds that fit none."""
+    factors, run_ids = np.linspace(0.1, 1, len(given))[:, np.newaxis], []
+    for record in study:
+        run_ids.append(copy_run(record.run_id, params={"reject": "auto"}, tags={"fsat.study": "sigmoid"}))
+        scores = np.load(fetch(record.run_id, "predictions/train.npy")) * factors
+        write_artifact(run_ids[-1], "predictions/train.npy", array_bytes(scores.astype(np.float32)))
+    table, _ = label_table([download(record, tmp_path) for record in by_run_ids(run_ids)], MIDDLING)
+    assert_decided(table, expected_table(out_of_fold(study), given, MIDDLING))
+
+
 @pytest.fixture(scope="module")
 def first_round(study) -> Verified:
     return verify(run_ids=[record.run_id for record in study], thresholds=MIDDLING)

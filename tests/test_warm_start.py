@@ -44,7 +44,7 @@ NEW_CLASSES = ("Bell", "Drum", "Flute", "Gong")
 
 
 def config_of(options: dict, **others: object) -> Config:
-    return Config.resolve({**options, "precision": "float32", **others})
+    return Config.resolve({**options, "precision": "float32", **others}).for_task("single")
 
 
 @pytest.fixture

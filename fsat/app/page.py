@@ -63,6 +63,8 @@ def build(handler: TagHandler, model: str) -> gradio.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEEP_SECONDS)) as page:
         labels = count(len(handler.labels), "label")
         best = f"the best {handler.top_k} of {labels}" if handler.top_k < len(handler.labels) else labels
+        if handler.may_be_none:
+            best = f"those of {labels} that it seems to have, or none,"
         introduction = render("introduction.html", best=best, model=model, **vars(handler.limits))
         gr.HTML(introduction, elem_id="fsat-introduction")
         with gr.Row():

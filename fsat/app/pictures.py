@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,15 +107,23 @@ def _draw_spectrogram(axes: Axes, levels: np.ndarray, sampling_rate: int, second
 
 
 def _draw_tags(axes: Axes, spans: Sequence[Segment]) -> None:
-    """Draw a bar with a colour for each label, none for silence; the labels that last shortest share grey."""
+    """Draw a bar with a colour for each label, none for silence; the labels that last shortest share grey.
+
+    Where labels overlap in time, each colour has a row of its own.
+    """
     spans = [span for span in spans if span.label]
     durations: defaultdict[str, float] = defaultdict(float)
     for span in spans:
         durations[span.label] += span.end - span.start
     labels = sorted(durations, key=lambda label: -durations[label])
     colours = dict(zip(labels, COLOURS, strict=False))
+    by_start = sorted(spans, key=lambda span: (span.start, span.end))
+    overlap = any(after.start < before.end for before, after in pairwise(by_start))
+    n_rows = min(len(labels), len(COLOURS) + 1) if overlap else 1
+    rows = {label: min(i, n_rows - 1) for i, label in enumerate(labels)}
     for span in spans:
-        axes.axvspan(span.start, span.end, color=colours.get(span.label, GREY), linewidth=0)
+        top = 1 - rows[span.label] / n_rows
+        axes.axvspan(span.start, span.end, top - 1 / n_rows, top, color=colours.get(span.label, GREY), linewidth=0)
     entries = [(figure_text(label), colours[label]) for label in durations if label in colours]
     if len(labels) > len(COLOURS):
         entries.append(("others", GREY))

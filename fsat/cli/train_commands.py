@@ -136,7 +136,8 @@ def ensemble(run_ids: str | None, studies: str | None, **options: Any) -> None:
 def verify(run_ids: str | None, studies: str | None, **options: Any) -> None:
     """Accept, replace or drop unverified labels.
 
-    Out-of-fold predictions decide. Prints the run id, a value for labels_run_id.
+    Out-of-fold predictions decide; with task=multi on each label, and missing ones are added. Prints the run id, a
+    value for labels_run_id.
     """
     words = shared.read_words("run_ids", run_ids), shared.read_words("studies", studies)
     thresholds = shared.read_options(Thresholds, options)

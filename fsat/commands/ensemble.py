@@ -232,7 +232,7 @@ class _Result:
         digest = _digest(self.members, blend, self.decisions)
         try:
             dataset = self.first.record.dataset
-            return register(name, folder, labels, score, dataset, promote, digest, self.backbones)
+            return register(name, folder, labels, score, dataset, promote, digest, self.backbones, decisions[1])
         except Refused as error:
             with suppress(RunError):
                 self._log_page(f"The tagger is not registered: {error}")

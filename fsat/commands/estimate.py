@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def describe_steps(source: Source, configs: Sequence[Config], warn: bool = True)
         yield f"decoding: {in_words(decoding)} for each sampling rate, once; eda: {in_words(10 + 2 * decoding)}"
     check_labels(manifest)
     for config in configs:
-        resolved = resolve_folds(manifest.train, replace(config, task=manifest.task), source.n_folds_given)
+        resolved = resolve_folds(manifest.train, config.for_task(manifest.task), source.n_folds_given)
         settled, _, remark = settle_folds(manifest.train, manifest.targets, resolved)
         yield _training(manifest, settled) + (f" ({remark})" if remark else "")
 

@@ -110,7 +110,7 @@ def evaluate(
         )  # fmt: skip
         (output / FILE).write_text(thresholds.to_json(), encoding="utf-8")
         _log(evaluation, output)
-        keeps = _keep(version, run_id, thresholds) if keep or (keep is None and not asked_auto) else False
+        keeps = _keep(version, run_id, thresholds, tagger) if keep or (keep is None and not asked_auto) else False
         scores = metrics_of(evaluation)
         describe = partial(run_descriptions.evaluate, input, str(annotations), version, scores, keeps)
         mlflow_ui.describe(lambda link: describe(link))
@@ -230,10 +230,10 @@ def _evaluation(
     n_labels = len(tagger.labels)
 
     def tag(recording: TaggedRecording, thresholds: np.ndarray | None) -> list[Event]:
-        rows = list(zip(*recording.windows.T.tolist(), recording.scores, strict=True))
-        top_k = settings.tags if thresholds is None else settings.top_k or n_labels
+        top_k = tagger.most_tags(settings) if thresholds is None else settings.top_k or n_labels
         at = minimum if thresholds is None else thresholds
-        return [Event(*tag[:3]) for tag in tags_at(rows, tagger.labels, min(top_k, n_labels), at)]
+        tags = tags_at(recording.windows, recording.scores, tagger.labels, min(top_k, n_labels), at)
+        return [Event(*tag[:3]) for tag in tags]
 
     measures = Measures(scoring.resolution, scoring.collar, scoring.offset_share)
     only_annotated = scoring.classes == "annotated"
@@ -265,7 +265,7 @@ def _log(evaluation: Evaluation, output: Path) -> None:
         runs.log_folder(output / folder, folder)
 
 
-def _keep(version: str, run_id: str, thresholds: ClassThresholds) -> bool:
+def _keep(version: str, run_id: str, thresholds: ClassThresholds, tagger: Tagger) -> bool:
     """Store the thresholds with the tagger, and report that; return whether it was possible."""
     try:
         before = keep_thresholds(version, run_id, thresholds)
@@ -277,6 +277,9 @@ def _keep(version: str, run_id: str, thresholds: ClassThresholds) -> bool:
         return False
     instead = f" in place of those of run {before}" if before else ""
     command = f"`predict -P model={version} -P min_score=auto` uses them"
+    if tagger.thresholds is not None:
+        windows = f"window={thresholds.window:g} -P hop={thresholds.hop:g}"
+        command = f"`predict -P model={version} -P {windows}` uses them in place of the tagger's own"
     say(f"evaluate: thresholds are stored with {version}{instead}: {command}")
     return True
 
@@ -285,6 +288,9 @@ def _report(scores: Mapping[str, float], version: str, run_id: str, output: Path
     numbers = f"{count(int(scores['n_annotated']), 'annotation')} in {count(int(scores['n_recordings']), 'recording')}"
     parts = [f"{name} {scores[name]:.4f}" for name in ("segment_f1", "segment_map", "event_f1") if name in scores]
     say(f"evaluate: run {run_id}: {', '.join(parts)} of {numbers}, tagged by {version}")
+    if "false_alarms_per_hour" in scores:
+        rate, share = scores["false_alarms_per_hour"], 100 * scores["unannotated_tagged"]
+        say(f"evaluate: {rate:.3g} false alarms an hour where nothing is annotated; {share:.1f} % of it has a tag")
     if "cv_segment_f1" in scores:
         say(f"evaluate: at thresholds chosen on other recordings, segment_f1 is {scores['cv_segment_f1']:.4f}")
     say(f"evaluate: {output / PAGE} has curves, and mistakes to listen to")

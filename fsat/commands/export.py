@@ -142,6 +142,21 @@ def sidecar_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
+SCORES = {
+    False: "probabilities that sum to 1",
+    True: "a probability of each class by itself, which do not sum to 1: a sound has the labels that reach thresholds",
+}
+"""What scores are, by `Tagger.use_sigmoid`."""
+
+
+def _decisions(tagger: Tagger) -> dict[str, Any]:
+    """Return how the scores in the file were scaled, and the minimum score of a tag of each label, if there are any."""
+    facts = {} if tagger.scaling.kind == "none" else {"scaling": tagger.scaling.to_dict()}
+    if tagger.thresholds is not None:
+        facts["thresholds"] = dict(zip(tagger.labels, map(float, tagger.thresholds), strict=True))
+    return facts
+
+
 def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
     """Return what a program needs to know to use the exported tagger, and its members."""
     from fsat.export.networks import backbones_of
@@ -154,8 +169,10 @@ def facts_of(tagger: Tagger, format: str) -> dict[str, Any]:
         "max_seconds": LONGEST_CLIP,
         "input": "waveform: float32 (n_samples,), n_samples >= 1, mono, finite, about -1 to 1, at sampling_rate, at "
         "most max_seconds long",
-        "output": "scores: float32 (n_classes,), probabilities in the order of labels",
+        "output": f"scores: float32 (n_classes,), {SCORES[tagger.use_sigmoid]}, in the order of labels",
         "labels": tagger.labels,
+        "task": tagger.task,
+        **_decisions(tagger),
         "members": [member.name for member in tagger.members],
         "blend": method,
         "study_weights": weights,

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fsat.data.levels import N_NAMES, SEPARATOR, SILENT, kind_of
+from fsat.data.levels import N_NAMES, NO_LABEL, SEPARATOR, SILENT, kind_of
 from fsat.errors import DataError, RunError, count, printable
 from fsat.files import check_writable
 from fsat.models import n_threads
@@ -50,6 +50,7 @@ class Tagged:
 
     Attributes:
         n_files, n_failed: files, and those of which nothing could be tagged.
+        n_without: files that were heard and have no label; None if the tagger gives each sound one.
         first: the rows of the first files.
         failure: name and error of the first file that failed.
         partial: names and errors of files of which only a part could be tagged.
@@ -58,6 +59,7 @@ class Tagged:
 
     n_files: int = 0
     n_failed: int = 0
+    n_without: int | None = None
     first: list[Tags | Span] = field(default_factory=list)
     failure: tuple[str, str] = ("", "")
     partial: Mentioned = field(default_factory=lambda: Mentioned())
@@ -67,9 +69,13 @@ class Tagged:
         """Count a file."""
         error, tags, notes = result
         self.n_files += 1
+        is_without = NO_LABEL in notes
+        if self.n_without is not None:
+            self.n_without += is_without
         for note in notes:
-            self.notes.setdefault(kind_of(note), Mentioned()).add(name)
-        if error and not tags:
+            if note != NO_LABEL:
+                self.notes.setdefault(kind_of(note), Mentioned()).add(name)
+        if error and not tags and not is_without:
             self.n_failed += 1
             self.failure = self.failure if self.failure[0] else (name, error)
             return
@@ -159,8 +165,11 @@ def predict(
                     task = partial(_tag_task, model, tagger.digest, files.root, settings, min_score)
                     results = _in_parallel(task, groups, cluster, workers)
                 _record(ledger, results, progress, Presence(files.root, ledger, files.ordered))
-            n_tags = min(settings.tags, len(tagger.labels))
-            result = _write(ledger, output, Form(n_tags, bool(settings.window), table.long, table.excel), tracks)
+            n_tags = min(tagger.most_tags(settings), len(tagger.labels))
+            if tagger.use_sigmoid and not settings.window:
+                n_tags = max(1, min(n_tags, ledger.most_tags))
+            form = Form(n_tags, bool(settings.window), table.long, table.excel)
+            result = _write(ledger, output, form, tracks, Tagged(n_without=0 if tagger.use_sigmoid else None))
             runs.log_file(output)
         _log(result, input, model, output, settings, run_id)
     return result
@@ -186,7 +195,9 @@ def minimum_of(model: str, tagger: Tagger, settings: TagSettings) -> tuple[Minim
     if own is not None and not has_thresholds(model):
         return own, {"thresholds": "own"}
     thresholds = load_thresholds(model, tagger.digest)
-    if own is not None and thresholds.differences(settings):
+    if own is not None and (differences := thresholds.differences(settings)):
+        for line in differences:
+            say(f"note: {line}: the tagger's own are used")
         return own, {"thresholds": "own"}
     for warning in thresholds.differences(settings):
         say(f"warning: {warning}")
@@ -276,9 +287,8 @@ def _record(ledger: Ledger, batches: Generator[Results], progress: Progress, pre
         raise
 
 
-def _write(ledger: Ledger, output: Path, form: Form, tracks: Iterable[Tracks]) -> Tagged:
-    """Write the table, and the tracks of recordings."""
-    summary = Tagged()
+def _write(ledger: Ledger, output: Path, form: Form, tracks: Iterable[Tracks], summary: Tagged) -> Tagged:
+    """Write the table, and the tracks of recordings; return the summary, to which all files were added."""
 
     def rows() -> Iterator[Tags | Span]:
         for name, result in ledger.results():
@@ -311,11 +321,21 @@ def _log(result: Tagged, input: str, model: str, output: Path, settings: TagSett
     """Log and report the result."""
     n_tagged = result.n_files - result.n_failed
     numbers = {"n_tagged": n_tagged, "n_failed": result.n_failed, "n_partial": result.partial.number}
-    runs.log_metrics(numbers)
+    runs.log_metrics(numbers if result.n_without is None else numbers | {"n_without": result.n_without})
     changed = {name: value for name, value in asdict(settings).items() if value != getattr(CLIPS.settled(False), name)}
-    facts = input, model, result.n_files, result.n_failed, artifact_names.artifact_name(output), changed
+    facts = (
+        input,
+        model,
+        result.n_files,
+        result.n_failed,
+        result.n_without,
+        artifact_names.artifact_name(output),
+        changed,
+    )
     mlflow_ui.describe(lambda link: run_descriptions.predict(*facts, link))
-    say(f"predict: run {run_id}: {n_tagged} of {count(result.n_files, 'file')} tagged by {model}; table in {output}")
+    without = "" if result.n_without is None else f", {result.n_without} of them without a label"
+    tagged = f"{n_tagged} of {count(result.n_files, 'file')} tagged by {model}{without}"
+    say(f"predict: run {run_id}: {tagged}; table in {output}")
     for kind, mentioned in result.notes.items():
         say(f"note: {kind}: {mentioned}")
     if result.partial.number:

@@ -103,6 +103,8 @@ def _relabelled(dataset: Dataset, labels: VerifiedLabels) -> Dataset:
     if len(labels.fnames) != len(fnames):
         fault = f"its table has {count(len(labels.fnames), 'clip')}, expected {len(fnames)}"
         raise RunError(f"labels_run_id={labels.run_id}: {fault}; run verify again")
+    if labels.pairs is not None:  # in the same order
+        return dataset.relabelled_pairs(labels.pairs)
     now = dict(zip(labels.fnames, fnames, strict=True))
     new_labels = {now[fname]: label for fname, label in labels.new_labels.items()}
     return dataset.relabelled(new_labels, {now[fname]: score for fname, score in labels.certainty.items()})

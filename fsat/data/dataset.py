@@ -109,6 +109,24 @@ class Dataset:
                 classes[i], trusted[i], probabilities[i] = index[label], True, (certainty or {}).get(fname, 1)
         return replace(self, target_classes=classes, trusted=trusted, certainty=probabilities)
 
+    def relabelled_pairs(self, pairs: pd.DataFrame) -> Dataset:
+        """Return the dataset, of the task ``multi``, with the decisions of `verify` on labels of unverified clips.
+
+        Labels that no row names are absent, and trusted to be. Columns of `pairs` are ``clip`` (the number of a
+        training clip), ``label``, ``score`` (the probability of the decision), and ``decision``: ``accept`` the label
+        or its absence, ``add`` or ``remove`` it, ``drop`` the pair from training, or ``keep`` it, which is not trusted.
+        """
+        index = {label: i for i, label in enumerate(self.labels)}
+        rows, columns = pairs["clip"].to_numpy(), pairs["label"].map(index).to_numpy(dtype=np.int64)
+        kinds, scores = pairs["decision"].to_numpy(), pairs["score"].to_numpy(dtype=np.float32)
+        classes, trusted, certainty = self.targets.copy(), np.ones_like(self.trusted), np.ones_like(self.certainty)
+        classes[rows[kinds == "add"], columns[kinds == "add"]] = True
+        out = (kinds == "remove") | (kinds == "drop")
+        classes[rows[out], columns[out]] = False
+        trusted[rows, columns] = kinds != "keep"
+        certainty[rows, columns] = np.select([kinds == "keep", kinds == "drop"], [1, 0], scores)
+        return replace(self, target_classes=classes, trusted=trusted, certainty=certainty)
+
     @property
     def labels(self) -> list[str]:
         """Label order."""
@@ -171,7 +189,7 @@ def load_dataset(
     manifest = read_manifest(folder, on_bad_clip, config, layout)
     tell(manifest.describe())
     check_labels(manifest)
-    config = resolve_folds(manifest.train, replace(config, task=manifest.task), n_folds_given)
+    config = resolve_folds(manifest.train, config.for_task(manifest.task), n_folds_given)
     if fold is not None:
         check_fold(fold, config)
     train, test = _open_clips(manifest, config.sampling_rate)

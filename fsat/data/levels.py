@@ -16,6 +16,9 @@ import numpy as np
 from fsat.errors import AudioError, count, printable
 
 SILENT = "silent"
+NO_LABEL = "no label"
+"""Note of a clip that was heard, and whose scores are all below the minimum of a tag."""
+
 STEP = 1 / 32768
 QUIET = 1.5 * STEP
 """Half of the range of samples that are silent: digital silence, an offset, or noise in the lowest bit."""

@@ -215,7 +215,8 @@ def why_one_label(manifest: Manifest) -> str:
         return f"none of {count(len(cells), 'training clip')} has a label; expected clips of one class at least"
     if manifest.task == "multi":
         fault = f"all of {count(len(cells), 'training clip')} have the only label, {printable(manifest.labels[0])}"
-        return f"{fault}, and a tagger needs clips without it: add some, with an empty cell as their label"
+        way_out = "add some, with an empty cell, or of a class that background= names"
+        return f"{fault}, and a tagger needs clips without it: {way_out}"
     fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
     advice = "does the column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
     return f"{fault}, and a tagger needs two or more; {advice}"

@@ -2,7 +2,7 @@
 
 The model consists of Keras's own layers and operations, in float32, so that its files load without fsat. A backbone is
 a layer of it, or stands between two halves. Conventions: the input is float32 (n_samples,), mono, at the members'
-highest rate; the output is float32 (n_classes,) and sums to 1.
+highest rate; the output is float32 (n_classes,), with sum 1 unless the classes are scored by themselves (sigmoids).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from fsat.export.embedding import apply, scaled
 from fsat.export.frontend import Signal, Tensor, length_of, mfcc, resample
 from fsat.export.input_checks import not_empty, spoiled
 from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot, backbones_of, read_network
-from fsat.metrics.blending import TINY
+from fsat.metrics import blending, scaling, sigmoid_blending
+from fsat.metrics.scaling import Scaling
 from fsat.tagging import Tagger
 
 Embed: TypeAlias = Callable[[str, Tensor], Tensor]
@@ -94,7 +95,8 @@ def _scores(tagger: Tagger, given: Tensor, embed: Embed) -> Tensor:
         features, crops = inputs[_key(member.config)]
         predictions = to_keras(member.model, f"member{number}")(features)  # crops, classes
         studies.setdefault(member.study, []).append(crops.mean(predictions))
-    scores = spoiled(_blend(studies, *tagger.blend), waveform)
+    blend = _blend_sigmoids if tagger.use_sigmoid else _blend
+    scores = spoiled(_scale(blend(studies, *tagger.blend), tagger.scaling), waveform)
     return layers.Identity(dtype="float32", name=OUTPUT)(scores)
 
 
@@ -144,14 +146,56 @@ def _embedded(
 
 def _blend(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:
     """Blend vectors (n_classes,) as `fsat.metrics.blending` does."""
+    is_mean = method == "arithmetic"
+
+    def change(scores: Tensor) -> Tensor:
+        clipped = ops.maximum(scores, blending.TINY)
+        return clipped if is_mean else ops.log(clipped)
+
+    total = _mean(studies, method, weights, change)
+    return total / ops.sum(total) if is_mean else ops.softmax(total)
+
+
+def _blend_sigmoids(studies: Mapping[str, Sequence[Tensor]], method: str, weights: Mapping[str, float]) -> Tensor:
+    """Blend vectors (n_classes,) as `fsat.metrics.sigmoid_blending` does."""
+    if method == "arithmetic":
+        return _mean(studies, method, weights, lambda scores: scores)
+    tiny = sigmoid_blending.TINY
+    return ops.sigmoid(_mean(studies, method, weights, lambda scores: _logits(scores, tiny, tiny)))
+
+
+def _mean(
+    studies: Mapping[str, Sequence[Tensor]],
+    method: str,
+    weights: Mapping[str, float],
+    change: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the mean over studies, weighted or not, of the means over their members of what `change` makes of them."""
     total = None
     for study, members in studies.items():
         weight = weights[study] if method == "weighted" else 1 / len(studies)
         for member in members:
-            clipped = ops.maximum(member, TINY)
-            term = (clipped if method == "arithmetic" else ops.log(clipped)) * (weight / len(members))
+            term = change(member) * (weight / len(members))
             total = term if total is None else total + term
-    return total / ops.sum(total) if method == "arithmetic" else ops.softmax(total)
+    return total
+
+
+def _logits(scores: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return log(p / (1 - p)), where `lowest` is the smallest p, and `highest` the smallest 1 - p.
+
+    In float32, 1 - p is exact for p above a half, but the largest p below 1 is not 1 - `highest`.
+    """
+    return ops.log(ops.maximum(scores, lowest)) - ops.log(ops.maximum(1.0 - scores, highest))
+
+
+def _scale(scores: Tensor, change: Scaling) -> Tensor:
+    """Scale a vector (n_classes,) as `Scaling.apply` does."""
+    if change.kind == "temperature":
+        return ops.softmax(ops.log(ops.maximum(scores, scaling.LOWEST)) / change.temperature)
+    if change.kind == "platt":
+        slopes, offsets = (np.array(numbers, np.float32) for numbers in (change.slopes, change.offsets))
+        return ops.sigmoid(_logits(scores, scaling.LOWEST, 1 - scaling.HIGHEST) * slopes + offsets)
+    return scores
 
 
 def to_keras(model: keras.Model, name: str) -> keras.Model:

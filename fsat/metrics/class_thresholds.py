@@ -1,4 +1,4 @@
-"""Thresholds of classes: the minimum scores of tags that `evaluate` has chosen for a tagger."""
+"""Thresholds of classes: the minimum scores of tags that `evaluate` has chosen for a tagger; and those of a call."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from fsat.errors import RunError
+from fsat.metrics.ranking import TOP_K
 from fsat.options import TagSettings
 
 FILE = "thresholds.json"
+
+BY_CLASS = -1.0
+"""Minimum score in a call of a tagger through MLflow, whose parameters have one type: the threshold of each class."""
+
+
+class TagParams(NamedTuple):
+    """The parameters of such a call: the most labels of a clip, and their minimum score, in [0, 1] or `BY_CLASS`."""
+
+    top_k: int
+    min_score: float
+
+    @classmethod
+    def of(cls, n_labels: int, has_thresholds: bool) -> TagParams:
+        """Return the defaults for a tagger: all labels that reach its thresholds, if it has any; else the best."""
+        return cls(n_labels, BY_CLASS) if has_thresholds else PARAMS
+
+
+PARAMS = TagParams(TOP_K, 0.0)
+"""Defaults for a tagger without thresholds."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ and events are those of `fsat.metrics.sound_events`, curves those of `fsat.metri
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fsat.metrics.detection_curves import Curve, Point, curve, positive_segments, segment_scores
+from fsat.metrics.rejection import false_alarms_per_hour
 from fsat.metrics.sound_events import COLLAR, RESOLUTION, SHARE, Event, Scored, score_events, score_segments
 
 N_FOLDS = 5
@@ -85,6 +87,31 @@ class Chosen:
     def minimum(self, labels: Sequence[str]) -> np.ndarray:
         """Return the threshold of each label, float32 (n_labels,)."""
         return np.array([self.points.get(label, self.default).threshold for label in labels], np.float32)
+
+
+@dataclass(frozen=True)
+class Unannotated:
+    """What is tagged where no class of the tagger is annotated: noise, silence, and sounds that it does not know.
+
+    Attributes:
+        seconds: time without an annotation.
+        tagged: the part of that time with a tag, in seconds.
+        alarms: by class, tags that overlap no annotation, of whatever class.
+    """
+
+    seconds: float
+    tagged: float
+    alarms: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Share of the unannotated time that has a tag; NaN if there is no such time."""
+        return self.tagged / self.seconds if self.seconds else math.nan
+
+    def per_hour(self, label: str | None = None) -> float:
+        """Return the alarms of a class, or of all, in an hour of unannotated time; NaN if there is no such time."""
+        alarms = sum(self.alarms.values()) if label is None else self.alarms.get(label, 0)
+        return false_alarms_per_hour(alarms, self.seconds)
 
 
 @dataclass
@@ -200,6 +227,20 @@ class Evaluation:
         thresholds = chosen.minimum(self.labels)
         return add([self._score(item, self._tags(item, thresholds)) for item in recordings])
 
+    @cached_property
+    def unannotated(self) -> Unannotated:
+        """What is tagged where nothing is annotated."""
+        seconds, tagged, alarms = 0.0, 0.0, Counter[str]()
+        for item, tags in zip(self.recordings, self.tags, strict=True):
+            spans = union((event.start, event.end) for event in item.annotated)
+            both = union([*spans, *((tag.start, min(tag.end, item.seconds)) for tag in tags)])
+            covered = _length(spans)
+            seconds, tagged = seconds + item.seconds - covered, tagged + _length(both) - covered
+            starts, ends = (np.array(edges) for edges in (zip(*spans, strict=True) if spans else ((), ())))
+            for tag in tags:
+                alarms[tag.label] += np.searchsorted(ends, tag.start, "right") == np.searchsorted(starts, tag.end)
+        return Unannotated(seconds, tagged, alarms)
+
     def misses(self) -> list[Mistake]:
         """Return the annotated events that no tag of their class overlaps, that of the lowest score first."""
         mistakes = self._mistakes([item.annotated for item in self.recordings], self.tags)
@@ -230,6 +271,21 @@ class Evaluation:
         return found
 
 
+def union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the time that spans cover together, as spans in order that do not touch."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        elif end > start:
+            merged.append((start, end))
+    return merged
+
+
+def _length(spans: Iterable[tuple[float, float]]) -> float:
+    return math.fsum(end - start for start, end in spans)
+
+
 def add(scores: Iterable[Scores]) -> Scores:
     """Return the scores of several recordings together."""
     segments, events = Scored(), Scored()
@@ -253,6 +309,10 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
             metrics |= {f"{prefix}{kind}_macro_{name}": value for name, value in macro.items()}
     precisions = [own.average_precision for own in evaluation.curves.values()]
     metrics["segment_map"] = sum(precisions) / len(precisions)
+    unannotated = evaluation.unannotated
+    metrics["unannotated_hours"] = unannotated.seconds / 3600
+    metrics["unannotated_tagged"] = unannotated.share
+    metrics["false_alarms_per_hour"] = unannotated.per_hour()
     metrics["n_recordings"] = len(evaluation.recordings)
     metrics["n_annotated"] = evaluation.total.events.overall.n_ref
     metrics["n_tags"] = evaluation.total.events.overall.n_sys

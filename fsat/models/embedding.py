@@ -27,8 +27,11 @@ EPSILON = 1e-6
 def embedding_head(config: Config, n_classes: int) -> keras.Model:
     """Build a linear layer, or one hidden layer and a linear one, on the pooled windows of a clip.
 
-    Raises `ConfigError` if the backbone is not settled, so that the size of its embeddings is unknown.
+    Raises `ConfigError` if the backbone is not settled, so that the size of its embeddings is unknown, nor the rest.
     """
+    for name in ("head", "pooling"):
+        if getattr(config, name) == "auto":
+            raise ConfigError(f"{name}=auto: expected it to be settled by Config.for_task")
     if not config.embedding_size:
         raise ConfigError(f"backbone={config.backbone}: expected embedding_size to be settled")
     inputs = keras.Input((None, config.embedding_size))  # batch, windows, size

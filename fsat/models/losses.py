@@ -55,11 +55,13 @@ def target_shape(config: Config, n_classes: int) -> tuple[int, ...]:
 
 
 def _binary_accuracy(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """Return the share of a clip's classes that are scored on the right side of 0.5."""
+    """Return the share of a clip's classes that are scored on the right side of 0.5, of those with a weight."""
     import tensorflow as tf
 
     present, absent = tf.unstack(tf.reduce_sum(targets, axis=1), axis=1)
-    return tf.reduce_mean(tf.cast((present > absent) == (predictions > 0.5), tf.float32), axis=-1)
+    right, known = (present > absent) == (predictions > 0.5), present + absent > 0
+    n_right, n_known = (tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1) for mask in (right & known, known))
+    return tf.math.divide_no_nan(n_right, n_known)
 
 
 _binary_accuracy.__name__ = "acc"  # Keras's name of the metric
@@ -68,9 +70,9 @@ _binary_accuracy.__name__ = "acc"  # Keras's name of the metric
 def binary_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Return the loss of targets (batch, 3, 2, n_classes) and probabilities (batch, n_classes): float32 (batch,).
 
-    It is the binary cross-entropy of each class. ``focal`` weights it by (1 - p)^gamma, with p the probability of what
-    is labelled (Lin et al. 2017). Unverified labels have the losses of `robust_loss` for two classes, presence and
-    absence; ``drop_losses`` ignores single labels rather than clips, since a missing label is wrong by itself (Kim et
+    It is the binary cross-entropy of each class. Unverified labels have the losses of `robust_loss` for two classes,
+    presence and absence. ``focal`` weights the loss of either by (1 - p)^gamma, with p its probability (Lin et al.
+    2017). ``drop_losses`` ignores single labels rather than clips, since a missing label is wrong by itself (Kim et
     al. 2022, "Large loss matters in weakly supervised multi-label classification").
     """
     import tensorflow as tf
@@ -82,8 +84,9 @@ def binary_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
         p = tf.stack([predictions, 1 - predictions], axis=1)  # batch, 2, classes: of presence and absence
         p = tf.clip_by_value(p, TINY, 1.0)
         losses = -tf.math.log(p)
-        if config.focal:
-            losses *= (1 - p) ** config.focal
+        focus = tf.maximum(1 - p, TINY) ** config.focal if config.focal else 1.0  # finite gradient at 1
+        robust = -tf.math.expm1(-config.lq * losses) / config.lq if config.loss == "lq" else losses
+        losses, robust = losses * focus, robust * focus
         total = tf.reduce_sum(targets[:, 0] * losses, axis=1)  # batch, classes
         if config.loss == "ce" and not config.drop_losses:
             return tf.reduce_mean(total, axis=-1)
@@ -95,9 +98,7 @@ def binary_loss(config: Config, n_steps: int) -> Callable[[tf.Tensor, tf.Tensor]
         elif config.loss == "hard_bootstrap":
             sides = tf.cast(tf.stack([predictions > 0.5, predictions <= 0.5], axis=1), tf.float32)
             labels = config.bootstrap * labels + (1 - config.bootstrap) * sides[:, tf.newaxis]
-        each = tf.reduce_sum(labels * losses[:, tf.newaxis], axis=2)  # batch, 2, classes
-        if config.loss == "lq":
-            each = -tf.math.expm1(-config.lq * each) / config.lq
+        each = tf.reduce_sum(labels * robust[:, tf.newaxis], axis=2)  # batch, 2, classes
         if config.drop_losses:
             share = config.drop_losses * tf.minimum(1.0, step / warmup_steps)
             weights *= small_losses(each, weights > 0, share)

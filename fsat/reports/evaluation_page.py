@@ -31,6 +31,7 @@ CLASS_COLUMNS = {
     "label": "label", "annotated": "annotated", "tags": "tags", "segment_f1": "F1 of segments",
     "segment_precision": "precision", "segment_recall": "recall", "event_f1": "F1 of events",
     "average_precision": "average precision", "chosen_threshold": "best threshold", "chosen_f1": "F1 there",
+    "false_alarms_per_hour": "false alarms an hour",
 }  # fmt: skip
 RECORDING_COLUMNS = {
     "recording": "recording", "seconds": "seconds", "annotated": "annotated", "tags": "tags",
@@ -91,6 +92,7 @@ def write_evaluation(
         recording_table=_shown(recordings, RECORDING_COLUMNS, "Recordings", "tables/recordings.csv"),
         n_misses=len(misses),
         n_alarms=len(alarms),
+        unannotated=evaluation.unannotated,
         missed=sounds_of(misses[:N_PLAYED], root, "tagged"),
         alarms=sounds_of(alarms[:N_PLAYED], root, "annotated"),
         remarks=[*remarks, *(f"{short_cell(name)}: {fault}" for name, fault in faults.items())],
@@ -138,6 +140,7 @@ def class_table(evaluation: Evaluation) -> pd.DataFrame:
                    if event.label == label]  # fmt: skip
         row = {"label": label, "annotated": own.n_ref, "annotated_seconds": round(sum(lengths), 3), "tags": own.n_sys}
         row |= _prefixed("segment", segments.classes[label]) | _prefixed("event", own)
+        row["false_alarms_per_hour"] = evaluation.unannotated.per_hour(label)
         row["average_precision"] = curve.average_precision if curve else math.nan
         row |= {f"chosen_{name}": value for name, value in (point._asdict() if point else {}).items()}
         if evaluation.cross_validated:
@@ -196,4 +199,5 @@ def _shown(frame: pd.DataFrame, columns: Mapping[str, str], caption: str, file: 
     first = shown.columns[0]
     shown[first] = shown[first].map(short_cell)
     formats = {name: "," if name in ("annotated", "tags") else ".3f" for name in shown.columns[1:]}
-    return table(shown, f"{caption} ({note})", formats | {"seconds": ".1f", "best threshold": ".3g"})
+    formats |= {"seconds": ".1f", "best threshold": ".3g", "false alarms an hour": ".3g"}
+    return table(shown, f"{caption} ({note})", formats)

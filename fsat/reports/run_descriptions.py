@@ -30,6 +30,9 @@ SELECTION = {
 }
 """How far the scores can be trusted, by what the weights were selected on."""
 
+CLASSES_SHOWN = 20
+"""Classes in the table of a run of `verify`."""
+
 
 @dataclass(frozen=True)
 class Tagger:
@@ -122,17 +125,29 @@ def ensemble(tagger: Tagger, run_link: str, view_link: str) -> str:
 
 def verify(
     round_number: int, studies: Sequence[str], counts: Mapping[str, int], wrong_share: float, warning: str, run_id: str,
-    run_link: str,
+    run_link: str, missing_share: float | None = None, classes: Sequence[Mapping[str, Any]] = (),
 ) -> str:  # fmt: skip
-    """Describe a run of ``verify``; `counts` are numbers of clips by decision, `warning` may be empty."""
-    return _render("verify", round_number, studies, counts, wrong_share, warning, run_id, run_link)
+    """Describe a run of ``verify``.
+
+    `counts` are numbers of clips by decision, or of labels and their absences, `warning` may be empty. Where a clip has
+    any number of labels, `missing_share` is a share and `classes` are the same numbers by class.
+    """
+    facts = round_number, studies, counts, wrong_share, warning, run_id, run_link
+    if missing_share is None:
+        return _render("verify", *facts)
+    changes = sorted(classes, key=lambda row: -sum(row[name] for name in ("remove", "add")))
+    return _render("verify_multilabel", *facts, missing_share, changes[:CLASSES_SHOWN], len(classes))
 
 
 def predict(
-    input: str, model: str, n_files: int, n_failed: int, output: str, options: Mapping[str, Any], run_link: str
-) -> str:
-    """Describe a run of ``predict``; `options` are settings that differ from the defaults."""
-    return _render("predict", input, model, n_files, n_failed, output, options, run_link)
+    input: str, model: str, n_files: int, n_failed: int, n_without: int | None, output: str,
+    options: Mapping[str, Any], run_link: str,
+) -> str:  # fmt: skip
+    """Describe a run of ``predict``; `options` are settings that differ from the defaults.
+
+    `n_without` files have no label; it is None if the tagger gives each sound one.
+    """
+    return _render("predict", input, model, n_files, n_failed, n_without, output, options, run_link)
 
 
 def evaluate(input: str, annotations: str, model: str, scores: Mapping[str, float], keeps: bool, run_link: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 from fsat.data.audio import SINE_RATE, sine
 from fsat.errors import FsatError, printable
+from fsat.metrics.class_thresholds import PARAMS, TagParams
 from fsat.progress import say
 from fsat.serving.requests import Limits, RequestError, check_body, check_headers, too_large
 from fsat.tagging import PyfuncTagger, Tagger
@@ -41,10 +42,10 @@ of the size limit; and for how long."""
 
 
 class Guard:
-    """Middleware that checks requests before the application sees them."""
+    """Middleware that checks requests before the application sees them; `defaults` are of the tagger's parameters."""
 
-    def __init__(self, app: App, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: App, limits: Limits, defaults: TagParams = PARAMS) -> None:
+        self.app, self.limits, self.defaults = app, limits, defaults
         self._held = 0  # bytes of all bodies
         self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # checking takes several times the body's size
 
@@ -113,7 +114,7 @@ class Guard:
         try:
             async with self._turns:
                 if not is_cancelled.is_set():
-                    await asyncio.to_thread(check_body, body, self.limits.max_clips)
+                    await asyncio.to_thread(check_body, body, self.limits.max_clips, self.defaults)
                     others = [header for header in scope["headers"] if header[0].lower() != JSON[0]]
                     scope = {**scope, "headers": [*others, JSON]}  # MLflow accepts this spelling only
                     await self.app(scope, _receive(body, disconnected), _ErrorSender(send, is_cancelled))
@@ -221,11 +222,11 @@ def load_served(data_path: str) -> PyfuncTagger:
     except FsatError as error:
         say(f"fsat: error: {error}")
         sys.exit(STARTUP_FAILURE)
-    install(limits)
+    install(limits, model.defaults)
     return model
 
 
-def install(limits: Limits) -> None:
+def install(limits: Limits, defaults: TagParams = PARAMS) -> None:
     """Make a `Guard` the outermost middleware of the application that this process is about to build."""
     try:
         from fastapi import FastAPI
@@ -233,4 +234,4 @@ def install(limits: Limits) -> None:
         say("fsat: warning: this MLflow does not serve with FastAPI: FSAT_SERVE_MAX_MB and _MAX_CLIPS have no effect")
         return
     build = FastAPI.build_middleware_stack
-    FastAPI.build_middleware_stack = lambda app: Guard(build(app), limits)
+    FastAPI.build_middleware_stack = lambda app: Guard(build(app), limits, defaults)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fsat.errors import ConfigError, FsatError, count
+from fsat.metrics.class_thresholds import PARAMS, TagParams
 from fsat.options import checked, option
 from fsat.tagging.pyfunc import json_type, quoted, tag_params
 
@@ -85,8 +86,11 @@ def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
         raise too_large(max_bytes)
 
 
-def check_body(body: bytes, max_clips: int) -> None:
-    """Raise `RequestError` unless a body is a request of at most `max_clips` clips, each of them base64."""
+def check_body(body: bytes, max_clips: int, defaults: TagParams = PARAMS) -> None:
+    """Raise `RequestError` unless a body is a request of at most `max_clips` clips, each of them base64.
+
+    `defaults` are those of the tagger's parameters.
+    """
     request = _parse(body, max_clips)
     _require(isinstance(request, dict), f"the body is {json_type(request)}: {EXPECTED}")
     tables = [name for name in request if name in ("dataframe_records", "dataframe_split")]
@@ -100,7 +104,7 @@ def check_body(body: bytes, max_clips: int) -> None:
     if len(clips) > max_clips:
         raise _too_many(max_clips)
     try:
-        tag_params(request.get("params"))
+        tag_params(request.get("params"), defaults)
     except ConfigError as error:
         raise RequestError(str(error)) from None
     for i, clip in enumerate(clips):

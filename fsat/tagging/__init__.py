@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 
 from fsat.tagging.pyfunc import PyfuncTagger
-from fsat.tagging.tagger import Member, MemberFiles, Tagger, write
+from fsat.tagging.tagger import Member, Tagger
+from fsat.tagging.tagger_folder import MemberFiles, write
 
 __all__ = ["Member", "MemberFiles", "PyfuncTagger", "Tagger", "write"]
 

@@ -59,6 +59,12 @@ class Ledger:
         """Number of files that have a result."""
         return self._value("SELECT COUNT(result) FROM files")
 
+    @property
+    def most_tags(self) -> int:
+        """The largest number of tags of a file that has a result ``[error, tags, notes]``; 0 if there is none."""
+        query = "SELECT MAX(json_array_length(result, '$[1]')) FROM files WHERE result IS NOT NULL"
+        return self._value(query) or 0
+
     def groups(self, size: int) -> Iterator[list[File]]:
         """Yield the files without a result, in groups that end at numbers divisible by `size`."""
         last = 0

@@ -2,7 +2,7 @@
 
 Conventions: what is wrong with a parameter raises `ConfigError`; what is wrong with a clip is the ``error`` of its row.
 Clips that together last longer than the longest clip allowed are decoded one group after the other, so that memory
-stays bounded.
+stays stays bounded. MLflow's parameters are numbers, so the threshold of each class is `BY_CLASS` as a ``min_score``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fsat.data.audio import LONGEST, TOO_LONG, length_of, sine
 from fsat.data.levels import SEPARATOR
 from fsat.errors import AudioError, ConfigError, FsatError, printable
-from fsat.metrics.ranking import TOP_K, top_k
-from fsat.tagging.tagger import Decoded, Tagger, notes_of
+from fsat.metrics.class_thresholds import BY_CLASS, PARAMS, TagParams
+from fsat.metrics.ranking import top_k
+from fsat.tagging.recordings import minima
+from fsat.tagging.tagger import Decoded, Tagger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +40,7 @@ class PyfuncTagger:
 
     def __init__(self, tagger: Tagger, max_seconds: float = LONGEST) -> None:
         self.tagger, self.max_seconds = tagger, max_seconds
+        self.defaults = TagParams.of(len(tagger.labels), tagger.thresholds is not None)
 
     def get_raw_model(self) -> Tagger:
         """Return the tagger, for MLflow's ``PyFuncModel.get_raw_model``."""
@@ -46,12 +49,15 @@ class PyfuncTagger:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Tag clips, the bytes of an audio file in each row of the column ``audio``; paths are not opened.
 
-        `params` are ``top_k``, labels of a clip, 3 by default, and ``min_score``, the lowest score of a label.
+        `params` are ``top_k``, the most labels of a clip, and ``min_score``, the lowest score of a label, where
+        `BY_CLASS` is the threshold of each class. Defaults are the best 3, whatever their scores; of a tagger with
+        thresholds, all labels that reach theirs.
 
         Returns:
             per row ``labels`` and ``scores``, lists of the `top_k` best, best first; ``error``: why the clip, or the
             rest of it, could not be tagged, or an empty text; and ``note``: what is odd about it, such as ``silent``.
-            The lists are empty if nothing could be heard.
+            The lists are empty if nothing could be heard, or if no score is high enough, which a tagger that may give
+            no label to a sound says in its note: ``no label``.
 
         Raises:
             ConfigError: a parameter is unknown or out of bounds.
@@ -59,16 +65,18 @@ class PyfuncTagger:
         """
         import pandas as pd
 
-        n_labels, min_score = tag_params(params)
+        asked = tag_params(params, self.defaults)
+        own = self.tagger.thresholds if asked.min_score == BY_CLASS else None
+        minimum = minima(asked.min_score, len(self.tagger.labels)) if own is None else own
         labels, sources, rows = self.tagger.labels, model_input["audio"].tolist(), []
         for group in groups(sources, self.max_seconds):
             event = cancelled.get()
             if event is not None and event.is_set():
                 raise RequestCancelled("the request was cancelled before all of its clips were tagged")
             for clip, row, error in self._scored(sources[group]):
-                ranking = top_k(row[None], n_labels)[0]
-                best = [j for j in ranking if row[j] >= min_score]  # none if there are no scores
-                notes = SEPARATOR.join(notes_of(clip))
+                ranking = top_k(row[None], asked.top_k)[0]
+                best = [j for j in ranking if row[j] >= minimum[j]]  # none if there are no scores
+                notes = SEPARATOR.join(self.tagger.notes_of(clip, row, best))
                 rows.append(([labels[j] for j in best], [float(row[j]) for j in best], error, notes))
         return pd.DataFrame(rows, columns=["labels", "scores", "error", "note"])
 
@@ -102,19 +110,24 @@ class PyfuncTagger:
             self.tagger.scores([sine(seconds)])  # one clip each: oneDNN compiles code for every number of crops
 
 
-def tag_params(params: Mapping[str, Any] | None) -> tuple[int, float]:
-    """Return `top_k` and `min_score` of parameters; raise `ConfigError` if one is unknown or out of bounds."""
+def tag_params(params: Mapping[str, Any] | None, defaults: TagParams = PARAMS) -> TagParams:
+    """Return the parameters of a call; raise `ConfigError` if one is unknown or out of bounds.
+
+    `BY_CLASS` is allowed where it is the default.
+    """
     params = {} if params is None else params
     if not isinstance(params, Mapping):
-        raise ConfigError(f'params is {json_type(params)}: expected an object, such as {{"top_k": {TOP_K}}}')
+        raise ConfigError(f'params is {json_type(params)}: expected an object, such as {{"top_k": {PARAMS.top_k}}}')
     if unknown := [name for name in params if name not in ("top_k", "min_score")]:
         raise ConfigError(f"unknown parameter {quoted(str(unknown[0]))}: expected top_k or min_score")
-    n_labels, min_score = params.get("top_k", TOP_K), params.get("min_score", 0.0)
+    n_labels, min_score = (params.get(name, default) for name, default in defaults._asdict().items())
     if not _is_number(n_labels, numbers.Integral, 1, MAX_TOP_K):
         raise ConfigError(f"top_k={_shown(n_labels)}: expected a whole number from 1 to {MAX_TOP_K}")
-    if not _is_number(min_score, numbers.Real, 0, 1):
-        raise ConfigError(f"min_score={_shown(min_score)}: expected a number from 0 to 1")
-    return int(n_labels), float(min_score)
+    by_class = min_score == BY_CLASS == defaults.min_score
+    if not _is_number(min_score, numbers.Real, 0, 1) and not by_class:
+        own = f", or {BY_CLASS:g} for the threshold of each class" if defaults.min_score == BY_CLASS else ""
+        raise ConfigError(f"min_score={_shown(min_score)}: expected a number from 0 to 1{own}")
+    return TagParams(int(n_labels), float(min_score))
 
 
 def _is_number(value: Any, kind: Any, least: int, most: int) -> bool:

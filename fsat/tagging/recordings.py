@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -106,14 +108,14 @@ class _Buffer:
         self._samples, self._first = self._samples[n_samples:], self._first + n_samples
 
 
-SILENCE = -1
-"""In place of a class: windows without any sound."""
-
 Minimum = float | np.ndarray
 """The minimum score of a tag: of all classes, or of each, float32 (n_classes,)."""
 
 ScoredWindow = tuple[float, float, np.ndarray]
 """Start and end in seconds, and float (n_classes,), which is NaN for a silent window."""
+
+BLOCK_WINDOWS = 1024
+"""Windows whose tags are decided on together."""
 
 
 class Segment(NamedTuple):
@@ -130,25 +132,80 @@ def segments(
 ) -> Iterator[Segment]:
     """Merge the tags of consecutive windows, which may overlap; yield each segment when it has ended, silence too.
 
-    Those that end together come by start, then by label order.
+    Those that end together come by start, then by label order. Memory does not grow with the number of windows.
     """
-    minimum = minima(min_score, len(labels))
-    open_tags: dict[int, tuple[float, float, float, int]] = {}  # start, end, sum of scores, windows
+    minimum, open_tags = minima(min_score, len(labels)), _OpenTags(labels)
+    shares = without_overlap(windows)
+    while block := list(islice(shares, BLOCK_WINDOWS)):
+        starts, ends = [start for start, _, _ in block], [end for _, end, _ in block]
+        scores = np.stack([row for _, _, row in block])
+        yield from open_tags.add(starts, ends, scores, tags_of(scores, top_k, minimum))
+    yield from open_tags.close()
 
-    def close(classes: Iterable[int]) -> Iterator[Segment]:
-        for j in sorted(classes, key=lambda j: (open_tags[j][0], j)):
-            start, end, total, count = open_tags.pop(j)
-            yield Segment(start, end, "", None) if j == SILENCE else Segment(start, end, labels[j], total / count)
 
-    for start, end, row in without_overlap(windows):
-        tags = [SILENCE]
-        if not np.isnan(row[0]):
-            tags = [j for j in best_classes(row[np.newaxis], top_k)[0].tolist() if row[j] >= minimum[j]]
-        yield from close(set(open_tags) - set(tags))
-        for j in tags:
-            first, _, total, count = open_tags.get(j, (start, end, 0.0, 0))
-            open_tags[j] = (first, end, total + (0.0 if j == SILENCE else float(row[j])), count + 1)
-    yield from close(list(open_tags))
+def tags_of(scores: np.ndarray, top_k: int, minimum: np.ndarray) -> np.ndarray:
+    """Return which classes are tags of windows, bool (n, n_classes); none is one of a silent window.
+
+    They are the `top_k` best of each row of `scores` that are at least `minimum`.
+    """
+    tags = scores >= minimum
+    if top_k < scores.shape[1]:
+        best = np.zeros(scores.shape, bool)
+        np.put_along_axis(best, best_classes(scores, top_k), True, axis=1)
+        tags &= best
+    tags[np.isnan(scores[:, 0])] = False
+    return tags
+
+
+class _OpenTags:
+    """The tags that have not ended, with what is known of them; column 0 of arrays is silence, then come the classes.
+
+    Attributes:
+        active: which tags the last window has, bool (1 + n_classes,).
+        starts, totals, counts: of the tags: start in seconds, sum of scores, and number of windows.
+        end: of the last window, in seconds.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        n_columns = 1 + len(labels)
+        self.labels, self.end, self.active = labels, 0.0, np.zeros(n_columns, bool)
+        self.starts, self.totals, self.counts = [0.0] * n_columns, [0.0] * n_columns, [0] * n_columns
+
+    def add(
+        self, starts: Sequence[float], ends: Sequence[float], scores: np.ndarray, tags: np.ndarray
+    ) -> Iterator[Segment]:
+        """Take further windows, float (n, n_classes), and their tags; yield those that end before one of them."""
+        active = np.column_stack([np.isnan(scores[:, 0]), tags])
+        changes = active != np.vstack([self.active, active[:-1]])
+        columns = np.ascontiguousarray(scores.T, np.float64)
+        first = dict.fromkeys(np.flatnonzero(self.active).tolist(), 0)
+        for i, group in groupby(zip(*(part.tolist() for part in np.nonzero(changes)), strict=True), itemgetter(0)):
+            changed = [j for _, j in group]
+            ended = [j for j in changed if j in first]
+            for j in ended:
+                self._count(j, columns, first.pop(j), i)
+            yield from self._segments(ended, ends[i - 1] if i else self.end)
+            for j in changed:
+                if active[i, j]:
+                    first[j], self.starts[j], self.totals[j], self.counts[j] = i, starts[i], 0.0, 0
+        for j, i in first.items():
+            self._count(j, columns, i, len(scores))
+        self.end, self.active = ends[-1], active[-1]
+
+    def close(self) -> Iterator[Segment]:
+        """Yield the tags of the last window."""
+        yield from self._segments(np.flatnonzero(self.active).tolist(), self.end)
+
+    def _count(self, j: int, columns: np.ndarray, first: int, last: int) -> None:
+        """Add the scores of windows to a tag, one after the other."""
+        self.counts[j] += last - first
+        if j:
+            self.totals[j] = float(np.add.accumulate([self.totals[j], *columns[j - 1, first:last].tolist()])[-1])
+
+    def _segments(self, ended: Sequence[int], end: float) -> Iterator[Segment]:
+        for j in sorted(ended, key=lambda j: (self.starts[j], j)):
+            label, score = (self.labels[j - 1], self.totals[j] / self.counts[j]) if j else ("", None)
+            yield Segment(self.starts[j], end, label, score)
 
 
 def minima(min_score: Minimum, n_classes: int) -> np.ndarray:

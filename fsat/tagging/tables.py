@@ -4,8 +4,9 @@ Conventions: a clip has one row. In CSV and TSV it is ``fname,label,score,label_
 per cell, best first; the other formats have ``fname,labels,scores,error,note`` with lists. In the long form a clip has
 a row for each label, ``fname,label,score,rank,error,note``, rank 1 being the best. A recording has a row for each
 segment, ``fname,start,end,label,score,error,note``, times in seconds. ``error`` says why a file, or the rest of it,
-could not be tagged; ``note`` says what is odd about its header or its levels. For a recording these are rows without
-times. Rows are written as they come, so a table may be larger than memory. `fsat.tagging.read_tables` reads them.
+could not be tagged; ``note`` says what is odd about its header or its levels, or that it was heard and has no label.
+For a recording these are rows without times. Rows are written as they come, so a table may be larger than memory.
+`fsat.tagging.read_tables` reads them.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ tagging that is resumed gives the same bits as one that was never interrupted.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from fsat.options import TagSettings
 from fsat.parallel.executor import Threads, cores
 from fsat.tagging.ledger import File
 from fsat.tagging.recordings import Minimum, minima, segments
-from fsat.tagging.tagger import Decoded, Tagger, notes_of
+from fsat.tagging.tagger import Decoded, Tagger
 
 GROUP_SIZE, DECODED_AHEAD = 64, 8
 """Files in a group; clips per core that are decoded ahead."""
@@ -34,7 +36,9 @@ MAX_SAMPLES = 1 << 25
 
 Result = list[Any]
 """The result for a file, as the ledger stores it: ``[error, tags, notes]``. Tags are ``[label, score]`` of a clip, best
-first, or ``[start, end, label, score]`` of a recording, with no label and score for silence."""
+first, or ``[start, end, label, score]`` of a recording, with no label and score for silence. Of a tagger whose classes
+are scored by themselves, which may give no label to a sound, the tags of a recording are sorted by start, and a file
+that was heard but has no tag has the note `fsat.data.levels.NO_LABEL`."""
 
 
 def tag_groups(
@@ -87,33 +91,36 @@ def _machine_errors(root: Path, file: File) -> Iterator[None]:
 def _tag_part(
     tagger: Tagger, settings: TagSettings, min_score: Minimum, clips: list[tuple[File, Decoded]]
 ) -> Iterator[tuple[int, Result]]:
-    minimum = minima(min_score, len(tagger.labels))
+    minimum, n_tags = minima(min_score, len(tagger.labels)), tagger.most_tags(settings)
     scores, errors = tagger.scores_of([clip for _, clip in clips])
-    for (file, clip), row, ranking, error in zip(clips, scores, top_k(scores, settings.tags), errors, strict=True):
+    for (file, clip), row, ranking, error in zip(clips, scores, top_k(scores, n_tags), errors, strict=True):
         if error.startswith("longer than max_seconds"):
             error += "; window=SECONDS gives tags over time"
         best = [[tagger.labels[j], float(row[j])] for j in ranking if row[j] >= minimum[j]]
-        yield file.number, [error, best, notes_of(clip)]
+        yield file.number, [error, best, tagger.notes_of(clip, row, best)]
 
 
 def _tag_windows(
     tagger: Tagger, root: Path, settings: TagSettings, min_score: Minimum, file: File, note: Callable[[str], None]
 ) -> Result:
     """Return the segments of a recording, up to where it becomes unreadable."""
-    error, report = "", Report()
+    error, report, is_heard = "", Report(), False
 
     def windows() -> Iterator[tuple[float, float, np.ndarray]]:
-        nonlocal error
+        nonlocal error, is_heard
         path = os.path.join(root, stored_name(root, file.name))
         try:
             over_time = tagger.over_time(path, settings.window, settings.step, settings.longest, report)
             for start, end, row in over_time:
                 interrupts.check()
                 note(f"{file.name} at {end:.0f} s")
+                is_heard |= not math.isnan(row[0])
                 yield start, end, row
         except AudioError as reason:
             error = str(reason)
 
     with _machine_errors(root, file):
-        tags = [list(segment) for segment in segments(windows(), tagger.labels, settings.tags, min_score)]
-    return [error, tags, report.notes]
+        found = segments(windows(), tagger.labels, tagger.most_tags(settings), min_score)
+        tags = list(map(list, sorted(found, key=itemgetter(0)) if tagger.use_sigmoid else found))
+    labelled = [tag for tag in tags if tag[2]]
+    return [error, tags, [*report.notes, *tagger.note_without(labelled, is_heard)]]

@@ -1,24 +1,15 @@
-"""A tagger: its files, and its members at work on clips or recordings.
-
-Its folder is written when an ensemble is registered and read when the tagger is loaded. It holds ``tagger.json``
-(labels, blending method, weights of the studies, scaling of the scores, thresholds, and for each member its study,
-fold, Config, weights file and the SHA-256 of that file), the weights files, and in ``backbones/DIGEST/`` each backbone
-that members share. Loading runs no code from the folder and rejects a file that has changed.
-"""
+"""A tagger: its members at work on clips or recordings, loaded from its folder (`fsat.tagging.tagger_folder`)."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
-import shutil
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,142 +17,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fsat.backbones.descriptor import Backbone, copy_backbone, read_backbone
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.data.audio import LONGEST, Heard, Report, hear
 from fsat.data.byte_source import AudioSource
 from fsat.data.decoded_clips import Clips
 from fsat.data.embeddings import Embed, embed_clips
-from fsat.errors import AudioError, ConfigError, FsatError, RunError, WindowError, printable
+from fsat.data.levels import NO_LABEL
+from fsat.errors import AudioError, ConfigError, WindowError, printable
 from fsat.files import sha256_of
 from fsat.metrics.blending import Blended
-from fsat.metrics.scaling import UNSCALED, Scaling
+from fsat.metrics.scaling import Scaling
 from fsat.metrics.sigmoid_blending import BlendedSigmoids
-from fsat.options import LONGEST_CLIP
+from fsat.options import LONGEST_CLIP, TagSettings
 from fsat.tagging.recordings import ScoredWindow, Window, windows
+from fsat.tagging.tagger_folder import BACKBONES, FACTS, load_weights, open_backbones, read_facts
 from fsat.user_folders import settle_folders
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from fsat.backbones.runtime import Runtime
-
-FACTS, BACKBONES = "tagger.json", "backbones"
-MEMBER_KEYS = {"study", "fold", "config", "weights", "sha256"}
 
 WINDOW_BATCH = 64
 """Windows of a recording that are tagged together, unless they are longer than `LONGEST_CLIP` together."""
 
 Decoded = Heard | AudioError
 """A clip at each of a tagger's rates, or why it cannot be used."""
-
-
-def notes_of(clip: Decoded) -> list[str]:
-    """Return what is odd about a clip; nothing if it cannot be used."""
-    return [] if isinstance(clip, AudioError) else list(clip.notes)
-
-
-@dataclass(frozen=True)
-class MemberFiles:
-    """One member as it goes into a tagger's folder."""
-
-    study: str
-    fold: int
-    config: Config
-    weights: Path
-
-
-def no_backbone(ref: str) -> Backbone:
-    """Raise `ValueError`: the backbone of a tagger was not given."""
-    raise ValueError(f"a member has the backbone {ref}; expected find_backbone to return it")
-
-
-def write(
-    folder: Path, members: Sequence[MemberFiles], labels: Sequence[str], blend: str = "geometric",
-    study_weights: Mapping[str, float] | None = None, find_backbone: Callable[[str], Backbone] = no_backbone,
-    scaling: Scaling = UNSCALED, thresholds: Sequence[float] = (),
-) -> None:  # fmt: skip
-    """Write a tagger to an empty folder, without the members of studies with weight 0.
-
-    `blend` is one of `fsat.model_presets.BLENDS`; ``weighted`` needs the weight of each study. `find_backbone` returns
-    the backbone that a member's Config names. Blended scores are changed by `scaling`; a class whose score is below its
-    threshold, in the order of the labels, is no tag by default. Without thresholds the highest scores are always tags.
-    """
-    weights = dict(study_weights or {})
-    entries, backbones = [], dict[str, dict[str, str]]()
-    for member in members:
-        if weights.get(member.study) != 0:
-            path = folder / f"{member.study}-fold{member.fold}.weights.h5"
-            shutil.copyfile(member.weights, path)
-            file = {"weights": path.name, "sha256": sha256_of(path), "config": member.config.to_dict()}
-            entries.append({"study": member.study, "fold": member.fold, **file})
-            digest = member.config.backbone_digest
-            if digest and digest not in backbones:
-                backbone = copy_backbone(find_backbone(member.config.backbone), folder / BACKBONES / digest)
-                backbones[digest] = {name: getattr(backbone, name) for name in ("name", "source", "license", "sha256")}
-    facts = {"recipe": RECIPE, "labels": list(labels), "blend": blend, "study_weights": weights, "members": entries}
-    facts |= {"backbones": backbones} if backbones else {}
-    facts |= {"scaling": scaling.to_dict()} if scaling.kind != "none" else {}
-    facts |= {"thresholds": [float(threshold) for threshold in thresholds]} if len(thresholds) else {}
-    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return the facts of a tagger's folder; raise `RunError` if they are incomplete or of another `RECIPE`."""
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text())
-        valid = bool(facts["members"]) and all(isinstance(label, str) for label in facts["labels"])
-        for member in facts["members"]:
-            valid = valid and set(member) >= MEMBER_KEYS and Path(member["weights"]).name == member["weights"]
-            Config.from_mapping(member["config"])
-        valid = valid and {"blend", "study_weights", "recipe"} <= set(facts)
-        thresholds = facts.setdefault("thresholds", [])
-        valid = valid and len(thresholds) in (0, len(facts["labels"])) and all(0 <= float(t) <= 1 for t in thresholds)
-        facts["scaling"] = Scaling.from_dict(facts.get("scaling") or UNSCALED.to_dict())
-    except (OSError, ValueError, TypeError, KeyError, FsatError) as error:
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}); register the tagger anew") from error
-    if not valid:
-        expected = f"labels, recipe, blend, study_weights and members with {', '.join(sorted(MEMBER_KEYS))}"
-        raise RunError(f"{path}: expected {expected}; register the tagger anew")
-    if facts["recipe"] != RECIPE:
-        made = f"recipe {printable(facts['recipe'])} of fsat, whose scores differ from those of this one ({RECIPE})"
-        advice = "train and register one with this version, or serve this one, with its own copy of fsat"
-        raise RunError(f"{path}: made by {made}; {advice}: `mlflow models serve`")
-    return facts
-
-
-def load_weights(model: Any, path: Path, sha256: str) -> None:
-    """Load a model's weights; raise `RunError` if the file has changed or does not fit the model."""
-    try:
-        if sha256_of(path) != sha256:
-            raise ValueError("it has changed since the tagger was registered")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file lacks
-            model.load_weights(path)
-    except Exception as error:  # h5py and Keras raise many types
-        reason = " ".join(str(error).split())[:150]
-        raise RunError(f"{path}: cannot be loaded ({reason}); register the tagger anew") from error
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise RunError(f"{path}: has weights that are NaN or infinite; register the tagger anew")
-
-
-def _open_backbones(folder: Path, facts: Mapping[str, Mapping[str, str]]) -> dict[str, Runtime]:
-    """Open the backbones of a tagger, by digest; raise `RunError` if one has changed."""
-    if not facts:
-        return {}
-    from fsat.backbones.runtime import open_backbone
-
-    opened = {}
-    for digest in facts:
-        try:
-            backbone = read_backbone(folder / digest)
-            if backbone.digest != digest:
-                raise ConfigError(f"its descriptor has changed: its digest is {backbone.digest}")
-            opened[digest] = open_backbone(backbone)
-        except ConfigError as error:
-            raise RunError(f"{folder / digest}: cannot be loaded ({error}); register the tagger anew") from error
-    return opened
 
 
 class Member(NamedTuple):
@@ -199,7 +78,7 @@ class Tagger:
         self.scaling: Scaling = facts["scaling"]
         self.thresholds = np.array(facts["thresholds"], np.float32) if facts["thresholds"] else None
         self._lock = threading.Lock()  # of the models; decoding runs in parallel
-        self.backbones = _open_backbones(Path(folder) / BACKBONES, facts.get("backbones", {}))
+        self.backbones = open_backbones(Path(folder) / BACKBONES, facts.get("backbones", {}))
         self.members: list[Member] = []
         for member in facts["members"]:
             config = Config.from_mapping(member["config"])
@@ -257,6 +136,19 @@ class Tagger:
             problem = f"no member {printable(min(unknown))}; expected {', '.join(all_names)}"
             raise ConfigError(f"members={printable(names)}: {problem}")
         return selected
+
+    def most_tags(self, settings: TagSettings) -> int:
+        """Return the maximum number of tags of a clip or window: any, by default, if the tagger has thresholds."""
+        return settings.top_k or (len(self.labels) if self.thresholds is not None else settings.tags)
+
+    def notes_of(self, clip: Decoded, scores: np.ndarray, tags: Sequence[Any]) -> list[str]:
+        """Return what is odd about a clip, given its scores, NaN if it was not heard, and its tags."""
+        notes = [] if isinstance(clip, AudioError) else list(clip.notes)
+        return notes + self.note_without(tags, not np.isnan(scores[0]))
+
+    def note_without(self, tags: Sequence[Any], is_heard: bool) -> list[str]:
+        """Return a note if a sound that was heard has no tag, and the classes are scored by themselves."""
+        return [NO_LABEL] if self.use_sigmoid and is_heard and not tags else []
 
     def scores(self, sources: Sequence[AudioSource], max_seconds: float = LONGEST) -> tuple[np.ndarray, list[str]]:
         """Return the blended class probabilities of clips, given as bytes or paths of audio files, and their errors.

@@ -27,7 +27,7 @@ from mlflow.types.schema import Array
 from fsat.backbones.descriptor import Backbone
 from fsat.data.audio import sine
 from fsat.errors import ConfigError, RunError, printable
-from fsat.metrics.ranking import TOP_K
+from fsat.metrics.class_thresholds import TagParams
 from fsat.options import PROMOTE, check_model_name
 from fsat.progress import say
 from fsat.tracking.client import TAG, Refused, ServerUnreachable, address, call
@@ -83,7 +83,7 @@ def check_registration(name: str, promote: str) -> None:
 
 def register(
     name: str, tagger_folder: Path, labels: Sequence[str], score: Score, dataset: str, promote: str, blend: str,
-    backbones: Sequence[Backbone] = (),
+    backbones: Sequence[Backbone] = (), thresholds: Sequence[float] = (),
 ) -> Registered:  # fmt: skip
     """Register a tagger as a version of a model, and update the alias; a blend is registered only once.
 
@@ -93,13 +93,14 @@ def register(
         dataset, blend: digests of the dataset, and of the members and the method.
         promote: ``auto``, ``always`` or ``never``.
         backbones: that the tagger's members share.
+        thresholds: minimum scores of the labels, if the tagger has some.
     """
     client = mlflow.MlflowClient()
     champion = call(partial(aliased, client, name, ALIAS))
     registered = existing = call(partial(_version_of, client, name, blend))
     if registered is None:
         log = partial(mlflow.pyfunc.log_model, name="tagger", loader_module=LOADER, data_path=str(tagger_folder))
-        uri = call(partial(log, **tagger_arguments(labels, backbones))).model_uri
+        uri = call(partial(log, **tagger_arguments(labels, backbones, thresholds))).model_uri
         facts = {f"oof_{score.name}": repr(float(score.value)), "oof_clips": score.clips, "dataset": dataset}
         facts["blend"] = blend
         facts |= {"leak": score.leak} if score.leak else {}
@@ -146,8 +147,13 @@ def run_of(model_uri: str) -> str:
     return call(lambda: mlflow.models.get_model_info(model_uri)).run_id or ""
 
 
-def tagger_arguments(labels: Sequence[str], backbones: Sequence[Backbone] = ()) -> dict[str, Any]:
-    """Return the arguments of `log_model` for every tagger: signature, example, code and packages."""
+def tagger_arguments(
+    labels: Sequence[str], backbones: Sequence[Backbone] = (), thresholds: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Return the arguments of `log_model` for every tagger: signature, example, code, packages, and what it knows.
+
+    By default a tagger with thresholds returns all labels that reach theirs, another one the best.
+    """
     text, number = DataType.string, DataType.double
     outputs = [
         ColSpec(Array(text), "labels"),
@@ -155,14 +161,16 @@ def tagger_arguments(labels: Sequence[str], backbones: Sequence[Backbone] = ()) 
         ColSpec(text, "error"),
         ColSpec(text, "note"),
     ]
-    params = [ParamSpec("top_k", DataType.integer, TOP_K), ParamSpec("min_score", number, 0.0)]
+    defaults = TagParams.of(len(labels), has_thresholds=bool(thresholds))
+    params = [ParamSpec("top_k", DataType.integer, defaults.top_k), ParamSpec("min_score", number, defaults.min_score)]
+    own = {"thresholds": dict(zip(labels, map(float, thresholds), strict=True))} if thresholds else {}
     inputs = Schema([ColSpec(DataType.binary, "audio")])
     return {
         "signature": ModelSignature(inputs, Schema(outputs), ParamSchema(params)),
         "input_example": pd.DataFrame({"audio": [sine(0.1, 16000)]}),
         "code_paths": [str(Path(__file__).parents[1])],
         "pip_requirements": requirements([module for backbone in backbones for module in RUNTIMES[backbone.format]]),
-        "metadata": {"labels": list(labels)},
+        "metadata": {"labels": list(labels)} | own,
     }
 
 

@@ -211,8 +211,14 @@ def _newest_complete(allow_incomplete: bool | None) -> Studies:
 
 
 VERIFY_STAGE = "verify"
-LABELS_TABLE = "labels.csv"
+LABELS_TABLE, CLASSES_TABLE = "labels.csv", "classes.csv"
 LABELS_COLUMNS = ("fname", "label", "new_label", "score", "decision")
+MULTILABEL_COLUMNS = ("fname", "label", "given", "score", "decision")
+"""Columns of the table of decisions, and of that for clips with any number of labels."""
+
+CHANGES = ("accept", "relabel", "drop")
+MULTILABEL_CHANGES = ("accept", "add", "remove", "drop", "keep")
+"""Decisions that training depends on."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +227,20 @@ class VerifiedLabels:
 
     `fnames` has all training clips, in the order of `Manifest.in_canonical_order`: another layout of the same dataset
     may have other names for them, or the same names for others.
+
+    Attributes:
+        new_labels: by clip that was accepted, relabelled or dropped, its label; empty for a dropped clip.
+        certainty: by clip, the probability of that decision.
+        pairs: for clips with any number of labels, the decisions of labels and clips instead: ``clip`` (its place in
+            `fnames`), ``label``, ``score`` and ``decision``. All other labels of unverified clips are absent for sure.
     """
 
     run_id: str
     dataset: str
     fnames: list[str]
-    new_labels: dict[str, str]  # by clip that was accepted, relabelled or dropped; empty for a dropped clip
-    certainty: dict[str, float]  # by clip, the probability of that decision
+    new_labels: dict[str, str]
+    certainty: dict[str, float]
+    pairs: pd.DataFrame | None = None
 
 
 def round_of(run_id: str) -> int:
@@ -247,16 +260,21 @@ def fetch_labels(run_id: str) -> VerifiedLabels:
     state = run.info.status if run.info.lifecycle_stage == "active" else "deleted"
     if state != "FINISHED":
         raise RunError(f"{name}: the run is {state}; expected a FINISHED one: run verify again")
+    is_multi = run.data.tags.get(TAG + "task", "single") == "multi"
+    columns, changes = (MULTILABEL_COLUMNS, MULTILABEL_CHANGES) if is_multi else (LABELS_COLUMNS, CHANGES)
     with tempfile.TemporaryDirectory(prefix="fsat-") as folder:
         try:
             fetch = partial(mlflow.artifacts.download_artifacts, run_id=run_id, artifact_path=LABELS_TABLE)
             path = call(partial(fetch, dst_path=folder))
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(LABELS_COLUMNS))
-            decided = table[table["decision"].isin(["accept", "relabel", "drop"])]
-            certainty = dict(zip(decided["fname"], decided["score"].astype(float), strict=True))
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=list(columns)).astype({"score": float})
         except (Refused, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{name}: {LABELS_TABLE} cannot be fetched ({reason}); run verify again") from error
-    new_labels = dict(zip(decided["fname"], decided["new_label"], strict=True))
-    dataset = run.data.tags.get(TAG + "dataset", "")
-    return VerifiedLabels(run_id, dataset, table["fname"].tolist(), new_labels, certainty)
+    dataset, decided = run.data.tags.get(TAG + "dataset", ""), table["decision"].isin(changes)
+    if is_multi:
+        clips, fnames = pd.factorize(table["fname"])
+        pairs = table.assign(clip=clips)[decided & (table["label"] != "")][["clip", "label", "score", "decision"]]
+        return VerifiedLabels(run_id, dataset, fnames.tolist(), {}, {}, pairs)
+    fnames, table = table["fname"].tolist(), table[decided]
+    new_labels = dict(zip(table["fname"], table["new_label"], strict=True))
+    return VerifiedLabels(run_id, dataset, fnames, new_labels, dict(zip(table["fname"], table["score"], strict=True)))

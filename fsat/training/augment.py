@@ -17,6 +17,10 @@ N_MASKS = 2
 """Number of time masks and of mel masks of a crop (SpecAugment; Park et al. 2019)."""
 
 
+MOST_ATTENUATION = 15.0
+"""Most that a partner's sound is weakened where sounds are added, in dB."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """Random parameters of an epoch, one element per clip in the order of training.
@@ -105,6 +109,25 @@ def mix(inputs: np.ndarray, draws: Draws, batch: slice) -> np.ndarray:
         return inputs
     shares = draws.shares[batch].reshape(-1, *[1] * (inputs.ndim - 1))
     return np.asarray(shares * inputs + (1 - shares) * inputs[draws.partners[batch]])
+
+
+def add(inputs: np.ndarray, draws: Draws, batch: slice, in_decibels: bool) -> np.ndarray:
+    """Add the sounds of their partners to those of a batch, up to `MOST_ATTENUATION` weaker, as sounds add in the air.
+
+    Args:
+        inputs: float32, waveforms (n, samples), or spectrograms (n, frames, mels) in decibels above a floor, whose
+            powers are added.
+        draws, batch: as for `mix`; a clip's share decides how much weaker its partner is: not at all at 0.5.
+        in_decibels: whether these are spectrograms.
+    """
+    if draws.shares is None or draws.partners is None:
+        return inputs
+    shares, partners = draws.shares[batch], inputs[draws.partners[batch]]
+    power = 10 ** (-MOST_ATTENUATION / 10 * (2 * shares - 1)).reshape(-1, *[1] * (inputs.ndim - 1))
+    if not in_decibels:
+        return np.asarray(inputs + np.sqrt(power) * partners, dtype=np.float32)
+    above_floor = 10 ** (partners / 10) - 1
+    return np.asarray(10 * np.log10(10 ** (inputs / 10) + power * above_floor), dtype=np.float32)
 
 
 def mask(crops: np.ndarray, draws: Draws, batch: slice, fill: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from fsat.data.embeddings import embeddings
 from fsat.data.logmel import band_levels, spectra
 from fsat.data.mfcc import model_input
 from fsat.parallel.executor import Threads
-from fsat.training.augment import Draws, cut, draw, mask, mix
+from fsat.training.augment import Draws, add, cut, draw, mask, mix
 from fsat.training.targets import Targets, encode_targets
 
 WORKERS, AHEAD = 2, 3
@@ -69,11 +69,14 @@ class TrainingClips:
         """Return the augmented inputs of a batch, float32 (batch, *config.dim)."""
         config = self.config
         if self.spectra and self.levels:
-            crops = mix(cut(self.spectra, draws, batch, config), draws, batch)
+            crops = cut(self.spectra, draws, batch, config)
+            crops = add(crops, draws, batch, in_decibels=True) if config.is_multi else mix(crops, draws, batch)
             return mask(crops, draws, batch, self.levels[0])[..., np.newaxis]
         if self.embeddings:
             clips = draws.order[batch]
             n_windows = min(MAX_WINDOWS, int(self.embeddings.n_windows[clips].max()))
             return mix(self.embeddings.windows(clips, draws.starts[batch], n_windows), draws, batch)
         crops = self.clips.crops(draws.order[batch], draws.starts[batch], config.audio_length)
+        if config.is_multi:
+            return model_input(add(crops, draws, batch, in_decibels=False), config)
         return mix(model_input(crops, config), draws, batch)

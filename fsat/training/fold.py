@@ -145,13 +145,9 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
     config = dataset.config
     splits = np.where(dataset.folds == fold, "val", "train").astype("<U7")
     weights = [config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)]
-    trusted: np.ndarray = dataset.trusted
+    trusted, used = dataset.trusted, _used(dataset)
     if config.is_multi:
-        is_weighed = np.asarray(trusted & (dataset.certainty > 0))
-        trusted = np.asarray(is_weighed.any(axis=1))
-        used = np.asarray((is_weighed | (~dataset.trusted & (max(weights) > 0))).any(axis=1))
-    else:
-        used = np.asarray((dataset.target_classes >= 0) & (trusted | (max(weights) > 0)))
+        trusted, used = np.any(trusted & used, axis=1), np.any(used, axis=1)
     splits[(splits == "train") & ~used] = "unused"
     if config.holdout:
         candidates = np.flatnonzero(splits == "train")
@@ -165,10 +161,24 @@ def assign_splits(dataset: Dataset, fold: int) -> np.ndarray:
     return splits
 
 
+def _used(dataset: Dataset) -> np.ndarray:
+    """Return which clips, or which of their classes in ``multi``, have a target and a weight, of the shape of targets.
+
+    The weight of unverified labels is that of the epoch in which it is highest.
+    """
+    config = dataset.config
+    is_weighed = max(config.unverified_weight_at(epoch) for epoch in range(config.max_epochs)) > 0
+    if config.is_multi:
+        return np.asarray(np.where(dataset.trusted, dataset.certainty > 0, is_weighed))
+    return np.asarray((dataset.target_classes >= 0) & (dataset.trusted | is_weighed))
+
+
 def labels_without_clips(dataset: Dataset, splits: np.ndarray) -> list[str]:
     """Return the labels that no clip of the split ``train`` has as target class."""
-    classes = dataset.target_classes[splits == "train"]
-    there = np.flatnonzero(classes.any(axis=0)) if dataset.config.is_multi else classes
+    train = splits == "train"
+    there = dataset.target_classes[train]
+    if dataset.config.is_multi:
+        there = np.flatnonzero((there & _used(dataset)[train]).any(axis=0))
     missing = np.setdiff1d(np.arange(len(dataset.labels)), there)
     return [dataset.labels[i] for i in missing]
 

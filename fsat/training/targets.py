@@ -115,10 +115,12 @@ def _smooth(rows: np.ndarray, config: Config) -> np.ndarray:
 
 def _encode_by_class(targets: Targets, weights: np.ndarray, draws: Draws, batch: slice, config: Config) -> np.ndarray:
     clips = draws.order[batch]
-    present, trusted = targets.classes[clips], targets.trusted[clips]
-    signed = np.stack([present, ~present], axis=1) * weights[clips, np.newaxis]  # batch, 2, classes
+    present, trusted, weight = targets.classes[clips], targets.trusted[clips], weights[clips]
+    if config.is_multi and draws.partners is not None:
+        present, trusted, weight = _union(present, trusted, weight, draws.partners[batch])
+    signed = np.stack([present, ~present], axis=1) * weight[:, np.newaxis]  # batch, 2, classes
     parts = [(signed, trusted)]
-    if draws.shares is not None and draws.partners is not None:
+    if not config.is_multi and draws.shares is not None and draws.partners is not None:
         share, partner = draws.shares[batch, np.newaxis, np.newaxis], draws.partners[batch]
         parts = [(share * signed, trusted), ((1 - share) * signed[partner], trusted[partner])]
     result = np.zeros((len(clips), 3, 2, targets.n_classes), dtype=np.float32)
@@ -131,3 +133,21 @@ def _encode_by_class(targets: Targets, weights: np.ndarray, draws: Draws, batch:
     half = config.label_smoothing / 2
     result[:, 0] = (1 - 2 * half) * result[:, 0] + half * result[:, 0].sum(axis=1, keepdims=True)
     return result
+
+
+def _union(
+    present: np.ndarray, trusted: np.ndarray, weight: np.ndarray, partners: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels of clips and their partners together, bool, whether they are trusted, and their weights.
+
+    A label that one of both has is trusted and weighted as there; that both lack it, as where it is less certain.
+    """
+    others = present[partners], trusted[partners], weight[partners]
+    of_own, of_other = present * weight, others[0] * others[2]
+    together, is_own = present | others[0], of_own >= of_other
+    both_trusted, least = trusted & others[1], np.minimum(weight, others[2])
+    return (
+        together,
+        np.where(together, np.where(is_own, trusted, others[1]), both_trusted),
+        np.where(together, np.maximum(of_own, of_other), least),
+    )

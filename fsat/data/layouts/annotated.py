@@ -129,7 +129,7 @@ def read(data: DataFolder) -> Rows:
     folder = _annotation_folder(data)
     lengths = lengths_of(data.path, data.audio)
     is_multi = options.task == "multi" or (options.task == "auto" and bool(options.background))
-    separator = _listed_by(folder, _columns(data), is_multi)
+    separator, listing = _listed_by(folder, _columns(data), is_multi)
     found = read_annotations(
         data.audio, data.path, folder, _columns(data), lengths, options.clip_seconds, may_be_empty=bool(separator)
     )
@@ -141,7 +141,7 @@ def read(data: DataFolder) -> Rows:
     }
     for name, own in by_recording.items():
         if separator:
-            by_recording[name] = with_own_labels(_with_lists(own, separator, found.problems))
+            by_recording[name] = with_own_labels(_with_lists(own, separator, listing, found.problems))
         elif is_multi:
             by_recording[name] = with_all_labels(own, found.recordings[name].events)
     spans = [span for own in by_recording.values() for span in own]
@@ -163,23 +163,29 @@ def read(data: DataFolder) -> Rows:
     return rows
 
 
-def _listed_by(folder: Path, columns: Columns, is_multi: bool) -> str:
-    """Return what separates the labels of annotations whose column lists them; empty if there are no such lists."""
-    paths = [folder / name for name in find_annotation_files(folder)[0]] if folder.is_dir() else [folder]
-    cells = list[str]()
-    for path in paths:
+def _listed_by(folder: Path, columns: Columns, is_multi: bool) -> tuple[str, set[str]]:
+    """Return what separates the labels of annotations whose column lists them, and the names of these files.
+
+    The separator is empty if there are no such lists.
+    """
+    names = find_annotation_files(folder)[0] if folder.is_dir() else [folder.name]
+    cells, listing = list[str](), set[str]()
+    for name in names:
         with suppress(NotAnnotations):
-            file = read_annotation_file(path, columns)
-            cells += [row.label for row in file.rows] if means_list(file.label_column) else []
+            file = read_annotation_file(folder / name if folder.is_dir() else folder, columns)
+            if means_list(file.label_column):
+                listing.add(name)
+                cells += [row.label for row in file.rows]
     is_list = bool(cells) and (is_multi or shows_several(set(cells), LabelColumn("", is_list=True)))
-    return separator_of(set(cells)) if is_list else ""
+    return separator_of(set(cells)) if is_list else "", listing
 
 
-def _with_lists(spans: Sequence[Span], separator: str, problems: list[Problem]) -> list[Span]:
-    """Return clips with their label cells as lists; a cell that is none is a problem."""
+def _with_lists(spans: Sequence[Span], separator: str, listing: set[str], problems: list[Problem]) -> list[Span]:
+    """Return clips with their label cells as lists, those of the files `listing`; a cell that is none is a problem."""
     listed = []
     for span in spans:
-        labels, fault = labels_of(span.label, separator)
+        labels, fault = labels_of(span.label, separator) if span.file in listing else ((span.label,), "")
+        fault = fault or ("the label is empty" if "" in labels else "")
         if fault:
             problems.append(Problem(span.file, span.row, span.recording, fault))
         else:

@@ -36,7 +36,9 @@ def settle_task(rows: Rows, options: LayoutOptions) -> None:
     cells, column = rows.train.table.frame["label"].tolist(), rows.labels
     several = column is not None and shows_several(_distinct(cells), column)
     repeated = column is not None and _has_row_for_each_label(rows.train.table.frame)
-    separator = (column.separator or separator_of(_distinct(cells))) if column else ""
+    separator = ""  # that a label may have in it
+    if column and (several or options.task == "multi"):
+        separator = column.separator or separator_of(_distinct(cells))
     task = options.task
     if task == "auto":
         task = "multi" if several or repeated or options.background else "single"
@@ -85,12 +87,16 @@ def _keep_single(table: Table, separator: str) -> None:
 
 
 class _Reader:
-    """Reads the label cells of the training clips as the labels of each; `forms` is how, in words."""
+    """Reads the label cells of the training clips as the labels of each; `forms` is how, in words.
+
+    Without a `separator` a cell is one label, or none, unless it is a list itself.
+    """
 
     def __init__(self, rows: Rows, background: str, separator: str) -> None:
         self._rows, self._background, self._separator = rows, background, separator
         self._table, self._faulty = rows.train.table, set[str]()
-        self._twice, self._missing, self._beside, self._n_merged = list[int](), list[int](), list[int](), 0
+        self._twice, self._missing, self._beside = list[int](), list[int](), list[int]()
+        self._n_lists = self._n_split = self._n_merged = 0
         self.forms: list[str] = []
 
     def read(self, absent: pd.Series | None) -> None:
@@ -106,13 +112,13 @@ class _Reader:
             if reason := next(filter(None, map(self._why_not_a_class, own)), ""):
                 self._fail(file, row, fname, reason)
         merged, first = self._merge(frame, labels)
-        sound = [i for i in first if os.path.normpath(frame["fname"].iloc[i]) not in self._faulty]
+        names = [os.path.normpath(fname) for fname in frame["fname"]]
+        sound = [i for i in first if names[i] not in self._faulty]
         table = frame.iloc[sound].assign(label=[join_labels(merged[i]) for i in sound])
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
         self._table.frame = table.reset_index(drop=True)
-        has_lists = not self._n_merged or any(len(own) > 1 for own in labels)
-        self._describe(has_lists)
+        self._describe()
         if absent is not None:
             self.forms.append("not those whose relevance is below 0.5")
 
@@ -120,15 +126,20 @@ class _Reader:
         """Return the labels of a row, each once; a row that cannot be read is a problem."""
         if self._rows.labels is None:
             return (str(cell),)
+        text, is_list = cell.strip(), items_of(cell) is not None
+        if text in NO_VALUES and not is_list:
+            if text == self._background:
+                return (text,)
+            self._missing.append(row)
+        if text and not is_list and not self._separator:
+            return () if text in NO_VALUES else (text,)
         labels, fault = labels_of(cell, self._separator)
         if fault:
             self._fail(file, row, fname, fault)
         if len(set(labels)) < len(labels):
             self._twice.append(row)
-        if cell.strip() in NO_VALUES and not isinstance(cell, ListCell):
-            if cell.strip() == self._background:
-                return (self._background,)
-            self._missing.append(row)
+        self._n_lists += is_list
+        self._n_split += not is_list and len(labels) > 1
         return tuple(dict.fromkeys(labels))
 
     def _fail(self, file: str, row: int, fname: str, reason: str) -> None:
@@ -168,18 +179,21 @@ class _Reader:
                     self._fail(cells["file"][i], cells["row"][i], fname, reason)
         return merged, list(merged)
 
-    def _describe(self, has_lists: bool) -> None:
+    def _describe(self) -> None:
         """Set `forms`, and add warnings."""
         column, warnings = self._rows.labels, self._table.warnings
         if column is None:
             self.forms.append("one label each")
         elif column.form:
             self.forms.append(column.form)
-        elif has_lists:
-            self.forms.append(f"labels separated by {self._separator!r}")
+        else:
+            self.forms += ["lists of labels"] if self._n_lists else []
+            if self._n_split or (self._separator and not self._n_merged and not self._n_lists):
+                self.forms.append(f"labels separated by {self._separator!r}")
+            elif not self._separator and not self._n_lists:
+                self.forms.append("one label each")
         if self._n_merged:
-            self.forms.append("a row for each label of a clip")
-            warnings.append(f"{count(self._n_merged, 'row')} of clips with an earlier row, to which labels are added")
+            self.forms.append(f"{count(self._n_merged, 'row')} with further labels of clips")
         if self._background:
             self.forms.append(f"{printable(self._background)} is no label")
         for what, lines in (

@@ -1,6 +1,6 @@
 """The layout of FSDKaggle2018, with Kaggle's names or Zenodo's, and of fsat's own tables.
 
-A column ``labels`` in place of ``label`` lists the labels of each clip.
+A column ``labels`` in place of ``label`` lists the labels of each clip, and so does a column of 0 and 1 for each label.
 
 Kaggle: ``train.csv``, ``audio_train/``, ``sample_submission.csv``, ``audio_test/``. Zenodo:
 ``FSDKaggle2018.meta/train_post_competition.csv``, ``FSDKaggle2018.audio_train/``, ... The test part is optional.
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat.data.layouts.label_cells import LabelColumn, shows_several
+from fsat.data.layouts.label_cells import FLAGGED, LabelColumn, explain_ragged, flagged_cells, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, optional_part, renamed
-from fsat.data.layouts.table_files import is_table
+from fsat.data.layouts.table_files import flag_columns, is_table
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem
 from fsat.text import NO_LABEL
@@ -46,10 +46,10 @@ def matches(data: DataFolder) -> bool:
         return True
     try:
         header = read_header(table)
-        required = ("fname", _label_column(table, data).name)
-        if not set(required) <= set(header):
+        required = {"fname", *(_flags(table, data) or [_label_column(table, data).name])}
+        if not required <= set(header):
             return not is_table(table, data)
-        first = read_table(table, required, KNOWN).frame["fname"].head(1).tolist()
+        first = read_table(table, ("fname",), header).frame["fname"].head(1).tolist()
         return not any((data.path / name).is_file() and not (folder / name).is_file() for name in first)
     except DataError:
         return True  # reading it says what is wrong
@@ -61,8 +61,17 @@ def read(data: DataFolder) -> Rows:
         data, TRAIN_TABLES, "a table of training clips", f", with the columns {','.join(REQUIRED)},manually_verified"
     )
     folder = _first(data, TRAIN_FOLDERS, "a folder of training clips")
-    labels = _label_column(path, data)
-    table = read_table(path, ("fname", labels.name), KNOWN)
+    if flags := _flags(path, data):
+        labels = LabelColumn("label", is_list=True, form=FLAGGED)
+        table = read_table(path, ("fname", *flags), KNOWN)
+        flagged = flagged_cells(table.frame, flags, path.name, "fname")
+        table.frame = table.frame.drop(columns=flags)
+        table.frame["label"] = pd.Series(flagged.cells, dtype=object)
+        table.problems, table.warnings = table.problems + flagged.problems, table.warnings + flagged.warnings
+    else:
+        labels = _label_column(path, data)
+        table = read_table(path, ("fname", labels.name), KNOWN)
+        table.problems = explain_ragged(table.problems, labels)
     if {"freesound_id", "group"} <= set(table.frame):
         raise DataError(f"{path}: it has the columns freesound_id and group; keep the one whose clips stay together")
     names = {"freesound_id": "group", labels.name: "label"}
@@ -75,6 +84,12 @@ def read(data: DataFolder) -> Rows:
     clips = test_folder or data.path / TEST_FOLDERS[0]
     test, fault = optional_part(test_path, lambda: Part(_test_table(test_path, labels), test_path.name, clips))
     return Rows(reading, train, test, fault, labels=labels)
+
+
+def _flags(path: Path, data: DataFolder) -> list[str]:
+    """Return the columns that have 0 or 1 for a label each; none if a column has labels."""
+    header = read_header(path)
+    return flag_columns(path, header, data) if "fname" in header else []
 
 
 def _label_column(path: Path, data: DataFolder) -> LabelColumn:

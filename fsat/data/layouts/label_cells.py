@@ -12,12 +12,14 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from fsat.data.layouts.table_columns import look_of
 from fsat.data.tables import ListCell
-from fsat.errors import printable
+from fsat.errors import Problem, count, printable
 from fsat.text import NO_VALUES
 
 SEPARATORS = (",", ";", "|")
@@ -26,9 +28,20 @@ SEPARATORS = (",", ";", "|")
 LISTS = ("labels", "tags", "classes", "categories", "label_list", "species_list", "tag_list")
 """Ends of the names of columns that mean a list."""
 
+PRESENT, ABSENT = ("1", "1.0", "true"), ("0", "0.0", "false")
+"""Cells of a column for one label, in lower case."""
+
+FLAGGED = "a column of 0 and 1 for each label"
+"""How clips get their labels from such columns, in words."""
+
+N_UNUSED = 9
+"""Number of columns without a clip that a warning names."""
+
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _ARRAY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
 """Matches an array of texts as NumPy prints it, without commas."""
+
+_RAGGED = re.compile(r"(\d+) cells in a table of (\d+) columns")
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
@@ -55,6 +68,17 @@ def means_list(name: str) -> bool:
     return look_of(name).endswith(LISTS)
 
 
+def explain_ragged(problems: Iterable[Problem], column: LabelColumn) -> list[Problem]:
+    """Return the problems of a table; rows with too many cells may have a list of labels without quotes."""
+    advice = f"; a list of {printable(column.name)} with the separator of the table in it needs quotes around it"
+    return [
+        replace(problem, reason=problem.reason + advice)
+        if column.is_list and (match := _RAGGED.fullmatch(problem.reason)) and int(match[1]) > int(match[2])
+        else problem
+        for problem in problems
+    ]
+
+
 def items_of(cell: str) -> tuple[str, ...] | None:
     """Return the items of a cell that is a list in the notation of Python, JSON or NumPy; None for other text."""
     if isinstance(cell, ListCell):
@@ -72,6 +96,41 @@ def items_of(cell: str) -> tuple[str, ...] | None:
         if isinstance(value, (list, tuple, set)) and all(type(item) in (str, int, float) for item in value):
             return tuple(map(str, value))
     return None
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """The labels of each row as a `ListCell`, of columns that have 0 or 1 for a label each, and what is wrong."""
+
+    cells: list[str]
+    problems: list[Problem]
+    warnings: list[str]
+
+
+def flagged_cells(frame: pd.DataFrame, columns: Sequence[str], file: str, fname: str) -> Flagged:
+    """Return the names of the columns that have 1 in each row of a table; a cell that is neither 1 nor 0 is a problem.
+
+    Args:
+        frame: all columns as text, and ``row``.
+        columns: those with 0 and 1.
+        file: name of the table.
+        fname: the column of the clips' names.
+    """
+    labels: list[list[str]] = [[] for _ in range(len(frame))]
+    problems, lines, clips = [], frame["row"].tolist(), frame[fname].tolist()
+    for name in columns:
+        for i, cell in enumerate(frame[name]):
+            word = cell.strip().lower()
+            if word in PRESENT:
+                labels[i].append(name)
+            elif word not in ABSENT:
+                reason = f"{printable(name)} is {printable(cell)[:40]!r}, expected 1 or 0"
+                problems.append(Problem(file, int(lines[i]), clips[i], reason))
+    used = {label for own in labels for label in own}
+    unused = [printable(name) for name in columns if name not in used]
+    shown = ", ".join(unused[:N_UNUSED]) + (", ..." if len(unused) > N_UNUSED else "")
+    what = f"{file}: {count(len(unused), 'column')} without a clip, left out of the classes: {shown}"
+    return Flagged(list(map(ListCell, labels)), problems, [what] if unused else [])
 
 
 def separator_of(cells: Iterable[str]) -> str:

@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from fsat.data.layouts.label_cells import LabelColumn, items_of, labels_of, means_list
+from fsat.data.layouts.label_cells import (
+    FLAGGED,
+    LabelColumn,
+    explain_ragged,
+    flagged_cells,
+    items_of,
+    labels_of,
+    means_list,
+)
 from fsat.data.layouts.rows import (
     COLUMNS,
     TEST_SPLITS,
@@ -25,8 +32,6 @@ from fsat.data.layouts.rows import (
 )
 from fsat.data.layouts.table_columns import choose, find_candidates, look_of, missing_meanings
 from fsat.data.layouts.table_files import (
-    ABSENT,
-    PRESENT,
     SPREADSHEETS,
     find_tables,
     flag_columns,
@@ -161,6 +166,8 @@ class _Reader:
         resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
+        if split == "train":
+            self.problems = explain_ragged(self.problems, self.labels)
         self._splits = [name for name in found.get("fold", ()) if name != self._columns["fold"]]
         clips = resolved[self._columns["fname"]]
         if clips.without:
@@ -194,7 +201,7 @@ class _Reader:
     def labels(self) -> LabelColumn:
         """The column of labels."""
         if self._flags:
-            return LabelColumn(", ".join(self._flags), form="a column of 0 and 1 for each label")
+            return LabelColumn(", ".join(self._flags), form=FLAGGED)
         name = self._columns["label"]
         if self._has_secondary:
             return LabelColumn(name, form=f"{name} and {self._others[SECONDARY]}")
@@ -209,7 +216,10 @@ class _Reader:
     def _label_cells(self, cells: pd.DataFrame) -> list[str]:
         """Return the labels of each row as one cell; further columns than that of the labels may belong to them."""
         if self._flags:
-            return self._flagged(cells)
+            flagged = flagged_cells(cells, self._flags, self._path.name, self._columns["fname"])
+            self.problems += flagged.problems
+            self.warnings += flagged.warnings
+            return flagged.cells
         texts = [cell if isinstance(cell, ListCell) else cell.strip() for cell in cells[self._columns["label"]]]
         if self._has_secondary:
             others = [items_of(cell) or labels_of(cell, ",")[0] for cell in cells[self._others[SECONDARY]]]
@@ -218,23 +228,6 @@ class _Reader:
             what = f"{self._path.name}: {self._others[SECONDARY]} is not used"
             self.warnings.append(f"{what}: a clip has one label (task=multi reads all of them)")
         return texts
-
-    def _flagged(self, cells: pd.DataFrame) -> list[str]:
-        """Return the names of the columns that have 1 in each row; a cell that is neither 1 nor 0 is a problem."""
-        labels: list[list[str]] = [[] for _ in range(len(cells))]
-        for name in self._flags:
-            words = cells[name].str.strip().str.lower()
-            for i in np.flatnonzero(words.isin(PRESENT)).tolist():
-                labels[i].append(name)
-            for i in np.flatnonzero(~words.isin((*PRESENT, *ABSENT))).tolist():
-                reason = f"{printable(name)} is {printable(cells[name].iloc[i])[:40]!r}, expected 1 or 0"
-                fname = cells[self._columns["fname"]].iloc[i]
-                self.problems.append(Problem(self._path.name, int(cells["row"].iloc[i]), fname, reason))
-        used = {label for own in labels for label in own}
-        if unused := [name for name in self._flags if name not in used]:
-            what = f"{self._path.name}: {count(len(unused), 'column')} without a clip"
-            self.warnings.append(f"{what}, left out of the classes: {listed_names(unused, 9)}")
-        return list(map(ListCell, labels))
 
     def _are_absent(self, cells: pd.DataFrame) -> list[bool] | None:
         """Return whether the label of each row is said not to be in the clip; None if nothing says so."""

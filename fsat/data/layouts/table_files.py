@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fsat.data.audio_files import is_audio_file
 from fsat.data.layouts.clip_files import Resolved
+from fsat.data.layouts.label_cells import ABSENT, PRESENT
 from fsat.data.layouts.other_files import ADVICE_AT_LAST
 from fsat.data.layouts.rows import DataFolder
 from fsat.data.layouts.table_columns import (
@@ -36,9 +37,6 @@ N_READ = 200
 
 MOST = 0.9
 """Part of a column's cells that name an audio file, if its name does not say so."""
-
-PRESENT, ABSENT = ("1", "1.0", "true"), ("0", "0.0", "false")
-"""Cells of a column for one label, in lower case."""
 
 N_REASONS = 2
 """Number of tables of which is said why they are not read."""
