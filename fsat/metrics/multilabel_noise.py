@@ -1,8 +1,8 @@
 """Label noise of clips with any number of labels: which labels are wrong, and which are missing.
 
 As `fsat.metrics.label_noise`, but a decision is about a pair of a clip and a class, whose sound is in the clip or not.
-The label of a class is given to a share a of the clips without its sound, and to a share d of those with it; for the
-classes without noise, a is 0 and d is 1. With the models' probability p of the sound, the label is there with
+The label of a class is given to a share a of the clips without its sound, and to a share d of those with it; without
+noise, a is 0 and d is 1. With the models' probability p of the sound, the label is there with
 probability (1 - p) a + p d, from which a and d are estimated. By Bayes' theorem the sound is in a clip with the label
 with probability p d / ((1 - p) a + p d), and in one without it with p (1 - d) / ((1 - p) (1 - a) + p (1 - d)).
 
@@ -27,7 +27,8 @@ which the pair is trusted; ``drop`` the pair from training; ``keep`` it as it is
 
 VERIFIED, ACCEPT, ADD, REMOVE, DROP, KEEP = range(len(DECISIONS))
 
-FEWEST = 10  # clips with a label, and without it, from which a class has rates of its own
+PRIOR = 50  # known labels of a class, and known sounds, as which the rates common to all classes count
+MOST_PAIRS = 1_000_000  # that the common rates are fitted on at most, of evenly spaced clips
 TINY = 1e-12  # least probability of what was observed
 
 
@@ -53,32 +54,34 @@ class Rates:
 
 
 def fit_rates(scores: np.ndarray, labels: np.ndarray) -> Rates:
-    """Return the maximum-likelihood estimate of the rates of each class.
+    """Return the most likely rates of each class.
 
-    The logarithm of the likelihood is concave. A class with fewer than `FEWEST` clips with or without its label has
-    rates that are common to all classes: the same `present`, and the same `without` in proportion to its labels.
+    The logarithm of the likelihood is concave. Rates common to all classes are estimated first: the same `present`, and
+    the same `without` in proportion to the labels of the class. These count as `PRIOR` more labels of each class, since
+    its own may be few, and the scores may not tell much of them.
 
     Args:
-        scores: float (n, n_classes), probabilities of the sounds by models that did not train on the clips.
+        scores: float (n, n_classes), n at least 1: probabilities of the sounds by models that did not train on the
+            clips.
         labels: bool (n, n_classes), unverified labels.
     """
     matching(scores, labels)  # shapes
-    share = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
-    common = _fit(scores.ravel(), labels.ravel(), np.tile(share, len(labels)))
+    share, some = labels.mean(axis=0), slice(None, None, -(-labels.size // MOST_PAIRS))
+    common = _fit(scores[some].ravel(), labels[some].ravel(), np.tile(share, len(labels[some])))
     rates = []
     for (p, own), part in zip(label_columns(scores, labels), share, strict=True):
-        n_labels = int(own.sum())
-        factor, present = common
-        if min(n_labels, len(own) - n_labels) >= FEWEST:
-            factor, present = _fit(p, own, np.full(len(p), part))
+        factor, present = _fit(p, own, np.full(len(p), part), np.array(common))
         without, present = factor * part, max(present, part)
         gain = _loss(p, own, part, part) - _loss(p, own, without, present)
         rates.append((without, present, max(0.0, gain)))
     return Rates(*np.array(rates, dtype=np.float64).reshape(-1, 3).T)
 
 
-def _fit(p: np.ndarray, labels: np.ndarray, share: np.ndarray) -> tuple[float, float]:
-    """Return a / share and d of the pairs, whose classes are labelled in this share of the clips; each is (n,)."""
+def _fit(p: np.ndarray, labels: np.ndarray, share: np.ndarray, prior: np.ndarray | None = None) -> tuple[float, float]:
+    """Return a / share and d of the pairs, whose classes are labelled in this share of the clips; each is (n,).
+
+    `prior` are values of both that count as `PRIOR` observations.
+    """
     from scipy.optimize import minimize
 
     p, signs = p.astype(np.float64), np.where(labels, 1.0, -1.0)
@@ -88,12 +91,16 @@ def _fit(p: np.ndarray, labels: np.ndarray, share: np.ndarray) -> tuple[float, f
         label = rates[0] * by_factor + rates[1] * p
         observed = np.maximum(np.where(labels, label, 1 - label), TINY)
         slope = -signs / observed
-        return float(-np.log(observed).mean()), np.array([(slope * by_factor).mean(), (slope * p).mean()])
+        value, gradient = -np.log(observed).sum(), np.array([(slope * by_factor).sum(), (slope * p).sum()])
+        if prior is not None:
+            value -= PRIOR * (prior * np.log(rates) + (1 - prior) * np.log1p(-rates)).sum()
+            gradient -= PRIOR * (prior / rates - (1 - prior) / (1 - rates))
+        return float(value) / len(p), gradient / len(p)
 
-    if not labels.any():
-        return 1.0, LEAST_SHARE
+    if prior is None and not labels.any():
+        return 1 - LEAST_SHARE, LEAST_SHARE
     least = float(share.min())  # random labels have the factor 1 and this share
-    bounds = [(LEAST_SHARE, 1.0), (min(max(least, LEAST_SHARE), 1 - LEAST_SHARE), 1 - LEAST_SHARE)]
+    bounds = [(LEAST_SHARE, 1 - LEAST_SHARE), (min(max(least, LEAST_SHARE), 1 - LEAST_SHARE), 1 - LEAST_SHARE)]
     fit = minimize(loss, (0.1, 0.9), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
     return float(fit.x[0]), float(fit.x[1])
 
