@@ -72,10 +72,9 @@ def score(submission: Path, truth: Path) -> None:
     lwlrap and mAP, if TRUTH has columns fname and labels, separated by commas. SUBMISSION has fname and a column of
     scores for each class.
     """
-    from fsat.reports.label_submission import has_label_lists, score_label_submission
-    from fsat.reports.prediction_tables import score_submission
+    from fsat.reports.label_submission import score_tables
 
-    table = (score_label_submission if has_label_lists(truth) else score_submission)(submission, truth)
+    table = score_tables(submission, truth)
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
 
 

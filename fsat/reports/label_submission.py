@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,21 @@ from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.tables import read_header, read_table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.metrics.task_scores import task_scores
-from fsat.reports.prediction_tables import by_fname, parts_of
+from fsat.reports.prediction_tables import by_fname, parts_of, score_submission
 
 LABELS_SHOWN = 3
 """Number of labels without a column that an error names."""
 
 
-def has_label_lists(truth: Path) -> bool:
+def score_tables(submission: Path, truth: Path) -> pd.DataFrame:
+    """Return the scores of a submission, for the task of the truth table."""
+    _, header = (read_header(path) for path in (submission, truth))
+    score = score_label_submission if _has_lists(header) else score_submission
+    return score(submission, truth)
+
+
+def _has_lists(header: Sequence[str]) -> bool:
     """Return whether a truth table lists the labels of clips: it has a column ``labels`` and no ``label``."""
-    header = read_header(truth)
     return "labels" in header and "label" not in header
 
 

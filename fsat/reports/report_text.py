@@ -170,7 +170,8 @@ def describe_rejection(thresholds: np.ndarray, metrics: Mapping[str, float]) -> 
     text = f"A clip whose best score is below {thresholds[0]:.3f} gets no label (min_score=auto)."
     if "oof_rejected" in metrics:
         text += f" Of the clips of known classes, {metrics['oof_rejected']:.1%} get none and "
-        text += f"{metrics['oof_right_kept']:.1%} get the right one, by thresholds fitted without a clip's fold."
+        text += f"{metrics['oof_right_kept']:.1%} score high enough for the right one, by thresholds that were fitted "
+        text += "without a clip's fold."
     return text
 
 
