@@ -13,8 +13,9 @@ import pytest
 from helpers import error_line
 
 import fsat.config
-from fsat.config import EMBEDDING_ONLY, MODELS, PRESETS, SPECTROGRAM_ONLY, Config, study_id
+from fsat.config import EMBEDDING_ONLY, MODELS, PRESETS, SPECTROGRAM_ONLY, Config
 from fsat.errors import ConfigError
+from fsat.study import study_id
 
 SETTLED = Config(precision="float32")
 

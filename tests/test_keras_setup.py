@@ -85,7 +85,8 @@ def test_a_keras_that_was_imported_with_other_settings_is_refused(name, tmp_path
 
 def write_facts(folder):
     """Write the facts of a tagger whose weights are never read."""
-    from fsat.config import RECIPE, Config
+    from fsat.config import Config
+    from fsat.study import RECIPE
 
     member = {"study": "s", "fold": 0, "config": Config().to_dict(), "weights": "none.h5", "sha256": ""}
     facts = {"recipe": RECIPE, "labels": ["a", "b"], "blend": "geometric", "study_weights": {}, "members": [member]}

@@ -11,9 +11,9 @@ from helpers import CLASSES, error_line, one_line
 from taggers import TINY, register_tagger, write_tagger
 
 from fsat.cli import run
-from fsat.config import RECIPE
 from fsat.errors import ConfigError, RunError
 from fsat.options import check_model_name
+from fsat.study import RECIPE
 from fsat.tagging import Tagger
 from fsat.tracking import registry
 from fsat.tracking.model_uri import pinned

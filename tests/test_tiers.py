@@ -14,6 +14,7 @@ TIERS = [
         "text",
         "files",
         "config",
+        "study",
         "setting_texts",
         "model_presets",
         "options",

@@ -18,7 +18,6 @@ from fsat.commands.backbones import find_backbone
 from fsat.commands.blend_members import Blend, blend_members, by_study, check_method, leak_of, origins_of, selected_on
 from fsat.commands.fit_scores import Decisions, fit_scores
 from fsat.commands.warm_start import describe_start
-from fsat.config import RECIPE
 from fsat.data.playable_clips import Trained, find_clips
 from fsat.data.tables import write_parts
 from fsat.errors import RunError, count
@@ -36,6 +35,7 @@ from fsat.reports.prediction_tables import (
 )
 from fsat.reports.report_page import Result, write_result_page
 from fsat.reports.report_text import METHODS
+from fsat.study import RECIPE
 from fsat.text import dataset_name, license_line
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.client import Refused

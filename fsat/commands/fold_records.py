@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fsat.commands.warm_start import new_layer_tags, start_tags
-from fsat.config import RECIPE
 from fsat.data.dataset import Dataset, Source
 from fsat.metrics.ranking import top_k
 from fsat.metrics.task_scores import SCORE_NAMES
@@ -17,6 +16,7 @@ from fsat.reports.label_plots import plot_label_confusion
 from fsat.reports.label_tables import given_shares, plot_label_precision
 from fsat.reports.plots import plot_class_precision, plot_confusion, plot_learning_curves
 from fsat.reports.prediction_tables import announce_submission, score_table, submission
+from fsat.study import RECIPE
 from fsat.text import named
 from fsat.tracking import mlflow_ui, runs
 from fsat.tracking.fold_artifacts import (

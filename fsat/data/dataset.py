@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat.config import Config, study_id
+from fsat.config import Config
 from fsat.data.clip_groups import clip_groups, describe_large_groups, describe_leak
 from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
@@ -23,6 +23,7 @@ from fsat.data.listening import listen_to_clips
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.errors import DataError, count
 from fsat.layout_options import FOUND, LayoutOptions
+from fsat.study import study_id
 
 SHOWN = ("model", "sampling_rate", "audio_duration", "n_folds", "folds", "precision", "seed")  # always, in the summary
 

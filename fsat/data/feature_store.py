@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from fsat import files, interrupts
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.data.decoded_clips import Clips, Decoded, Floats, check_parts
 from fsat.data.mfcc import fixed_crops, model_input
 from fsat.files import INDEX, UNFINISHED, Damaged
 from fsat.progress import Progress, say
+from fsat.study import RECIPE
 
 FEATURES = 2  # raised when the fixed crops or the MFCC made of the same samples change
 _CROPS_PER_BATCH = 64

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsat.backbones.descriptor import Backbone, copy_backbone, read_backbone
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.errors import ConfigError, FsatError, RunError, count, printable
 from fsat.files import sha256_of
 from fsat.metrics.scaling import UNSCALED, Scaling
+from fsat.study import RECIPE
 
 if TYPE_CHECKING:
     from fsat.backbones.runtime import Runtime

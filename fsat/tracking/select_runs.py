@@ -14,10 +14,11 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
-from fsat.config import RECIPE, Config
+from fsat.config import Config
 from fsat.errors import ConfigError, RunError
 from fsat.layout_options import LayoutOptions
 from fsat.progress import say
+from fsat.study import RECIPE
 from fsat.text import dataset_name
 from fsat.tracking.client import TAG, Refused, address, call, search_runs
 from fsat.tracking.ownership import STAGE
