@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import error_line
 
-import fsat.config
+import fsat.study
 from fsat.config import EMBEDDING_ONLY, MODELS, PRESETS, SPECTROGRAM_ONLY, Config
 from fsat.errors import ConfigError
 from fsat.study import study_id
@@ -278,7 +278,7 @@ def test_a_study_is_not_named_before_its_precision_is_settled() -> None:
 
 
 def test_studies_without_a_warm_start_have_the_ids_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsat.config, "RECIPE", 4)
+    monkeypatch.setattr(fsat.study, "RECIPE", 4)
     assert study_id(SETTLED, "digest", ["a", "b"], "folds") == "e70d29b6c1"
     assert study_id(Config.resolve({"precision": "float32"}, "cnn_logmel"), *FACTS) == "c7e18e1868"
 
@@ -359,5 +359,5 @@ def test_study_changes_with_dataset_labels_folds_and_recipe(monkeypatch: pytest.
     facts = [("other", ["a", "b"], "folds"), ("digest", ["b", "a"], "folds"), ("digest", ["a"], "folds"),
              ("digest", ["ab"], "folds"), ("digest", ["a", "b"], "others")]  # fmt: skip
     assert len({study, *(study_id(config, *fact) for fact in facts)}) == 6
-    monkeypatch.setattr(fsat.config, "RECIPE", fsat.config.RECIPE + 1)
+    monkeypatch.setattr(fsat.study, "RECIPE", fsat.study.RECIPE + 1)
     assert study_id(config, "digest", ["a", "b"], "folds") != study
