@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,10 +28,14 @@ _BRACKETS = "[](){}\"'"
 MAX_PIECES = 4
 """Number of pieces between separators that are looked up together, as a label that contains separators itself."""
 
+_TIGHT = re.compile(r"[,;|](?=\S)")
+"""Matches a separator of lists without a space after it, which is rarely a part of a name."""
+
 SHOWN = 3
 """Number of labels that a warning names."""
 
 KEEP_ONE, GIVE_EACH = "keep one, or use task=multi", "give each as a label of its own"
+KEEP_OR_SEPARATE = "keep one, or separate them by commas and use task=multi"
 """What to do with a label that names several, where a clip has one label, and where it has any number."""
 
 NONE_OF_THEM = "; if the clip has none of the classes, use task=multi"
@@ -120,10 +125,15 @@ def label_warnings(labels: Sequence[str], lines: Sequence[int], way_out: str = K
     """
     faults, spellings = label_faults(labels, lines), _spellings(labels, lines)
     usual, doubts = _usual(spellings), []
+    shared = _shared_parts(label for label in spellings if label not in faults)
     for label, spelling in spellings.items():
-        if label not in faults and (parts := _doubtful_parts(label, usual)):
+        if label in faults:
+            continue
+        if parts := _doubtful_parts(label, usual):
             are = "is a label" if len(parts) == 1 else "are labels"
             doubts.append(f"{spelling.told()}, though {' and '.join(parts)} {are} of other clips")
+        elif label in shared:
+            doubts.append(f"{spelling.told()}, though {shared[label]!r} is a part of other labels")
     if not doubts:
         return []
     others = f"; and {count(len(doubts) - SHOWN, 'other label')} like these" if len(doubts) > SHOWN else ""
@@ -174,6 +184,8 @@ def _why_several(label: str, usual: Mapping[str, _Spelling], way_out: str) -> st
     if not is_all:
         return ""
     others = f"{parts[0].label!r} is the label of {count(parts[0].n_clips, 'other clip')}"
+    if way_out == KEEP_ONE and not re.search(r"[,;|]", label):
+        way_out = KEEP_OR_SEPARATE
     takes = "" if way_out == GIVE_EACH else ", and a clip takes one label"
     return f"the label {label!r} names {len(parts)}{takes} ({others}): {way_out}"
 
@@ -185,6 +197,14 @@ def _doubtful_parts(label: str, usual: Mapping[str, _Spelling]) -> list[str]:
         parts, is_all = _parts(label, _SPACES, usual)
         parts = parts if is_all else []
     return [repr(part.label) for part in dict.fromkeys(parts)][:SHOWN]
+
+
+def _shared_parts(labels: Iterable[str]) -> dict[str, str]:
+    """Return the labels with separators without spaces of which a part is in other such labels, and this part."""
+    parts = {label: [part.strip() for part in _TIGHT.split(label)] for label in labels if _TIGHT.search(label)}
+    counts = Counter(part for own in parts.values() for part in set(own) if part)
+    found = {label: next((part for part in own if counts[part] > 1), "") for label, own in parts.items()}
+    return {label: part for label, part in found.items() if part}
 
 
 def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling]) -> tuple[list[_Spelling], bool]:
