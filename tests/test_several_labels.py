@@ -11,7 +11,10 @@ from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
 
 from fsat.cli import cli
+from fsat.data.dataset import inspect_dataset
 from fsat.data.duplicates import contradictions
+from fsat.data.folds import describe_unscored
+from fsat.data.label_checks import class_warnings
 from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.data.playable_clips import ClipFolder, Trained, find_clips
@@ -544,8 +547,8 @@ def test_columns_of_numbers_are_no_classes(tmp_path: Path) -> None:
         manifest = read(tmp_path, **{option: "mic"})
         assert manifest.labels == ["Dog", "all", "train"]
     assert (
-        "t.csv: 1 column with 1 in every row, read as a class that all clips have: all (label_column= names the "
-        "columns of labels, separated by commas)"
+        "t.csv: 1 column with 1 in every row, read as a label: all (label_column= names the columns of labels, "
+        "separated by commas)"
     ) in manifest.warnings
     assert labels_by_clip(read(tmp_path, task="multi", label_column="dog")) == {
         "1": "Dog",
@@ -647,3 +650,27 @@ def test_a_table_of_clips_leaves_out_rows_with_a_problem(tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     assert "4.wav" not in output.read_text()
     assert read(tmp_path, task="multi", table=str(output)).digest == read(tmp_path, "exclude").digest
+
+
+def test_classes_that_nothing_tells_apart_are_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain,Wind"', '"Dog,Rain,Wind"', '"Owl,Wind"', '"Fox,Wind"'))
+    expected = [
+        "1 class of all 4 clips, whose scores say nothing: Wind; add clips without it, or take it out",
+        "1 group of classes that the same clips have, which nothing tells apart: Dog and Rain; if they are one label, "
+        "put it in quotes",
+    ]
+    manifest = inspect_dataset(tmp_path)
+    assert manifest.warnings[:2] == expected
+    assert class_warnings(manifest.targets[2:], manifest.labels)[1:] == []  # one clip each
+    lay_out(tmp_path, "", column("labels", *['"Dog,Rain"'] * 4))
+    assert why_one_label(read(tmp_path)).startswith(
+        "all of 4 training clips have the same labels, Dog,Rain, and a tagger needs clips without them: add some"
+    )
+
+
+def test_folds_without_a_label_are_named() -> None:
+    targets = np.array([[1, 0], [0, 0], [0, 1], [0, 0]], dtype=bool)
+    assert describe_unscored(targets, np.array([0, 1, 2, 1])) == (
+        "no clip with a label in fold 1, whose lwlrap and mAP are undefined"
+    )
+    assert describe_unscored(targets, np.array([0, 0, 1, 1])) == describe_unscored(np.array([0, 1]), np.arange(2)) == ""

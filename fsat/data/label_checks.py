@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from fsat.errors import count
-from fsat.text import NO_VALUES, split_labels, why_not_a_label
+from fsat.text import NO_VALUES, named, split_labels, why_not_a_label
 
 _TWINS = str.maketrans("авекмнорстухіјѕο‐‑‒–—−’‘`´", "abekmhopctyxijso------''''")
 """Letters of Cyrillic and Greek, dashes and apostrophes, to those of ASCII that look the same."""
@@ -138,6 +140,28 @@ def label_warnings(labels: Sequence[str], lines: Sequence[int], way_out: str = K
         return []
     others = f"; and {count(len(doubts) - SHOWN, 'other label')} like these" if len(doubts) > SHOWN else ""
     return [f"read as one label: {'; '.join(doubts[:SHOWN])}{others}: where a clip has several, {way_out}"]
+
+
+def class_warnings(targets: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """Return what to say about the classes that all clips have, and those that only occur together.
+
+    `targets` is bool (n_clips, n_classes); `labels` names the classes. A class with a single clip does not count.
+    """
+    counts, lines = targets.sum(axis=0), []
+    if of_all := [named(labels[i]) for i in np.flatnonzero(counts == len(targets)).tolist() if len(targets) > 1]:
+        what = f"{count(len(of_all), 'class')} of all {count(len(targets), 'clip')}, whose scores say nothing"
+        lines.append(f"{what}: {_first(of_all)}; add clips without it, or take it out")
+    columns: dict[bytes, list[str]] = {}
+    for i in np.flatnonzero((counts > 1) & (counts < len(targets))).tolist():
+        columns.setdefault(targets[:, i].tobytes(), []).append(named(labels[i]))
+    if together := [" and ".join(own) for own in columns.values() if len(own) > 1]:
+        what = f"{count(len(together), 'group')} of classes that the same clips have, which nothing tells apart"
+        lines.append(f"{what}: {_first(together)}; if they are one label, put it in quotes")
+    return lines
+
+
+def _first(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
 
 
 def _spellings(labels: Sequence[str], lines: Sequence[int]) -> Mapping[str, _Spelling]:

@@ -143,7 +143,7 @@ def flagged_cells(
         what = f"{file}: {count(len(unused), 'column')} without a clip, left out of the classes"
         warnings.append(f"{what}: {_first(unused)}")
     if of_all := [printable(name) for name in columns if n_clips[name] == len(used) > 1]:
-        what = f"{file}: {count(len(of_all), 'column')} with 1 in every row, read as a class that all clips have"
+        what = f"{file}: {count(len(of_all), 'column')} with 1 in every row, read as a label"
         warnings.append(f"{what}: {_first(of_all)} (label_column= names the columns of labels, separated by commas)")
     return Flagged(list(map(ListCell, labels)), problems, warnings)
 
