@@ -674,3 +674,45 @@ def test_folds_without_a_label_are_named() -> None:
         "no clip with a label in fold 1, whose lwlrap and mAP are undefined"
     )
     assert describe_unscored(targets, np.array([0, 0, 1, 1])) == describe_unscored(np.array([0, 1]), np.arange(2)) == ""
+
+
+def test_lists_count_before_a_column_of_one_label_each(tmp_path: Path) -> None:
+    table = 'file,label,labels\n1.wav,Dog,"Dog,Owl"\n2.wav,Owl,Owl\n3.wav,Dog,"Dog,Owl"\n4.wav,Owl,Owl\n'
+    lay_out(tmp_path, CLIPS, {"t.csv": table})
+    assert read(tmp_path).task == "single"  # as before there were lists
+    manifest = read(tmp_path, task="multi")
+    assert labels_by_clip(manifest)["1"] == "Dog,Owl"
+    assert manifest.warnings == ["t.csv: labels is read as the labels, not label (label_column= chooses another)"]
+    write_clips(tmp_path / "kaggle" / "audio_train", "1.wav", "2.wav", "3.wav", "4.wav")
+    (tmp_path / "kaggle" / "train.csv").write_text(table.replace("file", "fname"))
+    message = error_line(DataError, read, tmp_path / "kaggle", task="multi")
+    assert message.endswith("it has the columns label and labels; keep the one that has all labels of the clips")
+
+
+def test_recordings_with_a_set_of_labels_each_are_groups(tmp_path: Path) -> None:
+    cells = '"Dog,Rain",a', '"Dog,Rain",a', "Dog,b", "Dog,b"
+    lay_out(tmp_path, CLIPS, column("labels,recording_id", *cells))
+    assert read(tmp_path).train["group"].tolist() == ["a", "a", "b", "b"]
+
+
+def test_tables_of_parts_have_the_same_columns_of_0_and_1(tmp_path: Path) -> None:
+    lay_out(tmp_path, "train/1.wav train/2.wav val/3.wav val/4.wav", {
+        "train/metadata.csv": "file_name,Dog,Owl\n1.wav,1,1\n2.wav,0,1\n",
+        "val/metadata.csv": "file_name,Dog,Cat\n3.wav,1,1\n4.wav,0,1\n",
+    })  # fmt: skip
+    message = error_line(DataError, read, tmp_path)
+    assert message.endswith("only some of the tables have the column Owl; choose one with table=")
+    (tmp_path / "val" / "metadata.csv").write_text("file_name,Dog,Owl\n3.wav,1,x\n4.wav,0,1\n")
+    label_columns = {"label_column": "Dog,Owl", "layout": "audiofolder"}
+    assert faults(tmp_path, **label_columns) == ["val/metadata.csv:2: val/3.wav: Owl is 'x', expected 1 or 0"]
+    assert sorted(labels_by_clip(read(tmp_path, "exclude", **label_columns))) == ["1", "2", "4"]
+
+
+def test_recordings_whose_clips_may_lack_labels_are_named(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", tone(300, 9.0, 8000))
+    write_wav(tmp_path / "b.wav", tone(400, 9.0, 8000))
+    (tmp_path / "a.txt").write_text("0\t2\tDog\n4\t3\tOwl\n")
+    (tmp_path / "b.txt").write_text("0\t2\tDog\n1\t2\tOwl\n")
+    manifest = read(tmp_path, "exclude", task="multi")
+    assert "clips of a.wav may lack labels, as annotations there are left out" in manifest.warnings
+    assert not any("may lack" in line for line in read(tmp_path, "exclude").warnings)

@@ -154,14 +154,14 @@ def class_warnings(targets: np.ndarray, labels: Sequence[str]) -> list[str]:
     columns: dict[bytes, list[str]] = {}
     for i in np.flatnonzero((counts > 1) & (counts < len(targets))).tolist():
         columns.setdefault(targets[:, i].tobytes(), []).append(named(labels[i]))
-    if together := [" and ".join(own) for own in columns.values() if len(own) > 1]:
+    if together := [_first(own, " and ") for own in columns.values() if len(own) > 1]:
         what = f"{count(len(together), 'group')} of classes that the same clips have, which nothing tells apart"
         lines.append(f"{what}: {_first(together)}; if they are one label, put it in quotes")
     return lines
 
 
-def _first(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
+def _first(texts: Sequence[str], between: str = ", ") -> str:
+    return between.join([*texts[:SHOWN], *(["..."] if len(texts) > SHOWN else [])])
 
 
 def _spellings(labels: Sequence[str], lines: Sequence[int]) -> Mapping[str, _Spelling]:

@@ -31,7 +31,8 @@ def describe_combinations(labels: LabelFacts) -> str:
         for cell, clips in labels.combinations.head(100).itertuples(index=False)
         if len(names := split_labels(cell)) > 1
     ]
-    text = f"There are {count(len(labels.combinations), 'combination')} of labels"
+    are = "is" if len(labels.combinations) == 1 else "are"
+    text = f"There {are} {count(len(labels.combinations), 'combination')} of labels"
     if not several:
         return (
             f"{text}; no clip has several." if labels.pairs.empty else f"{text}; the most frequent are single labels."

@@ -146,6 +146,8 @@ def read(data: DataFolder) -> Rows:
             by_recording[name] = with_all_labels(own, found.recordings[name].events)
     spans = [span for own in by_recording.values() for span in own]
     warnings = list(found.warnings)
+    if is_multi and (faulty := sorted({problem.fname for problem in found.problems} & found.recordings.keys())):
+        warnings.append(f"clips of {listed_names(faulty)} may lack labels, as annotations there are left out")
     if options.background and spans:
         spans += _background(found, by_recording, lengths, data, warnings)
     if is_multi or separator:

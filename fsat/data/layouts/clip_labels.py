@@ -144,12 +144,15 @@ class _Reader:
         """Leave out clips of which a row could not be read: their labels are not known completely."""
         bad = {os.path.normpath(problem.fname) for problem in self._table.problems if problem.fname}
         bad -= self._faulty
-        ends = {end for name in bad for end in (name, os.path.splitext(name)[0])}
+        by_end: dict[str, set[str]] = {}
         for name in set(names) if bad else ():
             parts = name.split("/")
-            own = {"/".join(parts[i:]) for i in range(len(parts))}
-            if not ends.isdisjoint({*own, *(os.path.splitext(end)[0] for end in own)}):
-                self._faulty.add(name)
+            for end in ("/".join(parts[i:]) for i in range(len(parts))):
+                by_end.setdefault(end, set()).add(name)
+                by_end.setdefault(os.path.splitext(end)[0], set()).add(name)
+        for name in bad:  # as a table has it, maybe without folders or suffix
+            meant = {name} if name in names else by_end.get(name, set())
+            self._faulty |= meant if len(meant) == 1 else set()
 
     def _check_parts(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
         """Make clips that rows name as training and as test clips problems; each test clip stays once."""

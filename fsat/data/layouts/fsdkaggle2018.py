@@ -95,6 +95,8 @@ def _flags(path: Path, data: DataFolder) -> list[str]:
 def _label_column(path: Path, data: DataFolder) -> LabelColumn:
     """Return the column of labels: ``labels`` if there is no ``label``, and its cells are lists."""
     header = read_header(path)
+    if {"label", "labels"} <= set(header) and data.options.task == "multi":
+        raise DataError(f"{path}: it has the columns label and labels; keep the one that has all labels of the clips")
     if "label" not in header and {"fname", "labels"} <= set(header):
         cells = read_table(path, ("fname", "labels"), header).frame["labels"]
         if data.options.task == "multi" or shows_several(cells.unique(), LISTED):

@@ -20,6 +20,7 @@ from fsat.data.layouts.label_cells import (
     labels_of,
     means_list,
     separator_of,
+    shows_several,
 )
 from fsat.data.layouts.rows import (
     COLUMNS,
@@ -84,9 +85,12 @@ def _read(data: DataFolder, paths: Sequence[Path]) -> Rows:
         raise DataError(
             f"{data.path}: {names or 'no table'} of clips to train on; expected one, or name it with table="
         )
-    parts = [_Reader(data, path) for path in train_paths]
+    is_once = len({path.name for path in train_paths}) == len(train_paths)
+    parts = [_Reader(data, path, file="" if is_once else data.below(path)) for path in train_paths]
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
-    if missing := frame.columns[frame.isna().any()].tolist():
+    flags = [name for part in parts for name in part.flags]
+    partial = [name for name in flags if flags.count(name) < len(parts)]
+    if missing := frame.columns[frame.isna().any()].tolist() or partial:
         raise DataError(f"{data.path}: only some of the tables have the column {missing[0]}; choose one with table=")
     warnings = [warning for part in parts for warning in part.warnings]
     is_test = frame["is_test"]
@@ -149,21 +153,24 @@ def _test_part(data: DataFolder, path: Path) -> Part:
 class _Reader:
     """The rows of a table as `frame`: `COLUMNS` with ``file, row`` and ``is_test``."""
 
-    def __init__(self, data: DataFolder, path: Path, split: str = "train") -> None:
-        self._data, self._path, self._split = data, path, split
+    def __init__(self, data: DataFolder, path: Path, split: str = "train", file: str = "") -> None:
+        self._data, self._path, self._split, self._file = data, path, split, file or path.name
         header = read_header(path)
         if fault := why_no_header(path, header, data):
             raise DataError(f"{path}: {fault}")
-        self._flags = flag_columns(path, header, data) if split == "train" else []
-        needed = ("fname", "label") if split == "train" and not self._flags else ("fname",)
+        self.flags = flag_columns(path, header, data) if split == "train" else []
+        needed = ("fname", "label") if split == "train" and not self.flags else ("fname",)
         found = find_candidates(header, options_for(path, header, data), path, needed)
-        found = {meaning: names for meaning, names in found.items() if meaning != "label" or not self._flags}
+        found = {meaning: names for meaning, names in found.items() if meaning != "label" or not self.flags}
         looks = {look_of(name): name for name in header}
         pairs = ((PRIMARY, SECONDARY), (INSTRUMENT, RELEVANCE))
         self._others = {other: looks[other] for name, other in pairs if {name, other} <= looks.keys()}
-        known = [*(column for columns in found.values() for column in columns), *self._flags, *self._others.values()]
+        known = [*(column for columns in found.values() for column in columns), *self.flags, *self._others.values()]
         table = read_table(path, known[:1], known, split)
         below = data.below(path.parent)
+        if data.options.task == "multi" and "label" in found:
+            lists = _lists_of(table.frame, found["label"])
+            found["label"] = sorted(found["label"], key=lambda name: name not in lists)
         resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
@@ -176,7 +183,7 @@ class _Reader:
             self.warnings.append(f"{what}, so clips are found by these names without {clips.without}")
         if split == "train" and len(clips.names) > 1 and not clips.n_found and not any(clips.others):
             raise DataError(f"{path}: {self._why_no_clip(table.frame)}")
-        frame = pd.DataFrame({"file": path.name, "row": table.frame["row"], "fname": clips.names, "is_test": False})
+        frame = pd.DataFrame({"file": self._file, "row": table.frame["row"], "fname": clips.names, "is_test": False})
         if split == "train":
             frame = self._add_labels(frame, table.frame)
         self.frame = self._without_ambiguous(*_with_labels_as_folders(frame, clips.others))
@@ -195,14 +202,14 @@ class _Reader:
     def reading(self) -> str:
         """The table and its columns in words."""
         names = [printable(name) for name in self._columns.values()]
-        columns = ", ".join([*names, listed_names(self._flags)] if self._flags else names)
+        columns = ", ".join([*names, listed_names(self.flags)] if self.flags else names)
         return f"{self._data.below(self._path)}: {columns}"
 
     @property
     def labels(self) -> LabelColumn:
         """The column of labels."""
-        if self._flags:
-            return LabelColumn(", ".join(self._flags), form=FLAGGED)
+        if self.flags:
+            return LabelColumn(", ".join(self.flags), form=FLAGGED)
         name = self._columns["label"]
         if self._has_secondary:
             return LabelColumn(name, form=f"{name} and {self._others[SECONDARY]}")
@@ -216,8 +223,8 @@ class _Reader:
 
     def _label_cells(self, cells: pd.DataFrame, is_test: pd.Series) -> list[str]:
         """Return the labels of each row as one cell; further columns than that of the labels may belong to them."""
-        if self._flags:
-            flagged = flagged_cells(cells, self._flags, self._path.name, self._columns["fname"], is_test.tolist())
+        if self.flags:
+            flagged = flagged_cells(cells, self.flags, self._file, self._columns["fname"], is_test.tolist())
             self.problems += flagged.problems
             self.warnings += flagged.warnings
             return flagged.cells
@@ -225,7 +232,7 @@ class _Reader:
         if self._has_secondary:
             return self._with_secondary(cells, texts)
         if SECONDARY in self._others:
-            what, way_out = f"{self._path.name}: {self._others[SECONDARY]} is not used", "task=multi reads all of them"
+            what, way_out = f"{self._file}: {self._others[SECONDARY]} is not used", "task=multi reads all of them"
             if look_of(self._columns["label"]) != PRIMARY:
                 way_out = f"task=multi with label_column={PRIMARY} reads all of them"
             self.warnings.append(f"{what}: a clip has one label ({way_out})")
@@ -241,7 +248,7 @@ class _Reader:
             items = items_of(cell)
             own, fault = labels_of(cell, separator) if items is None else (items, "")
             if fault:
-                self.problems.append(Problem(self._path.name, int(row), fname, f"{printable(column)}: {fault}"))
+                self.problems.append(Problem(self._file, int(row), fname, f"{printable(column)}: {fault}"))
             labels.append(ListCell((text, *filter(None, own))))
         return labels
 
@@ -251,14 +258,14 @@ class _Reader:
         None if there is no such column, or most of its cells are no probabilities.
         """
         column = self._others.get(RELEVANCE)
-        if column is None or self._flags or look_of(self._columns["label"]) != INSTRUMENT:
+        if column is None or self.flags or look_of(self._columns["label"]) != INSTRUMENT:
             return None
         numbers = pd.to_numeric(cells[column], errors="coerce")
         is_known = numbers.between(0, 1)
         if is_known.mean() > 0.5:
             return (numbers < LEAST_RELEVANCE).map({True: "1", False: "0"}).where(is_known, "")
         first = f"line {cells['row'][~is_known].iloc[0]} has {printable(cells[column][~is_known].iloc[0])[:40]!r}"
-        what = f"{self._path.name}: {column} is not used, so that each row counts: {first}"
+        what = f"{self._file}: {column} is not used, so that each row counts: {first}"
         self.warnings.append(f"{what}, expected probabilities from 0 to 1")
         return None
 
@@ -266,7 +273,7 @@ class _Reader:
         columns = self._columns
         if "fold" in columns:
             self._add_folds(frame, cells)
-        labels = self._label_cells(cells, frame["is_test"])
+        labels = self._label_cells(cells.assign(**{columns["fname"]: frame["fname"]}), frame["is_test"])
         frame["label"] = pd.Series(labels, dtype=object)  # pandas' own texts are no `ListCell`
         if (absent := self._are_absent(cells)) is not None:
             frame["absent"] = absent
@@ -276,9 +283,10 @@ class _Reader:
             frame["manually_verified"] = [self._truth(*row) for row in rows]
         if "group" in columns:
             frame["group"] = cells[columns["group"]].str.strip()
-            if not self._data.options.group_column and _is_one_for_each_label(frame):
+            is_free = not self._data.options.group_column and not shows_several(labels, self.labels)
+            if is_free and _is_one_for_each_label(frame):
                 frame = frame.drop(columns="group")
-                what = f"{self._path.name}: {columns.pop('group')} has one value for each label"
+                what = f"{self._file}: {columns.pop('group')} has one value for each label"
                 self.warnings.append(f"{what}, so it is not read as groups (group_column= reads it)")
         return frame
 
@@ -293,7 +301,7 @@ class _Reader:
         if not lower.isin({*TRAIN_SPLITS, *TEST_SPLITS}).any():
             frame["fold"] = folds
         elif len(parts := sorted(set(folds[~frame["is_test"]]))) > 1:
-            what = f"{self._path.name}: {columns['fold']} names parts ({', '.join(map(printable, parts))}), not folds"
+            what = f"{self._file}: {columns['fold']} names parts ({', '.join(map(printable, parts))}), not folds"
             self.warnings.append(f"{what}: cross-validation makes its own folds of all of them")
 
     def _truth(self, row: int, fname: str, cell: str) -> str:
@@ -302,7 +310,7 @@ class _Reader:
         if text not in (*TRUE, *FALSE):
             column = printable(self._columns["manually_verified"])
             reason = f"{column} is {printable(cell)[:40]!r}, expected 1 or 0, true or false, yes or no"
-            self.problems.append(Problem(self._path.name, int(row), fname, reason))
+            self.problems.append(Problem(self._file, int(row), fname, reason))
         return "1" if text in TRUE else "0"
 
     def _without_ambiguous(self, frame: pd.DataFrame, others: Sequence[Sequence[str]]) -> pd.DataFrame:
@@ -314,7 +322,7 @@ class _Reader:
         for row, fname, names in zip(frame["row"], frame["fname"], others, strict=True):
             if names:
                 reason = f"{count(len(names), 'file')} may be meant: {listed_names(names)}; name the folder too"
-                self.problems.append(Problem(self._path.name, int(row), fname, reason, self._split))
+                self.problems.append(Problem(self._file, int(row), fname, reason, self._split))
         return frame.loc[[not names for names in others]].reset_index(drop=True)
 
 
@@ -329,6 +337,11 @@ def _with_labels_as_folders(
         if len(own := [name for name in files if label in name.split("/")[:-1]]) == 1:
             names[i], left[i] = own[0], []
     return frame.assign(fname=names), left
+
+
+def _lists_of(cells: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the columns whose cells are lists of labels without doubt."""
+    return [name for name in columns if shows_several(cells[name].unique(), LabelColumn(name, means_list(name)))]
 
 
 def _is_one_for_each_label(frame: pd.DataFrame) -> bool:
