@@ -550,6 +550,10 @@ def test_columns_of_numbers_are_no_classes(tmp_path: Path) -> None:
         "t.csv: 1 column with 1 in every row, read as a label: all (label_column= names the columns of labels, "
         "separated by commas)"
     ) in manifest.warnings
+    assert (
+        "t.csv: 6 columns of 0 and 1 read as no label by the name: duration, snr_db, Latitude, n_channels, noisy, "
+        "is_test (label_column= names the columns of labels, separated by commas)"
+    ) in manifest.warnings
     assert labels_by_clip(read(tmp_path, task="multi", label_column="dog")) == {
         "1": "Dog",
         "2": "Dog",

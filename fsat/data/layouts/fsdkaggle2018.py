@@ -16,7 +16,7 @@ import pandas as pd
 
 from fsat.data.layouts.label_cells import FLAGGED, LabelColumn, explain_ragged, flagged_cells, shows_several
 from fsat.data.layouts.rows import DataFolder, Part, Rows, optional_part, renamed
-from fsat.data.layouts.table_files import flag_columns, is_table
+from fsat.data.layouts.table_files import describe_other_flags, flag_columns, is_table
 from fsat.data.tables import Table, read_header, read_table
 from fsat.errors import DataError, Problem
 from fsat.text import NO_LABEL
@@ -68,6 +68,7 @@ def read(data: DataFolder) -> Rows:
         table.frame = table.frame.drop(columns=flags)
         table.frame["label"] = pd.Series(flagged.cells, dtype=object)
         table.problems, table.warnings = table.problems + flagged.problems, table.warnings + flagged.warnings
+        table.warnings = table.warnings + describe_other_flags(path, read_header(path), data, flags)
     else:
         labels = _label_column(path, data)
         table = read_table(path, ("fname", labels.name), KNOWN)

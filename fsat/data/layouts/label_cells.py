@@ -227,3 +227,8 @@ def shows_several(cells: Iterable[str], column: LabelColumn) -> bool:
         for cell, found in several.items()
         for label in found
     )
+
+
+def list_columns(cells: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the columns of a table whose cells are lists of labels without doubt."""
+    return [name for name in columns if shows_several(cells[name].unique(), LabelColumn(name, means_list(name)))]

@@ -18,6 +18,7 @@ from fsat.data.layouts.label_cells import (
     flagged_cells,
     items_of,
     labels_of,
+    list_columns,
     means_list,
     separator_of,
     shows_several,
@@ -35,6 +36,7 @@ from fsat.data.layouts.rows import (
 from fsat.data.layouts.table_columns import choose, find_candidates, look_of, missing_meanings
 from fsat.data.layouts.table_files import (
     SPREADSHEETS,
+    describe_other_flags,
     find_tables,
     flag_columns,
     header_of,
@@ -169,13 +171,15 @@ class _Reader:
         table = read_table(path, known[:1], known, split)
         below = data.below(path.parent)
         if data.options.task == "multi" and "label" in found:
-            lists = _lists_of(table.frame, found["label"])
+            lists = list_columns(table.frame, found["label"])
             found["label"] = sorted(found["label"], key=lambda name: name not in lists)
         resolved = {column: data.files.resolve(table.frame[column], below) for column in found["fname"]}
         self._columns, remarks = choose(table.frame, found, path, lambda column: resolved[column].n_found)
         self.problems, self.warnings = list(table.problems), [*table.warnings, *remarks]
         if split == "train":
             self.problems = explain_ragged(self.problems, self.labels)
+        if self.flags:
+            self.warnings += describe_other_flags(path, header, data, self.flags)
         self._splits = [name for name in found.get("fold", ()) if name != self._columns["fold"]]
         clips = resolved[self._columns["fname"]]
         if clips.without:
@@ -283,7 +287,8 @@ class _Reader:
             frame["manually_verified"] = [self._truth(*row) for row in rows]
         if "group" in columns:
             frame["group"] = cells[columns["group"]].str.strip()
-            is_free = not self._data.options.group_column and not shows_several(labels, self.labels)
+            is_free = self._data.options.task == "single" or not shows_several(labels, self.labels)
+            is_free = is_free and not self._data.options.group_column
             if is_free and _is_one_for_each_label(frame):
                 frame = frame.drop(columns="group")
                 what = f"{self._file}: {columns.pop('group')} has one value for each label"
@@ -337,11 +342,6 @@ def _with_labels_as_folders(
         if len(own := [name for name in files if label in name.split("/")[:-1]]) == 1:
             names[i], left[i] = own[0], []
     return frame.assign(fname=names), left
-
-
-def _lists_of(cells: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return the columns whose cells are lists of labels without doubt."""
-    return [name for name in columns if shows_several(cells[name].unique(), LabelColumn(name, means_list(name)))]
 
 
 def _is_one_for_each_label(frame: pd.DataFrame) -> bool:

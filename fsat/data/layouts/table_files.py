@@ -23,7 +23,7 @@ from fsat.data.layouts.table_columns import (
     why_no_column,
 )
 from fsat.data.tables import JSON_LINES, read_first_rows, read_header
-from fsat.errors import DataError, printable
+from fsat.errors import DataError, count, printable
 from fsat.layout_options import LayoutOptions
 
 SPREADSHEETS = (".csv", ".tsv", *JSON_LINES)
@@ -89,12 +89,30 @@ def flag_columns(path: Path, header: Sequence[str], data: DataFolder) -> list[st
         return []
     if known:
         return known if is_named and (len(known) > 1 or (may_be_one and _is_flag(rows, header.index(known[0])))) else []
-    given = [getattr(options, option) for meaning, option in OPTIONS.items() if meaning != "label"]
-    others = {look_of(name) for name in given if name}
+    others = set(map(look_of, _given(options)))
     found = []
     for i, name in enumerate(header):
         found += [name] * (_is_flag(rows, i) and may_be_label(name) and look_of(name) not in others)
     return found if len(found) > 1 else []
+
+
+def describe_other_flags(path: Path, header: Sequence[str], data: DataFolder, flags: Sequence[str]) -> list[str]:
+    """Return a warning of the columns of 0 and 1 that are no labels by their names, unless an option names `flags`."""
+    if data.options.label_column:
+        return []
+    rows = read_first_rows(path, N_READ)
+    usual = {name for names in USUAL.values() for name in names} | set(map(look_of, _given(data.options)))
+    others = [name for i, name in enumerate(header) if name and name not in flags and _is_flag(rows, i)]
+    others = [name for name in others if look_of(name) not in usual]
+    what = f"{path.name}: {count(len(others), 'column')} of 0 and 1 read as no label by the name"
+    way_out = "label_column= names the columns of labels, separated by commas"
+    return [f"{what}: {listed_columns(others)} ({way_out})"] if others else []
+
+
+def _given(options: LayoutOptions) -> list[str]:
+    """Return the columns that options name as something else than labels."""
+    names = [getattr(options, option) for meaning, option in OPTIONS.items() if meaning != "label"]
+    return [name for name in names if name]
 
 
 def _is_flag(rows: Sequence[Sequence[str]], column: int) -> bool:
