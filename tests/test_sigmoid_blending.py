@@ -97,6 +97,7 @@ def blend_of(oof: np.ndarray, targets: np.ndarray, **facts: object) -> SimpleNam
     covered = ~np.isnan(oof).any(axis=1)
     folds = np.where(covered, np.arange(len(oof)) % 3, -1)
     task = "multi" if targets.ndim == 2 else "single"
+    facts = {"verified": np.zeros(len(oof), bool)} | facts
     return SimpleNamespace(oof=oof, targets=targets, covered=covered, folds=folds, task=task, sigmoid=True, **facts)
 
 
@@ -130,5 +131,7 @@ def test_rejection_loses_few_known_clips() -> None:
     assert 0.02 < lost <= 0.05
     assert decisions.metrics["oof_rejected"] == pytest.approx(0.05, abs=0.03)
     assert decisions.metrics["oof_right_kept"] > 0.85
+    all_verified = fit_scores(blend_of(oof, targets, verified=np.ones(600, bool)))  # type: ignore[arg-type]
+    assert all_verified.metrics == decisions.metrics | {"oof_ece_verified": decisions.metrics["oof_ece"]}
     noise = np.full((50, 4), 0.02, np.float32)
     assert (decisions.scaling.apply(noise).max(axis=1) < decisions.thresholds[0]).all()
