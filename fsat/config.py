@@ -178,9 +178,6 @@ class Config:
             if getattr(self, name):
                 reason = f"{self.model} does not take it, only models on log-mel spectrograms do (cnn_logmel)"
                 raise ConfigError(f"{name}={getattr(self, name):g}: {reason}; leave it at 0")
-        if self.focal and not self.use_sigmoid:
-            fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
-            raise ConfigError(f"{fault}; leave it at 0")
         if self.holdout and self.checkpoint != "best":
             fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
             raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
@@ -214,7 +211,13 @@ class Config:
         return max(1, round(self.sampling_rate * self.audio_duration))
 
     def for_task(self, task: str) -> Config:
-        """Return the settings for clips of a task, with what is ``auto`` because it depends on that."""
+        """Return the settings for clips of a task, with what is ``auto`` because it depends on that.
+
+        Raises `ConfigError` if a setting does not fit the task, which nothing but the data may tell.
+        """
+        if self.focal and task != "multi" and self.reject != "auto":
+            fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
+            raise ConfigError(f"{fault}; leave it at 0")
         settled = {"task": task}
         if self.head == "auto":
             settled["head"] = "mlp" if task == "multi" else "linear"
