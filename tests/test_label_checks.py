@@ -78,7 +78,8 @@ def test_several_labels_in_a_cell(cell: str, n: int) -> None:
     ((label, reason),) = faults(*labels).items()
     assert label == cell
     assert reason.startswith(f"the label {cell!r} names {n}, and a clip takes one label (")
-    assert reason.endswith(("clips): keep one, or use task=multi", "clip): keep one, or use task=multi"))
+    advice = "use task=multi" if set(cell) & set(",;|") else "separate them by commas and use task=multi"
+    assert reason.endswith((f"clips): keep one, or {advice}", f"clip): keep one, or {advice}"))
     assert warnings(*labels) == []
 
 
@@ -161,3 +162,10 @@ def test_a_dataset_of_one_label_is_not_trained_on(tmp_path: Path, on_bad_clip: s
     assert message.startswith(f"{folder}: the only label of 18 training clips is audio, and a tagger needs two or more")
     assert "data_dir" in message
     assert read_manifest(folder).labels == ["audio"]
+
+
+def test_labels_that_share_parts_are_read_as_one_with_a_word() -> None:
+    labels = ["Dog,Rain", "Dog,Owl", "Owl,Rain", "Owl, eastern", "Owl, western"]
+    (warning,) = label_warnings(labels, [2, 3, 4, 5, 6])
+    assert "'Dog,Rain' (1 clip, first in line 2), though 'Dog' is a part of other labels" in warning
+    assert "eastern" not in warning

@@ -11,7 +11,10 @@ from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
 
 from fsat.cli import cli
+from fsat.data.dataset import inspect_dataset
 from fsat.data.duplicates import contradictions
+from fsat.data.folds import describe_unscored
+from fsat.data.label_checks import class_warnings
 from fsat.data.layouts.label_cells import labels_of, separator_of
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.data.playable_clips import ClipFolder, Trained, find_clips
@@ -319,7 +322,7 @@ def test_errors_of_one_label_a_clip_name_the_option(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text() + "2.wav,Dog\n1.wav,Dog\n")
     assert faults(tmp_path) == [
         "t.csv:4: 3.wav: the label 'Rain+Dog' names 2, and a clip takes one label ('Rain' is the label of 1 other "
-        "clip): keep one, or use task=multi",
+        "clip): keep one, or separate them by commas and use task=multi",
         "t.csv:5: 4.wav: the label is NaN: the clip has no label; if the clip has none of the classes, use task=multi",
         "t.csv:6: 2.wav: duplicate row: the clip is in line 3 too; if the clip has both labels, use task=multi",
         "t.csv:7: 1.wav: duplicate row: the clip is in line 2 too",
@@ -511,3 +514,163 @@ def test_clips_of_a_run_are_found_by_their_digest(tmp_path: Path) -> None:
     for name in ("2.wav", "3.wav"):
         write_wav(tmp_path / name, tone(900, 0.3, 8000))
     assert find_clips(trained, ["/elsewhere"], tmp_path).folder is None
+
+
+# --- what must not be lost, or become a label --------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["['Dog', 'Owl", "['Dog', nan]", "[['Dog', 'Owl']]", "{'Dog': 1}", "Owl (old, loud)"])
+def test_broken_lists_make_no_labels(cell: str, tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", f'"{cell}"', '"Dog,Rain"', "Rain (light)", '"""Owl (old, loud)"",Dog"'))
+    (line,) = faults(tmp_path)
+    assert line.startswith(
+        f"t.csv:2: 1.wav: the labels {cell!r} are no list that can be read; write Dog,Rain or ['Dog'"
+    )
+    assert "Owl (old, loud)" in read(tmp_path, "exclude").labels
+
+
+def test_an_object_in_json_lines_is_no_label(tmp_path: Path) -> None:
+    cells = '["Dog","Rain"]', '{"Dog": 1}', '[{"name": "Dog"}]', '["Rain"]'
+    lines = "".join(f'{{"file": "{i}.wav", "labels": {cell}}}\n' for i, cell in enumerate(cells, 1))
+    lay_out(tmp_path, CLIPS, {"t.jsonl": lines})
+    assert [line.partition(" are no ")[0] for line in faults(tmp_path)] == [
+        "t.jsonl:2: 2.wav: the labels \"{'Dog': 1}\"", "t.jsonl:3: 3.wav: the labels \"{'name': 'Dog'}\""
+    ]  # fmt: skip
+
+
+def test_columns_of_numbers_are_no_classes(tmp_path: Path) -> None:
+    names = "duration,snr_db,Latitude,n_channels,noisy,is_test,mic,Dog,train,all"
+    rows = "1.0,0,1,1,1,0,1,1,0,1", "1.0,1,0,1,0,0,0,1,1,1", "1.0,0,1,1,1,1,1,0,0,1", "1.0,0,0,1,0,1,1,0,1,1"
+    table = "".join(f"{i}.wav,{row}\n" for i, row in enumerate(rows, 1))
+    lay_out(tmp_path, CLIPS, {"t.csv": f"file,{names}\n{table}"})
+    for option in ("fold_column", "group_column", "verified_column"):
+        manifest = read(tmp_path, **{option: "mic"})
+        assert manifest.labels == ["Dog", "all", "train"]
+    assert (
+        "t.csv: 1 column with 1 in every row, read as a label: all (label_column= names the columns of labels, "
+        "separated by commas)"
+    ) in manifest.warnings
+    assert labels_by_clip(read(tmp_path, task="multi", label_column="dog")) == {
+        "1": "Dog",
+        "2": "Dog",
+        "3": "",
+        "4": "",
+    }
+    assert read(tmp_path, label_column="dog").labels == ["0", "1"]
+
+
+def test_labels_of_test_clips_are_not_checked(tmp_path: Path) -> None:
+    rows = [f"{i}.wav,1,{i % 2},0,train" for i in range(1, 10)]
+    audio = " ".join(f"{i}.wav" for i in range(1, 11))
+    lay_out(tmp_path, audio, {"t.csv": "\n".join(["file,Dog,Rain,Owl,split", *rows, "10.wav,,,1,test", ""])})
+    manifest = read(tmp_path)
+    assert (manifest.labels, manifest.test["fname"].tolist()) == (["Dog", "Rain"], ["10.wav"])
+    assert "t.csv: 1 column without a clip, left out of the classes: Owl" in manifest.warnings
+
+
+def test_rows_of_test_clips(tmp_path: Path) -> None:
+    rows = "1.wav,Dog,train\n1.wav,Owl,train\n2.wav,Owl,train\n3.wav,Dog,test\n3.wav,Owl,test\n4.wav,Dog,train\n"
+    lay_out(tmp_path, CLIPS, {"t.csv": f"file,label,split\n{rows}"})
+    manifest = read(tmp_path, task="multi")
+    assert manifest.test["fname"].tolist() == ["3.wav"]
+    assert "1 further row of test clips, which count once" in manifest.warnings
+    lay_out(tmp_path, "", {"t.csv": f"file,label,split\n{rows}4.wav,Owl,test\n"})
+    assert faults(tmp_path, task="multi") == [
+        "t.csv:7: 4.wav: the clip is a test clip in line 8; write the same part in all its rows"
+    ]
+
+
+def test_a_clip_with_a_row_that_is_left_out_is_left_out(tmp_path: Path) -> None:
+    write_clips(tmp_path / "a", *CLIPS.split())
+    (tmp_path / "t.csv").write_text("file,labels\n1.wav,Dog\n1.wav,Owl,Rain\n2.wav,Dog\n2.wav,Owl\n2.wav,\n4.wav,Owl\n")
+    manifest = read(tmp_path, "exclude", task="multi")
+    assert labels_by_clip(manifest) == {"2": "Dog,Owl", "4": "Owl"}
+    assert "1 row without a label of clips with labels in other rows, which count: line 6" in manifest.warnings
+
+
+def test_relevance_that_is_no_probability(tmp_path: Path) -> None:
+    rows = "1,flute,0.9\n1,banjo,0.2\n2,flute,\n3,flute,0.1\n3,cello,0.7\n4,cello,0.8\n"
+    lay_out(tmp_path, CLIPS, {"t.csv": f"sample_key,instrument,relevance\n{rows}"})
+    assert faults(tmp_path, task="multi") == [
+        "t.csv:4: 2.wav: the relevance is no number from 0 to 1, so it is unknown if the clip has the label"
+    ]
+    manifest = read(tmp_path, "exclude", task="multi")
+    assert labels_by_clip(manifest) == {"1": "flute", "3": "cello", "4": "cello"}
+    warning = "1 label with a relevance below 0.5 in all rows, left out of the classes: banjo"
+    assert warning in manifest.warnings
+    lay_out(
+        tmp_path, "", {"t.csv": "sample_key,instrument,relevance\n1,flute,90\n2,flute,80\n3,cello,20\n4,cello,70\n"}
+    )
+    (warning,) = read(tmp_path).warnings
+    assert warning == (
+        "t.csv: relevance is not used, so that each row counts: line 2 has '90', expected probabilities from 0 to 1"
+    )
+    lay_out(
+        tmp_path, "", {"t.csv": "sample_key,instrument,relevance\n1,flute,.9\n2,flute,.8\n3,cello,.2\n4,cello,.7\n"}
+    )
+    (warning,) = read(tmp_path).warnings
+    assert warning.startswith("t.csv: a relevance below 0.5 is not used: a clip has one label")
+
+
+def test_further_labels_that_are_no_list(tmp_path: Path) -> None:
+    header = "primary_label,secondary_labels,common_name,filename"
+    lay_out(tmp_path, CLIPS, {"t.csv": f"{header}\nowl1,\"['fox2', 'cat\",Owl,1.wav\nfox2,cat,Fox,2.wav\n"})
+    (line,) = faults(tmp_path, task="multi")
+    assert line.startswith("t.csv:2: 1.wav: secondary_labels: the labels \"['fox2', 'cat\" are no list")
+    assert labels_by_clip(read(tmp_path, "exclude", task="multi")) == {"2": "cat,fox2"}
+    lay_out(tmp_path, "", {"t.csv": f"{header}\nowl1,,Owl,1.wav\nfox2,cat;owl1,Fox,2.wav\n"})
+    assert labels_by_clip(read(tmp_path, task="multi")) == {"1": "owl1", "2": "cat,fox2,owl1"}
+    warnings = read(tmp_path, task="multi", label_column="common_name").warnings
+    assert any("secondary_labels is not used" in line and "label_column=primary_label" in line for line in warnings)
+
+
+def test_parts_of_fsdkaggle2019_that_are_not_used(tmp_path: Path) -> None:
+    tables = {"train_curated.csv": 'fname,labels\n1.wav,"Dog,Owl"\n', "train_noisy.csv": "fname,labels\n2.wav,Owl\n"}
+    lay_out(tmp_path, "train_curated/1.wav test/2.wav", tables)
+    warnings = read(tmp_path).warnings
+    assert warnings[:2] == [
+        "train_noisy.csv is not used, because train_noisy or FSDKaggle2019.audio_train_noisy is missing",
+        "test is not used, because sample_submission.csv or test_post_competition.csv or "
+        "FSDKaggle2019.meta/test_post_competition.csv is missing",
+    ]
+
+
+def test_a_class_that_may_mean_none_is_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", "none", "none", '"Dog,Rain"', "Rain"))
+    (warning,) = read(tmp_path).warnings
+    assert warning == "read as classes: none; if it means no label, background=none makes its clips have none"
+
+
+def test_a_table_of_clips_leaves_out_rows_with_a_problem(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.wav,{i % 2},{'' if i == 4 else 1}\n" for i in range(1, 13))
+    lay_out(tmp_path, " ".join(f"{i}.wav" for i in range(1, 13)), {"t.csv": f"file,Dog,Rain\n{rows}"})
+    output = tmp_path / "out" / "clips.csv"
+    output.parent.mkdir()
+    result = CliRunner().invoke(cli, ["manifest", str(tmp_path), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "4.wav" not in output.read_text()
+    assert read(tmp_path, task="multi", table=str(output)).digest == read(tmp_path, "exclude").digest
+
+
+def test_classes_that_nothing_tells_apart_are_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, CLIPS, column("labels", '"Dog,Rain,Wind"', '"Dog,Rain,Wind"', '"Owl,Wind"', '"Fox,Wind"'))
+    expected = [
+        "1 class of all 4 clips, whose scores say nothing: Wind; add clips without it, or take it out",
+        "1 group of classes that the same clips have, which nothing tells apart: Dog and Rain; if they are one label, "
+        "put it in quotes",
+    ]
+    manifest = inspect_dataset(tmp_path)
+    assert manifest.warnings[:2] == expected
+    assert class_warnings(manifest.targets[2:], manifest.labels)[1:] == []  # one clip each
+    lay_out(tmp_path, "", column("labels", *['"Dog,Rain"'] * 4))
+    assert why_one_label(read(tmp_path)).startswith(
+        "all of 4 training clips have the same labels, Dog,Rain, and a tagger needs clips without them: add some"
+    )
+
+
+def test_folds_without_a_label_are_named() -> None:
+    targets = np.array([[1, 0], [0, 0], [0, 1], [0, 0]], dtype=bool)
+    assert describe_unscored(targets, np.array([0, 1, 2, 1])) == (
+        "no clip with a label in fold 1, whose lwlrap and mAP are undefined"
+    )
+    assert describe_unscored(targets, np.array([0, 0, 1, 1])) == describe_unscored(np.array([0, 1]), np.arange(2)) == ""

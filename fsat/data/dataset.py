@@ -17,7 +17,8 @@ from fsat.data.clip_names import stored_name
 from fsat.data.clip_store import ClipFile, open_clips
 from fsat.data.decoded_clips import Clips
 from fsat.data.duplicates import contradictions, describe_copies, equal_clips
-from fsat.data.folds import check_fold, fold_keys, resolve_folds, settle_folds
+from fsat.data.folds import check_fold, describe_unscored, fold_keys, resolve_folds, settle_folds
+from fsat.data.label_checks import class_warnings
 from fsat.data.levels import by_kind, kind_lines
 from fsat.data.listening import listen_to_clips
 from fsat.data.manifest import Manifest, read_manifest, why_one_label
@@ -206,7 +207,11 @@ def load_dataset(
     config, folds, remark = settle_folds(manifest.train, targets, config)
     if fold is not None:
         check_fold(fold, config, remark)
-    warnings = [*manifest.warnings, *filter(None, [remark]), *_describe_groups(manifest.train, config.n_folds, folds)]
+    warnings = [
+        *manifest.warnings,
+        *filter(None, [remark, describe_unscored(targets, folds)]),
+        *_describe_groups(manifest.train, config.n_folds, folds),
+    ]
     manifest = replace(manifest, warnings=warnings)
     trusted, certainty = manifest.verified, np.ones(targets.shape, dtype=np.float32)
     if config.is_multi:
@@ -260,6 +265,8 @@ def _with_sounds(
     train_errors = [error or conflict for error, conflict in zip(errors[0], conflicts, strict=True)]
     manifest = replace(manifest, train=train, test=test).without(train_errors, errors[1], on_bad_clip, config)
     copies = describe_copies(manifest.train, manifest.test)
+    if manifest.task == "multi":
+        copies += class_warnings(manifest.targets, manifest.labels)
     usable = np.array([not error for error in train_errors])
     return replace(manifest, warnings=[*manifest.warnings, *copies]), usable
 

@@ -136,6 +136,15 @@ def _lost_class(train: pd.DataFrame, targets: np.ndarray, held_out: np.ndarray) 
     return split_labels(clips["label"].iloc[0])[position], clips
 
 
+def describe_unscored(targets: np.ndarray, folds: np.ndarray) -> str:
+    """Return which folds hold no clip with a label, so that most scores of them are undefined; empty if none do."""
+    if targets.ndim == 1:
+        return ""
+    with_labels = set(folds[targets.any(axis=1)].tolist())
+    empty = [str(fold) for fold in np.unique(folds).tolist() if fold not in with_labels]
+    return f"no clip with a label in fold {', '.join(empty)}, whose lwlrap and mAP are undefined" if empty else ""
+
+
 def hold_aside(train: pd.DataFrame, targets: np.ndarray, config: Config, fold: int) -> np.ndarray:
     """Choose clips that select the best epoch: about ``config.holdout`` of them, stratified, whole recordings together.
 

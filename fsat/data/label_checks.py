@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from fsat.errors import count
-from fsat.text import NO_VALUES, split_labels, why_not_a_label
+from fsat.text import NO_VALUES, named, split_labels, why_not_a_label
 
 _TWINS = str.maketrans("авекмнорстухіјѕο‐‑‒–—−’‘`´", "abekmhopctyxijso------''''")
 """Letters of Cyrillic and Greek, dashes and apostrophes, to those of ASCII that look the same."""
@@ -27,10 +30,14 @@ _BRACKETS = "[](){}\"'"
 MAX_PIECES = 4
 """Number of pieces between separators that are looked up together, as a label that contains separators itself."""
 
+_TIGHT = re.compile(r"[,;|](?=\S)")
+"""Matches a separator of lists without a space after it, which is rarely a part of a name."""
+
 SHOWN = 3
 """Number of labels that a warning names."""
 
 KEEP_ONE, GIVE_EACH = "keep one, or use task=multi", "give each as a label of its own"
+KEEP_OR_SEPARATE = "keep one, or separate them by commas and use task=multi"
 """What to do with a label that names several, where a clip has one label, and where it has any number."""
 
 NONE_OF_THEM = "; if the clip has none of the classes, use task=multi"
@@ -120,14 +127,41 @@ def label_warnings(labels: Sequence[str], lines: Sequence[int], way_out: str = K
     """
     faults, spellings = label_faults(labels, lines), _spellings(labels, lines)
     usual, doubts = _usual(spellings), []
+    shared = _shared_parts(label for label in spellings if label not in faults)
     for label, spelling in spellings.items():
-        if label not in faults and (parts := _doubtful_parts(label, usual)):
+        if label in faults:
+            continue
+        if parts := _doubtful_parts(label, usual):
             are = "is a label" if len(parts) == 1 else "are labels"
             doubts.append(f"{spelling.told()}, though {' and '.join(parts)} {are} of other clips")
+        elif label in shared:
+            doubts.append(f"{spelling.told()}, though {shared[label]!r} is a part of other labels")
     if not doubts:
         return []
     others = f"; and {count(len(doubts) - SHOWN, 'other label')} like these" if len(doubts) > SHOWN else ""
     return [f"read as one label: {'; '.join(doubts[:SHOWN])}{others}: where a clip has several, {way_out}"]
+
+
+def class_warnings(targets: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """Return what to say about the classes that all clips have, and those that only occur together.
+
+    `targets` is bool (n_clips, n_classes); `labels` names the classes. A class with a single clip does not count.
+    """
+    counts, lines = targets.sum(axis=0), []
+    if of_all := [named(labels[i]) for i in np.flatnonzero(counts == len(targets)).tolist() if len(targets) > 1]:
+        what = f"{count(len(of_all), 'class')} of all {count(len(targets), 'clip')}, whose scores say nothing"
+        lines.append(f"{what}: {_first(of_all)}; add clips without it, or take it out")
+    columns: dict[bytes, list[str]] = {}
+    for i in np.flatnonzero((counts > 1) & (counts < len(targets))).tolist():
+        columns.setdefault(targets[:, i].tobytes(), []).append(named(labels[i]))
+    if together := [" and ".join(own) for own in columns.values() if len(own) > 1]:
+        what = f"{count(len(together), 'group')} of classes that the same clips have, which nothing tells apart"
+        lines.append(f"{what}: {_first(together)}; if they are one label, put it in quotes")
+    return lines
+
+
+def _first(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
 
 
 def _spellings(labels: Sequence[str], lines: Sequence[int]) -> Mapping[str, _Spelling]:
@@ -174,6 +208,8 @@ def _why_several(label: str, usual: Mapping[str, _Spelling], way_out: str) -> st
     if not is_all:
         return ""
     others = f"{parts[0].label!r} is the label of {count(parts[0].n_clips, 'other clip')}"
+    if way_out == KEEP_ONE and not re.search(r"[,;|]", label):
+        way_out = KEEP_OR_SEPARATE
     takes = "" if way_out == GIVE_EACH else ", and a clip takes one label"
     return f"the label {label!r} names {len(parts)}{takes} ({others}): {way_out}"
 
@@ -185,6 +221,14 @@ def _doubtful_parts(label: str, usual: Mapping[str, _Spelling]) -> list[str]:
         parts, is_all = _parts(label, _SPACES, usual)
         parts = parts if is_all else []
     return [repr(part.label) for part in dict.fromkeys(parts)][:SHOWN]
+
+
+def _shared_parts(labels: Iterable[str]) -> dict[str, str]:
+    """Return the labels with separators without spaces of which a part is in other such labels, and this part."""
+    parts = {label: [part.strip() for part in _TIGHT.split(label)] for label in labels if _TIGHT.search(label)}
+    counts = Counter(part for own in parts.values() for part in set(own) if part)
+    found = {label: next((part for part in own if counts[part] > 1), "") for label, own in parts.items()}
+    return {label: part for label, part in found.items() if part}
 
 
 def _parts(label: str, separator: re.Pattern[str], usual: Mapping[str, _Spelling]) -> tuple[list[_Spelling], bool]:

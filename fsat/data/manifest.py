@@ -209,14 +209,16 @@ def read_manifest(
 def why_one_label(manifest: Manifest) -> str:
     """Return why a dataset whose clips all have the same label cannot be trained on; empty if it can be."""
     cells = manifest.train["label"]
-    if len(manifest.labels) > 1 or (manifest.labels and manifest.task == "multi" and (cells == "").any()):
+    is_multi = manifest.task == "multi"
+    if (len(manifest.labels) > 1 and not is_multi) or (manifest.labels and is_multi and cells.nunique() > 1):
         return ""
     if not manifest.labels:
         return f"none of {count(len(cells), 'training clip')} has a label; expected clips of one class at least"
-    if manifest.task == "multi":
-        fault = f"all of {count(len(cells), 'training clip')} have the only label, {printable(manifest.labels[0])}"
+    if is_multi:
+        only = "only label" if len(manifest.labels) == 1 else "same labels"
+        fault = f"all of {count(len(cells), 'training clip')} have the {only}, {printable(cells.iloc[0])}"
         way_out = "add some, with an empty cell, or of a class that background= names"
-        return f"{fault}, and a tagger needs clips without it: {way_out}"
+        return f"{fault}, and a tagger needs clips without {'it' if only == 'only label' else 'them'}: {way_out}"
     fault = f"the only label of {count(len(manifest.train), 'training clip')} is {printable(manifest.labels[0])}"
     advice = "does the column label name a folder above the classes, and is data_dir the folder of the whole dataset?"
     return f"{fault}, and a tagger needs two or more; {advice}"

@@ -19,10 +19,13 @@ from fsat.data.layouts.rows import Rows, listed_names
 from fsat.data.tables import ListCell, Table
 from fsat.errors import DataError, Problem, count, printable
 from fsat.layout_options import LayoutOptions
-from fsat.text import NO_VALUES, join_labels, label_order, why_not_a_label
+from fsat.text import NO_VALUES, is_unknown, join_labels, label_order, why_not_a_label
 
 REPEATED, LEAST_REPEATED = 0.1, 3
 """Share and number of clips that have several rows with different labels where a table has a row for each label."""
+
+MAY_BE_NONE = ("no_label", "nolabel", "unlabeled", "unlabelled", "nothing", "no_event", "background")
+"""Labels, as they look, that may mean that a clip has none of the classes."""
 
 FIRST_NAMED = 3
 """Number of lines or labels that a message names."""
@@ -45,6 +48,9 @@ def settle_task(rows: Rows, options: LayoutOptions) -> None:
     absent = rows.train.table.frame.get("absent")
     rows.train.table.frame = rows.train.table.frame.drop(columns="absent", errors="ignore")
     if task == "single":
+        if absent is not None and (absent != "0").any():
+            what = f"{rows.train.name}: a relevance below 0.5 is not used: a clip has one label"
+            rows.train.table.warnings.append(f"{what} (task=multi reads it as not in the clip)")
         if several:
             _keep_single(rows.train.table, separator)
         if options.background and not rows.makes_background:
@@ -95,7 +101,7 @@ class _Reader:
     def __init__(self, rows: Rows, background: str, separator: str) -> None:
         self._rows, self._background, self._separator = rows, background, separator
         self._table, self._faulty = rows.train.table, set[str]()
-        self._twice, self._missing, self._beside = list[int](), list[int](), list[int]()
+        self._twice, self._missing, self._beside, self._empty = (list[int]() for _ in range(4))
         self._n_lists = self._n_split = self._n_merged = 0
         self.forms: list[str] = []
 
@@ -104,23 +110,70 @@ class _Reader:
         frame = self._table.frame
         labels = [self._labels(*row) for row in frame[["file", "row", "fname", "label"]].itertuples(index=False)]
         if absent is not None:
-            labels = [() if is_absent else own for own, is_absent in zip(labels, absent, strict=True)]
+            self._check_relevance(frame[absent == ""])
+            known = {label for own in labels for label in own}
+            labels = [() if mark == "1" else own for own, mark in zip(labels, absent, strict=True)]
+            if never := label_order(known.difference(*labels)):
+                what = f"{count(len(never), 'label')} with a relevance below 0.5 in all rows, left out of the classes"
+                self._table.warnings.append(f"{what}: {listed_names(never, 9)}")
         if self._background and not self._rows.makes_background:
             check_background(self._background, [label for own in labels for label in own])
         labels = [self._without_background(line, own) for line, own in zip(frame["row"], labels, strict=True)]
         for file, row, fname, own in zip(frame["file"], frame["row"], frame["fname"], labels, strict=True):
             if reason := next(filter(None, map(self._why_not_a_class, own)), ""):
                 self._fail(file, row, fname, reason)
-        merged, first = self._merge(frame, labels)
         names = [os.path.normpath(fname) for fname in frame["fname"]]
+        self._leave_out_whole_clips(names)
+        self._check_parts(frame, names)
+        merged, first = self._merge(frame, labels)
+        if absent is None:
+            with_labels = {names[i] for i in first if merged[i]}
+            rows = zip(names, labels, frame["row"], strict=True)
+            self._empty = [line for name, own, line in rows if not own and name in with_labels]
         sound = [i for i in first if names[i] not in self._faulty]
         table = frame.iloc[sound].assign(label=[join_labels(merged[i]) for i in sound])
         if "manually_verified" in table:
             table["manually_verified"] = [self._verified[i] for i in sound]
         self._table.frame = table.reset_index(drop=True)
         self._describe()
+        self._warn_of_classes({label for i in sound for label in merged[i]})
         if absent is not None:
             self.forms.append("not those whose relevance is below 0.5")
+
+    def _leave_out_whole_clips(self, names: Sequence[str]) -> None:
+        """Leave out clips of which a row could not be read: their labels are not known completely."""
+        bad = {os.path.normpath(problem.fname) for problem in self._table.problems if problem.fname}
+        bad -= self._faulty
+        ends = {end for name in bad for end in (name, os.path.splitext(name)[0])}
+        for name in set(names) if bad else ():
+            parts = name.split("/")
+            own = {"/".join(parts[i:]) for i in range(len(parts))}
+            if not ends.isdisjoint({*own, *(os.path.splitext(end)[0] for end in own)}):
+                self._faulty.add(name)
+
+    def _check_parts(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
+        """Make clips that rows name as training and as test clips problems; each test clip stays once."""
+        test = self._rows.test
+        if test is None:
+            return
+        tests = [os.path.normpath(fname) for fname in test.table.frame["fname"]]
+        if test.folder == self._rows.train.folder:
+            lines = dict(zip(tests, test.table.frame["row"], strict=True))
+            for file, row, fname, name in zip(frame["file"], frame["row"], frame["fname"], names, strict=True):
+                if name in lines:
+                    reason = f"the clip is a test clip in line {lines[name]}; write the same part in all its rows"
+                    self._fail(file, row, fname, reason)
+        is_again = pd.Series(tests, dtype=object).duplicated().to_numpy()
+        if is_again.any():
+            test.table.frame = test.table.frame[~is_again].reset_index(drop=True)
+            self._table.warnings.append(f"{count(int(is_again.sum()), 'further row')} of test clips, which count once")
+
+    def _check_relevance(self, frame: pd.DataFrame) -> None:
+        """Make rows whose relevance is no probability problems."""
+        for file, row, fname in frame[["file", "row", "fname"]].itertuples(index=False):
+            self._fail(
+                file, row, fname, "the relevance is no number from 0 to 1, so it is unknown if the clip has the label"
+            )
 
     def _labels(self, file: str, row: int, fname: str, cell: str) -> tuple[str, ...]:
         """Return the labels of a row, each once; a row that cannot be read is a problem."""
@@ -179,6 +232,12 @@ class _Reader:
                     self._fail(cells["file"][i], cells["row"][i], fname, reason)
         return merged, list(merged)
 
+    def _warn_of_classes(self, labels: set[str]) -> None:
+        """Warn of classes with a name that may mean that a clip has no label."""
+        if unclear := label_order(label for label in labels if is_unknown(label) or look_of(label) in MAY_BE_NONE):
+            way_out = f"background={printable(unclear[0])} makes its clips have none"
+            self._table.warnings.append(f"read as classes: {listed_names(unclear)}; if it means no label, {way_out}")
+
     def _describe(self) -> None:
         """Set `forms`, and add warnings."""
         column, warnings = self._rows.labels, self._table.warnings
@@ -200,6 +259,7 @@ class _Reader:
             ("# with a label twice, which counts once", self._twice),
             ("# with None, NaN or the like, read as no label", self._missing),
             (f"# with {printable(self._background)} beside other labels, which is left out", self._beside),
+            ("# without a label of clips with labels in other rows, which count", self._empty),
         ):
             if lines:
                 shown = f"line {lines[0]}" + (", ..." if len(lines) > 1 else "")

@@ -41,6 +41,9 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _ARRAY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
 """Matches an array of texts as NumPy prints it, without commas."""
 
+_OBJECT = re.compile(r"""\[.*['"].*\]|\{.*['"].*\}""")
+"""Matches a list or object in the notation of Python or JSON."""
+
 _RAGGED = re.compile(r"(\d+) cells in a table of (\d+) columns")
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
@@ -107,30 +110,46 @@ class Flagged:
     warnings: list[str]
 
 
-def flagged_cells(frame: pd.DataFrame, columns: Sequence[str], file: str, fname: str) -> Flagged:
+def flagged_cells(
+    frame: pd.DataFrame, columns: Sequence[str], file: str, fname: str, is_test: Sequence[bool] | None = None
+) -> Flagged:
     """Return the names of the columns that have 1 in each row of a table; a cell that is neither 1 nor 0 is a problem.
+
+    A column that no clip has, or every one, has a warning: the first is no class, and the second may be none.
 
     Args:
         frame: all columns as text, and ``row``.
         columns: those with 0 and 1.
         file: name of the table.
         fname: the column of the clips' names.
+        is_test: which rows are of test clips, whose labels are not used; by default none.
     """
     labels: list[list[str]] = [[] for _ in range(len(frame))]
     problems, lines, clips = [], frame["row"].tolist(), frame[fname].tolist()
+    used = [i for i in range(len(frame)) if is_test is None or not is_test[i]]
     for name in columns:
-        for i, cell in enumerate(frame[name]):
+        cells = frame[name].tolist()
+        for i in used:
+            cell = cells[i]
             word = cell.strip().lower()
             if word in PRESENT:
                 labels[i].append(name)
             elif word not in ABSENT:
                 reason = f"{printable(name)} is {printable(cell)[:40]!r}, expected 1 or 0"
                 problems.append(Problem(file, int(lines[i]), clips[i], reason))
-    used = {label for own in labels for label in own}
-    unused = [printable(name) for name in columns if name not in used]
-    shown = ", ".join(unused[:N_UNUSED]) + (", ..." if len(unused) > N_UNUSED else "")
-    what = f"{file}: {count(len(unused), 'column')} without a clip, left out of the classes: {shown}"
-    return Flagged(list(map(ListCell, labels)), problems, [what] if unused else [])
+    n_clips = Counter(label for own in labels for label in own)
+    warnings = []
+    if unused := [printable(name) for name in columns if not n_clips[name]]:
+        what = f"{file}: {count(len(unused), 'column')} without a clip, left out of the classes"
+        warnings.append(f"{what}: {_first(unused)}")
+    if of_all := [printable(name) for name in columns if n_clips[name] == len(used) > 1]:
+        what = f"{file}: {count(len(of_all), 'column')} with 1 in every row, read as a label"
+        warnings.append(f"{what}: {_first(of_all)} (label_column= names the columns of labels, separated by commas)")
+    return Flagged(list(map(ListCell, labels)), problems, warnings)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:N_UNUSED]) + (", ..." if len(names) > N_UNUSED else "")
 
 
 def separator_of(cells: Iterable[str]) -> str:
@@ -166,7 +185,26 @@ def labels_of(cell: str, separator: str) -> tuple[tuple[str, ...], str]:
     labels = tuple(item.strip() for item in items)
     if "" in labels:
         return (), f"the labels {printable(cell.strip())!r} have an empty one; write each label once, or leave it out"
-    return labels, ""
+    return labels, _why_broken(cell, labels, separator)
+
+
+def _why_broken(cell: str, labels: Sequence[str], separator: str) -> str:
+    """Return the reason if a cell, or an item of one, is a list or an object that cannot be read.
+
+    So is one of labels with a part of a pair of brackets, unless they are in quotes.
+    """
+    if isinstance(cell, ListCell):
+        broken = any(map(_OBJECT.fullmatch, labels))
+    elif items_of(cell) is not None:
+        broken = False
+    else:
+        parts = _QUOTED.sub("", cell).split(separator) if separator else []
+        broken = any(part.count(a) != part.count(b) for part in parts for a, b in _BRACKETS.items())
+        broken = broken or bool(_OBJECT.fullmatch(cell.strip()))
+    if not broken:
+        return ""
+    advice = f"write Dog{separator or ','}Rain or ['Dog', 'Rain'], and a label with brackets in quotes"
+    return f"the labels {printable(cell.strip())!r} are no list that can be read; {advice}"
 
 
 def shows_several(cells: Iterable[str], column: LabelColumn) -> bool:

@@ -19,6 +19,7 @@ from fsat.data.layouts.label_cells import (
     items_of,
     labels_of,
     means_list,
+    separator_of,
 )
 from fsat.data.layouts.rows import (
     COLUMNS,
@@ -213,33 +214,60 @@ class _Reader:
         is_there = SECONDARY in self._others and look_of(self._columns.get("label", "")) == PRIMARY
         return is_there and self._data.options.task == "multi"
 
-    def _label_cells(self, cells: pd.DataFrame) -> list[str]:
+    def _label_cells(self, cells: pd.DataFrame, is_test: pd.Series) -> list[str]:
         """Return the labels of each row as one cell; further columns than that of the labels may belong to them."""
         if self._flags:
-            flagged = flagged_cells(cells, self._flags, self._path.name, self._columns["fname"])
+            flagged = flagged_cells(cells, self._flags, self._path.name, self._columns["fname"], is_test.tolist())
             self.problems += flagged.problems
             self.warnings += flagged.warnings
             return flagged.cells
         texts = [cell if isinstance(cell, ListCell) else cell.strip() for cell in cells[self._columns["label"]]]
         if self._has_secondary:
-            others = [items_of(cell) or labels_of(cell, ",")[0] for cell in cells[self._others[SECONDARY]]]
-            return [ListCell((text, *filter(None, own))) for text, own in zip(texts, others, strict=True)]
-        if SECONDARY in self._others and look_of(self._columns["label"]) == PRIMARY:
-            what = f"{self._path.name}: {self._others[SECONDARY]} is not used"
-            self.warnings.append(f"{what}: a clip has one label (task=multi reads all of them)")
+            return self._with_secondary(cells, texts)
+        if SECONDARY in self._others:
+            what, way_out = f"{self._path.name}: {self._others[SECONDARY]} is not used", "task=multi reads all of them"
+            if look_of(self._columns["label"]) != PRIMARY:
+                way_out = f"task=multi with label_column={PRIMARY} reads all of them"
+            self.warnings.append(f"{what}: a clip has one label ({way_out})")
         return texts
 
-    def _are_absent(self, cells: pd.DataFrame) -> list[bool] | None:
-        """Return whether the label of each row is said not to be in the clip; None if nothing says so."""
+    def _with_secondary(self, cells: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+        """Return the labels of each row with the further ones of another column; a list that is none is a problem."""
+        column, labels = self._others[SECONDARY], list[str]()
+        separator = separator_of(cells[column].unique())
+        for row, fname, text, cell in zip(
+            cells["row"], cells[self._columns["fname"]], texts, cells[column], strict=True
+        ):
+            items = items_of(cell)
+            own, fault = labels_of(cell, separator) if items is None else (items, "")
+            if fault:
+                self.problems.append(Problem(self._path.name, int(row), fname, f"{printable(column)}: {fault}"))
+            labels.append(ListCell((text, *filter(None, own))))
+        return labels
+
+    def _are_absent(self, cells: pd.DataFrame) -> pd.Series | None:
+        """Return 1 for each row whose label is said not to be in the clip, else 0; empty texts where that is unknown.
+
+        None if there is no such column, or most of its cells are no probabilities.
+        """
         column = self._others.get(RELEVANCE)
-        if column is None or self._flags:
+        if column is None or self._flags or look_of(self._columns["label"]) != INSTRUMENT:
             return None
         numbers = pd.to_numeric(cells[column], errors="coerce")
-        return (numbers < LEAST_RELEVANCE).tolist() if numbers.between(0, 1).all() else None
+        is_known = numbers.between(0, 1)
+        if is_known.mean() > 0.5:
+            return (numbers < LEAST_RELEVANCE).map({True: "1", False: "0"}).where(is_known, "")
+        first = f"line {cells['row'][~is_known].iloc[0]} has {printable(cells[column][~is_known].iloc[0])[:40]!r}"
+        what = f"{self._path.name}: {column} is not used, so that each row counts: {first}"
+        self.warnings.append(f"{what}, expected probabilities from 0 to 1")
+        return None
 
     def _add_labels(self, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         columns = self._columns
-        frame["label"] = pd.Series(self._label_cells(cells), dtype=object)  # pandas' own texts are no `ListCell`
+        if "fold" in columns:
+            self._add_folds(frame, cells)
+        labels = self._label_cells(cells, frame["is_test"])
+        frame["label"] = pd.Series(labels, dtype=object)  # pandas' own texts are no `ListCell`
         if (absent := self._are_absent(cells)) is not None:
             frame["absent"] = absent
         frame["manually_verified"] = "0"
@@ -252,8 +280,11 @@ class _Reader:
                 frame = frame.drop(columns="group")
                 what = f"{self._path.name}: {columns.pop('group')} has one value for each label"
                 self.warnings.append(f"{what}, so it is not read as groups (group_column= reads it)")
-        if "fold" not in columns:
-            return frame
+        return frame
+
+    def _add_folds(self, frame: pd.DataFrame, cells: pd.DataFrame) -> None:
+        """Add ``is_test``, and ``fold`` unless the column names parts."""
+        columns = self._columns
         folds = cells[columns["fold"]].str.strip()
         lower = folds.str.lower()
         frame["is_test"] = lower.isin(TEST_SPLITS)
@@ -264,7 +295,6 @@ class _Reader:
         elif len(parts := sorted(set(folds[~frame["is_test"]]))) > 1:
             what = f"{self._path.name}: {columns['fold']} names parts ({', '.join(map(printable, parts))}), not folds"
             self.warnings.append(f"{what}: cross-validation makes its own folds of all of them")
-        return frame
 
     def _truth(self, row: int, fname: str, cell: str) -> str:
         """Return 1 or 0 for a cell that says yes or no; another one is a problem."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,9 +29,10 @@ def write_manifest_table(reading: Reading, folder: Path, output: Path) -> int:
     is ``train`` or ``test``; for annotated recordings `ANNOTATED`. Where clips have several labels or none, ``labels``
     in place of ``label`` lists them, separated by commas.
 
-    Raises `DataError` if no clip was understood.
+    Rows with a problem are left out. Raises `DataError` if no clip was understood.
     """
-    table = _annotations(reading.rows.train) if reading.layout == "annotations" else _clips(reading, folder)
+    train = _sound(reading.rows.train)
+    table = _annotations(train) if reading.layout == "annotations" else _clips(train, reading.rows.test, folder)
     if reading.rows.task == "multi":
         table = table.assign(label=table["label"].map(_listed)).rename(columns={"label": "labels"})
     if table.empty:
@@ -39,8 +41,15 @@ def write_manifest_table(reading: Reading, folder: Path, output: Path) -> int:
     return len(table)
 
 
-def _clips(reading: Reading, folder: Path) -> pd.DataFrame:
-    train, test = reading.rows.train, reading.rows.test
+def _sound(part: Part) -> Part:
+    """Return a part without the rows that have a problem."""
+    bad = {(problem.file, problem.row) for problem in part.table.problems}
+    frame = part.table.frame
+    is_sound = [key not in bad for key in zip(frame["file"], frame["row"], strict=True)]
+    return replace(part, table=replace(part.table, frame=frame[is_sound].reset_index(drop=True)))
+
+
+def _clips(train: Part, test: Part | None, folder: Path) -> pd.DataFrame:
     table = _named(train, folder)
     if test is not None and len(test.table.frame):
         table = pd.concat([table.assign(split="train"), _named(test, folder).assign(split="test")], ignore_index=True)

@@ -43,6 +43,7 @@ NOISY_TABLES = (
 TEST_2019_TABLES = (
     "sample_submission.csv", "test_post_competition.csv", "FSDKaggle2019.meta/test_post_competition.csv"
 )  # fmt: skip
+TEST_2019_FOLDERS = ("test", "FSDKaggle2019.audio_test")
 SPEECH_LISTS = ("testing_list.txt", "validation_list.txt")
 SPEECH_FOLDERS = ("", "train/")
 """Where the lists are; at Kaggle the words are in ``train/audio/``."""
@@ -137,7 +138,7 @@ def is_fsdkaggle2019(data: DataFolder) -> bool:
 
 def read_fsdkaggle2019(data: DataFolder) -> Rows:
     """Read FSDKaggle2019: the curated clips as verified and the noisy ones as not."""
-    parts, tables = list[Table](), list[Path]()
+    parts, tables, unused = list[Table](), list[Path](), list[str]()
     for tables_of, folders, verified in (
         (CURATED_TABLES, ("train_curated", "FSDKaggle2019.audio_train_curated"), "1"),
         (NOISY_TABLES, ("train_noisy", "FSDKaggle2019.audio_train_noisy"), "0"),
@@ -146,6 +147,7 @@ def read_fsdkaggle2019(data: DataFolder) -> Rows:
         if path is None or folder is None:
             if verified == "1":
                 raise DataError(f"{data.path}: {' or '.join(folders)} is missing, the folder of the curated clips")
+            unused += _why_unused(path, tables_of, folder, folders)
             continue
         known = ("freesound_id", "license", "flickr_video_URL")
         table = read_table(path, ("fname", "labels"), known)
@@ -157,12 +159,23 @@ def read_fsdkaggle2019(data: DataFolder) -> Rows:
     warnings = [warning for table in parts for warning in table.warnings]
     names = " and ".join(path.name for path in tables)
     rows = Rows(f"{names}: fname, labels", Part(Table(frame, problems, warnings), names, data.path), labels=LISTED)
-    test_path, test_folder = data.find(TEST_2019_TABLES), data.find(("test", "FSDKaggle2019.audio_test"))
+    test_path, test_folder = data.find(TEST_2019_TABLES), data.find(TEST_2019_FOLDERS)
     if test_path and test_folder:
         rows.test, rows.test_fault = optional_part(
             test_path, lambda: Part(_names_alone(test_path, read_header(test_path)), test_path.name, test_folder)
         )  # whose other columns are its classes
+    else:
+        unused += _why_unused(test_path, TEST_2019_TABLES, test_folder, TEST_2019_FOLDERS)
+    rows.warnings += unused
     return rows
+
+
+def _why_unused(table: Path | None, tables: Sequence[str], folder: Path | None, folders: Sequence[str]) -> list[str]:
+    """Return that a table or a folder is not used as the other one is missing; nothing if both are."""
+    if table is None and folder is None:
+        return []
+    found, missing = (table, f"{' or '.join(folders)} is") if table else (folder, f"{' or '.join(tables)} is")
+    return [f"{found.name if found else ''} is not used, because {missing} missing"]
 
 
 def is_speech_commands(data: DataFolder) -> bool:

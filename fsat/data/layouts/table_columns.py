@@ -51,6 +51,15 @@ OPTIONS = {
 MEANINGS = {"fname": "the files of the clips", "label": "the labels", "fold": "the folds", "group": "groups",
             "manually_verified": "what is verified"}  # fmt: skip
 
+MEASURED = re.compile(
+    r"(?:audio_|clip_|file_|n_|num_)?(?:duration|length|seconds|samples|frames|channels?|sample_?rate|sampling_rate|sr|bits|"
+    r"bit_depth|snr|level|gain|db|rms|lat|latitude|lon|lng|long|longitude|altitude|elevation|temperature|humidity|"
+    r"wind_speed|id|index|idx|row|number|count|start|end|onset|offset|start_time|end_time|year|month|day|hour|minute|"
+    r"rating|quality|votes|weight|score|confidence|labels|annotators|test|val|valid|validation|eval|holdout|noisy|"
+    r"curated|augmented|synthetic)(?:_(?:s|sec|secs|seconds|ms|db|dbfs|deg|degrees|m|hz|khz))?"
+)
+"""Matches names of columns, as names are compared, whose 0 and 1 are a measurement or a part, and no label."""
+
 SHOWN = 12
 """Number of columns that a message names."""
 
@@ -97,7 +106,8 @@ def may_be_label(name: str) -> bool:
     """Return whether a column of 0 and 1 with this name may say which clips have the label ``name``."""
     look = look_of(name)
     is_other = any(look in names for names in USUAL.values())
-    return bool(look) and not is_other and not look.startswith(("is_", "has_", "in_", "use_", "was_"))
+    is_other = is_other or look.startswith(("is_", "has_", "in_", "use_", "was_")) or bool(MEASURED.fullmatch(look))
+    return bool(look) and not is_other
 
 
 def missing_meanings(header: Sequence[str], options: LayoutOptions, path: Path) -> list[str]:

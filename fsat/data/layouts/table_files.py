@@ -13,8 +13,11 @@ from fsat.data.layouts.label_cells import ABSENT, PRESENT
 from fsat.data.layouts.other_files import ADVICE_AT_LAST
 from fsat.data.layouts.rows import DataFolder
 from fsat.data.layouts.table_columns import (
+    OPTIONS,
+    USUAL,
     candidates,
     listed_columns,
+    look_of,
     may_be_label,
     missing_meanings,
     why_no_column,
@@ -72,21 +75,32 @@ def is_table(path: Path, data: DataFolder) -> bool:
 
 
 def flag_columns(path: Path, header: Sequence[str], data: DataFolder) -> list[str]:
-    """Return the columns that have 0 or 1 for a label each, where no column has labels; none if there are none."""
+    """Return the columns that have 0 or 1 for a label each, where no column has labels; none if there are none.
+
+    A single one is one only if the option names it, and clips may have no label.
+    """
+    options = data.options
     try:
-        known = candidates(header, data.options, path, "label")
-        rows = read_first_rows(path, N_READ) if not known else []
+        known = candidates(header, options, path, "label")
+        is_named = bool(known and options.label_column)
+        may_be_one = is_named and options.task == "multi" and look_of(known[0]) not in USUAL["label"]
+        rows = read_first_rows(path, N_READ) if may_be_one or not known else []
     except DataError:
         return []
     if known:
-        return known if len(known) > 1 and data.options.label_column else []
-    others = [name for option in (data.options.path_column, data.options.group_column) if (name := option)]
+        return known if is_named and (len(known) > 1 or (may_be_one and _is_flag(rows, header.index(known[0])))) else []
+    given = [getattr(options, option) for meaning, option in OPTIONS.items() if meaning != "label"]
+    others = {look_of(name) for name in given if name}
     found = []
     for i, name in enumerate(header):
-        cells = [row[i].strip().lower() for row in rows if i < len(row)]
-        is_flag = sum(cell in (*PRESENT, *ABSENT) for cell in cells) >= MOST * max(1, len(rows))
-        found += [name] * (is_flag and may_be_label(name) and name not in others)
+        found += [name] * (_is_flag(rows, i) and may_be_label(name) and look_of(name) not in others)
     return found if len(found) > 1 else []
+
+
+def _is_flag(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Return whether most cells of a column are 0 or 1."""
+    cells = [row[column].strip().lower() for row in rows if column < len(row)]
+    return sum(cell in (*PRESENT, *ABSENT) for cell in cells) >= MOST * max(1, len(rows))
 
 
 def has_flags_only(path: Path, data: DataFolder) -> bool:
