@@ -44,8 +44,8 @@ class Config:
     task: str = option("single", "Labels of a clip: one (single), or any number, also none (multi).", choices=TASKS)
     reject: str = option(
         "none",
-        "Sounds of no class; auto: each class is scored by itself, the model trains on generated noise too, and a sound "
-        "that no class fits has no tag; none: one class always fits, unless task=multi.",
+        "Sounds of no class; auto: each class is scored by itself, the model trains on generated noise too, and a "
+        "sound that no class fits has no tag; none: one class always fits, unless task=multi.",
         choices=("none", "auto"),
     )
     sampling_rate: int = option(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
