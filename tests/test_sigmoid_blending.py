@@ -148,8 +148,9 @@ def test_scaling_and_thresholds_of_several_labels() -> None:
 def test_rejection_loses_few_known_clips() -> None:
     targets = np.arange(600) % 4
     oof = scores_of(np.eye(4, dtype=bool)[targets], 1.5, 4)
-    decisions = fit_scores(blend_of(oof, targets))  # type: ignore[arg-type]
+    decisions = fit_scores(blend_of(oof, targets, verified=np.ones(600, dtype=bool)))  # type: ignore[arg-type]
     assert len(set(decisions.thresholds)) == 1
+    assert decisions.metrics["oof_ece_verified"] == decisions.metrics["oof_ece"]
     lost = (decisions.scaling.apply(oof).max(axis=1) < decisions.thresholds[0]).mean()
     assert 0.02 < lost <= 0.05
     assert decisions.metrics["oof_rejected"] == pytest.approx(0.05, abs=0.03)
