@@ -70,6 +70,8 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         limits = [fit_rejection(best[mask], is_right[mask], LOST) for mask in others]
         thresholds = np.full(oof.shape[1], fit_rejection(final.max(axis=1), final.argmax(axis=1) == targets, LOST))
         given = scaled >= np.array(limits)[folds, np.newaxis]
+        if (verified := blend.verified[blend.covered]).any():  # of the same pairs as `oof_ece`
+            metrics["oof_ece_verified"] = calibration_of(oof[verified], targets[verified], True).ece
         metrics["oof_rejected"] = float((~given.any(axis=1)).mean())
         metrics["oof_right_kept"] = float((given & right).any(axis=1).mean())
     return Decisions(scaling, thresholds, metrics, scaled, given)
