@@ -60,8 +60,9 @@ def run(bench: Bench) -> Section:
         ]  # fmt: skip
     unknown = "; ".join(", ".join(results[f"cnn_logmel, {seed}"]["unknown"]) for seed in seeds)
     section.notes = [
-        f"Unknown classes by seed: {unknown}. Seeds {', '.join(map(str, seeds))}. The noise is generated like that which "
-        "reject=auto trains on, so scores on it are those of a known kind of noise; scores on unknown classes are not.",
+        f"Unknown classes by seed: {unknown}. Seeds {', '.join(map(str, seeds))}. The noise is generated like that "
+        "which reject=auto trains on, so scores on it are those of a known kind of noise; those on unknown classes are "
+        "not.",
     ]
     return section
 
