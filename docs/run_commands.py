@@ -46,6 +46,7 @@ NOT_RUN = {
     r".*(-e|fsat) evaluate |.*min_score=auto": "tests/test_evaluate.py, with a recording that it makes",
     r"python -m fsat backbone inspect ": "tests/test_inspect_backbone.py, with tiny networks",
     r".*annotations=OTHER_DIR": "tests/test_annotated_clips.py, with recordings that it makes",
+    r".*background=": "tests/test_several_labels.py, with clips that it makes",
     r".*backbone=birdnet": "tests/test_embedding_study.py, with a tiny network",
 }
 """Commands that do not run here, by a pattern for their beginning, and where they run instead, or why not."""

@@ -44,8 +44,8 @@ class Config:
     task: str = option("single", "Labels of a clip: one (single), or any number, also none (multi).", choices=TASKS)
     reject: str = option(
         "none",
-        "Sounds of no class; auto: each class is scored by itself, and a sound that no class fits has no tag; none: "
-        "one class always fits (task=single).",
+        "Sounds of no class; auto: each class is scored by itself, the model trains on generated noise too, and a "
+        "sound that no class fits has no tag; none: one class always fits, unless task=multi.",
         choices=("none", "auto"),
     )
     sampling_rate: int = option(16000, "Rate that clips are resampled to, in Hz.", least=1, most=MAX_RATE)
@@ -178,9 +178,6 @@ class Config:
             if getattr(self, name):
                 reason = f"{self.model} does not take it, only models on log-mel spectrograms do (cnn_logmel)"
                 raise ConfigError(f"{name}={getattr(self, name):g}: {reason}; leave it at 0")
-        if self.focal and not self.use_sigmoid:
-            fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
-            raise ConfigError(f"{fault}; leave it at 0")
         if self.holdout and self.checkpoint != "best":
             fault = f"holdout={self.holdout:g}: checkpoint={self.checkpoint} selects no epoch"
             raise ConfigError(f"{fault}; leave it at 0, or use checkpoint=best")
@@ -214,7 +211,13 @@ class Config:
         return max(1, round(self.sampling_rate * self.audio_duration))
 
     def for_task(self, task: str) -> Config:
-        """Return the settings for clips of a task, with what is ``auto`` because it depends on that."""
+        """Return the settings for clips of a task, with what is ``auto`` because it depends on that.
+
+        Raises `ConfigError` if a setting does not fit the task, which nothing but the data may tell.
+        """
+        if self.focal and task != "multi" and self.reject != "auto":
+            fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
+            raise ConfigError(f"{fault}; leave it at 0")
         settled = {"task": task}
         if self.head == "auto":
             settled["head"] = "mlp" if task == "multi" else "linear"

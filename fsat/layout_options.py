@@ -74,7 +74,7 @@ class LayoutOptions(Checked):
         "Label of clips that have none of the classes: a folder, a label, _background_noise_ of Speech Commands, or "
         "the name of clips between annotations. They are a class with task=single.",
         metavar="LABEL",
-        shown="none",
+        shown="no such label",
     )
 
     @property

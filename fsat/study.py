@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from fsat.config import EMBEDDING_ONLY, Config
 from fsat.errors import ConfigError
 
-
 RECIPE = 5
 """Number that increases whenever results change for the same Config and dataset."""
 
@@ -28,7 +27,7 @@ def study_id(config: Config, dataset_digest: str, labels: Sequence[str], folds_d
         raise ConfigError(f"backbone={config.backbone}: expected NAME@DIGEST in the id of a study")
     is_used = {  # settings that have no effect without others
         "task": config.is_multi,
-        "reject": config.reject == "auto" and not config.is_multi,
+        "reject": config.reject == "auto",
         "n_mfcc": config.use_mfcc,
         "n_mels": config.use_logmel,
         "patience": config.checkpoint == "best",

@@ -10,7 +10,7 @@ from fsat.config import Config
 from fsat.data.decoded_clips import Clips
 from fsat.data.logmel import spectra
 from fsat.training import batches as batches_module
-from fsat.training.augment import Draws, draw
+from fsat.training.augment import MOST_ATTENUATION, Draws, add, draw
 from fsat.training.batches import TrainingClips
 from fsat.training.targets import Targets
 
@@ -143,6 +143,22 @@ def test_waveforms_are_mixed_too() -> None:
         assert (shares.diagonal() >= 0.5).all()
         assert (shares.diagonal() < 1).any()
         np.testing.assert_allclose(inputs[..., 0], shares @ crops[..., 0], atol=1e-6)
+
+
+def test_sounds_of_several_labels_are_added_as_powers() -> None:
+    """A partner is as loud as the clip at a share of 0.5, and `MOST_ATTENUATION` weaker at 1; silence adds nothing."""
+    draws = Draws(np.arange(3), np.zeros(3, int), np.zeros(3, int), shares=np.float32([0.5, 1, 1]),
+                  partners=np.array([1, 0, 2]))  # fmt: skip
+    decibels = np.float32([[60, 0], [60, 0], [0, 30]])[:, :, np.newaxis]
+    result = add(decibels, draws, slice(0, 3), in_decibels=True)[..., 0]
+    weak = 10 * np.log10(1 + 10 ** (-MOST_ATTENUATION / 10))
+    np.testing.assert_allclose(result, [[60 + 10 * np.log10(2), 0], [60 + weak, 0], [0, 30 + weak]], atol=1e-3)
+    assert result.dtype == np.float32
+    waves = np.float32([[0.5, -0.5], [0.25, 0.25], [0.5, 0]])
+    gain = 10 ** (-MOST_ATTENUATION / 20)
+    expected = [[0.75, -0.25], [0.25 + gain * 0.5, 0.25 - gain * 0.5], [0.5 * (1 + gain), 0]]
+    np.testing.assert_allclose(add(waves, draws, slice(0, 3), in_decibels=False), expected, rtol=1e-6)
+    assert add(waves, replace(draws, shares=None), slice(0, 3), in_decibels=False) is waves
 
 
 def test_batches_do_not_depend_on_threads_and_leave_the_spectrograms_unchanged(monkeypatch) -> None:

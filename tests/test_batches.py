@@ -194,3 +194,30 @@ def test_unusable_clips_get_the_prior() -> None:
     np.testing.assert_array_equal(predict_clips(FakeModel(), as_clips([broken]), CONFIG, prior), [prior])
     assert np.isnan(predict_clips(FakeModel(), clips, CONFIG)[[1, 3]]).all()
     assert predict_clips(FakeModel(), as_clips([]), CONFIG, prior).shape == (0, 3)
+
+
+# --- noise of no class -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["dummy1d", "conv2d_mfcc", "cnn_logmel"])
+def test_noise_of_no_class_follows_the_clips_of_a_batch(model: str) -> None:
+    config = Config(model=model, reject="auto", sampling_rate=16000, audio_duration=0.5, n_mfcc=16, batch_size=8)
+    rng = np.random.default_rng(0)
+    clips = Clips.from_arrays([rng.standard_normal(9000).astype(np.float32) / 9 for _ in range(10)], 16000)
+    targets = Targets(np.arange(10) % 3, np.ones(10, dtype=bool), 3).for_sigmoid()
+    training, plain = (
+        TrainingClips(clips, targets, config),
+        TrainingClips(clips, targets, replace(config, reject="none")),
+    )
+    batches, again = list(training.batches(0, 0)), list(training.batches(0, 0))
+    for (inputs, encoded), (same, _), (own, own_encoded), n in zip(
+        batches, again, plain.batches(0, 0), (8, 2), strict=True
+    ):
+        assert len(inputs) == len(encoded) == n + max(1, n // 4)
+        assert inputs.dtype == encoded.dtype == np.float32
+        np.testing.assert_array_equal(inputs, same)
+        np.testing.assert_array_equal(inputs[:n], own)
+        np.testing.assert_array_equal(encoded[:n], own_encoded)
+        assert (encoded[n:].sum(axis=(0, 1)) == [[0] * 3, [len(inputs) - n] * 3]).all()
+        assert (inputs[n:].std(axis=(1, 2, 3) if inputs.ndim == 4 else (1, 2)) > 0).all()
+    assert (batches[0][0][8:] != next(training.batches(0, 1))[0][8:]).any()

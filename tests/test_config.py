@@ -361,3 +361,10 @@ def test_study_changes_with_dataset_labels_folds_and_recipe(monkeypatch: pytest.
     assert len({study, *(study_id(config, *fact) for fact in facts)}) == 6
     monkeypatch.setattr(fsat.study, "RECIPE", fsat.study.RECIPE + 1)
     assert study_id(config, "digest", ["a", "b"], "folds") != study
+
+
+def test_a_setting_for_several_labels_waits_for_the_task_of_the_data() -> None:
+    config = Config(focal=2.0)  # from the command line, before the table says how many labels a clip has
+    assert config.for_task("multi").focal == replace(config, reject="auto").for_task("single").focal == 2
+    with pytest.raises(ConfigError, match=r"focal=2: expected .* \(task=multi\), or reject=auto; leave it at 0"):
+        config.for_task("single")

@@ -8,10 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fsat.commands.blend_members import check_agreement
 from fsat.commands.fit_scores import fit_scores
+from fsat.config import Config
+from fsat.errors import RunError
 from fsat.metrics import row_blocks
 from fsat.metrics.blending import OutOfFold, cross_fit
 from fsat.metrics.sigmoid_blending import BlendedSigmoids, fit_weights, logits
+from tests.helpers import error_line
 
 
 def scores_of(truth: np.ndarray, strength: float, seed: int, sharpness: float = 1.0) -> np.ndarray:
@@ -75,6 +79,26 @@ def test_weights_have_the_least_cross_entropy() -> None:
     assert weights[0] == pytest.approx(grid[np.argmin([loss(value) for value in grid])], abs=2e-3)
     assert weights.sum() == pytest.approx(1)
     np.testing.assert_allclose(fit_weights([studies[0]] * 2, truth, clips), [0.5, 0.5])
+    classes = truth.argmax(axis=1)  # of one label, with reject=auto
+    one_each = np.eye(5, dtype=bool)[classes]
+    assert fit_weights(studies, classes, clips).tolist() == fit_weights(studies, one_each, clips).tolist()
+
+
+def test_scores_of_other_kinds_are_not_blended() -> None:
+    def member(study: str, **settings: str) -> SimpleNamespace:
+        record = SimpleNamespace(run_id=study * 2, study=study, dataset="d", config=Config(model="dummy1d", **settings))
+        facts = SimpleNamespace(train="t", test="t", n_train=2, n_test=1)
+        return SimpleNamespace(record=record, facts=facts, labels=["x"], train=np.zeros((2, 1)), test=np.zeros((1, 1)))
+
+    several = member("c", task="multi")
+    check_agreement([several, member("d", task="multi", reject="auto")])  # which it ignores
+    for other, setting in (
+        (member("b", reject="auto"), "reject (auto, not none)"),
+        (several, "task (multi, not single)"),
+    ):
+        runs = f"run {other.record.run_id} (study {other.record.study}) disagrees with run aa (study a)"
+        fault = f"on the setting {setting}, so that their scores differ in kind; blend runs of one kind"
+        assert error_line(RunError, check_agreement, [member("a"), other]) == f"{runs} {fault}"
 
 
 def test_weights_of_a_fold_do_not_know_its_clips() -> None:
@@ -97,6 +121,7 @@ def blend_of(oof: np.ndarray, targets: np.ndarray, **facts: object) -> SimpleNam
     covered = ~np.isnan(oof).any(axis=1)
     folds = np.where(covered, np.arange(len(oof)) % 3, -1)
     task = "multi" if targets.ndim == 2 else "single"
+    facts = {"verified": np.zeros(len(oof), bool)} | facts
     return SimpleNamespace(oof=oof, targets=targets, covered=covered, folds=folds, task=task, sigmoid=True, **facts)
 
 
@@ -124,11 +149,14 @@ def test_scaling_and_thresholds_of_several_labels() -> None:
 def test_rejection_loses_few_known_clips() -> None:
     targets = np.arange(600) % 4
     oof = scores_of(np.eye(4, dtype=bool)[targets], 1.5, 4)
-    decisions = fit_scores(blend_of(oof, targets))  # type: ignore[arg-type]
+    decisions = fit_scores(blend_of(oof, targets, verified=np.ones(600, dtype=bool)))  # type: ignore[arg-type]
     assert len(set(decisions.thresholds)) == 1
+    assert decisions.metrics["oof_ece_verified"] == decisions.metrics["oof_ece"]
     lost = (decisions.scaling.apply(oof).max(axis=1) < decisions.thresholds[0]).mean()
     assert 0.02 < lost <= 0.05
     assert decisions.metrics["oof_rejected"] == pytest.approx(0.05, abs=0.03)
     assert decisions.metrics["oof_right_kept"] > 0.85
+    all_verified = fit_scores(blend_of(oof, targets, verified=np.ones(600, bool)))  # type: ignore[arg-type]
+    assert all_verified.metrics == decisions.metrics | {"oof_ece_verified": decisions.metrics["oof_ece"]}
     noise = np.full((50, 4), 0.02, np.float32)
     assert (decisions.scaling.apply(noise).max(axis=1) < decisions.thresholds[0]).all()

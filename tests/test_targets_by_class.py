@@ -105,6 +105,21 @@ def test_targets_are_weights_of_presence_and_absence() -> None:
     assert not apart[:, 2].any()
 
 
+def test_a_mixture_has_the_labels_of_both_clips() -> None:
+    """A label of one clip is trusted as there; that both lack it, only where both are; nothing depends on the share."""
+    config = settings(loss="lq")
+    weights = TARGETS.weights(config, 0)
+    first, third = ([0, 1], [0.75, 1.0], [1, 1]), ([2, 0], [1.0, 0.5], [1, 0])
+    mixed, same = (encode_targets(TARGETS, weights, draws_of(*draws), ALL, config) for draws in (first, third))
+    trusted, unverified = mixed[0, 0], mixed[0, 1]
+    assert trusted.tolist() == [[1, 0.75, 0], [0, 0, 0]]
+    assert unverified.tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert mixed[1].tolist() == encode_targets(TARGETS, weights, draws_of([1]), ALL, config)[0].tolist()
+    assert same[0, 0].tolist() == [[1, 0.75, 0], [0, 0, 0]]
+    assert same[0, 1].tolist() == [[0, 0, 0], [0, 0, 0]]  # neither has the third label, which is unknown for one
+    assert not mixed[:, 2].any()
+
+
 def test_smoothing_moves_half_its_share_to_the_other_side() -> None:
     """Only of trusted labels, if unverified ones have a loss of their own."""
     smooth = encode(settings(label_smoothing=0.2), draws_of([0, 1]))

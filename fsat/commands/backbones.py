@@ -11,6 +11,7 @@ from fsat.backbones.descriptor import Backbone, read_backbone
 from fsat.backbones.library import keep, kept
 from fsat.backbones.probe import checked_size
 from fsat.config import Config, digest_of
+from fsat.data.background_noise import background_noise
 from fsat.data.dataset import Dataset
 from fsat.data.embeddings import Embed, embed_clips
 from fsat.errors import ConfigError, FsatError, WindowError, printable
@@ -106,3 +107,6 @@ def embed_dataset(dataset: Dataset) -> None:
         names = [*dataset.manifest.train["fname"], *dataset.manifest.test["fname"]]
         rows = [*dataset.train.rows, *dataset.test.rows]
         raise FsatError(f"{printable(names[rows.index(error.index)])}: {error}") from error
+    if dataset.config.reject == "auto":
+        noise = background_noise(dataset.config.sampling_rate, dataset.config.audio_length)
+        embed_clips(noise, dataset.config, opener(find_backbone(dataset.config.backbone)))

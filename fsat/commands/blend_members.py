@@ -211,9 +211,18 @@ def check_agreement(members: Sequence[Member]) -> None:
                 fault = f"predictions/{name}.npy has shape {array.shape}, expected {shape}"
                 raise RunError(f"run {record.run_id}: {fault}; train fold {record.fold} again")
         for topic, value in _agreed(member).items():
-            if value != _agreed(members[0])[topic]:
-                both = [f"run {each.run_id} (study {each.study})" for each in (record, first)]
-                raise RunError(f"{' disagrees with '.join(both)} on the {topic}; blend runs of one dataset only")
+            if value != (other := _agreed(members[0])[topic]):
+                both = " disagrees with ".join(f"run {each.run_id} (study {each.study})" for each in (record, first))
+                raise RunError(f"{both} on {_difference(topic, value, other)}")
+
+
+def _difference(topic: str, value: object, other: object) -> str:
+    """Return what two members disagree on, and what to do."""
+    if topic in ("task", "reject"):
+        return (
+            f"the setting {topic} ({value}, not {other}), so that their scores differ in kind; blend runs of one kind"
+        )
+    return f"the {topic}; blend runs of one dataset only"
 
 
 def _check_folds(members: Sequence[Member]) -> None:
@@ -244,10 +253,10 @@ def _clips_at(member: Member, rows: np.ndarray) -> str:
 
 def _agreed(member: Member) -> dict[str, object]:
     """Return what all members of a blend must have in common."""
-    facts = {"training clips": member.facts.train, "test clips": member.facts.test}
     config = member.record.config
-    kinds = {"task": config.task, "setting reject": config.use_sigmoid}
-    return {"labels": member.labels, **facts, "dataset": member.record.dataset, **kinds}
+    kinds = {"task": config.task, "reject": "auto" if config.use_sigmoid else "none"}  # which task=multi ignores
+    clips = {"training clips": member.facts.train, "test clips": member.facts.test}
+    return {**kinds, "labels": member.labels, **clips, "dataset": member.record.dataset}
 
 
 def _truth(member: Member) -> tuple[np.ndarray, np.ndarray]:

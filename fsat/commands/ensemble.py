@@ -144,6 +144,7 @@ class _Result:
         self, members: Sequence[Member], blend: Blend, folder: Path, data_dir: str | Path | None, scale: bool
     ) -> None:
         self.members, self.blend, self.folder, self.data_dir = members, blend, folder, data_dir
+        self.calibrate = "auto" if scale else "none"
         self.first = members[0]
         self.studies = by_study(members)
         self.leak, self.origins = leak_of(members), origins_of(members)
@@ -197,7 +198,7 @@ class _Result:
             "labels_run_id": ",".join(sorted({member.record.config.labels_run_id for member in self.members})),
         }
         runs.set_tags(tags)
-        options = {"register_as": register_as, "promote": promote, "blend": blend.method}
+        options = {"register_as": register_as, "promote": promote, "blend": blend.method, "calibrate": self.calibrate}
         runs.log_params({"n_members": len(self.members)} | options)
         runs.log_metrics(blend.metrics)
         runs.log_table(blend.scores, "scores.csv")

@@ -13,7 +13,7 @@ import numpy as np
 from fsat.commands.blend_members import Blend, chosen_rows
 from fsat.metrics import multilabel
 from fsat.metrics.rejection import LOST, fit_rejection
-from fsat.metrics.scaling import UNSCALED, Scaling, calibrate
+from fsat.metrics.scaling import UNSCALED, Scaling, calibrate, calibration_of
 from fsat.metrics.task_scores import one_hot
 
 
@@ -54,6 +54,9 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         metrics |= {"oof_ece_scaled": after.ece, "oof_log_loss_scaled": after.log_loss}
     if not blend.sigmoid:
         return Decisions(scaling, metrics=metrics, scaled=scaled)
+    verified = blend.verified[blend.covered]
+    if verified.any():  # of pairs of a clip and a class, as `oof_ece`
+        metrics["oof_ece_verified"] = calibration_of(oof[verified], targets[verified], sigmoid=True).ece
     final = scaling.apply(oof)
     if blend.task == "multi":
         thresholds = multilabel.fit_thresholds(final, targets)
@@ -67,6 +70,8 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         limits = [fit_rejection(best[mask], is_right[mask], LOST) for mask in others]
         thresholds = np.full(oof.shape[1], fit_rejection(final.max(axis=1), final.argmax(axis=1) == targets, LOST))
         given = scaled >= np.array(limits)[folds, np.newaxis]
+        if (verified := blend.verified[blend.covered]).any():  # of the same pairs as `oof_ece`
+            metrics["oof_ece_verified"] = calibration_of(oof[verified], targets[verified], True).ece
         metrics["oof_rejected"] = float((~given.any(axis=1)).mean())
         metrics["oof_right_kept"] = float((given & right).any(axis=1).mean())
     return Decisions(scaling, thresholds, metrics, scaled, given)

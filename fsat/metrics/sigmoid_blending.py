@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsat.metrics.blending import DIGITS, Blended
+from fsat.metrics.multilabel import one_hot
 from fsat.metrics.row_blocks import Ranges, Scores, iter_blocks, release
 
 TINY = 1e-7
@@ -51,13 +52,14 @@ def fit_weights(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarra
 
     Args:
         studies: each study's predictions (n_clips, n_classes); equal ones get equal weights.
-        targets: bool (n_clips, n_classes), which classes a clip has.
+        targets: bool (n_clips, n_classes), which classes a clip has; or int (n_clips,), its class.
         clips: int (n,), ascending, with a prediction of every study; at least one.
     """
     from scipy.optimize import LinearConstraint, minimize
 
     n_studies = len(studies)
     values, labels = _logits_of(studies, clips), targets[clips]
+    labels = labels if labels.ndim == 2 else one_hot(labels, values.shape[2])
     fit = minimize(
         _loss_and_gradient,
         np.full(n_studies, 1 / n_studies),
