@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import error_line
 
 from fsat.commands.blend_members import check_agreement
 from fsat.commands.fit_scores import fit_scores
@@ -15,7 +16,6 @@ from fsat.errors import RunError
 from fsat.metrics import row_blocks
 from fsat.metrics.blending import OutOfFold, cross_fit
 from fsat.metrics.sigmoid_blending import BlendedSigmoids, fit_weights, logits
-from tests.helpers import error_line
 
 
 def scores_of(truth: np.ndarray, strength: float, seed: int, sharpness: float = 1.0) -> np.ndarray:
