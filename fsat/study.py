@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from fsat.config import EMBEDDING_ONLY, Config
 from fsat.errors import ConfigError
 
-
 RECIPE = 5
 """Number that increases whenever results change for the same Config and dataset."""
 
