@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_weights_have_the_least_cross_entropy() -> None:
 
 
 def test_scores_of_other_kinds_are_not_blended() -> None:
-    def member(study: str, **settings: str) -> SimpleNamespace:
+    def member(study: str, **settings: Any) -> Any:
         record = SimpleNamespace(run_id=study * 2, study=study, dataset="d", config=Config(model="dummy1d", **settings))
         facts = SimpleNamespace(train="t", test="t", n_train=2, n_test=1)
         return SimpleNamespace(record=record, facts=facts, labels=["x"], train=np.zeros((2, 1)), test=np.zeros((1, 1)))
