@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers import error_line
 
-from fsat.commands.blend_members import check_agreement
+from fsat.commands.blend_members import check_agreement, check_scorable
 from fsat.commands.fit_scores import fit_scores
 from fsat.config import Config
 from fsat.errors import RunError
 from fsat.metrics import row_blocks
 from fsat.metrics.blending import OutOfFold, cross_fit
 from fsat.metrics.sigmoid_blending import BlendedSigmoids, fit_weights, logits
-from tests.helpers import error_line
 
 
 def scores_of(truth: np.ndarray, strength: float, seed: int, sharpness: float = 1.0) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_weights_have_the_least_cross_entropy() -> None:
 
 
 def test_scores_of_other_kinds_are_not_blended() -> None:
-    def member(study: str, **settings: str) -> SimpleNamespace:
+    def member(study: str, **settings: Any) -> Any:
         record = SimpleNamespace(run_id=study * 2, study=study, dataset="d", config=Config(model="dummy1d", **settings))
         facts = SimpleNamespace(train="t", test="t", n_train=2, n_test=1)
         return SimpleNamespace(record=record, facts=facts, labels=["x"], train=np.zeros((2, 1)), test=np.zeros((1, 1)))
@@ -99,6 +100,15 @@ def test_scores_of_other_kinds_are_not_blended() -> None:
         runs = f"run {other.record.run_id} (study {other.record.study}) disagrees with run aa (study a)"
         fault = f"on the setting {setting}, so that their scores differ in kind; blend runs of one kind"
         assert error_line(RunError, check_agreement, [member("a"), other]) == f"{runs} {fault}"
+
+
+def test_clips_without_labels_alone_cannot_score_a_blend() -> None:
+    targets, covered = np.array([[False, False], [True, False]]), np.array([True, False])
+    line = error_line(RunError, check_scorable, targets, covered)
+    expected = "so the blend cannot be scored; blend them with runs of other folds"
+    assert line == f"none of 1 clip that the runs hold out has a label, {expected}"
+    check_scorable(targets, ~covered)
+    check_scorable(np.zeros(2, dtype=int), covered)
 
 
 def test_weights_of_a_fold_do_not_know_its_clips() -> None:

@@ -148,6 +148,19 @@ def test_it_is_an_error_if_nothing_fits(earlier_of) -> None:
     )
 
 
+def test_a_head_for_several_labels_does_not_fit_one_for_one(earlier_of, capsys: pytest.CaptureFixture[str]) -> None:
+    options = EMBEDDING | {"head": "auto", "pooling": "auto", "hidden_units": 8, "embedding_size": 4}
+    _, earlier = earlier_of(config_of(options))
+    config = Config.resolve(options | {"precision": "float32", "init_from": "abc123"}).for_task("multi")
+    line = error_line(ConfigError, start_from, build_for_training(config, 3), config, CLASSES, earlier)
+    assert "it has head=linear, inputs" in line
+    assert "this model has head=mlp, " in line
+    assert line.endswith("; use head=linear, name another tagger, or leave init_from out")
+    config = replace(config, head="linear")
+    assert start_from(build_for_training(config, 3), config, CLASSES, earlier) == {}
+    assert "the earlier model was trained with pooling=max" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ONE_OF_EACH[1:], ids=MODELS[1:3])
 def test_frozen_layers_do_not_change_until_they_are_released(options, earlier_of) -> None:

@@ -126,9 +126,7 @@ def blend_members(members: Sequence[Member], folder: Path | None = None, method:
         _check_folds(study)
     targets, verified = _truth(first)
     rows, parts, covered = _score_studies(studies, targets, verified)
-    if not covered.any():
-        fault = "no training clip is held out by a member of every study, so the blend cannot be scored"
-        raise RunError(f"{fault}; expected studies that share at least one fold's clips")
+    check_scorable(targets, covered)
     weights = cross_fit(parts, targets, verified, covered, fit)
     oof = _out_of_fold(parts, method, weights, blended).fill(create_rows(folder / "oof.npy", first.train.shape))
     for name in BLENDS:
@@ -223,6 +221,16 @@ def _difference(topic: str, value: object, other: object) -> str:
             f"the setting {topic} ({value}, not {other}), so that their scores differ in kind; blend runs of one kind"
         )
     return f"the {topic}; blend runs of one dataset only"
+
+
+def check_scorable(targets: np.ndarray, covered: np.ndarray) -> None:
+    """Raise `RunError` if no clip has a prediction of every study, or none of those that have one has a label."""
+    if not covered.any():
+        fault = "no training clip is held out by a member of every study, so the blend cannot be scored"
+        raise RunError(f"{fault}; expected studies that share at least one fold's clips")
+    if task_of(targets) == "multi" and not targets[covered].any():
+        fault = f"none of {count(int(covered.sum()), 'clip')} that the runs hold out has a label"
+        raise RunError(f"{fault}, so the blend cannot be scored; blend them with runs of other folds")
 
 
 def _check_folds(members: Sequence[Member]) -> None:

@@ -155,7 +155,8 @@ def _annotations(
         faults = count(len(read.problems), "fault")
         raise DataError(f"annotations={printable(folder)}: {faults}; fix the rows listed above", read.problems)
     if not any(item.events for item in read.recordings.values()):
-        raise DataError(f"annotations={printable(folder)}: no annotation of a recording of the input")
+        fault = f"annotations={printable(folder)}: no annotation of a recording of the input"
+        raise DataError(f"{fault}; expected some: recordings where nothing sounds are scored beside annotated ones")
     return read.recordings, list(read.warnings)
 
 

@@ -2,7 +2,7 @@
 
 Conventions: what is wrong with a parameter raises `ConfigError`; what is wrong with a clip is the ``error`` of its row.
 Clips that together last longer than the longest clip allowed are decoded one group after the other, so that memory
-stays stays bounded. MLflow's parameters are numbers, so the threshold of each class is `BY_CLASS` as a ``min_score``.
+stays bounded. MLflow's parameters are numbers, so the threshold of each class is `BY_CLASS` as a ``min_score``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The model registry: versions of a tagger, and the alias of the version to use.
 
 The alias ``champion`` moves to a new version if its out-of-fold score (mAP@3, or lwlrap of a tagger that gives any
-number of labels) is better than the champion's on the same
-dataset, or if the champion comes from another dataset. A score on fewer clips, of a study that lacks folds, is never
-better than one on more clips.
+number of labels) is better than the champion's on the same dataset, or if the champion comes from another dataset. A
+score on fewer clips, of a study that lacks folds, is never better than one on more clips.
 """
 
 from __future__ import annotations

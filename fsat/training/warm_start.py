@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 Role = tuple[type, str, bool]
 """Of a layer: its type, the name that the builder of the model gave it, and whether it is among the last ones."""
 
-FEATURE_SETTINGS = ("sampling_rate", "n_mels", "n_mfcc")
+FEATURE_SETTINGS = ("sampling_rate", "n_mels", "n_mfcc", "pooling")
 """Settings that decide what the inputs of a network mean."""
+
+HEAD_SETTINGS = ("head", "hidden_units")
+"""Settings that decide which layers a head on embeddings has; ``head=auto`` depends on the task."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,16 @@ def start_from(model: keras.Model, config: Config, labels: Sequence[str], earlie
     use_statistics(model)
     trained = [layer.name for layer in model.layers if layer.trainable_variables]
     if all(new.get(name) == "all" for name in trained):
-        theirs, ours = f"inputs {earlier.config.dim}, {_few(earlier.labels)}", f"{config.dim}, {_few(labels)}"
+        differing = [name for name in HEAD_SETTINGS if getattr(config, name) != getattr(earlier.config, name)]
+        heads = [", ".join(f"{name}={getattr(each, name)}" for name in differing) for each in (earlier.config, config)]
+        theirs, ours = (f"{head}, " if head and config.use_embedding else "" for head in heads)
+        theirs, ours = (
+            f"{theirs}inputs {earlier.config.dim}, {_few(earlier.labels)}",
+            f"{ours}{config.dim}, {_few(labels)}",
+        )
         fault = f"no layer of the earlier {config.model} fits: it has {theirs}; this model has {ours}"
-        raise ConfigError(f"init_from={config.init_from}: {fault}; name another tagger, or leave init_from out")
+        advice = f"use {heads[0]}, " if differing and config.use_embedding else ""
+        raise ConfigError(f"init_from={config.init_from}: {fault}; {advice}name another tagger, or leave init_from out")
     _warn(config, earlier.config, has_new=any(name in new for name in trained))
     return new
 
@@ -171,7 +181,7 @@ def _few(labels: Sequence[str]) -> str:
 def _warn(config: Config, earlier: Config, has_new: bool) -> None:
     """Warn if the earlier model had other inputs, or if layers are to be frozen and none that trains is new."""
     settings = [name for name in FEATURE_SETTINGS if getattr(config, name) != getattr(earlier, name)]
-    unused = {"n_mels": not config.use_logmel, "n_mfcc": not config.use_mfcc}
+    unused = {"n_mels": not config.use_logmel, "n_mfcc": not config.use_mfcc, "pooling": not config.use_embedding}
     if differing := [f"{name}={getattr(earlier, name)}" for name in settings if not unused.get(name)]:
         say(f"warning: the earlier model was trained with {' and '.join(differing)}: its weights fit such inputs best")
     if config.frozen_epochs and not has_new:
