@@ -107,7 +107,7 @@ def test_from_files_to_tags(folder: Path, trained: Trained) -> None:
     scores, errors = tagger.scores(files)
     assert errors == [""] * len(files)
     logged = np.load(mlflow.artifacts.download_artifacts(run_id=made.run_id, artifact_path="predictions/test.npy"))
-    np.testing.assert_allclose(scores, logged, atol=1e-5)
+    np.testing.assert_allclose(scores, tagger.scaling.apply(logged), atol=1e-5)
     served = PyfuncTagger(tagger).predict(pd.DataFrame({"audio": [file.read_bytes() for file in files]}))
     assert [labels[0] for labels in served["labels"]] == [tagger.labels[i] for i in logged.argmax(axis=1)]
 

@@ -236,3 +236,9 @@ def test_auroc_of_known_and_unknown_sounds() -> None:
     assert math.isnan(auroc(known, np.array([])))
     assert false_alarms_per_hour(3, 1800) == 6
     assert math.isnan(false_alarms_per_hour(0, 0))
+
+
+def test_a_few_right_guesses_do_not_make_scores_certain() -> None:
+    scores = np.float32([[0.5, 0.3, 0.2], [0.3, 0.45, 0.25], [0.25, 0.25, 0.5]] * 9)
+    scaled = fit_scaling(scores, np.arange(27) % 3, "temperature").apply(scores)
+    assert 0.6 < scaled.max() < 0.99

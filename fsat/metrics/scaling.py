@@ -215,15 +215,20 @@ def _fit_each(scores: Scores, targets: np.ndarray, kind: str, masks: list[np.nda
 
 
 def _fit_temperature(scores: Scores, targets: np.ndarray, clips: np.ndarray) -> Scaling:
-    """Return the temperature at which the log loss, convex in its inverse, is least."""
+    """Return the temperature at which the log loss, convex in its inverse, is least.
+
+    The inverse is drawn to 1 (`SPREADS`), as if it had a normal prior: without that, a few clips that are all guessed
+    rightly would make all scores 0 or 1.
+    """
+    pull = 1 / SPREADS[0] ** 2 / len(clips)
     logs = np.log(np.maximum(_rows(scores, clips), EPSILON, dtype=np.float64))
     of_label = logs[np.arange(len(clips)), targets[clips]].mean()
     low, high, slope = LEAST_SLOPE, MOST_SLOPE, 1.0
     for _ in range(ITERATIONS):
         shares = _softmax(slope * logs)
         means = (shares * logs).sum(axis=1)
-        gradient = means.mean() - of_label
-        curvature = ((shares * logs**2).sum(axis=1) - means**2).mean()
+        gradient = means.mean() - of_label + pull * (slope - 1)
+        curvature = ((shares * logs**2).sum(axis=1) - means**2).mean() + pull
         low, high = (low, slope) if gradient > 0 else (slope, high)
         newton = slope - gradient / max(curvature, LOWEST)
         following = newton if low < newton < high else (low + high) / 2
