@@ -72,7 +72,6 @@ def _section(results: dict[str, list[dict[str, Any]]], seeds: tuple[int, ...]) -
                 NAMES[name],
                 [result[key] for result in side],
                 at_least=LIMITS.get(key) if name == SCRATCH else None,
-                remark=f"at most {max(result['minutes']):.2f} min per fold" if "minutes" in (result := side[0]) else "",
             )
             for name, side in results.items()
         ]
@@ -88,7 +87,7 @@ def _section(results: dict[str, list[dict[str, Any]]], seeds: tuple[int, ...]) -
     ]
     first = results[SCRATCH][0]
     section.notes = [
-        f"{first['clips']} clips of DATA_DIR, {first['none']} of them without a label, in {len(first['minutes'])} "
+        f"{first['clips']} clips of DATA_DIR, {first['none']} of them without a label, in {first['folds']} "
         f"folds, each predicted by the model that did not train on its fold. Seeds {', '.join(map(str, seeds))}.",
     ]
     return section
@@ -97,7 +96,6 @@ def _section(results: dict[str, list[dict[str, Any]]], seeds: tuple[int, ...]) -
 def study(data_dir: str, options: dict[str, Any], path: str) -> dict[str, Any]:
     """Train every fold, write the out-of-fold predictions and score them."""
     import tempfile
-    import time
 
     import numpy as np
 
@@ -109,17 +107,15 @@ def study(data_dir: str, options: dict[str, Any], path: str) -> dict[str, Any]:
 
     config = settle_backbone(resolve_config(options, options.pop("preset")), store=False)
     dataset = prepare_dataset(Source(Path(data_dir)), config)
-    results, minutes = [], []
+    results = []
     for fold in range(dataset.config.n_folds):
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
             results.append(train_fold(dataset, fold, Path(folder)))
-            minutes.append((time.perf_counter() - start) / 60)
     oof = OutOfFold([result.train for result in results], [result.held_out for result in results])[:]
     np.save(path, oof)
     none = int((~dataset.targets.any(axis=1)).sum())
     return _scores(oof, dataset.targets, dataset.folds) | {
-        "path": path, "minutes": minutes, "clips": len(dataset.targets), "none": none,
+        "path": path, "folds": len(results), "clips": len(dataset.targets), "none": none,
     }  # fmt: skip
 
 
