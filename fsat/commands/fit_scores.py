@@ -41,11 +41,8 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
 
     Scores are scaled only if that lowers their cross-fitted log loss, and `scale` is set.
     """
-    oof, targets, folds = (
-        chosen_rows(blend.oof, blend.covered),
-        blend.targets[blend.covered],
-        blend.folds[blend.covered],
-    )
+    covered = blend.covered
+    oof, targets, folds = chosen_rows(blend.oof, covered), blend.targets[covered], blend.folds[covered]
     calibrated = calibrate(oof, targets, folds, blend.sigmoid)
     before, after = calibrated.before, calibrated.after
     metrics = {"oof_ece": before.ece, "oof_log_loss": before.log_loss}
@@ -54,7 +51,7 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         metrics |= {"oof_ece_scaled": after.ece, "oof_log_loss_scaled": after.log_loss}
     if not blend.sigmoid:
         return Decisions(scaling, metrics=metrics, scaled=scaled)
-    verified = blend.verified[blend.covered]
+    verified = blend.verified[covered]
     if verified.any():  # of pairs of a clip and a class, as `oof_ece`
         metrics["oof_ece_verified"] = calibration_of(oof[verified], targets[verified], sigmoid=True).ece
     final = scaling.apply(oof)
@@ -70,8 +67,6 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         limits = [fit_rejection(best[mask], is_right[mask], LOST) for mask in others]
         thresholds = np.full(oof.shape[1], fit_rejection(final.max(axis=1), final.argmax(axis=1) == targets, LOST))
         given = scaled >= np.array(limits)[folds, np.newaxis]
-        if (verified := blend.verified[blend.covered]).any():  # of the same pairs as `oof_ece`
-            metrics["oof_ece_verified"] = calibration_of(oof[verified], targets[verified], True).ece
         metrics["oof_rejected"] = float((~given.any(axis=1)).mean())
         metrics["oof_right_kept"] = float((given & right).any(axis=1).mean())
     return Decisions(scaling, thresholds, metrics, scaled, given)
