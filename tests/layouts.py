@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers import write_csv
+from helpers import tone, write_csv, write_wav
 
 
 class Clip(NamedTuple):
@@ -177,3 +177,17 @@ def tree(folder: Path) -> str:
 
     show(folder, 1)
     return "\n".join(lines)
+
+
+def write_clips(folder: Path, *names: str) -> None:
+    """Write a short tone of its own for each name."""
+    for i, name in enumerate(names):
+        write_wav(folder / name, tone(300 + 37 * i, 0.2 + 0.01 * i, 8000))
+
+
+def lay_out(folder: Path, audio: str, tables: dict[str, str]) -> None:
+    """Write sounds with these names, separated by spaces, and texts."""
+    write_clips(folder, *audio.split())
+    for name, text in tables.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text.encode())

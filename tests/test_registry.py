@@ -12,7 +12,7 @@ from taggers import TINY, register_tagger, write_tagger
 
 from fsat.cli import run
 from fsat.errors import ConfigError, RunError
-from fsat.options import check_model_name
+from fsat.model_names import check_model_name
 from fsat.study import RECIPE
 from fsat.tagging import Tagger
 from fsat.tracking import registry

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import error_line, tone, write_wav
+from layouts import lay_out, write_clips
 
 from fsat.cli import cli
 from fsat.data.dataset import inspect_dataset
@@ -20,19 +21,6 @@ from fsat.data.manifest import Manifest, read_manifest, why_one_label
 from fsat.data.playable_clips import ClipFolder, Trained, find_clips
 from fsat.errors import DataError
 from fsat.layout_options import LayoutOptions
-
-
-def write_clips(folder: Path, *names: str) -> None:
-    for i, name in enumerate(names):
-        write_wav(folder / name, tone(300 + 37 * i, 0.2 + 0.01 * i, 8000))
-
-
-def lay_out(folder: Path, audio: str, tables: dict[str, str]) -> None:
-    """Write sounds with these names, separated by spaces, and texts."""
-    write_clips(folder, *audio.split())
-    for name, text in tables.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text.encode())
 
 
 def read(folder: Path, on_bad_clip: str = "error", **options: object) -> Manifest:

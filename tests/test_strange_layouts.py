@@ -7,27 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import error_line, tone, write_wav
+from helpers import error_line
+from layouts import lay_out, write_clips
 
 from fsat.data.layouts.manifest_table import write_manifest_table
 from fsat.data.layouts.recognise import read_layout
 from fsat.data.manifest import read_manifest
 from fsat.errors import DataError
 from fsat.layout_options import LayoutOptions
-
-
-def write_clips(folder: Path, *names: str) -> None:
-    for i, name in enumerate(names):
-        write_wav(folder / name, tone(300 + 37 * i, 0.2 + 0.01 * i, 8000))
-
-
-def lay_out(folder: Path, audio: str, tables: dict[str, str]) -> None:
-    """Write sounds with these names, separated by spaces, and texts."""
-    write_clips(folder, *audio.split())
-    for name, text in tables.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-
 
 # name: the sounds, the tables, the layout and the labels by their clips' names without folders and suffixes
 READ: dict[str, tuple[str, dict[str, str], str, dict[str, str]]] = {

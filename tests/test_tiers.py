@@ -16,6 +16,7 @@ TIERS = [
         "config",
         "study",
         "setting_texts",
+        "model_names",
         "model_presets",
         "options",
         "layout_options",

@@ -15,8 +15,9 @@ from fsat.config import Config
 from fsat.errors import ConfigError
 from fsat.files import data_folder, user_path
 from fsat.layout_options import LayoutOptions
+from fsat.model_names import check_model_name
 from fsat.model_presets import BLENDS, PRESETS
-from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, check_model_name, option_name
+from fsat.options import AUTO_OR_COUNT, PROMOTE, Cluster, Launch, option_name
 
 if TYPE_CHECKING:
     from fsat.data.dataset import Source

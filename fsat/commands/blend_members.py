@@ -262,7 +262,7 @@ def _clips_at(member: Member, rows: np.ndarray) -> str:
 def _agreed(member: Member) -> dict[str, object]:
     """Return what all members of a blend must have in common."""
     config = member.record.config
-    kinds = {"task": config.task, "reject": "auto" if config.use_sigmoid else "none"}  # which task=multi ignores
+    kinds = {"task": config.task, "reject": "auto" if config.use_sigmoid else "none"}  # scores of one kind
     clips = {"training clips": member.facts.train, "test clips": member.facts.test}
     return {**kinds, "labels": member.labels, **clips, "dataset": member.record.dataset}
 

@@ -14,7 +14,6 @@ from fsat.commands.blend_members import Blend, chosen_rows
 from fsat.metrics import multilabel
 from fsat.metrics.rejection import LOST, fit_rejection
 from fsat.metrics.scaling import UNSCALED, Scaling, calibrate, calibration_of
-from fsat.metrics.task_scores import one_hot
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
     Scores are scaled only if that lowers their cross-fitted log loss, and `scale` is set.
     """
     covered = blend.covered
-    oof, targets, folds = chosen_rows(blend.oof, covered), blend.targets[covered], blend.folds[covered]
+    oof = blend.oof if covered.all() else chosen_rows(blend.oof, covered)
+    targets, folds = blend.targets[covered], blend.folds[covered]
     calibrated = calibrate(oof, targets, folds, blend.sigmoid)
     before, after = calibrated.before, calibrated.after
     metrics = {"oof_ece": before.ece, "oof_log_loss": before.log_loss}
@@ -61,7 +61,7 @@ def fit_scores(blend: Blend, scale: bool = True) -> Decisions:
         given, counts = scaled >= by_fold[folds], multilabel.f1_at(scaled, targets, by_fold, folds)
         metrics |= {"oof_f1_macro": counts.macro()["f1"], "oof_f1_micro": counts.micro()["f1"]}
     else:
-        right = one_hot(targets, oof.shape[1])
+        right = multilabel.one_hot(targets, oof.shape[1])
         best, is_right = scaled.max(axis=1), scaled.argmax(axis=1) == targets
         others = [folds != fold for fold in range(folds.max() + 1)]
         limits = [fit_rejection(best[mask], is_right[mask], LOST) for mask in others]

@@ -21,7 +21,7 @@ from fsat.export.embedding import apply, scaled
 from fsat.export.frontend import Signal, Tensor, length_of, mfcc, resample
 from fsat.export.input_checks import not_empty, spoiled
 from fsat.export.networks import INPUT, OUTPUT, Halves, Network, Slot, backbones_of, read_network
-from fsat.metrics import blending, scaling, sigmoid_blending
+from fsat.metrics import blending, multilabel, scaling
 from fsat.metrics.scaling import Scaling
 from fsat.tagging import Tagger
 
@@ -160,7 +160,7 @@ def _blend_sigmoids(studies: Mapping[str, Sequence[Tensor]], method: str, weight
     """Blend vectors (n_classes,) as `fsat.metrics.sigmoid_blending` does."""
     if method == "arithmetic":
         return _mean(studies, method, weights, lambda scores: scores)
-    tiny = sigmoid_blending.TINY
+    tiny = multilabel.EPSILON
     return ops.sigmoid(_mean(studies, method, weights, lambda scores: _logits(scores, tiny, tiny)))
 
 

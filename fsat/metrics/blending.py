@@ -243,13 +243,20 @@ def fit_weights(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarra
         targets: int (n_clips,).
         clips: int (n,), ascending, with a prediction of every study; at least one.
     """
+    return minimise(_loss_and_gradient, len(studies), _log_ratios(studies, targets, clips))
+
+
+def minimise(loss: Callable[..., tuple[float, np.ndarray]], n_studies: int, *arguments: np.ndarray) -> np.ndarray:
+    """Return the weights, rounded to `DIGITS`, at which a convex loss is least: float64 (n_studies,).
+
+    `loss` takes weights and the `arguments`; it returns the loss and its gradient, (n_studies,).
+    """
     from scipy.optimize import LinearConstraint, minimize
 
-    n_studies = len(studies)
     fit = minimize(
-        _loss_and_gradient,
+        loss,
         np.full(n_studies, 1 / n_studies),
-        args=(_log_ratios(studies, targets, clips),),
+        args=arguments,
         method="SLSQP",
         jac=True,
         bounds=[(0, 1)] * n_studies,

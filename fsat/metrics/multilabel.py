@@ -263,8 +263,8 @@ def label_prior(targets: np.ndarray) -> np.ndarray:
 
 
 def one_hot(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the classes of clips with one label, int (n_clips,), as bool (n_clips, n_classes)."""
-    return np.asarray(targets[:, np.newaxis] == np.arange(n_classes))
+    """Return targets, int (n_clips,), one class each, or of this shape already, as bool (n_clips, n_classes)."""
+    return targets if targets.ndim == 2 else np.asarray(targets[:, np.newaxis] == np.arange(n_classes))
 
 
 def matching(scores: Scores, targets: np.ndarray) -> tuple[Scores, np.ndarray]:

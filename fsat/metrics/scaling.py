@@ -23,6 +23,7 @@ from fsat.metrics.blending import clips_to_fit
 from fsat.metrics.calibration import Reliability, label_reliability, reliability
 from fsat.metrics.multilabel import EPSILON, label_columns, log_loss, one_hot
 from fsat.metrics.row_blocks import Scores, as_rows, iter_blocks, map_blocks
+from fsat.metrics.sigmoid_blending import expit, logits
 
 KINDS = ("none", "temperature", "platt")
 FEWEST = 10  # clips with a label, and without it, from which a class has a sigmoid of its own
@@ -65,7 +66,7 @@ class Scaling:
 
         def work(rows: slice, block: np.ndarray) -> None:
             if self.kind == "platt":
-                result[rows] = _sigmoid(slopes * _logit(block, LOWEST, HIGHEST) + offsets)
+                result[rows] = expit(slopes * logits(block, LOWEST, HIGHEST) + offsets)
             else:
                 result[rows] = _softmax(np.log(np.maximum(block, LOWEST, dtype=np.float64)) / self.temperature)
 
@@ -164,7 +165,7 @@ def calibration_of(scores: Scores, targets: np.ndarray, sigmoid: bool) -> Calibr
         best = ranking.best_guesses(known, targets)
         bins = reliability(best.p_guess, best.guess == targets)
         return Calibration(ranking.log_loss(known, targets), bins.expected_error, bins.expected_error, bins)
-    labels = _labels(targets, known.shape[1])
+    labels = one_hot(targets, known.shape[1])
     pairs, errors = label_reliability(known, labels)
     class_ece = float(errors.mean()) if len(clips) else math.nan
     return Calibration(log_loss(known, labels), pairs.expected_error, class_ece, pairs)
@@ -211,7 +212,7 @@ def _fit_each(scores: Scores, targets: np.ndarray, kind: str, masks: list[np.nda
         return [Scaling() for _ in chosen]
     if kind == "temperature":
         return [_fit_temperature(scores, targets, clips) if len(clips) else Scaling() for clips in chosen]
-    return _fit_sigmoids(scores, _labels(targets, scores.shape[1]), chosen)
+    return _fit_sigmoids(scores, one_hot(targets, scores.shape[1]), chosen)
 
 
 def _fit_temperature(scores: Scores, targets: np.ndarray, clips: np.ndarray) -> Scaling:
@@ -263,12 +264,12 @@ def _fit_sigmoids(scores: Scores, targets: np.ndarray, chosen: list[np.ndarray])
 
 def _fit_sigmoid(scores: np.ndarray, hits: np.ndarray, centre: tuple[float, float]) -> tuple[float, float]:
     """Return slope and offset with the least log loss, drawn to a centre; the slope is at least `LEAST_SLOPE`."""
-    logits, one = _logit(scores, EPSILON, 1 - EPSILON), np.ones(len(scores))
+    values, one = logits(scores), np.ones(len(scores))
     precision = 1 / np.square(SPREADS)
-    slope, offset = _newton(np.stack([logits, one]), np.zeros(len(scores)), hits, np.array(centre), precision)
+    slope, offset = _newton(np.stack([values, one]), np.zeros(len(scores)), hits, np.array(centre), precision)
     if not LEAST_SLOPE <= slope <= MOST_SLOPE:
         slope = min(max(slope, LEAST_SLOPE), MOST_SLOPE)
-        offset = _newton(one[np.newaxis], slope * logits, hits, np.array(centre[1:]), precision[1:])[0]
+        offset = _newton(one[np.newaxis], slope * values, hits, np.array(centre[1:]), precision[1:])[0]
     return round(float(slope), DIGITS), round(float(offset), DIGITS)
 
 
@@ -292,7 +293,7 @@ def _newton(
     values = centre
     loss, sums = loss_at(values)
     for _ in range(ITERATIONS):
-        shares = _sigmoid(sums)
+        shares = expit(sums)
         gradient = inputs @ (shares - hits) + precision * (values - centre)
         curvature = (inputs * (shares * (1 - shares))) @ inputs.T + np.diag(precision)
         step = np.linalg.solve(curvature, gradient)
@@ -317,20 +318,6 @@ def _rows(scores: Scores, clips: np.ndarray) -> np.ndarray:
     """Return the rows of some clips, in ascending order."""
     parts = [block[np.isin(np.arange(rows.start, rows.stop), clips)] for rows, block in iter_blocks(scores)]
     return np.concatenate([*parts, np.empty((0, scores.shape[1]), dtype=scores.dtype)])
-
-
-def _labels(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    return targets if targets.ndim == 2 else one_hot(targets, n_classes)
-
-
-def _logit(scores: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    clipped = np.clip(scores, lowest, highest, dtype=np.float64)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # NaN
-        return np.asarray(np.exp(-np.logaddexp(0, -values)))
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

@@ -11,24 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsat.metrics.blending import DIGITS, Blended
-from fsat.metrics.multilabel import one_hot
+from fsat.metrics.blending import Blended, minimise
+from fsat.metrics.multilabel import EPSILON, one_hot
 from fsat.metrics.row_blocks import Ranges, Scores, iter_blocks, release
 
-TINY = 1e-7
-"""Smallest probability used, and smallest distance from 1, as in Keras's binary cross-entropy."""
 
-
-def logits(scores: np.ndarray) -> np.ndarray:
-    """Return log(p / (1 - p)) of probabilities, float64 of the same shape; those at 0 and 1 are clipped by `TINY`."""
-    clipped = np.clip(np.asarray(scores, dtype=np.float64), TINY, 1 - TINY)
+def logits(scores: np.ndarray, lowest: float = EPSILON, highest: float = 1 - EPSILON) -> np.ndarray:
+    """Return log(p / (1 - p)) of probabilities that are clipped to a range, float64 of the same shape."""
+    clipped = np.clip(scores, lowest, highest, dtype=np.float64)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def expit(values: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x)), of the same shape."""
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-values)))
+    """Return 1 / (1 + exp(-x)), of the same shape; NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.exp(-np.logaddexp(0, -values)))
 
 
 class BlendedSigmoids(Blended):
@@ -55,23 +52,8 @@ def fit_weights(studies: Sequence[Scores], targets: np.ndarray, clips: np.ndarra
         targets: bool (n_clips, n_classes), which classes a clip has; or int (n_clips,), its class.
         clips: int (n,), ascending, with a prediction of every study; at least one.
     """
-    from scipy.optimize import LinearConstraint, minimize
-
-    n_studies = len(studies)
-    values, labels = _logits_of(studies, clips), targets[clips]
-    labels = labels if labels.ndim == 2 else one_hot(labels, values.shape[2])
-    fit = minimize(
-        _loss_and_gradient,
-        np.full(n_studies, 1 / n_studies),
-        args=(values, labels),
-        method="SLSQP",
-        jac=True,
-        bounds=[(0, 1)] * n_studies,
-        constraints=LinearConstraint(np.ones(n_studies), 1, 1),
-        options={"ftol": 1e-10, "maxiter": 200},
-    )
-    weights = np.round(np.clip(fit.x, 0, 1), DIGITS)
-    return np.asarray(weights / weights.sum())
+    values = _logits_of(studies, clips)
+    return minimise(_loss_and_gradient, len(studies), values, one_hot(targets[clips], values.shape[2]))
 
 
 def _logits_of(studies: Sequence[Scores], clips: np.ndarray) -> np.ndarray:

@@ -44,16 +44,11 @@ def task_scores(scores: Scores, targets: np.ndarray) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def one_hot(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return targets of either kind as bool (n_clips, n_classes)."""
-    return targets if targets.ndim == 2 else np.eye(n_classes, dtype=bool)[targets]
-
-
 def log_loss(scores: Scores, targets: np.ndarray, sigmoid: bool) -> float:
     """Return the mean cross-entropy in nats: categorical, or binary if the scores are of sigmoids."""
     if not sigmoid:
         return ranking.log_loss(scores, targets)
-    return multilabel.log_loss(scores, one_hot(targets, scores.shape[1]))
+    return multilabel.log_loss(scores, multilabel.one_hot(targets, scores.shape[1]))
 
 
 def label_prior(targets: np.ndarray, n_classes: int) -> np.ndarray:

@@ -27,7 +27,8 @@ from fsat.backbones.descriptor import Backbone
 from fsat.data.audio import sine
 from fsat.errors import ConfigError, RunError, printable
 from fsat.metrics.class_thresholds import TagParams
-from fsat.options import PROMOTE, check_model_name
+from fsat.model_names import check_model_name
+from fsat.options import PROMOTE
 from fsat.progress import say
 from fsat.tracking.client import TAG, Refused, ServerUnreachable, address, call
 from fsat.tracking.model_uri import aliased, find_versions
