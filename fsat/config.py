@@ -99,7 +99,7 @@ class Config:
     bootstrap: float = option(0.95, "Share of the label in bootstrap losses; prediction is the rest.", least=0, most=1)
     focal: float = option(
         0.0,
-        "gamma of the focal loss, by which sounds that are scored rightly count less; only for task=multi or reject.",
+        "Exponent gamma of the focal loss, which weights well-scored labels less; only for task=multi or reject=auto.",
         least=0,
         most=10,
     )
@@ -211,9 +211,9 @@ class Config:
         return max(1, round(self.sampling_rate * self.audio_duration))
 
     def for_task(self, task: str) -> Config:
-        """Return the settings for clips of a task, with what is ``auto`` because it depends on that.
+        """Return the settings for clips of a task, with the ``auto`` of `head` and `pooling` settled.
 
-        Raises `ConfigError` if a setting does not fit the task, which nothing but the data may tell.
+        Raises `ConfigError` if `focal` is given for a model whose outputs are a softmax.
         """
         if self.focal and task != "multi" and self.reject != "auto":
             fault = f"focal={self.focal:g}: expected clips of several labels (task=multi), or reject=auto"
